@@ -1,0 +1,71 @@
+"""As which user the server runs: PostgreSQL refuses to run as root, and its files must belong to its user.
+
+An ordinary user runs it plainly. Root runs it as root's files' owner in a user namespace, where root is
+called nobody and has no powers; where namespaces are forbidden (many containers), as the user nobody, to
+whom the cluster is then given. A cluster that already belongs to somebody is run as that somebody. No user
+is added and no mode is loosened.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from coordinator.db.embedded import files, launcher
+from coordinator.errors import ConfigurationError
+
+__all__ = ["Account", "candidates"]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A way to run the server's programs: `name` is what the launcher takes, `uid:gid` own the files."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def command(self, program: Path, *arguments: str, reach: Path) -> list[str]:
+        """Put the launcher in front of a command; `reach` is a path the program must be able to use."""
+        return [
+            *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), self.name, str(reach)),
+            *(str(program), *arguments),
+        ]
+
+    def give(self, path: Path) -> None:
+        """Give a file or folder to the account, with all that is in it; nothing to do if it is its own."""
+        with files.errors_named(path):
+            _give(path, self.uid, self.gid)
+
+
+def _give(path: Path, uid: int, gid: int) -> None:
+    if path.lstat().st_uid != uid:
+        os.chown(path, uid, gid, follow_symlinks=False)
+    if path.is_dir() and not path.is_symlink():
+        for inner in path.iterdir():
+            _give(inner, uid, gid)
+
+
+def candidates(path: Path) -> list[Account]:
+    """List the accounts to try, best first, for a cluster at (or a data directory around) an existing path.
+
+    Raises:
+        ConfigurationError: the path belongs to another user and this one is not root.
+
+    """
+    with files.errors_named(path):
+        owner = path.stat()
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == owner.st_uid and uid != 0:
+        return [Account("self", uid, gid)]
+    if uid != 0:
+        raise ConfigurationError(
+            f"{path} belongs to another user (id {owner.st_uid}).",
+            hint="Run as the user who owns it, or choose another data directory.",
+        )
+    if owner.st_uid != 0:
+        return [Account(f"{owner.st_uid}:{owner.st_gid}", owner.st_uid, owner.st_gid)]
+    nobody = launcher.NOBODY
+    return [Account("namespace", 0, 0), Account(f"{nobody}:{nobody}", nobody, nobody)]

@@ -1,0 +1,210 @@
+"""The files of the cluster: made whole or not at all, recognised before they are touched, never deleted.
+
+A new cluster is made in a temporary sibling and renamed when it is complete, so a `kill -9` in the middle
+leaves only the sibling, which the next start removes. A cluster is ours when it has `PG_VERSION` and our
+`coordinator.conf`.
+
+Settings, later wins: `coordinator.conf` (written at each start), `postgresql.conf` (the operator's), ALTER
+SYSTEM, then what the daemon passes on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from coordinator.db.embedded import files, processes
+from coordinator.db.embedded.account import Account
+from coordinator.db.embedded.binaries import Binaries
+from coordinator.db.embedded.server import ROLE, cluster_dir
+from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
+
+__all__ = ["configure", "create", "failure", "log_dir", "log_tail", "major", "prune_logs"]
+
+INITDB_TIMEOUT_S = 300.0
+LOG_FILES = 8
+LOG_FILE_SIZE_MB = 16
+TAIL_LINES = 20
+_TAIL_BYTES = 16_384
+_BUILTIN_LOCALE_SINCE = 17
+
+_CONFIGURATION = f"""\
+# Written at every start of the coordinator. Your own settings belong in postgresql.conf: they win over these.
+max_connections = 200
+shared_buffers = 128MB
+max_wal_size = 512MB
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+jit = off
+timezone = 'UTC'
+lc_messages = 'C'
+default_text_search_config = 'pg_catalog.english'
+cluster_name = 'coordinator'
+logging_collector = on
+log_directory = 'log'
+log_filename = 'postgresql-%Y%m%d-%H%M%S.log'
+log_rotation_age = 1d
+log_rotation_size = {LOG_FILE_SIZE_MB}MB
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] %q%u@%d '
+log_checkpoints = off
+"""
+_POSTGRESQL_CONF = """\
+# Yours to edit: what stands below the include wins over the coordinator's own settings.
+include_if_exists = 'coordinator.conf'
+"""
+_HBA_CONF = """\
+# The socket's folder has mode 0700: whoever can reach the socket may come in. There is no TCP.
+local all all trust
+local replication all trust
+"""
+
+
+def major(data_dir: Path) -> int | None:
+    """Tell the major version of the data directory's cluster; None if there is none yet.
+
+    Raises:
+        ConfigurationError: there is something that is not our cluster, or it cannot be read.
+
+    """
+    cluster = cluster_dir(data_dir)
+    with files.errors_named(cluster):
+        if (data_dir / "PG_VERSION").exists():
+            raise _foreign(data_dir, "is itself the cluster of a PostgreSQL server")
+        if not cluster.exists() or (cluster.is_dir() and not any(cluster.iterdir())):
+            return None
+        if not cluster.is_dir() or not (cluster / "PG_VERSION").exists():
+            raise _foreign(cluster, "is not empty and not a PostgreSQL cluster")
+        if not (cluster / "coordinator.conf").exists():
+            raise _foreign(cluster, "is a PostgreSQL cluster that the coordinator did not make")
+        return int((cluster / "PG_VERSION").read_text("ascii").split(".")[0])
+
+
+def _foreign(path: Path, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} {what}; nothing was changed in it.",
+        hint="Choose another --data-dir, or move that folder away.",
+    )
+
+
+async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
+    """Make the cluster; the caller owns the lock. `sync` false skips flushing, for data nobody will miss.
+
+    Raises:
+        ConfigurationError: initdb refused; the detail is what it said.
+        DatabaseUnavailable: the disk is full, or initdb did not end in time.
+
+    """
+    temporary = _new_sibling(data_dir)
+    try:
+        account.give(temporary)
+        await _initdb(temporary, binaries, account, sync=sync)
+        for name, text in (
+            ("postgresql.conf", _POSTGRESQL_CONF),
+            ("pg_hba.conf", _HBA_CONF),
+            ("coordinator.conf", _CONFIGURATION),
+        ):
+            files.write_whole(temporary / name, text)
+            account.give(temporary / name)
+        _rename(temporary, cluster_dir(data_dir))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _new_sibling(data_dir: Path) -> Path:
+    with files.errors_named(data_dir):
+        for unfinished in data_dir.glob("postgres.new-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix="postgres.new-", dir=data_dir))
+
+
+async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
+    options = ["--encoding=UTF8", "--locale=C", "--auth=trust", "--data-checksums", f"--username={ROLE}"]
+    if binaries.major >= _BUILTIN_LOCALE_SINCE:  # sorts as C does, and knows the cases of all letters
+        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    if not sync:
+        options.append("--no-sync")
+    command = account.command(binaries.initdb, *options, "--pgdata", str(folder), reach=folder)
+    with tempfile.TemporaryFile() as output:
+        code = await processes.run(command, output, timeout_s=INITDB_TIMEOUT_S)
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace")
+    if code != 0:
+        where = cluster_dir(folder.parent)
+        raise failure(f"The database cluster {where} could not be made", where, _last_lines(text))
+
+
+def _rename(temporary: Path, cluster: Path) -> None:
+    with files.errors_named(cluster):
+        _flush(temporary)
+        temporary.rename(cluster)  # takes the place of an empty folder
+        _flush(cluster.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def configure(data_dir: Path, account: Account) -> None:
+    """Bring modes, owner and our settings file of the cluster into order before a start."""
+    cluster = cluster_dir(data_dir)
+    account.give(cluster)
+    with files.errors_named(cluster):
+        cluster.chmod(0o700)
+        settings = cluster / "coordinator.conf"
+        if settings.read_text("utf-8", "replace") != _CONFIGURATION:
+            files.write_whole(settings, _CONFIGURATION)
+        log_dir(cluster).mkdir(mode=0o700, exist_ok=True)
+    account.give(settings)
+    account.give(log_dir(cluster))
+
+
+def log_dir(cluster: Path) -> Path:
+    """Name the folder of the server's log files."""
+    return cluster / "log"
+
+
+def prune_logs(cluster: Path) -> None:
+    """Delete the oldest log files beyond the limit."""
+    with files.errors_named(cluster):
+        for old in sorted(log_dir(cluster).glob("postgresql-*.log"))[:-LOG_FILES]:
+            old.unlink(missing_ok=True)
+
+
+def log_tail(cluster: Path) -> str:
+    """Read the last lines of the server's log: what it said before its log file was open, then the newest."""
+    found = [log_dir(cluster) / "start.log", *sorted(log_dir(cluster).glob("postgresql-*.log"))[-1:]]
+    text = ""
+    for path in found:
+        try:
+            with path.open("rb") as log:
+                log.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                text += log.read().decode("utf-8", "replace")
+        except OSError:
+            continue
+    return _last_lines(text)
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+
+
+def failure(what: str, path: Path, log: str) -> CoordinatorError:
+    """Make an error from what a program of PostgreSQL said last, by what somebody can do about it."""
+    if "No space left on device" in log or "Disk quota exceeded" in log:
+        return files.disk_full(path, detail=log)
+    fatal = [
+        line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line
+    ]
+    message = f"{what}{': ' + fatal[-1] if fatal else ''}."
+    signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")
+    if any(sign in log for sign in signs):
+        return ConfigurationError(message, hint="Correct what the last lines of its log name.", detail=log)
+    return DatabaseUnavailable(message, hint="The last lines of its log say why.", detail=log)

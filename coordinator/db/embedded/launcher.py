@@ -1,0 +1,98 @@
+"""The program between fork and exec: become the server's account, tie its life to the daemon's, exec it.
+
+Run as a script by an isolated interpreter (`python -I -S launcher.py …`), so that nothing of it runs
+between a fork and an exec of the threaded daemon, and the standard library is all it may import.
+
+    launcher.py <parent pid> <account> <reach> <command…>
+
+`account` is `self`, `namespace` (root, seen as nobody in a user namespace of its own; keeps root's files,
+has none of root's powers) or `<uid>:<gid>`. `reach` is a path the command must be able to use.
+
+Guarantees: when the parent's starting thread ends for whatever reason, the command gets SIGINT, a fast
+shutdown. The death signal is set last, because a change of credentials clears it; the parent is then
+compared, because it may have died before. Ends with 125 if the account cannot be had, 126 if the command
+cannot be run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+REFUSED = 125
+NOT_RUNNABLE = 126
+
+NOBODY = 65534
+CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
+PR_SET_KEEPCAPS = 8
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+CAP_DAC_OVERRIDE = 1
+CAPABILITY_VERSION_3 = 0x20080522
+
+
+def enter_namespace(libc: ctypes.CDLL) -> None:
+    """Enter a user namespace in which this user is called nobody; files still belong to the real one."""
+    uid, gid = os.geteuid(), os.getegid()
+    if libc.unshare(CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny", "ascii")
+    Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1", "ascii")
+    Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1", "ascii")
+
+
+def become(libc: ctypes.CDLL, uid: int, gid: int, reach: str) -> None:
+    """Become another user for good.
+
+    A folder on the way that only root may enter is no reason to loosen its mode: the command then keeps the
+    one capability that lets it pass, if this process has it.
+    """
+    libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    try:
+        os.stat(reach)  # noqa: PTH116 - one call, no object
+    except PermissionError:
+        header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+        mask = 1 << CAP_DAC_OVERRIDE
+        wanted = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
+        libc.capset(header, wanted)
+        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)
+        os.stat(reach)  # noqa: PTH116
+    else:
+        libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the module says; return only if the command could not be started."""
+    parent, account, reach, *command = arguments
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.umask(0o077)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if account == "namespace":
+            enter_namespace(libc)
+        elif account != "self":
+            uid, gid = account.split(":")
+            become(libc, int(uid), int(gid), reach)
+    except OSError as error:
+        sys.stderr.write(f"launcher: cannot run as {account}: {error}\n")
+        return REFUSED
+    if sys.platform == "linux":
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+    if os.getppid() != int(parent):
+        return REFUSED
+    try:
+        os.execv(command[0], command)  # noqa: S606 - a shell is the last thing wanted here
+    except OSError as error:
+        sys.stderr.write(f"launcher: cannot run {command[0]} as {account}: {error.strerror}\n")
+    return NOT_RUNNABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

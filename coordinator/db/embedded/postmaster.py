@@ -1,0 +1,221 @@
+"""One life of the server process: from a cleared field to taking connections, and to its end.
+
+Before a start nothing of an earlier life may be left: an orphaned postmaster gets the time to shut down
+cleanly, backends of a killed one are ended, and a `postmaster.pid` whose process is not our server is made
+harmless without being removed: PostgreSQL still reads from it which shared memory must be free of users,
+which guards the data.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import asyncpg
+
+from coordinator.db.embedded import cluster, files, processes, socket_folder
+from coordinator.db.embedded.account import Account
+from coordinator.db.embedded.binaries import Binaries
+from coordinator.db.embedded.server import (
+    DATABASE,
+    PORT,
+    ROLE,
+    Record,
+    answers,
+    cluster_dir,
+    read_postmaster,
+    read_record,
+    write_record,
+)
+from coordinator.errors import ConfigurationError, DatabaseUnavailable
+
+__all__ = ["Postmaster"]
+
+START_TIMEOUT_S = 300.0  # recovery of a large cluster after a crash
+ORPHAN_TIMEOUT_S = 60.0
+FAST_SHUTDOWN_S = 20.0
+IMMEDIATE_SHUTDOWN_S = 5.0
+CONNECT_TIMEOUT_S = 30.0
+_READY_POLL_S = 0.002
+_READY_POLL_MAX_S = 0.02
+
+
+class Postmaster:
+    """A server process that this process started; at most one life at a time."""
+
+    def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], socket_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.process = process
+        self.socket_dir = socket_dir
+
+    @classmethod
+    async def start(
+        cls,
+        data_dir: Path,
+        binaries: Binaries,
+        account: Account,
+        settings: Mapping[str, str],
+        *,
+        runtime_dir: Path | None,
+    ) -> tuple[Postmaster, Record]:
+        """Start the server of an existing cluster; return when it takes connections and has its database.
+
+        The caller owns the lock, and its thread lives as long as the server shall.
+
+        Raises:
+            ConfigurationError: a setting or a right is wrong.
+            DatabaseUnavailable: the server ended, or was not ready in time; the detail is the tail of its
+                log.
+
+        """
+        home = cluster_dir(data_dir)
+        await _clear(data_dir)
+        cluster.configure(data_dir, account)
+        cluster.prune_logs(home)
+        socket_dir = socket_folder.prepare(data_dir, account, runtime_dir=runtime_dir)
+        socket_folder.clean(socket_dir)
+        fixed = {
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_directories": '"' + str(socket_dir).replace('"', '""') + '"',
+            "unix_socket_permissions": "0700",
+        }
+        options = [
+            part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")
+        ]
+        command = account.command(binaries.postgres, "-D", str(home), *options, reach=home)
+        server = cls(data_dir, _spawn(command, home), socket_dir)
+        try:
+            await server._wait_ready()
+            await server._wait_database()
+            record = Record(server.process.pid, binaries.version, str(binaries.folder), str(socket_dir))
+            with files.errors_named(data_dir):
+                write_record(data_dir, record)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await server.stop()
+            raise
+        return server, record
+
+    async def _wait_ready(self) -> None:
+        home = cluster_dir(self.data_dir)
+        delay_s = _READY_POLL_S
+        with anyio.move_on_after(START_TIMEOUT_S):
+            while True:
+                if self.process.poll() is not None:
+                    raise cluster.failure(f"PostgreSQL did not start in {home}", home, cluster.log_tail(home))
+                state = read_postmaster(home)
+                if (
+                    state
+                    and state.pid == self.process.pid
+                    and state.status == "ready"
+                    and answers(self.socket_dir)
+                ):
+                    return
+                await anyio.sleep(delay_s)
+                delay_s = min(delay_s * 1.2, _READY_POLL_MAX_S)
+        raise DatabaseUnavailable(
+            f"PostgreSQL in {home} was not ready within {START_TIMEOUT_S:.0f} s.",
+            hint="A recovery may need longer; its log says how far it is.",
+            detail=cluster.log_tail(home),
+        )
+
+    async def _wait_database(self) -> None:
+        try:
+            try:
+                await self._execute(DATABASE, "select 1")
+            except asyncpg.InvalidCatalogNameError:
+                await self._execute("postgres", f'create database "{DATABASE}"')
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise ConfigurationError(
+                f"The cluster in {cluster_dir(self.data_dir)} does not let its own role in: {error}.",
+                hint="Restore pg_hba.conf and the role there, or choose another --data-dir.",
+            ) from None
+        except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+            home = cluster_dir(self.data_dir)
+            what = f"PostgreSQL in {home} does not answer ({error or type(error).__name__})"
+            raise cluster.failure(what, home, cluster.log_tail(home)) from None
+
+    async def _execute(self, database: str, statement: str) -> None:
+        connection = await asyncpg.connect(
+            host=str(self.socket_dir), port=PORT, user=ROLE, database=database, timeout=CONNECT_TIMEOUT_S
+        )
+        try:
+            await connection.execute(statement, timeout=CONNECT_TIMEOUT_S)
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+    def socket_is_there(self) -> bool:
+        """Tell whether clients can still find the socket; a cleaner of temporary files may have taken it."""
+        return (self.socket_dir / f".s.PGSQL.{PORT}").exists()
+
+    async def exited(self, timeout_s: float) -> bool:
+        """Wait until the server has ended, at most so long; tell whether it has."""
+        return await processes.exited(self.process, timeout_s)
+
+    async def stop(self) -> None:
+        """Stop the server: fast, then immediately (it recovers at the next start), then by force."""
+        for number, limit_s in (
+            (signal.SIGINT, FAST_SHUTDOWN_S),
+            (signal.SIGQUIT, IMMEDIATE_SHUTDOWN_S),
+            (signal.SIGKILL, IMMEDIATE_SHUTDOWN_S),
+        ):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+            if await self.exited(limit_s):
+                break
+        await processes.end(cluster_dir(self.data_dir))
+        socket_folder.remove(self.socket_dir, self.data_dir)
+
+
+def _spawn(command: list[str], home: Path) -> subprocess.Popen[bytes]:
+    path = cluster.log_dir(home) / "start.log"
+    with files.errors_named(path), path.open("wb") as output:
+        return processes.spawn(command, output)
+
+
+async def _clear(data_dir: Path) -> None:
+    """Make sure that no server of the cluster runs, and that no file says one does."""
+    home = cluster_dir(data_dir)
+    state = read_postmaster(home)
+    if state is None:
+        await processes.end(home)
+        return
+    if state.pid in processes.servers_of(home):
+        # Its owner is dead, so it is on its way down already; say it again in case it has no such custom
+        # here.
+        processes.send(home, state.pid, signal.SIGINT)
+        await processes.exited(state.pid, ORPHAN_TIMEOUT_S)
+    else:
+        await _wait_silence(data_dir)
+    await processes.end(home)
+    with files.errors_named(home / "postmaster.pid"):
+        _disarm(home / "postmaster.pid")
+
+
+async def _wait_silence(data_dir: Path) -> None:
+    # Where processes cannot be told apart, a socket that answers is the sign of a server that is still
+    # going down.
+    record = read_record(data_dir)
+    with anyio.move_on_after(ORPHAN_TIMEOUT_S):
+        while record and answers(Path(record.socket_dir)):  # noqa: ASYNC110 - not ours to signal
+            await anyio.sleep(_READY_POLL_MAX_S)
+        return
+    raise DatabaseUnavailable(
+        f"A PostgreSQL that nobody here started runs in {cluster_dir(data_dir)}.",
+        hint=f"Stop it: pg_ctl -D {cluster_dir(data_dir)} stop -m fast",
+    )
+
+
+def _disarm(path: Path) -> None:
+    # PostgreSQL ignores its parent's process id in this file, but still checks the shared memory it names.
+    try:
+        _, separator, rest = path.read_text("utf-8", "surrogateescape").partition("\n")
+    except FileNotFoundError:
+        return
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(f"{os.getpid()}{separator}{rest}")

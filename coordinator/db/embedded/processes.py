@@ -1,0 +1,133 @@
+"""Waiting for processes to end, telling a server's processes from strangers, and ending them.
+
+A process id alone proves nothing: it may belong to somebody else by now. A process counts as one of a
+cluster's only if it is a `postgres` whose working directory is the cluster, and it is signalled through a
+pidfd opened before that check. Without /proc (off Linux) there is no such proof, and nothing is signalled
+but our own child.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import anyio
+
+__all__ = ["end", "exited", "run", "send", "servers_of", "spawn"]
+
+# Nothing of the daemon's environment: PGDATA, PGOPTIONS, LANG and the like would change what the programs do.
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+_POLL_S = 0.02
+_LEFTOVER_QUIT_S = 2.0
+_LEFTOVER_KILL_S = 10.0
+
+
+def spawn(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own: a Ctrl-C in the daemon's terminal is the daemon's alone."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=_ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+async def run(command: list[str], output: IO[bytes], *, timeout_s: float) -> int | None:
+    """Run a program to its end and return its exit code; kill it and return None at the time limit."""
+    process = spawn(command, output)
+    try:
+        if await exited(process, timeout_s):
+            return process.returncode
+        return None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+async def exited(process: subprocess.Popen[bytes] | int, timeout_s: float) -> bool:
+    """Wait until a process has ended, at most so long; tell whether it has. A child is reaped."""
+    with anyio.move_on_after(timeout_s):
+        if isinstance(process, int):
+            await _gone(process)
+        elif process.poll() is None:
+            await _gone(process.pid, process)
+    return process.poll() is not None if not isinstance(process, int) else not _alive(process)
+
+
+async def _gone(pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except (OSError, AttributeError):  # no pidfd on this system
+        while _alive(pid) if child is None else child.poll() is None:  # noqa: ASYNC110 - not ours to signal
+            await anyio.sleep(_POLL_S)
+        return
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    except OSError:
+        return not Path("/proc/self").exists()
+    return state not in "ZX"
+
+
+def servers_of(cluster: Path) -> list[int]:
+    """List the processes of a cluster's server: postmaster and backends, in order of their ids."""
+    try:
+        home = cluster.stat()
+        candidates = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    except OSError:
+        return []
+    return sorted(pid for pid in candidates if _is_server(pid, home))
+
+
+def _is_server(pid: int, home: os.stat_result) -> bool:
+    process = Path(f"/proc/{pid}")
+    try:
+        if not os.path.samestat((process / "cwd").stat(), home):
+            return False
+        return (process / "exe").readlink().name.removesuffix(" (deleted)") == "postgres"
+    except OSError:
+        return False
+
+
+async def end(cluster: Path) -> None:
+    """End what a dead postmaster left behind: SIGQUIT, at which a backend leaves at once, then SIGKILL."""
+    for number, limit_s in ((signal.SIGQUIT, _LEFTOVER_QUIT_S), (signal.SIGKILL, _LEFTOVER_KILL_S)):
+        leftovers = servers_of(cluster)
+        for pid in leftovers:
+            send(cluster, pid, number)
+        with anyio.move_on_after(limit_s):
+            for pid in leftovers:
+                await _gone(pid)
+            return
+
+
+def send(cluster: Path, pid: int, number: signal.Signals) -> None:
+    """Signal a process if it is one of the cluster's; not if its id has gone to somebody else."""
+    with suppress(OSError, AttributeError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if _is_server(pid, cluster.stat()):
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,28 @@
+-- What must stand before the first migration: the schema and its own records. Every statement may be run again.
+
+create schema if not exists coordinator;
+comment on schema coordinator is
+  'The coordination plane: signals, directives, agents and events. Every change is one function call; read the views. Start with: select * from coordinator.event_types; select * from coordinator.limits;';
+
+create table if not exists coordinator.schema_files (
+  kind       text        not null,
+  name       text        not null,
+  checksum   text        not null,
+  program    text        not null,
+  applied_at timestamptz not null default clock_timestamp(),
+  constraint schema_files_pkey primary key (kind, name),
+  constraint schema_files_kind check (kind in ('migration', 'functions'))
+);
+comment on table coordinator.schema_files is
+  'The SQL files this schema was made from, written by "coordinator schema apply".';
+comment on column coordinator.schema_files.kind       is 'migration (applied once, never edited) or functions (re-applied whenever anything changed).';
+comment on column coordinator.schema_files.name       is 'File name without its folder, such as 0001_foundation.sql.';
+comment on column coordinator.schema_files.checksum   is 'SHA-256 of the file''s bytes, hexadecimal.';
+comment on column coordinator.schema_files.program    is 'Version of the program that applied it.';
+comment on column coordinator.schema_files.applied_at is 'When it was applied last (database clock).';
+
+create table if not exists coordinator.schema_roles (
+  role text not null constraint schema_roles_pkey primary key
+);
+comment on table  coordinator.schema_roles      is 'Roles that were given use of the schema by coordinator.schema_grant; granted anew after every apply.';
+comment on column coordinator.schema_roles.role is 'Name of a PostgreSQL role.';

@@ -1,0 +1,142 @@
+-- Every limit on what callers give, and the error that meets it. Errors are of class ZC1: nothing was changed.
+
+create or replace view coordinator.limits (name, most, unit, meaning) as values
+  ('project_name',      36,       'characters', 'Name of a project: lower-case letters, digits, - and _.'),
+  ('name',              200,      'characters', 'Name or role of an agent, actor, name of a job type.'),
+  ('key',               512,      'characters', 'Key of a signal, key of a directive.'),
+  ('text',              65536,    'characters', 'Body of a directive.'),
+  ('reason',            2000,     'characters', 'A reason, a description.'),
+  ('json',              262144,   'bytes',      'A JSON value as it is stored.'),
+  ('ttl_min',           1,        'seconds',    'Shortest TTL.'),
+  ('ttl_max',           31622400, 'seconds',    'Longest TTL: 366 days.'),
+  ('agent_ttl_max',     86400,    'seconds',    'Longest TTL of an agent: one day.'),
+  ('list',              1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader.'),
+  ('page',              10000,    'rows',       'One page of a list or of events.'),
+  ('priority',          100,      '',           'Priority of a directive: -100 to 100.'),
+  ('notify_payload',    7900,     'bytes',      'An event in a NOTIFY payload; a larger one comes as a pointer.');
+comment on view   coordinator.limits         is 'What the functions accept at the most. A test holds each against the functions.';
+comment on column coordinator.limits.name    is 'What is limited.';
+comment on column coordinator.limits.most    is 'The largest (for ttl_min: smallest) value that is accepted.';
+comment on column coordinator.limits.unit    is 'Unit of most.';
+comment on column coordinator.limits.meaning is 'Where it applies.';
+
+create or replace function coordinator.check_text(p_what text, p_value text, p_most integer) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value is null or p_value = '' then
+    raise exception using errcode = 'ZC101', message = format('%s is empty', p_what),
+      hint = 'Give at least one character.';
+  elsif length(p_value) > p_most then
+    raise exception using errcode = 'ZC102',
+      message = format('%s has %s characters; at most %s are allowed', p_what, length(p_value), p_most),
+      hint = 'Shorten it; what is long belongs into a value.';
+  end if;
+end
+$$;
+comment on function coordinator.check_text(text, text, integer) is
+  'Refuse an empty text (ZC101) or one of more than p_most characters (ZC102).';
+
+create or replace function coordinator.check_name(p_what text, p_value text, p_most integer default 200) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_text(p_what, p_value, p_most);
+  if p_value ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]' then
+    raise exception using errcode = 'ZC103', message = format('%s has a control character in it', p_what),
+      hint = 'Line ends, tabs and the like have no place in names and keys.';
+  elsif p_value <> btrim(p_value) then
+    raise exception using errcode = 'ZC103', message = format('%s begins or ends with a space', p_what),
+      hint = 'Take the space away.';
+  end if;
+end
+$$;
+comment on function coordinator.check_name(text, text, integer) is
+  'Refuse what is no name or key: empty (ZC101), too long (ZC102), with control characters or spaces around it (ZC103).';
+
+create or replace function coordinator.check_list(p_what text, p_values text[]) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_value text;
+begin
+  if cardinality(p_values) > 1000 then
+    raise exception using errcode = 'ZC102',
+      message = format('%s items of %s; at most 1000 are allowed', cardinality(p_values), p_what),
+      hint = 'Give fewer.';
+  end if;
+  foreach v_value in array p_values loop
+    perform coordinator.check_name(p_what, v_value);
+  end loop;
+end
+$$;
+comment on function coordinator.check_list(text, text[]) is
+  'Refuse a list of more than 1,000 items (ZC102) or with an item that is no name (see check_name).';
+
+create or replace function coordinator.check_ttl(p_value interval, p_most_s double precision default 31622400) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value is null or extract(epoch from p_value) not between 1 and p_most_s then
+    raise exception using errcode = 'ZC104',
+      message = format('a TTL of %s is out of range', coalesce(p_value::text, 'null')),
+      hint = format('It can be 1 second to %s.', make_interval(secs => p_most_s));
+  end if;
+end
+$$;
+comment on function coordinator.check_ttl(interval, double precision) is
+  'Refuse a TTL below 1 second or above p_most_s seconds (ZC104).';
+
+create or replace function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value is null then
+    raise exception using errcode = 'ZC101', message = format('%s is missing', p_what),
+      hint = 'Give a JSON value; JSON''s own null is ''null''.';
+  elsif pg_column_size(p_value) > 262144 then
+    raise exception using errcode = 'ZC102',
+      message = format('%s takes %s bytes; at most 262144 are allowed', p_what, pg_column_size(p_value)),
+      hint = 'Keep large things elsewhere and share where they are.';
+  elsif p_object and jsonb_typeof(p_value) <> 'object' then
+    raise exception using errcode = 'ZC105',
+      message = format('%s is a JSON %s and must be an object', p_what, jsonb_typeof(p_value)),
+      hint = 'Give something like {"key": "value"}.';
+  end if;
+end
+$$;
+comment on function coordinator.check_json(text, jsonb, boolean) is
+  'Refuse a JSON value that is missing (ZC101), larger than 262,144 bytes as stored (ZC102) or, where p_object, no object (ZC105).';
+
+create or replace function coordinator.check_page(p_limit integer) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_limit is null or p_limit not between 1 and 10000 then
+    raise exception using errcode = 'ZC104', message = format('a limit of %s is out of range', coalesce(p_limit::text, 'null')),
+      hint = 'It can be 1 to 10000.';
+  end if;
+end
+$$;
+comment on function coordinator.check_page(integer) is
+  'Refuse a page size that is not 1 to 10,000 (ZC104).';
+
+create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_actor is not null then
+    perform coordinator.check_name('the actor', p_actor);
+  end if;
+  return coalesce(p_actor, p_agent_name, session_user::text);
+end
+$$;
+comment on function coordinator.actor_name(text, text) is
+  'Who does it: the name that was given, else the agent''s, else the role that is logged in.';

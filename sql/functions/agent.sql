@@ -1,0 +1,186 @@
+-- Agents: one row an incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
+
+create or replace view coordinator.agents_live as
+  select a.id, p.name as project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
+         a.heartbeat_at, a.expires_at
+  from coordinator.agents a join coordinator.projects p on p.id = a.project_id;
+comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped, with the name of their project.';
+comment on column coordinator.agents_live.id            is 'New at each start of the agent.';
+comment on column coordinator.agents_live.project       is 'Name of the project.';
+comment on column coordinator.agents_live.name          is 'What directives are addressed to.';
+comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
+comment on column coordinator.agents_live.job_types     is 'Kinds of work that it takes.';
+comment on column coordinator.agents_live.metadata      is 'A JSON object of the agent''s own.';
+comment on column coordinator.agents_live.process_id    is 'The process that it ends with, see processes.';
+comment on column coordinator.agents_live.ttl           is 'How long it may be silent.';
+comment on column coordinator.agents_live.registered_at is 'When it registered.';
+comment on column coordinator.agents_live.heartbeat_at  is 'When it was heard of last.';
+comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
+
+create or replace function coordinator.agent_register(
+  p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
+  p_ttl interval default '30 seconds', p_process integer default null)
+returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval,
+               registered_at timestamptz, heartbeat_at timestamptz, expires_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_id      uuid;
+begin
+  perform coordinator.check_name('the name of the agent', p_name);
+  if p_role is not null then
+    perform coordinator.check_name('the role', p_role);
+  end if;
+  perform coordinator.check_list('job types', p_job_types);
+  perform coordinator.check_json('the metadata', p_metadata, p_object => true);
+  perform coordinator.check_ttl(p_ttl, 86400);
+  if p_process is not null then
+    perform from coordinator.processes where id = p_process for share;
+    if not found then
+      raise exception using errcode = 'ZC202', message = format('there is no process %s', p_process),
+        hint = 'It was given up; register the process again first.';
+    end if;
+  end if;
+  insert into coordinator.agents (project_id, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
+  values (v_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
+  returning agents.id into v_id;
+  perform coordinator.outbox_append('agent.registered', p_project, v_id::text, p_name, v_now,
+    jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'metadata', p_metadata,
+                       'ttl_s', extract(epoch from p_ttl)));
+  return query
+    select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl;
+end
+$$;
+comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer) is
+  'Register a starting agent; returns its id, new at each start. It is reaped when silent for p_ttl (1 second to 1 day), or when p_process dies.';
+
+create or replace function coordinator.agent_heartbeat(p_agent uuid) returns timestamptz
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now        timestamptz := coordinator.now_utc();
+  v_expires_at timestamptz;
+begin
+  update coordinator.agents set heartbeat_at = v_now, expires_at = v_now + ttl
+  where id = p_agent returning expires_at into v_expires_at;
+  if not found then
+    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
+      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
+  end if;
+  return v_expires_at;
+end
+$$;
+comment on function coordinator.agent_heartbeat(uuid) is
+  'Say that an agent lives; returns until when it need not say so again. ZC202: it was given up. No event.';
+
+create or replace function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p_data jsonb) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_agent  record;
+  v_signal record;
+begin
+  delete from coordinator.agents a using coordinator.projects p
+  where a.id = p_agent and p.id = a.project_id
+  returning a.name, a.role, p.name as project into v_agent;
+  if not found then
+    return false;
+  end if;
+  for v_signal in
+    with held as (select project_id, key from coordinator.signals where agent_id = p_agent order by key for update)
+    delete from coordinator.signals s using held h
+    where s.project_id = h.project_id and s.key = h.key
+    returning s.key, s.version
+  loop
+    perform coordinator.outbox_append('signal.ended', v_agent.project, v_signal.key, coalesce(p_actor, v_agent.name), v_now,
+      jsonb_build_object('version', v_signal.version, 'agent_id', p_agent));
+  end loop;
+  perform coordinator.outbox_append(p_type, v_agent.project, p_agent::text, coalesce(p_actor, v_agent.name), v_now,
+    jsonb_build_object('name', v_agent.name, 'role', v_agent.role) || p_data);
+  return true;
+end
+$$;
+comment on function coordinator.agent_end(uuid, text, text, jsonb) is
+  'Delete an agent and let go of everything it held, with the event p_type; false where there is none. Internal: every way in which an agent ends.';
+
+create or replace function coordinator.agent_deregister(p_agent uuid) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not coordinator.agent_end(p_agent, 'agent.deregistered', null, '{}') then
+    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
+      hint = 'It was reaped or deregistered already, and what it held is let go.';
+  end if;
+  return true;
+end
+$$;
+comment on function coordinator.agent_deregister(uuid) is
+  'End an agent that stops by itself and let go of everything it held. ZC202: it is gone already.';
+
+create or replace function coordinator.agent_list(p_project text, p_role text default null, p_limit integer default 1000)
+returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval,
+               registered_at timestamptz, heartbeat_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.check_page(p_limit);
+  return query
+    select a.id, p_project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at
+    from coordinator.agents a
+    where a.project_id = v_project and (p_role is null or a.role = p_role)
+    order by a.name, a.registered_at limit p_limit;
+end
+$$;
+comment on function coordinator.agent_list(text, text, integer) is
+  'The agents of a project, by name, of one role if p_role is given.';
+
+create or replace function coordinator.agent_reap(p_limit integer default 1000)
+returns table (reaped integer, missing integer)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := clock_timestamp();
+  v_agent  record;
+  v_reaped integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  if not coordinator.server_settled() then
+    return query select 0, 0;
+    return;
+  end if;
+  -- A process whose connection broke has 0.7 seconds to come back.
+  update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
+  where (p.missing_at is null) = not coordinator.process_alive(p.id);
+  for v_agent in
+    select a.id, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
+    from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
+    where a.expires_at <= coordinator.now_utc()
+       or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds')
+    order by a.id limit p_limit
+    for update of a skip locked
+  loop
+    if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
+      v_reaped := v_reaped + 1;
+    end if;
+  end loop;
+  delete from coordinator.processes p
+  where p.missing_at <= v_now - interval '0.7 seconds'
+    and not exists (select from coordinator.agents a where a.process_id = p.id);
+  return query select v_reaped, (select count(*)::integer from coordinator.processes where missing_at is not null);
+end
+$$;
+comment on function coordinator.agent_reap(integer) is
+  'Give up agents that were silent for their TTL or whose process died, up to p_limit; missing: processes to look at again in 0.7 seconds. Nobody is given up in the server''s first 10 seconds.';

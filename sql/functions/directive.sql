@@ -1,0 +1,300 @@
+-- Directives: what managers tell agents, to one name, a role, or everyone; durable, in order of priority and sending.
+-- Recipients are names, not incarnations: an agent that registers later gets what is open for its name, role, or everyone.
+
+create or replace view coordinator.directives_pending as
+  select p.name as project, d.id, d.priority, d.body, d.actor, d.sent_at, d.expires_at, t.agent, coalesce(r.status, 'unseen') as status
+  from coordinator.directives d
+  join coordinator.projects p on p.id = d.project_id
+  cross join lateral (
+    select d.to_agent as agent where d.to_agent is not null
+    union
+    select a.name from coordinator.agents a
+    where d.to_agent is null and a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role)
+  ) t
+  left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = t.agent
+  where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen');
+comment on view   coordinator.directives_pending            is 'Who has not acknowledged which open directive yet: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents registered now, but not the sender.';
+comment on column coordinator.directives_pending.project    is 'Name of the project.';
+comment on column coordinator.directives_pending.id         is 'Number of the directive.';
+comment on column coordinator.directives_pending.priority   is 'Higher comes first.';
+comment on column coordinator.directives_pending.body       is 'The text.';
+comment on column coordinator.directives_pending.actor      is 'Who sent it.';
+comment on column coordinator.directives_pending.sent_at    is 'When it was sent.';
+comment on column coordinator.directives_pending.expires_at is 'Nobody gets it from here on.';
+comment on column coordinator.directives_pending.agent      is 'Name of the recipient.';
+comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
+
+create or replace function coordinator.directive_send(
+  p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false,
+  p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}',
+  p_actor text default null)
+returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
+               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_id      bigint;
+  v_old     bigint;
+begin
+  perform coordinator.check_text('the directive', p_body, 65536);
+  perform coordinator.check_json('the data', p_data, p_object => true);
+  perform coordinator.check_ttl(p_ttl);
+  if num_nonnulls(p_to_agent, p_to_role) + p_everyone::integer <> 1 then
+    raise exception using errcode = 'ZC105', message = 'a directive has one target',
+      hint = 'Say the name of an agent, or a role, or everyone.';
+  end if;
+  if p_to_agent is not null then
+    perform coordinator.check_name('the name of the agent', p_to_agent);
+  elsif p_to_role is not null then
+    perform coordinator.check_name('the role', p_to_role);
+  end if;
+  if p_priority is null or p_priority not between -100 and 100 then
+    raise exception using errcode = 'ZC104', message = format('a priority of %s is out of range', coalesce(p_priority::text, 'null')),
+      hint = 'It can be -100 to 100.';
+  end if;
+  if p_key is not null then
+    perform coordinator.check_name('the key', p_key, 512);
+    -- Senders with one key take turns, so that the newest is the one that stays open.
+    perform pg_advisory_xact_lock(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
+    update coordinator.directives d set status = 'superseded', ended_at = v_now
+    where d.project_id = v_project and d.key = p_key and d.status = 'open'
+      and d.to_agent is not distinct from p_to_agent and d.to_role is not distinct from p_to_role
+    returning d.id into v_old;
+  end if;
+  insert into coordinator.directives (project_id, to_agent, to_role, body, data, priority, key, status, actor, sent_at, expires_at)
+  values (v_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl)
+  returning directives.id into v_id;
+  if v_old is not null then
+    perform coordinator.outbox_append('directive.superseded', p_project, v_old::text, v_actor, v_now, jsonb_build_object('by', v_id));
+  end if;
+  perform coordinator.outbox_append('directive.sent', p_project, v_id::text, v_actor, v_now,
+    jsonb_build_object('to_agent', p_to_agent, 'to_role', p_to_role, 'body', p_body, 'data', p_data, 'priority', p_priority,
+                       'key', p_key, 'expires_at', v_now + p_ttl));
+  return query select v_id, p_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl;
+end
+$$;
+comment on function coordinator.directive_send(text, text, text, text, boolean, integer, interval, text, jsonb, text) is
+  'Send a directive to one agent name, a role, or everyone in the project, now or later, until p_ttl passes. With p_key it supersedes the open one of the same key and target.';
+
+create or replace function coordinator.directive_inbox(p_project text, p_agent text, p_limit integer default 100)
+returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
+               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_roles   text[];
+begin
+  perform coordinator.check_name('the name of the agent', p_agent);
+  perform coordinator.check_page(p_limit);
+  v_roles := array(select distinct a.role from coordinator.agents a
+                   where a.project_id = v_project and a.name = p_agent and a.role is not null);
+  return query
+    select d.id, p_project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer, d.key, coalesce(r.status, 'unseen'), d.actor, d.sent_at, d.expires_at
+    from coordinator.directives d
+    left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = p_agent
+    where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
+      and (d.to_agent = p_agent or d.to_role = any (v_roles)
+           or d.to_agent is null and d.to_role is null and d.actor <> p_agent)
+      and (r.status is null or r.status = 'seen')
+    order by d.priority desc, d.id limit p_limit;
+end
+$$;
+comment on function coordinator.directive_inbox(text, text, integer) is
+  'What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen.';
+
+create or replace function coordinator.directive_acknowledge(
+  p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
+returns table (directive_id bigint, agent text, status text, reason text, seen_at timestamptz, acknowledged_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project   bigint := coordinator.project_id(p_project);
+  v_now       timestamptz := coordinator.now_utc();
+  v_directive coordinator.directives;
+  v_receipt   coordinator.directive_receipts;
+begin
+  perform coordinator.check_name('the name of the agent', p_agent);
+  if p_status is null or p_status not in ('seen', 'done', 'refused') then
+    raise exception using errcode = 'ZC105', message = format('"%s" is no acknowledgement', left(p_status, 200)),
+      hint = 'Say seen, done or refused.';
+  elsif p_status = 'refused' and p_reason is null then
+    raise exception using errcode = 'ZC101', message = 'a refusal needs a reason', hint = 'Say why, in a sentence for the sender.';
+  elsif p_reason is not null then
+    perform coordinator.check_text('the reason', p_reason, 2000);
+  end if;
+  -- Shared with other recipients; a revocation waits for this, or this for it.
+  select * into v_directive from coordinator.directives d where d.id = p_directive and d.project_id = v_project for share;
+  if v_directive.id is null then
+    raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
+      hint = 'See "coordinator directive inbox --agent NAME".';
+  end if;
+  select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
+  if v_receipt.status = p_status or v_receipt.status in ('done', 'refused') and p_status = 'seen' then
+    return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+    return; -- said already: the answer was lost, or two incarnations of one name said it
+  elsif v_receipt.status in ('done', 'refused') then
+    raise exception using errcode = 'ZC303',
+      message = format('agent "%s" has answered directive %s with %s already', p_agent, p_directive, v_receipt.status),
+      hint = 'An answer stands; the manager can send a new directive.';
+  elsif v_directive.status <> 'open' or v_directive.expires_at <= v_now then
+    raise exception using errcode = 'ZC304', message = format('directive %s is %s', p_directive,
+        case v_directive.status when 'open' then 'expired' else v_directive.status end),
+      hint = 'It no longer counts; look into the inbox again.';
+  elsif v_directive.to_agent <> p_agent
+     or v_directive.to_role is not null and not exists (
+          select from coordinator.agents a where a.project_id = v_project and a.name = p_agent and a.role = v_directive.to_role) then
+    raise exception using errcode = 'ZC105', message = format('directive %s is not addressed to agent "%s"', p_directive, p_agent),
+      hint = 'It is for ' || coalesce('agent "' || v_directive.to_agent || '".', 'agents registered with role "' || v_directive.to_role || '".');
+  end if;
+  insert into coordinator.directive_receipts as r (directive_id, agent, status, reason, seen_at, acknowledged_at)
+  values (p_directive, p_agent, p_status, p_reason, v_now, v_now)
+  on conflict on constraint directive_receipts_pkey do update
+  set status = excluded.status, reason = excluded.reason, acknowledged_at = excluded.acknowledged_at
+  where r.status = 'seen'
+  returning * into v_receipt;
+  if not found then -- another incarnation of the name answered between the look and here
+    raise exception using errcode = 'ZC303', message = format('agent "%s" has answered directive %s already', p_agent, p_directive),
+      hint = 'An answer stands; look into the inbox again.';
+  end if;
+  perform coordinator.outbox_append('directive.acknowledged', p_project, p_directive::text, p_agent, v_now,
+    jsonb_build_object('agent', p_agent, 'status', p_status, 'reason', p_reason));
+  return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+end
+$$;
+comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
+  'Answer a directive for an agent name: seen, then done or refused with a reason. Saying the same again changes nothing; another answer after done or refused is ZC303; a directive that is no longer open is ZC304.';
+
+create or replace function coordinator.directive_revoke(
+  p_project text, p_directive bigint, p_reason text default null, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_status  text;
+begin
+  if p_reason is not null then
+    perform coordinator.check_text('the reason', p_reason, 2000);
+  end if;
+  update coordinator.directives set status = 'revoked', ended_at = v_now, reason = p_reason
+  where id = p_directive and project_id = v_project and status = 'open' and expires_at > v_now;
+  if not found then
+    select case status when 'open' then 'expired' else status end into v_status
+    from coordinator.directives where id = p_directive and project_id = v_project;
+    if v_status is null then
+      raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
+        hint = 'See "coordinator directive list".';
+    elsif v_status = 'revoked' then
+      return false;
+    end if;
+    raise exception using errcode = 'ZC304', message = format('directive %s is %s', p_directive, v_status),
+      hint = 'It no longer counts; there is nothing to take back.';
+  end if;
+  perform coordinator.outbox_append('directive.revoked', p_project, p_directive::text, coordinator.actor_name(p_actor), v_now,
+    jsonb_build_object('reason', p_reason));
+  return true;
+end
+$$;
+comment on function coordinator.directive_revoke(text, bigint, text, text) is
+  'Take an open directive back; false if it was revoked already.';
+
+create or replace function coordinator.directive_list(
+  p_project text, p_open boolean default true, p_after bigint default 0, p_limit integer default 1000)
+returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
+               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.check_page(p_limit);
+  return query
+    select d.id, p_project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer, d.key,
+           case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end,
+           d.actor, d.sent_at, d.expires_at
+    from coordinator.directives d
+    where d.project_id = v_project and d.id > coalesce(p_after, 0)
+      and (not p_open or d.status = 'open' and d.expires_at > coordinator.now_utc())
+    order by d.id limit p_limit;
+end
+$$;
+comment on function coordinator.directive_list(text, boolean, bigint, integer) is
+  'Directives of a project in order of sending, after number p_after; only open ones unless p_open is false.';
+
+create or replace function coordinator.directive_pending(p_project text, p_directive bigint default null, p_limit integer default 1000)
+returns table (id bigint, agent text, status text, priority integer, body text, actor text, sent_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform coordinator.project_id(p_project);
+  perform coordinator.check_page(p_limit);
+  return query
+    select d.id, d.agent, d.status, d.priority::integer, d.body, d.actor, d.sent_at, d.expires_at
+    from coordinator.directives_pending d
+    where d.project = p_project and (p_directive is null or d.id = p_directive)
+    order by d.priority desc, d.id, d.agent limit p_limit;
+end
+$$;
+comment on function coordinator.directive_pending(text, bigint, integer) is
+  'Who has not answered an open directive of the project yet (see directives_pending), all or one directive.';
+
+create or replace function coordinator.directive_expire(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now       timestamptz := coordinator.now_utc();
+  v_directive record;
+  v_count     integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  for v_directive in
+    with due as (
+      select id from coordinator.directives where status = 'open' and expires_at <= v_now
+      order by expires_at limit p_limit for update skip locked)
+    update coordinator.directives d set status = 'expired', ended_at = v_now from due, coordinator.projects p
+    where d.id = due.id and p.id = d.project_id
+    returning d.id, p.name as project
+  loop
+    perform coordinator.outbox_append('directive.expired', v_directive.project, v_directive.id::text, 'coordinator', v_now, '{}');
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.directive_expire(integer) is
+  'Mark up to p_limit open directives whose time passed; returns how many. Call again until 0.';
+
+create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_ttl(p_retention);
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.directives where id = any (array(
+    select id from coordinator.directives where status <> 'open' and ended_at < coordinator.now_utc() - p_retention
+    order by ended_at limit p_limit for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.directive_prune(interval, integer) is
+  'Delete up to p_limit directives that ended longer ago than p_retention, with their receipts; returns how many. Call again until 0. No events.';

@@ -1,0 +1,199 @@
+-- Events: appended to the outbox in the transaction of the change, read from the log by cursor.
+--
+-- Guarantees: an event is in the log if and only if its transaction committed; a reader that goes on from the cursor it
+-- got last misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
+
+create or replace view coordinator.event_types (type, key, data, meaning) as values
+  ('project.created',        'name of the project', '{description}'::text[],                              'A project was created.'),
+  ('project.deleted',        'name of the project', '{}',                                                 'A project was deleted with all that was in it.'),
+  ('agent.registered',       'id of the agent',     '{name,role,job_types,metadata,ttl_s}',               'An agent started.'),
+  ('agent.deregistered',     'id of the agent',     '{name,role}',                                        'An agent ended by itself; what it held is let go.'),
+  ('agent.reaped',           'id of the agent',     '{name,role,reason}',                                 'An agent was given up, reason "expired" (no heartbeat) or "process died"; what it held is let go.'),
+  ('signal.set',             'key of the signal',   '{value,version,critical,agent_id,expires_at}',       'A signal was set.'),
+  ('signal.deleted',         'key of the signal',   '{version}',                                          'A signal was deleted by a caller.'),
+  ('signal.cleared',         'key of the signal',   '{version,rule}',                                     'A signal was deleted by a rule: rule is the key whose setting did it.'),
+  ('signal.ended',           'key of the signal',   '{version,agent_id}',                                 'An ephemeral signal ended with its agent.'),
+  ('signal.expired',         'key of the signal',   '{version,expires_at}',                               'The TTL of a signal passed; readers have not seen it since expires_at.'),
+  ('rule.set',               'when_set of the rule','{clears,everywhere}',                                'A rule was made or changed; everywhere: it holds in all projects.'),
+  ('rule.deleted',           'when_set of the rule','{everywhere}',                                       'A rule was deleted.'),
+  ('directive.sent',         'id of the directive', '{to_agent,to_role,body,data,priority,key,expires_at}', 'A directive was sent; both targets null: to everyone.'),
+  ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                              'An agent acknowledged: status seen, done or refused.'),
+  ('directive.revoked',      'id of the directive', '{reason}',                                           'A directive was taken back.'),
+  ('directive.superseded',   'id of the directive', '{by}',                                               'A newer directive with the same key took its place.'),
+  ('directive.expired',      'id of the directive', '{}',                                                 'A directive''s time passed while it was open.'),
+  ('custom.*',               'what the caller says','{}',                                                 'An event of your own, by event_emit; its data is what the caller gives.');
+comment on view   coordinator.event_types         is 'Every type of event. Names and payloads are API; a test holds this table against the functions.';
+comment on column coordinator.event_types.type    is 'Noun and past participle; a reader''s topic is a type or a pattern such as signal.*';
+comment on column coordinator.event_types.key     is 'What the event''s key is.';
+comment on column coordinator.event_types.data    is 'Names in the event''s data.';
+comment on column coordinator.event_types.meaning is 'What happened.';
+
+create or replace function coordinator.outbox_append(
+  p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rings_until bigint;
+begin
+  insert into coordinator.outbox (type, project, key, actor, at, data)
+  values (p_type, p_project, p_key, p_actor, p_at, p_data);
+  -- Read after the insert: the insert's table lock is what the relay looks for once it has armed the bell.
+  select last_value into v_rings_until from coordinator.relay_bell;
+  if v_rings_until > 0
+     and v_rings_until > extract(epoch from clock_timestamp()) * 1000
+     and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'
+     and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify('coordinator.bell', '');
+  end if;
+end
+$$;
+comment on function coordinator.outbox_append(text, text, text, text, timestamptz, jsonb) is
+  'Append an event in the caller''s transaction and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that is to be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
+
+create or replace function coordinator.event_emit(
+  p_project text, p_type text, p_key text default null, p_data jsonb default '{}', p_actor text default null) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.project_id(p_project);
+  if coalesce(p_type, '') !~ '^custom\.[a-z0-9_]+(\.[a-z0-9_]+)*$' or length(p_type) > 200 then
+    raise exception using errcode = 'ZC103', message = format('"%s" is no type of an event of your own', left(p_type, 200)),
+      hint = 'Write it like custom.build_finished: lower-case letters, digits, _ and dots.';
+  end if;
+  if p_key is not null then
+    perform coordinator.check_name('the key', p_key, 512);
+  end if;
+  perform coordinator.check_json('the data', p_data, p_object => true);
+  perform coordinator.outbox_append(p_type, p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), p_data);
+end
+$$;
+comment on function coordinator.event_emit(text, text, text, jsonb, text) is
+  'Emit an event of your own (type custom.…) in the caller''s transaction.';
+
+create or replace function coordinator.cursor_text(p_seq bigint) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select epoch || '.' || p_seq from coordinator.relay
+$$;
+comment on function coordinator.cursor_text(bigint) is
+  'Make the cursor that stands after event p_seq. Cursors are opaque outside.';
+
+create or replace function coordinator.event_head() returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select coordinator.cursor_text(coalesce((select head_seq from coordinator.relay_batches order by id desc limit 1), 0))
+$$;
+comment on function coordinator.event_head() is
+  'The cursor after the newest event. Read it before a snapshot of anything: the snapshot and the events after it have no gap between them.';
+
+create or replace function coordinator.event_json(
+  p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns text
+language sql stable parallel safe
+return json_build_object(
+  'cursor', p_epoch || '.' || p_seq, 'seq', p_seq, 'type', p_type, 'project', p_project, 'key', p_key,
+  'actor', p_actor, 'at', to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'data', p_data)::text;
+comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb) is
+  'The one form of an event: a JSON object of cursor, seq, type, project, key, actor, at, data.';
+
+create or replace function coordinator.topic_pattern(p_topics text[]) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_topic text;
+begin
+  if p_topics is null or cardinality(p_topics) = 0 then
+    return null;
+  end if;
+  perform coordinator.check_list('the topics', p_topics);
+  foreach v_topic in array p_topics loop
+    if v_topic !~ '^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$' then
+      raise exception using errcode = 'ZC103', message = format('"%s" is no topic', v_topic),
+        hint = 'Write a type like signal.set, a pattern like signal.*, or * for all.';
+    end if;
+  end loop;
+  return '^(' || (select string_agg(replace(replace(t, '.', '\.'), '*', '.*'), '|') from unnest(p_topics) t) || ')$';
+end
+$$;
+comment on function coordinator.topic_pattern(text[]) is
+  'Turn topics (signal.set, signal.*, *) into one regular expression; null for none, which means all.';
+
+drop function if exists coordinator.events_since(text, text, text[], integer, boolean);
+create function coordinator.events_since(
+  p_cursor text default null, p_project text default null, p_topics text[] default null,
+  p_limit integer default 1000, p_bookmarks boolean default false)
+returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_relay   coordinator.relay;
+  v_head    bigint;
+  v_after   bigint;
+  v_reason  text;
+  v_pattern text := coordinator.topic_pattern(p_topics);
+  v_window  bigint := least(greatest(p_limit, 1000), 10000);
+  v_left    integer := p_limit;
+  v_found   integer;
+  v_scanned bigint := 0;
+  v_last    bigint;
+begin
+  perform coordinator.check_page(p_limit);
+  if p_project is not null then
+    perform coordinator.check_name('the project', p_project);
+  end if;
+  select * into v_relay from coordinator.relay;
+  select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
+  if p_cursor is null then
+    v_after := v_relay.floor_seq;
+  elsif p_cursor = 'now' then
+    v_after := v_head;
+  elsif p_cursor !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
+    raise exception using errcode = 'ZC103', message = format('"%s" is no cursor', left(p_cursor, 100)),
+      hint = 'Give a cursor as an event carried it, "now", or none for all that is retained.';
+  else
+    v_after := split_part(p_cursor, '.', 2)::bigint;
+    v_reason := case
+      when split_part(p_cursor, '.', 1) <> v_relay.epoch then 'restored'
+      when v_after < v_relay.floor_seq                   then 'pruned'
+      when v_after > v_head                              then 'ahead'
+    end;
+    if v_reason is not null then
+      -- Never silence: what lies between is gone. The reader takes a fresh snapshot and goes on from here.
+      v_after := case v_reason when 'pruned' then v_relay.floor_seq else v_head end;
+      return query select v_relay.epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
+        clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_relay.floor_seq, 'head', v_head);
+      v_left := v_left - 1;
+    end if;
+  end if;
+  -- Gapless numbers make a page a range: two partitions at most, whatever the filter.
+  while v_left > 0 and v_after < v_head loop
+    return query
+      select v_relay.epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, e.data
+      from coordinator.events e
+      where e.seq > v_after and e.seq <= least(v_after + v_window, v_head)
+        and (p_project is null or e.project = p_project)
+        and (v_pattern is null or e.type ~ v_pattern)
+      order by e.seq
+      limit v_left;
+    get diagnostics v_found = row_count;
+    v_left := v_left - v_found;
+    v_last := least(v_after + v_window, v_head);
+    v_after := v_last;
+    v_scanned := v_scanned + v_window;
+    exit when p_bookmarks and (v_found > 0 or v_scanned >= 50000);
+  end loop;
+  if p_bookmarks and v_left > 0 and v_last is not null then
+    return query select v_relay.epoch || '.' || v_last, v_last, 'bookmark', p_project, null::text, 'coordinator',
+      clock_timestamp(), '{}'::jsonb;
+  end if;
+end
+$$;
+comment on function coordinator.events_since(text, text, text[], integer, boolean) is
+  'Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor.';

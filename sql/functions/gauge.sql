@@ -1,0 +1,43 @@
+-- Gauges: what the metrics endpoint shows of the database's contents.
+
+create or replace function coordinator.row_count(p_table regclass) returns bigint
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count bigint := (select reltuples from pg_class where oid = p_table);
+begin
+  if v_count < 100000 then
+    execute format('select count(*) from (select from %s limit 200000) r', p_table) into v_count;
+  end if;
+  return v_count;
+end
+$$;
+comment on function coordinator.row_count(regclass) is
+  'Rows of a table: counted, or from the planner''s statistics where there are many. Internal.';
+
+create or replace function coordinator.gauge_sample() returns table (name text, value double precision)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_batch coordinator.relay_batches;
+begin
+  select * into v_batch from coordinator.relay_batches order by id desc limit 1;
+  return query values
+    ('projects',             coordinator.row_count('coordinator.projects')::double precision),
+    ('agents',               coordinator.row_count('coordinator.agents')::double precision),
+    ('signals',              coordinator.row_count('coordinator.signals')::double precision),
+    ('directives_open',      (select count(*) from coordinator.directives where status = 'open')::double precision),
+    ('processes',            coordinator.row_count('coordinator.processes')::double precision),
+    ('event_head_seq',       v_batch.head_seq::double precision),
+    ('event_floor_seq',      (select floor_seq from coordinator.relay)::double precision),
+    ('outbox_waiting',       (select count(*) from (select from coordinator.outbox
+                               where xid = any (array(select pg_snapshot_xip(v_batch.base))) or xid >= pg_snapshot_xmax(v_batch.base)
+                               limit 100000) o)::double precision),
+    ('notification_queue_usage', pg_notification_queue_usage()),
+    ('database_size_bytes',  pg_database_size(current_database())::double precision);
+end
+$$;
+comment on function coordinator.gauge_sample() is
+  'What the metrics endpoint shows: names and values. Sampled by the leader.';

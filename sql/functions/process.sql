@@ -1,0 +1,105 @@
+-- Processes prove that they live by a session-level advisory lock (1129267026, id) on a direct connection: when they
+-- die, the server frees the lock at once. The leader among the daemons runs the relay and the loops.
+
+create or replace function coordinator.process_register(p_kind text, p_name text, p_id integer default null) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer := p_id;
+begin
+  perform coordinator.check_name('the name of the process', p_name);
+  if p_kind is null or p_kind not in ('daemon', 'sidecar', 'client') then
+    raise exception using errcode = 'ZC105', message = format('"%s" is no kind of process', left(p_kind, 200)),
+      hint = 'Say daemon, sidecar or client.';
+  end if;
+  -- The lock comes before the row is seen: nobody can find the row with its lock free.
+  if v_id is not null then
+    if not pg_try_advisory_lock(1129267026, v_id) then
+      raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
+        hint = 'Register without an id.';
+    end if;
+    update coordinator.processes set missing_at = null where id = v_id;
+    if found then
+      return v_id;
+    end if;
+    perform pg_advisory_unlock(1129267026, v_id);
+  end if;
+  v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
+  perform pg_advisory_lock(1129267026, v_id);
+  insert into coordinator.processes (id, kind, name, started_at) overriding system value
+  values (v_id, p_kind, p_name, coordinator.now_utc());
+  return v_id;
+end
+$$;
+comment on function coordinator.process_register(text, text, integer) is
+  'Register this session''s process and take its liveness lock for as long as the session lasts; with p_id, come back after a lost connection. Returns the id: another one than p_id if that was given up meanwhile. Needs a direct connection.';
+
+create or replace function coordinator.process_alive(p_process integer) returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pg_locks
+    where locktype = 'advisory' and classid = 1129267026 and objid = p_process::oid and objsubid = 2 and granted
+      and database = (select oid from pg_database where datname = current_database()))
+$$;
+comment on function coordinator.process_alive(integer) is
+  'Whether a process holds its liveness lock.';
+
+create or replace function coordinator.server_settled() returns boolean
+language sql stable parallel safe
+return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds';
+comment on function coordinator.server_settled() is
+  'False in the first 10 seconds of the server, while everybody comes back: nobody is given up then.';
+
+create or replace function coordinator.leader_renew(p_process integer, p_ttl interval default '5 seconds')
+returns table (leads boolean, term bigint, due text[])
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_leader coordinator.leaders;
+  v_now    timestamptz := clock_timestamp();
+begin
+  perform coordinator.check_ttl(p_ttl);
+  select * into v_leader from coordinator.leaders for update;
+  if v_leader.process_id is distinct from p_process then
+    if v_leader.expires_at > v_now and coordinator.process_alive(v_leader.process_id) then
+      return query select false, v_leader.term, '{}'::text[];
+      return;
+    end if;
+    v_leader.term := v_leader.term + 1;
+  end if;
+  update coordinator.leaders set process_id = p_process, term = v_leader.term, expires_at = v_now + p_ttl;
+  return query select true, v_leader.term, coordinator.work_due();
+end
+$$;
+comment on function coordinator.leader_renew(integer, interval) is
+  'Take or keep the lead, if no living process with an unexpired lead has it; a leader also learns which loops have work. Called once a second by every daemon.';
+
+create or replace function coordinator.work_due() returns text[]
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now  timestamptz := coordinator.now_utc();
+  v_base pg_snapshot;
+begin
+  select base into v_base from coordinator.relay_batches order by id desc limit 1;
+  return array_remove(array[
+    case when exists (select from coordinator.outbox
+                      where xid = any (array(select pg_snapshot_xip(v_base))) or xid >= pg_snapshot_xmax(v_base))
+         then 'relay' end,
+    case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,
+    case when exists (select from coordinator.directives where status = 'open' and expires_at <= v_now)
+         then 'directive_expire' end,
+    case when exists (select from coordinator.agents where expires_at <= v_now)
+           or exists (select from coordinator.processes p where not coordinator.process_alive(p.id))
+         then 'agent_reap' end
+  ], null);
+end
+$$;
+comment on function coordinator.work_due() is
+  'Names of the loops that have something to do now, so that idle loops need not ask.';

@@ -1,0 +1,102 @@
+-- Projects: the unit that holds everything and that access is given by.
+
+create or replace function coordinator.project_id(p_project text) returns bigint
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id bigint;
+begin
+  select id into v_id from coordinator.projects where name = p_project;
+  if v_id is null then
+    raise exception using errcode = 'ZC201', message = format('there is no project "%s"', left(p_project, 200)),
+      hint = 'See "coordinator project list"; make one with "coordinator project create NAME".';
+  end if;
+  return v_id;
+end
+$$;
+comment on function coordinator.project_id(text) is
+  'The number of a project; ZC201 where there is none. Internal.';
+
+create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
+returns table (name text, description text, created_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  if coalesce(p_project, '') !~ '^[a-z0-9][a-z0-9_-]{0,35}$' then
+    raise exception using errcode = 'ZC103', message = format('"%s" cannot be the name of a project', left(p_project, 200)),
+      hint = 'Use lower-case letters, digits, - and _, at most 36 characters, a letter or digit first.';
+  elsif p_description <> '' then
+    perform coordinator.check_name('the description', p_description, 2000);
+  end if;
+  insert into coordinator.projects (name, description, created_at)
+  values (p_project, coalesce(p_description, ''), v_now) on conflict (name) do nothing;
+  if not found then
+    raise exception using errcode = 'ZC301', message = format('there is a project "%s" already', p_project),
+      hint = 'Take another name, or use the project that is there.';
+  end if;
+  perform coordinator.outbox_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
+    jsonb_build_object('description', coalesce(p_description, '')));
+  return query select p.name, p.description, p.created_at from coordinator.projects p where p.name = p_project;
+end
+$$;
+comment on function coordinator.project_create(text, text, text) is
+  'Create a project; ZC301 where the name is taken.';
+
+create or replace function coordinator.project_list() returns table (name text, description text, created_at timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select name, description, created_at from coordinator.projects order by name
+$$;
+comment on function coordinator.project_list() is
+  'All projects, by name.';
+
+create or replace function coordinator.project_show(p_project text)
+returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  return query
+    select p.name, p.description, p.created_at,
+           (select count(*) from coordinator.agents where project_id = v_project),
+           (select count(*) from coordinator.signals where project_id = v_project),
+           (select count(*) from coordinator.directives where project_id = v_project and status = 'open')
+    from coordinator.projects p where p.id = v_project;
+end
+$$;
+comment on function coordinator.project_show(text) is
+  'One project with how many agents, signals and open directives it holds.';
+
+create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  if p_project = 'default' then
+    raise exception using errcode = 'ZC105', message = 'the project "default" cannot be deleted',
+      hint = 'It is where things go when no project is named.';
+  end if;
+  delete from coordinator.projects where id = v_project;
+  if not found then
+    raise exception using errcode = 'ZC201', message = format('there is no project "%s"', p_project),
+      hint = 'Somebody deleted it a moment ago.';
+  end if;
+  delete from coordinator.signals where project_id = v_project;
+  perform coordinator.outbox_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
+    coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.project_delete(text, text) is
+  'Delete a project with all that is in it: agents, signals, directives, rules. Its events stay in the log until they are pruned.';

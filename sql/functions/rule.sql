@@ -1,0 +1,82 @@
+-- Rules: what setting one signal clears, in the same transaction. A project's own rule goes before one for all projects.
+
+create or replace view coordinator.rules as
+  select p.name as project, r.when_set, r.clears, r.created_at
+  from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id;
+comment on view   coordinator.rules            is 'Rules with the name of their project.';
+comment on column coordinator.rules.project    is 'The project that it holds in; null for all.';
+comment on column coordinator.rules.when_set   is 'Last segment of the key whose setting triggers it.';
+comment on column coordinator.rules.clears     is 'Last segments of the keys beside it that are then deleted.';
+comment on column coordinator.rules.created_at is 'When it was made or changed last.';
+
+create or replace function coordinator.rule_set(
+  p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
+returns table (project text, when_set text, clears text[], created_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_key     text;
+begin
+  if coalesce(cardinality(p_clears), 0) = 0 then
+    raise exception using errcode = 'ZC101', message = 'the rule clears nothing', hint = 'Name at least one signal that it clears.';
+  end if;
+  perform coordinator.check_list('cleared signals', p_clears);
+  foreach v_key in array array_prepend(p_when_set, p_clears) loop
+    perform coordinator.check_name('the signal of a rule', v_key, 512);
+    if strpos(v_key, '/') > 0 then
+      raise exception using errcode = 'ZC103', message = format('"%s" has a / in it', v_key),
+        hint = 'A rule speaks of the last segment of keys and works beside the key that is set.';
+    end if;
+  end loop;
+  insert into coordinator.signal_rules (project_id, when_set, clears, created_at)
+  values (case when not p_everywhere then v_project end, p_when_set, p_clears, v_now)
+  on conflict (when_set, coalesce(project_id, 0)) do update set clears = excluded.clears, created_at = excluded.created_at;
+  perform coordinator.outbox_append('rule.set', p_project, p_when_set, coordinator.actor_name(p_actor), v_now,
+    jsonb_build_object('clears', p_clears, 'everywhere', p_everywhere));
+  return query select case when not p_everywhere then p_project end, p_when_set, p_clears, v_now;
+end
+$$;
+comment on function coordinator.rule_set(text, text, text[], boolean, text) is
+  'Make or change the rule for setting p_when_set: it clears p_clears beside it. In this project, or p_everywhere.';
+
+create or replace function coordinator.rule_list(p_project text)
+returns table (project text, when_set text, clears text[], created_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform coordinator.project_id(p_project);
+  return query select r.project, r.when_set, r.clears, r.created_at from coordinator.rules r
+    where r.project is null or r.project = p_project order by r.when_set, r.project nulls last;
+end
+$$;
+comment on function coordinator.rule_list(text) is
+  'The rules that hold in a project; project null: in all.';
+
+create or replace function coordinator.rule_delete(
+  p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.check_name('the signal of a rule', p_when_set, 512);
+  delete from coordinator.signal_rules
+  where when_set = p_when_set and project_id is not distinct from case when not p_everywhere then v_project end;
+  if not found then
+    raise exception using errcode = 'ZC205', message = format('there is no rule for setting "%s"', p_when_set),
+      hint = 'See "coordinator rule list"; a rule for all projects is deleted with --everywhere.';
+  end if;
+  perform coordinator.outbox_append('rule.deleted', p_project, p_when_set, coordinator.actor_name(p_actor), coordinator.now_utc(),
+    jsonb_build_object('everywhere', p_everywhere));
+  return true;
+end
+$$;
+comment on function coordinator.rule_delete(text, text, boolean, text) is
+  'Delete the rule for setting p_when_set, in this project or p_everywhere.';

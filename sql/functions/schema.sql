@@ -1,0 +1,57 @@
+-- The schema's own records and rights.
+
+create or replace function coordinator.schema_record(p_kind text, p_name text, p_checksum text, p_program text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into coordinator.schema_files (kind, name, checksum, program) values (p_kind, p_name, p_checksum, p_program)
+  on conflict (kind, name) do update
+  set checksum = excluded.checksum, program = excluded.program, applied_at = clock_timestamp()
+  where schema_files.checksum <> excluded.checksum
+$$;
+comment on function coordinator.schema_record(text, text, text, text) is
+  'Record that an SQL file was applied. Called by "coordinator schema apply"; runs with the caller''s rights.';
+
+create or replace function coordinator.schema_forget(p_kind text, p_names text[]) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from coordinator.schema_files where kind = p_kind and name <> all (p_names)
+$$;
+comment on function coordinator.schema_forget(text, text[]) is
+  'Forget files that are no longer part of the program. Called by "coordinator schema apply"; runs with the caller''s rights.';
+
+create or replace function coordinator.schema_close() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_role text;
+begin
+  revoke all on all functions in schema coordinator from public;
+  for v_role in select r.role from coordinator.schema_roles r join pg_roles on rolname = r.role loop
+    perform coordinator.schema_grant(v_role);
+  end loop;
+end
+$$;
+comment on function coordinator.schema_close() is
+  'Close what was applied to everybody, and grant anew to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller''s rights.';
+
+create or replace function coordinator.schema_grant(p_role text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_name('the role', p_role, 63);
+  if not exists (select from pg_roles where rolname = p_role) then
+    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Make it with: create role … login';
+  end if;
+  execute format('grant usage on schema coordinator to %I', p_role);
+  execute format('grant execute on all functions in schema coordinator to %I', p_role);
+  execute format('revoke execute on function coordinator.schema_record(text, text, text, text), coordinator.schema_forget(text, text[]), coordinator.schema_close(), coordinator.schema_grant(text) from %I', p_role);
+  execute format('grant select on all tables in schema coordinator to %I', p_role);
+  insert into coordinator.schema_roles (role) values (p_role) on conflict do nothing;
+end
+$$;
+comment on function coordinator.schema_grant(text) is
+  'Let a role run the daemon and use the functions and read the tables, without any right to change the schema. Runs with the caller''s rights: only the owner of the schema can.';

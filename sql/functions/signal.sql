@@ -1,0 +1,282 @@
+-- Signals: a project's keys with values, versions and TTL. An expired signal is absent for every reader and writer from
+-- the instant it expires; the loop only takes it away and tells so.
+
+create or replace view coordinator.signals_live as
+  select p.name as project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
+  from coordinator.signals s join coordinator.projects p on p.id = s.project_id
+  where s.expires_at is null or s.expires_at > coordinator.now_utc();
+comment on view   coordinator.signals_live            is 'Signals that are set and not expired, with the name of their project.';
+comment on column coordinator.signals_live.project    is 'Name of the project.';
+comment on column coordinator.signals_live.key        is '/ parts it into segments.';
+comment on column coordinator.signals_live.value      is 'Any JSON value.';
+comment on column coordinator.signals_live.version    is 'Grows with each set; compare for equality only.';
+comment on column coordinator.signals_live.critical   is 'True: never expires.';
+comment on column coordinator.signals_live.agent_id   is 'The agent that an ephemeral signal ends with.';
+comment on column coordinator.signals_live.actor      is 'Who set it last.';
+comment on column coordinator.signals_live.created_at is 'When the key came to be.';
+comment on column coordinator.signals_live.updated_at is 'When it was set last.';
+comment on column coordinator.signals_live.expires_at is 'Absent from here on; null when critical.';
+
+create or replace function coordinator.signal_set(
+  p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false,
+  p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
+returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
+               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project    bigint := coordinator.project_id(p_project);
+  v_now        timestamptz := coordinator.now_utc();
+  v_expires_at timestamptz;
+  v_owner      uuid := case when p_ephemeral then p_agent end;
+  v_agent_name text;
+  v_actor      text;
+  v_rule       record;
+  v_present    bigint;
+  v_signal     coordinator.signals;
+begin
+  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_json('the value', p_value);
+  if p_critical and p_ttl is not null then
+    raise exception using errcode = 'ZC105', message = 'a critical signal has no TTL',
+      hint = 'Give a TTL or say critical, not both.';
+  elsif not p_critical then
+    perform coordinator.check_ttl(coalesce(p_ttl, interval '24 hours'));
+    v_expires_at := v_now + coalesce(p_ttl, interval '24 hours');
+  end if;
+  if p_agent is not null then
+    -- Shared with others; an agent that ends waits for this, so it leaves no ephemeral signal behind.
+    select name into v_agent_name from coordinator.agents
+    where id = p_agent and project_id = v_project for key share;
+    if not found then
+      raise exception using errcode = 'ZC202', message = format('there is no agent %s in project "%s"', p_agent, p_project),
+        hint = 'It was reaped or deregistered; register again.';
+    end if;
+  elsif p_ephemeral then
+    raise exception using errcode = 'ZC105', message = 'an ephemeral signal needs an agent to end with',
+      hint = 'Give the agent''s id.';
+  end if;
+  v_actor := coordinator.actor_name(p_actor, v_agent_name);
+
+  select r.when_set, r.clears into v_rule from coordinator.signal_rules r
+  where r.when_set = substring(p_key from '[^/]*$') and (r.project_id is null or r.project_id = v_project)
+  order by r.project_id nulls last limit 1;
+  if found then
+    -- Rules that clear each other's keys take turns.
+    perform pg_advisory_xact_lock(hashtextextended('coordinator.rule:' || v_project || ':' || substring(p_key from '^.*/'), 0));
+  end if;
+
+  if p_expect is null then
+    insert into coordinator.signals as s (project_id, key, value, version, critical, agent_id, actor, created_at, updated_at, expires_at)
+    values (v_project, p_key, p_value, nextval('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
+    on conflict on constraint signals_pkey do update
+    set value = excluded.value, version = nextval('coordinator.signal_versions'), critical = excluded.critical,
+        agent_id = excluded.agent_id, actor = excluded.actor, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
+        created_at = case when s.expires_at <= v_now then excluded.created_at else s.created_at end
+    returning * into v_signal;
+  elsif p_expect = 0 then
+    insert into coordinator.signals as s (project_id, key, value, version, critical, agent_id, actor, created_at, updated_at, expires_at)
+    values (v_project, p_key, p_value, nextval('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
+    on conflict on constraint signals_pkey do update
+    set value = excluded.value, version = nextval('coordinator.signal_versions'), critical = excluded.critical,
+        agent_id = excluded.agent_id, actor = excluded.actor, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
+        created_at = excluded.created_at
+    where s.expires_at <= v_now
+    returning * into v_signal;
+  else
+    update coordinator.signals
+    set value = p_value, version = nextval('coordinator.signal_versions'), critical = p_critical,
+        agent_id = v_owner, actor = v_actor, updated_at = v_now, expires_at = v_expires_at
+    where project_id = v_project and key = p_key and version = p_expect and (expires_at is null or expires_at > v_now)
+    returning * into v_signal;
+  end if;
+  if v_signal.key is null then
+    select s.version into v_present from coordinator.signals s
+    where s.project_id = v_project and s.key = p_key and (s.expires_at is null or s.expires_at > v_now);
+    raise exception using errcode = 'ZC301',
+      message = case when v_present is null then format('signal "%s" is not set, and version %s was expected', p_key, p_expect)
+                     when p_expect = 0 then format('signal "%s" is set already, at version %s', p_key, v_present)
+                     else format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect) end,
+      detail = jsonb_build_object('version', v_present)::text,
+      hint = 'Read it again and decide anew; expect 0 for a key that must not be set.';
+  end if;
+
+  if v_rule is not null then
+    perform coordinator.signal_clear(v_project, p_project, p_key, v_rule.clears, v_actor, v_now);
+  end if;
+  perform coordinator.outbox_append('signal.set', p_project, p_key, v_actor, v_now,
+    jsonb_build_object('value', p_value, 'version', v_signal.version, 'critical', p_critical, 'agent_id', v_owner,
+                       'expires_at', v_expires_at));
+  return query select p_project, v_signal.key, v_signal.value, v_signal.version, v_signal.critical, v_signal.agent_id,
+    v_signal.actor, v_signal.created_at, v_signal.updated_at, v_signal.expires_at;
+end
+$$;
+comment on function coordinator.signal_set(text, text, jsonb, interval, boolean, bigint, uuid, boolean, text) is
+  'Set a signal: for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version, 0: only if it is not set; else ZC301 with the present version. p_ephemeral: it ends with p_agent. Rules clear other signals in the same transaction.';
+
+create or replace function coordinator.signal_clear(
+  p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamptz) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_prefix text := coalesce(substring(p_key from '^.*/'), '');
+  v_signal record;
+begin
+  for v_signal in
+    with cleared as (
+      select project_id, key from coordinator.signals
+      where project_id = p_project_id and key = any (array(select v_prefix || c from unnest(p_clears) c)) and key <> p_key
+      order by key for update)
+    delete from coordinator.signals s using cleared c
+    where s.project_id = c.project_id and s.key = c.key
+    returning s.key, s.version
+  loop
+    perform coordinator.outbox_append('signal.cleared', p_project, v_signal.key, p_actor, p_now,
+      jsonb_build_object('version', v_signal.version, 'rule', p_key));
+  end loop;
+end
+$$;
+comment on function coordinator.signal_clear(bigint, text, text, text[], text, timestamptz) is
+  'Delete the signals beside p_key whose last segment is in p_clears. Internal: what a rule does.';
+
+create or replace function coordinator.signal_get(p_project text, p_key text)
+returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
+               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.check_name('the key', p_key, 512);
+  return query
+    select p_project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
+    from coordinator.signals s
+    where s.project_id = v_project and s.key = p_key and (s.expires_at is null or s.expires_at > coordinator.now_utc());
+  if not found then
+    raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
+      hint = 'It was never set, was deleted, or has expired; see "coordinator signal list".';
+  end if;
+end
+$$;
+comment on function coordinator.signal_get(text, text) is
+  'Read a signal; ZC203 where it is not set or has expired.';
+
+create or replace function coordinator.signal_list(
+  p_project text, p_prefix text default '', p_after text default null, p_limit integer default 1000)
+returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
+               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  if coalesce(p_prefix, '') <> '' then
+    perform coordinator.check_text('the prefix', p_prefix, 512);
+  end if;
+  perform coordinator.check_page(p_limit);
+  return query
+    select p_project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
+    from coordinator.signals s
+    where s.project_id = v_project
+      -- By bytes: the prefix and everything up to the greatest character behind it.
+      and s.key >= coalesce(p_prefix, '') and s.key < coalesce(p_prefix, '') || U&'\+10FFFF'
+      and (p_after is null or s.key > p_after)
+      and (s.expires_at is null or s.expires_at > coordinator.now_utc())
+    order by s.key limit p_limit;
+end
+$$;
+comment on function coordinator.signal_list(text, text, text, integer) is
+  'Signals of a project whose keys begin with p_prefix, in byte order of the keys, after the key p_after.';
+
+create or replace function coordinator.signal_delete(
+  p_project text, p_key text, p_expect bigint default null, p_actor text default null) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_version bigint;
+  v_present bigint;
+begin
+  perform coordinator.check_name('the key', p_key, 512);
+  delete from coordinator.signals
+  where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now)
+    and (p_expect is null or version = p_expect)
+  returning version into v_version;
+  if not found then
+    select version into v_present from coordinator.signals
+    where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now);
+    if v_present is not null then
+      raise exception using errcode = 'ZC301', message = format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect),
+        detail = jsonb_build_object('version', v_present)::text, hint = 'Read it again and decide anew.';
+    end if;
+    raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
+      hint = 'It was never set, was deleted, or has expired; see "coordinator signal list".';
+  end if;
+  perform coordinator.outbox_append('signal.deleted', p_project, p_key, coordinator.actor_name(p_actor), v_now,
+    jsonb_build_object('version', v_version));
+  return v_version;
+end
+$$;
+comment on function coordinator.signal_delete(text, text, bigint, text) is
+  'Delete a signal, with p_expect only at this version; returns the version it had. ZC203: not set. ZC301: another version.';
+
+create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_count integer;
+begin
+  perform coordinator.check_page(p_limit);
+  with due as (
+    select project_id, key from coordinator.signals where expires_at <= v_now
+    order by expires_at limit p_limit for update skip locked
+  ), gone as (
+    delete from coordinator.signals s using due d
+    where s.project_id = d.project_id and s.key = d.key
+    returning s.project_id, s.key, s.version, s.expires_at
+  )
+  select count(*), count(coordinator.outbox_append('signal.expired', p.name, g.key, 'coordinator', v_now,
+    jsonb_build_object('version', g.version, 'expires_at', g.expires_at)))
+  into v_count
+  from gone g left join coordinator.projects p on p.id = g.project_id
+  where p.id is not null;
+  return v_count;
+end
+$$;
+comment on function coordinator.signal_expire(integer) is
+  'Take away up to p_limit signals whose TTL passed; returns how many. Call again until 0.';
+
+create or replace function coordinator.signal_prune() returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  -- One look at the index for each project that has signals, however many signals it has.
+  with recursive used as (
+    (select project_id from coordinator.signals order by project_id limit 1)
+    union all
+    select (select s.project_id from coordinator.signals s where s.project_id > u.project_id order by s.project_id limit 1)
+    from used u where u.project_id is not null
+  )
+  delete from coordinator.signals
+  where project_id in (select u.project_id from used u left join coordinator.projects p on p.id = u.project_id
+                       where u.project_id is not null and p.id is null);
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.signal_prune() is
+  'Delete signals that were set while their project was being deleted; returns how many. No events: their project is gone.';
