@@ -1,0 +1,22 @@
+"""The coordination plane for fleets of AI agents, on nothing but PostgreSQL."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordinator.client import Client, connect
+
+__all__ = ["Client", "__version__", "connect"]
+
+__version__ = metadata.version("coordinator")
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the command line and the embedded server do not pay for the client's imports.
+    if name in ("Client", "connect"):
+        from coordinator import client  # noqa: PLC0415
+
+        return getattr(client, name)
+    raise AttributeError(name)

@@ -1,0 +1,1 @@
+"""What crosses floors: frozen Structs, one file per noun, without behaviour."""

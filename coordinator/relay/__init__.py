@@ -1,0 +1,1 @@
+"""Outbox to log: the daemon's side of events."""

@@ -122,8 +122,7 @@ $$;
 comment on function coordinator.topic_pattern(text[]) is
   'Turn topics (signal.set, signal.*, *) into one regular expression; null for none, which means all.';
 
-drop function if exists coordinator.events_since(text, text, text[], integer, boolean);
-create function coordinator.events_since(
+create or replace function coordinator.events_since(
   p_cursor text default null, p_project text default null, p_topics text[] default null,
   p_limit integer default 1000, p_bookmarks boolean default false)
 returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb)

@@ -43,8 +43,7 @@ return case when p_xid >= pg_snapshot_xmax(p_snapshot) then p_snapshot else (
 comment on function coordinator.snapshot_without(pg_snapshot, xid8) is
   'A snapshot that has not seen p_xid. A snapshot counts its own transaction as seen; what that emits later has yet to be copied. Internal.';
 
-drop function if exists coordinator.relay_step(integer, boolean);
-create function coordinator.relay_step(p_limit integer default 1000, p_notify boolean default true)
+create or replace function coordinator.relay_step(p_limit integer default 1000, p_notify boolean default true)
 returns table (moved integer, head_seq bigint, again boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -66,7 +65,6 @@ begin
       hint = 'A snapshot from before the lock would be older than the last batch.';
   end if;
   perform coordinator.check_page(p_limit);
-  perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0;
   select r.epoch into v_epoch from coordinator.relay r for update;
   v_own := pg_current_xact_id();
   select * into v_last from coordinator.relay_batches b order by b.id desc limit 1;
@@ -121,6 +119,9 @@ begin
            case when v_full then v_id end,
            clock_timestamp();
   end if;
+  if v_moved > 0 then
+    perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody need ring
+  end if;
   if v_moved > 0 and p_notify and pg_notification_queue_usage() < 0.9 then
     perform pg_notify('coordinator', v_epoch || '.' || v_head);
   end if;
@@ -130,12 +131,12 @@ $$;
 comment on function coordinator.relay_step(integer, boolean) is
   'Number up to p_limit events of the outbox and notify their readers; moved = 0 and not again: nothing is left. Called by the relay; harmless from anywhere.';
 
-create or replace function coordinator.relay_arm(p_for interval default '15 seconds') returns boolean
+create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform setval('coordinator.relay_bell', (extract(epoch from clock_timestamp() + p_for) * 1000)::bigint);
+  perform setval('coordinator.relay_bell', (extract(epoch from clock_timestamp() + p_duration) * 1000)::bigint);
   -- Whoever read the bell before it was armed has appended before that, and holds this lock to the end of its transaction.
   return not exists (
     select from pg_locks
@@ -145,9 +146,9 @@ begin
 end
 $$;
 comment on function coordinator.relay_arm(interval) is
-  'Arm the doorbell for p_for. True: every transaction that may have seen it unarmed is over, so one more look at the outbox makes it safe to sleep.';
+  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so one more look at the outbox makes it safe to sleep.';
 
-create or replace function coordinator.outbox_prune(p_from xid8 default '0') returns xid8
+create or replace function coordinator.outbox_prune(p_start bigint default 0) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -156,14 +157,14 @@ declare
   v_base pg_snapshot;
 begin
   select id, base into v_id, v_base from coordinator.relay_batches order by id desc limit 1;
-  -- From p_from on: what was deleted before stays in the index while somebody holds a snapshot.
-  delete from coordinator.outbox where xid >= p_from and xid < pg_snapshot_xmin(v_base);
+  -- From p_start on: what was deleted before stays in the index while somebody holds a snapshot.
+  delete from coordinator.outbox where xid >= p_start::text::xid8 and xid < pg_snapshot_xmin(v_base);
   delete from coordinator.relay_batches where id < v_id;
-  return pg_snapshot_xmin(v_base);
+  return pg_snapshot_xmin(v_base)::text::bigint;
 end
 $$;
-comment on function coordinator.outbox_prune(xid8) is
-  'Delete from the outbox, from transaction p_from on, what is in the log; returns the transaction to go on from.';
+comment on function coordinator.outbox_prune(bigint) is
+  'Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction to go on from.';
 
 create or replace function coordinator.relay_identity() returns text
 language plpgsql stable security definer

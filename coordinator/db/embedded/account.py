@@ -9,6 +9,7 @@ is added and no mode is loosened.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -27,10 +28,10 @@ class Account(msgspec.Struct, frozen=True):
     uid: int
     gid: int
 
-    def command(self, program: Path, *arguments: str, reach: Path) -> list[str]:
-        """Put the launcher in front of a command; `reach` is a path the program must be able to use."""
+    def command(self, program: Path, *arguments: str, folder: Path) -> list[str]:
+        """Put the launcher in front of a command; `folder` is one it must be able to enter."""
         return [
-            *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), self.name, str(reach)),
+            *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), self.name, str(folder)),
             *(str(program), *arguments),
         ]
 
@@ -48,8 +49,10 @@ def _give(path: Path, uid: int, gid: int) -> None:
             _give(inner, uid, gid)
 
 
-def candidates(path: Path) -> list[Account]:
-    """List the accounts to try, best first, for a cluster at (or a data directory around) an existing path.
+def candidates(path: Path, *, new: bool) -> list[Account]:
+    """List the accounts to try, best first: for the cluster in a folder, or a new one in a data directory.
+
+    Only initdb, so only a new cluster, needs an account with a name; containers often run as a number.
 
     Raises:
         ConfigurationError: the path belongs to another user and this one is not root.
@@ -59,13 +62,22 @@ def candidates(path: Path) -> list[Account]:
         owner = path.stat()
     uid, gid = os.geteuid(), os.getegid()
     if uid == owner.st_uid and uid != 0:
-        return [Account("self", uid, gid)]
+        plain = Account("self", uid, gid)
+        return [Account("namespace", uid, gid), plain] if new and not _has_name(uid) else [plain]
     if uid != 0:
         raise ConfigurationError(
             f"{path} belongs to another user (id {owner.st_uid}).",
             hint="Run as the user who owns it, or choose another data directory.",
         )
-    if owner.st_uid != 0:
+    if owner.st_uid != 0 and (not new or _has_name(owner.st_uid)):
         return [Account(f"{owner.st_uid}:{owner.st_gid}", owner.st_uid, owner.st_gid)]
     nobody = launcher.NOBODY
     return [Account("namespace", 0, 0), Account(f"{nobody}:{nobody}", nobody, nobody)]
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True

@@ -57,18 +57,18 @@ class Binaries(msgspec.Struct, frozen=True):
         return self.folder / "initdb"
 
 
-async def choose(account: Account, *, bin_dir: Path | None, major: int | None) -> Binaries:
+async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: int | None) -> Binaries:
     """Choose the binaries: the given folder's, else the first found; of that major version, if one is given.
 
     Raises:
         ConfigurationError: there are none, or none of that version; the hint says what to install or do.
-        AccountRefused: nothing can be run as this account here.
+        AccountRefused: nothing can be run as this account here, or it cannot enter the folder `home`.
 
     """
     found: list[Binaries] = []
     broken: list[str] = []
     for folder in [bin_dir] if bin_dir else folders():
-        version, complaint = await _version(folder, account)
+        version, complaint = await _version(folder, account, home)
         if version is None:
             broken.append(complaint)
             continue
@@ -128,13 +128,13 @@ def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
-async def _version(folder: Path, account: Account) -> tuple[str | None, str]:
+async def _version(folder: Path, account: Account, home: Path) -> tuple[str | None, str]:
     program = folder / "postgres"
     if not _is_program(program) or not _is_program(folder / "initdb"):
         return None, f"{folder}: postgres and initdb are not both there"
     command = [str(program), "--version"]
     if account.name != "self":
-        command = account.command(program, "--version", reach=program)
+        command = account.command(program, "--version", folder=home)
     with tempfile.TemporaryFile() as output:
         code = await processes.run(command, output, timeout_s=VERSION_TIMEOUT_S)
         output.seek(0)

@@ -15,19 +15,33 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import anyio
+
 from coordinator.db.embedded import files, processes
 from coordinator.db.embedded.account import Account
 from coordinator.db.embedded.binaries import Binaries
 from coordinator.db.embedded.server import ROLE, cluster_dir
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 
-__all__ = ["configure", "create", "failure", "log_dir", "log_tail", "major", "prune_logs"]
+__all__ = [
+    "configure",
+    "create",
+    "failure",
+    "log_dir",
+    "log_tail",
+    "major",
+    "prune_logs",
+    "remove_unfinished",
+]
 
 INITDB_TIMEOUT_S = 300.0
+REMOVAL_TIMEOUT_S = 5.0
 LOG_FILES = 8
 LOG_FILE_SIZE_MB = 16
 TAIL_LINES = 20
 _TAIL_BYTES = 16_384
+_REMOVAL_POLL_S = 0.02
+_UNFINISHED = "postgres.new-"
 _BUILTIN_LOCALE_SINCE = 17
 
 _CONFIGURATION = f"""\
@@ -98,7 +112,8 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
         DatabaseUnavailable: the disk is full, or initdb did not end in time.
 
     """
-    temporary = _new_sibling(data_dir)
+    with files.errors_named(data_dir):
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=data_dir))
     try:
         account.give(temporary)
         await _initdb(temporary, binaries, account, sync=sync)
@@ -111,14 +126,22 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
             account.give(temporary / name)
         _rename(temporary, cluster_dir(data_dir))
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with anyio.CancelScope(shield=True):
+            await remove_unfinished(data_dir)
 
 
-def _new_sibling(data_dir: Path) -> Path:
+async def remove_unfinished(data_dir: Path) -> None:
+    """Remove what an interrupted `create` left; its initdb may still be dying. The caller owns the lock."""
+    with anyio.move_on_after(REMOVAL_TIMEOUT_S):
+        while _remove_unfinished(data_dir):  # noqa: ASYNC110 - a process is waited for
+            await anyio.sleep(_REMOVAL_POLL_S)
+
+
+def _remove_unfinished(data_dir: Path) -> bool:
     with files.errors_named(data_dir):
-        for unfinished in data_dir.glob("postgres.new-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix="postgres.new-", dir=data_dir))
+        for folder in data_dir.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        return any(data_dir.glob(f"{_UNFINISHED}*"))
 
 
 async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
@@ -127,7 +150,7 @@ async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: b
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     if not sync:
         options.append("--no-sync")
-    command = account.command(binaries.initdb, *options, "--pgdata", str(folder), reach=folder)
+    command = account.command(binaries.initdb, *options, "--pgdata", str(folder), folder=folder)
     with tempfile.TemporaryFile() as output:
         code = await processes.run(command, output, timeout_s=INITDB_TIMEOUT_S)
         output.seek(0)
@@ -203,7 +226,8 @@ def failure(what: str, path: Path, log: str) -> CoordinatorError:
     fatal = [
         line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line
     ]
-    message = f"{what}{': ' + fatal[-1] if fatal else ''}."
+    last = (fatal or log.splitlines())[-1:]
+    message = f"{what}: {last[0]}." if last else f"{what}."
     signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")
     if any(sign in log for sign in signs):
         return ConfigurationError(message, hint="Correct what the last lines of its log name.", detail=log)

@@ -3,10 +3,10 @@
 Run as a script by an isolated interpreter (`python -I -S launcher.py …`), so that nothing of it runs
 between a fork and an exec of the threaded daemon, and the standard library is all it may import.
 
-    launcher.py <parent pid> <account> <reach> <command…>
+    launcher.py <parent pid> <account> <folder> <command…>
 
 `account` is `self`, `namespace` (root, seen as nobody in a user namespace of its own; keeps root's files,
-has none of root's powers) or `<uid>:<gid>`. `reach` is a path the command must be able to use.
+has none of root's powers) or `<uid>:<gid>`. `folder` is where the command must be able to work.
 
 Guarantees: when the parent's starting thread ends for whatever reason, the command gets SIGINT, a fast
 shutdown. The death signal is set last, because a change of credentials clears it; the parent is then
@@ -45,7 +45,7 @@ def enter_namespace(libc: ctypes.CDLL) -> None:
     Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1", "ascii")
 
 
-def become(libc: ctypes.CDLL, uid: int, gid: int, reach: str) -> None:
+def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> None:
     """Become another user for good.
 
     A folder on the way that only root may enter is no reason to loosen its mode: the command then keeps the
@@ -56,30 +56,37 @@ def become(libc: ctypes.CDLL, uid: int, gid: int, reach: str) -> None:
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     try:
-        os.stat(reach)  # noqa: PTH116 - one call, no object
+        check_reach(folder, program)
     except PermissionError:
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
         mask = 1 << CAP_DAC_OVERRIDE
         wanted = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
         libc.capset(header, wanted)
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)
-        os.stat(reach)  # noqa: PTH116
+        check_reach(folder, program)
     else:
         libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
 
 
+def check_reach(folder: str, program: str) -> None:
+    """Fail if the folder, or one on the way to it or to the program, may not be entered."""
+    for path in (f"{folder}/.", program):
+        os.stat(path)  # noqa: PTH116 - a Path would lose the dot
+
+
 def main(arguments: list[str]) -> int:
     """Do what the module says; return only if the command could not be started."""
-    parent, account, reach, *command = arguments
+    parent, account, folder, *command = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         if account == "namespace":
             enter_namespace(libc)
+            check_reach(folder, command[0])
         elif account != "self":
             uid, gid = account.split(":")
-            become(libc, int(uid), int(gid), reach)
+            become(libc, int(uid), int(gid), folder, command[0])
     except OSError as error:
         sys.stderr.write(f"launcher: cannot run as {account}: {error}\n")
         return REFUSED

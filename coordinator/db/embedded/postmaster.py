@@ -87,8 +87,8 @@ class Postmaster:
         options = [
             part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")
         ]
-        command = account.command(binaries.postgres, "-D", str(home), *options, reach=home)
-        server = cls(data_dir, _spawn(command, home), socket_dir)
+        command = account.command(binaries.postgres, "-D", str(home), *options, folder=home)
+        server = cls(data_dir, _spawn(command, home, account), socket_dir)
         try:
             await server._wait_ready()
             await server._wait_database()
@@ -172,9 +172,10 @@ class Postmaster:
         socket_folder.remove(self.socket_dir, self.data_dir)
 
 
-def _spawn(command: list[str], home: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], home: Path, account: Account) -> subprocess.Popen[bytes]:
     path = cluster.log_dir(home) / "start.log"
     with files.errors_named(path), path.open("wb") as output:
+        account.give(path)
         return processes.spawn(command, output)
 
 

@@ -40,7 +40,7 @@ def spawn(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 async def run(command: list[str], output: IO[bytes], *, timeout_s: float) -> int | None:
-    """Run a program to its end and return its exit code; kill it and return None at the time limit."""
+    """Run a program to its end and return its exit code; at the limit kill it and its children: None."""
     process = spawn(command, output)
     try:
         if await exited(process, timeout_s):
@@ -48,7 +48,7 @@ async def run(command: list[str], output: IO[bytes], *, timeout_s: float) -> int
         return None
     finally:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -119,6 +119,7 @@ class Supervisor:
             raise ConfigurationError(
                 f"The database cluster in {self._data_dir} is gone.", hint="Restore it, then start again."
             )
+        await cluster.remove_unfinished(self._data_dir)
         chosen, runs_as = await self._choose(made)
         if made is None:
             sync = self._settings.get("fsync", "on") != "off"
@@ -132,9 +133,11 @@ class Supervisor:
     async def _choose(self, made: int | None) -> tuple[binaries.Binaries, account.Account]:
         existing = self._data_dir if made is None else cluster_dir(self._data_dir)
         refusals = []
-        for runs_as in account.candidates(existing):
+        for runs_as in account.candidates(existing, new=made is None):
             try:
-                return await binaries.choose(runs_as, bin_dir=self._bin_dir, major=made), runs_as
+                return await binaries.choose(
+                    runs_as, home=existing, bin_dir=self._bin_dir, major=made
+                ), runs_as
             except binaries.AccountRefused as refusal:
                 refusals.append(str(refusal))
         raise ConfigurationError(

@@ -1,0 +1,58 @@
+"""Operations on PostgreSQL: one statement each, made from the operation's fields, timed under the function's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import asyncpg
+import msgspec
+
+from coordinator.db.connection import mapped_errors
+from coordinator.errors import CoordinatorError
+from coordinator.model.operation import Operation, Shape
+from coordinator.telemetry import metrics
+
+__all__ = ["call", "statement"]
+
+R = TypeVar("R")
+
+
+@cache
+def statement(operation: type[Operation[Any]]) -> str:
+    """Write the one statement of an operation; parameters by name, so that their order in SQL does not matter."""
+    names = [field.name for field in msgspec.structs.fields(operation)]
+    arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
+    target = "" if operation.answer()[0] is Shape.SCALAR else "* from "
+    return f"select {target}coordinator.{operation.function}({arguments})"
+
+
+@cache
+def _plan(operation: type[Operation[Any]]) -> tuple[str, Callable[[Any], tuple[Any, ...]], Shape, Any]:
+    shape, result = operation.answer()
+    return statement(operation), msgspec.structs.astuple, shape, result
+
+
+async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_s: float | None = None) -> R:
+    """Run an operation on a connection, in the transaction that is open there or one of its own.
+
+    Raises: the errors of the operation, mapped.
+    """
+    kind = type(operation)
+    sql, values, shape, result = _plan(kind)
+    started = time.perf_counter()
+    try:
+        with mapped_errors():
+            if shape is Shape.SCALAR:
+                return cast(R, await connection.fetchval(sql, *values(operation), timeout=timeout_s))
+            rows = await connection.fetch(sql, *values(operation), timeout=timeout_s)
+    except CoordinatorError as error:
+        metrics.CALL_ERRORS.labels(kind.function, error.code).inc()
+        raise
+    finally:
+        metrics.CALL_SECONDS.labels(kind.function).observe(time.perf_counter() - started)
+    if shape is Shape.ONE:
+        return cast(R, result(*rows[0]))
+    return cast(R, [result(*row) for row in rows])

@@ -1,0 +1,107 @@
+"""A PostgreSQL that operations run on: a pool for calls, direct connections for those who listen or must not wait.
+
+A call is one round trip: the pool sends no reset between two users of a connection, since operations leave nothing in
+the session. Reads are tried once more when their connection turns out to be dead (the server was restarted); writes are
+not, since a lost answer may have been a done deed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+
+from coordinator.config import Config
+from coordinator.db.call import call
+from coordinator.db.connection import APPLICATION_NAME, CONNECT_TIMEOUT_S, connect, mapped_errors, prepare
+from coordinator.db.session import Session, SessionWake
+from coordinator.errors import DatabaseUnavailable
+from coordinator.model.operation import Operation
+
+__all__ = ["HEAD_CHANNEL", "Database"]
+
+HEAD_CHANNEL = "coordinator"
+
+R = TypeVar("R")
+
+
+async def _keep(_connection: asyncpg.Connection) -> None:
+    """Reset nothing: operations leave nothing in the session, and a reset would be a round trip for each call."""
+
+
+class Database:
+    """Runs operations on PostgreSQL; an ``Executor``."""
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str, direct_dsn: str, config: Config) -> None:
+        self._pool = pool
+        self.dsn = dsn
+        self.direct_dsn = direct_dsn
+        self._config = config
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, dsn: str, config: Config, *, direct_dsn: str | None = None
+    ) -> AsyncIterator[Database]:
+        """Open a pool that connects when needed; closed, calls under way included, when the context ends.
+
+        Raises: ``DatabaseUnavailable`` when the first connection fails.
+        """
+        with mapped_errors():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=min(config.min_connections, config.max_connections),
+                max_size=config.max_connections,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=config.call_timeout_s,
+                statement_cache_size=config.statement_cache_size,
+                server_settings={"application_name": APPLICATION_NAME},
+                init=prepare,
+                reset=_keep,
+                max_inactive_connection_lifetime=60.0,
+            )
+        try:
+            yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config)
+        finally:
+            try:
+                with mapped_errors():
+                    await pool.close()
+            except DatabaseUnavailable:
+                pool.terminate()
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation in a transaction of its own."""
+        try:
+            return await self._run(operation)
+        except DatabaseUnavailable:
+            if not operation.reads:
+                raise
+            return await self._run(operation)
+
+    async def _run(self, operation: Operation[R]) -> R:
+        with mapped_errors():
+            connection = await self._pool.acquire(timeout=self._config.call_timeout_s)
+        try:
+            return await call(connection, operation)
+        finally:
+            await self._pool.release(connection)
+
+    async def connect(self) -> asyncpg.Connection:
+        """Open a direct connection; the caller closes it."""
+        return await connect(
+            self.direct_dsn,
+            statement_cache_size=self._config.statement_cache_size,
+            call_timeout_s=self._config.call_timeout_s,
+        )
+
+    def session(self, *channels: str) -> Session:
+        """Make a direct connection that listens and comes back; run it in a task group."""
+        return Session(self.connect, channels)
+
+    @asynccontextmanager
+    async def wake(self) -> AsyncIterator[SessionWake]:
+        """Listen for growth of the event log, on a connection of its own."""
+        async with self.session(HEAD_CHANNEL).kept() as session:
+            yield session.wake(HEAD_CHANNEL)

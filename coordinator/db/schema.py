@@ -1,0 +1,214 @@
+"""The schema: SQL files applied in one transaction, under one advisory lock, with their checksums on record.
+
+Migrations (tables) are numbered, applied once and never edited; function files are re-applied, all of them, whenever
+anything changed. Twenty programs that start at once apply it once. A migration that was edited after its release, and a
+database that a newer program has changed, are refused before anything is done. Everything or nothing: PostgreSQL's DDL
+is transactional, and there are no migrations outside of the transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+import msgspec
+
+import coordinator
+from coordinator.db.connection import mapped_errors
+from coordinator.errors import PermissionDenied, SchemaMismatch
+
+__all__ = ["FileStatus", "SqlFile", "apply", "files", "grant", "script", "status", "verify"]
+
+OLDEST_SERVER = 14
+APPLY_TIMEOUT_S = 600.0
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
+
+Kind = Literal["bootstrap", "migration", "functions"]
+State = Literal["applied", "pending", "changed", "edited", "newer"]
+
+
+class SqlFile(msgspec.Struct, frozen=True):
+    """One SQL file of the program."""
+
+    kind: Kind
+    name: str
+    text: str
+    checksum: str
+
+
+class FileStatus(msgspec.Struct, frozen=True):
+    """One file and the database: applied, pending, changed (functions to re-apply), edited or newer (both refused)."""
+
+    kind: str
+    name: str
+    state: State
+    applied_at: datetime | None
+
+
+def _root() -> Path:
+    package = Path(coordinator.__file__).parent
+    checkout = package.parent / "sql"
+    return checkout if (checkout / "bootstrap.sql").is_file() else package / "_sql"
+
+
+@cache
+def files() -> tuple[SqlFile, ...]:
+    """Read the program's SQL files in their order of application: bootstrap, migrations, functions by name."""
+    root = _root()
+    found: list[tuple[Kind, Path]] = [("bootstrap", root / "bootstrap.sql")]
+    found += [("migration", path) for path in sorted((root / "migrations").glob("*.sql"))]
+    found += [("functions", path) for path in sorted((root / "functions").glob("*.sql"))]
+    return tuple(
+        SqlFile(kind, path.name, path.read_text("utf-8"), hashlib.sha256(path.read_bytes()).hexdigest())
+        for kind, path in found
+    )
+
+
+def script() -> str:
+    """Write the whole schema as one script for psql, for databases where a person applies it."""
+    parts = ["\\set ON_ERROR_STOP on", "begin;", _LOCK + ";"]
+    parts += [f"-- {file.kind} {file.name}\n{file.text}" for file in files()]
+    parts += [
+        f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{coordinator.__version__}');"
+        for file in files()
+        if file.kind != "bootstrap"
+    ]
+    return "\n".join([*parts, "select coordinator.schema_close();", "commit;", ""])
+
+
+async def status(connection: asyncpg.Connection) -> list[FileStatus]:
+    """Compare the database with the program's files, without changing anything.
+
+    Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 14.
+    """
+    with mapped_errors():
+        version = connection.get_server_version()
+        if version.major < OLDEST_SERVER:
+            raise SchemaMismatch(
+                f"the server is PostgreSQL {version.major}",
+                hint=f"PostgreSQL {OLDEST_SERVER} or newer is needed.",
+            )
+        recorded = {}
+        if await connection.fetchval("select to_regclass('coordinator.schema_files') is not null"):
+            for row in await connection.fetch("select * from coordinator.schema_files"):
+                recorded[row["kind"], row["name"]] = row
+    result = []
+    ours = [file for file in files() if file.kind != "bootstrap"]
+    for file in ours:
+        row = recorded.pop((file.kind, file.name), None)
+        state: State = "applied"
+        if row is None:
+            state = "pending"
+        elif row["checksum"] != file.checksum:
+            if file.kind == "migration":
+                state = "edited"
+            else:
+                state = "newer" if _version(row["program"]) > _version(coordinator.__version__) else "changed"
+        result.append(FileStatus(file.kind, file.name, state, row and row["applied_at"]))
+    for (kind, name), row in sorted(recorded.items()):
+        newer = kind == "migration" or _version(row["program"]) > _version(coordinator.__version__)
+        result.append(FileStatus(kind, name, "newer" if newer else "changed", row["applied_at"]))
+    return result
+
+
+async def verify(connection: asyncpg.Connection) -> None:
+    """Check that the database has exactly this program's schema.
+
+    Raises: ``SchemaMismatch`` with what to do.
+    """
+    found = await status(connection)
+    _refuse_foreign(found)
+    waiting = [file.name for file in found if file.state != "applied"]
+    if waiting:
+        raise SchemaMismatch(
+            f"the database lacks {len(waiting)} of the schema's files, first {waiting[0]}",
+            hint='Run "coordinator schema apply" as the owner of the schema.',
+        )
+
+
+async def apply(connection: asyncpg.Connection) -> list[str]:
+    """Bring the database to this program's schema; answers with the names of the files that were applied.
+
+    Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do.
+
+    Raises: ``SchemaMismatch`` for an edited migration, a newer database, or a role without the right to change it.
+    """
+    if all(file.state == "applied" for file in await status(connection)):
+        return []
+    try:
+        with mapped_errors():
+            async with connection.transaction():
+                await connection.execute("set local client_min_messages = warning")
+                await connection.execute("set local statement_timeout = 0")
+                await connection.execute(_LOCK, timeout=APPLY_TIMEOUT_S)
+                found = await status(connection)
+                _refuse_foreign(found)
+                waiting = {(file.kind, file.name) for file in found if file.state != "applied"}
+                if not waiting:
+                    return []
+                await _apply(connection, waiting)
+    except PermissionDenied as error:
+        raise SchemaMismatch(
+            f"the database's schema is not up to date, and this role may not change it: {error.message}",
+            hint='Run "coordinator schema apply" as the owner of the schema, then "coordinator schema grant ROLE".',
+        ) from error
+    return sorted(name for _, name in waiting)
+
+
+async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) -> None:
+    ours = files()
+    for file in ours:
+        if file.kind == "migration" and (file.kind, file.name) not in waiting:
+            continue
+        try:
+            await connection.execute(file.text, timeout=APPLY_TIMEOUT_S)
+        except asyncpg.InsufficientPrivilegeError:
+            raise
+        except asyncpg.PostgresError as error:
+            raise SchemaMismatch(
+                f"{file.name} could not be applied: {error}",
+                hint="Nothing was changed. Was the schema edited by hand?",
+                detail=getattr(error, "detail", None),
+            ) from error
+    for file in ours:
+        if file.kind != "bootstrap":
+            await connection.execute(
+                "select coordinator.schema_record($1, $2, $3, $4)",
+                file.kind,
+                file.name,
+                file.checksum,
+                coordinator.__version__,
+            )
+    await connection.execute(
+        "select coordinator.schema_forget('functions', $1)",
+        [file.name for file in ours if file.kind == "functions"],
+    )
+    await connection.execute("select coordinator.schema_close()")
+
+
+async def grant(connection: asyncpg.Connection, role: str) -> None:
+    """Let a role run the daemon and use the functions, without any right to change the schema."""
+    with mapped_errors():
+        await connection.execute("select coordinator.schema_grant($1)", role)
+
+
+def _refuse_foreign(found: list[FileStatus]) -> None:
+    for file in found:
+        if file.state == "edited":
+            raise SchemaMismatch(
+                f"migration {file.name} is not the one that was applied to this database",
+                hint="Released migrations are never edited; restore the file and write a new one.",
+            )
+        if file.state == "newer":
+            raise SchemaMismatch(
+                f"the database has {file.name} of a newer program than {coordinator.__version__}",
+                hint="Update this program; older ones do not run on a newer schema.",
+            )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -1,0 +1,156 @@
+"""A direct connection that listens, and comes back when it is lost.
+
+Guarantees: after every (re)connection all wakers are woken once, so that whoever waits for a hint looks once by itself;
+``on_connect`` runs before that on each new connection. A connection that does not answer a ping is given up. What was
+notified while there was no connection is lost, and nobody may rely on it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import asyncpg
+import structlog
+
+from coordinator.db.call import call
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.model.operation import Operation
+
+__all__ = ["Session", "SessionWake"]
+
+PING_S = 10.0
+PING_TIMEOUT_S = 5.0
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MOST_S = 2.0
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+
+class SessionWake:
+    """Wakes one waiter at notifications of one channel; level, not edge: a hint between two waits is not lost."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        """Wake the waiter, now or as soon as it waits."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return at the next hint or after ``timeout_s``."""
+        with anyio.move_on_after(timeout_s):
+            await self._event.wait()
+        self._event = anyio.Event()
+
+
+class Session:
+    """Holds one direct connection open for as long as ``run_forever`` runs."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str]) -> None:
+        self._connect = connect
+        self._channels = channels
+        self._connection: asyncpg.Connection | None = None
+        self._wakes: list[tuple[str, SessionWake]] = []
+        self.on_connect: Callable[[Session], Awaitable[None]] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    def wake(self, channel: str) -> SessionWake:
+        """Make a waker for notifications of a channel that the session listens on."""
+        wake = SessionWake()
+        wake.set()
+        self._wakes.append((channel, wake))
+        return wake
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation on this very connection.
+
+        Raises: ``DatabaseUnavailable`` while there is none.
+        """
+        if self._connection is None:
+            raise DatabaseUnavailable(
+                "the direct connection to the database is away", hint="It comes back by itself."
+            )
+        return await call(self._connection, operation)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Session]:
+        """Keep the session for as long as the context lasts; connected when the context begins.
+
+        Raises: ``DatabaseUnavailable`` when the first connection fails.
+        """
+        first = await self._open()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep, first)
+            try:
+                yield self
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def run_forever(self) -> None:
+        """Keep the session until cancelled, from the first connection on with back-off."""
+        await self._keep(None)
+
+    async def _keep(self, opened: tuple[asyncpg.Connection, anyio.Event] | None) -> None:
+        delay_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                connection, lost = opened or await self._open()
+                opened = None
+            except CoordinatorError as error:
+                log.warning("session.failed", error=str(error), retry_s=round(delay_s, 2))
+                await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+                delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                continue
+            delay_s = BACKOFF_FIRST_S
+            try:
+                await self._watch(connection, lost)
+            finally:
+                self._connection = None
+                connection.terminate()
+            log.warning("session.lost")
+
+    async def _open(self) -> tuple[asyncpg.Connection, anyio.Event]:
+        connection = await self._connect()
+        lost = anyio.Event()
+        try:
+            connection.add_termination_listener(lambda _: lost.set())
+            for channel in self._channels:
+                await connection.add_listener(channel, self._heard)
+            self._connection = connection
+            if self.on_connect is not None:
+                await self.on_connect(self)
+        except BaseException as error:
+            self._connection = None
+            connection.terminate()
+            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+                raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
+            raise
+        for _, wake in self._wakes:
+            wake.set()
+        return connection, lost
+
+    def _heard(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
+        for name, wake in self._wakes:
+            if name == channel:
+                wake.set()
+
+    async def _watch(self, connection: asyncpg.Connection, lost: anyio.Event) -> None:
+        """Return when the connection is lost or does not answer."""
+        while True:
+            with anyio.move_on_after(PING_S):
+                await lost.wait()
+            if lost.is_set():
+                return
+            try:
+                await connection.execute("", timeout=PING_TIMEOUT_S)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                return

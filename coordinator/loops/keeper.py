@@ -1,0 +1,135 @@
+"""Runs the loops while this process leads, and never stops at an error.
+
+One heartbeat a second takes or keeps the lead and learns which loops have work, so that idle loops ask nothing. When the
+leader dies its liveness lock is free and the next heartbeat of another daemon leads; when it is paused its lead runs out
+after 5 seconds. Two that both believe to lead do no harm: every loop's work is one transaction of the database.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import anyio
+import structlog
+
+from coordinator.errors import CoordinatorError
+from coordinator.loops.loop import Loop
+from coordinator.operations.executor import Executor
+from coordinator.operations.work import LeaderRenew
+from coordinator.telemetry import metrics
+
+__all__ = ["Keeper"]
+
+HEARTBEAT_S = 1.0
+LEAD_S = 5.0
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MOST_S = 30.0
+
+log = structlog.get_logger()
+
+
+class Keeper:
+    """Holds the lead, and runs what only a leader runs.
+
+    ``process`` gives the id of this process, or None while it has no liveness lock. ``on_due`` is called with the names
+    that are due and are no loops' (the relay's).
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        loops: Sequence[Loop],
+        process: Callable[[], int | None],
+        on_due: Callable[[str], None],
+    ) -> None:
+        self._executor = executor
+        self._loops = {loop.name: loop for loop in loops}
+        self._due = {loop.name: anyio.Event() for loop in loops}
+        self._process = process
+        self._on_due = on_due
+        self._leads_until = 0.0
+        self._changed = anyio.Event()
+        self.heard_at = 0.0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads, as far as it knows; ends by itself before the database's own deadline."""
+        return time.monotonic() < self._leads_until
+
+    async def run_forever(self) -> NoReturn:
+        """Heartbeat for ever, and run every loop while leading."""
+        async with anyio.create_task_group() as tasks:
+            for loop in self._loops.values():
+                tasks.start_soon(self._run_loop, loop)
+            while True:
+                began = time.monotonic()
+                await self._heartbeat(began)
+                await anyio.sleep(max(0.0, HEARTBEAT_S - (time.monotonic() - began)))
+        raise AssertionError("a loop that returns is a bug")
+
+    async def while_leading(self, run_forever: Callable[[], object]) -> NoReturn:
+        """Run a task whenever this process leads; cancel it when it does no more."""
+        while True:
+            while not self.leads:
+                await self._changed.wait()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_forever)  # type: ignore[arg-type]
+                while self.leads:
+                    with anyio.move_on_after(max(0.0, self._leads_until - time.monotonic())):
+                        await self._changed.wait()
+                tasks.cancel_scope.cancel()
+
+    async def _heartbeat(self, began: float) -> None:
+        process = self._process()
+        if process is None:
+            return
+        led = self.leads
+        try:
+            with anyio.fail_after(LEAD_S):
+                lead = await self._executor.run(LeaderRenew(process=process))
+        except (CoordinatorError, TimeoutError) as error:
+            log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
+        else:
+            self.heard_at = time.monotonic()
+            self._leads_until = began + LEAD_S if lead.leads else 0.0
+            for name in lead.due:
+                if name in self._due:
+                    self._due[name].set()
+                else:
+                    self._on_due(name)
+        if self.leads != led:
+            log.info("leader.changed", leads=self.leads)
+        metrics.LEADER.set(self.leads)
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def _run_loop(self, loop: Loop) -> NoReturn:
+        backoff_s = BACKOFF_FIRST_S
+        wait_s = random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311
+        while True:
+            with anyio.move_on_after(wait_s):
+                await self._due[loop.name].wait()
+            self._due[loop.name] = anyio.Event()
+            if not self.leads:
+                wait_s = loop.every_s
+                continue
+            began = time.perf_counter()
+            metrics.LOOP_RUNS.labels(loop.name).inc()
+            try:
+                run = await loop.run_once(self._executor)
+            except Exception as error:  # noqa: BLE001 - a loop never stops at an error
+                metrics.LOOP_ERRORS.labels(loop.name).inc()
+                log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff_s)
+                wait_s = backoff_s
+                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+                continue
+            finally:
+                metrics.LOOP_SECONDS.labels(loop.name).observe(time.perf_counter() - began)
+            backoff_s = BACKOFF_FIRST_S
+            if run.handled and loop.name != "gauge_sample":
+                metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)
+                log.info("loop.ran", loop=loop.name, handled=run.handled)
+            wait_s = loop.every_s if run.again_s is None else run.again_s

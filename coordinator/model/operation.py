@@ -1,0 +1,52 @@
+"""An operation: its parameters are a Struct's fields, its answer the Struct's type argument.
+
+``class Set(Operation[Signal])`` is written once; the executor over PostgreSQL calls the SQL function of that name with
+the fields as ``p_…`` parameters, and every other face is derived from the same fields. A test holds names, order and
+defaults against the database's catalogue.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+import msgspec
+
+__all__ = ["Json", "Operation", "Shape"]
+
+R = TypeVar("R")
+
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+
+class Shape(Enum):
+    """How many rows of what an operation answers with."""
+
+    ONE = "one row as a Struct"
+    MANY = "rows as a list of Structs"
+    SCALAR = "one value"
+
+
+class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A call of one SQL function; an instance holds the call's parameters.
+
+    ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads`` says that it changes nothing: it
+    may be repeated after a lost answer. ``internal`` keeps it from faces other than the daemon's own loops.
+    """
+
+    function: ClassVar[str]
+    reads: ClassVar[bool] = False
+    internal: ClassVar[bool] = False
+
+    @classmethod
+    def answer(cls) -> tuple[Shape, Any]:
+        """Tell the shape of the answer and the type of its rows or value."""
+        base = next(b for b in cls.__orig_bases__ if get_origin(b) is Operation)  # type: ignore[attr-defined]
+        (result,) = get_args(base)
+        if get_origin(result) is list:
+            (row,) = get_args(result)
+            if isinstance(row, type) and issubclass(row, msgspec.Struct):
+                return Shape.MANY, row
+        if isinstance(result, type) and issubclass(result, msgspec.Struct):
+            return Shape.ONE, result
+        return Shape.SCALAR, result

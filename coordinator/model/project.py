@@ -1,0 +1,28 @@
+"""Projects."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+__all__ = ["Project", "ProjectContents"]
+
+
+class Project(msgspec.Struct, frozen=True):
+    """What holds everything else."""
+
+    name: str
+    description: str
+    created_at: datetime
+
+
+class ProjectContents(msgspec.Struct, frozen=True):
+    """A project with how much it holds; ``directive_count`` counts open ones."""
+
+    name: str
+    description: str
+    created_at: datetime
+    agent_count: int
+    signal_count: int
+    directive_count: int

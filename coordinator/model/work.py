@@ -1,0 +1,30 @@
+"""The daemon's own work: leading, relaying, sampling."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Gauge", "Lead", "Step"]
+
+
+class Lead(msgspec.Struct, frozen=True):
+    """Whether a process leads, since which term, and which loops have work now."""
+
+    leads: bool
+    term: int
+    due: list[str]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One batch of the relay: how many events it numbered, up to which, and whether to go on at once."""
+
+    moved: int
+    head_seq: int
+    again: bool
+
+
+class Gauge(msgspec.Struct, frozen=True):
+    """One figure of the database's contents."""
+
+    name: str
+    value: float

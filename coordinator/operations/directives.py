@@ -1,0 +1,109 @@
+"""Directives: what managers tell agents; durable, ordered, acknowledged."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+import msgspec
+
+from coordinator.model.directive import Directive, Pending, Receipt
+from coordinator.model.operation import Json, Operation
+
+__all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Revoke", "Send"]
+
+
+class Send(Operation[Directive], frozen=True, kw_only=True):
+    """Send a directive to one agent name, a role, or everyone, for ``ttl`` (1 second to 366 days).
+
+    ``priority`` is -100 to 100, higher first. ``key``: supersedes the open one of the same key and target.
+
+    Raises: ``InvalidArgument`` unless there is exactly one target.
+    """
+
+    function: ClassVar[str] = "directive_send"
+    project: str
+    body: str
+    to_agent: str | None = None
+    to_role: str | None = None
+    everyone: bool = False
+    priority: int = 0
+    ttl: timedelta = timedelta(days=7)
+    key: str | None = None
+    data: dict[str, Json] = msgspec.field(default_factory=dict)
+    actor: str | None = None
+
+
+class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
+    """List what is open for an agent name, its roles and everyone, by priority and order of sending."""
+
+    function: ClassVar[str] = "directive_inbox"
+    reads: ClassVar[bool] = True
+    project: str
+    agent: str
+    limit: int = 100
+
+
+class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
+    """Answer a directive: seen, then done or refused with a reason. Saying the same again changes nothing.
+
+    Raises: ``Conflict`` where it is no longer open or was answered otherwise; ``NotFound``.
+    """
+
+    function: ClassVar[str] = "directive_acknowledge"
+    project: str
+    directive: int
+    agent: str
+    status: str = "done"
+    reason: str | None = None
+
+
+class Revoke(Operation[bool], frozen=True, kw_only=True):
+    """Take an open directive back; false if it was revoked already.
+
+    Raises: ``Conflict`` where it ended otherwise; ``NotFound``.
+    """
+
+    function: ClassVar[str] = "directive_revoke"
+    project: str
+    directive: int
+    reason: str | None = None
+    actor: str | None = None
+
+
+class List(Operation[list[Directive]], frozen=True, kw_only=True):
+    """List directives in order of sending, after number ``after``."""
+
+    function: ClassVar[str] = "directive_list"
+    reads: ClassVar[bool] = True
+    project: str
+    open: bool = True
+    after: int = 0
+    limit: int = 1000
+
+
+class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
+    """List who has not answered open directives, or one directive, yet."""
+
+    function: ClassVar[str] = "directive_pending"
+    reads: ClassVar[bool] = True
+    project: str
+    directive: int | None = None
+    limit: int = 1000
+
+
+class Expire(Operation[int], frozen=True, kw_only=True):
+    """Mark open directives whose time passed; answers how many. Again until 0."""
+
+    function: ClassVar[str] = "directive_expire"
+    internal: ClassVar[bool] = True
+    limit: int = 1000
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete directives that ended longer ago than ``retention``; answers how many. Again until 0."""
+
+    function: ClassVar[str] = "directive_prune"
+    internal: ClassVar[bool] = True
+    retention: timedelta = timedelta(days=30)
+    limit: int = 1000

@@ -1,0 +1,85 @@
+"""Events: emitted in the caller's transaction, read by cursor, followed without a gap."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import ClassVar
+
+import msgspec
+
+from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.operation import Json, Operation
+from coordinator.operations.executor import Executor
+
+__all__ = ["POLL_S", "Emit", "Head", "Prune", "Since", "follow"]
+
+POLL_S = 5.0  # a reader looks so often, in seconds, when no hint comes
+
+
+class Emit(Operation[None], frozen=True, kw_only=True):
+    """Emit an event of your own, of a type ``custom.…``."""
+
+    function: ClassVar[str] = "event_emit"
+    project: str
+    type: str
+    key: str | None = None
+    data: dict[str, Json] = msgspec.field(default_factory=dict)
+    actor: str | None = None
+
+
+class Since(Operation[list[Event]], frozen=True, kw_only=True):
+    """Read the log after ``cursor`` (none: all that is retained; ``now``: nothing yet), filtered by project and topics.
+
+    Go on from the cursor of the last event. An event of type ``reset`` says that events are gone; with ``bookmarks`` the
+    last may be of type ``bookmark``: nothing matched up to its cursor.
+
+    Raises: ``InvalidArgument`` for what is no cursor or topic.
+    """
+
+    function: ClassVar[str] = "events_since"
+    reads: ClassVar[bool] = True
+    cursor: str | None = None
+    project: str | None = None
+    topics: list[str] | None = None
+    limit: int = 1000
+    bookmarks: bool = False
+
+
+class Head(Operation[str], frozen=True, kw_only=True):
+    """Read the cursor after the newest event; read it before a snapshot, to follow on from the snapshot without a gap."""
+
+    function: ClassVar[str] = "event_head"
+    reads: ClassVar[bool] = True
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Prune events numbered longer ago than ``retention``; answers how many. Again until 0."""
+
+    function: ClassVar[str] = "event_prune"
+    internal: ClassVar[bool] = True
+    retention: timedelta = timedelta(days=7)
+    limit: int = 10000
+
+
+async def follow(
+    executor: Executor, *, cursor: str | None = None, project: str | None = None, topics: Sequence[str] = ()
+) -> AsyncIterator[list[Event]]:
+    """Yield pages of events after ``cursor``, for ever: first the log, then what comes; in order, each at least once.
+
+    A page is empty when the reader has caught up and waits. Lost hints cost ``POLL_S`` seconds at the most, never an event.
+
+    Raises: what ``Since`` raises; after ``DatabaseUnavailable`` follow again from the last cursor.
+    """
+    names = list(topics) or None
+    async with executor.wake() as wake:
+        if cursor == "now":
+            cursor = await executor.run(Head())
+        while True:
+            page = await executor.run(Since(cursor=cursor, project=project, topics=names, bookmarks=True))
+            if page:
+                cursor = page[-1].cursor
+                yield [event for event in page if event.type != BOOKMARK]
+            else:
+                yield []
+                await wake.wait(POLL_S)

@@ -1,0 +1,112 @@
+"""The relay: moves the outbox into the log, batch by batch, and sleeps behind a doorbell when there is nothing.
+
+Guarantees come from ``coordinator.relay_step`` (see sql/functions/relay.sql): one transaction numbers a batch and
+notifies, so this process may be killed, paused or run twice at any point and no event is lost, doubled or out of order.
+Here is only the pace: step while there is something; then arm the doorbell, and once every writer that may have seen it
+unarmed is over, look once more and block. A lost doorbell costs the second until the leader's next heartbeat.
+
+On failure: any error is logged, the connection dropped, and the relay begins anew with back-off.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import anyio
+import structlog
+
+from coordinator.db.database import Database
+from coordinator.db.session import Session, SessionWake
+from coordinator.errors import CoordinatorError
+from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
+from coordinator.telemetry import metrics
+
+__all__ = ["BELL_CHANNEL", "Relay"]
+
+BELL_CHANNEL = "coordinator.bell"
+
+BATCH = 1000  # events
+REARM_S = 10.0  # the bell is armed for 15 s
+PRUNE_S = 1.0
+LINGER_S = 0.001  # between batches, so that they are not of one event each
+WATCH_FIRST_S = 0.001  # while a writer's transaction is open that may have seen the bell unarmed
+WATCH_MOST_S = 0.05
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 2.0
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Runs for as long as this process leads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pruned_at = 0.0
+        self._prune_start = 0
+        self._unpruned = 0
+        self._bell: SessionWake | None = None
+
+    async def run_forever(self) -> None:
+        """Relay until cancelled."""
+        delay_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                async with self._database.session(BELL_CHANNEL).kept() as session:
+                    if await session.run(RelayRecover()):
+                        log.warning(
+                            "relay.recovered", reason="the database was restored; cursors begin a new epoch"
+                        )
+                    delay_s = BACKOFF_FIRST_S
+                    await self._relay(session)
+            except* CoordinatorError as errors:
+                log.warning("relay.failed", error=str(errors.exceptions[0]), retry_s=round(delay_s, 2))
+            finally:
+                self._bell = None
+                metrics.RELAY_SLEEPING.set(0)
+            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+
+    def nudge(self) -> None:
+        """Wake the relay: the leader's heartbeat found something in the outbox."""
+        if self._bell is not None:
+            self._bell.set()
+
+    async def _relay(self, session: Session) -> None:
+        self._bell = session.wake(BELL_CHANNEL)
+        watch_s = WATCH_FIRST_S
+        while True:
+            await self._drain(session)
+            # Armed first, then looked at once more: what the look misses has seen the bell armed, and rings.
+            safe = await session.run(RelayArm())
+            if await self._step(session):
+                watch_s = WATCH_FIRST_S
+            elif not safe:
+                await anyio.sleep(watch_s)
+                watch_s = min(watch_s * 2, WATCH_MOST_S)
+            else:
+                watch_s = WATCH_FIRST_S
+                metrics.RELAY_SLEEPING.set(1)
+                await self._bell.wait(REARM_S)
+                metrics.RELAY_SLEEPING.set(0)
+
+    async def _drain(self, session: Session) -> None:
+        """Step until nothing is left."""
+        while await self._step(session):
+            await anyio.sleep(LINGER_S)
+
+    async def _step(self, session: Session) -> bool:
+        """Number one batch; tell whether to go on at once. Full batches follow each other without a pause."""
+        while True:
+            step = await session.run(RelayStep(limit=BATCH))
+            if step.moved:
+                self._unpruned += step.moved
+                metrics.EVENT_NUMBERED.inc(step.moved)
+                metrics.RELAY_BATCH_EVENTS.observe(step.moved)
+            if self._unpruned and time.monotonic() - self._pruned_at > PRUNE_S:
+                self._prune_start = await session.run(OutboxPrune(start=self._prune_start))
+                self._pruned_at = time.monotonic()
+                self._unpruned = 0
+            if not step.again:
+                return step.moved > 0

@@ -1,0 +1,191 @@
+"""Fixtures: a real PostgreSQL; `tx` is rolled back, `db` is a database of the test's own, cloned from a template."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from coordinator.config import Config
+from coordinator.db import schema
+from coordinator.db.call import call
+from coordinator.db.connection import connect
+from coordinator.db.database import Database
+from coordinator.model.operation import Operation
+
+R = TypeVar("R")
+
+FAKE_CLOCK = """
+create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), '')::timestamptz, clock_timestamp()) $$
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long fault and load runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@contextmanager
+def local_server() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="coordinator-test-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.server", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+            text=True,
+        )
+        assert process.stdin
+        assert process.stdout
+        try:
+            dsn = process.stdout.readline().strip()
+            assert dsn, "the test server did not start"
+            yield dsn
+        finally:
+            process.stdin.close()
+            process.wait(30)
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """Where the test server is: COORDINATOR_TEST_DATABASE_URL (a superuser's), a container, or an embedded one."""
+    if url := os.environ.get("COORDINATOR_TEST_DATABASE_URL"):
+        yield url
+    elif image := os.environ.get("COORDINATOR_TEST_IMAGE"):
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer(image, driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        with local_server() as url:
+            yield url
+
+
+def with_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def admin(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> str:
+    """Name of a database with the schema and the fake clock; cloned, never used."""
+    import asyncio
+
+    name = f"template_{uuid4().hex[:8]}"
+
+    async def make() -> None:
+        await admin(server_url, f"create database {name}")
+        connection = await connect(with_database(server_url, name))
+        try:
+            await schema.apply(connection)
+            await connection.execute(FAKE_CLOCK)
+        finally:
+            await connection.close()
+
+    asyncio.run(make())
+    return name
+
+
+@asynccontextmanager
+async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
+    """A database of one's own, from the template or empty; dropped afterwards, whoever is still connected."""
+    name = f"test_{uuid4().hex[:12]}"
+    await admin(server_url, f"create database {name}" + (f" template {template}" if template else ""))
+    try:
+        yield with_database(server_url, name)
+    finally:
+        await admin(server_url, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
+    async with cloned(server_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_url(server_url: str) -> AsyncIterator[str]:
+    """A database without the schema."""
+    async with cloned(server_url, None) as url:
+        yield url
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config(min_connections=1, max_connections=5)
+
+
+@pytest.fixture
+async def db(database_url: str, config: Config) -> AsyncIterator[Database]:
+    """A database of the test's own, as an executor."""
+    async with Database.open(database_url, config) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def shared_url(server_url: str, template: str) -> Iterator[str]:
+    import asyncio
+
+    name = f"shared_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    yield with_database(server_url, name)
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+class Transaction:
+    """An executor in one transaction that is rolled back; each operation in a savepoint, so that errors pass."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+
+    async def run(self, operation: Operation[R]) -> R:
+        async with self.connection.transaction():
+            return await call(self.connection, operation)
+
+    async def set_clock(self, after: timedelta) -> None:
+        """Stop the database's clock, this long after the real one."""
+        await self.connection.execute(
+            "select set_config('coordinator.fake_now', (transaction_timestamp() + $1)::text, true)", after
+        )
+
+    async def outbox(self) -> list[asyncpg.Record]:
+        """What was emitted so far."""
+        return await self.connection.fetch("select * from coordinator.outbox order by id")
+
+
+@pytest.fixture
+async def tx(shared_url: str) -> AsyncIterator[Transaction]:
+    connection = await connect(shared_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield Transaction(connection)
+    finally:
+        await transaction.rollback()
+        await connection.close()

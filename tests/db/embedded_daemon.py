@@ -1,0 +1,143 @@
+"""A stand-in for the daemon, in a process of its own that tests may kill: it runs an embedded PostgreSQL.
+
+As a program: `python -m tests.db.embedded_daemon <data_dir> [<bin_dir>]` prints one JSON line, the server
+or the error, and stays until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import asyncpg
+import structlog
+
+from coordinator.db import embedded
+from coordinator.db.embedded import processes
+from coordinator.errors import CoordinatorError
+
+ROOT = Path(__file__).parents[2]
+Answer = dict[str, Any]
+QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+DEADLINE_S = 20.0
+
+
+def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait for a condition by looking often."""
+    ends_at = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < ends_at, f"not within {deadline_s} s: {what}"
+        os.sched_yield()
+
+
+async def soon(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait for a condition while the event loop goes on."""
+    with anyio.move_on_after(deadline_s):
+        while not condition():
+            await anyio.sleep(0.005)
+        return
+    raise AssertionError(f"not within {deadline_s} s: {what}")
+
+
+async def query(dsn: str, statement: str) -> object:
+    """Run one statement on a connection of its own and return its first value."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+async def query_when_up(dsn: str, statement: str) -> object:
+    """Run one statement as soon as the server takes connections again."""
+    with anyio.fail_after(DEADLINE_S):
+        while True:
+            try:
+                return await query(dsn, statement)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await anyio.sleep(0.01)
+
+
+class Daemon:
+    """A daemon process; leaving the block ends it and whatever is left of the server."""
+
+    def __init__(self, data_dir: Path, bin_dir: Path | None = None, *, prefix: tuple[str, ...] = ()) -> None:
+        self.data_dir = data_dir
+        command = [*prefix, sys.executable, "-m", "tests.db.embedded_daemon", str(data_dir)]
+        self.process = subprocess.Popen(
+            [*command, *([str(bin_dir)] if bin_dir else [])], stdout=subprocess.PIPE, cwd=ROOT, text=True
+        )
+
+    def answer(self) -> Answer:
+        """Wait for the line the daemon prints: the server, or the error."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, "the daemon ended without a word"
+        answer: Answer = json.loads(line)
+        return answer
+
+    @property
+    def server_pids(self) -> list[int]:
+        return processes.servers_of(self.data_dir / "postgres")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def leave(self) -> int:
+        self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if self.process.stdout:
+            self.process.stdout.close()
+        for pid in self.server_pids:
+            processes.send(self.data_dir / "postgres", pid, signal.SIGQUIT)
+        until(lambda: not self.server_pids, "the server ended")
+
+
+async def _main(*arguments: str) -> int:
+    data_dir = Path(arguments[0])
+    bin_dir = Path(arguments[1]) if arguments[1:] else None
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        with anyio.open_signal_receiver(signal.SIGTERM) as shutdowns:
+            async with embedded.run(data_dir, bin_dir=bin_dir) as server:
+                _say(
+                    dsn=server.dsn,
+                    psql=server.psql,
+                    version=server.version,
+                    owned=server.owned,
+                    pid=server.pid,
+                )
+                async for _ in shutdowns:
+                    break
+    except CoordinatorError as error:
+        _say(error=type(error).__name__, message=error.message, hint=error.hint, detail=error.detail)
+        return error.exit_code
+    return 0
+
+
+def _say(**fields: object) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(anyio.run(_main, *sys.argv[1:], backend_options={"use_uvloop": True}))

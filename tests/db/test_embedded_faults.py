@@ -1,0 +1,196 @@
+"""Survival with all data: every process killed at every moment, and what the dead leave behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from coordinator.db import embedded
+from coordinator.db.embedded import processes
+from coordinator.errors import ConfigurationError
+from tests.db.embedded_daemon import Daemon, query, query_when_up, soon, until
+
+BUSY = "select sum(i) from generate_series(1, 100000000000) i"  # never looks whether the postmaster lives
+
+
+def renewed(data_dir: Path, old_pid: int) -> bool:
+    """Tell whether another postmaster than the old one runs."""
+    found = embedded.find(data_dir)
+    return found is not None and found.pid != old_pid
+
+
+def log_of(data_dir: Path) -> str:
+    return "".join(
+        path.read_text() for path in sorted((data_dir / "postgres" / "log").glob("postgresql-*.log"))
+    )
+
+
+async def busy_backend(daemon: Daemon, dsn: str) -> subprocess.Popen[bytes]:
+    """Start a client whose backend computes without end; return the client."""
+    found = embedded.find(daemon.data_dir)
+    assert found
+    client = subprocess.Popen(
+        [str(found.bin_dir / "psql"), dsn, "-Xc", f"set max_parallel_workers_per_gather = 0; {BUSY}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with anyio.fail_after(10):
+        while not await query(
+            dsn, "select count(*) - 1 from pg_stat_activity where query like '%100000000000%'"
+        ):
+            await anyio.sleep(0.01)
+    return client
+
+
+async def test_killed_daemon_takes_its_server_down_cleanly(made: Path) -> None:
+    with Daemon(made) as daemon:
+        dsn = daemon.answer()["dsn"]
+        await query(dsn, "create table kept as select 1 as it")
+        daemon.kill()
+        until(lambda: not daemon.server_pids, "the server ended")
+        assert "received fast shutdown request" in log_of(made)
+        assert "database system is shut down" in log_of(made)
+        assert embedded.find(made) is None
+
+
+async def test_start_right_after_a_killed_daemon_waits_for_the_old_server(made: Path) -> None:
+    rows = 0
+    for _ in range(2):
+        with Daemon(made) as daemon:
+            answer = daemon.answer()
+            assert "error" not in answer, answer
+            await query(answer["dsn"], "create table if not exists kept (it int)")
+            assert await query(answer["dsn"], "select count(*) from kept") == rows
+            await query(answer["dsn"], "insert into kept select i from generate_series(1, 20000) i")
+            rows += 20000
+            daemon.kill()
+            async with embedded.run(made) as server:
+                assert server.owned
+                assert await query(server.dsn, "select count(*) from kept") == rows
+    assert "was not properly shut down" not in log_of(made)
+
+
+async def test_killed_postmaster_comes_back_with_all_data(made: Path) -> None:
+    async with embedded.run(made) as server:
+        await query(server.dsn, "create table kept as select 1 as it")
+        os.kill(server.pid, signal.SIGKILL)
+        await soon(partial(renewed, made, server.pid), "a new postmaster")
+        assert await query_when_up(server.dsn, "select it from kept") == 1
+
+
+async def test_killed_postmaster_comes_back_though_its_backends_go_on(made: Path) -> None:
+    with Daemon(made) as daemon:
+        answer = daemon.answer()
+        await query(answer["dsn"], "create table kept as select 1 as it")
+        client = await busy_backend(daemon, answer["dsn"])
+        try:
+            os.kill(int(answer["pid"]), signal.SIGKILL)
+            await soon(partial(renewed, made, answer["pid"]), "a new postmaster")
+            assert await query_when_up(answer["dsn"], "select it from kept") == 1
+        finally:
+            client.kill()
+            client.wait()
+
+
+async def test_postmaster_killed_again_and_again_comes_back_each_time(made: Path) -> None:
+    async with embedded.run(made) as server:
+        await query(server.dsn, "create table kept (it int)")
+        for round_count in range(2):
+            await query_when_up(server.dsn, f"insert into kept values ({round_count})")
+            await soon(lambda: embedded.find(made) is not None, "recorded")
+            found = embedded.find(made)
+            assert found
+            os.kill(found.pid, signal.SIGKILL)
+            await soon(partial(renewed, made, found.pid), "a new one")
+        assert await query_when_up(server.dsn, "select count(*) from kept") == 2
+
+
+async def test_server_stopped_by_hand_is_started_again(made: Path) -> None:
+    async with embedded.run(made) as server:
+        os.kill(server.pid, signal.SIGINT)
+        await soon(partial(renewed, made, server.pid), "a new postmaster")
+
+
+async def test_start_succeeds_after_daemon_and_postmaster_died_and_a_backend_did_not(made: Path) -> None:
+    with Daemon(made) as daemon:
+        answer = daemon.answer()
+        await query(answer["dsn"], "create table kept as select 1 as it")
+        client = await busy_backend(daemon, answer["dsn"])
+        try:
+            daemon.process.send_signal(signal.SIGSTOP)  # it shall not restart the server
+            os.kill(int(answer["pid"]), signal.SIGKILL)
+            daemon.kill()
+            assert daemon.server_pids, "a backend goes on"
+            async with embedded.run(made) as server:
+                assert await query(server.dsn, "select it from kept") == 1
+        finally:
+            client.kill()
+            client.wait()
+
+
+async def test_process_id_that_now_belongs_to_a_stranger_does_not_stand_in_the_way(made: Path) -> None:
+    async with embedded.run(made) as server:
+        await query(server.dsn, "create table kept as select 1 as it")
+        left = (made / "postgres" / "postmaster.pid").read_text()
+    stranger = subprocess.Popen(["sleep", "1000"])
+    try:
+        left = left.replace(str(server.pid), str(stranger.pid))
+        (made / "postgres" / "postmaster.pid").write_text(left)
+        (server.socket_dir / ".s.PGSQL.5432.lock").write_text(left)
+        (server.socket_dir / ".s.PGSQL.5432").touch()
+        assert embedded.find(made) is None
+        async with embedded.run(made) as again:
+            assert await query(again.dsn, "select it from kept") == 1
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+MOMENTS: dict[str, Callable[[Path], object]] = {
+    "lock taken": lambda data_dir: (data_dir / "postgres.lock").exists(),
+    "initdb began": lambda data_dir: list(data_dir.glob("postgres.new-*")),
+    "template made": lambda data_dir: list(data_dir.glob("postgres.new-*/base/1/PG_VERSION")),
+    "databases copied": lambda data_dir: list(data_dir.glob("postgres.new-*/base/5")),
+    "server began": lambda data_dir: (data_dir / "postgres" / "postmaster.pid").exists(),
+    "socket bound": lambda data_dir: (data_dir / "postgres" / ".s.PGSQL.5432").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_first_start_killed_at_any_moment_does_not_block_the_next(tmp_path: Path, moment: str) -> None:
+    with Daemon(tmp_path) as daemon:
+        until(lambda: MOMENTS[moment](tmp_path), moment)
+        daemon.kill()
+        async with embedded.run(tmp_path) as server:
+            assert await query(server.dsn, "select 1") == 1
+    assert list(tmp_path.glob("postgres.new-*")) == []
+
+
+async def test_lost_socket_makes_the_server_start_again(made: Path) -> None:
+    async with embedded.run(made) as server:
+        (server.socket_dir / ".s.PGSQL.5432").unlink()
+        await soon(lambda: embedded.find(made) is not None, "found again")
+        assert await query_when_up(server.dsn, "select 1") == 1
+
+
+async def test_lost_cluster_ends_the_block_instead_of_beginning_an_empty_one(made: Path) -> None:
+    async def lose_it() -> None:
+        async with embedded.run(made) as server:
+            os.kill(server.pid, signal.SIGSTOP)
+            shutil.move(made / "postgres", made.parent / "elsewhere")
+            os.kill(server.pid, signal.SIGKILL)
+            with anyio.fail_after(10):
+                await anyio.sleep_forever()
+
+    with pytest.raises(ConfigurationError, match="is gone"):
+        await lose_it()
+    await soon(lambda: not processes.servers_of(made.parent / "elsewhere"), "its processes ended")
