@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
-    "Conflict",
     "ConfigurationError",
+    "Conflict",
     "CoordinatorError",
     "DatabaseUnavailable",
     "InvalidArgument",

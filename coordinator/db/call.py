@@ -46,7 +46,7 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     try:
         with mapped_errors():
             if shape is Shape.SCALAR:
-                return cast(R, await connection.fetchval(sql, *values(operation), timeout=timeout_s))
+                return cast("R", await connection.fetchval(sql, *values(operation), timeout=timeout_s))
             rows = await connection.fetch(sql, *values(operation), timeout=timeout_s)
     except CoordinatorError as error:
         metrics.CALL_ERRORS.labels(kind.function, error.code).inc()
@@ -54,5 +54,5 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     finally:
         metrics.CALL_SECONDS.labels(kind.function).observe(time.perf_counter() - started)
     if shape is Shape.ONE:
-        return cast(R, result(*rows[0]))
-    return cast(R, [result(*row) for row in rows])
+        return cast("R", result(*rows[0]))
+    return cast("R", [result(*row) for row in rows])

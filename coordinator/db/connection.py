@@ -5,7 +5,6 @@ JSON goes through msgspec, times are UTC, and nothing is left in a session that 
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +38,7 @@ async def prepare(connection: asyncpg.Connection) -> None:
     )
 
 
-async def connect(
-    dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0
-) -> asyncpg.Connection:
+async def connect(dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0) -> asyncpg.Connection:
     """Open one connection of its own.
 
     Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address.
@@ -73,10 +70,8 @@ def mapped_errors() -> Iterator[None]:
         raise DatabaseUnavailable(
             f"no TLS connection to the database: {error}", hint="Check sslmode and certificates."
         ) from error
-    except (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.TimeoutError, EOFError) as error:
-        if isinstance(error, asyncpg.InterfaceError) and isinstance(
-            error, ValueError
-        ):  # a value of the wrong type
+    except (OSError, asyncpg.InterfaceError, TimeoutError, EOFError) as error:
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # a value of the wrong type
             raise InvalidArgument(
                 f"the database cannot store that: {error}", hint="Give a value of the right type."
             ) from error

@@ -42,9 +42,7 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, dsn: str, config: Config, *, direct_dsn: str | None = None
-    ) -> AsyncIterator[Database]:
+    async def open(cls, dsn: str, config: Config, *, direct_dsn: str | None = None) -> AsyncIterator[Database]:
         """Open a pool that connects when needed; closed, calls under way included, when the context ends.
 
         Raises: ``DatabaseUnavailable`` when the first connection fails.
@@ -95,6 +93,11 @@ class Database:
             statement_cache_size=self._config.statement_cache_size,
             call_timeout_s=self._config.call_timeout_s,
         )
+
+    async def notify(self, channel: str) -> None:
+        """Notify a channel from a pooled connection, to learn whether a session hears it."""
+        with mapped_errors():
+            await self._pool.execute("select pg_notify($1, '')", channel)
 
     def session(self, *channels: str) -> Session:
         """Make a direct connection that listens and comes back; run it in a task group."""

@@ -56,6 +56,7 @@ class Session:
         self._channels = channels
         self._connection: asyncpg.Connection | None = None
         self._wakes: list[tuple[str, SessionWake]] = []
+        self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[Session], Awaitable[None]] | None = None
 
     @property
@@ -76,10 +77,9 @@ class Session:
         Raises: ``DatabaseUnavailable`` while there is none.
         """
         if self._connection is None:
-            raise DatabaseUnavailable(
-                "the direct connection to the database is away", hint="It comes back by itself."
-            )
-        return await call(self._connection, operation)
+            raise DatabaseUnavailable("the direct connection to the database is away", hint="It comes back by itself.")
+        async with self._lock:
+            return await call(self._connection, operation)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Session]:
@@ -151,6 +151,9 @@ class Session:
             if lost.is_set():
                 return
             try:
-                await connection.execute("", timeout=PING_TIMEOUT_S)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                if not self._lock.locked():  # else a call is under way, and has a deadline of its own
+                    async with self._lock:
+                        await connection.execute("select 1", timeout=PING_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
+                log.warning("session.mute", error=str(error) or type(error).__name__)
                 return

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import structlog
@@ -59,7 +58,7 @@ class Keeper:
         """Whether this process leads, as far as it knows; ends by itself before the database's own deadline."""
         return time.monotonic() < self._leads_until
 
-    async def run_forever(self) -> NoReturn:
+    async def run_forever(self) -> None:
         """Heartbeat for ever, and run every loop while leading."""
         async with anyio.create_task_group() as tasks:
             for loop in self._loops.values():
@@ -68,19 +67,20 @@ class Keeper:
                 began = time.monotonic()
                 await self._heartbeat(began)
                 await anyio.sleep(max(0.0, HEARTBEAT_S - (time.monotonic() - began)))
-        raise AssertionError("a loop that returns is a bug")
 
-    async def while_leading(self, run_forever: Callable[[], object]) -> NoReturn:
+    async def while_leading(self, run_forever: Callable[[], Awaitable[None]]) -> None:
         """Run a task whenever this process leads; cancel it when it does no more."""
         while True:
-            while not self.leads:
-                await self._changed.wait()
+            await self._until(leads=True)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(run_forever)  # type: ignore[arg-type]
-                while self.leads:
-                    with anyio.move_on_after(max(0.0, self._leads_until - time.monotonic())):
-                        await self._changed.wait()
+                tasks.start_soon(run_forever)
+                await self._until(leads=False)
                 tasks.cancel_scope.cancel()
+
+    async def _until(self, *, leads: bool) -> None:
+        while self.leads != leads:
+            with anyio.move_on_after(max(0.0, self._leads_until - time.monotonic()) if self.leads else None):
+                await self._changed.wait()
 
     async def _heartbeat(self, began: float) -> None:
         process = self._process()
@@ -106,7 +106,7 @@ class Keeper:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
-    async def _run_loop(self, loop: Loop) -> NoReturn:
+    async def _run_loop(self, loop: Loop) -> None:
         backoff_s = BACKOFF_FIRST_S
         wait_s = random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311
         while True:

@@ -55,9 +55,7 @@ class Relay:
             try:
                 async with self._database.session(BELL_CHANNEL).kept() as session:
                     if await session.run(RelayRecover()):
-                        log.warning(
-                            "relay.recovered", reason="the database was restored; cursors begin a new epoch"
-                        )
+                        log.warning("relay.recovered", reason="the database was restored; cursors begin a new epoch")
                     delay_s = BACKOFF_FIRST_S
                     await self._relay(session)
             except* CoordinatorError as errors:
@@ -93,11 +91,11 @@ class Relay:
 
     async def _drain(self, session: Session) -> None:
         """Step until nothing is left."""
-        while await self._step(session):
+        while await self._step(session):  # noqa: ASYNC110 - a step is a call, not a look at a flag
             await anyio.sleep(LINGER_S)
 
     async def _step(self, session: Session) -> bool:
-        """Number one batch; tell whether to go on at once. Full batches follow each other without a pause."""
+        """Run batches until one is not full; tell whether it moved anything."""
         while True:
             step = await session.run(RelayStep(limit=BATCH))
             if step.moved:

@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 __all__ = [
     "CALL_ERRORS",
@@ -35,6 +35,7 @@ __all__ = [
     "render",
 ]
 
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -49,9 +50,7 @@ CALL_SECONDS = Histogram(
 CALL_ERRORS = Counter(
     "coordinator_call_errors", "Calls that ended with an error.", ["function", "sqlstate"], registry=REGISTRY
 )
-EVENT_NUMBERED = Counter(
-    "coordinator_event_numbered", "Events that this process's relay numbered.", registry=REGISTRY
-)
+EVENT_NUMBERED = Counter("coordinator_event_numbered", "Events that this process's relay numbered.", registry=REGISTRY)
 RELAY_BATCH_EVENTS = Histogram(
     "coordinator_relay_batch_events",
     "Events in a batch of the relay.",
@@ -64,9 +63,7 @@ RELAY_SLEEPING = Gauge(
     registry=REGISTRY,
 )
 LOOP_RUNS = Counter("coordinator_loop_runs", "Runs of a loop.", ["loop"], registry=REGISTRY)
-LOOP_ERRORS = Counter(
-    "coordinator_loop_errors", "Runs that failed; the loop goes on.", ["loop"], registry=REGISTRY
-)
+LOOP_ERRORS = Counter("coordinator_loop_errors", "Runs that failed; the loop goes on.", ["loop"], registry=REGISTRY)
 LOOP_HANDLED = Counter(
     "coordinator_loop_handled", "Things that a loop expired, reaped or pruned.", ["loop"], registry=REGISTRY
 )

@@ -1,0 +1,88 @@
+"""The HTTP server: uvicorn on a socket that is already bound, stopped by its owner and not by shutdown signals."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
+import uvicorn
+from litestar import Litestar
+
+from coordinator.errors import ConfigurationError
+
+__all__ = ["bind", "serving"]
+
+BACKLOG = 2048
+DRAIN_S = 4.0
+KEEP_ALIVE_S = 75
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the daemon."""
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind the listening socket, before anything else is started.
+
+    Raises: ``ConfigurationError`` where the address is taken or not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="Is a daemon running already? Choose another port with --port; 0 takes any free one.",
+        ) from error
+    return listener
+
+
+@asynccontextmanager
+async def serving(app: Litestar, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve for as long as the context lasts; at its end requests under way have ``DRAIN_S`` seconds."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(DRAIN_S),
+    )
+    server = _Server(config)
+    ended = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                ended.set()
+            if not server.should_exit:
+                raise RuntimeError("the HTTP server ended by itself")
+
+        tasks.start_soon(run)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            with anyio.move_on_after(DRAIN_S + 1, shield=True):
+                await ended.wait()
+            server.force_exit = True
