@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import anyio
 import structlog
@@ -68,7 +69,7 @@ class Keeper:
                 await self._heartbeat(began)
                 await anyio.sleep(max(0.0, HEARTBEAT_S - (time.monotonic() - began)))
 
-    async def while_leading(self, run_forever: Callable[[], Awaitable[None]]) -> None:
+    async def while_leading(self, run_forever: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a task whenever this process leads; cancel it when it does no more."""
         while True:
             await self._until(leads=True)

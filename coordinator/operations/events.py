@@ -59,7 +59,7 @@ class Prune(Operation[int], frozen=True, kw_only=True):
     function: ClassVar[str] = "event_prune"
     internal: ClassVar[bool] = True
     retention: timedelta = timedelta(days=7)
-    limit: int = 10000
+    limit: int = 2000
 
 
 async def follow(

@@ -215,7 +215,7 @@ $$;
 comment on function coordinator.relay_recover() is
   'Notice that this database was restored from a dump elsewhere and begin a new epoch; true if so. Called by a relay that begins.';
 
-create or replace function coordinator.event_prune(p_retention interval default '7 days', p_limit integer default 10000)
+create or replace function coordinator.event_prune(p_retention interval default '7 days', p_limit integer default 2000)
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -229,7 +229,8 @@ declare
 begin
   perform coordinator.check_ttl(p_retention);
   perform coordinator.check_page(p_limit);
-  select floor_seq into v_floor from coordinator.relay;
+  -- Before any lock on the log, as relay_step does.
+  select floor_seq into v_floor from coordinator.relay for update;
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
   -- Whole partitions first, without deleting a row; never the one that is written.
   for v_partition in

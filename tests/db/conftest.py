@@ -15,12 +15,14 @@ from tests.db.embedded_daemon import QUICK
 
 
 @pytest.fixture(scope="session")
-def _model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a data directory whose cluster is made; shared by tests that leave it as good as they found it."""
+
     async def make(data_dir: Path) -> None:
         async with embedded.run(data_dir, settings=QUICK):
             pass
 
-    data_dir = tmp_path_factory.mktemp("embedded") / "model"
+    data_dir = tmp_path_factory.mktemp("embedded") / "data"
     anyio.run(make, data_dir)
     yield data_dir
     shutil.rmtree(data_dir)
@@ -36,8 +38,8 @@ def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def made(tmp_path: Path, _model: Path) -> Path:
-    """Give a data directory whose cluster is made and stopped, a copy: cheaper than a new one."""
+def own(tmp_path: Path, made: Path) -> Path:
+    """Give a copy of `made` that the test may change for good."""
     data_dir = tmp_path / "data"
-    subprocess.run(["cp", "-a", _model, data_dir], check=True)
+    subprocess.run(["cp", "-a", made, data_dir], check=True)
     return data_dir

@@ -7,7 +7,7 @@ or the error, and stays until SIGTERM.
 from __future__ import annotations
 
 import json
-import os
+import select
 import signal
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLI
     ends_at = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < ends_at, f"not within {deadline_s} s: {what}"
-        os.sched_yield()
+        select.select([], [], [], 0.001)
 
 
 async def soon(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:

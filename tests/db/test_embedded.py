@@ -25,10 +25,7 @@ async def test_first_start_makes_a_server_for_its_user_alone(tmp_path: Path) -> 
         assert await query(server.dsn, "show server_version") == server.version
         assert await query(server.dsn, "show listen_addresses") == ""
         assert await query(server.dsn, "show data_checksums") == "on"
-        assert (
-            await query(server.dsn, "select current_user || ' ' || current_database()")
-            == "coordinator coordinator"
-        )
+        assert await query(server.dsn, "select current_user || ' ' || current_database()") == "coordinator coordinator"
         assert await query(server.dsn, "select usesuper from pg_user where usename = current_user")
         assert await query(server.dsn, "show server_encoding") == "UTF8"
         assert await query(server.dsn, "select datcollate from pg_database limit 1") == "C"
@@ -52,11 +49,11 @@ async def test_command_line_for_a_person_works_as_it_stands(made: Path) -> None:
 
 async def test_restart_keeps_data_and_address(made: Path) -> None:
     async with embedded.run(made) as first:
-        await query(first.dsn, "create table kept as select 'word' as it")
+        await query(first.dsn, "create table kept_1 as select 'word' as it")
     assert not (made / "postgres" / "postmaster.pid").exists()
     async with embedded.run(made) as second:
         assert second.dsn == first.dsn
-        assert await query(second.dsn, "select it from kept") == "word"
+        assert await query(second.dsn, "select it from kept_1") == "word"
 
 
 async def test_find_sees_a_server_only_while_it_runs(made: Path) -> None:
@@ -86,12 +83,12 @@ def test_find_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_settings_win_over_the_operators_file_which_wins_over_ours(made: Path) -> None:
-    async with embedded.run(made, settings=QUICK):
+async def test_settings_win_over_the_operators_file_which_wins_over_ours(own: Path) -> None:
+    async with embedded.run(own, settings=QUICK):
         pass
-    with (made / "postgres" / "postgresql.conf").open("a") as file:
+    with (own / "postgres" / "postgresql.conf").open("a") as file:
         file.write("work_mem = 7MB\nmax_connections = 31\n")
-    async with embedded.run(made, settings=QUICK | {"work_mem": "9MB"}) as server:
+    async with embedded.run(own, settings=QUICK | {"work_mem": "9MB"}) as server:
         assert await query(server.dsn, "show work_mem") == "9MB"
         assert await query(server.dsn, "show max_connections") == "31"
 
@@ -111,9 +108,7 @@ async def test_log_goes_to_rotated_files_of_limited_number(made: Path) -> None:
     log_dir = made / "postgres" / "log"
     async with embedded.run(made, settings=QUICK) as server:
         await query(server.dsn, "do $$ begin raise log 'a line to keep'; end $$")
-        await soon(
-            lambda: "a line to keep" in "".join(f.read_text() for f in log_dir.glob("*.log")), "logged"
-        )
+        await soon(lambda: "a line to keep" in "".join(f.read_text() for f in log_dir.glob("*.log")), "logged")
     for day in range(10, 30):
         (log_dir / f"postgresql-202001{day}-000000.log").touch()
     async with embedded.run(made, settings=QUICK):

@@ -14,17 +14,13 @@ from coordinator.db.embedded import binaries
 from coordinator.errors import ConfigurationError
 from tests.db.embedded_daemon import QUICK, query
 
-wheel = pytest.mark.skipif(
-    importlib.util.find_spec(binaries.WHEEL) is None, reason="the wheel is not installed"
-)
+wheel = pytest.mark.skipif(importlib.util.find_spec(binaries.WHEEL) is None, reason="the wheel is not installed")
 
 
 def folder_of(major: int) -> Path:
     """Find a folder with that major version, or skip the test."""
     for folder in binaries.folders():
-        version = subprocess.run(
-            [folder / "postgres", "--version"], capture_output=True, check=True, text=True
-        ).stdout
+        version = subprocess.run([folder / "postgres", "--version"], capture_output=True, check=True, text=True).stdout
         if f"(PostgreSQL) {major}." in version:
             return folder
     return pytest.skip(f"no PostgreSQL {major} here")
@@ -108,9 +104,7 @@ async def test_path_entries_may_be_links(
         assert await query(server.dsn, "select 1") == 1
 
 
-async def test_broken_programs_are_passed_over(
-    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_broken_programs_are_passed_over(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("postgres", "initdb"):
         (tmp_path / name).write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)

@@ -27,11 +27,11 @@ def runtime_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def far(made: Path) -> Path:
+def far(own: Path) -> Path:
     """Give a data directory whose path is too long for a socket."""
-    data_dir = made.parent / ("long" * 20) / ("longer" * 20)
+    data_dir = own.parent / ("long" * 20) / ("longer" * 20)
     data_dir.parent.mkdir()
-    return made.rename(data_dir)
+    return own.rename(data_dir)
 
 
 async def test_long_path_gets_a_short_private_socket_folder(far: Path, runtime_dir: Path) -> None:
@@ -52,9 +52,7 @@ async def test_socket_folder_that_was_cleaned_away_is_made_again(far: Path, runt
         assert await query(server.dsn, "select 1") == 1
 
 
-async def test_socket_folder_of_somebody_else_is_not_used(
-    tmp_path: Path, far: Path, runtime_dir: Path
-) -> None:
+async def test_socket_folder_of_somebody_else_is_not_used(tmp_path: Path, far: Path, runtime_dir: Path) -> None:
     async with embedded.run(far, settings=QUICK, runtime_dir=runtime_dir) as server:
         expected = server.socket_dir
     trap = tmp_path / "trap"
@@ -126,10 +124,7 @@ def small_disk(tmp_path: Path) -> tuple[str, ...]:
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=8m,mode=0700 tmpfs '{disk}' && exec \"$@\""
     prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode
-    ):
+    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no mounts in user namespaces here")
     return prefix
 
@@ -169,23 +164,21 @@ async def test_root_without_namespaces_runs_it_as_nobody_and_loosens_no_mode(tmp
 
 
 @as_root
-async def test_cluster_moves_from_root_to_nobody_and_stays_there(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Daemon(made) as daemon:
+async def test_cluster_moves_from_root_to_nobody_and_stays_there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Daemon(own) as daemon:
         await query(daemon.answer()["dsn"], "create table kept as select 1 as it")
     original = account.candidates
     with monkeypatch.context() as patch:
         patch.setattr(account, "candidates", lambda path, *, new: original(path, new=new)[-1:])
-        async with embedded.run(made, settings=QUICK) as server:
+        async with embedded.run(own, settings=QUICK) as server:
             assert await query(server.dsn, "select it from kept") == 1
-    with Daemon(made) as daemon:
+    with Daemon(own) as daemon:
         answer = daemon.answer()
         assert await query(answer["dsn"], "select it from kept") == 1
         assert f"Uid:\t{launcher.NOBODY}" in Path(f"/proc/{answer['pid']}/status").read_text()
         daemon.kill()
         until(lambda: not daemon.server_pids, "the death signal survives the change of user")
-    assert "received fast shutdown request" in cluster.log_tail(made / "postgres")
+    assert "received fast shutdown request" in cluster.log_tail(own / "postgres")
 
 
 @as_root
@@ -220,10 +213,7 @@ async def test_folder_of_a_number_without_a_name_is_used_by_root_too(tmp_path: P
 
 async def test_user_without_a_name_can_make_a_cluster(tmp_path: Path) -> None:
     prefix = ("unshare", "--user", f"--map-user={NAMELESS}", f"--map-group={NAMELESS}")
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode
-    ):
+    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user namespaces here")
     for _ in ("a new cluster", "an existing one"):
         with Daemon(tmp_path / "data", prefix=prefix) as daemon:

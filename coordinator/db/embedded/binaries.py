@@ -31,7 +31,7 @@ _INSTALL_HINT = (
 )
 
 
-class AccountRefused(Exception):  # noqa: N818 - not an error for people: the next account is tried
+class AccountRefused(Exception):
     """The system does not let us run programs as this account."""
 
 
@@ -119,9 +119,7 @@ def _path() -> Iterator[Path]:
 
 def _newest_first(found: list[Path]) -> list[Path]:
     # The parent's name ends in the major version, or has none, as the wheel's oldest.
-    return sorted(
-        found, key=lambda folder: float(re.sub(r"[^\d.]", "", folder.parent.name) or 0), reverse=True
-    )
+    return sorted(found, key=lambda folder: float(re.sub(r"[^\d.]", "", folder.parent.name) or 0), reverse=True)
 
 
 def _is_program(path: Path) -> bool:

@@ -223,9 +223,7 @@ def failure(what: str, path: Path, log: str) -> CoordinatorError:
     """Make an error from what a program of PostgreSQL said last, by what somebody can do about it."""
     if "No space left on device" in log or "Disk quota exceeded" in log:
         return files.disk_full(path, detail=log)
-    fatal = [
-        line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line
-    ]
+    fatal = [line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line]
     last = (fatal or log.splitlines())[-1:]
     message = f"{what}: {last[0]}." if last else f"{what}."
     signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")

@@ -27,6 +27,7 @@ from coordinator.db.embedded.server import (
     Record,
     answers,
     cluster_dir,
+    identity,
     read_postmaster,
     read_record,
     write_record,
@@ -84,15 +85,19 @@ class Postmaster:
             "unix_socket_directories": '"' + str(socket_dir).replace('"', '""') + '"',
             "unix_socket_permissions": "0700",
         }
-        options = [
-            part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")
-        ]
+        options = [part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")]
         command = account.command(binaries.postgres, "-D", str(home), *options, folder=home)
         server = cls(data_dir, _spawn(command, home, account), socket_dir)
         try:
             await server._wait_ready()
             await server._wait_database()
-            record = Record(server.process.pid, binaries.version, str(binaries.folder), str(socket_dir))
+            record = Record(
+                home=identity(data_dir),
+                pid=server.process.pid,
+                version=binaries.version,
+                bin_dir=str(binaries.folder),
+                socket_dir=str(socket_dir),
+            )
             with files.errors_named(data_dir):
                 write_record(data_dir, record)
         except BaseException:
@@ -109,12 +114,7 @@ class Postmaster:
                 if self.process.poll() is not None:
                     raise cluster.failure(f"PostgreSQL did not start in {home}", home, cluster.log_tail(home))
                 state = read_postmaster(home)
-                if (
-                    state
-                    and state.pid == self.process.pid
-                    and state.status == "ready"
-                    and answers(self.socket_dir)
-                ):
+                if state and state.pid == self.process.pid and state.status == "ready" and answers(self.socket_dir):
                     return
                 await anyio.sleep(delay_s)
                 delay_s = min(delay_s * 1.2, _READY_POLL_MAX_S)

@@ -29,6 +29,7 @@ __all__ = [
     "answers",
     "cluster_dir",
     "find",
+    "identity",
     "read_postmaster",
     "read_record",
     "write_record",
@@ -59,8 +60,13 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What the owner leaves in the data directory for others and for the next start."""
+    """What the owner leaves in the data directory for others and for the next start.
 
+    `home` identifies the cluster's folder, so that the record in a copy of a data directory counts for
+    nothing: it names the original's socket.
+    """
+
+    home: str
     pid: int
     version: str
     bin_dir: str
@@ -105,12 +111,7 @@ def find(data_dir: Path) -> Server | None:
     try:
         record = read_record(data_dir)
         postmaster = read_postmaster(cluster_dir(data_dir))
-        if (
-            record is None
-            or postmaster is None
-            or postmaster.pid != record.pid
-            or postmaster.status != "ready"
-        ):
+        if record is None or postmaster is None or postmaster.pid != record.pid or postmaster.status != "ready":
             return None
         if not answers(Path(record.socket_dir)):
             return None
@@ -153,11 +154,18 @@ def answers(socket_dir: Path) -> bool:
 
 
 def read_record(data_dir: Path) -> Record | None:
-    """Read the owner's record; None if there is none, or none that can be read."""
+    """Read the owner's record; None if there is none, none that can be read, or one of another folder."""
     try:
-        return msgspec.json.decode((data_dir / "postgres.json").read_bytes(), type=Record)
+        record = msgspec.json.decode((data_dir / "postgres.json").read_bytes(), type=Record)
+        return record if record.home == identity(data_dir) else None
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def identity(data_dir: Path) -> str:
+    """Identify the cluster's folder, by whatever path it is reached."""
+    found = cluster_dir(data_dir).stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def write_record(data_dir: Path, record: Record) -> None:

@@ -33,9 +33,7 @@ def prepare(data_dir: Path, account: Account, *, runtime_dir: Path | None) -> Pa
     name = "coordinator-" + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     record = read_record(data_dir)
     recorded = [Path(record.socket_dir)] if record else []
-    parents = (
-        [runtime_dir] if runtime_dir else [Path(f"/run/user/{os.geteuid()}"), Path(tempfile.gettempdir())]
-    )
+    parents = [runtime_dir] if runtime_dir else [Path(f"/run/user/{os.geteuid()}"), Path(tempfile.gettempdir())]
     for folder in (*recorded, *(parent / name for parent in parents)):
         if _suits(folder) and folder != cluster and _is_private(folder, account):
             return folder
@@ -64,9 +62,7 @@ def remove(folder: Path, data_dir: Path) -> None:
 def _suits(folder: Path) -> bool:
     path = os.fsencode(folder / _SOCKET)
     return (
-        len(path) <= PATH_LIMIT_BYTES
-        and b"," not in path
-        and not any(0xDC80 <= ord(c) <= 0xDCFF for c in str(folder))
+        len(path) <= PATH_LIMIT_BYTES and b"," not in path and not any(0xDC80 <= ord(c) <= 0xDCFF for c in str(folder))
     )
 
 

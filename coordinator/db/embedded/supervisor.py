@@ -85,9 +85,7 @@ class Supervisor:
                     limit.deadline = float("inf")  # a start has deadlines of its own
                     return await self._start(create=True)
                 if server := find(self._data_dir):
-                    _log.info(
-                        "postgres.attached", data_dir=str(self._data_dir), owner_pid=holder(self._data_dir)
-                    )
+                    _log.info("postgres.attached", data_dir=str(self._data_dir), owner_pid=holder(self._data_dir))
                     return server
                 await anyio.sleep(_ATTACH_POLL_S)
         raise DatabaseUnavailable(
@@ -135,9 +133,7 @@ class Supervisor:
         refusals = []
         for runs_as in account.candidates(existing, new=made is None):
             try:
-                return await binaries.choose(
-                    runs_as, home=existing, bin_dir=self._bin_dir, major=made
-                ), runs_as
+                return await binaries.choose(runs_as, home=existing, bin_dir=self._bin_dir, major=made), runs_as
             except binaries.AccountRefused as refusal:
                 refusals.append(str(refusal))
         raise ConfigurationError(
@@ -168,9 +164,7 @@ class Supervisor:
                 except ConfigurationError:
                     raise
                 except CoordinatorError as error:
-                    _log.warning(
-                        "postgres.start_failed", retry_s=pause_s, error=error.message, detail=error.detail
-                    )
+                    _log.warning("postgres.start_failed", retry_s=pause_s, error=error.message, detail=error.detail)
                 continue
             started_at = anyio.current_time()
             await self._until_ended(self._postmaster)

@@ -1,0 +1,77 @@
+"""One connection that operations run on: for programs that make a call or two and end.
+
+No pool, no task beside it, and cheap to import. A lost connection stays lost: the caller opens another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import asyncpg
+
+from coordinator.config import Config
+from coordinator.db.call import call
+from coordinator.db.connection import connect, mapped_errors
+from coordinator.model.operation import Operation
+
+if TYPE_CHECKING:
+    from coordinator.db.session import SessionWake
+
+__all__ = ["Single", "connected"]
+
+HEAD_CHANNEL = "coordinator"
+CLOSE_TIMEOUT_S = 2.0
+
+R = TypeVar("R")
+
+
+@asynccontextmanager
+async def connected(dsn: str, config: Config) -> AsyncIterator[asyncpg.Connection]:
+    """Open one connection for as long as the context lasts.
+
+    Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
+    """
+    connection = await connect(
+        dsn, statement_cache_size=config.statement_cache_size, call_timeout_s=config.call_timeout_s
+    )
+    try:
+        yield connection
+    finally:
+        try:
+            await connection.close(timeout=CLOSE_TIMEOUT_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
+
+
+class Single:
+    """Runs operations on one connection, one after the other; an ``Executor``."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str, config: Config) -> AsyncIterator[Single]:
+        """Open the connection; closed when the context ends.
+
+        Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
+        """
+        async with connected(dsn, config) as connection:
+            yield cls(connection)
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation in a transaction of its own."""
+        return await call(self._connection, operation)
+
+    @asynccontextmanager
+    async def wake(self) -> AsyncIterator[SessionWake]:
+        """Listen on this very connection for growth of the event log; its loss wakes, and the next call says so."""
+        from coordinator.db.session import SessionWake  # noqa: PLC0415 - slow to import, and needed by followers alone
+
+        wake = SessionWake()
+        self._connection.add_termination_listener(lambda _: wake.set())
+        with mapped_errors():
+            await self._connection.add_listener(HEAD_CHANNEL, lambda *_: wake.set())
+        yield wake
