@@ -1,7 +1,7 @@
 """The one tree of errors: SQLSTATE, HTTP status and exit code of each, in one table.
 
 Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid,
-``ZC2xx`` not found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC6xx`` schema); Python raises the classes
+``ZC2xx`` not found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema); Python raises the classes
 below; the HTTP face answers with ``http_status`` and the command line ends with ``exit_code``. An exception that is not
 in the tree is a bug and ends with exit code 1.
 
@@ -11,6 +11,7 @@ in the tree is a bug and ends with exit code 1.
 | NotFound             | ZC2xx    | 404  | 3    | create it first, or take that it is gone                   |
 | Conflict             | ZC3xx    | 409  | 4    | read again and decide anew                                 |
 | WaitTimedOut         | ZC4xx    | 408  | 8    | try again, or do without                                   |
+| Unauthenticated      | ZC5xx    | 401  | 5    | present a valid token                                      |
 | SchemaMismatch       | ZC6xx    | 503  | 6    | apply the schema, or run the program that fits it          |
 | DatabaseUnavailable  | 08, 57P… | 503  | 7    | try again later; what an unanswered call did is not known  |
 | PermissionDenied     | 42501    | 403  | 5    | ask for the right                                          |
@@ -30,6 +31,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "SchemaMismatch",
+    "Unauthenticated",
     "WaitTimedOut",
     "from_sqlstate",
 ]
@@ -80,6 +82,12 @@ class WaitTimedOut(CoordinatorError):
     sqlstate, http_status, exit_code, name = "ZC400", 408, 8, "wait-timed-out"
 
 
+class Unauthenticated(CoordinatorError):
+    """There is no token, or it is not known, revoked or expired."""
+
+    sqlstate, http_status, exit_code, name = "ZC500", 401, 5, "unauthenticated"
+
+
 class SchemaMismatch(CoordinatorError):
     """The database's schema and this program do not fit."""
 
@@ -109,7 +117,9 @@ _BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC2", NotFound),
     ("ZC3", Conflict),
     ("ZC4", WaitTimedOut),
+    ("ZC5", Unauthenticated),
     ("ZC6", SchemaMismatch),
+    ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
     ("42501", PermissionDenied),
     ("42883", SchemaMismatch),  # undefined function
     ("42P01", SchemaMismatch),  # undefined table

@@ -12,12 +12,14 @@ import msgspec
 
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
-from coordinator.model.operation import Operation, Shape
+from coordinator.model.operation import Json, Operation, Shape
 from coordinator.telemetry import metrics
 
 __all__ = ["call", "statement"]
 
 R = TypeVar("R")
+
+_JSON_NULL = msgspec.Raw(b"null")  # a value of its own; asyncpg would send None as SQL's null
 
 
 @cache
@@ -32,7 +34,20 @@ def statement(operation: type[Operation[Any]]) -> str:
 @cache
 def _plan(operation: type[Operation[Any]]) -> tuple[str, Callable[[Any], tuple[Any, ...]], Shape, Any]:
     shape, result = operation.answer()
-    return statement(operation), msgspec.structs.astuple, shape, result
+    fields = msgspec.structs.fields(operation)
+    if not any(map(_is_json, fields)):
+        return statement(operation), msgspec.structs.astuple, shape, result
+    null = {index for index, field in enumerate(fields) if _is_json(field)}
+
+    def values(call: Any) -> tuple[Any, ...]:
+        given = enumerate(msgspec.structs.astuple(call))
+        return tuple(_JSON_NULL if value is None and index in null else value for index, value in given)
+
+    return statement(operation), values, shape, result
+
+
+def _is_json(field: msgspec.structs.FieldInfo) -> bool:
+    return field.required and field.type == Json
 
 
 async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_s: float | None = None) -> R:

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 import asyncpg
 import msgspec
 
-from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument, from_sqlstate
+from coordinator.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    SchemaMismatch,
+    from_sqlstate,
+)
 
 __all__ = ["APPLICATION_NAME", "connect", "mapped_errors", "prepare"]
 
@@ -62,6 +69,10 @@ def mapped_errors() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise from_postgres(error) from error
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise ConfigurationError(
+            f"the database's address: {error}", hint="Correct the setting database_url."
+        ) from error
     except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
         raise InvalidArgument(
             f"the database cannot store that: {error}", hint="Give valid UTF-8 text and JSON."
@@ -70,7 +81,7 @@ def mapped_errors() -> Iterator[None]:
         raise DatabaseUnavailable(
             f"no TLS connection to the database: {error}", hint="Check sslmode and certificates."
         ) from error
-    except (OSError, asyncpg.InterfaceError, TimeoutError, EOFError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError) as error:
         if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # a value of the wrong type
             raise InvalidArgument(
                 f"the database cannot store that: {error}", hint="Give a value of the right type."
@@ -89,6 +100,8 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     hint = getattr(error, "hint", None)
     if hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL's text cannot hold the character NUL; encode such data, with base64 for instance."
+    elif kind is SchemaMismatch and not state.startswith("ZC"):  # the server's own hint would be about casts
+        hint = 'Has the schema been applied here? See "coordinator schema status" and "coordinator schema apply".'
     elif hint is None and kind is InvalidArgument:
         hint = "Give a value of the right type, and text that is valid UTF-8."
     return kind(message, hint=hint, detail=getattr(error, "detail", None), code=state)

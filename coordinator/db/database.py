@@ -8,9 +8,10 @@ not, since a lost answer may have been a done deed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+import anyio
 import asyncpg
 
 from coordinator.config import Config
@@ -20,15 +21,27 @@ from coordinator.db.session import Session, SessionWake
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 
-__all__ = ["HEAD_CHANNEL", "Database"]
+__all__ = ["HEAD_CHANNEL", "Database", "Transaction"]
 
 HEAD_CHANNEL = "coordinator"
+CLOSE_S = 2.0
 
 R = TypeVar("R")
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:
     """Reset nothing: operations leave nothing in the session, and a reset would be a round trip for each call."""
+
+
+class Transaction:
+    """Runs operations in the transaction that is open on a connection."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation in the transaction."""
+        return await call(self._connection, operation)
 
 
 class Database:
@@ -43,7 +56,7 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, config: Config, *, direct_dsn: str | None = None) -> AsyncIterator[Database]:
-        """Open a pool that connects when needed; closed, calls under way included, when the context ends.
+        """Open a pool that connects when needed; closed when the context ends, calls under way after ``CLOSE_S`` seconds.
 
         Raises: ``DatabaseUnavailable`` when the first connection fails.
         """
@@ -64,9 +77,11 @@ class Database:
             yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config)
         finally:
             try:
-                with mapped_errors():
+                with mapped_errors(), anyio.move_on_after(CLOSE_S):  # a server that is stuck says no goodbye
                     await pool.close()
             except DatabaseUnavailable:
+                pass
+            finally:
                 pool.terminate()
 
     async def run(self, operation: Operation[R]) -> R:
@@ -83,8 +98,27 @@ class Database:
             connection = await self._pool.acquire(timeout=self._config.call_timeout_s)
         try:
             return await call(connection, operation)
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, asyncpg.InternalClientError):
+                connection.terminate()  # the driver lost track of it: the next caller would fare no better
+            raise
         finally:
-            await self._pool.release(connection)
+            # The call is over, well or not; a connection that breaks here is no business of the caller.
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run several operations in one transaction: all of them, or none when an error passes."""
+        with mapped_errors():
+            connection = await self._pool.acquire(timeout=self._config.call_timeout_s)
+        try:
+            with mapped_errors():
+                async with connection.transaction():
+                    yield Transaction(connection)
+        finally:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection)
 
     async def connect(self) -> asyncpg.Connection:
         """Open a direct connection; the caller closes it."""

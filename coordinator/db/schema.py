@@ -17,15 +17,18 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-import coordinator
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import PermissionDenied, SchemaMismatch
+from coordinator.version import version
 
 __all__ = ["FileStatus", "SqlFile", "apply", "files", "grant", "script", "status", "verify"]
 
 OLDEST_SERVER = 14
 APPLY_TIMEOUT_S = 600.0
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
+
+# Not to_regclass: that may still answer, from the session's cache, as before the wait for the lock.
+_IS_THERE = "select exists (select from pg_tables where schemaname = 'coordinator' and tablename = 'schema_files')"
 
 Kind = Literal["bootstrap", "migration", "functions"]
 State = Literal["applied", "pending", "changed", "edited", "newer"]
@@ -50,7 +53,7 @@ class FileStatus(msgspec.Struct, frozen=True):
 
 
 def _root() -> Path:
-    package = Path(coordinator.__file__).parent
+    package = Path(__file__).parent.parent
     checkout = package.parent / "sql"
     return checkout if (checkout / "bootstrap.sql").is_file() else package / "_sql"
 
@@ -73,7 +76,7 @@ def script() -> str:
     parts = ["\\set ON_ERROR_STOP on", "begin;", _LOCK + ";"]
     parts += [f"-- {file.kind} {file.name}\n{file.text}" for file in files()]
     parts += [
-        f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{coordinator.__version__}');"
+        f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{version()}');"
         for file in files()
         if file.kind != "bootstrap"
     ]
@@ -93,7 +96,7 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
                 hint=f"PostgreSQL {OLDEST_SERVER} or newer is needed.",
             )
         recorded = {}
-        if await connection.fetchval("select to_regclass('coordinator.schema_files') is not null"):
+        if await connection.fetchval(_IS_THERE):
             for row in await connection.fetch("select * from coordinator.schema_files"):
                 recorded[row["kind"], row["name"]] = row
     result = []
@@ -107,10 +110,10 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
             if file.kind == "migration":
                 state = "edited"
             else:
-                state = "newer" if _version(row["program"]) > _version(coordinator.__version__) else "changed"
+                state = "newer" if _version(row["program"]) > _version(version()) else "changed"
         result.append(FileStatus(file.kind, file.name, state, row and row["applied_at"]))
     for (kind, name), row in sorted(recorded.items()):
-        newer = kind == "migration" or _version(row["program"]) > _version(coordinator.__version__)
+        newer = kind == "migration" or _version(row["program"]) > _version(version())
         result.append(FileStatus(kind, name, "newer" if newer else "changed", row["applied_at"]))
     return result
 
@@ -181,7 +184,7 @@ async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) 
                 file.kind,
                 file.name,
                 file.checksum,
-                coordinator.__version__,
+                version(),
             )
     await connection.execute(
         "select coordinator.schema_forget('functions', $1)",
@@ -205,7 +208,7 @@ def _refuse_foreign(found: list[FileStatus]) -> None:
             )
         if file.state == "newer":
             raise SchemaMismatch(
-                f"the database has {file.name} of a newer program than {coordinator.__version__}",
+                f"the database has {file.name} of a newer program than {version()}",
                 hint="Update this program; older ones do not run on a newer schema.",
             )
 

@@ -7,6 +7,7 @@ notified while there was no connection is lost, and nobody may rely on it.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ import asyncpg
 import structlog
 
 from coordinator.db.call import call
-from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 
 __all__ = ["Session", "SessionWake"]
@@ -26,6 +27,13 @@ PING_S = 10.0
 PING_TIMEOUT_S = 5.0
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MOST_S = 2.0
+
+# The server notices within seconds that this host is gone, and frees the session's locks. Not as startup parameters,
+# which poolers refuse.
+KEEPALIVE = (
+    "select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
+    "set_config('tcp_keepalives_count', '3', false)"
+)
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -88,12 +96,15 @@ class Session:
         Raises: ``DatabaseUnavailable`` when the first connection fails.
         """
         first = await self._open()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep, first)
-            try:
-                yield self
-            finally:
-                tasks.cancel_scope.cancel()
+        # No task group: readers yield from within, and a generator must not hold a cancel scope open; and what is raised
+        # within comes out as it is.
+        keeping = asyncio.create_task(self._keep(first))
+        try:
+            yield self
+        finally:
+            keeping.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([keeping])
 
     async def run_forever(self) -> None:
         """Keep the session until cancelled, from the first connection on with back-off."""
@@ -105,8 +116,8 @@ class Session:
             try:
                 connection, lost = opened or await self._open()
                 opened = None
-            except CoordinatorError as error:
-                log.warning("session.failed", error=str(error), retry_s=round(delay_s, 2))
+            except Exception as error:  # noqa: BLE001 - the session comes back, whatever it was
+                log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=round(delay_s, 2))
                 await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_s = min(delay_s * 2, BACKOFF_MOST_S)
                 continue
@@ -123,6 +134,7 @@ class Session:
         lost = anyio.Event()
         try:
             connection.add_termination_listener(lambda _: lost.set())
+            await connection.execute(KEEPALIVE)
             for channel in self._channels:
                 await connection.add_listener(channel, self._heard)
             self._connection = connection

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
+from asyncpg import Connection
 
 from coordinator.config import Config
 from coordinator.db.call import call
@@ -19,16 +20,15 @@ from coordinator.model.operation import Operation
 if TYPE_CHECKING:
     from coordinator.db.session import SessionWake
 
-__all__ = ["Single", "connected"]
+__all__ = ["Connection", "Single", "connected"]
 
-HEAD_CHANNEL = "coordinator"
 CLOSE_TIMEOUT_S = 2.0
 
 R = TypeVar("R")
 
 
 @asynccontextmanager
-async def connected(dsn: str, config: Config) -> AsyncIterator[asyncpg.Connection]:
+async def connected(dsn: str, config: Config) -> AsyncIterator[Connection]:
     """Open one connection for as long as the context lasts.
 
     Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
@@ -48,7 +48,7 @@ async def connected(dsn: str, config: Config) -> AsyncIterator[asyncpg.Connectio
 class Single:
     """Runs operations on one connection, one after the other; an ``Executor``."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @classmethod
@@ -68,7 +68,9 @@ class Single:
     @asynccontextmanager
     async def wake(self) -> AsyncIterator[SessionWake]:
         """Listen on this very connection for growth of the event log; its loss wakes, and the next call says so."""
-        from coordinator.db.session import SessionWake  # noqa: PLC0415 - slow to import, and needed by followers alone
+        # Slow to import, and needed by followers alone.
+        from coordinator.db.database import HEAD_CHANNEL  # noqa: PLC0415
+        from coordinator.db.session import SessionWake  # noqa: PLC0415
 
         wake = SessionWake()
         self._connection.add_termination_listener(lambda _: wake.set())

@@ -1,0 +1,53 @@
+"""``coordinator project``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from coordinator.cli.command import noun
+from coordinator.cli.invocation import Invocation
+from coordinator.operations import projects
+
+command = noun("Projects: what holds everything else.")
+
+
+@command.verb(examples=["coordinator project create shop --description 'The web shop'"])
+@click.argument("name")
+@click.option("--description", default="", metavar="TEXT", help="What it is, on one line.")
+@click.pass_obj
+def create(call: Invocation, *, name: str, description: str) -> None:
+    """Create a project.
+
+    A name has lower-case letters, digits, - and _, at most 36 of them.
+    """
+    project = call.run(projects.Create(project=name, description=description, actor=call.actor))
+    call.output.one(project, f"created {project.name}")
+
+
+@command.verb(examples=["coordinator project list", "coordinator project list | jq -r '.[].name'"])
+@click.pass_obj
+def list_(call: Invocation) -> None:
+    """List all projects, by name."""
+    call.output.many(call.run(projects.List()), ("name", "description", "created_at"), empty="There are no projects.")
+
+
+@command.verb(examples=["coordinator project show shop"])
+@click.argument("name", required=False)
+@click.pass_obj
+def show(call: Invocation, *, name: str | None) -> None:
+    """Show a project and how much it holds."""
+    call.output.one(call.run(projects.Show(project=name or call.project)))
+
+
+@command.verb(examples=["coordinator project delete shop --yes"])
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, not even on a terminal.")
+@click.pass_obj
+def delete(call: Invocation, *, name: str, yes: bool) -> None:
+    """Delete a project with all that is in it."""
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        click.confirm(f"Delete project {name} with all that is in it?", abort=True)
+    call.run(projects.Delete(project=name, actor=call.actor))
+    call.output.one({"name": name, "deleted": True}, f"deleted {name}")

@@ -1,0 +1,62 @@
+"""``coordinator schema``."""
+
+from __future__ import annotations
+
+import click
+
+from coordinator.cli.command import noun
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+
+command = noun("The schema: apply it, verify it, print it.")
+
+
+@command.verb(examples=["coordinator schema apply --url postgresql://owner@db.example/agents"])
+@click.pass_obj
+def apply(call: Invocation) -> None:
+    """Bring the database to this program's schema; safe to run twice, and from many places at once."""
+    from coordinator.db import schema  # noqa: PLC0415
+
+    applied = call.on_connection(schema.apply)
+    text = f"applied {len(applied)} files: {', '.join(applied)}" if applied else "nothing to apply: up to date"
+    call.output.one({"applied": applied}, text)
+
+
+@command.verb(examples=["coordinator schema verify && echo fits"])
+@click.pass_obj
+def verify(call: Invocation) -> None:
+    """Check that the database has exactly this program's schema; exit code 6 if not."""
+    from coordinator.db import schema  # noqa: PLC0415
+
+    call.on_connection(schema.verify)
+    call.output.one({"verified": True}, "the schema is this program's")
+
+
+@command.verb(examples=["coordinator schema status"])
+@click.pass_obj
+def status(call: Invocation) -> None:
+    """List the schema's files and what the database has of them."""
+    from coordinator.db import schema  # noqa: PLC0415
+
+    found = call.on_connection(schema.status)
+    call.output.many(found, ("kind", "name", "state", "applied_at"), empty="There are no files.")
+
+
+@command.verb(name="print", examples=["coordinator schema print | psql -f - postgresql://owner@db.example/agents"])
+@click.pass_obj
+def print_(call: Invocation) -> None:
+    """Print the whole schema as a script for psql; needs no database."""
+    from coordinator.db import schema  # noqa: PLC0415
+
+    call.output.raw(schema.script())
+
+
+@command.verb(examples=["coordinator schema grant agents_app"])
+@click.argument("role")
+@click.pass_obj
+def grant(call: Invocation, *, role: str) -> None:
+    """Let a database role run the daemon and use the functions, without any right to change the schema."""
+    from coordinator.db import schema  # noqa: PLC0415
+
+    call.on_connection(lambda connection: schema.grant(connection, role))
+    call.output.one({"role": role, "granted": True}, f"granted to {plain(role)}")

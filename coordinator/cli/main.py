@@ -1,0 +1,162 @@
+"""The program as a process: runs the command, and turns whatever ends it into a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+
+import click
+
+from coordinator import config
+from coordinator.cli.command import Program
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import NobodyReadsError
+from coordinator.cli.report import report, report_bug
+from coordinator.errors import CoordinatorError
+from coordinator.version import version
+
+__all__ = ["main", "program"]
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+
+        click.echo(f"coordinator {version()}")
+        ctx.exit()
+
+
+@click.command(cls=Program)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def program() -> None:
+    """Coordinate fleets of AI agents on nothing but PostgreSQL.
+
+    "coordinator serve" starts the daemon, with a database of its own if none is configured; every other
+    command talks to the database directly. Each has --help with examples.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and end the process."""
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if sys.stdout is None or sys.stderr is None:  # closed by the caller
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # JSON is UTF-8 whatever the locale says; what cannot be shown is escaped rather than an error.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    invocation = Invocation()
+    try:
+        answer = program.main(arguments, "coordinator", standalone_mode=False, obj=invocation)
+    except BaseException as error:  # noqa: BLE001 - the last place: nothing passes but as a message
+        return _end(error, _form(arguments, invocation))
+    return answer if isinstance(answer, int) else 0
+
+
+def _form(arguments: list[str], invocation: Invocation) -> str:
+    """Tell the form of errors, even where the line could not be understood to its end."""
+    if "output" in invocation.flags:
+        return invocation.flags["output"][1]
+    for before, argument in pairwise(["", *arguments]):
+        asked = f"--output={argument}" if before in ("-o", "--output") else argument
+        if asked in ("--output=text", "--output=json"):
+            return asked.removeprefix("--output=")
+    return config.output_form()
+
+
+def _end(error: BaseException, form: str) -> int:
+    """Report what ended the program; return the exit code."""
+    if isinstance(error, BaseExceptionGroup):
+        error = _leaf(error)
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else 1
+        case NobodyReadsError():
+            _discard_output()
+            return 0
+        case KeyboardInterrupt() | click.Abort():
+            return INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            return USAGE
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.ClickException():
+            message, hint = _usage(error)
+            report(form, name="usage", code="usage", message=message, hint=hint)
+            return USAGE
+        case CoordinatorError():
+            report(form, name=error.name, code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+            return error.exit_code
+        case _:
+            report_bug(form, error, trace=config.debugging())
+            return 1
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Choose the error to report of those that ended tasks side by side: one that tells the user something, if any."""
+    leaves: list[BaseException] = []
+    groups = [group]
+    while groups:
+        for inner in groups.pop().exceptions:
+            if isinstance(inner, BaseExceptionGroup):
+                groups.append(inner)
+            else:
+                leaves.append(inner)
+    bugs = [leaf for leaf in leaves if not isinstance(leaf, (CoordinatorError, KeyboardInterrupt, NobodyReadsError))]
+    return (bugs or leaves)[0]
+
+
+def _usage(error: click.ClickException) -> tuple[str, str]:
+    """Say in our words what click found wrong."""
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx else "coordinator"
+    hint = f'See "{path} --help".'
+    message = error.format_message().rstrip(".")
+    match error:
+        case click.NoSuchOption() if ctx:
+            known = [
+                name for param in ctx.command.get_params(ctx) if isinstance(param, click.Option) for name in param.opts
+            ]
+            message = f'unknown option "{error.option_name}"'
+            if close := get_close_matches(error.option_name, known, 1):
+                hint = f"Did you mean {close[0]}?"
+            elif error.option_name[1:2].isdigit():
+                hint = 'Put "--" before a value that begins with "-".'
+        case click.UsageError() if (
+            ctx and isinstance(ctx.command, click.Group) and message.startswith("No such command")
+        ):
+            asked = message.split("'")[1] if "'" in message else ""
+            what = "verb" if ctx.parent else "command"
+            message = f'unknown {what} "{asked}"'
+            if close := get_close_matches(asked, ctx.command.list_commands(ctx), 1):
+                hint = f'Did you mean "{path} {close[0]}"?'
+        case click.MissingParameter() if error.param:
+            called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
+            message = f"{called} is missing"
+            if ctx:
+                hint = " ".join(ctx.get_usage().split())
+        case _:
+            message = message[:1].lower() + message[1:]
+    return message, hint
+
+
+def _discard_output() -> None:
+    """Let go of an output that nobody reads: else the interpreter would complain about it at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -1,0 +1,57 @@
+"""Errors: two lines for people, one JSON object for programs, on standard error."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from coordinator.cli.output import plain
+
+__all__ = ["report", "report_bug"]
+
+BUG_HINT = "Please report it with what you did; COORDINATOR_DEBUG=1 shows where it happened."
+
+
+def report(
+    form: str, *, name: str, code: str, message: str, hint: str | None = None, detail: str | None = None
+) -> None:
+    """Write an error; ``form`` is text, json, or auto: text where standard error is a terminal."""
+    if form == "json" or (form != "text" and not sys.stderr.isatty()):
+        error = {
+            "name": name,
+            "code": code,
+            "message": _sendable(message),
+            "hint": None if hint is None else _sendable(hint),
+            "detail": _facts(detail),
+        }
+        sys.stderr.write(msgspec.json.encode({"error": error}).decode() + "\n")
+        return
+    sys.stderr.write(f"error: {plain(message)}\n")
+    if hint:
+        sys.stderr.write(f"hint: {plain(hint)}\n")
+
+
+def report_bug(form: str, error: BaseException, *, trace: bool) -> None:
+    """Write that the program itself failed."""
+    if trace:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exception(error)
+    message = f"this is a bug in coordinator: {type(error).__name__}: {error}"
+    report(form, name="internal", code="XX000", message=message[:1000], hint=BUG_HINT)
+
+
+def _sendable(text: str) -> str:
+    """Show bytes of the command line that are no UTF-8: JSON cannot carry them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _facts(detail: str | None) -> object:
+    """Give facts that are JSON as JSON."""
+    if detail is None:
+        return None
+    try:
+        return msgspec.json.decode(detail)
+    except (msgspec.MsgspecError, UnicodeError):
+        return _sendable(detail)

@@ -1,0 +1,120 @@
+"""Types of arguments. What is malformed is an ``InvalidArgument``, as it would be at the server: exit code 5."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+import click
+import msgspec
+
+from coordinator.errors import InvalidArgument
+from coordinator.model import duration
+from coordinator.model.operation import Json
+
+__all__ = ["DURATION", "ID", "INTEGER", "OBJECT", "read_json", "read_text"]
+
+STANDARD_INPUT_MOST = 4_000_000  # bytes; the server's own limits are lower
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return duration.parse(str(value))
+        except ValueError as error:
+            raise InvalidArgument(f"{_called(param)}: {error}", hint=duration.HINT) from None
+        except OverflowError:
+            raise InvalidArgument(
+                f"{_called(param)}: {value} is out of range", hint="It can be 366 days at the most."
+            ) from None
+
+
+class _Integer(click.ParamType[int]):
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()):
+            raise InvalidArgument(f'{_called(param)}: "{text}" is no whole number', hint="Give a number such as 7.")
+        if len(digits) > 18:
+            raise InvalidArgument(f"{_called(param)}: {text[:100]} is out of range", hint="Give a smaller one.")
+        return int(text)
+
+
+class _Id(click.ParamType[UUID]):
+    name = "id"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> UUID:
+        try:
+            return value if isinstance(value, UUID) else UUID(str(value))
+        except ValueError:
+            raise InvalidArgument(
+                f'{_called(param)}: "{value}" is no id of an agent',
+                hint='Give the UUID that "coordinator agent register" printed.',
+            ) from None
+
+
+class _Object(click.ParamType[dict[str, Json]]):
+    name = "json"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> dict[str, Json]:
+        if isinstance(value, dict):
+            return value
+        found = read_json(read_text(str(value)), _called(param))
+        if not isinstance(found, dict):
+            raise InvalidArgument(f"{_called(param)}: this is no JSON object", hint='Give {"key": "value"}.')
+        return found
+
+
+def _called(param: click.Parameter | None) -> str:
+    if param is None:
+        return "the value"
+    return param.opts[-1] if isinstance(param, click.Option) else param.make_metavar(click.Context(click.Command("")))
+
+
+def read_json(text: str, called: str) -> Json:
+    """Read a JSON text.
+
+    Raises: ``InvalidArgument``.
+    """
+    try:
+        return cast("Json", msgspec.json.decode(text))
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidArgument(
+            f"{called}: this is no JSON: {error}", hint='Put quotes around it for the shell: \'{"key": "value"}\'.'
+        ) from None
+    except RecursionError:
+        raise InvalidArgument(f"{called}: this JSON is nested too deeply", hint="Make it flatter.") from None
+
+
+def read_text(argument: str) -> str:
+    """Take an argument as it is, or for ``-`` what standard input holds.
+
+    Raises: ``InvalidArgument``.
+    """
+    if argument != "-":
+        return argument
+    content = sys.stdin.buffer.read(STANDARD_INPUT_MOST + 1)
+    if len(content) > STANDARD_INPUT_MOST:
+        raise InvalidArgument(
+            f"standard input has more than {STANDARD_INPUT_MOST} bytes",
+            hint="Keep large things elsewhere and share where they are.",
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(
+            "standard input is not UTF-8", hint="Encode such data, with base64 for instance."
+        ) from None
+
+
+DURATION, INTEGER, ID, OBJECT = _Duration(), _Integer(), _Id(), _Object()

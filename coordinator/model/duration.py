@@ -1,0 +1,33 @@
+"""Durations as people write them: ``30s``, ``1h30m``, ``7d``; plain numbers are seconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+__all__ = ["HINT", "parse"]
+
+HINT = "Write it like 30s, 5m, 1h30m or 7d; a plain number is seconds."
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+def parse(text: str) -> timedelta:
+    """Read a duration.
+
+    Raises: ``ValueError`` for what is none; ``OverflowError`` beyond what a timedelta holds.
+    """
+    compact = text.strip().lower()
+    if len(compact) > 50:
+        raise ValueError("too long for a duration")
+    if _NUMBER.fullmatch(compact):
+        return timedelta(seconds=float(compact))
+    parts = list(_PART.finditer(compact))
+    if not parts or "".join(part.group() for part in parts) != compact:
+        raise ValueError(f'"{text}" is no duration')
+    units = [_UNITS[part[2]] for part in parts]
+    if units != sorted(set(units), reverse=True):
+        raise ValueError(f'"{text}" is no duration: units go from large to small, each once')
+    return timedelta(seconds=sum(float(part[1]) * unit for part, unit in zip(parts, units, strict=True)))

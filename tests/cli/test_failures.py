@@ -1,0 +1,140 @@
+"""Every exit code, and input that means no good."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Program
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["sginal", "list"], 'Did you mean "coordinator signal"?'),
+        (["signal", "lst"], 'Did you mean "coordinator signal list"?'),
+        (["signal", "list", "--prefx", "a"], "Did you mean --prefix?"),
+        (["--projct", "a", "signal", "list"], "Did you mean --project?"),
+        (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
+        (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
+        (["directive", "inbox"], "Usage: coordinator directive inbox [OPTIONS]"),
+        (["signal", "get", "a", "b"], 'See "coordinator signal get --help".'),
+    ],
+)
+def test_usage_ends_with_2_and_a_suggestion(lone: Program, line: list[str], hint: str) -> None:
+    assert lone.fails(2, *line)["hint"] == hint
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "line"),
+    [
+        (78, {}, ["--url", "mysql://u:s3cret@h/d", "signal", "list"]),
+        (78, {"DATABASE_URL": "postgresql://u:s3cret@h/d?sslmode=requird"}, ["signal", "list"]),
+        (78, {"COORDINATOR_OUTPUT": "xml"}, ["signal", "list"]),
+        (78, {}, ["serve", "--port", "http"]),
+        (78, {"COORDINATOR_CALL_TIMEOUT_S": "soon"}, ["event", "tail"]),
+        (78, {}, ["--profile", "dev", "signal", "list"]),
+        (78, {}, ["--config", "there-is-none.yaml", "signal", "list"]),
+        (7, {}, ["signal", "list"]),
+        (7, {}, ["--url", "postgresql://u:s3cret@127.0.0.1:1/d", "signal", "list"]),
+        (7, {}, ["--url", "postgresql://u:s3cret@127.0.0.1:1/d", "event", "tail", "--follow"]),
+        (5, {}, ["agent", "heartbeat", "not-a-uuid"]),
+        (5, {}, ["signal", "set", "k", "1", "--ttl", "ten minutes"]),
+        (5, {}, ["signal", "set", "k", "1", "--ttl", "99999999999999d"]),
+        (5, {}, ["signal", "set", "k", "1", "--expect", "1e3"]),
+        (5, {}, ["agent", "register", "a", "--metadata", "{broken"]),
+        (5, {}, ["agent", "register", "a", "--metadata", "[1]"]),
+        (5, {}, ["event", "tail", "--limit", "0"]),
+    ],
+)
+def test_what_is_found_before_any_connection(
+    lone: Program, code: int, environment: dict[str, str], line: list[str]
+) -> None:
+    done = lone.run(*line, **environment)
+    assert done.returncode == code, done
+    error = json.loads(done.stderr)["error"]
+    assert error["hint"]
+    assert "s3cret" not in done.stderr
+
+
+def test_without_a_database_the_hint_is_to_start_one(lone: Program) -> None:
+    assert "coordinator serve" in lone.fails(7, "project", "list")["hint"]
+
+
+def test_what_the_server_refuses_changes_nothing(program: Program) -> None:
+    for code, line in [
+        (5, ["signal", "set", "k", "1", "--ttl", "0"]),
+        (5, ["signal", "set", "k", "1", "--ttl", "365000d"]),
+        (5, ["signal", "set", "", "1"]),
+        (5, ["signal", "set", "k\x1b[2J", "1"]),
+        (5, ["signal", "set", "k" * 513, "1"]),
+        (5, ["signal", "set", "k", '"\\u0000"']),
+        (5, ["signal", "set", b"k\xff", "1"]),
+        (5, ["signal", "set", "k", b"\xff"]),
+        (5, ["event", "tail", "--topic", "Signal!"]),
+        (5, ["event", "tail", "--after", "yesterday"]),
+        (5, ["event", "emit", "mine"]),
+        (3, ["--project", "nope", "signal", "set", "k", "1"]),
+    ]:
+        program.fails(code, *line)
+    program.fails(5, "signal", "set", "k", "-", stdin=b"x" * 300_000)
+    program.fails(5, "signal", "set", "k", "-", stdin=b"x" * 4_000_001)
+    program.fails(5, "signal", "set", "k", "-", stdin=b"\xff")
+    assert program.json("signal", "list") == []
+
+
+def test_a_wait_that_is_over_ends_with_8(program: Program) -> None:
+    error = program.fails(8, "event", "tail", "--follow", "--timeout", "100ms")
+    assert error["name"] == "wait-timed-out"
+
+
+def test_text_has_two_lines_and_shows_control_characters(lone: Program) -> None:
+    done = lone.run("-o", "text", "agent", "heartbeat", "\x1b[2J")
+    assert done.stderr == (
+        'error: ID: "\\x1b[2J" is no id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
+    )
+
+
+def test_a_bug_ends_with_1_and_asks_for_a_report_without_a_trace(lone: Program) -> None:
+    # A module that fails stands in for a bug.
+    (lone.folder / "yaml.py").write_text("raise RuntimeError('planted')\n")
+    (lone.folder / "coordinator.yaml").write_text("profiles: {}\n")
+    path = f"{lone.folder}{os.pathsep}{lone.environment['PYTHONPATH']}"
+    error = lone.fails(1, "signal", "list", PYTHONPATH=path)
+    assert "planted" in error["message"]
+    assert "report" in error["hint"]
+    shown = lone.run("signal", "list", PYTHONPATH=path, COORDINATOR_DEBUG="1")
+    assert "Traceback" in shown.stderr
+    assert shown.returncode == 1
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(program: Program) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = program.start("schema", "print", stdout=writer)
+    os.close(writer)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_full_disk_is_told(program: Program) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = program.start("signal", "list", stdout=full)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "No space left" in json.loads(errors)["error"]["message"]
+
+
+def test_closed_standard_streams_are_no_bug(program: Program) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *program.command("signal", "list")],
+        check=False,
+        cwd=program.folder,
+        env=program.environment,
+        timeout=30,
+    )
+    assert done.returncode == 0

@@ -1,0 +1,128 @@
+"""Help, completion, and what start-up costs."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from coordinator.cli.command import Noun, Verb
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.main import program as root
+from tests.cli.conftest import Program
+
+
+def verbs(group: click.Group = root, *path: str) -> Iterator[tuple[tuple[str, ...], Verb]]:
+    ctx = click.Context(group, info_name="coordinator")
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if isinstance(command, click.Group):
+            yield from verbs(command, *path, name)
+        else:
+            assert isinstance(command, Verb), f"{path} {name} is not made as the others"
+            yield (*path, name), command
+
+
+VERBS = {" ".join(path): command for path, command in verbs()}
+
+
+def test_every_noun_and_verb_of_the_design_is_there() -> None:
+    assert set(VERBS) >= {
+        *(f"project {verb}" for verb in ("create", "list", "show", "delete")),
+        *(f"agent {verb}" for verb in ("register", "heartbeat", "deregister", "list")),
+        *(f"signal {verb}" for verb in ("set", "get", "list", "delete")),
+        *(f"rule {verb}" for verb in ("set", "list", "delete")),
+        *(f"directive {verb}" for verb in ("send", "inbox", "acknowledge", "pending", "revoke", "list")),
+        *(f"event {verb}" for verb in ("tail", "emit", "head")),
+        *(f"schema {verb}" for verb in ("apply", "verify", "status", "print", "grant")),
+        *("serve", "demo", "completion"),
+    }
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_a_verb_has_help_and_examples_that_parse(path: str) -> None:
+    command = VERBS[path]
+    assert command.help
+    assert command.examples
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, f"{option.opts} has no help"
+    used = False
+    for example in command.examples:
+        words = [word.strip('()"$') for word in shlex.split(example.replace("$(", ""), comments=True)]
+        start = words.index(next(word for word in words if word.endswith("coordinator"))) + 1
+        end = next((i for i, word in enumerate(words) if i > start and word in ("|", ">", "&&")), len(words))
+        line = [word if word != "id" else "00000000-0000-0000-0000-000000000000" for word in words[start:end]]
+        if line[: len(path.split())] == path.split():
+            used = True
+            rest = line[len(path.split()) :]
+            with click.Context(root, info_name="coordinator", obj=Invocation()) as parent:
+                command.make_context(path, rest, parent=parent)
+    assert used, f"no example shows {path}"
+
+
+def test_every_noun_follows_the_pattern() -> None:
+    ctx = click.Context(root)
+    commands = [root.get_command(ctx, name) for name in root.list_commands(ctx)]
+    assert all(isinstance(command, (Noun, Verb)) for command in commands)
+
+
+@pytest.mark.parametrize("line", [["--help"], ["signal", "--help"], ["event", "tail", "--help"], ["serve", "-h"]])
+def test_help_is_shown_without_a_database(lone: Program, line: list[str]) -> None:
+    done = lone.run(*line)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: coordinator")
+
+
+def test_nothing_asked_is_answered_with_help(lone: Program) -> None:
+    assert "Commands:" in lone.run("signal").stderr
+    assert lone.run().returncode == 2
+    assert lone.run("--version").stdout.startswith("coordinator ")
+
+
+SLOW = ("litestar", "uvicorn", "rich", "structlog", "coordinator.client", "coordinator.daemon", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "forbidden"),
+    [
+        ("--help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
+        ("signal --help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
+        ("signal list", SLOW),
+        ("event tail", SLOW),
+    ],
+)
+def test_a_call_imports_nothing_that_it_does_not_need(program: Program, line: str, forbidden: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom coordinator.cli.main import main\n"
+        f"try: main({line.split()!r})\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=program.environment, timeout=30
+    )
+    loaded = set(done.stderr.split())
+    assert "coordinator.cli.main" in loaded
+    assert loaded & set(forbidden) == set()
+
+
+@pytest.mark.parametrize(
+    ("shell", "sign"),
+    [("bash", "complete -o nosort -F"), ("zsh", "#compdef coordinator"), ("fish", "complete --no-files")],
+)
+def test_completion_scripts_are_printed(lone: Program, shell: str, sign: str) -> None:
+    script = lone.run("completion", shell).stdout
+    assert sign in script
+    assert "_COORDINATOR_COMPLETE" in script
+
+
+def test_completion_answers_with_verbs_and_options(lone: Program) -> None:
+    def complete(words: str, current: int) -> str:
+        return lone.run(_COORDINATOR_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(current)).stdout
+
+    assert "plain,signal" in complete("coordinator si", 1)
+    assert "plain,set" in complete("coordinator signal s", 2)
+    assert "plain,--critical" in complete("coordinator --project p signal set --cr", 5)

@@ -1,0 +1,101 @@
+"""Text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from coordinator.cli.output import age, plain, span
+from tests.cli.conftest import Program
+
+
+def on_terminal(program: Program, *arguments: str) -> str:
+    """Run the program with a pseudo-terminal for all it reads and writes; answer with what a person sees."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        program.command(*arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=program.folder,
+        env={**program.environment, "TERM": "dumb", "COLUMNS": "200"},
+    )
+    os.close(theirs)
+    seen = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not select.select([ours], [], [], 1)[0]:
+            continue
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux: the other side is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    process.wait(30)
+    return seen.decode()
+
+
+def test_a_terminal_gets_tables_and_a_pipe_gets_json(program: Program) -> None:
+    program.json("signal", "set", "k", '{"a": 1}', "--ttl", "2h")
+    seen = on_terminal(program, "signal", "list")
+    assert "key" in seen
+    assert '{"a":1}' in seen
+    assert "in 2h" in seen
+    assert "[{" not in seen
+    assert json.loads(program.run("signal", "list").stdout)[0]["value"] == {"a": 1}
+    assert json.loads(on_terminal(program, "signal", "list", "--output", "json"))[0]["key"] == "k"
+
+
+def test_a_terminal_gets_one_value_plainly_and_errors_in_two_lines(program: Program) -> None:
+    agent = on_terminal(program, "agent", "register", "coder").strip()
+    assert program.json("agent", "heartbeat", agent)["id"] == agent
+    assert on_terminal(program, "signal", "get", "nope").splitlines()[0].startswith('error: signal "nope" is not set')
+    assert "No signals are set." in on_terminal(program, "signal", "list")
+
+
+def test_what_others_wrote_does_not_command_the_terminal(program: Program) -> None:
+    program.json("signal", "set", "k", "\x1b]0;owned\x07")
+    for line in (["signal", "list"], ["signal", "get", "k"], ["signal", "get", "k", "--value"]):
+        seen = on_terminal(program, *line)
+        assert "owned" in seen
+        assert "\x07" not in seen
+
+
+def test_text_through_a_pipe_is_a_plain_table(program: Program) -> None:
+    program.json("signal", "set", "key", "1", "--critical")
+    head, row = program.text("signal", "list").splitlines()
+    assert head.split()[:4] == ["KEY", "VALUE", "VERSION", "CRITICAL"]
+    assert row.split()[:2] == ["key", "1"]
+
+
+def test_text_that_the_locale_cannot_show_is_shown(program: Program) -> None:
+    program.json("signal", "set", "k", "grün ☃")
+    done = program.run("signal", "get", "k", "--value", LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.stdout == "grün ☃\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59.6, "1m"), (3600, "1h"), (5400, "1h30m"), (90061, "1d1h"), (-61, "1m1s")]
+)
+def test_a_span_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert span(timedelta(seconds=seconds)) == text
+
+
+def test_an_age_tells_past_from_future() -> None:
+    assert age(datetime.now(UTC) - timedelta(hours=2)) == "2h ago"
+    assert age(datetime.now(UTC) + timedelta(hours=2)) == "in 2h"
+
+
+def test_plain_text_stays_and_control_characters_are_shown() -> None:
+    assert plain("grün ☃") == "grün ☃"
+    assert plain("a\n\x1b\u202e") == "a\\n\\x1b\\u202e"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+from tests.cli.conftest import Program
+
+
+def test_projects_are_created_listed_shown_and_deleted(program: Program) -> None:
+    assert program.json("project", "create", "shop", "--description", "The shop")["name"] == "shop"
+    assert [p["name"] for p in program.json("project", "list")] == ["default", "shop"]
+    program.json("--project", "shop", "signal", "set", "k", "1")
+    assert program.json("project", "show", "shop")["signal_count"] == 1
+    assert program.json("project", "delete", "shop") == {"name": "shop", "deleted": True}
+    program.fails(3, "project", "show", "shop")
+
+
+def test_an_agent_registers_lives_and_deregisters(program: Program) -> None:
+    agent = program.text(
+        "agent",
+        "register",
+        "coder",
+        "--role",
+        "r",
+        "--job-type",
+        "a",
+        "--job-type",
+        "b",
+        "--metadata",
+        '{"n": 1}',
+        "--ttl",
+        "1h30m",
+    ).strip()
+    assert str(UUID(agent)) == agent
+    (listed,) = program.json("agent", "list", "--role", "r")
+    assert (listed["id"], listed["job_types"], listed["metadata"]) == (agent, ["a", "b"], {"n": 1})
+    assert listed["ttl"] == "PT5400S"
+    assert program.json("agent", "heartbeat", agent)["id"] == agent
+    program.json("agent", "deregister", agent)
+    program.fails(3, "agent", "heartbeat", agent)
+
+
+def test_a_value_is_json_if_it_parses_as_json_and_else_text(program: Program) -> None:
+    def value(*arguments: str, stdin: bytes = b"") -> object:
+        return program.json("signal", "set", "k", *arguments, stdin=stdin)["value"]
+
+    assert value('{"a": [1, null]}') == {"a": [1, None]}
+    assert value("1.5") == 1.5
+    assert value("1.10", "--text") == "1.10"
+    assert value("plain words") == "plain words"
+    assert value("-", stdin=b"[true]\n") == [True]
+    assert value("--", "-5") == -5
+    assert program.text("signal", "get", "k", "--value") == "-5\n"
+    program.fails(5, "signal", "set", "k", "{broken", "--json")
+
+
+def test_compare_and_set_on_the_command_line(program: Program) -> None:
+    first = program.json("signal", "set", "k", "1", "--expect", "0")["version"]
+    assert program.json("signal", "set", "k", "2", "--expect", str(first))["value"] == 2
+    error = program.fails(4, "signal", "set", "k", "3", "--expect", str(first))
+    assert error["code"] == "ZC301"
+    assert error["detail"]["version"] > first
+    program.fails(4, "signal", "delete", "k", "--expect", str(first))
+    assert program.json("signal", "delete", "k")["deleted"] is True
+    program.fails(3, "signal", "get", "k")
+
+
+def test_a_list_has_pages(program: Program) -> None:
+    for key in ("a/1", "a/2", "b/1"):
+        program.json("signal", "set", key, "1", "--critical")
+    assert [s["key"] for s in program.json("signal", "list", "--prefix", "a/")] == ["a/1", "a/2"]
+    page = program.run("signal", "list", "--limit", "2", "-o", "text")
+    assert "--after a/2" in page.stderr
+    assert [s["key"] for s in program.json("signal", "list", "--after", "a/2")] == ["b/1"]
+
+
+def test_rules_clear_what_they_say(program: Program) -> None:
+    program.json("rule", "set", "STOP", "RUNNING", "READY")
+    program.json("signal", "set", "t/RUNNING", "true")
+    program.json("signal", "set", "t/STOP", "true")
+    program.fails(3, "signal", "get", "t/RUNNING")
+    assert {r["when_set"] for r in program.json("rule", "list")} >= {"REJECTED", "STOP"}
+    program.json("rule", "delete", "STOP")
+    program.fails(3, "rule", "delete", "STOP")
+
+
+def test_a_directive_goes_from_the_manager_to_the_answer(program: Program) -> None:
+    program.json("agent", "register", "coder", "--role", "r")
+    sent = program.json(
+        "--actor", "boss", "directive", "send", "Do it", "--role", "r", "--priority", "-7", "--ttl", "1h", "--key", "k"
+    )
+    number = str(sent["id"])
+    assert (sent["actor"], sent["priority"]) == ("boss", -7)
+    assert [d["id"] for d in program.json("directive", "inbox", "--agent", "coder")] == [sent["id"]]
+    assert [p["agent"] for p in program.json("directive", "pending", number)] == ["coder"]
+    program.fails(5, "directive", "acknowledge", number, "--agent", "coder", "--status", "refused")
+    assert program.json("directive", "acknowledge", number, "--agent", "coder")["status"] == "done"
+    assert program.json("directive", "pending") == []
+    assert program.json("directive", "revoke", number)["changed"] is True
+    assert program.json("directive", "revoke", number)["changed"] is False
+    assert program.json("directive", "list") == []
+    assert [d["status"] for d in program.json("directive", "list", "--all")] == ["revoked"]
+    program.fails(2, "directive", "send", "To whom?")
+    program.fails(2, "directive", "send", "To whom?", "--to", "a", "--everyone")
+
+
+def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url: str) -> None:
+    at = ("--url", empty_url)
+    error = program.fails(6, *at, "signal", "list")
+    assert "coordinator schema apply" in error["hint"]
+    program.fails(6, *at, "schema", "verify")
+    assert "pending" in {file["state"] for file in program.json(*at, "schema", "status")}
+    assert program.json(*at, "schema", "apply")["applied"]
+    assert program.json(*at, "schema", "apply")["applied"] == []
+    assert program.json(*at, "schema", "verify") == {"verified": True}
+    assert program.json(*at, "signal", "list") == []
+    program.fails(3, *at, "schema", "grant", "nobody_has_this_name")
+    assert "create schema if not exists coordinator;" in program.run("schema", "print").stdout
+
+
+def test_options_of_every_command_stand_anywhere_and_the_nearer_one_wins(program: Program) -> None:
+    program.json("project", "create", "one")
+    program.json("project", "create", "two")
+    for line in (("-p", "one", "signal", "set", "k", "1"), ("-p", "one", "signal", "set", "k", "2", "-p", "two")):
+        program.json(*line)
+    assert [s["value"] for s in program.json("signal", "--project", "one", "list")] == [1]
+    assert [s["value"] for s in program.json("signal", "list", "--project=two")] == [2]

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from coordinator import config
+from coordinator.config import Config, load
+from coordinator.errors import ConfigurationError
+from coordinator.model import address, duration
+
+DATABASE = "postgresql://u@h/d"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder and a home without settings of the tester's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def settings(environment: Mapping[str, str] | None = None, **flags: str) -> Config:
+    return load(environment=environment or {}, flags={name: (f"--{name}", value) for name, value in flags.items()})
+
+
+def test_the_table_holds_every_setting_with_its_variable_and_default() -> None:
+    rows = re.findall(r"^\| (\w+)( \*)? +\| ([^|]+?) +\| ([^|]+?) +\|", config.__doc__ or "", re.MULTILINE)
+    rows = [row for row in rows if row[0] != "setting"]
+    assert [name for name, *_ in rows] == list(Config.__struct_fields__)
+    defaults = Config()
+    for name, star, variables, default in rows:
+        assert bool(star) == (name in config.SECRETS), name
+        names = [f"COORDINATOR_{name.upper()}"] + ([config.ALIASES[name]] if name in config.ALIASES else [])
+        assert variables.split(", ") == names
+        value = getattr(defaults, name)
+        if value is None:
+            assert default.startswith("none: ") or name == "direct_url", name
+        elif isinstance(value, timedelta):
+            assert duration.parse(default) == value, name
+        elif isinstance(value, Path):
+            assert Path(default).name == value.name
+        else:
+            assert type(value)(default) == value, name
+
+
+def test_the_example_is_one(tmp_path: Path) -> None:
+    example = Path(__file__).parent.parent / "examples" / "coordinator.yaml"
+    (tmp_path / "database-url").write_text(DATABASE)
+    (tmp_path / "direct-url").write_text(DATABASE)
+    (tmp_path / "coordinator.yaml").write_text(example.read_text().replace("/run/secrets", str(tmp_path)))
+    assert load(environment={}).log_level == "debug"
+    production = load(profile="production", environment={})
+    assert (production.schema, production.database_url) == ("verify", DATABASE)
+
+
+def test_the_nearer_source_wins(tmp_path: Path) -> None:
+    (tmp_path / "coordinator.yaml").write_text("profiles: {dev: {port: 1, host: a, project: p}}")
+    environment = {"COORDINATOR_PROFILE": "dev", "COORDINATOR_PORT": "2", "COORDINATOR_HOST": "b"}
+    found = settings(environment, port="3")
+    assert (found.port, found.host, found.project) == (3, "b", "p")
+    assert settings({"COORDINATOR_HOST": ""}).host == "127.0.0.1"
+
+
+def test_variables_of_others_are_understood() -> None:
+    assert settings({"DATABASE_URL": DATABASE}).database_url == DATABASE
+    ours = {"DATABASE_URL": "postgresql://other/d", "COORDINATOR_DATABASE_URL": DATABASE}
+    assert settings(ours).database_url == DATABASE
+    few = settings({"MAX_CONNECTIONS": "3"})
+    assert (few.min_connections, few.max_connections) == (3, 3)
+    # What Kubernetes sets beside a Service of the name "coordinator".
+    assert settings({"COORDINATOR_PORT": "tcp://10.0.0.1:7420", "COORDINATOR_SERVICE_PORT": "7420"}).port == 7420
+
+
+def test_a_direct_url_counts_only_beside_its_own_database(tmp_path: Path) -> None:
+    both = {"COORDINATOR_DATABASE_URL": DATABASE, "COORDINATOR_DIRECT_URL": "postgresql://u@direct/d"}
+    assert settings(both).direct_url == "postgresql://u@direct/d"
+    assert settings(both, database_url="postgresql://u@elsewhere/d").direct_url is None
+    with pytest.raises(ConfigurationError, match="COORDINATOR_DIRECT_URL is set, but no database_url"):
+        settings({"COORDINATOR_DIRECT_URL": DATABASE})
+
+
+def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{DATABASE}\n")
+    (tmp_path / "coordinator.yaml").write_text("profile: dev\nprofiles: {dev: {database_url_file: secret}}")
+    assert settings().database_url == DATABASE
+    assert settings({"COORDINATOR_DATABASE_URL_FILE": str(tmp_path / "secret")}).database_url == DATABASE
+    with pytest.raises(ConfigurationError, match="both set"):
+        settings({"COORDINATOR_DATABASE_URL_FILE": "secret", "COORDINATOR_DATABASE_URL": DATABASE})
+
+
+def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / ".config" / "coordinator").mkdir(parents=True)
+    (tmp_path / ".config" / "coordinator" / "coordinator.yaml").write_text("profiles: {a: {port: 1}}")
+    assert load(profile="a", environment={}).port == 1
+    (tmp_path / "coordinator.yaml").write_text("profiles: {a: {port: 2}}")
+    assert load(profile="a", environment={}).port == 2
+    (tmp_path / "other.yaml").write_text("profiles: {a: {port: 3}}")
+    assert load(profile="a", environment={"COORDINATOR_CONFIG": "other.yaml"}).port == 3
+    assert load(profile="a", file="coordinator.yaml", environment={"COORDINATOR_CONFIG": "other.yaml"}).port == 2
+    assert load(environment={}).port == 7420
+
+
+@pytest.mark.parametrize(
+    ("environment", "message", "hint"),
+    [
+        ({"COORDINATOR_PORT": "http"}, 'COORDINATOR_PORT "http" is no whole number', ""),
+        ({"COORDINATOR_PORT": "70000"}, "COORDINATOR_PORT", "It can be 0 to 65535."),
+        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS", "It can be 1 to 1000."),
+        ({"MAX_CONNECTIONS": "9" * 30}, "out of range", ""),
+        ({"COORDINATOR_CALL_TIMEOUT_S": "soon"}, "no duration", "30s"),
+        ({"COORDINATOR_CALL_TIMEOUT_S": "0"}, "out of range", "0.1 to 3600 seconds"),
+        ({"COORDINATOR_EVENT_RETENTION": "1s1d"}, "no duration", ""),
+        ({"COORDINATOR_LOG_LEVEL": "inof"}, "COORDINATOR_LOG_LEVEL", "Did you mean info?"),
+        ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "It can be apply, verify."),
+        ({"COORDINATOR_HOST": " "}, "COORDINATOR_HOST is empty", ""),
+        ({"COORDINATOR_MIN_CONNECTIONS": "9", "MAX_CONNECTIONS": "3"}, "COORDINATOR_MIN_CONNECTIONS is 9", "Lower"),
+        ({"COORDINATOR_DATABSE_URL": "x"}, "COORDINATOR_DATABSE_URL", "Did you mean COORDINATOR_DATABASE_URL?"),
+        ({"COORDINATOR_DATABASE_URL_FILE": "none"}, "named by COORDINATOR_DATABASE_URL_FILE, cannot be read", ""),
+        ({"COORDINATOR_PROFILE": "dev"}, "no coordinator.yaml was found", "--config"),
+    ],
+)
+def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str], message: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        settings(environment)
+    assert message in raised.value.message
+    assert hint in (raised.value.hint or "")
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("profiles: {dev: {prot: 1}}", 'unknown setting "prot"', "Did you mean port?"),
+        ("profile: dev\nprofils: {}", 'unknown setting "profils"', "Did you mean profiles?"),
+        ("profiles: {dve: {}}", 'no profile "dev"', "Did you mean dve?"),
+        ("profiles: {dev: {port: [1]}}", "is no text or number", ""),
+        ("profiles: {dev: {port: true}}", "is no text or number", ""),
+        ("profiles: {dev: {port: 1.5}}", "is no whole number", ""),
+        ("profiles: {dev: [1]}", "is no mapping", ""),
+        ("profiles: [1]", "is no mapping", ""),
+        ("- 1", "is no mapping", ""),
+        ("profiles: {dev: {database_url: 'postgresql://u:s3cret", "is no YAML", ""),
+        ("profiles: {dev: {database_url_file: gone}}", "cannot be read", ""),
+        ("profiles: {dev: {database_url_file: 1}}", "is no path", ""),
+        ("profiles: {dev: {database_url: x, database_url_file: y}}", "is there, too", ""),
+        ("a: &a [x]\nb: !!python/object/apply:os.abort []", "is no YAML", ""),
+    ],
+)
+def test_a_malformed_file_is_named_with_a_way_out(tmp_path: Path, content: str, message: str, hint: str) -> None:
+    (tmp_path / "coordinator.yaml").write_text(content)
+    with pytest.raises(ConfigurationError) as raised:
+        load(profile="dev", environment={})
+    assert message in raised.value.message
+    assert "coordinator.yaml" in raised.value.message
+    assert hint in (raised.value.hint or "")
+    assert "s3cret" not in f"{raised.value.message} {raised.value.hint}"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 1_000_001])
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "coordinator.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"coordinator\.yaml"):
+        load(environment={})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3cret",
+        "mysql://u:s3cret@h/d",
+        "postgresql//u:s3cret@h/d",
+        "host=h password=s3cret",
+        "postgresql://u:s3cret@x@h/d",
+        "postgresql://u:s3cret/x@h/d",
+        "postgresql://u:s3cret#x@h/d",
+        "postgresql://u:s3cret?x@h/d",
+        "postgresql://u:s3cret@h:port/d",
+        "postgresql://u:s3cret@h:70000/d",
+        "postgresql://u:s3cret@[::1/d",
+        "postgresql://u:s3cret@h/d?sslmode=requird",
+        "postgresql://u:s3cret@h/d?sslmode",
+        "postgresql://u:s3cret@h/d?sslmode=",
+        "postgresql://u:s3cret@h/d?channel_binding=require",
+        "postgresql://u:s3cret@h/d?sslrootcert=/there/is/none",
+        "postgresql://u:s3cret@h/d?port=x",
+        "postgresql://u:s3cret@h/d\nx",
+        "postgresql://u:s3cret@h/\ud800",
+    ],
+)
+def test_a_malformed_address_is_refused_without_its_password(url: str) -> None:
+    for environment, flags in (({"DATABASE_URL": url}, {}), ({}, {"database_url": url})):
+        with pytest.raises(ConfigurationError) as raised:
+            settings(environment, **flags)
+        assert raised.value.message.startswith(("DATABASE_URL ", "--database_url "))
+        assert raised.value.hint
+        assert "s3cret" not in f"{raised.value.message} {raised.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgres://u:p%40ss@h:5432/d?sslmode=require",
+        "postgresql://u@h1:1,h2:2/d?target_session_attrs=read-write",
+        "postgresql://u@[::1]:5432/d",
+        "postgresql://u@/d?host=/var/run/postgresql&port=5432",
+        "postgresql://u@%2Fvar%2Frun/d",
+        "postgresql://u@h/d?options=-c%20statement_timeout=5s&application_name=x",
+    ],
+)
+def test_addresses_of_libpq_are_taken(url: str) -> None:
+    assert settings({"DATABASE_URL": url}).database_url == url
+
+
+def test_tls_options_of_the_environment_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("no certificate")
+    for variable, value in (
+        ("PGSSLMODE", "verify_full"),
+        ("PGSSLROOTCERT", "/there/is/none"),
+        ("PGSSLROOTCERT", str(tmp_path / "no.pem")),
+        ("PGSSLCERT", str(tmp_path / "no.pem")),
+    ):
+        with pytest.raises(ConfigurationError):
+            settings({"DATABASE_URL": DATABASE, variable: value})
+    assert settings({"DATABASE_URL": f"{DATABASE}?sslmode=disable", "PGSSLROOTCERT": "/there/is/none"}).database_url
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    assert address.without_password("postgresql://u:p%40@h:1/d?sslmode=require&password=x") == (
+        "postgresql://u@h:1/d?sslmode=require"
+    )
+    assert address.without_password(DATABASE) == DATABASE
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("7d", 604800),
+        ("45", 45),
+        ("0.5", 0.5),
+        ("500ms", 0.5),
+        (" 1H ", 3600),
+    ],
+)
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert duration.parse(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "1x", "1h1h", "30m1h", "-5s", "1 h", "1e3", "nan", "\u0661s", "1" * 60])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        duration.parse(text)
+
+
+def test_only_config_reads_the_environment() -> None:
+    package = Path(config.__file__).parent
+    reads = re.compile(r"os\.(environ(\.get|\[)|getenv)|envvar=")
+    readers = {path.name for path in package.rglob("*.py") if reads.search(path.read_text())}
+    assert readers == set(), "settings come from coordinator.config"
+    assert "os.environ" in Path(config.__file__).read_text()
+
+
+def test_settings_cost_no_slow_import() -> None:
+    code = "import sys; from coordinator.config import load; load(environment={}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"yaml", "ssl", "asyncpg"} & set(done.stdout.split())
