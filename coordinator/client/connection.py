@@ -1,0 +1,119 @@
+"""Connecting: a client for as long as a context lasts, with an agent of its own if it is to be one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from coordinator.client.agents import DEFAULT_TTL_S, Agents
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.directives import Directives
+from coordinator.client.events import Events
+from coordinator.client.presence import Presence
+from coordinator.client.projects import Projects
+from coordinator.client.rules import Rules
+from coordinator.client.signals import Signals
+from coordinator.client.transport import Transport, open_transport
+from coordinator.config import Config
+from coordinator.errors import ConfigurationError
+from coordinator.model.operation import Json
+from coordinator.operations import agents
+from coordinator.operations.liveness import Liveness
+
+__all__ = ["Client", "connect"]
+
+DEFAULT = Config(min_connections=1, max_connections=4)
+
+
+class Client:
+    """The verbs of one project: ``client.signals.set(…)``. ``agent`` is the client's own agent, if it has one."""
+
+    def __init__(self, caller: Caller, tasks: TaskGroup) -> None:
+        self._caller = caller
+        self.project = caller.project
+        self.projects = Projects(caller)
+        self.agents = Agents(caller)
+        self.signals = Signals(caller)
+        self.rules = Rules(caller)
+        self.directives = Directives(caller)
+        self.events = Events(caller, tasks)
+
+    @property
+    def agent(self) -> Presence:
+        """The client's own agent.
+
+        Raises: ``ConfigurationError`` where it was not to have one.
+        """
+        if self._caller.presence is None:
+            raise ConfigurationError("this client is no agent", hint='Connect with agent="…".')
+        return self._caller.presence
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    project: str = "default",
+    agent: str | None = None,
+    role: str | None = None,
+    job_types: Sequence[str] = (),
+    metadata: Mapping[str, Json] | None = None,
+    ttl: Duration = DEFAULT_TTL_S,
+    config: Config = DEFAULT,
+) -> AsyncIterator[Client]:
+    """Connect, and with ``agent`` be that agent until the context ends: registered, kept alive, deregistered.
+
+    The agent needs a direct connection besides the pool (``config.direct_url``, where the address is a pooler's), and so
+    do the client's streams. ``ttl`` is how long the agent may be silent; that its process died is noticed at once.
+
+    Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
+    """
+    registration = None
+    if agent is not None:
+        registration = agents.Register(
+            project=project,
+            name=agent,
+            role=role,
+            job_types=list(job_types),
+            metadata=dict(metadata or {}),
+            ttl=as_duration(ttl),
+        )
+    failure: BaseException | None = None
+    async with (
+        open_transport(url, config) as transport,
+        _liveness(transport, registration) as liveness,
+        anyio.create_task_group() as tasks,
+    ):
+        # Carried past the task groups, which would wrap the caller's own errors into groups.
+        try:
+            presence = None
+            if registration is not None and liveness is not None:
+                presence = await Presence.register(registration, liveness, transport.executor)
+                tasks.start_soon(presence.keep)
+            try:
+                yield Client(Caller(transport.executor, project, config.call_timeout_s, presence), tasks)
+            finally:
+                if presence is not None:
+                    await presence.deregister()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # noqa: BLE001
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _liveness(transport: Transport, registration: agents.Register | None) -> AsyncIterator[Liveness | None]:
+    """Keep a proof of life for as long as the context lasts, if there is to be an agent."""
+    if registration is None:
+        yield None
+        return
+    session = transport.session()
+    liveness = Liveness(session, "client")
+    async with session.kept():
+        yield liveness

@@ -1,0 +1,113 @@
+"""Directives: what managers tell agents; durable, ordered, acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.model.directive import Directive, Pending, Receipt
+from coordinator.model.operation import Json
+from coordinator.operations import directives
+
+__all__ = ["Directives"]
+
+DEFAULT_TTL_S = 7 * 86400.0
+
+
+class Directives:
+    """The directives of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def send(
+        self,
+        body: str,
+        *,
+        to: str | None = None,
+        role: str | None = None,
+        everyone: bool = False,
+        priority: int = 0,
+        ttl: Duration = DEFAULT_TTL_S,
+        key: str | None = None,
+        data: Mapping[str, Json] | None = None,
+    ) -> Directive:
+        """Send a directive to one agent's name, a role, or everyone.
+
+        ``priority`` is -100 to 100, higher first. ``key``: supersedes the open one of the same key and target.
+
+        Raises: ``InvalidArgument`` unless there is exactly one target.
+        """
+        return await self._caller.run(
+            directives.Send(
+                project=self._caller.project,
+                body=body,
+                to_agent=to,
+                to_role=role,
+                everyone=everyone,
+                priority=priority,
+                ttl=as_duration(ttl),
+                key=key,
+                data=dict(data or {}),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def inbox(self, *, agent: str | None = None, limit: int = 100) -> list[Directive]:
+        """List what is open for an agent (by default one's own), by priority and order of sending."""
+        name = await self._caller.agent_name(agent)
+        return await self._caller.run(directives.Inbox(project=self._caller.project, agent=name, limit=limit))
+
+    async def acknowledge(
+        self,
+        directive: Directive | int,
+        status: Literal["seen", "done", "refused"] = "done",
+        *,
+        reason: str | None = None,
+        agent: str | None = None,
+    ) -> Receipt:
+        """Answer a directive: seen, then done or refused with a reason. Saying the same again changes nothing.
+
+        Raises: ``Conflict`` where it is no longer open or was answered otherwise; ``NotFound``.
+        """
+        return await self._caller.run(
+            directives.Acknowledge(
+                project=self._caller.project,
+                directive=_number(directive),
+                agent=await self._caller.agent_name(agent),
+                status=status,
+                reason=reason,
+            )
+        )
+
+    async def revoke(self, directive: Directive | int, *, reason: str | None = None) -> bool:
+        """Take an open directive back; false if it was revoked already.
+
+        Raises: ``Conflict`` where it ended otherwise; ``NotFound``.
+        """
+        return await self._caller.run(
+            directives.Revoke(
+                project=self._caller.project,
+                directive=_number(directive),
+                reason=reason,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def pending(self, directive: Directive | int | None = None, *, limit: int = 1000) -> list[Pending]:
+        """List who has not answered open directives, or one directive, yet."""
+        number = None if directive is None else _number(directive)
+        return await self._caller.run(
+            directives.ListPending(project=self._caller.project, directive=number, limit=limit)
+        )
+
+    async def list(self, *, open: bool = True, after: int = 0, limit: int = 1000) -> list[Directive]:
+        """List directives in order of sending, after number ``after``."""
+        return await self._caller.run(
+            directives.List(project=self._caller.project, open=open, after=after, limit=limit)
+        )
+
+
+def _number(directive: Directive | int) -> int:
+    return directive.id if isinstance(directive, Directive) else directive

@@ -1,0 +1,43 @@
+"""Projects: what holds everything else."""
+
+from __future__ import annotations
+
+from coordinator.client.caller import Caller
+from coordinator.model.project import Project, ProjectContents
+from coordinator.operations import projects
+
+__all__ = ["Projects"]
+
+
+class Projects:
+    """All projects."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, name: str, *, description: str = "") -> Project:
+        """Create a project.
+
+        Raises: ``Conflict`` where the name is taken.
+        """
+        return await self._caller.run(
+            projects.Create(project=name, description=description, actor=await self._caller.actor())
+        )
+
+    async def list(self) -> list[Project]:
+        """List all projects, by name."""
+        return await self._caller.run(projects.List())
+
+    async def show(self, name: str | None = None) -> ProjectContents:
+        """Show a project (by default the client's own) and how much it holds.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(projects.Show(project=self._caller.project if name is None else name))
+
+    async def delete(self, name: str) -> None:
+        """Delete a project with all that is in it.
+
+        Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
+        """
+        await self._caller.run(projects.Delete(project=name, actor=await self._caller.actor()))

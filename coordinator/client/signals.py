@@ -1,0 +1,69 @@
+"""Signals: a project's keys with values, versions and TTL."""
+
+from __future__ import annotations
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.model.operation import Json
+from coordinator.model.signal import Signal
+from coordinator.operations import signals
+
+__all__ = ["Signals"]
+
+
+class Signals:
+    """The signals of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def set(
+        self,
+        key: str,
+        value: Json = True,
+        *,
+        ttl: Duration | None = None,
+        critical: bool = False,
+        expect: int | None = None,
+        ephemeral: bool = False,
+    ) -> Signal:
+        """Set a signal, and clear what its rule says, in one transaction.
+
+        ``ttl`` is by default 24 hours; ``critical`` has none. ``expect``: only at this version, 0: only if not set.
+        ``ephemeral``: it ends with the client's own agent.
+
+        Raises: ``Conflict`` with the present version in ``detail``; ``NotFound`` when the own agent was given up.
+        """
+        return await self._caller.run(
+            signals.Set(
+                project=self._caller.project,
+                key=key,
+                value=value,
+                ttl=None if ttl is None else as_duration(ttl),
+                critical=critical,
+                expect=expect,
+                agent=await self._caller.agent_id(),
+                ephemeral=ephemeral,
+            )
+        )
+
+    async def get(self, key: str) -> Signal:
+        """Read a signal.
+
+        Raises: ``NotFound`` where it is not set, deleted or expired.
+        """
+        return await self._caller.run(signals.Get(project=self._caller.project, key=key))
+
+    async def list(self, prefix: str = "", *, after: str | None = None, limit: int = 1000) -> list[Signal]:
+        """List signals whose keys begin with ``prefix``, in byte order, after the key ``after``."""
+        return await self._caller.run(
+            signals.List(project=self._caller.project, prefix=prefix, after=after, limit=limit)
+        )
+
+    async def delete(self, key: str, *, expect: int | None = None) -> int:
+        """Delete a signal, with ``expect`` only at this version; answers with the version it had.
+
+        Raises: ``NotFound``, ``Conflict``.
+        """
+        return await self._caller.run(
+            signals.Delete(project=self._caller.project, key=key, expect=expect, actor=await self._caller.actor())
+        )

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+from anyio.streams.text import TextReceiveStream
+
+from coordinator.db.database import Database
+from tests.client.conftest import relayed
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WITHIN_S = 30
+
+
+async def until_printed(watcher: anyio.abc.Process, wanted: str) -> str:
+    assert watcher.stdout
+    text = ""
+    async for chunk in TextReceiveStream(watcher.stdout):
+        text += chunk
+        if wanted in text:
+            break
+    return text
+
+
+async def test_worker_manager_and_watcher_do_what_they_say(db: Database, database_url: str) -> None:
+    def command(name: str, *arguments: str) -> list[str]:
+        return [sys.executable, str(EXAMPLES / f"{name}.py"), database_url, *arguments]
+
+    async with relayed(db), await anyio.open_process(command("watcher")) as watcher:
+        with anyio.fail_after(WITHIN_S):
+            async with await anyio.open_process(command("worker")) as worker:
+                manager = await anyio.run_process(command("manager"))
+                assert await worker.wait() == 0
+            seen = await until_printed(watcher, "agent.deregistered")
+        watcher.kill()
+    lines = manager.stdout.decode().splitlines()
+    assert sorted(lines) == [f"task/{n} {{'length': 14}} by worker-1" for n in range(3)]
+    assert "signal.set task/2/COMPLETED worker-1" in seen
+    assert "signal.set task/0/CLAIMED worker-1" in seen
+
+
+async def test_an_example_says_what_is_wrong_with_its_address() -> None:
+    result = await anyio.run_process([sys.executable, str(EXAMPLES / "watcher.py"), "mysql://x"], check=False)
+    assert result.returncode != 0
+    assert b"ConfigurationError" in result.stderr

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+
+import coordinator
+from coordinator.client import AgentState
+from coordinator.db.database import Database
+from coordinator.errors import NotFound
+from coordinator.operations import agents, signals
+
+WITHIN_S = 20
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(WITHIN_S):
+        while not await condition():
+            await anyio.sleep(0.02)
+
+
+async def test_an_agent_is_there_for_as_long_as_the_context(db: Database, database_url: str) -> None:
+    async with coordinator.connect(
+        database_url, agent="coder", role="developer", job_types=["build"], metadata={"model": "m"}, ttl=60
+    ) as client:
+        (agent,) = await db.run(agents.List(project="default"))
+        assert (agent.id, agent.role, agent.job_types) == (client.agent.id, "developer", ["build"])
+        assert client.agent.state is AgentState.LIVE
+        await client.signals.set("held", ephemeral=True)
+    assert await db.run(agents.List(project="default")) == []
+    assert await db.run(signals.List(project="default")) == []
+
+
+async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="coder", ttl=1) as client:
+        (agent,) = await db.run(agents.List(project="default"))
+
+        async def renewed() -> bool:
+            (now,) = await db.run(agents.List(project="default"))
+            return (now.heartbeat_at - agent.heartbeat_at).total_seconds() > 1
+
+        await until(renewed)
+        assert client.agent.state is AgentState.LIVE
+
+
+async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: Database, database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="coder", ttl=1) as client:
+        await db.run(agents.Deregister(agent=client.agent.id))
+        with anyio.fail_after(WITHIN_S):
+            await client.agent.lost.wait()
+        assert client.agent.state is AgentState.LOST
+        for call in (client.signals.set("k"), client.directives.inbox(), client.events.emit("custom.x")):
+            with pytest.raises(NotFound) as raised:
+                await call
+            assert raised.value.hint
+        assert await client.signals.list() == []
+
+
+async def test_an_agent_that_was_paused_beyond_its_ttl_asks_before_it_acts(
+    db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
+        paused = time.monotonic() + 61
+        monkeypatch.setattr(time, "monotonic", lambda: paused)
+        assert client.agent.state is AgentState.UNKNOWN
+        await client.events.emit("custom.x")
+        assert client.agent.state is AgentState.LIVE
+        await db.run(agents.Deregister(agent=client.agent.id))
+        monkeypatch.setattr(time, "monotonic", lambda: paused + 61)
+        with pytest.raises(NotFound):
+            await client.events.emit("custom.x")
+        assert client.agent.state is AgentState.LOST
+
+
+async def test_an_agent_comes_back_under_the_same_process_when_its_connections_are_cut(
+    db: Database, database_url: str, root: asyncpg.Connection
+) -> None:
+    async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
+        holder = "select pid from pg_locks where locktype = 'advisory' and classid = 1129267026 and granted"
+        before = await root.fetchval(holder)
+        process = await root.fetchval("select process_id from coordinator.agents")
+        await root.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+        async def back() -> bool:
+            return await root.fetchval(holder) not in (None, before)
+
+        await until(back)
+        assert await root.fetchval("select array_agg(id) from coordinator.processes") == [process]
+        assert (await root.fetchrow("select * from coordinator.agent_reap()"))["reaped"] == 0
+        assert (await client.signals.set("k")).actor == "coder"
+
+
+async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
+    database_url: str, root: asyncpg.Connection
+) -> None:
+    async with coordinator.connect(database_url, agent="coder", ttl=600) as client:
+        # As the reaper leaves it when the lock was free for too long.
+        await root.execute(
+            "select coordinator.agent_end(id, 'agent.reaped', 'coordinator', '{}') from coordinator.agents"
+        )
+        await root.execute("delete from coordinator.processes")
+        await root.execute(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1129267026"
+        )
+        with anyio.fail_after(WITHIN_S):
+            await client.agent.lost.wait()
+
+
+async def test_kill_9_of_a_process_ends_its_agent_within_two_seconds(
+    db: Database, database_url: str, root: asyncpg.Connection
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.client.agent_process", database_url],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout
+    try:
+        line = await anyio.to_thread.run_sync(process.stdout.readline)
+        assert line, "the agent did not start"
+        assert (await db.run(agents.Reap())).reaped == 0
+        process.kill()
+        killed_at = time.monotonic()
+
+        async def reaped() -> bool:
+            return (await db.run(agents.Reap())).reaped == 1
+
+        await until(reaped)
+        assert time.monotonic() - killed_at < 2
+        assert await db.run(signals.List(project="default")) == []
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
