@@ -15,8 +15,9 @@ from typing import Any
 import anyio
 import structlog
 
-from coordinator.errors import CoordinatorError
+from coordinator.errors import DatabaseUnavailable
 from coordinator.loops.loop import Loop
+from coordinator.model.work import Lead
 from coordinator.operations.executor import Executor
 from coordinator.operations.work import LeaderRenew
 from coordinator.telemetry import metrics
@@ -51,6 +52,7 @@ class Keeper:
         self._process = process
         self._on_due = on_due
         self._leads_until = 0.0
+        self._led = False
         self._changed = anyio.Event()
         self.heard_at = 0.0
 
@@ -84,14 +86,10 @@ class Keeper:
                 await self._changed.wait()
 
     async def _heartbeat(self, began: float) -> None:
-        process = self._process()
-        if process is None:
-            return
-        led = self.leads
+        led = self._led
         try:
-            with anyio.fail_after(LEAD_S):
-                lead = await self._executor.run(LeaderRenew(process=process))
-        except (CoordinatorError, TimeoutError) as error:
+            lead = await self._renew()
+        except Exception as error:  # noqa: BLE001 - the heartbeat never stops at an error
             log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
         else:
             self.heard_at = time.monotonic()
@@ -101,21 +99,33 @@ class Keeper:
                     self._due[name].set()
                 else:
                     self._on_due(name)
-        if self.leads != led:
-            log.info("leader.changed", leads=self.leads)
-        metrics.LEADER.set(self.leads)
+        self._led = self.leads
+        if self._led != led:
+            log.info("leader.changed", leads=self._led)
+        metrics.LEADER.set(self._led)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+
+    async def _renew(self) -> Lead:
+        process = self._process()
+        if process is None:
+            raise DatabaseUnavailable("the liveness lock is away", hint="It comes back by itself.")
+        with anyio.fail_after(LEAD_S):
+            return await self._executor.run(LeaderRenew(process=process))
 
     async def _run_loop(self, loop: Loop) -> None:
         backoff_s = BACKOFF_FIRST_S
         wait_s = random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311
+        failed = False
         while True:
+            if failed:
+                await anyio.sleep(backoff_s)  # the whole of it, though the heartbeat says that there is work
+                wait_s, backoff_s = 0.0, min(backoff_s * 2, BACKOFF_MOST_S)
             with anyio.move_on_after(wait_s):
                 await self._due[loop.name].wait()
             self._due[loop.name] = anyio.Event()
             if not self.leads:
-                wait_s = loop.every_s
+                wait_s, failed, backoff_s = loop.every_s, False, BACKOFF_FIRST_S
                 continue
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
@@ -124,12 +134,11 @@ class Keeper:
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error
                 metrics.LOOP_ERRORS.labels(loop.name).inc()
                 log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff_s)
-                wait_s = backoff_s
-                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+                failed = True
                 continue
             finally:
                 metrics.LOOP_SECONDS.labels(loop.name).observe(time.perf_counter() - began)
-            backoff_s = BACKOFF_FIRST_S
+            failed, backoff_s = False, BACKOFF_FIRST_S
             if run.handled and loop.name != "gauge_sample":
                 metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)
                 log.info("loop.ran", loop=loop.name, handled=run.handled)

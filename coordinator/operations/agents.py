@@ -11,7 +11,7 @@ import msgspec
 from coordinator.model.agent import Agent, Reaped
 from coordinator.model.operation import Json, Operation
 
-__all__ = ["Deregister", "Heartbeat", "List", "Reap", "Register"]
+__all__ = ["Deregister", "Heartbeat", "List", "Project", "Reap", "Register"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -60,6 +60,18 @@ class List(Operation[list[Agent]], frozen=True, kw_only=True):
     project: str
     role: str | None = None
     limit: int = 1000
+
+
+class Project(Operation[str], frozen=True, kw_only=True):
+    """Tell which project an agent is of; that never changes.
+
+    Raises: ``NotFound``.
+    """
+
+    function: ClassVar[str] = "agent_project"
+    reads: ClassVar[bool] = True
+    internal: ClassVar[bool] = True
+    agent: UUID
 
 
 class Reap(Operation[Reaped], frozen=True, kw_only=True):

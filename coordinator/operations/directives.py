@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -39,9 +39,14 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "directive_inbox"
     reads: ClassVar[bool] = True
+    woken_by: ClassVar[tuple[str, ...]] = ("agent.registered", "directive.sent")
     project: str
     agent: str
     limit: int = 100
+
+    def concerned_by(self, data: dict[str, Any]) -> bool:
+        """Tell whether a directive is for this agent, a role or everyone, or an agent that registered is this one."""
+        return data.get("to_agent", data.get("name")) in (None, self.agent)
 
 
 class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
@@ -76,6 +81,7 @@ class List(Operation[list[Directive]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "directive_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[str | None] = "id"
     project: str
     open: bool = True
     after: int = 0

@@ -39,6 +39,7 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "events_since"
     reads: ClassVar[bool] = True
+    route: ClassVar[str | None] = "/v1/events"
     cursor: str | None = None
     project: str | None = None
     topics: list[str] | None = None

@@ -37,6 +37,7 @@ class Show(Operation[ProjectContents], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "project_show"
     reads: ClassVar[bool] = True
+    route: ClassVar[str | None] = "/v1/projects/{project}"
     project: str
 
 

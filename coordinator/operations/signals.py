@@ -41,6 +41,7 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "signal_get"
     reads: ClassVar[bool] = True
+    route: ClassVar[str | None] = "/v1/signals/{key}"
     project: str
     key: str
 
@@ -50,6 +51,7 @@ class List(Operation[list[Signal]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "signal_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[str | None] = "key"
     project: str
     prefix: str = ""
     after: str | None = None

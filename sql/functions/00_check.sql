@@ -10,6 +10,14 @@ create or replace view coordinator.limits (name, most, unit, meaning) as values
   ('ttl_min',           1,        'seconds',    'Shortest TTL.'),
   ('ttl_max',           31622400, 'seconds',    'Longest TTL: 366 days.'),
   ('agent_ttl_max',     86400,    'seconds',    'Longest TTL of an agent: one day.'),
+  ('lock_resource',     1024,     'bytes',      'A path, glob or name to lock; a path has at most 32 segments.'),
+  ('lock_resources',    100,      'items',      'Resources of one call that locks, renews or releases.'),
+  ('lock_check',        1000,     'items',      'Paths of one check.'),
+  ('lock_slots',        10000,    'holders',    'Slots of a counted lock.'),
+  ('lock_ttl_max',      86400,    'seconds',    'Longest TTL of a lock, and longest wait for one: one day.'),
+  ('lock_delay_max',    3600,     'seconds',    'Longest lock-delay.'),
+  ('lock_waiters',      1000,     'tickets',    'Tickets that wait for one resource.'),
+  ('lock_claim',        10,       'seconds',    'Time in which a waiter asks for the lock that it was handed.'),
   ('list',              1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader.'),
   ('page',              10000,    'rows',       'One page of a list or of events.'),
   ('priority',          100,      '',           'Priority of a directive: -100 to 100.'),
@@ -68,7 +76,7 @@ begin
       message = format('%s items of %s; at most 1000 are allowed', cardinality(p_values), p_what),
       hint = 'Give fewer.';
   end if;
-  foreach v_value in array p_values loop
+  foreach v_value in array coalesce(p_values, '{}') loop
     perform coordinator.check_name(p_what, v_value);
   end loop;
 end

@@ -1,9 +1,10 @@
 -- Agents: one row an incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
 
-create or replace view coordinator.agents_live as
+create or replace view coordinator.agents_live with (security_barrier) as
   select a.id, p.name as project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
          a.heartbeat_at, a.expires_at
-  from coordinator.agents a join coordinator.projects p on p.id = a.project_id;
+  from coordinator.agents a join coordinator.projects p on p.id = a.project_id
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped, with the name of their project.';
 comment on column coordinator.agents_live.id            is 'New at each start of the agent.';
 comment on column coordinator.agents_live.project       is 'Name of the project.';
@@ -72,6 +73,7 @@ begin
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
       hint = 'It was reaped or deregistered, and what it held is let go; register again.';
   end if;
+  perform coordinator.agent_check(p_agent);
   return v_expires_at;
 end
 $$;
@@ -89,7 +91,7 @@ declare
 begin
   delete from coordinator.agents a using coordinator.projects p
   where a.id = p_agent and p.id = a.project_id
-  returning a.name, a.role, p.name as project into v_agent;
+  returning a.name, a.role, a.project_id, p.name as project into v_agent;
   if not found then
     return false;
   end if;
@@ -102,6 +104,7 @@ begin
     perform coordinator.outbox_append('signal.ended', v_agent.project, v_signal.key, coalesce(p_actor, v_agent.name), v_now,
       jsonb_build_object('version', v_signal.version, 'agent_id', p_agent));
   end loop;
+  perform coordinator.lock_end_agent(v_agent.project_id, v_agent.project, p_agent, coalesce(p_actor, v_agent.name));
   perform coordinator.outbox_append(p_type, v_agent.project, p_agent::text, coalesce(p_actor, v_agent.name), v_now,
     jsonb_build_object('name', v_agent.name, 'role', v_agent.role) || p_data);
   return true;
@@ -115,6 +118,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform coordinator.agent_check(p_agent);
   if not coordinator.agent_end(p_agent, 'agent.deregistered', null, '{}') then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
       hint = 'It was reaped or deregistered already, and what it held is let go.';
@@ -167,9 +171,15 @@ begin
   for v_agent in
     select a.id, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
     from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
-    where a.expires_at <= coordinator.now_utc()
-       or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds')
-    order by a.id limit p_limit
+    -- Found through indexes, and judged once more when the row is locked: a heartbeat may have come meanwhile.
+    where a.id = any (array(
+            (select e.id from coordinator.agents e where e.expires_at <= coordinator.now_utc() order by e.expires_at limit p_limit)
+            union all
+            select o.id from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
+            where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds')))
+      and (a.expires_at <= coordinator.now_utc()
+           or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
+    order by a.project_id, a.id limit p_limit -- the queues of locks are taken in the order of the projects
     for update of a skip locked
   loop
     if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then

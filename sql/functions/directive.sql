@@ -1,7 +1,7 @@
 -- Directives: what managers tell agents, to one name, a role, or everyone; durable, in order of priority and sending.
 -- Recipients are names, not incarnations: an agent that registers later gets what is open for its name, role, or everyone.
 
-create or replace view coordinator.directives_pending as
+create or replace view coordinator.directives_pending with (security_barrier) as
   select p.name as project, d.id, d.priority, d.body, d.actor, d.sent_at, d.expires_at, t.agent, coalesce(r.status, 'unseen') as status
   from coordinator.directives d
   join coordinator.projects p on p.id = d.project_id
@@ -12,7 +12,8 @@ create or replace view coordinator.directives_pending as
     where d.to_agent is null and a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role)
   ) t
   left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = t.agent
-  where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen');
+  where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
+    and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.directives_pending            is 'Who has not acknowledged which open directive yet: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents registered now, but not the sender.';
 comment on column coordinator.directives_pending.project    is 'Name of the project.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
@@ -41,6 +42,7 @@ declare
   v_id      bigint;
   v_old     bigint;
 begin
+  p_everyone := coalesce(p_everyone, false);
   perform coordinator.check_text('the directive', p_body, 65536);
   perform coordinator.check_json('the data', p_data, p_object => true);
   perform coordinator.check_ttl(p_ttl);
@@ -163,6 +165,11 @@ begin
   where r.status = 'seen'
   returning * into v_receipt;
   if not found then -- another incarnation of the name answered between the look and here
+    select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
+    if v_receipt.status = p_status or p_status = 'seen' then
+      return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+      return;
+    end if;
     raise exception using errcode = 'ZC303', message = format('agent "%s" has answered directive %s already', p_agent, p_directive),
       hint = 'An answer stands; look into the inbox again.';
   end if;

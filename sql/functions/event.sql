@@ -21,6 +21,16 @@ create or replace view coordinator.event_types (type, key, data, meaning) as val
   ('directive.revoked',      'id of the directive', '{reason}',                                           'A directive was taken back.'),
   ('directive.superseded',   'id of the directive', '{by}',                                               'A newer directive with the same key took its place.'),
   ('directive.expired',      'id of the directive', '{}',                                                 'A directive''s time passed while it was open.'),
+  ('lock.acquired',          'the resource',        '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
+  ('lock.waiting',           'the resource',        '{agent_id,mode,ticket,expires_at}',                  'An agent waits for a lock.'),
+  ('lock.released',          'the resource',        '{agent_id,fencing_token}',                           'A lock was given back.'),
+  ('lock.expired',           'the resource',        '{agent_id,agent,fencing_token,expires_at}',          'A lock expired; it has been free since expires_at and its lock-delay.'),
+  ('lock.broken',            'the resource',        '{agent_id,agent,fencing_token,reason}',              'A lock was taken from its holder.'),
+  ('lock.ended',             'the resource',        '{agent_id,agent,fencing_token}',                     'A lock ended with its agent.'),
+  ('role.bound',             'name of the role',    '{}',                                                 'A role of the database was kept to the project.'),
+  ('role.unbound',           'name of the role',    '{}',                                                 'A role of the database was no longer kept to the project.'),
+  ('token.created',          'id of the token',     '{name,role,everywhere,expires_at}',                  'A token was made; everywhere: for all projects, and then the event''s project is "default".'),
+  ('token.revoked',          'id of the token',     '{name,role}',                                        'A token was revoked.'),
   ('custom.*',               'what the caller says','{}',                                                 'An event of your own, by event_emit; its data is what the caller gives.');
 comment on view   coordinator.event_types         is 'Every type of event. Names and payloads are API; a test holds this table against the functions.';
 comment on column coordinator.event_types.type    is 'Noun and past participle; a reader''s topic is a type or a pattern such as signal.*';
@@ -137,6 +147,7 @@ declare
   v_after   bigint;
   v_reason  text;
   v_pattern text := coordinator.topic_pattern(p_topics);
+  v_visible text[] := coordinator.projects_visible();
   v_window  bigint := least(greatest(p_limit, 1000), 10000);
   v_left    integer := p_limit;
   v_found   integer;
@@ -146,6 +157,7 @@ begin
   perform coordinator.check_page(p_limit);
   if p_project is not null then
     perform coordinator.check_name('the project', p_project);
+    perform coordinator.project_check(p_project);
   end if;
   select * into v_relay from coordinator.relay;
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
@@ -178,6 +190,7 @@ begin
       from coordinator.events e
       where e.seq > v_after and e.seq <= least(v_after + v_window, v_head)
         and (p_project is null or e.project = p_project)
+        and (v_visible is null or e.project = any (v_visible))
         and (v_pattern is null or e.type ~ v_pattern)
       order by e.seq
       limit v_left;

@@ -95,6 +95,9 @@ begin
     case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,
     case when exists (select from coordinator.directives where status = 'open' and expires_at <= v_now)
          then 'directive_expire' end,
+    case when exists (select from coordinator.locks where free_at <= v_now)
+           or exists (select from coordinator.lock_waits where expires_at <= v_now)
+         then 'lock_expire' end,
     case when exists (select from coordinator.agents where expires_at <= v_now)
            or exists (select from coordinator.processes p where not coordinator.process_alive(p.id))
          then 'agent_reap' end

@@ -3,11 +3,18 @@
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- every call comes through here: a few hundred bindings read whole cost more than all the rest
 as $$
 declare
-  v_id bigint;
+  v_role constant text := session_user;
+  v_id   bigint;
 begin
-  select id into v_id from coordinator.projects where name = p_project;
+  select id into v_id from coordinator.projects
+  where name = p_project and not exists (select from coordinator.role_projects where role = v_role);
+  if v_id is null then -- it is not there, or the role is kept to projects
+    perform coordinator.project_check(p_project);
+    select id into v_id from coordinator.projects where name = p_project;
+  end if;
   if v_id is null then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', left(p_project, 200)),
       hint = 'See "coordinator project list"; make one with "coordinator project create NAME".';
@@ -16,7 +23,7 @@ begin
 end
 $$;
 comment on function coordinator.project_id(text) is
-  'The number of a project; ZC201 where there is none. Internal.';
+  'The number of a project; ZC201 where there is none, 42501 where the caller''s role is kept out of it. Internal.';
 
 create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
 returns table (name text, description text, created_at timestamptz)
@@ -51,10 +58,11 @@ create or replace function coordinator.project_list() returns table (name text, 
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select name, description, created_at from coordinator.projects order by name
+  select p.name, p.description, p.created_at from coordinator.projects p
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true) order by p.name
 $$;
 comment on function coordinator.project_list() is
-  'All projects, by name.';
+  'All projects that the caller may use, by name.';
 
 create or replace function coordinator.project_show(p_project text)
 returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint)
@@ -93,6 +101,8 @@ begin
       hint = 'Somebody deleted it a moment ago.';
   end if;
   delete from coordinator.signals where project_id = v_project;
+  delete from coordinator.lock_waits where project_id = v_project;
+  delete from coordinator.locks where project_id = v_project;
   perform coordinator.outbox_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
     coordinator.now_utc(), '{}');
   return true;

@@ -9,7 +9,8 @@
 -- holds open for hours must not make a row's history long, and the index on (xid, id) never visits what was copied.
 --
 -- NOTIFY. One transaction notifies for a batch: 'coordinator' with the head's cursor for gateways, and
--- 'coordinator.<project>.<noun>' with each event, or a pointer to it where it would pass 7,900 bytes. When the queue is
+-- 'coordinator.<project>.<noun>' with each event, or a pointer to it where it would pass 7,900 bytes or relay_configure
+-- said so: any role that may connect can LISTEN on any channel. When the queue is
 -- half full (a listener is stuck in a transaction) only the head is notified; readers heal by events_since.
 
 create or replace function coordinator.event_partition_create(p_from bigint) returns void
@@ -51,6 +52,7 @@ as $$
 #variable_conflict use_column
 declare
   v_epoch text;
+  v_whole boolean;
   v_last  coordinator.relay_batches;
   v_own   xid8;
   v_snap  pg_snapshot;
@@ -59,13 +61,18 @@ declare
   v_xid   xid8;
   v_id    bigint;
   v_full  boolean;
+  v_after_xid xid8;
+  v_after_id  bigint;
+  v_new_xid   xid8;
+  v_new_id    bigint;
+  v_end_xid   xid8;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
       hint = 'A snapshot from before the lock would be older than the last batch.';
   end if;
   perform coordinator.check_page(p_limit);
-  select r.epoch into v_epoch from coordinator.relay r for update;
+  select r.epoch, r.payloads = 'full' into v_epoch, v_whole from coordinator.relay r for update;
   v_own := pg_current_xact_id();
   select * into v_last from coordinator.relay_batches b order by b.id desc limit 1;
   if (v_last.head_seq + p_limit) / 1000000 > v_last.head_seq / 1000000 or v_last.head_seq = 0 then
@@ -73,18 +80,24 @@ begin
     perform coordinator.event_partition_create(v_last.head_seq + p_limit);
   end if;
 
+  -- Bounds that stand alone, so that the index begins and ends at them in a generic plan, too: within an "or" they are only
+  -- a filter, and every batch of a round would read the round from its start.
+  v_after_xid := coalesce(v_last.round_xid, '0');
+  v_after_id  := coalesce(v_last.round_id, 0);
+  v_new_xid   := greatest(pg_snapshot_xmax(v_last.base), v_after_xid);
+  v_new_id    := case when v_new_xid = v_after_xid then v_after_id else 0 end;
+  v_end_xid   := coalesce(pg_snapshot_xmax(v_last.round), '18446744073709551615');
   with candidate as materialized (
     select o.* from (
       (select * from coordinator.outbox
         where xid = any (array(select pg_snapshot_xip(v_last.base))) and xid <> v_own
-          and (v_last.round is null
-               or (xid, id) > (v_last.round_xid, v_last.round_id) and pg_visible_in_snapshot(xid, v_last.round))
+          and (xid, id) > (v_after_xid, v_after_id)
+          and (v_last.round is null or pg_visible_in_snapshot(xid, v_last.round))
         order by xid, id limit p_limit)
       union all
       (select * from coordinator.outbox
-        where xid >= pg_snapshot_xmax(v_last.base) and xid <> v_own
-          and (v_last.round is null
-               or (xid, id) > (v_last.round_xid, v_last.round_id) and pg_visible_in_snapshot(xid, v_last.round))
+        where (xid, id) > (v_new_xid, v_new_id) and xid < v_end_xid and xid <> v_own
+          and (v_last.round is null or pg_visible_in_snapshot(xid, v_last.round))
         order by xid, id limit p_limit)
     ) o
     order by o.xid, o.id limit p_limit
@@ -96,7 +109,7 @@ begin
   ), notified as (
     select count(pg_notify(
       'coordinator.' || project || '.' || split_part(type, '.', 1),
-      case when octet_length(json) <= 7900 then json
+      case when v_whole and octet_length(json) <= 7900 then json
            else json_build_object('cursor', v_epoch || '.' || seq, 'seq', seq, 'type', type, 'project', project,
                                   'pointer', true)::text end))
     from (select n.seq, n.type, n.project,
@@ -130,6 +143,22 @@ end
 $$;
 comment on function coordinator.relay_step(integer, boolean) is
   'Number up to p_limit events of the outbox and notify their readers; moved = 0 and not again: nothing is left. Called by the relay; harmless from anywhere.';
+
+create or replace function coordinator.relay_configure(p_payloads text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  if p_payloads is null or p_payloads not in ('full', 'pointer') then
+    raise exception using errcode = 'ZC105', message = format('"%s" is nothing that NOTIFY can carry', left(p_payloads, 200)),
+      hint = 'Say full (events) or pointer (their cursors).';
+  end if;
+  update coordinator.relay set payloads = p_payloads where payloads <> p_payloads;
+end
+$$;
+comment on function coordinator.relay_configure(text) is
+  'Say what NOTIFY carries from the next batch on: full (each event) or pointer (its cursor and type, read it with events_since). Any role that may connect to the database can LISTEN to every project; with pointer, it learns of events but not what they hold. No event.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer
@@ -202,6 +231,8 @@ begin
   set identity = v_identity, epoch = substr(md5(gen_random_uuid()::text), 1, 8);
   insert into coordinator.relay_batches (head_seq, base, stamped_at)
   select head_seq, '1:1:', clock_timestamp() from coordinator.relay_batches order by id desc limit 1;
+  -- By id alone: transactions of another cluster may seem to lie in this one's future, which no snapshot sees.
+  update coordinator.outbox set xid = '3';
   loop
     select moved into v_moved from coordinator.relay_step(10000, false);
     exit when v_moved = 0;

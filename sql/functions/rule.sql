@@ -1,8 +1,9 @@
 -- Rules: what setting one signal clears, in the same transaction. A project's own rule goes before one for all projects.
 
-create or replace view coordinator.rules as
+create or replace view coordinator.rules with (security_barrier) as
   select p.name as project, r.when_set, r.clears, r.created_at
-  from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id;
+  from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.rules            is 'Rules with the name of their project.';
 comment on column coordinator.rules.project    is 'The project that it holds in; null for all.';
 comment on column coordinator.rules.when_set   is 'Last segment of the key whose setting triggers it.';
@@ -21,6 +22,10 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_key     text;
 begin
+  p_everywhere := coalesce(p_everywhere, false);
+  if p_everywhere then
+    perform coordinator.everywhere_check();
+  end if;
   if coalesce(cardinality(p_clears), 0) = 0 then
     raise exception using errcode = 'ZC101', message = 'the rule clears nothing', hint = 'Name at least one signal that it clears.';
   end if;
@@ -66,6 +71,10 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
+  p_everywhere := coalesce(p_everywhere, false);
+  if p_everywhere then
+    perform coordinator.everywhere_check();
+  end if;
   perform coordinator.check_name('the signal of a rule', p_when_set, 512);
   delete from coordinator.signal_rules
   where when_set = p_when_set and project_id is not distinct from case when not p_everywhere then v_project end;

@@ -29,6 +29,7 @@ declare
   v_role text;
 begin
   revoke all on all functions in schema coordinator from public;
+  perform coordinator.access_apply();
   for v_role in select r.role from coordinator.schema_roles r join pg_roles on rolname = r.role loop
     perform coordinator.schema_grant(v_role);
   end loop;
@@ -48,7 +49,7 @@ begin
   end if;
   execute format('grant usage on schema coordinator to %I', p_role);
   execute format('grant execute on all functions in schema coordinator to %I', p_role);
-  execute format('revoke execute on function coordinator.schema_record(text, text, text, text), coordinator.schema_forget(text, text[]), coordinator.schema_close(), coordinator.schema_grant(text) from %I', p_role);
+  execute format('revoke execute on function coordinator.schema_record(text, text, text, text), coordinator.schema_forget(text, text[]), coordinator.schema_close(), coordinator.schema_grant(text), coordinator.access_apply() from %I', p_role);
   execute format('grant select on all tables in schema coordinator to %I', p_role);
   insert into coordinator.schema_roles (role) values (p_role) on conflict do nothing;
 end

@@ -1,10 +1,11 @@
 -- Signals: a project's keys with values, versions and TTL. An expired signal is absent for every reader and writer from
 -- the instant it expires; the loop only takes it away and tells so.
 
-create or replace view coordinator.signals_live as
+create or replace view coordinator.signals_live with (security_barrier) as
   select p.name as project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
   from coordinator.signals s join coordinator.projects p on p.id = s.project_id
-  where s.expires_at is null or s.expires_at > coordinator.now_utc();
+  where (s.expires_at is null or s.expires_at > coordinator.now_utc())
+    and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.signals_live            is 'Signals that are set and not expired, with the name of their project.';
 comment on column coordinator.signals_live.project    is 'Name of the project.';
 comment on column coordinator.signals_live.key        is '/ parts it into segments.';
@@ -34,9 +35,11 @@ declare
   v_agent_name text;
   v_actor      text;
   v_rule       record;
+  v_prefix     text;
   v_present    bigint;
   v_signal     coordinator.signals;
 begin
+  p_critical := coalesce(p_critical, false);
   perform coordinator.check_name('the key', p_key, 512);
   perform coordinator.check_json('the value', p_value);
   if p_critical and p_ttl is not null then
@@ -64,8 +67,12 @@ begin
   where r.when_set = substring(p_key from '[^/]*$') and (r.project_id is null or r.project_id = v_project)
   order by r.project_id nulls last limit 1;
   if found then
-    -- Rules that clear each other's keys take turns.
-    perform pg_advisory_xact_lock(hashtextextended('coordinator.rule:' || v_project || ':' || substring(p_key from '^.*/'), 0));
+    -- Rules that clear each other's keys take turns; rows are locked in the order of keys, as by the end of an agent.
+    v_prefix := coalesce(substring(p_key from '^.*/'), '');
+    perform pg_advisory_xact_lock(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
+    perform from coordinator.signals s
+    where s.project_id = v_project and s.key = any (array(select v_prefix || c from unnest(v_rule.clears || v_rule.when_set) c))
+    order by s.key for update;
   end if;
 
   if p_expect is null then

@@ -1,0 +1,66 @@
+"""Tokens: what opens the HTTP face, and the secrets that they are of.
+
+A secret is ``coo_`` and 256 random bits. Whoever makes one shows it once and keeps only its SHA-256: a slow hash guards
+what people choose, and nobody guesses 256 random bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from datetime import datetime
+from enum import IntEnum
+
+import msgspec
+
+__all__ = ["SECRET", "Role", "Secret", "Token", "digest", "new_secret"]
+
+SECRET = re.compile(r"coo_[A-Za-z0-9_-]{43}")
+PREFIX_LENGTH = 8
+
+
+class Role(IntEnum):
+    """Who may what: each may do what those before it may."""
+
+    reader = 1
+    agent = 2
+    manager = 3
+    admin = 4
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token without its secret; ``project`` none: it opens all projects."""
+
+    id: int
+    name: str
+    role: str
+    project: str | None
+    prefix: str
+    actor: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A new secret, and what may be kept of it."""
+
+    text: str
+    hash: str
+    prefix: str
+
+    def __repr__(self) -> str:
+        return f"Secret({self.prefix}…)"
+
+
+def new_secret() -> Secret:
+    """Draw a new secret."""
+    text = "coo_" + secrets.token_urlsafe(32)
+    return Secret(text, digest(text), text[:PREFIX_LENGTH])
+
+
+def digest(secret: str) -> str:
+    """Hash a secret: all that is ever kept or sent to the database of it."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""Locks: fenced leases over names, paths, globs and slots.
+
+A resource is a text: ``name:deploy``, ``src/a.py``, ``src/`` (all below), ``src/**/*.py``; ``path:app/[id]/x`` takes a path
+as it stands. A grant of several resources has one token. ``coordinator.assert_fence`` is no operation: it guards the
+transaction that it is called in, which is the caller's own.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from coordinator.model import lock as model
+from coordinator.model.operation import Operation
+
+__all__ = [
+    "Acquire",
+    "Break",
+    "Cancel",
+    "Check",
+    "Expire",
+    "List",
+    "ListWaiting",
+    "Poll",
+    "PruneBreaks",
+    "Release",
+    "Renew",
+    "Show",
+]
+
+
+class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
+    """Lock resources, all or none; with ``wait``, the answer may be a ticket to ``Poll`` with.
+
+    ``ttl`` and ``wait`` are 1 second to 1 day, ``delay`` (nobody gets it for so long after it expired, was broken, or its
+    agent ended) up to 1 hour. What the agent holds already is renewed. Asked again with the same ``request_id`` the
+    answer is the same.
+
+    Raises: ``Conflict`` naming who is in the way, or the circle that waiting would close.
+    """
+
+    function: ClassVar[str] = "lock_acquire"
+    project: str
+    resources: list[str]
+    agent: UUID
+    shared: bool = False
+    slots: int | None = None
+    ttl: timedelta = timedelta(seconds=30)
+    wait: timedelta | None = None
+    delay: timedelta = timedelta(0)
+    request_id: UUID | None = None
+
+
+class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
+    """Ask for what a ticket waits for; the TTL begins at the first asking, within 10 seconds of the hand-off.
+
+    Raises: ``WaitTimedOut``; ``NotFound``: cancelled, ended, or not asked for in time: acquire again.
+    """
+
+    function: ClassVar[str] = "lock_poll"
+    woken_by: ClassVar[tuple[str, ...]] = ("lock.acquired",)
+    project: str
+    ticket: int
+    agent: UUID
+
+    def concerned_by(self, data: dict[str, Any]) -> bool:
+        """Tell whether a lock went to this ticket."""
+        return data.get("ticket") == self.ticket
+
+
+class Cancel(Operation[bool], frozen=True, kw_only=True):
+    """Wait no more, and give back what the ticket was handed meanwhile; false: there is neither."""
+
+    function: ClassVar[str] = "lock_cancel"
+    project: str
+    ticket: int
+    agent: UUID
+
+
+class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
+    """Keep locks for their TTL from now on, all or none; ``tokens``: one for all, or one for each.
+
+    Raises: ``Conflict``: one is lost. Stop what it was for.
+    """
+
+    function: ClassVar[str] = "lock_renew"
+    project: str
+    resources: list[str]
+    agent: UUID
+    tokens: list[int]
+    ttl: timedelta | None = None
+
+
+class Release(Operation[int], frozen=True, kw_only=True):
+    """Give locks back, all or none, and hand them to who waits next; ``tokens``: one for all, or one for each.
+
+    Raises: ``Conflict``: one is lost already; after a release whose answer was lost, it was done.
+    """
+
+    function: ClassVar[str] = "lock_release"
+    project: str
+    resources: list[str]
+    agent: UUID
+    tokens: list[int]
+
+
+class Break(Operation[int], frozen=True, kw_only=True):
+    """Take a lock from its holders, or from the one with ``agent`` and ``token``; answers from how many.
+
+    Raises: ``NotFound``: nobody holds it. ``Conflict``: not this one.
+    """
+
+    function: ClassVar[str] = "lock_break"
+    project: str
+    resource: str
+    reason: str
+    agent: UUID | None = None
+    token: int | None = None
+    delay: timedelta | None = None
+    actor: str | None = None
+
+
+class Check(Operation[list[model.Check]], frozen=True, kw_only=True):
+    """Tell for each path whether an agent may write it: free, mine or held. At most 1,000 paths, taken as they stand."""
+
+    function: ClassVar[str] = "lock_check"
+    reads: ClassVar[bool] = True
+    project: str
+    paths: list[str]
+    agent: UUID | None = None
+
+
+class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
+    """List locks in byte order: of a project, of an agent, or all that overlap the directory ``under``."""
+
+    function: ClassVar[str] = "lock_list"
+    reads: ClassVar[bool] = True
+    project: str
+    under: str | None = None
+    agent: UUID | None = None
+    after: str | None = None
+    limit: int = 1000
+
+
+class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
+    """Tell who holds a resource or what overlaps it.
+
+    Raises: ``NotFound``: nobody.
+    """
+
+    function: ClassVar[str] = "lock_show"
+    reads: ClassVar[bool] = True
+    project: str
+    resource: str
+
+
+class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
+    """List who waits for a resource or what overlaps it, in order."""
+
+    function: ClassVar[str] = "lock_waiting"
+    reads: ClassVar[bool] = True
+    project: str
+    resource: str
+
+
+class Expire(Operation[int], frozen=True, kw_only=True):
+    """Take away locks and tickets whose time passed, and serve who waits; answers how many. Again until 0."""
+
+    function: ClassVar[str] = "lock_expire"
+    internal: ClassVar[bool] = True
+    limit: int = 1000
+
+
+class PruneBreaks(Operation[int], frozen=True, kw_only=True):
+    """Delete from the audit trail what was broken longer ago than ``retention``; answers how many. Again until 0."""
+
+    function: ClassVar[str] = "lock_break_prune"
+    internal: ClassVar[bool] = True
+    retention: timedelta = timedelta(days=90)
+    limit: int = 10000

@@ -1,0 +1,80 @@
+"""Tokens: who may use HTTP, as what, in which project, and for how long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+from coordinator.model.operation import Operation
+from coordinator.model.token import Token
+
+__all__ = ["Check", "Create", "List", "Live", "Revoke", "Use"]
+
+
+class Create(Operation[Token], frozen=True, kw_only=True):
+    """Record a token by the SHA-256 of its secret, which stays with the caller; ``project`` none: for all projects.
+
+    ``role`` is reader, agent, manager or admin; ``ttl`` is 1 second to 366 days; ``prefix``: the secret's first 8
+    characters, to recognise it by. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
+
+    Raises: ``InvalidArgument``; ``NotFound`` where there is no such project.
+    """
+
+    function: ClassVar[str] = "token_create"
+    name: str
+    role: str
+    hash: str
+    prefix: str
+    project: str | None = None
+    ttl: timedelta = timedelta(days=90)
+    actor: str | None = None
+
+
+class List(Operation[list[Token]], frozen=True, kw_only=True):
+    """List tokens in the order of their making, after number ``after``; ended ones, too."""
+
+    function: ClassVar[str] = "token_list"
+    reads: ClassVar[bool] = True
+    page_by: ClassVar[str | None] = "id"
+    after: int = 0
+    limit: int = 1000
+
+
+class Revoke(Operation[bool], frozen=True, kw_only=True):
+    """Revoke a token, at once and with the streams that it opened; false if it was revoked already.
+
+    Raises: ``NotFound``.
+    """
+
+    function: ClassVar[str] = "token_revoke"
+    token: int
+    actor: str | None = None
+
+
+class Check(Operation[Token], frozen=True, kw_only=True):
+    """Find the token of a secret by its hash.
+
+    Raises: ``Unauthenticated`` where it is not known, revoked or expired.
+    """
+
+    function: ClassVar[str] = "token_check"
+    reads: ClassVar[bool] = True
+    internal: ClassVar[bool] = True
+    hash: str
+
+
+class Use(Operation[bool], frozen=True, kw_only=True):
+    """Note that a token was used."""
+
+    function: ClassVar[str] = "token_use"
+    internal: ClassVar[bool] = True
+    token: int
+
+
+class Live(Operation[list[int]], frozen=True, kw_only=True):
+    """Tell which of up to 1,000 tokens still open something."""
+
+    function: ClassVar[str] = "token_live"
+    reads: ClassVar[bool] = True
+    internal: ClassVar[bool] = True
+    tokens: list[int]

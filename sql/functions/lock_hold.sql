@@ -1,0 +1,334 @@
+-- What happens to a lock that is held: renewed, released, broken, guarded, looked at (see lock.sql).
+
+create or replace function coordinator.lock_lost(
+  p_project_id bigint, p_resource text, p_agent uuid, p_token bigint, p_errcode text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now  timestamptz := coordinator.now_utc();
+  v_lock coordinator.locks;
+begin
+  -- The present holder, or else what is left of the one that asks.
+  select * into v_lock from coordinator.locks
+  where project_id = p_project_id and resource = p_resource
+  order by expires_at > v_now desc, fencing_token desc limit 1;
+  raise exception using errcode = p_errcode,
+    message = format('token %s is not that of a lock%s on "%s" ', p_token, case when p_agent is not null then ' of agent ' || p_agent else '' end, p_resource)
+      || case when v_lock.resource is null then 'any more: nobody holds it'
+              when v_lock.ended_at is not null then format('any more: it ended at %s', to_char(v_lock.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+              when v_lock.expires_at <= v_now then format('any more: it expired at %s', to_char(v_lock.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+              else format('now: agent "%s" (%s) holds it with token %s until %s', v_lock.agent_name, v_lock.agent_id, v_lock.fencing_token,
+                          to_char(v_lock.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end,
+    detail = jsonb_build_object('resource', p_resource, 'agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'mode', v_lock.mode,
+                                'fencing_token', v_lock.fencing_token, 'expires_at', v_lock.expires_at)::text,
+    hint = 'Stop what the lock was for, and undo or check it; then acquire it anew.';
+end
+$$;
+comment on function coordinator.lock_lost(bigint, text, uuid, bigint, text) is
+  'Raise that a token is stale, naming the present holder, token and expiry. Internal.';
+
+create or replace function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[], out resources coordinator.lock_resource[], out tokens bigint[])
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  resources := coordinator.lock_parse_all(p_resources);
+  if cardinality(p_tokens) = 1 then
+    tokens := array_fill(p_tokens[1], array[cardinality(resources)]);
+  elsif cardinality(p_tokens) = cardinality(p_resources) then
+    select array_agg(t order by resource collate "C") into tokens
+    from (select distinct on ((coordinator.lock_parse(r)).resource) (coordinator.lock_parse(r)).resource as resource, t
+          from unnest(p_resources, p_tokens) u (r, t)) one;
+  end if;
+  if tokens is null or array_position(tokens, null) is not null then
+    raise exception using errcode = 'ZC105', message = format('%s tokens for %s resources', coalesce(cardinality(p_tokens), 0), cardinality(p_resources)),
+      hint = 'Give the one token of the call that acquired them, or one for each.';
+  end if;
+end
+$$;
+comment on function coordinator.lock_tokens_for(text[], bigint[]) is
+  'The resources of a call with the token of each: one for all, or as many as resources. Internal.';
+
+create or replace function coordinator.lock_renew(
+  p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
+returns table (resource text, fencing_token bigint, expires_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_given   record;
+  v_now     timestamptz;
+  v_lock    record;
+begin
+  select * into v_given from coordinator.lock_tokens_for(p_resources, p_tokens);
+  if p_ttl is not null then
+    perform coordinator.check_ttl(p_ttl, 86400);
+  end if;
+  for v_i in 1 .. cardinality(v_given.resources) loop
+    v_now := coordinator.now_utc();
+    update coordinator.locks l
+    set ttl = coalesce(p_ttl, l.ttl), expires_at = v_now + coalesce(p_ttl, l.ttl), free_at = v_now + coalesce(p_ttl, l.ttl) + l.delay, claimed = true
+    where l.project_id = v_project and l.resource = v_given.resources[v_i].resource and l.agent_id is not distinct from p_agent
+      and l.fencing_token = v_given.tokens[v_i] and l.expires_at > v_now
+    returning l.resource, l.fencing_token, l.expires_at into v_lock;
+    if not found then
+      perform coordinator.lock_lost(v_project, v_given.resources[v_i].resource, p_agent, v_given.tokens[v_i], 'ZC311');
+    end if;
+    return query select v_lock.resource, v_lock.fencing_token, v_lock.expires_at;
+  end loop;
+end
+$$;
+comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interval) is
+  'Keep locks for their TTL (p_ttl: for another one) from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; who holds it is said. No event.';
+
+create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint;
+  v_all     coordinator.lock_resource[] := coordinator.lock_parse_all(p_resources);
+  v_tokens  bigint[] := p_tokens;
+  v_now     timestamptz;
+  v_name    text;
+begin
+  if cardinality(v_tokens) is distinct from 1 or cardinality(v_all) <> 1 then
+    v_tokens := (coordinator.lock_tokens_for(p_resources, p_tokens)).tokens;
+  end if;
+  perform coordinator.project_check(p_project);
+  select id into v_project from coordinator.projects where name = p_project;
+  if not found then
+    perform coordinator.project_id(p_project);
+  end if;
+  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unseen
+  v_now := coordinator.now_utc();
+  for v_i in 1 .. cardinality(v_all) loop
+    delete from coordinator.locks l -- found by its primary key, not by its agent
+    where l.project_id = v_project and l.resource = v_all[v_i].resource and l.agent_id is not distinct from p_agent
+      and l.fencing_token = v_tokens[v_i] and l.expires_at > v_now
+    returning l.agent_name into v_name;
+    if not found then
+      perform coordinator.lock_lost(v_project, v_all[v_i].resource, p_agent, v_tokens[v_i], 'ZC311');
+    end if;
+    perform coordinator.outbox_append('lock.released', p_project, v_all[v_i].resource, v_name, v_now,
+      jsonb_build_object('agent_id', p_agent, 'fencing_token', v_tokens[v_i]));
+  end loop;
+  if exists (select from coordinator.lock_waits w where w.project_id = v_project) then
+    perform coordinator.lock_freed(v_project, p_project, v_all);
+  end if;
+  return cardinality(v_all);
+end
+$$;
+comment on function coordinator.lock_release(text, text[], uuid, bigint[]) is
+  'Give locks back, all or none, and hand them to who waits next. p_tokens: one for all, or one for each. ZC311: one is lost already; after a release whose answer was lost that means that it was done. Waits for a guarded transaction that is open.';
+
+create or replace function coordinator.lock_break(
+  p_project text, p_resource text, p_reason text, p_agent uuid default null, p_token bigint default null,
+  p_delay interval default null, p_actor text default null) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_all     coordinator.lock_resource[] := array[coordinator.lock_parse(p_resource)];
+  v_now     timestamptz;
+  v_lock    coordinator.locks;
+  v_count   integer := 0;
+begin
+  perform coordinator.check_text('the reason', p_reason, 2000);
+  if p_delay is not null then
+    perform coordinator.lock_check_options(v_all, false, null, null, p_delay);
+  end if;
+  p_actor := coordinator.actor_name(p_actor);
+  perform coordinator.lock_enter(v_project, v_all);
+  v_now := coordinator.now_utc();
+  for v_lock in
+    select * from coordinator.locks
+    where project_id = v_project and resource = v_all[1].resource and expires_at > v_now
+      and (p_agent is null or agent_id = p_agent) and (p_token is null or fencing_token = p_token)
+    order by slot
+  loop
+    -- The loser's guarded transaction may be what hangs: not waited for. The lock ends, its row stays until that is over.
+    perform from coordinator.locks
+    where project_id = v_project and resource = v_lock.resource and slot = v_lock.slot and fencing_token = v_lock.fencing_token
+      and coalesce(p_delay, delay) = '0' for update skip locked;
+    if found then
+      delete from coordinator.locks where project_id = v_project and resource = v_lock.resource and slot = v_lock.slot;
+    else
+      update coordinator.locks
+      set expires_at = v_now, free_at = v_now + coalesce(p_delay, delay), ended_at = v_now, claimed = true
+      where project_id = v_project and resource = v_lock.resource and slot = v_lock.slot and fencing_token = v_lock.fencing_token
+        and expires_at > v_now;
+      continue when not found;
+    end if;
+    v_count := v_count + 1;
+    insert into coordinator.lock_breaks (project_id, resource, agent_id, agent_name, mode, fencing_token, acquired_at, reason, actor, broken_at)
+    values (v_project, v_lock.resource, v_lock.agent_id, v_lock.agent_name, v_lock.mode, v_lock.fencing_token, v_lock.acquired_at, p_reason, p_actor, v_now);
+    perform coordinator.outbox_append('lock.broken', p_project, v_lock.resource, p_actor, v_now,
+      jsonb_build_object('agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token, 'reason', p_reason));
+  end loop;
+  if v_count = 0 then
+    if p_agent is not null or p_token is not null then
+      perform coordinator.lock_lost(v_project, v_all[1].resource, p_agent, p_token, 'ZC311');
+    end if;
+    raise exception using errcode = 'ZC207', message = format('nobody holds "%s" in project "%s"', v_all[1].resource, p_project),
+      hint = 'It was released or has expired; see "coordinator lock list".';
+  end if;
+  perform coordinator.lock_freed(v_project, p_project, v_all);
+  return v_count;
+end
+$$;
+comment on function coordinator.lock_break(text, text, text, uuid, bigint, interval, text) is
+  'Take a lock from its holders (p_agent, p_token: only from this one), with a reason that is kept in lock_breaks and told in the event lock.broken; returns from how many. p_delay: nobody gets it for so long. ZC207: nobody holds it.';
+
+create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_resource text := (coordinator.lock_parse(p_resource)).resource;
+begin
+  -- Key share: renewals pass, and whatever takes the lock away deletes the row, so it waits.
+  perform from coordinator.locks
+  where project_id = v_project and resource = v_resource and fencing_token = p_token and expires_at > coordinator.now_utc()
+  for key share;
+  if not found then
+    perform coordinator.lock_lost(v_project, v_resource, null, p_token, 'ZC312');
+  end if;
+end
+$$;
+comment on function coordinator.assert_fence(text, text, bigint) is
+  'Call it first in a transaction that writes what a lock protects: ZC312 if the token is stale, else nobody is granted the lock before the transaction is over, however long the lease has expired by then.';
+
+create or replace function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
+returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_path    text;
+  v_lock    record;
+begin
+  if cardinality(p_paths) > 1000 then
+    raise exception using errcode = 'ZC102', message = format('%s paths in one call; at most 1000 are allowed', cardinality(p_paths)),
+      hint = 'Ask in several calls.';
+  end if;
+  foreach v_path in array p_paths loop
+    select l.* into v_lock
+    from coordinator.lock_held_overlapping(v_project, coordinator.lock_parse(
+      case when v_path ~ '^(name|path|glob):' then v_path else 'path:' || v_path end)) l
+    where l.free_at > v_now
+    order by l.agent_id is not distinct from p_agent and l.expires_at > v_now, l.expires_at desc limit 1;
+    return query select v_path,
+      case when v_lock.resource is null then 'free'
+           when v_lock.agent_id is not distinct from p_agent and v_lock.expires_at > v_now then 'mine' else 'held' end,
+      v_lock.resource, v_lock.agent_id, v_lock.agent_name, v_lock.mode, v_lock.fencing_token, v_lock.free_at;
+  end loop;
+end
+$$;
+comment on function coordinator.lock_check(text, text[], uuid) is
+  'Whether an agent may write paths, taken as they stand: state free, mine, or held by another, who is named (of several, whoever has it longest). Changes nothing. Free does not mean that it stays so: acquire for that.';
+
+create or replace function coordinator.lock_list(
+  p_project text, p_under text default null, p_agent uuid default null, p_after text default null, p_limit integer default 1000)
+returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
+               acquired_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_under   coordinator.lock_resource;
+begin
+  perform coordinator.check_page(p_limit);
+  if p_under is not null then
+    v_under := coordinator.lock_parse(case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
+    return query
+      select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+             l.fencing_token, l.acquired_at, l.expires_at
+      from coordinator.lock_held_overlapping(v_project, v_under) l
+      where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent) and (p_after is null or l.resource > p_after)
+      order by l.resource, l.slot limit p_limit;
+    return;
+  end if;
+  return query
+    select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+           l.fencing_token, l.acquired_at, l.expires_at
+    from coordinator.locks l
+    where l.project_id = v_project and l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
+      and (p_after is null or l.resource > p_after)
+    order by l.resource, l.slot limit p_limit;
+end
+$$;
+comment on function coordinator.lock_list(text, text, uuid, text, integer) is
+  'Locks that are held, in byte order, after the resource p_after: of a project, of an agent, or all that overlap the directory p_under.';
+
+create or replace function coordinator.lock_show(p_project text, p_resource text)
+returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
+               acquired_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_resource coordinator.lock_resource := coordinator.lock_parse(p_resource);
+begin
+  return query
+    select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+           l.fencing_token, l.acquired_at, l.expires_at
+    from coordinator.lock_held_overlapping(v_project, v_resource) l
+    where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
+  if not found then
+    raise exception using errcode = 'ZC207', message = format('nobody holds "%s" in project "%s"', v_resource.resource, p_project),
+      hint = 'It was released or has expired; see "coordinator lock list".';
+  end if;
+end
+$$;
+comment on function coordinator.lock_show(text, text) is
+  'Who holds a resource or what overlaps it; ZC207: nobody.';
+
+create or replace function coordinator.lock_waiting(p_project text, p_resource text)
+returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.enqueued_at, w.expires_at
+    from coordinator.lock_waits_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource)) w
+    where w.expires_at > coordinator.now_utc() order by w.ticket limit 10000;
+end
+$$;
+comment on function coordinator.lock_waiting(text, text) is
+  'Who waits for a resource or what overlaps it, in order.';
+
+create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_ttl(p_retention);
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.lock_breaks
+  where id = any (array(select id from coordinator.lock_breaks where broken_at < coordinator.now_utc() - p_retention
+                        order by broken_at limit p_limit for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.lock_break_prune(interval, integer) is
+  'Delete from the audit trail what was broken longer ago than p_retention; returns how many. Call again until 0.';

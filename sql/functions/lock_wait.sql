@@ -1,0 +1,474 @@
+-- Waiting for locks: tickets in a queue, hand-off in the transaction that makes room, and refusal of circles.
+--
+-- Guarantees: a ticket is served before every later one that wants what overlaps (unless both share); the lock is the
+-- waiter's in the same transaction in which it becomes free. A ticket that timed out, was cancelled or lost its agent
+-- blocks nobody. A ticket that would close a circle of agents that wait for each other is refused with the circle.
+-- Everything here that changes the queue holds the project's queue lock (see lock.sql), which comes last of all.
+-- On failure: what a lost event or a crash leaves undone, the waiter's next lock_poll or the loop does within a second.
+
+create or replace view coordinator.lock_waiters with (security_barrier) as
+  select p.name as project, w.ticket, w.resource, w.mode, w.slots, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at
+  from coordinator.lock_waits w join coordinator.projects p on p.id = w.project_id
+  where w.expires_at > coordinator.now_utc()
+    and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.lock_waiters             is 'Who waits for what; the smaller ticket comes first.';
+comment on column coordinator.lock_waiters.project     is 'Name of the project.';
+comment on column coordinator.lock_waiters.ticket      is 'Place in the queue. A ticket of several resources has as many rows.';
+comment on column coordinator.lock_waiters.resource    is 'What is waited for.';
+comment on column coordinator.lock_waiters.mode        is 'exclusive or shared.';
+comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
+comment on column coordinator.lock_waiters.agent_id    is 'Who waits, see agents.';
+comment on column coordinator.lock_waiters.agent       is 'The waiter''s name.';
+comment on column coordinator.lock_waiters.enqueued_at is 'When it began to wait.';
+comment on column coordinator.lock_waiters.expires_at  is 'It waits no longer than that.';
+
+create or replace view coordinator.lock_waits_for as
+  select p.name as project, w.ticket, w.agent_id, w.agent_name as agent, w.resource, b.agent_id as for_agent_id,
+         b.agent_name as for_agent, b.resource as for_resource, b.ticket as for_ticket
+  from coordinator.lock_waits w
+  join coordinator.projects p on p.id = w.project_id
+  cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
+  where w.expires_at > coordinator.now_utc();
+comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for tickets that come first.';
+comment on column coordinator.lock_waits_for.project      is 'Name of the project.';
+comment on column coordinator.lock_waits_for.ticket       is 'The ticket that waits.';
+comment on column coordinator.lock_waits_for.agent_id     is 'Who waits.';
+comment on column coordinator.lock_waits_for.agent        is 'The waiter''s name.';
+comment on column coordinator.lock_waits_for.resource     is 'What it waits for.';
+comment on column coordinator.lock_waits_for.for_agent_id is 'Who is in the way.';
+comment on column coordinator.lock_waits_for.for_agent    is 'Name of who is in the way.';
+comment on column coordinator.lock_waits_for.for_resource is 'What that one holds or waits for itself.';
+comment on column coordinator.lock_waits_for.for_ticket   is 'The ticket that comes first; null: it holds the lock.';
+
+create or replace function coordinator.lock_queue_enter(p_project_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
+end
+$$;
+comment on function coordinator.lock_queue_enter(bigint) is
+  'Take the lock under which a project''s queue changes, to the end of the transaction; the last of all that are taken. Internal.';
+
+create or replace function coordinator.lock_ticket_grant(
+  p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_waits  coordinator.lock_waits[];
+  v_w      coordinator.lock_waits;
+  v_gone   coordinator.locks[];
+  v_locked integer := 0;
+  v_held   coordinator.locks;
+  v_own    uuid[] := '{}';
+  v_lock   coordinator.locks;
+begin
+  select array_agg(w order by w.resource) into v_waits from coordinator.lock_waits w where w.ticket = p_ticket and w.expires_at > v_now;
+  if v_waits is null
+     or exists (select from unnest(v_waits) w, lateral coordinator.lock_blockers(
+                  w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
+    return false;
+  end if;
+  -- Rows that somebody is changing are not waited for: whoever does comes here next, or the loop does.
+  select array_agg(distinct h) into v_gone
+  from unnest(v_waits) w, lateral coordinator.lock_held_overlapping(p_project_id, coordinator.lock_parse(w.resource)) h
+  where h.free_at <= v_now and (w.mode = 'exclusive' or h.mode = 'exclusive' or h.agent_id = w.agent_id)
+     or h.agent_id = w.agent_id and h.resource = w.resource;
+  foreach v_held in array coalesce(v_gone, '{}') loop
+    perform from coordinator.locks l
+    where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot and l.fencing_token = v_held.fencing_token
+      and (l.free_at <= v_now) = (v_held.free_at <= v_now)
+    for update skip locked;
+    if not found then
+      return false;
+    end if;
+  end loop;
+  foreach v_held in array coalesce(v_gone, '{}') loop
+    if v_held.free_at <= v_now then
+      perform coordinator.lock_expire_one(p_project_id, p_project, v_held.resource, v_held.slot, v_now);
+    end if;
+  end loop;
+
+  delete from coordinator.lock_waits where ticket = p_ticket;
+  v_lock.fencing_token := nextval('coordinator.lock_tokens');
+  foreach v_w in array v_waits loop
+    v_lock.project_id := p_project_id;
+    v_lock.resource := v_w.resource;
+    v_lock.kind := v_w.kind;
+    v_lock.prefix := v_w.prefix;
+    v_lock.pattern := v_w.pattern;
+    v_lock.mode := v_w.mode;
+    v_lock.slots := v_w.slots;
+    v_lock.agent_id := v_w.agent_id;
+    v_lock.agent_name := v_w.agent_name;
+    v_lock.ttl := v_w.ttl;
+    v_lock.delay := v_w.delay;
+    v_lock.request_id := v_w.request_id;
+    v_lock.ticket := p_ticket;
+    v_lock.claimed := p_claimed;
+    v_lock.acquired_at := v_now;
+    v_lock.expires_at := v_now + case when p_claimed then v_w.ttl else least(v_w.ttl, interval '10 seconds') end;
+    v_lock.free_at := v_lock.expires_at + case when p_claimed then v_w.delay else interval '0' end;
+    perform coordinator.lock_write(p_project, v_lock, true);
+  end loop;
+  -- What the agent held already keeps its token and learns its ticket.
+  update coordinator.locks l set ticket = p_ticket
+  from unnest(v_waits) w
+  where l.project_id = p_project_id and l.resource = w.resource and l.agent_id = w.agent_id and l.ticket is distinct from p_ticket
+    and l.expires_at > v_now;
+  return true;
+end
+$$;
+comment on function coordinator.lock_ticket_grant(bigint, text, bigint, boolean) is
+  'Turn a ticket into locks if nothing is in its way; p_claimed: its waiter is here. Under the queue lock. Internal.';
+
+create or replace function coordinator.lock_hand_off(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_r       coordinator.lock_resource;
+  v_w       record;
+  v_granted boolean;
+begin
+  foreach v_r in array p_resources loop
+    for v_w in
+      select distinct w.ticket, w.mode, w.slots from coordinator.lock_waits_overlapping(p_project_id, v_r) w
+      where w.expires_at > coordinator.now_utc() order by w.ticket
+    loop
+      v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_w.ticket, false);
+      -- Of a single name or path, whoever comes after one that wants it for itself cannot be next.
+      exit when v_r.kind in ('name', 'path') and v_w.mode = 'exclusive' and not (v_granted and v_w.slots is not null);
+    end loop;
+  end loop;
+end
+$$;
+comment on function coordinator.lock_hand_off(bigint, text, coordinator.lock_resource[]) is
+  'Serve the tickets that what became free lets in, in their order. Under the queue lock. Internal.';
+
+create or replace function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from coordinator.lock_waits w where w.project_id = p_project_id)
+     and exists (select from unnest(p_resources) r, lateral coordinator.lock_waits_overlapping(p_project_id, r) w) then
+    perform coordinator.lock_queue_enter(p_project_id);
+    perform coordinator.lock_hand_off(p_project_id, p_project, p_resources);
+  end if;
+end
+$$;
+comment on function coordinator.lock_freed(bigint, text, coordinator.lock_resource[]) is
+  'What release and break end with, under the keys of the resources: hand them on if anybody waits. Internal.';
+
+create or replace function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_resources coordinator.lock_resource[];
+begin
+  with gone as (delete from coordinator.lock_waits where project_id = p_project_id and ticket = any (p_tickets) returning resource)
+  select array_agg(coordinator.lock_parse(resource)) into v_resources from (select distinct resource from gone) one;
+  if v_resources is not null then
+    perform coordinator.lock_hand_off(p_project_id, p_project, v_resources);
+  end if;
+end
+$$;
+comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
+  'Take tickets out of the queue and serve whom they held up. Under the queue lock. Internal.';
+
+create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_queue uuid[] := array[p_agent];
+  v_from  jsonb := '{}'; -- agent → the edge it was reached by
+  v_at    integer := 1;
+  v_edge  record;
+  v_json  jsonb;
+  v_path  jsonb := '[]';
+begin
+  -- Who holds nothing and waits for nothing else cannot be waited for.
+  if not exists (select from coordinator.locks where agent_id = p_agent and free_at > v_now)
+     and (select count(distinct ticket) < 2 from coordinator.lock_waits where agent_id = p_agent) then
+    return null;
+  end if;
+  while v_at <= cardinality(v_queue) loop
+    for v_edge in
+      select distinct on (b.agent_id) w.agent_id, w.agent_name, w.resource as wanted, b.agent_id as for_id, b.agent_name as for_name, b.resource
+      from coordinator.lock_waits w
+      cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
+      where w.agent_id = v_queue[v_at] and w.project_id = p_project_id and w.expires_at > v_now
+      order by b.agent_id, b.ticket nulls first
+    loop
+      continue when v_from ? v_edge.for_id::text;
+      v_json := jsonb_build_object('agent_id', v_edge.agent_id, 'agent', v_edge.agent_name, 'waits_for', v_edge.wanted,
+                                   'of_agent_id', v_edge.for_id, 'of_agent', v_edge.for_name, 'locked', v_edge.resource);
+      v_from := v_from || jsonb_build_object(v_edge.for_id::text, v_json);
+      if v_edge.for_id = p_agent then
+        loop
+          v_path := v_json || v_path;
+          exit when v_json ->> 'agent_id' = p_agent::text;
+          v_json := v_from -> (v_json ->> 'agent_id');
+        end loop;
+        return v_path;
+      end if;
+      v_queue := v_queue || v_edge.for_id;
+    end loop;
+    v_at := v_at + 1;
+  end loop;
+  return null;
+end
+$$;
+comment on function coordinator.lock_cycle(bigint, uuid) is
+  'The shortest circle of agents that wait for each other through p_agent, as a list of its steps; null where there is none. Internal.';
+
+create or replace function coordinator.lock_enqueue(
+  p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_resources coordinator.lock_resource[], p_mode text,
+  p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz;
+  v_ticket bigint;
+  v_dead   bigint[];
+  v_wait   record;
+  v_cycle  jsonb;
+begin
+  perform coordinator.lock_queue_enter(p_project_id);
+  v_now := coordinator.now_utc();
+  select array_agg(distinct w.ticket) into v_dead
+  from unnest(p_resources) r, lateral coordinator.lock_waits_overlapping(p_project_id, r) w where w.expires_at <= v_now;
+  if v_dead is not null then
+    perform coordinator.lock_ticket_drop(p_project_id, p_project, v_dead);
+  end if;
+  for v_wait in
+    select w.resource, w.slots from unnest(p_resources) r join coordinator.lock_waits w on w.project_id = p_project_id and w.resource = r.resource
+    where r.kind = 'name' and w.slots is distinct from p_slots limit 1
+  loop
+    perform coordinator.lock_refuse_slots(v_wait.resource, v_wait.slots, p_slots);
+  end loop;
+
+  v_ticket := nextval('coordinator.lock_tickets');
+  insert into coordinator.lock_waits (ticket, project_id, resource, kind, prefix, pattern, mode, slots, agent_id, agent_name, ttl, delay,
+                                      request_id, enqueued_at, expires_at)
+  select v_ticket, p_project_id, r.resource, r.kind, case when r.kind = 'glob' then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,
+         p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second')
+  from unnest(p_resources) r;
+  if coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, true) then
+    return v_ticket;
+  elsif p_wait is null then
+    perform coordinator.lock_refuse(p_project_id, p_agent, v_ticket, p_resources, p_mode, p_slots);
+  end if;
+  for v_wait in
+    select w.resource from unnest(p_resources) r join coordinator.lock_waits w on w.project_id = p_project_id and w.resource = r.resource
+    group by 1 having count(*) > 1000
+  loop
+    raise exception using errcode = 'ZC315', message = format('1000 tickets wait for "%s" already', v_wait.resource), hint = 'Try again later.';
+  end loop;
+  v_cycle := coordinator.lock_cycle(p_project_id, p_agent);
+  if v_cycle is not null then
+    raise exception using errcode = 'ZC313',
+      message = 'waiting would never end: ' || (
+        select string_agg(format('"%s" waits for "%s" of "%s"', c ->> 'agent', c ->> 'locked', c ->> 'of_agent'), ', ' order by n)
+        from jsonb_array_elements(v_cycle) with ordinality c (c, n)),
+      detail = jsonb_build_object('cycle', v_cycle)::text,
+      hint = 'Release what you hold, or acquire all that you need in one call.';
+  end if;
+  perform coordinator.outbox_append('lock.waiting', p_project, r.resource, p_agent_name, v_now,
+    jsonb_build_object('agent_id', p_agent, 'mode', p_mode, 'ticket', v_ticket, 'expires_at', v_now + p_wait))
+  from unnest(p_resources) r;
+  return v_ticket;
+end
+$$;
+comment on function coordinator.lock_enqueue(bigint, text, uuid, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid) is
+  'Take a ticket, and serve it at once if nothing is in its way; else ZC310 (no wait), ZC313 (a circle), ZC315 (too many), or it waits. Under the keys of the resources. Internal.';
+
+create or replace function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
+returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
+               ticket bigint, granted boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select l.resource, l.mode, case when l.slots is not null then l.slot::integer end, l.fencing_token, l.acquired_at, l.expires_at, p_ticket, true
+    from coordinator.locks l
+    where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and l.expires_at > coordinator.now_utc()
+    union all
+    select w.resource, w.mode, null, null, null, w.expires_at, p_ticket, false
+    from coordinator.lock_waits w
+    where w.ticket = p_ticket and w.project_id = p_project_id and w.agent_id = p_agent and w.expires_at > coordinator.now_utc()
+    order by 1;
+end
+$$;
+comment on function coordinator.lock_ticket(bigint, bigint, uuid) is
+  'What a ticket is or became. Internal.';
+
+create or replace function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
+returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
+               ticket bigint, granted boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+begin
+  if exists (select from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project
+               and w.expires_at > v_now)
+     and not exists (
+       select from coordinator.lock_waits w, lateral coordinator.lock_blockers(
+         w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
+    perform coordinator.lock_queue_enter(v_project);
+    perform coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true);
+  end if;
+  update coordinator.locks l
+  set claimed = true, expires_at = v_now + l.ttl, free_at = v_now + l.ttl + l.delay
+  where l.ticket = p_ticket and l.project_id = v_project and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now;
+  return query select * from coordinator.lock_ticket(v_project, p_ticket, p_agent);
+  if not found then
+    perform from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
+    if found then
+      raise exception using errcode = 'ZC401', message = 'the locks did not become free in time', hint = 'Acquire them again, with a longer wait.';
+    end if;
+    raise exception using errcode = 'ZC208', message = format('ticket %s does not wait, and no lock came of it that still stands', p_ticket),
+      hint = 'Its time passed, it was cancelled, its agent ended, or its lock was not asked for within 10 seconds; acquire again.';
+  end if;
+end
+$$;
+comment on function coordinator.lock_poll(text, bigint, uuid) is
+  'Ask for what lock_acquire gave a ticket for: granted true with the locks, whose TTL begins now, or granted false while it waits. Asked again it says the same. ZC401: its time passed. ZC208: it is gone.';
+
+create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_lock    record;
+  v_freed   coordinator.lock_resource[] := '{}';
+  v_waited  boolean;
+begin
+  perform coordinator.lock_queue_enter(v_project);
+  v_waited := exists (select from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project);
+  if v_waited then
+    perform coordinator.lock_ticket_drop(v_project, p_project, array[p_ticket]);
+    return true;
+  end if;
+  for v_lock in
+    delete from coordinator.locks l
+    where l.ticket = p_ticket and l.project_id = v_project and l.agent_id = p_agent and not l.claimed returning *
+  loop
+    v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
+    perform coordinator.outbox_append('lock.released', p_project, v_lock.resource, v_lock.agent_name, coordinator.now_utc(),
+      jsonb_build_object('agent_id', p_agent, 'fencing_token', v_lock.fencing_token));
+  end loop;
+  perform coordinator.lock_hand_off(v_project, p_project, v_freed);
+  return cardinality(v_freed) > 0;
+end
+$$;
+comment on function coordinator.lock_cancel(text, bigint, uuid) is
+  'Wait no more: take a ticket out of the queue, or give back what it was just handed and nobody asked for yet. False: there is neither.';
+
+create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_project record;
+  v_row     record;
+  v_freed   coordinator.lock_resource[];
+  v_count   integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  -- Queues in the order of the projects, as agent_reap takes them.
+  for v_project in
+    select d.project_id, p.name from (
+      (select project_id from coordinator.locks where free_at <= v_now order by free_at limit p_limit)
+      union
+      (select project_id from coordinator.lock_waits where expires_at <= v_now order by expires_at limit p_limit)) d
+    left join coordinator.projects p on p.id = d.project_id order by d.project_id
+  loop
+    v_freed := '{}';
+    if v_project.name is null then
+      delete from coordinator.lock_waits where project_id = v_project.project_id;
+      delete from coordinator.locks where project_id = v_project.project_id;
+      continue;
+    end if;
+    for v_row in
+      select resource, slot from coordinator.locks
+      where project_id = v_project.project_id and free_at <= v_now order by free_at limit p_limit for update skip locked
+    loop
+      if coordinator.lock_expire_one(v_project.project_id, v_project.name, v_row.resource, v_row.slot, v_now) then
+        v_freed := v_freed || coordinator.lock_parse(v_row.resource);
+      end if;
+    end loop;
+    v_count := v_count + cardinality(v_freed);
+    if exists (select from coordinator.lock_waits w where w.project_id = v_project.project_id) or v_freed <> '{}' then
+      perform coordinator.lock_queue_enter(v_project.project_id);
+      perform coordinator.lock_hand_off(v_project.project_id, v_project.name, v_freed);
+      for v_row in
+        select array_agg(distinct ticket) as tickets from coordinator.lock_waits
+        where project_id = v_project.project_id and expires_at <= v_now having count(*) > 0
+      loop
+        perform coordinator.lock_ticket_drop(v_project.project_id, v_project.name, v_row.tickets);
+        v_count := v_count + cardinality(v_row.tickets);
+      end loop;
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.lock_expire(integer) is
+  'Take away up to p_limit locks and the tickets whose time passed, and serve who waits; returns how many. Call again until 0. Not needed for a lock to be free: that it is at its expiry.';
+
+create or replace function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_lock    record;
+  v_freed   coordinator.lock_resource[] := '{}';
+  v_tickets bigint[];
+  v_held    boolean := false;
+begin
+  for v_lock in
+    select * from coordinator.locks where agent_id = p_agent and ended_at is null order by resource, slot
+  loop
+    v_held := true;
+    -- A guarded transaction may be open for as long as it likes: not waited for. The lock ends, its row stays.
+    perform from coordinator.locks
+    where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot and delay = '0' for update skip locked;
+    if found then
+      delete from coordinator.locks where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
+      v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
+    else
+      update coordinator.locks
+      set expires_at = least(expires_at, v_now), free_at = least(expires_at, v_now) + delay, ended_at = v_now, claimed = true
+      where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
+    end if;
+    perform coordinator.outbox_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
+      jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token));
+  end loop;
+  select array_agg(distinct ticket) into v_tickets from coordinator.lock_waits where agent_id = p_agent;
+  if v_held or v_tickets is not null then
+    perform coordinator.lock_queue_enter(p_project_id);
+    perform coordinator.lock_ticket_drop(p_project_id, p_project, coalesce(v_tickets, '{}'));
+    perform coordinator.lock_hand_off(p_project_id, p_project, v_freed);
+  end if;
+end
+$$;
+comment on function coordinator.lock_end_agent(bigint, text, uuid, text) is
+  'Let go of what an agent holds or waits for. Called by agent_end, which deleted the agent. Internal.';

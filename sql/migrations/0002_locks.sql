@@ -1,0 +1,139 @@
+-- Locks: who holds what, who waits for what, and what was broken.
+
+create sequence coordinator.lock_tokens;
+comment on sequence coordinator.lock_tokens is 'Fencing tokens of all locks: each grant gets the next, so it is greater than that of any grant before.';
+create sequence coordinator.lock_tickets;
+comment on sequence coordinator.lock_tickets is 'Tickets of those who wait for locks; the smaller comes first.';
+
+create type coordinator.lock_resource as (
+  resource   text,
+  kind       text,
+  path       text,
+  above      text[],
+  covered_by text[],
+  pattern    text
+);
+comment on type coordinator.lock_resource is
+  'What a lock''s text means, made by lock_parse. resource: the one spelling; kind: name, path, directory or glob; path: what its advisory lock is on (of a glob its literal directory); above: the directories over that, root first; covered_by: resources that are it or hold all of it; pattern: regular expression of a glob.';
+
+-- No foreign key to projects or agents: their share locks on one row would be taken by every writer. lock_acquire locks
+-- the agent's row itself, agent_end and project_delete take the rows away.
+create table coordinator.locks (
+  project_id    bigint      not null,
+  resource      text        collate "C" not null,
+  slot          bigint      not null,
+  kind          text        not null,
+  prefix        text        collate "C",
+  pattern       text        collate "C",
+  mode          text        not null,
+  slots         integer,
+  agent_id      uuid        not null,
+  agent_name    text        not null,
+  fencing_token bigint      not null,
+  ttl           interval    not null,
+  delay         interval    not null,
+  request_id    uuid,
+  ticket        bigint,
+  claimed       boolean     not null default true,
+  acquired_at   timestamptz not null,
+  expires_at    timestamptz not null,
+  free_at       timestamptz not null,
+  ended_at      timestamptz,
+  constraint locks_pkey primary key (project_id, resource, slot), -- lock_acquire: what is it, covers it or is below it
+  constraint locks_kind check ((kind = 'glob') = (prefix is not null)),
+  constraint locks_slot check (case when slots is not null then slot > 0 when mode = 'exclusive' then slot = 0 else slot < 0 end)
+);
+create index locks_agent_idx on coordinator.locks (agent_id); -- the end of an agent; lock_list by agent
+create index locks_free_at_idx on coordinator.locks (free_at); -- lock_expire
+create index locks_glob_idx on coordinator.locks (project_id, prefix) where kind = 'glob'; -- lock_acquire: globs that could match
+create index locks_ticket_idx on coordinator.locks (ticket) where ticket is not null; -- lock_poll: what a ticket became
+comment on table  coordinator.locks               is 'Locks that are held, and expired ones until they are taken over or swept: read lock_holders. Written by the lock_… functions and agent_end.';
+comment on column coordinator.locks.project_id    is 'See projects.';
+comment on column coordinator.locks.resource      is 'What is locked, in its one spelling: name:deploy, src/a.py, src/ or src/**/*.py. At most 1,024 bytes.';
+comment on column coordinator.locks.slot          is '0: exclusive; 1 to slots: a place of a counted lock; negative: shared. The primary key so keeps two exclusive holders of one resource apart by itself.';
+comment on column coordinator.locks.kind          is 'name, path, directory or glob.';
+comment on column coordinator.locks.prefix        is 'Of a glob: the directory that all it matches is below, without the last slash; '''' for the root.';
+comment on column coordinator.locks.pattern       is 'Of a glob: the regular expression of the paths that it matches.';
+comment on column coordinator.locks.mode          is 'exclusive or shared.';
+comment on column coordinator.locks.slots         is 'How many may hold a counted lock; null for others.';
+comment on column coordinator.locks.agent_id      is 'The holder, see agents.';
+comment on column coordinator.locks.agent_name    is 'The holder''s name.';
+comment on column coordinator.locks.fencing_token is 'Greater with each grant. Whoever shows a smaller one has lost the lock.';
+comment on column coordinator.locks.ttl           is 'For how long each renewal is.';
+comment on column coordinator.locks.delay         is 'Lock-delay: how long after its expiry, break or holder''s end nobody gets it; nothing after a release.';
+comment on column coordinator.locks.request_id    is 'The caller''s id of the request that it was granted to; may be null.';
+comment on column coordinator.locks.ticket        is 'The ticket that waited for it; null when it was granted at once.';
+comment on column coordinator.locks.claimed       is 'False: handed to a waiter that has not asked yet (lock_poll); it has 10 seconds.';
+comment on column coordinator.locks.acquired_at   is 'When it was granted (database clock).';
+comment on column coordinator.locks.expires_at    is 'The holder has it until then.';
+comment on column coordinator.locks.free_at       is 'expires_at + delay: others may have it from then on.';
+comment on column coordinator.locks.ended_at      is 'When it was broken or its holder ended, if the row stays for its delay or because a guarded transaction is still open; else null.';
+
+create table coordinator.lock_waits (
+  ticket      bigint      not null,
+  project_id  bigint      not null,
+  resource    text        collate "C" not null,
+  kind        text        not null,
+  prefix      text        collate "C",
+  pattern     text        collate "C",
+  mode        text        not null,
+  slots       integer,
+  agent_id    uuid        not null,
+  agent_name  text        not null,
+  ttl         interval    not null,
+  delay       interval    not null,
+  request_id  uuid,
+  enqueued_at timestamptz not null,
+  expires_at  timestamptz not null,
+  constraint lock_waits_pkey primary key (ticket, resource), -- lock_poll
+  constraint lock_waits_mode check (mode in ('exclusive', 'shared'))
+);
+create index lock_waits_resource_idx on coordinator.lock_waits (project_id, resource, ticket); -- lock_acquire: who waits for what overlaps
+create index lock_waits_glob_idx on coordinator.lock_waits (project_id, prefix) where kind = 'glob'; -- the same, for globs
+create index lock_waits_agent_idx on coordinator.lock_waits (agent_id); -- the end of an agent; waits-for cycles
+create index lock_waits_expires_at_idx on coordinator.lock_waits (expires_at); -- lock_expire
+comment on table  coordinator.lock_waits             is 'Who waits for what: a row for each resource of a ticket. Read lock_waiters. Written by lock_acquire, lock_cancel, lock_expire, agent_end and whatever hands a lock on.';
+comment on column coordinator.lock_waits.ticket      is 'Place in the queue: the smaller comes first.';
+comment on column coordinator.lock_waits.project_id  is 'See projects.';
+comment on column coordinator.lock_waits.resource    is 'What is waited for, see locks.';
+comment on column coordinator.lock_waits.kind        is 'name, path, directory or glob.';
+comment on column coordinator.lock_waits.prefix      is 'See locks.';
+comment on column coordinator.lock_waits.pattern     is 'See locks.';
+comment on column coordinator.lock_waits.mode        is 'exclusive or shared.';
+comment on column coordinator.lock_waits.slots       is 'How many may hold a counted lock; null for others.';
+comment on column coordinator.lock_waits.agent_id    is 'Who waits, see agents.';
+comment on column coordinator.lock_waits.agent_name  is 'The waiter''s name.';
+comment on column coordinator.lock_waits.ttl         is 'The TTL that the lock is to have.';
+comment on column coordinator.lock_waits.delay       is 'The lock-delay that the lock is to have.';
+comment on column coordinator.lock_waits.request_id  is 'The caller''s id of the request; may be null.';
+comment on column coordinator.lock_waits.enqueued_at is 'When it began to wait (database clock).';
+comment on column coordinator.lock_waits.expires_at  is 'It waits no longer than that, and from then on blocks nobody.';
+
+create table coordinator.lock_breaks (
+  id            bigint      generated always as identity constraint lock_breaks_pkey primary key,
+  project_id    bigint      not null constraint lock_breaks_project_fkey references coordinator.projects (id) on delete cascade,
+  resource      text        collate "C" not null,
+  agent_id      uuid        not null,
+  agent_name    text        not null,
+  mode          text        not null,
+  fencing_token bigint      not null,
+  acquired_at   timestamptz not null,
+  reason        text        not null,
+  actor         text        not null,
+  broken_at     timestamptz not null,
+  constraint lock_breaks_reason check (length(reason) between 1 and 2000)
+);
+create index lock_breaks_project_idx on coordinator.lock_breaks (project_id, broken_at); -- what was broken in a project, the newest first
+create index lock_breaks_broken_at_idx on coordinator.lock_breaks (broken_at); -- lock_break_prune
+comment on table  coordinator.lock_breaks               is 'The audit trail of locks that were taken from their holders. Written by lock_break, pruned after 90 days.';
+comment on column coordinator.lock_breaks.id            is 'Order of the breaks.';
+comment on column coordinator.lock_breaks.project_id    is 'See projects.';
+comment on column coordinator.lock_breaks.resource      is 'What was locked.';
+comment on column coordinator.lock_breaks.agent_id      is 'Who lost it.';
+comment on column coordinator.lock_breaks.agent_name    is 'The loser''s name.';
+comment on column coordinator.lock_breaks.mode          is 'exclusive or shared.';
+comment on column coordinator.lock_breaks.fencing_token is 'The token that is worth nothing any more.';
+comment on column coordinator.lock_breaks.acquired_at   is 'When it had been granted.';
+comment on column coordinator.lock_breaks.reason        is 'Why, in the words of who broke it.';
+comment on column coordinator.lock_breaks.actor         is 'Who broke it: an agent''s name or a role of the database.';
+comment on column coordinator.lock_breaks.broken_at     is 'When it was broken (database clock).';

@@ -1,0 +1,117 @@
+"""Functions: each defined once, in a file of sql/functions, with everything pinned, closed to PUBLIC."""
+
+from __future__ import annotations
+
+import re
+
+import asyncpg
+
+from coordinator.db import schema
+
+DEFINITION = re.compile(r"^create (?:or replace )?function coordinator\.(\w+)\s*\(", re.MULTILINE)
+IN_SCHEMA = "p.pronamespace = 'coordinator'::regnamespace"
+
+
+def defined() -> dict[str, str]:
+    """Name of each function and the text of the file that defines it."""
+    return {
+        name: file.text for file in schema.files() if file.kind == "functions" for name in DEFINITION.findall(file.text)
+    }
+
+
+async def names(catalogue: asyncpg.Connection, condition: str) -> list[str]:
+    query = f"select p.proname from pg_proc p join pg_language l on l.oid = p.prolang where {IN_SCHEMA} and {condition} order by 1"
+    return [row[0] for row in await catalogue.fetch(query)]
+
+
+async def test_a_function_is_defined_by_exactly_one_file(catalogue: asyncpg.Connection) -> None:
+    found = [name for file in schema.files() for name in DEFINITION.findall(file.text)]
+    assert sorted(found) == sorted(set(found)), "defined twice"
+    assert sorted(defined()) == sorted(await names(catalogue, "true"))
+
+
+async def test_no_function_is_overloaded(catalogue: asyncpg.Connection) -> None:
+    # A parameter that is added silently makes a second function; the first must be dropped by a migration.
+    query = f"select p.proname from pg_proc p where {IN_SCHEMA} group by 1 having count(*) > 1"
+    assert await catalogue.fetch(query) == []
+
+
+async def test_the_body_in_the_catalogue_is_that_of_the_file(catalogue: asyncpg.Connection) -> None:
+    rows = await catalogue.fetch(
+        f"select p.proname, p.prosrc from pg_proc p where {IN_SCHEMA} and p.prosqlbody is null"
+    )
+    files = defined()
+    assert [row["proname"] for row in rows if row["prosrc"] not in files[row["proname"]]] == []
+
+
+async def test_function_files_can_be_applied_again_without_any_difference(catalogue: asyncpg.Connection) -> None:
+    query = f"select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p where {IN_SCHEMA} order by 1"
+    before = await catalogue.fetch(query)
+    for file in schema.files():
+        if file.kind == "functions":
+            await catalogue.execute(file.text)
+    assert await catalogue.fetch(query) == before
+
+
+async def test_every_function_pins_its_search_path_or_has_a_parsed_body(catalogue: asyncpg.Connection) -> None:
+    pinned = "'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'))"
+    assert await names(catalogue, f"p.prosqlbody is null and not {pinned}") == []
+
+
+async def test_a_security_definer_is_in_a_safe_language_with_a_pinned_path(catalogue: asyncpg.Connection) -> None:
+    unsafe = "(p.proconfig is null or 'search_path=pg_catalog, pg_temp' <> all (p.proconfig) or l.lanname not in ('sql', 'plpgsql'))"
+    assert await names(catalogue, f"p.prosecdef and {unsafe}") == []
+
+
+async def test_a_function_in_plpgsql_or_sql_needs_no_extension(catalogue: asyncpg.Connection) -> None:
+    assert await names(catalogue, "l.lanname not in ('sql', 'plpgsql')") == []
+
+
+async def test_nothing_is_open_to_public(catalogue: asyncpg.Connection) -> None:
+    query = """
+      select o.name from (
+        select proname::text, coalesce(proacl, acldefault('f', proowner)) from pg_proc
+        where pronamespace = 'coordinator'::regnamespace
+        union all
+        select relname::text, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) from pg_class
+        where relnamespace = 'coordinator'::regnamespace
+        union all
+        select nspname::text, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace where nspname = 'coordinator'
+      ) o (name, acl), aclexplode(o.acl) a where a.grantee = 0"""
+    assert [row[0] for row in await catalogue.fetch(query)] == []
+
+
+async def test_parameters_and_only_they_begin_with_p(catalogue: asyncpg.Connection) -> None:
+    query = f"""
+      select p.proname, a.name from pg_proc p, unnest(p.proargnames, p.proargmodes) a (name, mode)
+      where {IN_SCHEMA} and (a.name like 'p\\_%') <> (coalesce(a.mode, 'i') = 'i')"""
+    assert await catalogue.fetch(query) == []
+
+
+async def test_volatility_is_stated(catalogue: asyncpg.Connection) -> None:
+    words = {"i": "immutable", "s": "stable", "v": "volatile"}
+    files = defined()
+    silent = []
+    for row in await catalogue.fetch(f"select p.proname, p.provolatile from pg_proc p where {IN_SCHEMA}"):
+        text = files[row["proname"]]
+        head = text[re.search(rf"function coordinator\.{row['proname']}\s*\(", text).start() :]  # type: ignore[union-attr]
+        stated = re.search(r"^language \w+ (immutable|stable|volatile)", head, re.MULTILINE) or re.search(
+            r"\blanguage \w+ (immutable|stable|volatile)", head
+        )
+        if stated is None or stated[1] != words[row["provolatile"].decode()]:
+            silent.append(row["proname"])
+    assert silent == []
+
+
+def test_the_products_clock_reads_no_setting() -> None:
+    """Whoever could move the clock could take what others hold."""
+    (text,) = [file.text for file in schema.files() if file.name == "00_clock.sql"]
+    assert re.search(r"function coordinator\.now_utc\(\)[^;]*return clock_timestamp\(\);", text)
+    for file in schema.files():
+        assert "fake_now'" not in file.text
+        assert not re.search(r"(?<!prosrc )\bnow\(\)|current_timestamp|localtimestamp", file.text), file.name
+
+
+async def test_the_clock_of_the_product_cannot_be_moved(catalogue: asyncpg.Connection) -> None:
+    await catalogue.execute("set local coordinator.fake_now = '2001-01-01'")
+    assert await catalogue.fetchval("select coordinator.now_utc() > '2020-01-01'")

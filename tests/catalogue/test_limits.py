@@ -1,0 +1,183 @@
+"""coordinator.limits tells the truth: the most passes, the next is refused with a code and a hint."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncpg
+import pytest
+
+from coordinator.db.connection import connect, mapped_errors
+from coordinator.errors import InvalidArgument
+from tests.conftest import Transaction
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "limits.md"
+
+# name of the limit → (statement with the value as $1, type of $1); several where several places share it
+UNDER_TEST: dict[str, list[str]] = {
+    "project_name": ["coordinator.project_create(repeat('a', $1::integer))"],
+    "name": [
+        "coordinator.agent_register('default', repeat('ä', $1::integer))",
+        "coordinator.agent_register('default', 'a', repeat('a', $1::integer))",
+        "coordinator.agent_register('default', 'a', p_job_types => array[repeat('a', $1::integer)])",
+        "coordinator.directive_send('default', 'x', repeat('a', $1::integer))",
+        "coordinator.signal_set('default', 'k', '1', p_actor => repeat('a', $1::integer))",
+        "coordinator.process_register('client', repeat('a', $1::integer))",
+    ],
+    "key": [
+        "coordinator.signal_set('default', repeat('ä', $1::integer), '1')",
+        "coordinator.directive_send('default', 'x', 'a', p_key => repeat('a', $1::integer))",
+        "coordinator.event_emit('default', 'custom.x', repeat('a', $1::integer))",
+        "coordinator.rule_set('default', repeat('a', $1::integer), '{X}')",
+    ],
+    "text": ["coordinator.directive_send('default', repeat('ä', $1::integer), 'a')"],
+    "reason": [
+        "coordinator.project_create('p', repeat('a', $1::integer))",
+        "coordinator.directive_revoke('default', (select max(id) from coordinator.directives), repeat('a', $1::integer))",
+        "coordinator.directive_acknowledge('default', (select max(id) from coordinator.directives), 'a', 'refused', repeat('a', $1::integer))",
+    ],
+    # A JSON text is stored with 12 bytes around it, in an object with one key of one letter with 17.
+    "json": [
+        "coordinator.signal_set('default', 'k', to_jsonb(repeat('x', $1::integer - 12)))",
+        "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+        "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+        "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+    ],
+    "ttl_min": [
+        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
+        "coordinator.directive_send('default', 'x', 'a', p_ttl => make_interval(secs => $1))",
+        "coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))",
+    ],
+    "ttl_max": [
+        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
+        "coordinator.directive_send('default', 'x', 'a', p_ttl => make_interval(secs => $1))",
+    ],
+    "agent_ttl_max": ["coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))"],
+    "list": [
+        "coordinator.agent_register('default', 'a', p_job_types => array_fill('a'::text, array[$1::integer]))",
+        "coordinator.rule_set('default', 'A', array_fill('a'::text, array[$1::integer]))",
+        "coordinator.events_since('now', p_topics => array_fill('a.b'::text, array[$1::integer]))",
+    ],
+    "page": [
+        "coordinator.signal_list('default', p_limit => $1::integer)",
+        "coordinator.agent_list('default', p_limit => $1::integer)",
+        "coordinator.directive_list('default', p_limit => $1::integer)",
+        "coordinator.directive_inbox('default', 'a', $1::integer)",
+        "coordinator.directive_pending('default', p_limit => $1::integer)",
+        "coordinator.events_since(p_limit => $1::integer)",
+        "coordinator.relay_step($1::integer)",
+        "coordinator.event_prune(p_limit => $1::integer)",
+        "coordinator.signal_expire($1::integer)",
+        "coordinator.directive_expire($1::integer)",
+        "coordinator.directive_prune(p_limit => $1::integer)",
+        "coordinator.agent_reap($1::integer)",
+    ],
+    "priority": [
+        "coordinator.directive_send('default', 'x', 'a', p_priority => $1::integer)",
+        "coordinator.directive_send('default', 'x', 'a', p_priority => -$1::integer)",
+    ],
+}
+AGENT = "(select id from coordinator.agents limit 1)"
+UNDER_TEST |= {
+    "lock_resource": [f"coordinator.lock_acquire('default', array[repeat('a', $1::integer)], {AGENT})"],
+    "lock_resources": [
+        f"coordinator.lock_acquire('default', array(select 'f' || n from generate_series(1, $1::integer) n), {AGENT})",
+    ],
+    "lock_check": ["coordinator.lock_check('default', array(select 'f' || n from generate_series(1, $1::integer) n))"],
+    "lock_slots": [f"coordinator.lock_acquire('default', '{{name:x}}', {AGENT}, p_slots => $1::integer)"],
+    "lock_ttl_max": [
+        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_ttl => make_interval(secs => $1))",
+        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_wait => make_interval(secs => $1))",
+    ],
+    "lock_delay_max": [f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_delay => make_interval(secs => $1))"],
+}
+# The payload is not refused: see the test below. The other two are of queues: see the tests of locks.
+ELSEWHERE = {"notify_payload", "lock_waiters", "lock_claim"}
+STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)
+CASES = [(name, sql) for name, statements in UNDER_TEST.items() for sql in statements]
+
+
+async def attempt(tx: Transaction, sql: str, value: float) -> None:
+    with mapped_errors():
+        async with tx.connection.transaction():
+            await tx.connection.fetch(f"select {sql}", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sql"), CASES, ids=lambda part: re.sub(r"\(.*", "", part).removeprefix("coordinator.")
+)
+async def test_the_most_passes_and_the_next_is_refused_with_a_hint(tx: Transaction, name: str, sql: str) -> None:
+    most = await tx.connection.fetchval("select most from coordinator.limits where name = $1", name)
+    assert most is not None, f"there is no limit {name}"
+    if "directives)" in sql:
+        await tx.connection.execute("select coordinator.directive_send('default', 'x', 'a')")
+    if AGENT in sql:
+        await tx.connection.execute("select coordinator.agent_register('default', 'a')")
+    before = await tx.outbox()
+    with pytest.raises(InvalidArgument) as raised:
+        await attempt(tx, sql, most + STEP.get(name, 1))
+    assert raised.value.code.startswith("ZC1")
+    assert raised.value.hint
+    assert await tx.outbox() == before, "a refused call changed something"
+    await attempt(tx, sql, most)
+
+
+async def test_every_limit_is_under_test_and_every_limit_tested_is_documented(tx: Transaction) -> None:
+    rows = await tx.connection.fetch("select name from coordinator.limits")
+    assert sorted(row["name"] for row in rows) == sorted({*UNDER_TEST, *ELSEWHERE})
+
+
+async def test_the_json_limit_counts_a_value_that_comes_compressed_from_a_table(tx: Transaction) -> None:
+    await tx.connection.execute(
+        "create temporary table big (v jsonb); insert into big select to_jsonb(repeat('x', 1000000))"
+    )
+    assert await tx.connection.fetchval("select pg_column_size(v) < 262144 from big")
+    with pytest.raises(InvalidArgument) as raised:
+        await attempt(tx, "coordinator.signal_set('default', 'k', v) from big where $1 > 0", 1)
+    assert raised.value.code == "ZC102", raised.value
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: str, surplus: int) -> None:
+    """The limit holds for the whole JSON text of the event, and the pointer leads to it in the log."""
+    heard: list[str] = []
+    listener, writer = await connect(database_url), await connect(database_url)
+    try:
+        most = await writer.fetchval("select most from coordinator.limits where name = 'notify_payload'")
+        frame = await writer.fetchval(
+            "select octet_length(coordinator.event_json(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}')) from coordinator.relay"
+        )
+        await listener.add_listener("coordinator.default.custom", lambda *heard_: heard.append(heard_[3]))
+        text = "x" * (most - frame + surplus)
+        await writer.execute("select coordinator.event_emit('default', 'custom.x', p_data => $1)", {"k": text})
+        await writer.execute("select coordinator.relay_step()")
+        with anyio.fail_after(10):
+            while not heard:
+                await listener.execute("select 1")
+        (event,) = await writer.fetch("select * from coordinator.events_since()")
+        payload: dict[str, Any] = json.loads(heard[0])
+        assert event["data"] == {"k": text}
+        assert payload["cursor"] == event["cursor"]
+        if surplus:
+            assert payload == {
+                "cursor": event["cursor"], "seq": 1, "type": "custom.x", "project": "default", "pointer": True
+            }  # fmt: skip
+        else:
+            assert len(heard[0].encode()) == most
+            assert payload["data"] == event["data"]
+    finally:
+        await listener.close()
+        await writer.close()
+
+
+async def test_the_document_is_the_view(catalogue: asyncpg.Connection) -> None:
+    rows = await catalogue.fetch(
+        "select name, to_char(most, 'FM999,999,999') as most, unit, meaning from coordinator.limits"
+    )
+    table = [f"| `{row['name']}` | {row['most']} | {row['unit']} | {row['meaning']} |" for row in rows]
+    written = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
+    assert written == table

@@ -1,0 +1,136 @@
+"""Every operation is the SQL function of its name: parameters, defaults, columns and types, one by one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from datetime import datetime, timedelta
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+
+import coordinator.operations
+from coordinator.model.operation import Operation, Shape
+
+for module in pkgutil.iter_modules(coordinator.operations.__path__):
+    importlib.import_module(f"coordinator.operations.{module.name}")
+
+OPERATIONS = sorted(Operation.__subclasses__(), key=lambda kind: kind.function)
+
+PYTHON_TYPES: dict[str, set[Any]] = {
+    "text": {str},
+    "bigint": {int},
+    "integer": {int},
+    "boolean": {bool},
+    "uuid": {UUID},
+    "interval": {timedelta},
+    "timestamp with time zone": {datetime},
+    "double precision": {float},
+    "text[]": {list[str]},
+    "bigint[]": {list[int]},
+    "uuid[]": {list[UUID]},
+    "void": {NoneType},
+}
+JSON_PARTS = {bool, int, float, str, list, dict, NoneType}
+
+
+def fits(python: Any, sql: str) -> bool:
+    """Whether values of the Python type go to and come from the SQL type; null is a matter of its own."""
+    if get_origin(python) in (Union, UnionType):
+        parts = set(get_args(python))
+        if sql == "jsonb":
+            return {get_origin(part) or part for part in parts} <= JSON_PARTS
+        return all(fits(part, sql) for part in parts - {NoneType})
+    if sql == "jsonb":
+        return (get_origin(python) or python) in JSON_PARTS
+    return python in PYTHON_TYPES.get(sql, set()) or (
+        isinstance(python, type) and issubclass(python, str) and sql == "text"
+    )
+
+
+async def signature(catalogue: asyncpg.Connection, function: str) -> asyncpg.Record | None:
+    return await catalogue.fetchrow(
+        """
+        select p.oid, p.proretset, p.prorettype::regtype::text as returns, p.provolatile, p.pronargs, p.pronargdefaults,
+               p.proargnames as names, p.proargmodes::text[] as modes,
+               array(select format_type(t, null) from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality u (t, n) order by n) as types,
+               array(select pg_get_function_arg_default(p.oid, n) from generate_series(1, p.pronargs) n) as defaults
+        from pg_proc p where p.pronamespace = 'coordinator'::regnamespace and p.proname = $1
+        """,
+        function,
+    )
+
+
+def test_operations_were_found() -> None:
+    assert len(OPERATIONS) > 25
+
+
+def test_no_two_operations_call_one_function() -> None:
+    functions = [kind.function for kind in OPERATIONS]
+    assert len(functions) == len(set(functions))
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+async def test_parameters_are_those_of_the_function_in_its_order(
+    catalogue: asyncpg.Connection, kind: type[Operation[Any]]
+) -> None:
+    found = await signature(catalogue, kind.function)
+    assert found is not None, f"no function coordinator.{kind.function}"
+    fields = msgspec.structs.fields(kind)
+    assert [f"p_{field.name}" for field in fields] == list(found["names"] or ())[: found["pronargs"]]
+    hints = get_type_hints(kind)
+    for field, sql in zip(fields, found["types"], strict=False):
+        assert fits(hints[field.name], sql), f"{field.name}: {hints[field.name]} is no {sql}"
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+async def test_defaults_are_those_of_the_function(catalogue: asyncpg.Connection, kind: type[Operation[Any]]) -> None:
+    found = await signature(catalogue, kind.function)
+    assert found is not None
+    for field, expression in zip(msgspec.structs.fields(kind), found["defaults"], strict=True):
+        assert field.required == (expression is None), field.name
+        if expression is not None:
+            default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+            assert default == await catalogue.fetchval(f"select {expression}"), field.name
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+async def test_the_answer_has_the_functions_columns_in_order(
+    catalogue: asyncpg.Connection, kind: type[Operation[Any]]
+) -> None:
+    found = await signature(catalogue, kind.function)
+    assert found is not None
+    shape, answer = kind.answer()
+    if shape is Shape.SCALAR:
+        assert not found["proretset"]
+        assert fits(answer, found["returns"])
+        return
+    assert found["proretset"]
+    columns = [
+        (name, sql)
+        for name, mode, sql in zip(found["names"], found["modes"], found["types"], strict=True)
+        if mode == "t"
+    ]
+    assert [name for name, _ in columns] == [field.name for field in msgspec.structs.fields(answer)]
+    hints = get_type_hints(answer)
+    for name, sql in columns:
+        assert fits(hints[name], sql), f"{name}: {hints[name]} is no {sql}"
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+async def test_what_only_reads_is_not_volatile_and_what_writes_is(
+    catalogue: asyncpg.Connection, kind: type[Operation[Any]]
+) -> None:
+    found = await signature(catalogue, kind.function)
+    assert found is not None
+    assert kind.reads == (found["provolatile"] != b"v")
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+def test_an_operation_says_what_it_does(kind: type[Operation[Any]]) -> None:
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(f"{kind.__name__}(")

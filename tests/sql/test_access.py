@@ -1,0 +1,391 @@
+"""Rights in the database, as each role that really logs in."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+import coordinator.operations
+from coordinator.db.connection import connect, mapped_errors
+from coordinator.errors import CoordinatorError, PermissionDenied
+from coordinator.model.operation import Operation
+from coordinator.model.token import Role
+from coordinator.operations.rights import RIGHTS
+from tests.conftest import admin
+
+for module in pkgutil.iter_modules(coordinator.operations.__path__):
+    importlib.import_module(f"coordinator.operations.{module.name}")
+
+OPERATIONS = sorted(Operation.__subclasses__(), key=lambda kind: kind.function)
+LADDER = [role.name for role in Role]
+
+# A call of each function that somebody may call; NULL arguments are enough to learn whether one is let in.
+ARGUMENTS = "select string_agg('null::' || format_type(t, null), ', ' order by n) from unnest(proargtypes) with ordinality u (t, n)"
+
+
+def as_role(url: str, role: str) -> str:
+    """The address with another role to log in as."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:secret@{place}"))
+
+
+class Logins:
+    """Roles that log in, of the test's own."""
+
+    def __init__(self, url: str, stack: AsyncExitStack) -> None:
+        self._url = url
+        self._stack = stack
+
+    async def make(self, group: str | None, *projects: str) -> asyncpg.Connection:
+        """Make a role in a group, kept to projects, and log in as it."""
+        name = f"login_{uuid4().hex[:8]}"
+        # `create database` is all that the test's cluster needs beside: the roles go when the database is gone.
+        await admin(self._url, f"create role {name} login password 'secret'")
+        self._stack.push_async_callback(admin, self._url, f"drop owned by {name}", f"drop role {name}")
+        if group:
+            await admin(self._url, f"grant coordinator_{group} to {name}")
+        for project in projects:
+            await admin(self._url, f"select coordinator.role_bind('{name}', '{project}')")
+        connection = await connect(as_role(self._url, name))
+        self._stack.push_async_callback(connection.close)
+        return connection
+
+
+@pytest.fixture
+async def logins(database_url: str) -> AsyncIterator[Logins]:
+    await admin(
+        database_url,
+        "select coordinator.project_create('alpha')",
+        "select coordinator.project_create('beta')",
+        "select coordinator.agent_register(p, 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.relay_step()",
+    )
+    async with AsyncExitStack() as stack:
+        yield Logins(database_url, stack)
+
+
+@asynccontextmanager
+async def refused() -> AsyncIterator[None]:
+    """Expect 42501 from the database."""
+    with pytest.raises(PermissionDenied) as raised, mapped_errors():
+        yield
+    assert raised.value.code == "42501"
+
+
+def test_every_public_operation_has_an_entry_and_every_entry_an_operation() -> None:
+    assert {kind.function for kind in OPERATIONS if not kind.internal} == set(RIGHTS)
+
+
+def test_what_a_reader_may_only_reads_and_what_others_may_beyond_that_changes_something() -> None:
+    for kind in OPERATIONS:
+        if kind.function in RIGHTS and kind.function != "token_list":
+            assert kind.reads == (RIGHTS[kind.function] is Role.reader), kind.function
+
+
+async def test_the_view_says_the_same_of_every_operation(database_url: str) -> None:
+    connection = await connect(database_url)
+    try:
+        rows = await connection.fetch(
+            "select function, role, to_regproc('coordinator.' || function) as found from coordinator.rights"
+        )
+    finally:
+        await connection.close()
+    assert [row["function"] for row in rows if row["found"] is None] == []
+    in_sql = {row["function"]: row["role"] for row in rows}
+    assert len(in_sql) == len(rows)
+    assert {function: role.name for function, role in RIGHTS.items()} == {f: in_sql.get(f) for f in RIGHTS}
+
+
+@pytest.mark.parametrize("role", LADDER[:3])
+async def test_a_role_may_call_exactly_what_the_view_gives_to_it(logins: Logins, role: str) -> None:
+    """Each function is really called; whoever is let in meets other errors than 42501, or none."""
+    connection = await logins.make(role)
+    rows = await connection.fetch(f"""
+        select p.proname as name, ({ARGUMENTS}) as arguments, r.role from pg_proc p
+        left join coordinator.rights r on r.function = p.proname
+        where p.pronamespace = 'coordinator'::regnamespace order by p.proname""")  # fmt: skip
+    may, does = set(), set()
+    for row in rows:
+        if row["role"] and LADDER.index(row["role"]) <= LADDER.index(role):
+            may.add(row["name"])
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            with mapped_errors():
+                await connection.fetch(f"select coordinator.{row['name']}({row['arguments'] or ''})")
+            does.add(row["name"])
+        except PermissionDenied:
+            pass
+        except CoordinatorError:
+            does.add(row["name"])
+        finally:
+            await transaction.rollback()
+    assert does == may
+    assert {"outbox_append", "agent_end", "relay_step", "signal_expire", "token_check", "schema_grant"} & does == set()
+
+
+@pytest.mark.parametrize("role", LADDER[:3])
+async def test_tables_are_closed_and_views_are_open(logins: Logins, role: str) -> None:
+    connection = await logins.make(role)
+    rows = await connection.fetch(
+        "select relname, relkind from pg_class where relnamespace = 'coordinator'::regnamespace and relkind in ('r', 'p', 'v', 'S')"
+    )
+    for row in rows:
+        if row["relname"] == "lock_waits_for":  # calls internal functions with the rights of who reads it
+            continue
+        if row["relkind"] == b"v":
+            await connection.fetch(f"select * from coordinator.{row['relname']}")
+            continue
+        async with refused():
+            await connection.fetch(f"select * from coordinator.{row['relname']}")
+        if row["relkind"] != b"S":
+            async with refused():
+                await connection.execute(f"delete from coordinator.{row['relname']}")
+        else:
+            async with refused():
+                await connection.execute(f"select setval('coordinator.{row['relname']}', 7)")
+
+
+async def test_an_administrator_may_all_but_change_the_schema(logins: Logins) -> None:
+    connection = await logins.make("admin")
+    await connection.execute("select coordinator.project_create('gamma')")
+    await connection.execute("select coordinator.relay_step()")
+    assert await connection.fetchval("select count(*) from coordinator.signals") == 2
+    for statement in (
+        "create table coordinator.mine ()",
+        "delete from coordinator.signals",
+        "select coordinator.schema_close()",
+        "select coordinator.access_apply()",
+        "create or replace function coordinator.now_utc() returns timestamptz language sql return clock_timestamp()",
+    ):
+        async with refused():
+            await connection.execute(statement)
+
+
+async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
+    connection = await logins.make(None)
+    async with refused():
+        await connection.fetch("select * from coordinator.signals_live")
+    async with refused():
+        await connection.fetch("select coordinator.project_list()")
+
+
+CALLS: list[tuple[str, str]] = [
+    ("reader", "signal_get('{p}', 'secret')"),
+    ("reader", "signal_list('{p}')"),
+    ("reader", "agent_list('{p}')"),
+    ("reader", "directive_list('{p}')"),
+    ("reader", "directive_inbox('{p}', 'agent of {p}')"),
+    ("reader", "directive_pending('{p}')"),
+    ("reader", "rule_list('{p}')"),
+    ("reader", "project_show('{p}')"),
+    ("reader", "events_since(p_project => '{p}')"),
+    ("reader", "agent_project('{agent}')"),
+    ("agent", "signal_set('{p}', 'k', '1')"),
+    ("agent", "signal_delete('{p}', 'secret')"),
+    ("agent", "event_emit('{p}', 'custom.x')"),
+    ("agent", "agent_heartbeat('{agent}')"),
+    ("agent", "agent_register('{p}', 'b')"),
+    ("agent", "directive_acknowledge('{p}', {directive}, 'agent of {p}')"),
+    ("manager", "directive_revoke('{p}', {directive})"),
+    ("manager", "directive_send('{p}', 'x', 'b')"),
+    ("manager", "rule_set('{p}', 'A', '{{B}}')"),
+    ("manager", "rule_delete('{p}', 'A')"),
+    ("reader", "lock_check('{p}', '{{src/a.py}}')"),
+    ("reader", "lock_list('{p}')"),
+    ("reader", "lock_show('{p}', 'src/')"),
+    ("reader", "lock_waiting('{p}', 'src/')"),
+    ("agent", "lock_acquire('{p}', '{{src/}}', '{agent}')"),
+    ("agent", "lock_poll('{p}', 1, '{agent}')"),
+    ("agent", "lock_cancel('{p}', 1, '{agent}')"),
+    ("agent", "lock_renew('{p}', '{{src/}}', '{agent}', '{{1}}')"),
+    ("agent", "lock_release('{p}', '{{src/}}', '{agent}', '{{1}}')"),
+    ("agent", "assert_fence('{p}', 'src/', 1)"),
+    ("manager", "lock_break('{p}', 'src/', 'because')"),
+    ("agent", "agent_deregister('{agent}')"),
+]
+
+
+async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, database_url: str) -> None:
+    owner = await connect(database_url)
+    connection = await logins.make("manager", "alpha")
+    try:
+        for _, call in CALLS:
+            for project in ("alpha", "beta"):
+                agent = await owner.fetchval(
+                    "select a.id from coordinator.agents_live a where project = $1 order by registered_at", project
+                )
+                directive = await owner.fetchval(
+                    "select id from coordinator.directives_pending where project = $1 order by id", project
+                ) or 0  # fmt: skip
+                statement = f"select coordinator.{call.format(p=project, agent=agent, directive=directive)}"
+                if project == "alpha":
+                    try:
+                        await connection.fetch(statement)
+                    except asyncpg.PostgresError as error:
+                        if (error.sqlstate or "")[:3] not in ("ZC2", "ZC3"):  # let in, but nothing is there
+                            raise
+                else:
+                    before = await owner.fetchval("select count(*) from coordinator.outbox")
+                    async with refused():
+                        await connection.fetch(statement)
+                    assert await owner.fetchval("select count(*) from coordinator.outbox") == before, statement
+    finally:
+        await owner.close()
+
+
+def test_every_operation_in_a_project_is_tried_from_outside() -> None:
+    in_a_project = {
+        kind.function
+        for kind in OPERATIONS
+        if kind.function in RIGHTS
+        and RIGHTS[kind.function] is not Role.admin
+        and {"project", "agent"} & set(kind.__struct_fields__)
+    }
+    assert in_a_project - {call.partition("(")[0] for _, call in CALLS} == set()
+
+
+async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins) -> None:
+    kept, free = await logins.make("reader", "alpha"), await logins.make("reader")
+    names = await kept.fetch("""
+        select relname from pg_class where relnamespace = 'coordinator'::regnamespace and relkind = 'v'
+          and has_table_privilege(oid, 'select')""")
+    seen = set()
+    for (name,) in names:
+        columns = await kept.fetch(
+            "select attname from pg_attribute where attrelid = ('coordinator.' || $1)::regclass and attname in ('project', 'project_id')", name
+        )  # fmt: skip
+        if columns:
+            query = f"select distinct project from coordinator.{name} where project is not null"
+            assert {row[0] for row in await kept.fetch(query)} <= {"alpha"}, name
+            if {row[0] for row in await free.fetch(query)} >= {"alpha", "beta"}:
+                seen.add(name)
+    assert seen >= {"signals_live", "agents_live", "directives_pending", "rules"}
+    assert [row["name"] for row in await kept.fetch("select name from coordinator.project_list()")] == ["alpha"]
+    projects = {row["project"] for row in await kept.fetch("select project from coordinator.events_since()")}
+    assert projects == {"alpha"}
+    assert {row["project"] for row in await free.fetch("select project from coordinator.events_since()")} >= {
+        "alpha",
+        "beta",
+    }
+
+
+async def test_a_cheap_function_in_a_condition_cannot_look_behind_a_view(logins: Logins) -> None:
+    connection = await logins.make("reader", "alpha")
+    seen: list[str] = []
+    connection.add_log_listener(lambda _, message: seen.append(str(message)))
+    await connection.execute("""
+        create function pg_temp.peek(p jsonb) returns boolean language plpgsql cost 0.0000001
+        as $$ begin raise notice '%', p; return true; end $$""")
+    await connection.fetch("select key from coordinator.signals_live where pg_temp.peek(value)")
+    assert ["of alpha" in message for message in seen] == [True]
+
+
+async def test_no_setting_and_no_set_role_leaves_a_project(logins: Logins) -> None:
+    connection = await logins.make("agent", "alpha")
+    await connection.execute("set role coordinator_agent")
+    async with refused():
+        await connection.fetch("select coordinator.signal_get('beta', 'secret')")
+    assert {row[0] for row in await connection.fetch("select project from coordinator.signals_live")} == {"alpha"}
+    await connection.execute("reset role")
+    async with refused():
+        await connection.execute("set session authorization coordinator_admin")
+    await connection.execute("set search_path = pg_temp, coordinator, pg_catalog")
+    await connection.execute(
+        "create function pg_temp.projects_visible() returns text[] language sql return null::text[]"
+    )
+    async with refused():
+        await connection.fetch("select coordinator.signal_get('beta', 'secret')")
+
+
+async def test_a_project_that_is_not_there_looks_like_one_that_is_closed(logins: Logins) -> None:
+    connection = await logins.make("agent", "alpha")
+    messages = []
+    for project in ("beta", "nowhere"):
+        with pytest.raises(asyncpg.PostgresError) as raised:
+            await connection.fetch(f"select coordinator.signal_get('{project}', 'secret')")
+        messages.append((raised.value.sqlstate, str(raised.value).replace(project, "…")))
+    assert messages[0] == messages[1]
+
+
+async def test_a_kept_role_stays_kept_when_its_project_is_deleted(logins: Logins, database_url: str) -> None:
+    connection = await logins.make("agent", "alpha")
+    await admin(database_url, "select coordinator.project_delete('alpha')")
+    async with refused():
+        await connection.fetch("select coordinator.signal_get('beta', 'secret')")
+    assert await connection.fetch("select * from coordinator.signals_live") == []
+
+
+async def test_what_holds_everywhere_is_refused_to_a_kept_role(logins: Logins) -> None:
+    connection = await logins.make("manager", "alpha")
+    for call in (
+        "rule_set('alpha', 'A', '{B}', p_everywhere => true)",
+        "rule_delete('alpha', 'REJECTED', p_everywhere => true)",
+    ):
+        async with refused():
+            await connection.fetch(f"select coordinator.{call}")
+
+
+async def test_binding_and_unbinding_hold_from_the_next_call_on(logins: Logins, database_url: str) -> None:
+    connection = await logins.make("reader", "alpha")
+    name = await connection.fetchval("select session_user")
+    await admin(database_url, f"select coordinator.role_bind('{name}', 'beta')")
+    assert await connection.fetchval("select value from coordinator.signal_get('beta', 'secret')") == "of beta"
+    await admin(database_url, f"select coordinator.role_unbind('{name}', 'beta')")
+    async with refused():
+        await connection.fetch("select coordinator.signal_get('beta', 'secret')")
+
+
+async def test_the_schema_can_be_applied_by_an_owner_who_may_not_create_roles(empty_url: str) -> None:
+    from coordinator.db import schema
+
+    name = f"owner_{uuid4().hex[:8]}"
+    await admin(empty_url, f"create role {name} login password 'secret'")
+    try:
+        await admin(empty_url, f'grant create on database "{urlsplit(empty_url).path[1:]}" to {name}')
+        connection = await connect(as_role(empty_url, name))
+        try:
+            await schema.apply(connection)
+            statements = [row[0] for row in await connection.fetch("select coordinator.role_statements()")]
+            assert all(statement.startswith("create role coordinator_") for statement in statements)
+        finally:
+            await connection.close()
+    finally:
+        await admin(empty_url, f"drop owned by {name} cascade", f"drop role {name}")
+
+
+@pytest.mark.parametrize(("payloads", "whole"), [("full", True), ("pointer", False)])
+async def test_notifications_carry_what_was_configured(database_url: str, payloads: str, whole: bool) -> None:
+    import json
+
+    import anyio
+
+    heard: list[dict[str, Any]] = []
+    listener, writer = await connect(database_url), await connect(database_url)
+    try:
+        await listener.add_listener("coordinator.default.signal", lambda *call: heard.append(json.loads(call[3])))
+        await writer.execute("select coordinator.relay_configure($1)", payloads)
+        await writer.execute("select coordinator.signal_set('default', 'k', '\"what nobody may overhear\"')")
+        await writer.execute("select coordinator.relay_step()")
+        with anyio.fail_after(10):
+            while not heard:
+                await listener.execute("select 1")
+        assert ("what nobody may overhear" in str(heard)) is whole
+        assert (heard[0].get("pointer") is True) is not whole
+        event = await writer.fetchrow("select * from coordinator.events_since()")
+        assert event["cursor"] == heard[0]["cursor"]
+    finally:
+        await listener.close()
+        await writer.close()

@@ -1,0 +1,192 @@
+"""Reading the log: cursors, filters, resets, bookmarks; and events in the caller's own transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.model.event import Event
+from coordinator.operations import events, projects, signals
+from coordinator.operations.work import RelayStep
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+
+# relay_step leaves out the events of its own transaction, so the log is filled by hand here.
+FILL = """
+insert into coordinator.events (seq, type, project, key, actor, at, stamped_at, data)
+select n, case n % 3 when 0 then 'signal.set' when 1 then 'signal.deleted' else 'directive.sent' end,
+       case n % 2 when 0 then 'default' else 'other' end, n::text, 'a', now(), now(), jsonb_build_object('n', n)
+from generate_series(1, $1::integer) n
+"""
+
+
+async def fill(tx: Transaction, count: int) -> None:
+    await tx.connection.execute("select coordinator.event_partition_create(1)")
+    await tx.connection.execute(FILL, count)
+    await tx.connection.execute(
+        "insert into coordinator.relay_batches (head_seq, base, stamped_at) values ($1, pg_current_snapshot(), now())",
+        count,
+    )
+
+
+async def since(tx: Transaction, **options: object) -> list[Event]:
+    return await tx.run(events.Since(**options))  # type: ignore[arg-type]
+
+
+async def test_an_empty_log_reads_empty_and_has_a_head(tx: Transaction) -> None:
+    assert await since(tx) == []
+    assert (await tx.run(events.Head())).endswith(".0")
+
+
+async def test_reading_on_from_the_last_cursor_misses_nothing(tx: Transaction) -> None:
+    await fill(tx, 10)
+    seen, cursor = [], None
+    while page := await since(tx, cursor=cursor, limit=3):
+        seen += [event.seq for event in page]
+        cursor = page[-1].cursor
+    assert seen == list(range(1, 11))
+    assert cursor == await tx.run(events.Head())
+
+
+async def test_now_is_the_head(tx: Transaction) -> None:
+    await fill(tx, 10)
+    assert await since(tx, cursor="now") == []
+
+
+async def test_filters_by_project_and_topics(tx: Transaction) -> None:
+    await fill(tx, 12)
+    assert [e.seq for e in await since(tx, project="default")] == [2, 4, 6, 8, 10, 12]
+    assert [e.seq for e in await since(tx, topics=["signal.set"])] == [3, 6, 9, 12]
+    assert [e.seq for e in await since(tx, topics=["signal.*"], project="other")] == [1, 3, 7, 9]
+    assert [e.seq for e in await since(tx, topics=["directive.*", "signal.deleted"], limit=3)] == [1, 2, 4]
+    assert len(await since(tx, topics=["*"])) == 12
+    assert await since(tx, topics=["sign.*"]) == []
+
+
+async def test_a_sparse_filter_finds_what_lies_far_ahead(tx: Transaction) -> None:
+    await fill(tx, 3000)
+    await tx.connection.execute("update coordinator.events set type = 'rule.set' where seq = 2999")
+    assert [e.seq for e in await since(tx, topics=["rule.*"], limit=1)] == [2999]
+
+
+async def test_a_bookmark_says_how_far_nothing_matched(tx: Transaction) -> None:
+    await fill(tx, 10)
+    (bookmark,) = await since(tx, topics=["rule.set"], bookmarks=True)
+    assert (bookmark.type, bookmark.seq, bookmark.data) == ("bookmark", 10, {})
+    assert await since(tx, cursor=bookmark.cursor, topics=["rule.set"], bookmarks=True) == []
+    page = await since(tx, topics=["signal.set"], bookmarks=True)
+    assert [(e.type, e.seq) for e in page[-2:]] == [("signal.set", 9), ("bookmark", 10)]
+
+
+async def test_a_full_page_has_no_bookmark_that_would_leap_over_events(tx: Transaction) -> None:
+    await fill(tx, 12)
+    page = await since(tx, topics=["signal.set"], bookmarks=True, limit=2)
+    assert [(e.type, e.seq) for e in page] == [("signal.set", 3), ("signal.set", 6)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+async def test_pages_with_bookmarks_of_any_size_hold_each_match_once(tx: Transaction, limit: int) -> None:
+    await fill(tx, 30)
+    seen, cursor = [], None
+    while page := await since(tx, cursor=cursor, topics=["signal.set"], bookmarks=True, limit=limit):
+        seen += [event.seq for event in page if event.type != "bookmark"]
+        cursor = page[-1].cursor
+    assert seen == list(range(3, 31, 3))
+
+
+async def test_a_cursor_below_the_floor_gets_a_reset_and_what_is_retained(tx: Transaction) -> None:
+    await fill(tx, 10)
+    first = (await since(tx, limit=1))[0]
+    await tx.connection.execute("delete from coordinator.events where seq <= 4")
+    await tx.connection.execute("update coordinator.relay set floor_seq = 4")
+    page = await since(tx, cursor=first.cursor)
+    assert (page[0].type, page[0].data) == ("reset", {"reason": "pruned", "floor": 4, "head": 10})
+    assert [event.seq for event in page] == [4, 5, 6, 7, 8, 9, 10]
+    assert [event.seq for event in await since(tx, cursor=page[0].cursor)] == [5, 6, 7, 8, 9, 10]
+    assert [event.seq for event in await since(tx)] == [5, 6, 7, 8, 9, 10]
+    assert [event.type for event in await since(tx, cursor=first.cursor, limit=1)] == ["reset"]
+
+
+async def test_a_cursor_at_the_floor_has_missed_nothing(tx: Transaction) -> None:
+    await fill(tx, 10)
+    fourth = (await since(tx, limit=4))[3]
+    await tx.connection.execute("update coordinator.relay set floor_seq = 4")
+    assert [event.seq for event in await since(tx, cursor=fourth.cursor)] == [5, 6, 7, 8, 9, 10]
+
+
+async def test_a_cursor_of_the_future_gets_a_reset_to_the_head(tx: Transaction) -> None:
+    await fill(tx, 10)
+    epoch = (await tx.run(events.Head())).split(".")[0]
+    (reset,) = await since(tx, cursor=f"{epoch}.11")
+    assert (reset.type, reset.data["reason"], reset.seq) == ("reset", "ahead", 10)
+    assert reset.cursor == await tx.run(events.Head())
+
+
+async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transaction) -> None:
+    await fill(tx, 10)
+    (reset,) = await since(tx, cursor="abc.3", project="default")
+    assert (reset.type, reset.data["reason"], reset.seq, reset.project) == ("reset", "restored", 10, "default")
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        *(
+            (events.Since(cursor=cursor), "ZC103")
+            for cursor in ("", "x", "1", "a.b", "a.-1", "a.1 ", "A.1", "a." + "9" * 19)
+        ),
+        *(
+            (events.Since(topics=[topic]), "ZC103")
+            for topic in ("signal", "*.set", "a.*.b", "Signal.set", "a..b", "a.*", "(a|b)*", "s*")[1:5]
+        ),
+        (events.Since(topics=["a'b"]), "ZC103"),
+        (events.Since(topics=[""]), "ZC101"),
+        (events.Since(project="a\n"), "ZC103"),
+        (events.Since(limit=0), "ZC104"),
+        (events.Emit(project="default", type="signal.set"), "ZC103"),
+        (events.Emit(project="default", type="custom."), "ZC103"),
+        (events.Emit(project="default", type="custom.A"), "ZC103"),
+        (events.Emit(project="default", type="custom." + "a" * 200), "ZC103"),
+        (events.Emit(project="default", type="custom.x", key=""), "ZC101"),
+        (events.Emit(project="no", type="custom.x"), "ZC201"),
+        (events.Prune(limit=0), "ZC104"),
+    ],
+)
+async def test_bad_input_is_refused(tx: Transaction, operation: object, code: str) -> None:
+    await refused(tx, operation, code)  # type: ignore[arg-type]
+
+
+async def test_an_event_of_ones_own_is_rolled_back_with_its_transaction(tx: Transaction) -> None:
+    savepoint = tx.connection.transaction()
+    await savepoint.start()
+    await tx.run(events.Emit(project="default", type="custom.x"))
+    await savepoint.rollback()
+    assert await tx.outbox() == []
+
+
+async def test_the_json_of_an_event_has_its_fields_in_order_and_utc(tx: Transaction) -> None:
+    text = await tx.connection.fetchval(
+        "select coordinator.event_json('e', 7, 't', 'p', null, 'a', '2026-01-31 13:00:00.5+01', '{\"k\": 1}')"
+    )
+    assert text == (
+        '{"cursor" : "e.7", "seq" : 7, "type" : "t", "project" : "p", "key" : null, "actor" : "a", '
+        '"at" : "2026-01-31T12:00:00.500000Z", "data" : {"k": 1}}'
+    )
+
+
+async def test_every_change_emits_with_its_project_key_actor_and_time(tx: Transaction) -> None:
+    await tx.run(projects.Create(project="p", actor="boss"))
+    made = await tx.run(signals.Set(project="p", key="k", value=1, actor="boss"))
+    created, set_ = await tx.outbox()
+    assert (created["type"], created["project"], created["key"], created["actor"]) == (
+        "project.created",
+        "p",
+        "p",
+        "boss",
+    )
+    assert (set_["type"], set_["project"], set_["key"], set_["at"]) == ("signal.set", "p", "k", made.updated_at)
+    assert set_["data"]["version"] == made.version
+
+
+async def test_relay_step_says_nothing_of_its_own_transaction(tx: Transaction) -> None:
+    await tx.run(events.Emit(project="default", type="custom.x"))
+    assert (await tx.run(RelayStep())).moved == 0

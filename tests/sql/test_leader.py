@@ -1,0 +1,104 @@
+"""Leadership and the liveness of processes: two sessions, since both live by session-level advisory locks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from coordinator.db.connection import connect
+from coordinator.model.work import Lead
+from coordinator.operations import agents, directives, signals
+from coordinator.operations.work import LeaderRenew, ProcessRegister, SampleGauges
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+from tests.sql.waiting import until
+
+
+@asynccontextmanager
+async def session(url: str) -> AsyncIterator[Transaction]:
+    """A session of its own that commits."""
+    connection = await connect(url)
+    try:
+        yield Transaction(connection)
+    finally:
+        await connection.close()
+
+
+async def register(of: Transaction) -> int:
+    return await of.run(ProcessRegister(kind="daemon", name="host:1"))
+
+
+async def test_one_leads_and_the_other_learns_the_term(database_url: str) -> None:
+    async with session(database_url) as one, session(database_url) as two:
+        first, second = await register(one), await register(two)
+        assert first != second
+        assert await one.run(LeaderRenew(process=first)) == Lead(leads=True, term=1, due=[])
+        assert await two.run(LeaderRenew(process=second)) == Lead(leads=False, term=1, due=[])
+        assert (await one.run(LeaderRenew(process=first))).term == 1
+
+
+async def test_the_lead_of_a_dead_process_is_taken_at_once(database_url: str) -> None:
+    async with session(database_url) as two:
+        second = await register(two)
+        async with session(database_url) as one:
+            first = await register(one)
+            await one.run(LeaderRenew(process=first, ttl=timedelta(days=1)))
+        await until(two.connection, "select not coordinator.process_alive($1)", first)
+        assert await two.run(LeaderRenew(process=second)) == Lead(leads=True, term=2, due=["agent_reap"])
+
+
+async def test_an_expired_lead_of_a_living_process_is_taken_and_it_learns_so(database_url: str) -> None:
+    async with session(database_url) as one, session(database_url) as two:
+        first, second = await register(one), await register(two)
+        await one.run(LeaderRenew(process=first))
+        await two.connection.execute("update coordinator.leaders set expires_at = clock_timestamp()")
+        assert (await two.run(LeaderRenew(process=second))).leads
+        assert await one.run(LeaderRenew(process=first)) == Lead(leads=False, term=2, due=[])
+
+
+async def test_a_leader_learns_which_loops_have_work(tx: Transaction) -> None:
+    async def due() -> list[str]:
+        return (await tx.run(LeaderRenew(process=process))).due
+
+    process = await register(tx)
+    assert await due() == []
+    await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=1)))
+    await tx.run(directives.Send(project="default", body="x", to_agent="a", ttl=timedelta(seconds=1)))
+    await tx.run(agents.Register(project="default", name="a", ttl=timedelta(seconds=1)))
+    assert await due() == ["relay"]
+    await tx.set_clock(timedelta(seconds=2))
+    assert await due() == ["relay", "signal_expire", "directive_expire", "agent_reap"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        (ProcessRegister(kind="cat", name="x"), "ZC105"),
+        (ProcessRegister(kind="daemon", name=""), "ZC101"),
+        (LeaderRenew(process=1, ttl=timedelta(0)), "ZC104"),
+    ],
+)
+async def test_bad_input_is_refused(tx: Transaction, operation: object, code: str) -> None:
+    await refused(tx, operation, code)  # type: ignore[arg-type]
+
+
+async def test_the_id_of_a_living_process_cannot_be_taken(database_url: str) -> None:
+    async with session(database_url) as one, session(database_url) as two:
+        living = await register(one)
+        await refused(two, ProcessRegister(kind="daemon", name="x", id=living), "ZC302")
+
+
+async def test_an_id_that_was_given_up_is_not_taken_again(tx: Transaction) -> None:
+    assert await tx.run(ProcessRegister(kind="daemon", name="x", id=1_000_000)) != 1_000_000
+    assert not await tx.connection.fetchval("select coordinator.process_alive(1000000)")
+
+
+async def test_gauges_are_sampled_under_their_names(tx: Transaction) -> None:
+    await tx.run(signals.Set(project="default", key="k", value=1))
+    gauges = {gauge.name: gauge.value for gauge in await tx.run(SampleGauges())}
+    assert (gauges["projects"], gauges["signals"], gauges["outbox_waiting"]) == (1, 1, 1)
+    assert gauges["database_size_bytes"] > 1_000_000
+    assert all(value >= 0 for value in gauges.values())

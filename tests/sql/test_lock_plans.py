@@ -1,0 +1,64 @@
+"""What a lock costs does not depend on how many are held: the rows that are read are counted."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from coordinator.operations import agents, locks
+from tests.conftest import Transaction
+
+HELD = 100_000
+
+FILL = """
+insert into coordinator.locks (project_id, resource, slot, kind, prefix, pattern, mode, agent_id, agent_name, fencing_token, ttl, delay,
+                               acquired_at, expires_at, free_at)
+select p.id, case when n % 100 = 0 then format('src/m%s/*_%s.py', n % 1000, n) else format('src/m%s/f%s.py', n % 1000, n) end, 0,
+       case when n % 100 = 0 then 'glob' else 'path' end, case when n % 100 = 0 then format('src/m%s', n % 1000) end,
+       case when n % 100 = 0 then format('^src/m%s/[^/]*_%s\\.py$', n % 1000, n) end, 'exclusive', $1, 'many', n, '1 hour', '0',
+       clock_timestamp(), clock_timestamp() + interval '1 hour', clock_timestamp() + interval '1 hour'
+from coordinator.projects p, generate_series(1, $2::integer) n where p.name = 'default'
+"""
+READ = """
+select sum(seq_scan)::bigint as scans, sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::bigint as rows
+from pg_stat_xact_user_tables where schemaname = 'coordinator' and relname in ('locks', 'lock_waits')
+"""
+
+
+async def read(connection: asyncpg.Connection) -> tuple[int, int]:
+    row = await connection.fetchrow(READ)
+    return row["scans"], row["rows"]
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_conflicts_are_found_by_index_however_many_locks_are_held(tx: Transaction, analyzed: bool) -> None:
+    many = await tx.run(agents.Register(project="default", name="many"))
+    mine = (await tx.run(agents.Register(project="default", name="mine"))).id
+
+    async def cycle(agent: UUID, resource: str, n: int) -> None:
+        (grant,) = await tx.run(locks.Acquire(project="default", resources=[resource.format(n)], agent=agent))
+        token = grant.fencing_token or 0
+        await tx.run(locks.Renew(project="default", resources=[resource.format(n)], agent=agent, tokens=[token]))
+        await tx.run(locks.Check(project="default", paths=["src/m7/x.py"], agent=agent))
+        await tx.run(locks.Release(project="default", resources=[resource.format(n)], agent=agent, tokens=[token]))
+
+    kinds = ("src/m7/new{}.py", "src/new{}/", "src/new{}/**/*.py", "name:new{}")
+    for resource in kinds:  # plans are made, and kept, while the tables are empty
+        for n in range(7):
+            await cycle(mine, resource, n)
+    await tx.connection.execute(FILL, many.id, HELD)
+    if analyzed:
+        await tx.connection.execute("analyze coordinator.locks")
+    for resource in kinds:
+        before = await read(tx.connection)
+        await cycle(mine, resource, 8)
+        after = await read(tx.connection)
+        assert after[0] == before[0], resource
+        assert after[1] - before[1] < 60, resource
+    before = await read(tx.connection)
+    token = await tx.connection.fetchval("select fencing_token from coordinator.locks where resource = 'src/m8/f8.py'")
+    await tx.run(locks.Release(project="default", resources=["src/m8/f8.py"], agent=many.id, tokens=[token]))
+    after = await read(tx.connection)
+    assert after[1] - before[1] < 60, "the agent that holds them all"

@@ -1,0 +1,188 @@
+"""Plans of the statements that must stay quick with millions of rows, as the planner sees them with statistics of such."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from coordinator.db import schema
+from tests.conftest import Transaction
+
+SOURCES = {file.name: file.text for file in schema.files()}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+async def explain(tx: Transaction, sql: str) -> list[dict[str, Any]]:
+    text = await tx.connection.fetchval(f"explain (format json) {sql}")
+    return list(nodes(json.loads(text)[0]["Plan"]))
+
+
+async def statement(tx: Transaction, function: str, pattern: str, **variables: str) -> str:
+    """One statement out of a function's body, with its variables replaced; fails when the function no longer has it."""
+    source = await tx.connection.fetchval(
+        "select prosrc from pg_proc where proname = $1 and pronamespace = 'coordinator'::regnamespace", function
+    )
+    found = re.search(pattern, source, re.DOTALL)
+    assert found, f"{function} has changed: adapt the test"
+    sql = found[0]
+    for name, value in variables.items():
+        sql = re.sub(rf"\b{name.replace('__', '.')}\b", value, sql)
+    return sql
+
+
+def indexes(plan: list[dict[str, Any]]) -> set[str]:
+    return {node["Index Name"] for node in plan if "Index Name" in node}
+
+
+def scanned(plan: list[dict[str, Any]]) -> set[str]:
+    return {node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan"}
+
+
+@pytest.fixture
+async def full(tx: Transaction) -> Transaction:
+    """A few thousand rows in each table, and statistics."""
+    await tx.connection.execute("""
+      insert into coordinator.projects (name, created_at) select 'p' || n, now() from generate_series(1, 20) n;
+      insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at, expires_at)
+        select p.id, 'dir' || n % 50 || '/' || n, '1', n, false, 'a', now(), now(), now() + n * interval '1 second'
+        from coordinator.projects p, generate_series(1, 500) n;
+      insert into coordinator.agents (project_id, name, role, process_id, ttl, registered_at, heartbeat_at, expires_at)
+        select p.id, 'a' || n, 'r' || n % 5, case when n % 10 = 0 then n end, interval '30 seconds', now(), now(), now() + n * interval '1 second'
+        from coordinator.projects p, generate_series(1, 200) n;
+      insert into coordinator.directives (project_id, to_agent, body, priority, status, actor, sent_at, expires_at, ended_at)
+        select p.id, 'a' || n % 100, 'x', n % 5, case when n % 10 = 0 then 'open' else 'revoked' end, 'boss', now(), now() + n * interval '1 second',
+               case when n % 10 <> 0 then now() - n * interval '1 minute' end
+        from coordinator.projects p, generate_series(1, 500) n;
+      insert into coordinator.outbox (xid, type, project, actor, at, data)
+        select (n / 10 + 1000)::text::xid8, 'custom.x', 'default', 'a', now(), '{}' from generate_series(1, 20000) n;
+      analyze coordinator.projects, coordinator.signals, coordinator.agents, coordinator.directives, coordinator.outbox""")
+    return tx
+
+
+async def test_a_page_of_the_log_looks_into_the_partitions_of_its_range_only(full: Transaction) -> None:
+    for first in range(0, 5_000_000, 1_000_000):
+        await full.connection.execute("select coordinator.event_partition_create($1)", first)
+    sql = await statement(
+        full, "events_since", r"select v_relay\.epoch \|\| '\.' \|\| e\.seq.*?limit v_left",
+        v_relay__epoch="'e'", v_after="2999500", v_window="1000", v_head="4000000", p_project="null::text", v_visible="null::text[]", v_pattern="'^signal'", v_left="10",
+    )  # fmt: skip
+    plan = await explain(full, sql)
+    relations = {node["Relation Name"] for node in plan if "Relation Name" in node}
+    assert relations <= {"events_000002", "events_000003"}
+    assert "events_000002" in relations
+
+
+async def test_the_relay_finds_its_candidates_by_transaction(full: Transaction) -> None:
+    sql = await statement(
+        full, "relay_step", r"select o\.\* from \(.*?order by o\.xid, o\.id limit p_limit",
+        v_last__base="'2900:2990:2901,2950'::pg_snapshot", v_last__round_xid="'2901'::xid8", v_last__round_id="7::bigint",
+        v_last__round="null::pg_snapshot", v_own="'3001'::xid8", p_limit="1000", v_after_xid="'2901'::xid8",
+        v_after_id="7::bigint", v_new_xid="'2990'::xid8", v_new_id="0::bigint", v_end_xid="'18446744073709551615'::xid8",
+    )  # fmt: skip
+    plan = await explain(full, sql)
+    assert indexes(plan) == {"outbox_xid_idx"}
+    assert scanned(plan) == set()
+
+
+async def test_the_outbox_is_pruned_by_transaction(full: Transaction) -> None:
+    sql = await statement(
+        full,
+        "outbox_prune",
+        r"delete from coordinator\.outbox[^;]*",
+        p_start="2900",
+        v_base="'2910:2910:'::pg_snapshot",
+    )
+    assert indexes(await explain(full, sql)) == {"outbox_xid_idx"}
+
+
+async def test_signals_are_listed_by_prefix_through_the_primary_key(full: Transaction) -> None:
+    sql = await statement(
+        full, "signal_list", r"select p_project, s\.key.*?limit p_limit",
+        p_project="'default'", v_project="1", p_prefix="'dir7/'", p_after="null", p_limit="100",
+    )  # fmt: skip
+    plan = await explain(full, sql)
+    assert indexes(plan) == {"signals_pkey"}
+    condition = next(node["Index Cond"] for node in plan if node.get("Index Name") == "signals_pkey")
+    assert "key" in condition, "the prefix is a filter and no range"
+
+
+async def test_expired_signals_are_found_by_their_time(full: Transaction) -> None:
+    sql = await statement(
+        full, "signal_expire", r"select project_id, key from .*?for update skip locked", v_now="now()", p_limit="10"
+    )
+    assert "signals_expires_at_idx" in indexes(await explain(full, sql))
+
+
+async def test_an_inbox_reads_the_open_directives_of_its_project(full: Transaction) -> None:
+    sql = await statement(
+        full, "directive_inbox", r"select d\.id, p_project.*?limit p_limit",
+        p_project="'default'", v_project="1", p_agent="'a7'", v_roles="'{r1}'::text[]", p_limit="100",
+    )  # fmt: skip
+    plan = await explain(full, sql)
+    assert "directives_open_idx" in indexes(plan)
+    assert "directives" not in scanned(plan)
+
+
+async def test_directives_that_are_due_or_old_are_found_by_their_time(full: Transaction) -> None:
+    sql = await statement(
+        full, "directive_expire", r"select id from .*?for update skip locked", v_now="now()", p_limit="10"
+    )
+    assert "directives_expires_at_idx" in indexes(await explain(full, sql))
+    sql = await statement(
+        full,
+        "directive_prune",
+        r"select id from .*?for update skip locked",
+        p_retention="interval '8 hours'",
+        p_limit="10",
+    )
+    assert "directives_ended_at_idx" in indexes(await explain(full, sql))
+
+
+async def test_agents_of_a_name_are_found_by_index(full: Transaction) -> None:
+    sql = await statement(
+        full, "directive_inbox", r"select distinct a\.role.*?is not null", v_project="1", p_agent="'a7'"
+    )
+    assert indexes(await explain(full, sql)) == {"agents_name_idx"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "index"),
+    [
+        ("coordinator.agents where expires_at <= now()", "agents_expires_at_idx"),
+        ("coordinator.agents a where a.process_id = 10", "agents_process_idx"),
+        ("coordinator.signals where agent_id = '00000000-0000-0000-0000-000000000000'", "signals_agent_idx"),
+        ("coordinator.signals where expires_at <= now()", "signals_expires_at_idx"),
+        ("coordinator.directives where status = 'open' and expires_at <= now()", "directives_expires_at_idx"),
+    ],
+)
+async def test_the_loops_look_for_work_through_indexes(full: Transaction, condition: str, index: str) -> None:
+    """As in work_due, agent_end and agent_reap, asked every second: on a quiet system nothing is read whole."""
+    assert index in indexes(await explain(full, f"select from {condition} limit 1"))
+
+
+async def test_the_rule_of_a_key_is_found_by_index_when_there_are_many(full: Transaction) -> None:
+    await full.connection.execute("""
+      insert into coordinator.signal_rules (project_id, when_set, clears, created_at)
+        select 1, 'R' || n, '{X}', now() from generate_series(1, 2000) n;
+      analyze coordinator.signal_rules""")
+    sql = await statement(
+        full, "signal_set", r"select r\.when_set, r\.clears into.*?limit 1", p_key="'t/R7'", v_project="1"
+    )
+    assert "signal_rules_when_set_key" in indexes(await explain(full, sql.replace("into v_rule", "")))
+
+
+async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transaction) -> None:
+    sql = await statement(
+        full, "agent_reap", r"select a\.id, case when.*?for update of a skip locked", v_now="now()", p_limit="1000"
+    )
+    plan = await explain(full, sql)
+    assert "agents" not in scanned(plan), plan

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from coordinator.operations import agents, directives, projects, rules, signals
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+
+
+async def test_default_exists(tx: Transaction) -> None:
+    assert "default" in [project.name for project in await tx.run(projects.List())]
+
+
+async def test_a_created_project_is_listed_by_name_with_its_description(tx: Transaction) -> None:
+    await tx.run(projects.Create(project="zebra"))
+    made = await tx.run(projects.Create(project="ant", description="small"))
+    assert made.description == "small"
+    assert [project.name for project in await tx.run(projects.List())] == ["ant", "default", "zebra"]
+
+
+async def test_a_name_that_is_taken_is_a_conflict(tx: Transaction) -> None:
+    await refused(tx, projects.Create(project="default"), "ZC301")
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "_a", "a b", "a/b", "ä", "a" * 37, "a\n", "a.b", "*"])
+async def test_a_name_that_would_not_fit_a_channel_is_refused(tx: Transaction, name: str) -> None:
+    await refused(tx, projects.Create(project=name), "ZC103")
+
+
+async def test_a_description_is_one_line(tx: Transaction) -> None:
+    await refused(tx, projects.Create(project="p", description="a\nb"), "ZC103")
+
+
+async def test_show_counts_what_a_project_holds(tx: Transaction) -> None:
+    await tx.run(agents.Register(project="default", name="a"))
+    await tx.run(signals.Set(project="default", key="k", value=1))
+    for _ in range(2):
+        sent = await tx.run(directives.Send(project="default", body="x", to_agent="a"))
+    await tx.run(directives.Revoke(project="default", directive=sent.id))
+    shown = await tx.run(projects.Show(project="default"))
+    assert (shown.agent_count, shown.signal_count, shown.directive_count) == (1, 1, 1)
+
+
+async def test_delete_takes_everything_in_the_project_and_nothing_else(tx: Transaction) -> None:
+    await tx.run(projects.Create(project="p"))
+    for project in ("p", "default"):
+        await tx.run(agents.Register(project=project, name="a"))
+        await tx.run(signals.Set(project=project, key="k", value=1))
+        await tx.run(directives.Send(project=project, body="x", to_agent="a"))
+        await tx.run(rules.Set(project=project, when_set="A", clears=["B"]))
+    assert await tx.run(projects.Delete(project="p"))
+    for table in ("agents", "signals", "directives"):
+        assert await tx.connection.fetchval(f"select count(*) from coordinator.{table}") == 1
+    assert [rule.project for rule in await tx.run(rules.List(project="default")) if rule.when_set == "A"] == ["default"]
+    last = (await tx.outbox())[-1]
+    assert (last["type"], last["project"], last["key"], last["data"]) == ("project.deleted", "p", "p", {})
+
+
+async def test_default_cannot_be_deleted(tx: Transaction) -> None:
+    await refused(tx, projects.Delete(project="default"), "ZC105")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        projects.Show(project="no"),
+        projects.Delete(project="no"),
+        signals.Set(project="no", key="k", value=1),
+        signals.Get(project="no", key="k"),
+        signals.List(project="no"),
+        signals.Delete(project="no", key="k"),
+        agents.Register(project="no", name="a"),
+        agents.List(project="no"),
+        rules.Set(project="no", when_set="A", clears=["B"]),
+        rules.List(project="no"),
+        rules.Delete(project="no", when_set="A"),
+        directives.Send(project="no", body="x", everyone=True),
+        directives.Inbox(project="no", agent="a"),
+        directives.Acknowledge(project="no", directive=1, agent="a"),
+        directives.Revoke(project="no", directive=1),
+        directives.List(project="no"),
+        directives.ListPending(project="no"),
+    ],
+    ids=lambda operation: operation.function,
+)
+async def test_an_unknown_project_is_not_found(tx: Transaction, operation: object) -> None:
+    error = await refused(tx, operation, "ZC201")  # type: ignore[arg-type]
+    assert '"no"' in error.message

@@ -1,0 +1,293 @@
+"""Documented races, each with two connections and, where a lock decides, at the very moment when one waits for the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import TypeVar
+
+import asyncpg
+import pytest
+
+from coordinator.db.call import call
+from coordinator.db.connection import connect
+from coordinator.errors import Conflict, CoordinatorError, NotFound
+from coordinator.model.operation import Operation
+from coordinator.operations import agents, directives, events, projects, rules, signals
+from coordinator.operations.work import LeaderRenew, RelayStep
+from tests.sql.waiting import until_blocked
+
+R = TypeVar("R")
+Open = Callable[[], Awaitable[asyncpg.Connection]]
+
+
+@pytest.fixture
+async def session(database_url: str) -> AsyncIterator[Open]:
+    """Open sessions on a database of the test's own."""
+    async with AsyncExitStack() as stack:
+
+        async def new() -> asyncpg.Connection:
+            connection = await connect(database_url)
+            stack.push_async_callback(connection.close)
+            return connection
+
+        yield new
+
+
+async def while_uncommitted(
+    session: Open, first: Operation[object], second: Operation[R], *, commit: bool = True
+) -> tuple[object, R | CoordinatorError]:
+    """Run `second` while `first` is done and not committed; it must wait for it. Answers with both results."""
+    one, two, watcher = [await session() for _ in range(3)]
+    transaction = one.transaction()
+    await transaction.start()
+    answer = await call(one, first)
+    task = asyncio.create_task(call(two, second))
+    await until_blocked(watcher, two)
+    await (transaction.commit() if commit else transaction.rollback())
+    try:
+        return answer, await task
+    except CoordinatorError as error:
+        return answer, error
+
+
+async def outcomes(session: Open, operations: list[Operation[R]]) -> list[R | CoordinatorError]:
+    """Run all at once, each on a connection of its own."""
+    connections = [await session() for _ in operations]
+    results = await asyncio.gather(
+        *(call(c, o) for c, o in zip(connections, operations, strict=True)), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, CoordinatorError):
+            raise result
+    return results  # type: ignore[return-value]
+
+
+def put(key: str, value: object = 1, **options: object) -> signals.Set:
+    return signals.Set(project="default", key=key, value=value, **options)  # type: ignore[arg-type]
+
+
+async def listed(connection: asyncpg.Connection) -> list[str]:
+    return [signal.key for signal in await call(connection, signals.List(project="default"))]
+
+
+async def test_of_many_that_set_an_absent_key_exactly_one_wins(session: Open) -> None:
+    results = await outcomes(session, [put("k", n, expect=0) for n in range(8)])
+    won = [result for result in results if not isinstance(result, CoordinatorError)]
+    assert len(won) == 1
+    assert all(isinstance(r, Conflict) and r.code == "ZC301" for r in results if isinstance(r, CoordinatorError))
+    assert (await call(await session(), signals.Get(project="default", key="k"))).value == won[0].value
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_compare_and_set_waits_for_the_other_and_loses_only_if_it_commits(session: Open, commit: bool) -> None:
+    made = await call(await session(), put("k"))
+    _, second = await while_uncommitted(
+        session, put("k", 2, expect=made.version), put("k", 3, expect=made.version), commit=commit
+    )
+    assert isinstance(second, Conflict) == commit
+
+
+async def test_a_delete_and_a_set_of_one_version_exclude_each_other(session: Open) -> None:
+    made = await call(await session(), put("k"))
+    results = await outcomes(
+        session,
+        [signals.Delete(project="default", key="k", expect=made.version), put("k", 2, expect=made.version)],  # type: ignore[list-item]
+    )
+    assert len([r for r in results if isinstance(r, CoordinatorError)]) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "task/7/"])
+async def test_rules_that_clear_each_others_keys_leave_the_one_that_was_set_last(session: Open, prefix: str) -> None:
+    watcher = await session()
+    await call(watcher, rules.Set(project="default", when_set="A", clears=["B"]))
+    await call(watcher, rules.Set(project="default", when_set="B", clears=["A"]))
+    await while_uncommitted(session, put(f"{prefix}A"), put(f"{prefix}B"))
+    assert await listed(watcher) == [f"{prefix}B"]
+
+
+async def test_rules_that_clear_each_others_keys_never_deadlock(session: Open) -> None:
+    watcher = await session()
+    names = ["A", "B", "C", "D"]
+    for name in names:
+        await call(watcher, put(name))
+        await call(watcher, put(f"t/{name}"))
+    for name in names:
+        await call(watcher, rules.Set(project="default", when_set=name, clears=[n for n in names if n != name]))
+    for _ in range(5):
+        operations = [put(prefix + name) for name in names for prefix in ("", "t/")]
+        assert not [r for r in await outcomes(session, operations) if isinstance(r, CoordinatorError)]
+        assert len(await listed(watcher)) == 2
+
+
+async def test_a_rule_and_the_end_of_an_agent_do_not_wait_for_each_other_in_a_circle(session: Open) -> None:
+    holder, one, two, watcher = [await session() for _ in range(4)]
+    await call(watcher, rules.Set(project="default", when_set="B", clears=["A"]))
+    agent = await call(watcher, agents.Register(project="default", name="a"))
+    for key in ("B", "A"):
+        await call(watcher, put(key, agent=agent.id, ephemeral=True))
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute("select from coordinator.signals where key = 'A' for update")
+    ends = asyncio.create_task(call(one, agents.Deregister(agent=agent.id)))
+    await until_blocked(watcher, one)
+    sets = asyncio.create_task(call(two, put("B")))
+    await until_blocked(watcher, two)
+    await transaction.commit()
+    assert await ends
+    await sets
+    assert await listed(watcher) == ["B"]
+
+
+async def test_a_signal_set_while_its_project_is_deleted_is_never_seen_and_is_pruned(session: Open) -> None:
+    one, two = await session(), await session()
+    await call(one, projects.Create(project="p"))
+    transaction = one.transaction()
+    await transaction.start()
+    await call(one, signals.Set(project="p", key="k", value=1))
+    assert await call(two, projects.Delete(project="p"))
+    await transaction.commit()
+    assert await two.fetchval("select count(*) from coordinator.signals") == 1
+    assert await two.fetch("select * from coordinator.signals_live") == []
+    assert await call(two, signals.Prune()) == 1
+    assert await call(two, signals.Prune()) == 0
+    await call(two, projects.Create(project="p"))
+    with pytest.raises(NotFound):
+        await call(two, signals.Get(project="p", key="k"))
+
+
+async def test_of_two_that_delete_a_project_one_does(session: Open) -> None:
+    await call(await session(), projects.Create(project="p"))
+    results = await outcomes(session, [projects.Delete(project="p"), projects.Delete(project="p")])
+    assert sorted(getattr(result, "code", "done") for result in results) == ["ZC201", "done"]
+
+
+async def test_one_key_sent_by_many_leaves_exactly_one_open(session: Open) -> None:
+    sends = [directives.Send(project="default", body=str(n), to_agent="a", key="k") for n in range(8)]
+    sent = await outcomes(session, sends)
+    assert not [result for result in sent if isinstance(result, CoordinatorError)]
+    everything = await call(await session(), directives.List(project="default", open=False))
+    assert sorted(directive.status for directive in everything) == ["open"] + ["superseded"] * 7
+    assert everything[-1].status == "open", "the newest is not the one that stayed"
+
+
+async def send(session: Open) -> int:
+    return (await call(await session(), directives.Send(project="default", body="x", to_agent="a"))).id
+
+
+async def test_an_acknowledgement_waits_for_a_revocation_and_is_too_late(session: Open) -> None:
+    sent = await send(session)
+    _, second = await while_uncommitted(
+        session,
+        directives.Revoke(project="default", directive=sent),
+        directives.Acknowledge(project="default", directive=sent, agent="a"),
+    )
+    assert isinstance(second, Conflict)
+    assert second.code == "ZC304"
+
+
+async def test_a_revocation_waits_for_an_acknowledgement_and_leaves_it_on_record(session: Open) -> None:
+    sent = await send(session)
+    _, second = await while_uncommitted(
+        session,
+        directives.Acknowledge(project="default", directive=sent, agent="a"),
+        directives.Revoke(project="default", directive=sent),
+    )
+    assert second is True
+    assert await (await session()).fetchval("select status from coordinator.directive_receipts") == "done"
+
+
+@pytest.mark.parametrize(("again", "code"), [("done", None), ("seen", None), ("refused", "ZC303")])
+async def test_two_incarnations_of_a_name_give_one_answer(session: Open, again: str, code: str | None) -> None:
+    sent = await send(session)
+    first, second = await while_uncommitted(
+        session,
+        directives.Acknowledge(project="default", directive=sent, agent="a", reason="I did"),
+        directives.Acknowledge(project="default", directive=sent, agent="a", status=again, reason="me too"),
+    )
+    assert getattr(second, "code", None) == code
+    assert code or second == first
+    emitted = "select count(*) from coordinator.outbox where type = 'directive.acknowledged'"
+    assert await (await session()).fetchval(emitted) == 1
+
+
+async def test_an_ephemeral_signal_set_while_its_agent_ends_ends_with_it(session: Open) -> None:
+    watcher = await session()
+    agent = await call(watcher, agents.Register(project="default", name="a"))
+    await while_uncommitted(session, put("k", agent=agent.id, ephemeral=True), agents.Deregister(agent=agent.id))
+    assert await listed(watcher) == []
+
+
+async def test_an_ephemeral_signal_cannot_be_set_for_an_agent_that_is_ending(session: Open) -> None:
+    watcher = await session()
+    agent = await call(watcher, agents.Register(project="default", name="a"))
+    _, second = await while_uncommitted(
+        session, agents.Deregister(agent=agent.id), put("k", agent=agent.id, ephemeral=True)
+    )
+    assert isinstance(second, NotFound)
+    assert await listed(watcher) == []
+
+
+async def test_the_reaper_passes_over_an_agent_that_is_busy_and_takes_it_next_time(session: Open) -> None:
+    one, two = await session(), await session()
+    await two.execute(
+        "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
+    )
+    agent = await call(one, agents.Register(project="default", name="a", ttl=timedelta(seconds=1)))
+    await two.execute("select set_config('coordinator.fake_now', (now() + interval '1 hour')::text, false)")
+    transaction = one.transaction()
+    await transaction.start()
+    await call(one, put("k", agent=agent.id, ephemeral=True))
+    assert (await call(two, agents.Reap())).reaped == 0
+    await transaction.commit()
+    assert (await call(two, agents.Reap())).reaped == 1
+    assert await listed(one) == []
+
+
+async def test_a_heartbeat_before_the_reaper_saves_and_after_it_is_told(session: Open) -> None:
+    reaper = await session()
+    await reaper.execute(
+        "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
+    )
+    agent = await call(reaper, agents.Register(project="default", name="a", ttl=timedelta(seconds=1)))
+    await reaper.execute("update coordinator.agents set expires_at = now() - interval '1 second'")
+    results = await outcomes(session, [agents.Heartbeat(agent=agent.id), agents.Reap()])  # type: ignore[list-item]
+    left = await reaper.fetchval("select count(*) from coordinator.agents")
+    if isinstance(results[0], NotFound):
+        assert left == 0
+    else:
+        assert left == 1, "an agent that was told that it lives was reaped"
+
+
+async def test_of_many_that_would_lead_one_does(session: Open) -> None:
+    connections = [await session() for _ in range(6)]
+    ids = [await c.fetchval("select coordinator.process_register('daemon', 'x')") for c in connections]
+    leads = await asyncio.gather(*(call(c, LeaderRenew(process=own)) for c, own in zip(connections, ids, strict=True)))
+    assert [lead.leads for lead in leads].count(True) == 1
+    assert {lead.term for lead in leads} == {1}
+
+
+async def test_pruning_a_partition_and_the_relay_do_not_wait_for_each_other_in_a_circle(session: Open) -> None:
+    relay, pruner, watcher = [await session() for _ in range(3)]
+    await call(watcher, events.Emit(project="default", type="custom.x"))
+    await call(watcher, RelayStep())
+    await watcher.execute(
+        "insert into coordinator.relay_batches (head_seq, base, stamped_at) select 1000001, base, now() from coordinator.relay_batches order by id desc limit 1"
+    )
+    await watcher.execute(
+        "insert into coordinator.events select 999999, type, project, key, actor, at, stamped_at, data from coordinator.events"
+    )
+    await watcher.execute("select coordinator.event_partition_create(1000001)")
+    transaction = relay.transaction()
+    await transaction.start()
+    await relay.execute("select from coordinator.relay for update")  # as relay_step begins
+    await pruner.execute("set coordinator.fake_now = '2100-01-01'")
+    prunes = asyncio.create_task(call(pruner, events.Prune()))
+    await until_blocked(watcher, pruner)
+    await relay.execute(
+        "insert into coordinator.events values (1000001, 'custom.x', 'default', null, 'a', now(), now(), '{}')"
+    )
+    await transaction.commit()
+    assert await prunes > 0
