@@ -4,10 +4,10 @@ Up: the listening socket (a taken port is noticed first), the embedded PostgreSQ
 connection (with back-off up to ``connect_limit_s``), the schema, the pool, a probe of the direct connection, this
 process's liveness lock, heartbeat and loops and relay, HTTP.
 
-Down, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` answers 503; HTTP takes no more connections and finishes what is
-under way; relay and loops stop (what they did not do waits in the database for another daemon); the liveness lock goes
-with its connection, so another daemon leads at its next heartbeat; the pool; the embedded PostgreSQL. A second signal
-ends at once.
+Down, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` answers 503; HTTP takes no more connections, takes leave of
+streams and long-polls, and finishes what is under way; relay and loops stop (what they did not do waits in the database for another daemon); the liveness lock goes
+with its connection, so another daemon leads at its next heartbeat; the pool; the embedded PostgreSQL. A second signal,
+or the first one while it still comes up, ends at once.
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import structlog
 
-import coordinator
+from coordinator.api.access import TOKEN_CHANNEL, Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
+from coordinator.api.gateway import Gateway
+from coordinator.api.limits import Limits
+from coordinator.api.origin import OriginGuard
 from coordinator.api.server import bind, serving
+from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.db import embedded, schema
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
-from coordinator.db.session import Session
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.loops.agent_reap import agent_reap
 from coordinator.loops.directive_expire import directive_expire
 from coordinator.loops.gauge_sample import gauge_sample
 from coordinator.loops.keeper import Keeper
-from coordinator.loops.prune import directive_prune, event_prune, signal_prune
+from coordinator.loops.prune import directive_prune, event_prune, idempotency_prune, signal_prune
 from coordinator.loops.signal_expire import signal_expire
-from coordinator.operations.work import ProcessRegister
+from coordinator.model.address import without_password
+from coordinator.operations.liveness import Liveness
 from coordinator.relay.relay import Relay
+from coordinator.version import version
 
 __all__ = ["serve"]
 
@@ -53,30 +57,50 @@ PROBE_S = 5.0
 log = structlog.get_logger()
 
 
-async def serve(config: Config) -> None:
-    """Run the daemon until SIGTERM or SIGINT.
+class _Course:
+    """How far the daemon is: still coming up, up, or stopping."""
+
+    def __init__(self) -> None:
+        self.up = anyio.Event()
+        self.stop = anyio.Event()
+
+
+async def serve(config: Config, limits: Limits | None = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT. ``limits`` of HTTP are the usual ones, as many calls as connections at once.
 
     Raises: ``ConfigurationError``, ``DatabaseUnavailable`` (no connection within ``connect_limit_s``), ``SchemaMismatch``.
     """
-    stop = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_until_shutdown, stop, tasks.cancel_scope)
-        with bind(config.host, config.port) as listener:
-            async with _database(config) as (database, place):
-                await _run(config, database, listener, place, stop)
-        tasks.cancel_scope.cancel()
+    is_open(config)  # refused before anything is started
+    certificate = certificate_of(config)
+    course = _Course()
+    error: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_shutdown, course, tasks.cancel_scope)
+            with bind(config.host, config.port) as listener:
+                async with _database(config) as (database, place):
+                    await _run(config, limits, database, listener, place, course, certificate)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # the task groups' wrapping is no business of the caller
+    if error is not None:
+        raise error
     log.info("daemon.stopped")
 
 
-async def _until_shutdown(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+async def _until_shutdown(course: _Course, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            if stop.is_set():
+            if course.stop.is_set():
                 log.warning("daemon.aborted", signal=number.name)
                 scope.cancel()
-            elif number:
-                log.info("daemon.stopping", signal=number.name)
-                stop.set()
+                continue
+            log.info("daemon.stopping", signal=number.name)
+            course.stop.set()
+            if not course.up.is_set():
+                scope.cancel()
 
 
 @asynccontextmanager
@@ -121,22 +145,23 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
         connection.terminate()
 
 
-async def _run(
-    config: Config, database: Database, listener: socket.socket, place: dict[str, str], stop: anyio.Event
+async def _run(  # noqa: PLR0917
+    config: Config,
+    limits: Limits | None,
+    database: Database,
+    listener: socket.socket,
+    place: dict[str, str],
+    course: _Course,
+    certificate: Certificate | None,
 ) -> None:
     """Run everything on an open database; each context ends after those within it."""
-    process: int | None = None
-
-    async def register(session: Session) -> None:
-        nonlocal process
-        process = await session.run(
-            ProcessRegister(kind="daemon", name=f"{socket.gethostname()}:{os.getpid()}", id=process)
-        )
-
     await _probe(database)
-    session = database.session()
-    session.on_connect = register
+    session = database.session(TOKEN_CHANNEL)
+    liveness = Liveness(session, "daemon")
     relay = Relay(database)
+    access = Access(None if is_open(config) else database)
+    place = {**place, "access": "open" if is_open(config) else "tokens"}
+    gateway = Gateway(database, limits or Limits(running=config.max_connections))
     keeper = Keeper(
         database,
         [
@@ -145,15 +170,16 @@ async def _run(
             agent_reap(),
             event_prune(config.event_retention),
             directive_prune(config.directive_retention),
+            idempotency_prune(),
             signal_prune(),
             gauge_sample(),
         ],
-        process=lambda: process if session.connected else None,
+        process=lambda: liveness.process if session.connected else None,
         on_due=lambda name: relay.nudge() if name == "relay" else None,
     )
 
     def readiness() -> Readiness:
-        if stop.is_set():
+        if course.stop.is_set():
             return Readiness(ready=False, leads=keeper.leads, reason="shutting down")
         if time.monotonic() - keeper.heard_at > READY_WITHIN_S:
             return Readiness(ready=False, leads=keeper.leads, reason="no answer from the database")
@@ -162,9 +188,18 @@ async def _run(
     async with session.kept(), anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
         tasks.start_soon(keeper.while_leading, relay.run_forever)
-        async with serving(create_app(readiness), listener):
-            _announce(listener, place)
-            await stop.wait()
+        tasks.start_soon(gateway.run_forever)
+        tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
+        with anyio.move_on_after(PROBE_S):
+            await gateway.started.wait()
+        app = OriginGuard(
+            create_app(readiness, database, gateway, access), config.names, loopback=is_loopback(config.host)
+        )
+        async with serving(app, listener, certificate):
+            _announce(listener, place, tls=certificate is not None)
+            course.up.set()
+            await course.stop.wait()
+            gateway.close()
         tasks.cancel_scope.cancel()
 
 
@@ -187,18 +222,10 @@ async def _probe(database: Database) -> None:
             )
 
 
-def _announce(listener: socket.socket, place: dict[str, str]) -> None:
+def _announce(listener: socket.socket, place: dict[str, str], *, tls: bool) -> None:
     host, port = listener.getsockname()[:2]
-    http = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    log.info("daemon.started", version=coordinator.__version__, pid=os.getpid(), http=http, **place)
+    http = f"http{'s' * tls}://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    log.info("daemon.started", version=version(), pid=os.getpid(), http=http, **place)
     if sys.stderr.isatty():
         lines = {"HTTP": http, "data": place.get("data", "external"), "psql": place["psql"]}
         sys.stderr.write("".join(f"  {name:5} {value}\n" for name, value in lines.items()))
-
-
-def without_password(url: str) -> str:
-    """Write a database's address for people: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")))

@@ -1,4 +1,7 @@
-"""The HTTP server: uvicorn on a socket that is already bound, stopped by its owner and not by shutdown signals."""
+"""The HTTP server: uvicorn on a socket that is already bound, stopped by its owner and not by shutdown signals.
+
+Each request's scope holds the connection's transport, for streams: see coordinator/api/stream.py.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from contextlib import asynccontextmanager
 
 import anyio
 import uvicorn
-from litestar import Litestar
+from litestar.types import ASGIApp
 
+from coordinator.api.connection import LimitedConnection
+from coordinator.api.stream import TRANSPORT
+from coordinator.api.tls import Certificate
 from coordinator.errors import ConfigurationError
 
 __all__ = ["bind", "serving"]
@@ -18,6 +24,14 @@ __all__ = ["bind", "serving"]
 BACKLOG = 2048
 DRAIN_S = 4.0
 KEEP_ALIVE_S = 75
+SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for so long is gone
+
+
+class _Protocol(LimitedConnection):
+    def on_message_begin(self) -> None:
+        """Hand the transport over."""
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
 class _Server(uvicorn.Server):
@@ -39,6 +53,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_PEER_MS)
             listener.bind(address)
             listener.listen(BACKLOG)
         except BaseException:
@@ -53,11 +69,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: Litestar, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve for as long as the context lasts; at its end requests under way have ``DRAIN_S`` seconds."""
+async def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | None = None) -> AsyncIterator[None]:
+    """Serve for as long as the context lasts; at its end requests under way have ``DRAIN_S`` seconds.
+
+    With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
+    """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
+        ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
         loop="none",
         lifespan="on",
         access_log=False,
@@ -79,6 +99,8 @@ async def serving(app: Litestar, listener: socket.socket) -> AsyncIterator[None]
                 raise RuntimeError("the HTTP server ended by itself")
 
         tasks.start_soon(run)
+        if certificate is not None:
+            tasks.start_soon(certificate.run_forever)
         try:
             yield
         finally:
@@ -86,3 +108,4 @@ async def serving(app: Litestar, listener: socket.socket) -> AsyncIterator[None]
             with anyio.move_on_after(DRAIN_S + 1, shield=True):
                 await ended.wait()
             server.force_exit = True
+            tasks.cancel_scope.cancel()

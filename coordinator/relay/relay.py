@@ -18,7 +18,6 @@ import structlog
 
 from coordinator.db.database import Database
 from coordinator.db.session import Session, SessionWake
-from coordinator.errors import CoordinatorError
 from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
 from coordinator.telemetry import metrics
 
@@ -58,8 +57,8 @@ class Relay:
                         log.warning("relay.recovered", reason="the database was restored; cursors begin a new epoch")
                     delay_s = BACKOFF_FIRST_S
                     await self._relay(session)
-            except* CoordinatorError as errors:
-                log.warning("relay.failed", error=str(errors.exceptions[0]), retry_s=round(delay_s, 2))
+            except Exception as error:  # noqa: BLE001 - the relay never stops at an error
+                log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=round(delay_s, 2))
             finally:
                 self._bell = None
                 metrics.RELAY_SLEEPING.set(0)
@@ -74,12 +73,13 @@ class Relay:
     async def _relay(self, session: Session) -> None:
         self._bell = session.wake(BELL_CHANNEL)
         watch_s = WATCH_FIRST_S
+        await self._drain(session)
         while True:
-            await self._drain(session)
             # Armed first, then looked at once more: what the look misses has seen the bell armed, and rings.
             safe = await session.run(RelayArm())
             if await self._step(session):
                 watch_s = WATCH_FIRST_S
+                await self._drain(session)
             elif not safe:
                 await anyio.sleep(watch_s)
                 watch_s = min(watch_s * 2, WATCH_MOST_S)
@@ -88,6 +88,7 @@ class Relay:
                 metrics.RELAY_SLEEPING.set(1)
                 await self._bell.wait(REARM_S)
                 metrics.RELAY_SLEEPING.set(0)
+                await self._drain(session)
 
     async def _drain(self, session: Session) -> None:
         """Step until nothing is left."""

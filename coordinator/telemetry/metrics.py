@@ -12,6 +12,10 @@
 | coordinator_loop_handled_total          | loop     | things that a loop expired, reaped or pruned                |
 | coordinator_loop_seconds                | loop     | duration of a run                                           |
 | coordinator_leader                      |          | 1 while this process leads                                  |
+| coordinator_request_seconds             | operation, status | HTTP requests, streams and long-polls left out     |
+| coordinator_stream_connections          |          | streams and long-polls that are open                        |
+| coordinator_stream_events_total         |          | events that the gateway read from the log                   |
+| coordinator_stream_closed_total         | reason   | streams that this process ended                             |
 | coordinator_content                     | name     | figures of the database's contents, sampled by the leader   |
 """
 
@@ -32,6 +36,10 @@ __all__ = [
     "REGISTRY",
     "RELAY_BATCH_EVENTS",
     "RELAY_SLEEPING",
+    "REQUEST_SECONDS",
+    "STREAM_CLOSED",
+    "STREAM_CONNECTIONS",
+    "STREAM_EVENTS",
     "render",
 ]
 
@@ -71,6 +79,16 @@ LOOP_SECONDS = Histogram(
     "coordinator_loop_seconds", "Duration of a run.", ["loop"], registry=REGISTRY, buckets=_LATENCY_BUCKETS_S
 )
 LEADER = Gauge("coordinator_leader", "1 while this process leads.", registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "coordinator_request_seconds",
+    "HTTP requests, streams and long-polls left out.",
+    ["operation", "status"],
+    registry=REGISTRY,
+    buckets=_LATENCY_BUCKETS_S,
+)
+STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Streams and long-polls that are open.", registry=REGISTRY)
+STREAM_EVENTS = Counter("coordinator_stream_events", "Events that the gateway read from the log.", registry=REGISTRY)
+STREAM_CLOSED = Counter("coordinator_stream_closed", "Streams that this process ended.", ["reason"], registry=REGISTRY)
 CONTENT = Gauge(
     "coordinator_content",
     "Figures of the database's contents, sampled by the leader.",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.daemon import running
+import anyio
+
+from tests.daemon import Daemon
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,17 +20,19 @@ def block() -> str:
     return found[1]
 
 
-def test_the_readme_block_runs_and_shows_what_it_says(empty_url: str) -> None:
+async def test_the_readme_block_runs_and_shows_what_it_says(empty_url: str) -> None:
     environment = {
         **os.environ,
         "COORDINATOR_DATABASE_URL": empty_url,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    with running(empty_url):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block()], env=environment, capture_output=True, text=True, timeout=60
-        )
-    assert done.returncode == 0, done.stderr
-    assert '"key":"task/7/REJECTED"' in done.stdout
-    assert '"type":"signal.cleared"' in done.stdout
-    assert '"body":"write tests first"' in done.stdout
+    with Daemon(empty_url) as daemon:
+        await daemon.ready()
+        command = ["bash", "-euo", "pipefail", "-c", block()]
+        with anyio.fail_after(60):
+            done = await anyio.run_process(command, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    shown = done.stdout.decode()
+    assert '"key":"task/7/REJECTED"' in shown
+    assert '"type":"signal.cleared"' in shown
+    assert '"body":"write tests first"' in shown

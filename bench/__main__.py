@@ -1,0 +1,63 @@
+"""Run the benchmarks, all or those that are named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from bench.place import Options, fresh
+from bench.report import Table, heading
+from coordinator.telemetry import logs
+
+NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway")
+SYSTEM = Path("/usr/lib/postgresql/15/bin")
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def main() -> None:
+    """Read the command line, run, print; keep the results where asked."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
+    parser.add_argument(
+        "--bin-dir", type=Path, help="the PostgreSQL to use; by default the system's 15, else the embedded one"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of a comparison")
+    parser.add_argument("--round-s", type=float, default=5.0, help="seconds of a round")
+    parser.add_argument("--snapshot-s", type=float, default=60.0, help="how long the snapshot is held open, in seconds")
+    parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in NAMES]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    logs.configure(level="warning")
+    options = Options(
+        bin_dir=arguments.bin_dir or (SYSTEM if (SYSTEM / "postgres").is_file() else None),
+        rounds=arguments.rounds,
+        round_s=arguments.round_s,
+        snapshot_s=arguments.snapshot_s,
+    )
+    # The daemon's own event loop, for both sides.
+    written = anyio.run(_run, arguments.names or NAMES, options, backend_options={"use_uvloop": True})
+    if arguments.write:
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(written)
+
+
+async def _run(names: Sequence[str], options: Options) -> str:
+    async with fresh(options) as place:
+        written = [heading(place.version, place.settings)]
+    print(written[0])
+    for name in names:
+        tables: list[Table] = await importlib.import_module(f"bench.{name}").run(options)
+        for table in tables:
+            print(table.text(), flush=True)
+            written.append(table.text())
+    return "\n".join([*written, ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Admission of calls to the database: so many run, so many queue and not for long; the rest are told to come back."""
+
+from __future__ import annotations
+
+import anyio
+
+from coordinator.api.limits import Limits
+from coordinator.api.problems import Overloaded
+
+__all__ = ["Admission"]
+
+_HINT = "Try again in a second."
+
+
+class Admission:
+    """A context for each call.
+
+    Raises: ``Overloaded`` on entry, when the queue is full or did not move in time.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._turns = anyio.Semaphore(limits.running, fast_acquire=True)
+        self._queued = 0
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn."""
+        try:
+            self._turns.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._queue()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the turn back."""
+        self._turns.release()
+
+    async def _queue(self) -> None:
+        if self._queued >= self._limits.queued:
+            raise Overloaded(f"{self._queued} requests wait for the database already", hint=_HINT)
+        self._queued += 1
+        try:
+            with anyio.move_on_after(self._limits.queue_s) as scope:
+                await self._turns.acquire()
+        finally:
+            self._queued -= 1
+        if scope.cancelled_caught:
+            raise Overloaded(f"the database was busy for {self._limits.queue_s:g} seconds", hint=_HINT)

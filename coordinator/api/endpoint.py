@@ -1,0 +1,130 @@
+"""Endpoints: where each operation is on HTTP, and in what form its parameters come. Made from the operations alone.
+
+A write is ``POST /v1/<nouns>/<verb>`` with its parameters as a JSON body. A read is ``GET /v1/<nouns>`` if its verb is
+list, else ``GET /v1/<nouns>/<verb>``, unless the operation says otherwise by ``route``; its parameters are the query's. The
+project is ``default`` where none is given. A duration is a number of seconds, ``1h30m``, or ISO 8601.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from datetime import timedelta
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin
+
+import msgspec
+
+import coordinator.operations
+from coordinator.model import duration
+from coordinator.model.operation import Operation, Shape
+
+__all__ = ["DEFAULT_PROJECT", "Duration", "Endpoint", "decode_hook", "endpoints"]
+
+DEFAULT_PROJECT = "default"
+
+
+class Duration(timedelta):
+    """A duration, read generously."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One operation on HTTP. ``parameter``: the name in braces at the end of ``path``; it takes all that is left."""
+
+    operation: type[Operation[Any]]
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    parameter: str | None
+    parameters: type[Operation[Any]]
+    shape: Shape
+    result: Any
+
+    @property
+    def pages(self) -> bool:
+        """Whether the answer comes in pages."""
+        return self.operation.page_by is not None
+
+    @property
+    def versioned(self) -> bool:
+        """Whether the answer has a version, and so an ETag."""
+        return self.shape is Shape.ONE and "version" in self.result.__struct_fields__
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the operation compares a version before it writes."""
+        return not self.operation.reads and "expect" in self.operation.__struct_fields__
+
+
+@cache
+def endpoints() -> tuple[Endpoint, ...]:
+    """Find every operation that is not internal."""
+    found: dict[str, type[Operation[Any]]] = {}
+    for module in pkgutil.iter_modules(coordinator.operations.__path__):
+        names = vars(importlib.import_module(f"coordinator.operations.{module.name}"))
+        for value in names.values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, Operation)
+                and value is not Operation
+                and not value.internal
+            ):
+                found[value.function] = value
+    return tuple(_endpoint(found[function]) for function in sorted(found))
+
+
+def decode_hook(type: type[Any], value: Any) -> Any:
+    """Read what msgspec does not know by itself."""
+    if type is not Duration:
+        raise NotImplementedError
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"Expected a duration. {duration.HINT}")
+    try:
+        if isinstance(value, str) and value.lstrip("+-").startswith("P"):
+            read = msgspec.convert(value, timedelta)
+        else:
+            read = duration.parse(value) if isinstance(value, str) else timedelta(seconds=value)
+    except (ValueError, OverflowError, msgspec.ValidationError) as error:
+        raise ValueError(f"{error}. {duration.HINT}") from None
+    return Duration(days=read.days, seconds=read.seconds, microseconds=read.microseconds)
+
+
+def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
+    noun, _, verb = operation.function.rpartition("_")
+    if operation.route is not None:
+        path = operation.route
+    else:
+        path = f"/v1/{noun}s" if operation.reads and verb == "list" else f"/v1/{noun}s/{verb}"
+    shape, result = operation.answer()
+    name = "".join(word.capitalize() for word in operation.function.split("_"))
+    return Endpoint(
+        operation=operation,
+        name=name,
+        method="GET" if operation.reads else "POST",
+        path=path,
+        parameter=path.partition("{")[2].rstrip("}") or None,
+        parameters=_parameters(operation, name, has_project=noun != "project"),
+        shape=shape,
+        result=result,
+    )
+
+
+def _parameters(operation: type[Operation[Any]], name: str, *, has_project: bool) -> type[Operation[Any]]:
+    """Derive the operation as it comes over HTTP: with a default project, and generous durations."""
+    changed: list[tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(operation):
+        if field.name == "project" and field.required and has_project:
+            changed.append((field.name, str, DEFAULT_PROJECT))
+        elif timedelta in (field.type, *_members(field.type)):
+            duration_type = Duration | None if NoneType in _members(field.type) else Duration
+            changed.append((field.name, duration_type, field.default))
+    derived = msgspec.defstruct(
+        name, changed, bases=(operation,), frozen=True, kw_only=True, module=operation.__module__
+    )
+    derived.__doc__ = operation.__doc__
+    return cast("type[Operation[Any]]", derived)
+
+
+def _members(type: Any) -> tuple[Any, ...]:
+    return get_args(type) if get_origin(type) in (Union, UnionType) else ()

@@ -1,0 +1,59 @@
+"""What a subscriber wants to see: projects, topics, and not its own doings. Compiled once, asked for every event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from coordinator.errors import InvalidArgument
+
+__all__ = ["Filter"]
+
+TYPES_REMEMBERED = 1000
+NAME_MOST = 200
+_TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
+
+
+class Filter:
+    """Projects and topics; none of either means all. Equal filters are one subscription to the gateway.
+
+    Raises: ``InvalidArgument`` for what is no topic, or too many.
+    """
+
+    def __init__(self, projects: Sequence[str] = (), topics: Sequence[str] = (), most: int = 100) -> None:
+        if len(projects) > most or len(topics) > most:
+            raise InvalidArgument(
+                f"{max(len(projects), len(topics))} projects or topics; at most {most} are allowed",
+                hint="Take fewer, or a pattern such as signal.*",
+                code="ZC102",
+            )
+        for topic in topics:
+            if len(topic) > NAME_MOST or not _TOPIC.fullmatch(topic):
+                raise InvalidArgument(
+                    f'"{topic[:NAME_MOST]}" is no topic',
+                    hint="Write a type like signal.set, a pattern like signal.*, or * for all.",
+                    code="ZC103",
+                )
+        self.projects = frozenset(projects) or None
+        self.topics = tuple(sorted(set(topics))) if "*" not in topics else ()
+        pattern = "|".join(re.escape(topic).replace(r"\*", ".*") for topic in self.topics) or ".*"
+        self._match = re.compile(pattern).fullmatch
+        self._seen: dict[str, bool] = {}
+
+    @property
+    def key(self) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+        """What makes two filters the same."""
+        return self.projects, self.topics
+
+    def takes_type(self, type: str) -> bool:
+        """Tell whether events of a type are wanted."""
+        wanted = self._seen.get(type)
+        if wanted is None:
+            if len(self._seen) >= TYPES_REMEMBERED:
+                self._seen.clear()
+            wanted = self._seen[type] = self._match(type) is not None
+        return wanted
+
+    def takes(self, type: str, project: str | None) -> bool:
+        """Tell whether an event of this type in this project is wanted."""
+        return (self.projects is None or project in self.projects) and self.takes_type(type)

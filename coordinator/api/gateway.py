@@ -1,0 +1,285 @@
+"""The gateway: one reader of the event log for any number of streams and long-polls of this process.
+
+One connection listens for growth of the log and reads it, each event is encoded once into a ring, and a stream is a place
+in that ring. Streams with equal filters are one group: for each batch the group's bytes are put together once and written
+to every member's socket, and groups that the batch does not concern are not touched. Streams of thousands of agents that
+each leave out their own doings still share a group.
+
+Guarantees: a stream's events come in order and without a gap, since a stream belongs to a group only while it has all
+events up to the ring's head; whoever cannot take a batch leaves the group, and goes on from the ring or, fallen off it,
+from the log at its own pace. No write waits for a socket.
+
+On failure: without the database nothing new comes, streams stay open, and after the reconnection the log is read from
+where it ended. If events were lost for ever (restored elsewhere, pruned), every stream gets the log's ``reset``.
+
+What it deliberately does not do: keep anything of its own. After a restart the ring is filled anew from the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import anyio
+import structlog
+from anyio.lowlevel import checkpoint
+
+from coordinator.api.filter import Filter
+from coordinator.api.limits import Limits
+from coordinator.api.problems import Overloaded
+from coordinator.api.ring import Frame, Ring, chunk, frame_of, position, runs
+from coordinator.db.database import HEAD_CHANNEL, Database
+from coordinator.db.session import Session, SessionWake
+from coordinator.errors import CoordinatorError
+from coordinator.model.event import RESET, Event
+from coordinator.operations.events import POLL_S, Head, Since
+from coordinator.telemetry import metrics
+
+__all__ = ["Gateway", "Reader"]
+
+FILL_EVENTS = 5000  # of the newest are read into the ring at the start, so that returning clients need not read the log
+LINGER_S = 0.002  # between reads, so that they are not of one event each
+RETRY_S = 1.0
+TICK_S = 1.0
+
+log = structlog.get_logger()
+
+Concern = Callable[[dict[str, Any]], bool]
+
+
+def _any(_data: dict[str, Any]) -> bool:
+    return True
+
+
+class Reader(Protocol):
+    """A stream, as the gateway sees it."""
+
+    filter: Filter
+    exclude: str | None
+    seq: int
+
+    def push(self, data: bytes, first_seq: int) -> None:
+        """Write an encoded chunk that begins with event ``first_seq``, or leave the group; never wait."""
+
+    def beat(self, now: float) -> None:
+        """Show a sign of life if nothing was written for long."""
+
+    def interrupt(self) -> None:
+        """Look up: the gateway is closing."""
+
+
+class _Group:
+    """Streams and waiters with equal filters."""
+
+    def __init__(self, filter: Filter) -> None:
+        self.filter = filter
+        self.readers: set[Reader] = set()
+        self.wakes: dict[SessionWake, Concern] = {}
+
+    def wake(self, event: Event) -> None:
+        for wake, concern in self.wakes.items():
+            if concern(event.data):
+                wake.set()
+
+    def deliver(self, frames: list[Frame]) -> None:
+        data = chunk(b"".join([frame.data for frame in frames]))
+        first = frames[0].seq
+        actors = {frame.actor for frame in frames}
+        for reader in tuple(self.readers):
+            if reader.exclude in actors or reader.seq >= first:
+                own = [frame for frame in frames if frame.seq > reader.seq and frame.actor != reader.exclude]
+                if own:
+                    reader.push(chunk(b"".join([frame.data for frame in own])), own[0].seq)
+            else:
+                reader.push(data, first)
+
+
+class Gateway:
+    """Follows the log for this process; made once, by the daemon."""
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self.limits = limits
+        self.ring = Ring(limits.ring_events, limits.ring_bytes)
+        self.epoch: str | None = None  # None until the log was read
+        self.closing = False
+        self.started = anyio.Event()
+        self.log_turns = anyio.CapacityLimiter(limits.log_readers)
+        self._session = database.session(HEAD_CHANNEL)
+        self._groups: dict[object, _Group] = {}
+        self._by_project: dict[str | None, set[_Group]] = {}
+        self._readers: set[Reader] = set()
+        self._connections = 0
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor after the newest event that the gateway has; None before it has read the log."""
+        return None if self.epoch is None else f"{self.epoch}.{self.ring.head}"
+
+    async def run_forever(self) -> None:
+        """Follow the log until cancelled."""
+        wake = self._session.wake(HEAD_CHANNEL)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._session.run_forever)
+            tasks.start_soon(self._beat_forever)
+            while True:
+                try:
+                    if self._session.connected:  # else there is a hint as soon as it is
+                        await self._read(self._session)
+                except CoordinatorError as error:
+                    log.warning("gateway.failed", error=error.message)
+                    await anyio.sleep(RETRY_S)
+                await wake.wait(POLL_S)
+
+    def close(self) -> None:
+        """Take leave of every stream and long-poll, and take no more."""
+        self.closing = True
+        for reader in tuple(self._readers):
+            reader.interrupt()
+        self._wake(self._groups.values())
+
+    @contextmanager
+    def connection(self, reader: Reader | None = None) -> Iterator[None]:
+        """Count a stream or long-poll for as long as the context lasts.
+
+        Raises: ``Overloaded``.
+        """
+        if self.closing:
+            raise Overloaded("the daemon is shutting down", hint="Try again: another one takes over, or it comes back.")
+        if self.epoch is None:
+            raise Overloaded("the event log has not been read yet", hint="Try again in a second.")
+        if self._connections >= self.limits.connections:
+            raise Overloaded(
+                f"there are {self._connections} streams and long-polls already; this daemon takes no more",
+                hint="Try again later, or at another daemon.",
+            )
+        self._connections += 1
+        metrics.STREAM_CONNECTIONS.inc()
+        if reader is not None:
+            self._readers.add(reader)
+        try:
+            yield
+        finally:
+            self._connections -= 1
+            metrics.STREAM_CONNECTIONS.dec()
+            if reader is not None:
+                self._readers.discard(reader)
+                self.leave(reader)
+
+    def join(self, reader: Reader) -> None:
+        """Write every further event to a reader that has all events up to the ring's head."""
+        self._group(reader.filter).readers.add(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Write nothing more to a reader."""
+        group = self._groups.get(reader.filter.key)
+        if group is not None:
+            group.readers.discard(reader)
+            self._tidy(group)
+
+    @contextmanager
+    def watch(self, filter: Filter, concern: Concern = _any) -> Iterator[SessionWake]:
+        """Give a waker that is set when an event passes the filter and its data the test, and when the gateway closes."""
+        wake = SessionWake()
+        group = self._group(filter)
+        group.wakes[wake] = concern
+        try:
+            yield wake
+        finally:
+            del group.wakes[wake]
+            self._tidy(group)
+
+    def _group(self, filter: Filter) -> _Group:
+        group = self._groups.get(filter.key)
+        if group is None:
+            group = self._groups[filter.key] = _Group(filter)
+            for project in filter.projects or (None,):
+                self._by_project.setdefault(project, set()).add(group)
+        return group
+
+    def _tidy(self, group: _Group) -> None:
+        if group.readers or group.wakes or self._groups.pop(group.filter.key, None) is None:
+            return
+        for project in group.filter.projects or (None,):
+            self._by_project[project].discard(group)
+            if not self._by_project[project]:
+                del self._by_project[project]
+
+    async def _read(self, session: Session) -> None:
+        """Read the log to its end."""
+        if self.epoch is None:
+            await self._fill(session)
+        while True:
+            page = await session.run(Since(cursor=self.cursor, limit=self.limits.page))
+            await self._publish(page)
+            if len(page) < self.limits.page:
+                if not page:
+                    return
+                await anyio.sleep(LINGER_S)
+
+    async def _fill(self, session: Session) -> None:
+        """Fill the ring with the newest events; only then is there anything to subscribe to."""
+        epoch, head = position(await session.run(Head()))
+        self.ring.clear(max(0, head - min(FILL_EVENTS, self.limits.ring_events)))
+        while self.ring.head < head:
+            page = await session.run(Since(cursor=f"{epoch}.{self.ring.head}", limit=self.limits.page))
+            if not page:
+                break
+            if page[0].type == RESET:
+                epoch, floor = position(page[0].cursor)
+                self.ring.clear(floor)
+            if frames := [frame_of(event) for event in page if event.type != RESET]:
+                self.ring.extend(frames)
+        self.epoch = epoch
+        self.started.set()
+        log.info("gateway.started", cursor=self.cursor, ring=self.ring.head - self.ring.floor)
+
+    async def _publish(self, page: list[Event]) -> None:
+        frames: list[Frame] = []
+        concerned: dict[_Group, list[Frame]] = {}
+        for event in page:
+            if event.type == RESET:
+                self._reset(event)
+                continue
+            frame = frame_of(event)
+            frames.append(frame)
+            for project in (None, event.project):
+                for group in self._by_project.get(project, ()):
+                    if group.filter.takes_type(event.type):
+                        group.wake(event)
+                        if group.readers:
+                            concerned.setdefault(group, []).append(frame)
+        if not frames:
+            return
+        self.ring.extend(frames)
+        metrics.STREAM_EVENTS.inc(len(frames))
+        for group, wanted in concerned.items():
+            for run in runs(wanted, self.limits.buffer_bytes):
+                group.deliver(run)
+                await checkpoint()  # sockets take what was written; who joins meanwhile has these events already
+
+    def _reset(self, event: Event) -> None:
+        log.warning("gateway.reset", cursor=event.cursor, reason=event.data.get("reason"))
+        self.epoch, seq = position(event.cursor)
+        self.ring.clear(seq)
+        data = chunk(frame_of(event).data)
+        for group in tuple(self._groups.values()):
+            for reader in tuple(group.readers):
+                reader.seq = seq
+                reader.push(data, seq + 1)
+        self._wake(self._groups.values())
+
+    @staticmethod
+    def _wake(groups: Iterable[_Group]) -> None:
+        for group in groups:
+            for wake in group.wakes:
+                wake.set()
+
+    async def _beat_forever(self) -> None:
+        while True:
+            await anyio.sleep(TICK_S)
+            now = time.monotonic()
+            for group in tuple(self._groups.values()):
+                for reader in tuple(group.readers):
+                    reader.beat(now)

@@ -1,0 +1,283 @@
+"""The OpenAPI document, made from the operations, and a page that shows it without anything from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from typing import Any
+
+import msgspec
+
+from coordinator.api.endpoint import Duration, Endpoint, endpoints
+from coordinator.api.problems import MEDIA_TYPE, Problem
+from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
+from coordinator.model.operation import Shape
+from coordinator.operations.events import Since
+from coordinator.version import version
+
+__all__ = ["document", "page"]
+
+_REF = "#/components/schemas/{name}"
+_READ_ERRORS = (400, 401, 403, 404, 422, 500, 503)
+_WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
+_MEANINGS = {
+    304: "not changed since the version of If-None-Match",
+    400: "the request cannot be read",
+    401: "no token, or none that is good",
+    403: "the token may not do this",
+    404: "it does not exist",
+    408: "a wait ended at its deadline",
+    409: "somebody else was there first; read again and decide anew",
+    412: "it is at another version than If-Match or If-None-Match ask for",
+    413: "the body is too large",
+    415: "the body is not said to be JSON",
+    422: "a value is malformed or over a limit; nothing was changed",
+    500: "a bug of the daemon",
+    503: "overloaded, shutting down, or without its database; try again after Retry-After",
+}
+_EVENT_CURSOR = {
+    "Event-Cursor": {"description": "The cursor that the snapshot was taken at.", "schema": {"type": "string"}}
+}
+_ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
+
+
+def document() -> dict[str, Any]:
+    """Write the document."""
+    found = endpoints()
+    types: list[Any] = [Problem, EventPage]
+    types += [endpoint.parameters for endpoint in found if not endpoint.operation.reads]
+    types += [endpoint.result for endpoint in found]
+    refs, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
+    schema_of = dict(zip([repr(kind) for kind in types], refs, strict=True))
+    paths: dict[str, Any] = {}
+    for endpoint in found:
+        if endpoint.operation is Since:
+            continue
+        shown = _read(endpoint, schema_of) if endpoint.operation.reads else _write(endpoint, schema_of)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = {
+            "operationId": endpoint.operation.function,
+            "tags": [endpoint.path.split("/")[2]],
+            **_words(endpoint.operation),
+            **shown,
+        }
+    paths["/v1/events"] = {"get": _events(schema_of[repr(EventPage)])}
+    paths["/v1/events/stream"] = {"get": _stream()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "coordinator",
+            "version": version(),
+            "summary": "The coordination plane for fleets of AI agents, on nothing but PostgreSQL.",
+            "description": (
+                "Durations are a number of seconds, 30s, 5m, 1h30m, 7d, or ISO 8601. Errors are problem+json (RFC 9457). "
+                "A list's cursor leads to its next page; event_cursor leads into the event stream without a gap."
+            ),
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": components},
+    }
+
+
+def page() -> str:
+    """Write the document as a readable page."""
+    shown = document()
+    parts = [
+        _HEAD.format(title=f"coordinator {version()}", text=html.escape(shown["info"]["description"]))
+    ]
+    for path, methods in shown["paths"].items():
+        for method, operation in methods.items():
+            parts.append(_operation(path, method, operation))
+    parts.append("<h2>Schemas</h2>")
+    for name, schema in sorted(shown["components"]["schemas"].items()):
+        parts.append(
+            f'<details id="{name}"><summary><code>{name}</code> {html.escape(schema.get("description", ""))}</summary>'
+            f"{_properties(schema)}</details>"
+        )
+    return "\n".join([*parts, "</main>"])
+
+
+def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
+    parameters = _query_of(endpoint.parameters, endpoint.parameter, {"after"} if endpoint.pages else set())
+    if endpoint.pages:
+        parameters.append(_parameter("cursor", {"type": "string"}, "The cursor of the page before."))
+    if endpoint.operation.woken_by:
+        parameters.append(_parameter("wait", _DURATION, "Wait so long for an answer that is not empty."))
+    result = schema_of[repr(endpoint.result)]
+    headers: dict[str, Any] = dict(_EVENT_CURSOR)
+    errors = list(_READ_ERRORS)
+    if endpoint.shape is Shape.MANY:
+        headers = {}
+        result = _object(
+            items={"type": "array", "items": result},
+            cursor={"type": ["string", "null"]},
+            event_cursor={"type": "string"},
+        )
+    elif endpoint.shape is Shape.SCALAR:
+        result = _object(result=result)
+    elif endpoint.versioned:
+        headers |= _ETAG
+        parameters.append(_header("If-None-Match", "An ETag: no body if it is still that version."))
+        errors.append(304)
+    return {"parameters": parameters, "responses": _responses(result, headers, errors)}
+
+
+def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
+    parameters = [_parameter("wait", _DURATION, "Wait so long for an answer.")] if endpoint.operation.woken_by else []
+    parameters += [_header("Idempotency-Key", "The same answer again if the same request comes again.")]
+    errors = list(_WRITE_ERRORS)
+    if endpoint.conditional:
+        parameters.append(_header("If-Match", 'An ETag: only at this version, as "expect".'))
+        parameters.append(_header("If-None-Match", '*: only if it is not there, as "expect": 0.'))
+        errors.append(412)
+    result = schema_of[repr(endpoint.result)]
+    if endpoint.shape is Shape.MANY:
+        result = _object(items={"type": "array", "items": result})
+    elif endpoint.shape is Shape.SCALAR:
+        result = _object(result=result)
+    body = {"required": True, "content": {"application/json": {"schema": schema_of[repr(endpoint.parameters)]}}}
+    headers = _ETAG if endpoint.versioned else {}
+    return {"parameters": parameters, "requestBody": body, "responses": _responses(result, headers, errors)}
+
+
+def _events(schema: Any) -> dict[str, Any]:
+    return {
+        "operationId": "events_since",
+        "tags": ["events"],
+        "summary": "Read the log after a cursor, and wait for the first event if there is none.",
+        "parameters": [*_query_of(EventQuery), _parameter("wait", _DURATION, "Wait so long for an event.")],
+        "responses": _responses(schema, {}, _READ_ERRORS),
+    }
+
+
+def _stream() -> dict[str, Any]:
+    return {
+        "operationId": "event_stream",
+        "tags": ["events"],
+        "summary": "Follow events as Server-Sent Events.",
+        "description": (
+            "The first frame is ready; then events, id: the cursor, event: the type, data: the event. reset: events are "
+            "gone, take a new snapshot. bye: the last frame, with the reason. An id without data moves the cursor only."
+        ),
+        "parameters": [
+            *_query_of(StreamQuery),
+            _header("Last-Event-ID", "The cursor to go on from; goes before after."),
+        ],
+        "responses": _responses({"type": "string"}, {}, _READ_ERRORS, "text/event-stream"),
+    }
+
+
+def _responses(schema: Any, headers: Any, errors: Any, media_type: str = "application/json") -> dict[str, Any]:
+    problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
+    responses: dict[str, Any] = {
+        "200": {"description": "Done.", "headers": headers, "content": {media_type: {"schema": schema}}}
+    }
+    for status in sorted(errors):
+        content = {} if status == 304 else {"content": problem}
+        responses[str(status)] = {"description": _MEANINGS[status].capitalize() + ".", **content}
+    return responses
+
+
+def _query_of(
+    type: Any, in_path: str | None = None, hidden: set[str] | frozenset[str] = frozenset()
+) -> list[dict[str, Any]]:
+    parameters = []
+    for field in msgspec.structs.fields(type):
+        if field.name in hidden or field.name == "wait":
+            continue
+        schema = _without_null(msgspec.json.schema(field.type, schema_hook=_schema))
+        if field.default not in (msgspec.NODEFAULT, None) and isinstance(field.default, str | int | bool):
+            schema = {**schema, "default": field.default}
+        where = "path" if field.name == in_path else "query"
+        required = where == "path" or field.required
+        parameters.append({"name": field.name, "in": where, "required": required, "schema": schema})
+    return parameters
+
+
+_DURATION = {"type": "string", "examples": ["30s"]}
+
+
+def _schema(type: Any) -> dict[str, Any]:
+    if type is not Duration:
+        raise NotImplementedError
+    return {"type": ["string", "number"], "description": "Seconds, or like 1h30m, or ISO 8601.", "examples": ["30s"]}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    left = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    return left[0] if len(left) == 1 else schema
+
+
+def _parameter(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
+def _header(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": sorted(properties), "properties": properties}
+
+
+def _words(operation: Any) -> dict[str, str]:
+    summary, _, description = inspect.cleandoc(operation.__doc__ or "").partition("\n\n")
+    return {"summary": " ".join(summary.split()), **({"description": description} if description else {})}
+
+
+def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+    rows = [
+        f"<tr><td><code>{html.escape(shown['name'])}</code><td>{shown['in']}{' *' if shown['required'] else ''}"
+        f"<td>{_type(shown['schema'])}<td>{html.escape(shown.get('description', ''))}"
+        for shown in operation["parameters"]
+    ]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    statuses = ", ".join(operation["responses"])
+    return (
+        f"<details><summary><b>{method.upper()}</b> <code>{html.escape(path)}</code> {html.escape(operation['summary'])}"
+        f"</summary><pre>{html.escape(operation.get('description', ''))}</pre>"
+        + (f"<table>{''.join(rows)}</table>" if rows else "")
+        + (f"<p>Body: {_type(body)}</p>" if body else "")
+        + "".join(
+            f"<p>Answer: {_type(content['schema'])}</p>"
+            for content in operation["responses"]["200"]["content"].values()
+        )
+        + f"<p>Status: {statuses}</p></details>"
+    )
+
+
+def _properties(schema: dict[str, Any]) -> str:
+    required = schema.get("required", [])
+    rows = [
+        f"<tr><td><code>{html.escape(name)}</code>{' *' if name in required else ''}<td>{_type(shown)}"
+        for name, shown in schema.get("properties", {}).items()
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if schema.get("type") == "array" and "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if schema.get("properties"):
+        return ", ".join(f"<code>{name}</code>: {_type(shown)}" for name, shown in schema["properties"].items())
+    kinds = schema.get("type", "any")
+    return html.escape(" or ".join(kinds) if isinstance(kinds, list) else kinds)
+
+
+_HEAD = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+details {{ border-top: 1px solid #8884; padding: .4rem 0 }}
+summary {{ cursor: pointer }}
+td {{ padding: 0 1rem 0 0; vertical-align: top }}
+pre {{ white-space: pre-wrap; font: inherit }}
+</style>
+<main><h1>{title}</h1>
+<p>{text}</p>
+<p><a href="/schema/openapi.json">openapi.json</a></p>"""

@@ -1,0 +1,112 @@
+"""The newest events as frames of the stream, each encoded once; bounded in number and bytes.
+
+Numbers in the log have no gaps, so a reader's place in the ring is a subtraction. What falls off is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from coordinator.model.event import BOOKMARK, Event
+
+__all__ = ["Frame", "Ring", "bookmark", "chunk", "frame_of", "position", "runs"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Frame(NamedTuple):
+    """An event as the stream carries it."""
+
+    seq: int
+    type: str
+    project: str | None
+    actor: str
+    data: bytes
+
+
+def frame_of(event: Event) -> Frame:
+    """Encode an event; a bookmark is only an id, which moves a client's cursor and calls nobody."""
+    if event.type == BOOKMARK:
+        data = bookmark(event.cursor)
+    else:
+        data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), _encode(event))
+    return Frame(event.seq, event.type, event.project, event.actor, data)
+
+
+def bookmark(cursor: str) -> bytes:
+    """Encode a cursor alone."""
+    return b"id: %b\n\n" % cursor.encode()
+
+
+def chunk(data: bytes) -> bytes:
+    """Wrap bytes as one chunk of an HTTP body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def position(cursor: str) -> tuple[str, int]:
+    """Take a cursor apart; only the gateway does, outside they are opaque."""
+    epoch, _, seq = cursor.partition(".")
+    return epoch, int(seq)
+
+
+def runs(frames: Iterable[Frame], most_bytes: int) -> Iterator[list[Frame]]:
+    """Part frames into runs of ``most_bytes`` bytes, or of one frame that is larger."""
+    run: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if run and size + len(frame.data) > most_bytes:
+            yield run
+            run, size = [], 0
+        run.append(frame)
+        size += len(frame.data)
+    if run:
+        yield run
+
+
+class Ring:
+    """Holds the events after ``floor`` up to ``head``."""
+
+    def __init__(self, most_events: int, most_bytes: int) -> None:
+        self._most_events = most_events
+        self._most_bytes = most_bytes
+        self._frames: list[Frame] = []
+        self._bytes = 0
+        self.floor = 0
+
+    @property
+    def head(self) -> int:
+        """Number of the newest event."""
+        return self.floor + len(self._frames)
+
+    def clear(self, seq: int) -> None:
+        """Begin anew after event ``seq``."""
+        self._frames.clear()
+        self._bytes = 0
+        self.floor = seq
+
+    def extend(self, frames: Sequence[Frame]) -> None:
+        """Append what follows the head, and let go of the oldest beyond the bounds."""
+        if frames[0].seq != self.head + 1:
+            self.clear(frames[0].seq - 1)
+        self._frames += frames
+        self._bytes += sum(len(frame.data) for frame in frames)
+        dropped = max(0, len(self._frames) - self._most_events)
+        size = self._bytes - sum(len(frame.data) for frame in self._frames[:dropped])
+        while size > self._most_bytes and dropped < len(self._frames):
+            size -= len(self._frames[dropped].data)
+            dropped += 1
+        del self._frames[:dropped]
+        self._bytes = size
+        self.floor += dropped
+
+    def covers(self, seq: int) -> bool:
+        """Tell whether everything after ``seq`` is here."""
+        return self.floor <= seq <= self.head
+
+    def after(self, seq: int, most: int) -> list[Frame]:
+        """Give up to ``most`` events after ``seq``, which is covered."""
+        first = seq - self.floor
+        return self._frames[first : first + most]

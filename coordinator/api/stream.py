@@ -1,0 +1,238 @@
+"""One subscriber's event stream (Server-Sent Events).
+
+Frames: ``ready`` first, with the cursor where the stream begins; then events, ``id:`` the cursor, ``event:`` the type,
+``data:`` the event's JSON; ``reset`` where events are gone; ``bye`` with the reason last. An ``id:`` without data is a
+bookmark: nothing matched up to it. A comment comes when nothing else did for the heartbeat's time.
+
+A stream first catches up, each page written when the socket has room; then it joins the gateway's group, which writes to
+the socket directly. When the socket holds more than ``buffer_bytes`` the stream leaves the group and catches up again. A
+socket that takes nothing for the write deadline gets ``bye`` and is closed. The events on the wire are the same either way,
+so a live event never overtakes the backlog.
+
+Written straight to the transport of the server (coordinator/api/server.py hands it over in the scope): a batch costs a
+stream one write, no task switch and no copy of its bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import Transport
+from typing import cast
+
+import anyio
+import msgspec
+import structlog
+from litestar.types import Receive, Scope, Send
+
+from coordinator.api.filter import Filter
+from coordinator.api.gateway import Gateway
+from coordinator.api.ring import Frame, bookmark, chunk, frame_of, position, runs
+from coordinator.errors import DatabaseUnavailable
+from coordinator.model.event import BOOKMARK, RESET
+from coordinator.operations.events import Since
+from coordinator.operations.executor import Executor
+from coordinator.telemetry import metrics
+
+__all__ = ["TRANSPORT", "Stream"]
+
+TRANSPORT = "coordinator.transport"  # extension of the scope
+RECONNECT_MS = 1000
+RETRY_S = 1.0
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # proxies shall not collect the stream
+    (b"transfer-encoding", b"chunked"),  # what is written straight to the transport is chunked here
+]
+_HEARTBEAT = b":\n\n"
+_PASSES = frozenset((BOOKMARK, RESET))
+
+log = structlog.get_logger()
+
+
+class _TooSlow(Exception):
+    """The socket took nothing for the write deadline."""
+
+
+class Stream:
+    """One subscriber; a ``Reader`` of the gateway."""
+
+    def __init__(
+        self, gateway: Gateway, executor: Executor, filter: Filter, *, after: str | None, exclude: str | None
+    ) -> None:
+        self.filter = filter
+        self.exclude = exclude
+        self.seq = 0
+        self._epoch: str | None = None
+        self._gateway = gateway
+        self._executor = executor
+        self._limits = gateway.limits
+        self._written_at = 0.0
+        self._marked = 0  # the last id that was written
+        self._serving: anyio.CancelScope | None = None
+        self._revoked = False
+        self._transport: Transport
+        self._send: Send
+        if after == "now":
+            after = gateway.cursor
+        if after is not None:  # else all that is retained
+            self._epoch, self.seq = position(after)
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream until one side ends it.
+
+        Raises: ``Overloaded``.
+        """
+        self._transport = cast("Transport", cast("dict[str, object]", scope)["extensions"][TRANSPORT])  # type: ignore[index]
+        self._send = send
+        with self._gateway.connection(self):
+            await receive()  # the request, which has no body
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            try:
+                await self._write(self._ready())
+                while await self._serve(receive):
+                    pass
+            except _TooSlow:
+                await self._leave("slow: nothing was read for the write deadline", receive)
+            else:
+                if self._gateway.closing:
+                    await self._leave("shutdown: go on from your cursor at another daemon, or here later", receive)
+                elif self._revoked:
+                    await self._leave("revoked: the token that opened the stream has ended", receive)
+
+    def push(self, data: bytes, first_seq: int) -> None:
+        """Write a chunk, or go on at one's own pace if the socket is full."""
+        transport = self._transport
+        if transport.get_write_buffer_size() > self._limits.buffer_bytes:
+            self.seq = first_seq - 1
+            self._gateway.leave(self)
+            self.interrupt()
+        elif not transport.is_closing():
+            transport.write(data)
+            self._written_at = 0.0  # looked at by the next beat: cheaper than a clock for each write
+
+    def beat(self, now: float) -> None:
+        """Write a bookmark or a comment if nothing was written for the heartbeat's time."""
+        if not self._written_at:
+            self._written_at = now
+        if now - self._written_at < self._limits.heartbeat_s or self._transport.is_closing():
+            return
+        self._written_at = now
+        head = max(self._gateway.ring.head, self.seq)
+        data = _HEARTBEAT
+        if head > self._marked:
+            self._marked = head
+            data += bookmark(f"{self._gateway.epoch}.{head}")
+        self._transport.write(chunk(data))
+
+    def revoke(self) -> None:
+        """End: the token that opened the stream has ended."""
+        self._revoked = True
+        self._gateway.leave(self)
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Look up: there is something to do but to wait."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    async def _serve(self, receive: Receive) -> bool:
+        """Catch up, then be a member of the group until that ends; false when the stream has ended."""
+        with anyio.CancelScope() as self._serving:
+            await self._catch_up()
+            if not self._over and not self._transport.is_closing():
+                self._gateway.join(self)
+                await _disconnected(receive)
+            return False
+        return not self._over
+
+    @property
+    def _over(self) -> bool:
+        return self._gateway.closing or self._revoked
+
+    async def _catch_up(self) -> None:
+        gateway = self._gateway
+        while not self._over and not self._transport.is_closing():
+            if self._epoch == gateway.epoch and gateway.ring.covers(self.seq):
+                frames = gateway.ring.after(self.seq, self._limits.page)
+                if not frames:
+                    return
+                self.seq = frames[-1].seq
+                frames = [frame for frame in frames if self.filter.takes(frame.type, frame.project)]
+            else:
+                found = await self._read_log()
+                if found is None:
+                    continue
+                if not found and not (self._epoch == gateway.epoch and self.seq < gateway.ring.head):
+                    return
+                frames = found
+            wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
+            for run in runs(wanted, self._limits.buffer_bytes):
+                await self._write(b"".join([frame.data for frame in run]))
+
+    async def _read_log(self) -> list[Frame] | None:
+        """Read one page of the log; None if there was no answer."""
+        projects = self.filter.projects
+        since = Since(
+            cursor=None if self._epoch is None else f"{self._epoch}.{self.seq}",
+            project=next(iter(projects)) if projects and len(projects) == 1 else None,
+            topics=list(self.filter.topics) or None,
+            limit=self._limits.page,
+            bookmarks=True,
+        )
+        try:
+            async with self._gateway.log_turns:
+                page = await self._executor.run(since)
+        except DatabaseUnavailable as error:
+            log.warning("stream.read_failed", error=error.message)
+            await self._write(_HEARTBEAT)
+            await anyio.sleep(RETRY_S)
+            return None
+        if page:
+            self._epoch, self.seq = position(page[-1].cursor)
+        elif self._epoch is None:
+            self._epoch, self.seq = self._gateway.epoch, self._gateway.ring.head
+        if len(page) > 1 and page[-1].cursor == page[-2].cursor:
+            del page[-1]  # a bookmark where an event is
+        frames = [frame_of(event) for event in page]
+        return [frame for frame in frames if frame.type in _PASSES or self.filter.takes(frame.type, frame.project)]
+
+    async def _write(self, data: bytes) -> None:
+        """Write when the socket has room.
+
+        Raises: ``_TooSlow``.
+        """
+        with anyio.move_on_after(self._limits.write_deadline_s) as scope:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if scope.cancelled_caught:
+            raise _TooSlow
+        self._marked = self.seq
+        self._written_at = time.monotonic()
+
+    def _ready(self) -> bytes:
+        cursor = None if self._epoch is None else f"{self._epoch}.{self.seq}"
+        data = msgspec.json.encode({"cursor": cursor})
+        mark = b"" if cursor is None else b"id: %b\n" % cursor.encode()
+        return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (RECONNECT_MS, mark, data)
+
+    async def _leave(self, reason: str, receive: Receive) -> None:
+        """Say why, and end the response; a socket that does not take it is aborted."""
+        metrics.STREAM_CLOSED.labels(reason.partition(":")[0]).inc()
+        self._gateway.leave(self)
+        data = b"event: bye\ndata: %b\n\n" % msgspec.json.encode({"reason": reason})
+        with anyio.move_on_after(self._limits.leave_s):
+            if self._gateway.closing:
+                await self._send({"type": "http.response.body", "body": data, "more_body": False})
+                return
+            self._transport.write(chunk(data) + chunk(b""))
+            self._transport.close()  # when all is written
+            await _disconnected(receive)
+            return
+        self._transport.abort()
+        await _disconnected(receive)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,152 @@
+"""Events over HTTP: ``GET /v1/events`` for catching up and long-polling, ``GET /v1/events/stream`` for the stream.
+
+Both take the same filter and the same cursor, so a client can change between them. ``after`` is a cursor, ``now`` or
+``start`` (all that is retained).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import anyio
+import msgspec
+
+from coordinator.api.calls import Calls, duration_of, gone
+from coordinator.api.filter import Filter
+from coordinator.api.gateway import Gateway
+from coordinator.api.request import Answer, Request
+from coordinator.api.stream import Stream
+from coordinator.db.database import Database
+from coordinator.errors import InvalidArgument
+from coordinator.model.event import BOOKMARK, RESET, Event
+from coordinator.operations.events import POLL_S, Head, Since
+
+__all__ = ["EventPage", "EventQuery", "StreamQuery", "Subscriptions"]
+
+_CURSOR = re.compile(r"[0-9a-z]{1,16}\.[0-9]{1,18}|now|start")
+_encode = msgspec.json.Encoder().encode
+
+
+class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events. ``project`` and ``topic`` can be repeated; ``exclude_self``: not those that this actor caused."""
+
+    after: str | None = None
+    project: list[str] = msgspec.field(default_factory=list)
+    topic: list[str] = msgspec.field(default_factory=list)
+    exclude_self: str | None = None
+
+
+class EventQuery(StreamQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events, how many, and how long to ``wait`` for one."""
+
+    limit: int = 1000
+    wait: str = "0"
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events in order; go on from ``cursor``. An event of type ``reset`` says that events are gone: take a new snapshot."""
+
+    items: list[Event]
+    cursor: str
+    event_cursor: str
+
+
+class Subscriptions:
+    """Serves events; made once, by the application."""
+
+    def __init__(self, calls: Calls, gateway: Gateway, database: Database) -> None:
+        self._calls = calls
+        self._gateway = gateway
+        self._database = database
+        self._limits = gateway.limits
+
+    async def stream(self, request: Request) -> None:
+        """Serve a stream until it ends. ``Last-Event-ID`` goes before ``after``: it is the newer when a browser returns."""
+        query = _query(request, StreamQuery)
+        wanted = self._filter(request, query)
+        after = request.header(b"last-event-id") or query.after or "now"
+        if not _CURSOR.fullmatch(after):
+            raise InvalidArgument(
+                f'"{after[:100]}" is no cursor',
+                hint="Give a cursor as an event carried it, now, or start.",
+                code="ZC103",
+            )
+        stream = Stream(
+            self._gateway,
+            self._database,
+            wanted,
+            after=None if after == "start" else after,
+            exclude=query.exclude_self,
+        )
+        with request.caller.watching(stream.revoke):
+            await stream.run(request.scope, request.receive, request.send)
+
+    async def read(self, request: Request) -> Answer:
+        """Answer with the events after a cursor, or with the first that come while waiting."""
+        query = _query(request, EventQuery)
+        wanted = self._filter(request, query)
+        wait_s = duration_of(query.wait, self._limits.wait_s)
+        if not wait_s:
+            return await self._page(query, wanted, None, 0, request)
+        with (
+            self._gateway.connection(),
+            self._gateway.watch(wanted) as wake,
+            request.caller.watching(wake.set),
+        ):
+            answer = Answer(499, b"", [])  # the client has gone
+            async with gone(request):
+                answer = await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
+        return answer
+
+    async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Answer:
+        cursor = None if query.after == "start" else query.after
+        if cursor == "now":
+            cursor = await self._calls.run(Head())
+        projects = filter.projects
+        while True:
+            page = await self._calls.run(
+                Since(
+                    cursor=cursor,
+                    project=next(iter(projects)) if projects and len(projects) == 1 else None,
+                    topics=list(filter.topics) or None,
+                    limit=query.limit,
+                    bookmarks=True,
+                )
+            )
+            items = [event for event in page if _wanted(event, query, filter)]
+            if page:
+                cursor = page[-1].cursor
+            elif cursor is None:
+                cursor = await self._calls.run(Head())
+            left_s = deadline - anyio.current_time()
+            if items or (not page and (wake is None or left_s <= 0 or self._gateway.closing)):
+                return Answer(200, _encode(EventPage(items, cursor, cursor)), [])
+            if not page:
+                await wake.wait(min(left_s, POLL_S))
+                await request.caller.confirm()
+
+    def _filter(self, request: Request, query: StreamQuery) -> Filter:
+        request.caller.check(Since.function, query.project or None)
+        return Filter(query.project, query.topic, self._limits.topics)
+
+
+def _wanted(event: Event, query: EventQuery, filter: Filter) -> bool:
+    if event.type == BOOKMARK:
+        return False
+    return event.type == RESET or (event.actor != query.exclude_self and filter.takes(event.type, event.project))
+
+
+def _query(request: Request, type: type[Any]) -> Any:
+    values: dict[str, Any] = {}
+    for name, text in request.query():
+        if name in ("project", "topic"):
+            values.setdefault(name, []).append(text)
+        elif name in values:
+            raise InvalidArgument(f'the parameter "{name[:100]}" is there twice', hint="Give it once.")
+        else:
+            values[name] = text
+    try:
+        return msgspec.convert(values, type, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"the query does not fit: {error}", hint="See /schema for what is expected.") from None

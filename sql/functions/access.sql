@@ -1,0 +1,244 @@
+-- Access: who may call what, and in which projects.
+--
+-- Four roles, each of which may do what the one before may: reader, agent, manager, admin. Tokens (HTTP) and roles of
+-- the database (coordinator_reader and so on: groups without login) have the same four, by the same table: rights.
+--
+-- A function that is not in rights is closed to all but coordinator_admin and the daemon. Tables are closed to all but
+-- these, too; the views are open to every role, and show a role that is kept to projects (role_bind) these projects only.
+-- That goes by session_user, the role that logged in: functions run with the owner's rights, so current_user says
+-- nothing, and SET ROLE cannot leave a project. A role without a binding, the owner and superusers see all.
+--
+-- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any
+-- channel; where projects must not see each other's events, say select coordinator.relay_configure('pointer').
+
+create or replace view coordinator.rights (function, role) as values
+  -- What views and defaults call with the rights of who reads them.
+  ('now_utc',               'reader'),
+  ('projects_visible',      'reader'),
+
+  ('agent_list',            'reader'),
+  ('agent_project',         'reader'),
+  ('directive_inbox',       'reader'),
+  ('directive_list',        'reader'),
+  ('directive_pending',     'reader'),
+  ('event_head',            'reader'),
+  ('events_since',          'reader'),
+  ('lock_check',            'reader'),
+  ('lock_list',             'reader'),
+  ('lock_show',             'reader'),
+  ('lock_waiting',          'reader'),
+  ('project_list',          'reader'),
+  ('project_show',          'reader'),
+  ('rule_list',             'reader'),
+  ('signal_get',            'reader'),
+  ('signal_list',           'reader'),
+
+  ('agent_deregister',      'agent'),
+  ('agent_heartbeat',       'agent'),
+  ('agent_register',        'agent'),
+  ('assert_fence',          'agent'),
+  ('directive_acknowledge', 'agent'),
+  ('event_emit',            'agent'),
+  ('lock_acquire',          'agent'),
+  ('lock_cancel',           'agent'),
+  ('lock_poll',             'agent'),
+  ('lock_release',          'agent'),
+  ('lock_renew',            'agent'),
+  ('process_register',      'agent'),
+  ('signal_delete',         'agent'),
+  ('signal_set',            'agent'),
+
+  ('directive_revoke',      'manager'),
+  ('directive_send',        'manager'),
+  ('lock_break',            'manager'),
+  ('rule_delete',           'manager'),
+  ('rule_set',              'manager'),
+
+  ('project_create',        'admin'),
+  ('project_delete',        'admin'),
+  ('relay_configure',       'admin'),
+  ('role_bind',             'admin'),
+  ('role_unbind',           'admin'),
+  ('token_create',          'admin'),
+  ('token_list',            'admin'),
+  ('token_revoke',          'admin');
+comment on view   coordinator.rights          is 'The least role that may call a function. What is not here is internal: for coordinator_admin and the daemon only.';
+comment on column coordinator.rights.function is 'Name of a function of this schema.';
+comment on column coordinator.rights.role     is 'reader, agent, manager or admin; each may do what the one before may.';
+
+create or replace function coordinator.projects_visible() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(project) from coordinator.role_projects where role = session_user::text
+$$;
+comment on function coordinator.projects_visible() is
+  'Names of the projects that the role that is logged in is kept to; null: all.';
+
+create or replace function coordinator.project_check(p_project text) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in project_id
+as $$
+declare
+  v_role constant text := session_user;
+begin
+  if not (select bool_or(project = p_project) from coordinator.role_projects where role = v_role) then
+    raise exception using errcode = '42501',
+      message = format('role "%s" may not use project "%s"', session_user, left(p_project, 200)),
+      hint = 'An administrator can let it: select coordinator.role_bind(ROLE, PROJECT).';
+  end if;
+end
+$$;
+comment on function coordinator.project_check(text) is
+  'Refuse (42501) a project that the role that is logged in is kept out of, whether the project exists or not. Internal.';
+
+create or replace function coordinator.everywhere_check() returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.projects_visible() is not null then
+    raise exception using errcode = '42501',
+      message = format('role "%s" is kept to projects and may not change what holds in all', session_user),
+      hint = 'Ask an administrator, or do it in one project.';
+  end if;
+end
+$$;
+comment on function coordinator.everywhere_check() is
+  'Refuse (42501) a role that is kept to projects what concerns all of them. Internal.';
+
+create or replace function coordinator.role_bind(p_role text, p_project text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  perform coordinator.check_name('the role', p_role, 63);
+  perform coordinator.project_id(p_project);
+  if not exists (select from pg_roles where rolname = p_role) then
+    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Make it with: create role … login';
+  end if;
+  insert into coordinator.role_projects (role, project) values (p_role, p_project) on conflict do nothing;
+  if not found then
+    return false;
+  end if;
+  perform coordinator.outbox_append('role.bound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.role_bind(text, text, text) is
+  'Keep a role of the database to a project, and to others that it is bound to; false if it is already. Holds from its next call on. The binding goes by the role''s name: bind anew after renaming it.';
+
+create or replace function coordinator.role_unbind(p_role text, p_project text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  perform coordinator.check_name('the role', p_role, 63);
+  delete from coordinator.role_projects where role = p_role and project = p_project;
+  if not found then
+    return false;
+  end if;
+  perform coordinator.outbox_append('role.unbound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.role_unbind(text, text, text) is
+  'End the binding of a role to a project; false if there is none. A role whose last binding ends may use all projects: drop it, or revoke its group, to shut it out.';
+
+create or replace function coordinator.role_statements() returns setof text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('create role %I nologin;', r.name)
+  from unnest(array['coordinator_reader', 'coordinator_agent', 'coordinator_manager', 'coordinator_admin']) with ordinality r (name, place)
+  where not exists (select from pg_roles where rolname = r.name) order by r.place
+$$;
+comment on function coordinator.role_statements() is
+  'What a database administrator has to run, before the next "coordinator schema apply", where the schema''s owner may not create roles; no rows: all roles are there.';
+
+create or replace function coordinator.access_apply() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ladder    constant text[] := array['reader', 'agent', 'manager', 'admin'];
+  v_statement text;
+  v_place     integer;
+  v_group     text;
+  v_functions text;
+  v_views     text;
+begin
+  if (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) then
+    for v_statement in select * from coordinator.role_statements() loop
+      begin
+        execute v_statement;
+      exception when duplicate_object or unique_violation then
+        null; -- roles belong to the cluster: another database's apply made it meanwhile
+      end;
+    end loop;
+  end if;
+  -- A view calls its functions with the rights of who reads it: one that calls internal ones stays with administrators.
+  select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
+  from pg_class c
+  where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'v'
+    and not exists (
+      select from pg_rewrite w
+      join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
+      join pg_proc p on p.oid = d.refobjid and p.pronamespace = 'coordinator'::regnamespace
+      where w.ev_class = c.oid and p.proname not in (select function from coordinator.rights));
+  for v_place in 1 .. 4 loop
+    v_group := 'coordinator_' || v_ladder[v_place];
+    continue when not exists (select from pg_roles where rolname = v_group);
+    if v_ladder[v_place] = 'admin' then
+      perform coordinator.schema_grant(v_group);
+      continue;
+    end if;
+    execute format('revoke all on all functions in schema coordinator from %I', v_group);
+    execute format('revoke all on all tables in schema coordinator from %I', v_group);
+    select string_agg(p.oid::regprocedure::text, ', ') into v_functions
+    from pg_proc p join coordinator.rights r on r.function = p.proname
+    where p.pronamespace = 'coordinator'::regnamespace and array_position(v_ladder, r.role) <= v_place;
+    execute format('grant usage on schema coordinator to %I', v_group);
+    execute format('grant execute on function %s to %I', v_functions, v_group);
+    execute format('grant select on %s to %I', v_views, v_group);
+  end loop;
+end
+$$;
+comment on function coordinator.access_apply() is
+  'Create the roles coordinator_reader, _agent, _manager and _admin where the caller may, and grant to those that are there exactly what rights says. Called by "coordinator schema apply"; runs with the caller''s rights.';
+
+create or replace function coordinator.agent_project(p_agent uuid) returns text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project text;
+begin
+  select p.name into v_project
+  from coordinator.agents a join coordinator.projects p on p.id = a.project_id where a.id = p_agent;
+  if v_project is null then
+    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
+      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
+  end if;
+  perform coordinator.project_check(v_project);
+  return v_project;
+end
+$$;
+comment on function coordinator.agent_project(uuid) is
+  'Name of an agent''s project; it never changes. ZC202: there is no such agent.';
+
+create or replace function coordinator.agent_check(p_agent uuid) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.projects_visible() is not null then
+    perform coordinator.agent_project(p_agent);
+  end if;
+end
+$$;
+comment on function coordinator.agent_check(uuid) is
+  'Refuse (42501) an agent of a project that the role that is logged in is kept out of. Internal.';

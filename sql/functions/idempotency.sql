@@ -1,0 +1,69 @@
+-- Requests that may come again: the key is claimed, the change made and the answer recorded in one transaction, so a key
+-- has an answer if and only if its change was committed. A second request with the key waits at the primary key until the
+-- first has committed, and then gets its answer, or has rolled back, and then runs itself.
+
+create or replace function coordinator.idempotency_claim(
+  p_project text, p_key text, p_request text, p_ttl interval default '1 day') returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '10s'
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_known  coordinator.idempotency_keys;
+  v_claims boolean;
+begin
+  perform coordinator.check_name('the idempotency key', p_key);
+  perform coordinator.check_ttl(p_ttl);
+  begin
+    insert into coordinator.idempotency_keys as k (project, key, request, created_at, expires_at)
+    values (p_project, p_key, p_request, v_now, v_now + p_ttl)
+    on conflict on constraint idempotency_keys_pkey do update
+    set request = excluded.request, response = null, created_at = excluded.created_at, expires_at = excluded.expires_at
+    where k.expires_at <= v_now
+    returning true into v_claims;
+  exception when lock_not_available then
+    raise exception using errcode = 'ZC306', message = format('a request with the key "%s" has been under way for 10 seconds', p_key),
+      hint = 'Try again later with the same key.';
+  end;
+  if v_claims then
+    return null;
+  end if;
+  select * into v_known from coordinator.idempotency_keys k where k.project = p_project and k.key = p_key;
+  if v_known.request is distinct from p_request then
+    raise exception using errcode = 'ZC305', message = format('the key "%s" belongs to another request', p_key),
+      hint = 'Take a new key for each thing that is to be done, and the same only to repeat it.';
+  end if;
+  return v_known.response;
+end
+$$;
+comment on function coordinator.idempotency_claim(text, text, text, interval) is
+  'Claim a key for a request for p_ttl and return null, or return the answer that it has; waits for a transaction that holds the key, 10 seconds at most (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
+
+create or replace function coordinator.idempotency_store(p_project text, p_key text, p_response text) returns void
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  update coordinator.idempotency_keys set response = p_response where project = p_project and key = p_key
+$$;
+comment on function coordinator.idempotency_store(text, text, text) is
+  'Record the answer for a key that this transaction claimed. No event.';
+
+create or replace function coordinator.idempotency_prune(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.idempotency_keys k
+  using (select project, key from coordinator.idempotency_keys where expires_at <= coordinator.now_utc()
+         order by expires_at limit p_limit for update skip locked) old
+  where k.project = old.project and k.key = old.key;
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.idempotency_prune(integer) is
+  'Delete up to p_limit recorded answers whose time passed; returns how many. Call again until 0. No event.';

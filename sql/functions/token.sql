@@ -1,0 +1,172 @@
+-- Tokens: who may use HTTP.
+--
+-- The secret never comes here: whoever makes a token draws 256 random bits, keeps them, and gives their SHA-256, so that
+-- no statement, log line, backup or replica of the database holds what opens it. A slow hash guards what people choose;
+-- nobody guesses 256 random bits. Lookup is by the hash's index: a comparison's time tells something of the hash that was
+-- asked for, which is no help to find its secret.
+--
+-- A gateway believes a check for at most a second, and forgets all of them at a NOTIFY on 'coordinator.token', which is sent
+-- in the revoking transaction: rare enough to be spared the outbox's way, and not held up by a relay that is away.
+
+create or replace function coordinator.token_create(
+  p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days',
+  p_actor text default null)
+returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
+               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_project bigint := case when p_project is not null then coordinator.project_id(p_project) end;
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_id      bigint;
+begin
+  if p_project is null then
+    perform coordinator.everywhere_check();
+  end if;
+  perform coordinator.check_name('the name of the token', p_name);
+  perform coordinator.check_ttl(p_ttl);
+  if p_role is null or p_role not in ('reader', 'agent', 'manager', 'admin') then
+    raise exception using errcode = 'ZC105', message = format('"%s" is no role of a token', left(p_role, 200)),
+      hint = 'Say reader, agent, manager or admin.';
+  elsif p_role = 'admin' and p_project is not null then
+    raise exception using errcode = 'ZC105', message = 'an administrator''s token is not of one project',
+      hint = 'Leave the project out, or make it a manager''s.';
+  elsif coalesce(p_hash, '') !~ '^[0-9a-f]{64}$' then
+    raise exception using errcode = 'ZC103', message = 'the hash is not the SHA-256 of a secret',
+      hint = 'Give 64 hexadecimal digits; "coordinator token create" does all of it.';
+  elsif coalesce(p_prefix, '') !~ '^coo_[A-Za-z0-9_-]{4}$' then
+    raise exception using errcode = 'ZC103', message = 'the prefix is not that of a secret',
+      hint = 'Give the secret''s first 8 characters: coo_ and 4 more.';
+  end if;
+  -- What ended long ago goes: its events have told what there was to tell.
+  delete from coordinator.tokens
+  where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'
+                               order by t.expires_at limit 1000));
+  insert into coordinator.tokens (hash, prefix, name, role, project_id, actor, created_at, expires_at)
+  values (p_hash, p_prefix, p_name, p_role, v_project, v_actor, v_now, v_now + p_ttl)
+  on conflict (hash) do nothing
+  returning tokens.id into v_id;
+  if v_id is null then
+    raise exception using errcode = 'ZC301', message = 'there is a token of this secret already', hint = 'Draw a new secret.';
+  end if;
+  perform coordinator.outbox_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
+    jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));
+  return query select v_id, p_name, p_role, p_project, p_prefix, v_actor, v_now, v_now + p_ttl, null::timestamptz, null::timestamptz;
+end
+$$;
+comment on function coordinator.token_create(text, text, text, text, text, interval, text) is
+  'Record a token by the SHA-256 of its secret, for p_ttl (1 second to 366 days), in one project or (p_project null) all. The secret itself stays with the caller.';
+
+create or replace function coordinator.token_check(p_hash text)
+returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
+               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_token record;
+begin
+  select t.*, p.name as project into v_token
+  from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id where t.hash = p_hash;
+  if v_token.id is null then
+    raise exception using errcode = 'ZC501', message = 'the token is not known',
+      hint = 'Was it copied whole? See "coordinator token list"; make one with "coordinator token create".';
+  elsif v_token.revoked_at is not null then
+    raise exception using errcode = 'ZC502', message = 'the token was revoked', hint = 'Ask an administrator for a new one.';
+  elsif v_token.expires_at <= coordinator.now_utc() then
+    raise exception using errcode = 'ZC503', message = 'the token has expired', hint = 'Ask an administrator for a new one.';
+  end if;
+  return query select v_token.id, v_token.name, v_token.role, v_token.project, v_token.prefix, v_token.actor,
+    v_token.created_at, v_token.expires_at, v_token.last_used_at, v_token.revoked_at;
+end
+$$;
+comment on function coordinator.token_check(text) is
+  'The token whose secret has this SHA-256. ZC501: not known, ZC502: revoked, ZC503: expired. Internal: what a gateway asks.';
+
+create or replace function coordinator.token_use(p_token bigint) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  update coordinator.tokens set last_used_at = v_now
+  where id = p_token and (last_used_at is null or last_used_at < v_now - interval '1 minute');
+  return found;
+end
+$$;
+comment on function coordinator.token_use(bigint) is
+  'Note that a token was used, at most once a minute. No event. Internal: called by gateways.';
+
+create or replace function coordinator.token_live(p_tokens bigint[]) returns bigint[]
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if cardinality(p_tokens) > 1000 then
+    raise exception using errcode = 'ZC102', message = format('%s tokens; at most 1000 are allowed', cardinality(p_tokens)),
+      hint = 'Ask for fewer at once.';
+  end if;
+  return array(select id from coordinator.tokens
+               where id = any (p_tokens) and revoked_at is null and expires_at > coordinator.now_utc());
+end
+$$;
+comment on function coordinator.token_live(bigint[]) is
+  'Those of up to 1,000 tokens that still open something. Internal: gateways ask for the tokens of open streams.';
+
+create or replace function coordinator.token_list(p_after bigint default 0, p_limit integer default 1000)
+returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
+               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_visible text[] := coordinator.projects_visible();
+begin
+  perform coordinator.check_page(p_limit);
+  return query
+    select t.id, t.name, t.role, p.name, t.prefix, t.actor, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
+    from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id
+    where t.id > coalesce(p_after, 0) and (v_visible is null or p.name = any (v_visible))
+    order by t.id limit p_limit;
+end
+$$;
+comment on function coordinator.token_list(bigint, integer) is
+  'Tokens in the order of their making, after number p_after; ended ones, too. project null: all projects.';
+
+create or replace function coordinator.token_revoke(p_token bigint, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_token record;
+begin
+  select t.name, t.role, t.revoked_at, p.name as project into v_token
+  from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id
+  where t.id = p_token for update of t;
+  if not found then
+    raise exception using errcode = 'ZC207', message = format('there is no token %s', p_token), hint = 'See "coordinator token list".';
+  end if;
+  if v_token.project is null then
+    perform coordinator.everywhere_check();
+  else
+    perform coordinator.project_check(v_token.project);
+  end if;
+  if v_token.revoked_at is not null then
+    return false;
+  end if;
+  update coordinator.tokens set revoked_at = v_now, expires_at = least(expires_at, v_now) where id = p_token;
+  perform coordinator.outbox_append('token.revoked', coalesce(v_token.project, 'default'), p_token::text,
+    coordinator.actor_name(p_actor), v_now, jsonb_build_object('name', v_token.name, 'role', v_token.role));
+  perform pg_notify('coordinator.token', '');
+  return true;
+end
+$$;
+comment on function coordinator.token_revoke(bigint, text) is
+  'Revoke a token: it opens nothing from the commit on, and streams that it opened are closed. False if it was revoked already.';

@@ -1,0 +1,46 @@
+"""A daemon as a process of its own, shared by the tests that do not disturb it; each test has a project of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from coordinator.api.limits import Limits
+from tests.conftest import admin, with_database
+from tests.daemon import Daemon
+
+# Short, so that nobody waits for what takes long by purpose.
+LIMITS = Limits(running=5, heartbeat_s=1.0, write_deadline_s=2.0, leave_s=1.0, body_bytes=100_000)
+
+
+@pytest.fixture(scope="session")
+def api_url(server_url: str, template: str) -> Iterator[str]:
+    name = f"api_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    yield with_database(server_url, name)
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="session")
+def daemon(api_url: str) -> Iterator[Daemon]:
+    with Daemon(api_url, limits=LIMITS) as process:
+        asyncio.run(process.ready())
+        yield process
+
+
+@pytest.fixture
+async def http(daemon: Daemon) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def project(http: httpx.AsyncClient) -> str:
+    name = f"p{uuid4().hex[:12]}"
+    answer = await http.post("/v1/projects/create", json={"project": name})
+    assert answer.status_code == 200, answer.text
+    return name

@@ -1,0 +1,90 @@
+"""A client for Server-Sent Events, as a browser reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import msgspec
+
+DEADLINE_S = 20.0
+
+
+class Frame(msgspec.Struct):
+    id: str | None
+    event: str | None
+    data: Any
+    comment: bool = False
+
+
+class Frames:
+    """The frames of one response, one by one, each within a deadline."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.last_id: str | None = None
+        self._lines = response.aiter_lines()
+
+    async def next(self, deadline_s: float = DEADLINE_S) -> Frame | None:
+        """The next frame or comment; None at the end of the response."""
+        frame = Frame(None, None, None)
+        begun = False
+        with anyio.fail_after(deadline_s):
+            async for line in self._lines:
+                if not line:
+                    if begun:
+                        self.last_id = frame.id or self.last_id
+                        return frame
+                    continue
+                begun = True
+                name, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if name == "id":
+                    frame.id = value
+                elif name == "event":
+                    frame.event = value
+                elif name == "data":
+                    frame.data = json.loads(value)
+                elif not name:
+                    frame.comment = True
+        return None
+
+    async def until(self, event: str, deadline_s: float = DEADLINE_S) -> list[Frame]:
+        """Frames up to the first of a type, that one included."""
+        found = []
+        with anyio.fail_after(deadline_s):
+            while True:
+                frame = await self.next()
+                assert frame is not None, f"the stream ended before {event}"
+                found.append(frame)
+                if frame.event == event:
+                    return found
+
+    async def events(self, count: int) -> list[Frame]:
+        """So many events; everything else is skipped."""
+        found: list[Frame] = []
+        while len(found) < count:
+            frame = await self.next()
+            assert frame is not None, "the stream ended"
+            if frame.event not in (None, "ready"):
+                found.append(frame)
+        return found
+
+
+@asynccontextmanager
+async def stream(http: httpx.AsyncClient, *, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Frames]:
+    async with http.stream("GET", "/v1/events/stream", params=query, headers=headers) as response:
+        if response.status_code != 200:
+            await response.aread()
+        yield Frames(response)
+
+
+async def emit(http: httpx.AsyncClient, project: str, *keys: str, type: str = "custom.tick", actor: str | None = None) -> None:
+    for key in keys:
+        body = {"project": project, "type": type, "key": key, "actor": actor}
+        answer = await http.post("/v1/events/emit", json=body)
+        assert answer.status_code == 200, answer.text

@@ -1,0 +1,423 @@
+"""Who gets in over HTTP, and how far: a daemon that asks for tokens, as each role that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import httpx
+import msgspec
+import pytest
+
+from coordinator.api.access import Access, is_open
+from coordinator.api.endpoint import endpoints
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.errors import ConfigurationError, Unauthenticated
+from coordinator.model.token import Role, Secret, Token, new_secret
+from coordinator.operations import projects, signals, tokens
+from coordinator.operations.rights import RIGHTS
+from tests.conftest import admin, with_database
+from tests.daemon import Daemon, until
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to be refused
+ENDPOINTS = {endpoint.operation.function: endpoint for endpoint in endpoints()}
+SECONDS = timedelta(seconds=1)
+
+
+@pytest.fixture(scope="session")
+def guarded_url(server_url: str, template: str) -> Iterator[str]:
+    name = f"guarded_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    url = with_database(server_url, name)
+    asyncio.run(admin(url, "select coordinator.project_create(p) from unnest('{alpha,beta}'::text[]) p"))
+    yield url
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="session")
+def guarded(guarded_url: str) -> Iterator[Daemon]:
+    """A daemon that asks for tokens."""
+    with Daemon(guarded_url, access="tokens") as process:
+        asyncio.run(process.ready())
+        yield process
+
+
+class Issuer:
+    """Makes tokens, and clients that present them."""
+
+    def __init__(self, database: Database, url: str) -> None:
+        self.database = database
+        self.url = url
+
+    async def token(self, role: str, project: str | None = None, ttl: timedelta = 60 * SECONDS) -> tuple[Token, Secret]:
+        secret = new_secret()
+        operation = tokens.Create(
+            name=f"the {role}", role=role, project=project, hash=secret.hash, prefix=secret.prefix, ttl=ttl
+        )
+        return await self.database.run(operation), secret
+
+    def client(self, secret: Secret | None, **headers: str) -> httpx.AsyncClient:
+        given = headers if secret is None else {"Authorization": f"Bearer {secret.text}", **headers}
+        return httpx.AsyncClient(base_url=self.url, headers=given, timeout=20)
+
+    async def as_(self, role: str, project: str | None = None) -> httpx.AsyncClient:
+        return self.client((await self.token(role, project))[1])
+
+
+@pytest.fixture
+async def issuer(guarded: Daemon, guarded_url: str) -> AsyncIterator[Issuer]:
+    async with Database.open(guarded_url, Config(min_connections=1, max_connections=2)) as database:
+        yield Issuer(database, guarded.url)
+
+
+def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
+    """The answer's problem, which must be this one, with a hint."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert found["type"] == f"urn:coordinator:{name}"
+    assert found["hint"]
+    return found
+
+
+async def ask(client: httpx.AsyncClient, function: str) -> httpx.Response:
+    """Call an endpoint without any parameters: enough to learn whether one is let in."""
+    endpoint = ENDPOINTS[function]
+    path = endpoint.path.partition("{")[0] + ("x" if endpoint.parameter else "")
+    return await client.request(endpoint.method, path, json={} if endpoint.method == "POST" else None)
+
+
+async def test_without_a_valid_token_nothing_below_v1_is_open(issuer: Issuer) -> None:
+    async with issuer.client(None) as client:
+        for function in ENDPOINTS:
+            answer = await ask(client, function)
+            problem(answer, 401, "unauthenticated")
+            assert answer.headers["www-authenticate"] == 'Bearer realm="coordinator"'
+        problem(await client.get("/v1/events/stream"), 401, "unauthenticated")
+        assert (await client.get("/livez")).status_code == 200
+        for header in (f"Bearer {new_secret().text}", "Bearer coo_short", "Basic Y29vOmNvbw==", "Bearer", "coo_"):
+            answer = await client.get("/v1/projects", headers={"Authorization": header})
+            problem(answer, 401, "unauthenticated")
+            assert answer.headers["www-authenticate"] == 'Bearer realm="coordinator", error="invalid_token"'
+
+
+async def test_two_tokens_at_once_are_none(issuer: Issuer) -> None:
+    _, secret = await issuer.token("admin")
+    async with issuer.client(None) as client:
+        header = ("Authorization", f"Bearer {secret.text}")
+        problem(await client.get("/v1/projects", headers=[header, header]), 401, "unauthenticated")
+
+
+async def test_a_token_in_the_address_is_not_taken(issuer: Issuer) -> None:
+    _, secret = await issuer.token("admin")
+    async with issuer.client(None) as client:
+        problem(await client.get("/v1/projects", params={"access_token": secret.text}), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.name)
+async def test_a_role_gets_as_far_as_the_table_says_on_every_endpoint(issuer: Issuer, role: Role) -> None:
+    async with await issuer.as_(role.name) as client:
+        for function in ENDPOINTS:
+            answer = await ask(client, function)
+            if role < RIGHTS[function]:
+                found = problem(answer, 403, "permission-denied")
+                assert RIGHTS[function].name in found["hint"]
+                assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+            else:
+                assert answer.status_code not in (401, 403, 500), (function, answer.text)
+
+
+CALLS = [
+    ("GET", "/v1/signals?project={p}", None),
+    ("POST", "/v1/signals/set", {"project": "{p}", "key": "k", "value": 1}),
+    ("GET", "/v1/signals/k?project={p}", None),
+    ("POST", "/v1/signals/delete", {"project": "{p}", "key": "k"}),
+    ("POST", "/v1/agents/register", {"project": "{p}", "name": "a"}),
+    ("GET", "/v1/agents?project={p}", None),
+    ("GET", "/v1/directives?project={p}", None),
+    ("GET", "/v1/directives/inbox?project={p}&agent=a", None),
+    ("POST", "/v1/directives/send", {"project": "{p}", "body": "x", "everyone": True}),
+    ("POST", "/v1/rules/set", {"project": "{p}", "when_set": "A", "clears": ["B"]}),
+    ("GET", "/v1/rules?project={p}", None),
+    ("GET", "/v1/events?project={p}", None),
+    ("GET", "/v1/projects/{p}", None),
+]
+
+
+async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> None:
+    async with await issuer.as_("manager", "alpha") as client:
+        for method, path, body in CALLS:
+            for project, opens in (("alpha", True), ("beta", False), ("nowhere", False)):
+                content = json.loads(json.dumps(body).replace("{p}", project))
+                answer = await client.request(method, path.format(p=project), json=content)
+                if opens:
+                    assert answer.status_code == 200, (path, answer.text)
+                else:
+                    problem(answer, 403, "permission-denied")
+        # Nothing is said of a project: then it concerns all of them, or the project default.
+        for path in ("/v1/events", "/v1/events/stream", "/v1/projects", "/v1/signals"):
+            problem(await client.get(path), 403, "permission-denied")
+        problem(await client.get("/v1/events/stream?project=alpha&project=beta"), 403, "permission-denied")
+        everywhere = {"project": "alpha", "when_set": "A", "clears": ["B"], "everywhere": True}
+        problem(await client.post("/v1/rules/set", json=everywhere), 403, "permission-denied")
+        assert (await client.get("/v1/events/head")).status_code == 200
+
+
+async def test_an_agent_is_of_a_project_even_where_a_call_does_not_name_it(issuer: Issuer) -> None:
+    async with await issuer.as_("agent") as every, await issuer.as_("agent", "alpha") as own:
+        ids = {}
+        for project in ("alpha", "beta"):
+            answer = await every.post("/v1/agents/register", json={"project": project, "name": "a"})
+            ids[project] = answer.json()["id"]
+        for verb in ("heartbeat", "deregister"):
+            problem(await own.post(f"/v1/agents/{verb}", json={"agent": ids["beta"]}), 403, "permission-denied")
+            assert (await own.post(f"/v1/agents/{verb}", json={"agent": ids["alpha"]})).status_code == 200
+        assert (await every.post("/v1/agents/heartbeat", json={"agent": ids["beta"]})).status_code == 200
+        problem(await own.post("/v1/agents/heartbeat", json={"agent": str(uuid4())}), 404, "not-found")
+
+
+async def test_what_a_token_does_is_done_in_its_name(issuer: Issuer) -> None:
+    async with await issuer.as_("agent") as client:
+        set_ = {"project": "alpha", "key": "by", "value": 1}
+        assert (await client.post("/v1/signals/set", json=set_)).json()["actor"] == "the agent"
+        assert (await client.post("/v1/signals/set", json=set_ | {"actor": "me"})).json()["actor"] == "me"
+
+
+async def test_a_revoked_token_opens_nothing_more_at_once(issuer: Issuer) -> None:
+    token, secret = await issuer.token("reader", "alpha")
+    async with issuer.client(secret) as client:
+        assert (await client.get("/v1/signals?project=alpha")).status_code == 200  # and is remembered
+        await issuer.database.run(tokens.Revoke(token=token.id))
+
+        async def look() -> bool:
+            return (await client.get("/v1/signals?project=alpha")).status_code == 401
+
+        await until(look, "the token is refused", deadline_s=1.5)
+
+
+async def follow(client: httpx.AsyncClient, path: str, seen: list[str], ready: anyio.Event) -> None:
+    """Collect a stream's lines to its end."""
+    async with client.stream("GET", path) as answer:
+        assert answer.status_code == 200
+        async for line in answer.aiter_lines():
+            seen.append(line)
+            ready.set()
+
+
+async def test_a_stream_ends_with_a_word_when_its_token_is_revoked_and_others_go_on(issuer: Issuer) -> None:
+    token, secret = await issuer.token("reader", "alpha")
+    _, other = await issuer.token("reader", "alpha")
+    path = "/v1/events/stream?project=alpha"
+    async with issuer.client(secret) as client, issuer.client(other) as bystander, anyio.create_task_group() as tasks:
+        seen: list[str] = []
+        others: list[str] = []
+        ready, there = anyio.Event(), anyio.Event()
+        tasks.start_soon(follow, bystander, path, others, there)
+        with anyio.fail_after(10):
+            await there.wait()
+            async with anyio.create_task_group() as watched:
+                watched.start_soon(follow, client, path, seen, ready)
+                await ready.wait()
+                await issuer.database.run(tokens.Revoke(token=token.id))
+            # The stream has ended; what happens now is none of its business, but still the other's.
+            await issuer.database.run(signals.Set(project="alpha", key="after", value="the end"))
+            while not any('"after"' in line for line in others):
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert "event: bye" in seen
+    assert any("token" in line for line in seen if line.startswith("data:"))
+    assert not any("after" in line for line in seen)
+
+
+async def test_a_stream_ends_when_its_token_expires_or_its_project_goes(issuer: Issuer) -> None:
+    await issuer.database.run(projects.Create(project="gone"))
+    _, short = await issuer.token("reader", ttl=2 * SECONDS)
+    _, bound = await issuer.token("reader", "gone")
+    for secret, end in ((short, None), (bound, projects.Delete(project="gone"))):
+        seen: list[str] = []
+        ready = anyio.Event()
+        async with issuer.client(secret) as client:
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(follow, client, "/v1/events/stream?project=gone", seen, ready)
+                    await ready.wait()
+                    if end is not None:
+                        await issuer.database.run(end)
+            assert "event: bye" in seen
+            problem(await client.get("/v1/events?project=gone"), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("path", ["/v1/directives/inbox?agent=patient&wait=20s", "/v1/events?after=now&wait=20s"])
+async def test_a_wait_ends_when_its_token_is_revoked(issuer: Issuer, path: str) -> None:
+    await issuer.database.run(projects.Create(project=(project := f"w{uuid4().hex[:8]}")))
+    token, secret = await issuer.token("reader", project)
+    answers: list[httpx.Response] = []
+
+    async def used() -> bool:
+        (found,) = [one for one in await issuer.database.run(tokens.List()) if one.id == token.id]
+        return found.last_used_at is not None
+
+    async def answered() -> bool:
+        return bool(answers)
+
+    async with issuer.client(secret) as client, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            answers.append(await client.get(f"{path}&project={project}"))
+
+        tasks.start_soon(wait)
+        await until(used, "the wait has begun")
+        await issuer.database.run(tokens.Revoke(token=token.id))
+        await until(answered, "the wait has ended", deadline_s=3)
+    problem(answers[0], 401, "unauthenticated")
+
+
+async def test_use_is_noted(issuer: Issuer) -> None:
+    token, secret = await issuer.token("reader")
+    async with issuer.client(secret) as client:
+        await client.get("/v1/projects")
+    (found,) = [one for one in await issuer.database.run(tokens.List()) if one.id == token.id]
+    assert found.last_used_at is not None
+
+
+async def test_no_log_line_and_no_answer_holds_a_secret(issuer: Issuer, guarded: Daemon) -> None:
+    token, secret = await issuer.token("reader", "alpha")
+    paths = ("/v1/projects", "/v1/signals?project=alpha", "/v1/signals?project=beta", "/v1/nowhere")
+    async with issuer.client(secret) as client:
+        texts = [(await client.get(path)).text for path in paths]
+        await issuer.database.run(tokens.Revoke(token=token.id))
+        texts.append((await client.get("/v1/signals?project=alpha")).text)
+    async with await issuer.as_("admin") as client:
+        texts.append((await client.get("/v1/tokens")).text)
+    log = guarded.output()
+    assert "daemon.started" in log
+    for text in (*texts, log):
+        assert secret.text not in text
+        assert secret.hash not in text
+
+
+async def test_a_token_is_made_and_revoked_over_http(issuer: Issuer) -> None:
+    secret = new_secret()
+    async with await issuer.as_("admin") as client, issuer.client(secret) as other:
+        body = {"name": "new", "role": "reader", "hash": secret.hash, "prefix": secret.prefix, "ttl": "1h"}
+        made = (await client.post("/v1/tokens/create", json=body)).json()
+        assert (made["name"], made["project"], made["actor"]) == ("new", None, "the admin")
+        assert (await other.get("/v1/projects")).status_code == 200
+        assert (await client.post("/v1/tokens/revoke", json={"token": made["id"]})).json() == {"result": True}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7420", "127.0.0.1.evil.example", "", "localhost.evil"])
+async def test_a_host_that_is_not_this_machine_is_refused(issuer: Issuer, host: str) -> None:
+    _, secret = await issuer.token("admin")
+    async with issuer.client(secret, Host=host) as client:
+        for path in ("/v1/projects", "/livez", "/schema", "/metrics"):
+            problem(await client.get(path), 403, "permission-denied")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:80"])
+async def test_this_machine_has_several_names(issuer: Issuer, host: str) -> None:
+    async with issuer.client(None, Host=host) as client:
+        assert (await client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:1", "http://localhost.evil", "::"]
+)
+async def test_pages_of_other_sites_are_refused_and_never_invited(issuer: Issuer, origin: str) -> None:
+    _, secret = await issuer.token("admin")
+    async with issuer.client(secret, Origin=origin) as client:
+        for method in ("GET", "POST", "OPTIONS"):
+            answer = await client.request(method, "/v1/projects")
+            problem(answer, 403, "permission-denied")
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+async def test_ones_own_pages_are_served(issuer: Issuer) -> None:
+    _, secret = await issuer.token("reader")
+    async with issuer.client(secret, Origin=issuer.url) as client:
+        assert (await client.get("/v1/projects")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ({}, True),
+        ({"database_url": "postgresql://h/d"}, False),
+        ({"database_url": "postgresql://h/d", "access": "open"}, True),
+        ({"host": EVERYWHERE}, False),
+        ({"host": "::1"}, True),
+        ({"host": "localhost", "access": "tokens"}, False),
+    ],
+)
+def test_access_is_open_only_on_loopback_and_by_itself_only_to_a_private_database(
+    given: dict[str, Any], answer: bool
+) -> None:
+    assert is_open(Config(**given)) is answer
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "db.example"])
+def test_open_access_beyond_loopback_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        is_open(Config(host=host, access="open"))
+    assert "COORDINATOR_ACCESS=tokens" in (raised.value.hint or "")
+
+
+async def test_the_daemon_does_not_even_start_with_open_access_beyond_loopback(database_url: str) -> None:
+    with Daemon(database_url, access="open", host=EVERYWHERE) as daemon:
+        assert await daemon.ended() == ConfigurationError.exit_code
+        assert "daemon.started" not in daemon.output()
+
+
+async def test_what_is_revoked_while_the_answer_is_on_its_way_is_not_remembered() -> None:
+    now = datetime.now(UTC)
+    token = Token(1, "t", "reader", None, "coo_aaaa", "x", now, now, now, None)
+    asked, answer = anyio.Event(), anyio.Event()
+    checks = 0
+
+    class Slow:
+        async def run(self, operation: Any) -> Any:
+            nonlocal checks
+            if isinstance(operation, tokens.Check):
+                checks += 1
+                if checks > 1:
+                    raise Unauthenticated("revoked")
+                asked.set()
+                await answer.wait()
+                return token
+            return True
+
+    class Bell:
+        rung = anyio.Event()
+
+        async def wait(self, timeout_s: float) -> None:
+            await self.rung.wait()
+            self.rung = anyio.Event()
+
+    access, bell = Access(Slow()), Bell()  # type: ignore[arg-type]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(access.run_forever, bell)
+        tasks.start_soon(access.check, "hash")
+        await asked.wait()
+        bell.rung.set()
+        await anyio.wait_all_tasks_blocked()
+        answer.set()
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(Unauthenticated):
+            await access.check("hash")
+        tasks.cancel_scope.cancel()
+
+
+def test_every_public_endpoint_has_a_right() -> None:
+    assert set(ENDPOINTS) == set(RIGHTS)
+
+
+def test_secrets_are_not_shown_by_what_holds_them() -> None:
+    secret = new_secret()
+    assert secret.text not in repr(secret)
+    assert msgspec.to_builtins(secret)["text"] == secret.text  # for the one place that shows it

@@ -1,0 +1,84 @@
+"""The server against its own OpenAPI document: no 500, no undocumented status, no answer that breaks its schema."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from coordinator.api.endpoint import endpoints
+from coordinator.api.limits import Limits
+from tests.daemon import Daemon
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+
+
+@pytest.fixture
+async def own(database_url: str) -> Any:
+    """A daemon of its own: what is sent here is anything, and nobody waits for long."""
+    with Daemon(database_url, limits=Limits(running=5, wait_s=1.0)) as daemon:
+        yield await daemon.ready()
+
+
+@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.long)])
+async def test_the_server_keeps_what_its_description_says(own: Daemon, tmp_path: Path, examples: int) -> None:
+    command = [
+        str(Path(sys.executable).with_name("st")),
+        "run",
+        f"{own.url}/schema/openapi.json",
+        "--exclude-path=/v1/events/stream",  # does not end
+        f"--checks={','.join(CHECKS)}",
+        "--phases=examples,coverage,fuzzing",
+        f"--max-examples={examples}",
+        "--suppress-health-check=all",
+        "--request-timeout=20",
+        "--no-color",
+    ]
+    done = await anyio.to_thread.run_sync(
+        lambda: subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "generated" in done.stdout
+    assert not own.lines("request.failed"), own.output()
+
+
+async def test_the_description_names_every_operation_and_every_reference_in_it_exists(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/schema/openapi.json")).json()
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert {(endpoint.method, endpoint.path) for endpoint in endpoints()} <= described
+    assert ("GET", "/v1/events/stream") in described
+
+    def references(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from (str(found) for name, found in value.items() if name == "$ref")
+            value = list(value.values())
+        if isinstance(value, list):
+            for item in value:
+                yield from references(item)
+
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
+    assert names <= set(document["components"]["schemas"])
+    names_of = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(names_of) == len(set(names_of))
+
+
+async def test_the_readable_page_needs_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    page = await http.get("/schema")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/v1/signals/set" in page.text
+    for outside in ("http://", "https://", "<script", "src="):
+        assert outside not in page.text

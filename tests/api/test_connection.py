@@ -1,0 +1,244 @@
+"""Slow, talkative and encrypted connections, against a server in this process."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+import structlog
+from litestar.types import Receive, Scope, Send
+
+from coordinator.api.connection import HEAD_BYTES, LimitedConnection
+from coordinator.api.server import bind, serving
+from coordinator.api.tls import Certificate, certificate_of
+from coordinator.config import Config
+from coordinator.errors import ConfigurationError
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]
+        for kind in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{kind}.complete"})  # type: ignore[misc]
+        return
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        body += message["body"]
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@asynccontextmanager
+async def server(certificate: Certificate | None = None) -> AsyncIterator[int]:
+    with bind("127.0.0.1", 0) as listener:
+        async with serving(echo, listener, certificate):
+            yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LimitedConnection, "head_s", 0.3)
+    monkeypatch.setattr(LimitedConnection, "body_s", 0.6)
+
+
+async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
+    """What comes until the other side closes; that it does so is half of the test."""
+    received = b""
+    with anyio.fail_after(10):
+        try:
+            while True:
+                received += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return received
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET / HTTP/1.1\r\nX"])
+async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        if sent:
+            await stream.send(sent)
+        answer = await to_the_end(stream)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
+    async with (
+        server() as port,
+        await anyio.connect_tcp("127.0.0.1", port) as stream,
+        anyio.create_task_group() as tasks,
+    ):
+        await stream.send(b"GET / HTTP/1.1\r\n")
+
+        async def drip() -> None:
+            try:
+                while True:
+                    await stream.send(b"X-A: b\r\n")
+                    await anyio.sleep(0.02)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass
+
+        tasks.start_soon(drip)
+        began = time.monotonic()
+        await to_the_end(stream)
+        assert time.monotonic() - began < 5
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_body_that_does_not_come_is_given_up() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_the_second_request_of_a_connection_has_the_same_time() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
+        assert (await stream.receive()).endswith(b"abc")
+        await anyio.sleep(LimitedConnection.head_s * 2)  # idle between two requests: the server's own limit, longer
+        await stream.send(b"GET / HTTP/1.1\r\n")
+        assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("head", [
+    b"X: " + b"a" * (HEAD_BYTES + 1),
+    b"\r\n".join(b"X-%d: y" % n for n in range(HEAD_BYTES // 6)),
+])  # fmt: skip
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b""])
+async def test_too_large_a_head_is_refused_whole_or_unfinished(head: bytes, end: bytes) -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + end)
+        assert (await to_the_end(stream)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_large_address_is_refused_and_a_fair_head_is_served() -> None:
+    async with server() as port:
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await to_the_end(stream)).startswith(b"HTTP/1.1 431 ")
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            fair = b"X: " + b"a" * (HEAD_BYTES - 1000)
+            await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + fair + b"\r\n\r\n")
+            assert (await to_the_end(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_is_no_http_is_answered_as_a_problem() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = await to_the_end(stream)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"urn:coordinator:malformed-request" in answer
+
+
+async def test_a_large_body_may_follow_a_small_head_in_one_piece() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        body = b"x" * 300_000
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await stream.send(head + body)
+        assert (await to_the_end(stream)).endswith(body)
+
+
+def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key, by the openssl program."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+async def subject(port: int, trusted: Path) -> str:
+    """Connect, trusting one certificate only; the name on the one that is presented."""
+    context = ssl.create_default_context(cafile=trusted)
+    async with await anyio.connect_tcp("127.0.0.1", port, ssl_context=context, tls_hostname="127.0.0.1") as stream:
+        await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+        found = stream.extra(anyio.streams.tls.TLSAttribute.peer_certificate)  # noqa: S610 - not Django's
+        return str(dict(pair for part in found["subject"] for pair in part)["commonName"])
+
+
+async def test_tls_is_served_and_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
+    first, second = make_pair(tmp_path, "first"), make_pair(tmp_path, "second")
+    used = (tmp_path / "tls.crt", tmp_path / "tls.key")
+    for source, target in zip(first, used, strict=True):
+        target.write_bytes(source.read_bytes())
+    certificate = certificate_of(Config(tls_certificate=used[0], tls_key=used[1]))
+    assert certificate is not None
+    async with server(certificate) as port:
+        assert await subject(port, first[0]) == "first"
+        assert certificate.reload() is False
+        # Half of the new pair is there: the old one stays in use.
+        used[0].write_bytes(second[0].read_bytes())
+        with structlog.testing.capture_logs() as logs:
+            assert certificate.reload() is False
+        assert [line["event"] for line in logs] == ["tls.reload_failed"]
+        assert await subject(port, first[0]) == "first"
+        used[1].write_bytes(second[1].read_bytes())
+        assert certificate.reload() is True
+        assert await subject(port, second[0]) == "second"
+
+
+async def test_the_server_looks_after_its_certificate_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.api.tls.LOOK_S", 0.02)
+    used, second = make_pair(tmp_path, "first"), make_pair(tmp_path, "second")
+    async with server(Certificate(*used)) as port:
+        for source, target in zip(second, used, strict=True):
+            target.write_bytes(source.read_bytes())
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    assert await subject(port, second[0]) == "second"
+                    break
+                except ssl.SSLError:
+                    await anyio.sleep(0.02)
+
+
+async def test_plain_http_gets_nothing_from_a_tls_port(tmp_path: Path) -> None:
+    certificate = Certificate(*make_pair(tmp_path, "first"))
+    async with server(certificate) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200" not in await to_the_end(stream)
+
+
+def test_tls_below_1_2_is_not_spoken(tmp_path: Path) -> None:
+    assert Certificate(*make_pair(tmp_path, "first")).context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_what_is_no_certificate_is_a_configuration_error_with_a_hint(tmp_path: Path) -> None:
+    certificate, key = make_pair(tmp_path, "first")
+    other = make_pair(tmp_path, "second")[1]
+    broken = tmp_path / "broken"
+    broken.write_text("secret words")
+    for pair in ((certificate, other), (certificate, tmp_path / "nowhere"), (broken, key)):
+        with pytest.raises(ConfigurationError) as raised:
+            Certificate(*pair)
+        assert raised.value.hint
+        assert "secret words" not in str(raised.value)
+    with pytest.raises(ConfigurationError, match="lacks tls_key"):
+        certificate_of(Config(tls_certificate=certificate))
+    assert certificate_of(Config()) is None
+
+
+def test_a_taken_port_is_a_configuration_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError):
+        bind("127.0.0.1", taken.getsockname()[1])

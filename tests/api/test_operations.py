@@ -1,0 +1,149 @@
+"""Every noun and verb over HTTP, as curl would call them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from coordinator.api.endpoint import endpoints
+
+
+async def post(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
+    answer = await http.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def get(http: httpx.AsyncClient, path: str, **query: Any) -> Any:
+    answer = await http.get(f"/v1/{path}", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_project_is_created_listed_shown_and_deleted(http: httpx.AsyncClient) -> None:
+    made = await post(http, "projects/create", project="shortlived", description="a test")
+    assert made["name"] == "shortlived"
+    assert "shortlived" in [item["name"] for item in (await get(http, "projects"))["items"]]
+    assert (await get(http, "projects/shortlived"))["name"] == "shortlived"
+    assert (await post(http, "projects/delete", project="shortlived")) == {"result": True}
+    assert (await http.get("/v1/projects/shortlived")).status_code == 404
+
+
+async def test_an_agent_registers_heartbeats_is_listed_and_deregisters(http: httpx.AsyncClient, project: str) -> None:
+    agent = await post(http, "agents/register", project=project, name="coder", ttl="1m30s", job_types=["build"])
+    assert agent["ttl"] == "PT90S"
+    assert (await post(http, "agents/heartbeat", agent=agent["id"]))["result"] > agent["registered_at"]
+    assert [item["id"] for item in (await get(http, "agents", project=project))["items"]] == [agent["id"]]
+    assert await post(http, "agents/deregister", agent=agent["id"]) == {"result": True}
+    assert (await http.post("/v1/agents/heartbeat", json={"agent": agent["id"]})).status_code == 404
+
+
+async def test_a_directive_is_sent_read_acknowledged_pending_and_revoked(http: httpx.AsyncClient, project: str) -> None:
+    sent = await post(http, "directives/send", project=project, body="stop", to_agent="coder", priority=5)
+    assert [item["body"] for item in (await get(http, "directives/inbox", project=project, agent="coder"))["items"]] == ["stop"]
+    assert [item["agent"] for item in (await get(http, "directives/pending", project=project))["items"]] == ["coder"]
+    receipt = await post(http, "directives/acknowledge", project=project, directive=sent["id"], agent="coder")
+    assert receipt["status"] == "done"
+    other = await post(http, "directives/send", project=project, body="go", everyone=True)
+    assert await post(http, "directives/revoke", project=project, directive=other["id"]) == {"result": True}
+    listed = await get(http, "directives", project=project, open="false")
+    assert [item["status"] for item in listed["items"]] == ["open", "revoked"]
+
+
+async def test_a_rule_is_set_listed_and_deleted(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "rules/set", project=project, when_set="FAILED", clears=["PASSED"])
+    assert "FAILED" in [item["when_set"] for item in (await get(http, "rules", project=project))["items"]]
+    await post(http, "signals/set", project=project, key="t/PASSED", value=1)
+    await post(http, "signals/set", project=project, key="t/FAILED", value=1)
+    assert [item["key"] for item in (await get(http, "signals", project=project))["items"]] == ["t/FAILED"]
+    assert await post(http, "rules/delete", project=project, when_set="FAILED") == {"result": True}
+
+
+async def test_the_project_is_default_where_none_is_named(http: httpx.AsyncClient) -> None:
+    assert (await post(http, "signals/set", key="of/nobody", value=1))["project"] == "default"
+    assert (await get(http, "signals/of/nobody"))["project"] == "default"
+
+
+@pytest.mark.parametrize(
+    "key", ["plain", "a/b/c", "set", "set/x", "delete", "a//b", "/a", "a/", "ä ö/%2F", "a?b#c", "..", "%", "a%2Fb", "*"]
+)
+async def test_any_key_can_be_read_whatever_is_in_it(http: httpx.AsyncClient, project: str, key: str) -> None:
+    from urllib.parse import quote
+
+    await post(http, "signals/set", project=project, key=key, value=key)
+    for safe in ("", "/"):
+        path = f"/v1/signals/{quote(key, safe=safe)}" if key != ".." else "/v1/signals/%2E%2E"
+        answer = await http.get(path, params={"project": project})
+        assert (answer.status_code, answer.json()["value"]) == (200, key)
+
+
+async def test_a_json_value_comes_back_as_it_was(http: httpx.AsyncClient, project: str) -> None:
+    value = {"a": [1, 2.5, None, True, "ü\u2028\n"], "b": {}, "big": 12345678901234567890}
+    await post(http, "signals/set", project=project, key="k", value=value)
+    assert (await get(http, "signals/k", project=project))["value"] == value
+    await post(http, "signals/set", project=project, key="k", value=None)
+    assert (await get(http, "signals/k", project=project))["value"] is None
+
+
+@pytest.mark.parametrize("ttl", [90, 90.0, "90", "90s", "1m30s", "PT90S", "PT1M30S"])
+async def test_a_duration_is_read_in_every_form(http: httpx.AsyncClient, project: str, ttl: object) -> None:
+    assert (await post(http, "agents/register", project=project, name="a", ttl=ttl))["ttl"] == "PT90S"
+
+
+async def test_pages_lead_through_a_list_without_gap_or_repetition(http: httpx.AsyncClient, project: str) -> None:
+    for number in range(7):
+        await post(http, "signals/set", project=project, key=f"k{number}", value=number)
+        await post(http, "directives/send", project=project, body=f"d{number}", everyone=True)
+    for noun, field, letter in (("signals", "key", "k"), ("directives", "body", "d")):
+        seen: list[str] = []
+        cursor: str | None = None
+        for _ in range(4):
+            query = {"project": project, "limit": 2} | ({"cursor": cursor} if cursor else {})
+            page = await get(http, noun, **query)
+            seen += [item[field] for item in page["items"]]
+            cursor = page["cursor"]
+        assert cursor is None
+        assert seen == [f"{letter}{number}" for number in range(7)]
+
+
+async def test_a_snapshot_and_the_events_after_its_cursor_have_no_gap(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "signals/set", project=project, key="k", value=1)
+    snapshot = await get(http, "signals", project=project)
+    one = await http.get("/v1/signals/k", params={"project": project})
+    for number in (2, 3):
+        await post(http, "signals/set", project=project, key="k", value=number)
+    for cursor in (snapshot["event_cursor"], one.headers["event-cursor"]):
+        values: list[int] = []
+        while not values or values[-1] != 3:
+            page = await get(http, "events", project=project, topic="signal.set", after=cursor, wait="20s")
+            values += [event["data"]["value"] for event in page["items"]]
+            cursor = page["cursor"]
+        assert values[-2:] == [2, 3]
+
+
+async def test_an_etag_is_a_version_to_compare_and_set_with(http: httpx.AsyncClient, project: str) -> None:
+    body = {"project": project, "key": "k", "value": 1}
+    made = await http.post("/v1/signals/set", json=body, headers={"If-None-Match": "*"})
+    assert made.headers["etag"] == f'"{made.json()["version"]}"'
+    again = await http.post("/v1/signals/set", json=body, headers={"If-None-Match": "*"})
+    assert (again.status_code, again.json()["facts"]) == (412, {"version": made.json()["version"]})
+    read = await http.get("/v1/signals/k", params={"project": project})
+    assert read.headers["etag"] == made.headers["etag"]
+    query = {"project": project}
+    assert (await http.get("/v1/signals/k", params=query, headers={"If-None-Match": made.headers["etag"]})).status_code == 304
+    changed = await http.post("/v1/signals/set", json=body, headers={"If-Match": made.headers["etag"]})
+    assert changed.status_code == 200
+    assert (await http.post("/v1/signals/set", json=body, headers={"If-Match": made.headers["etag"]})).status_code == 412
+    expected = await http.post("/v1/signals/set", json={**body, "expect": made.json()["version"]})
+    assert (expected.status_code, expected.json()["code"]) == (409, "ZC301")
+    deleted = {"project": project, "key": "k"}
+    assert (await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": made.headers["etag"]})).status_code == 412
+    assert (await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": changed.headers["etag"]})).status_code == 200
+
+
+def test_every_operation_has_a_path_of_its_own() -> None:
+    found = [(endpoint.method, endpoint.path) for endpoint in endpoints()]
+    assert len(found) == len(set(found))
+    assert not [endpoint.name for endpoint in endpoints() if endpoint.operation.internal]

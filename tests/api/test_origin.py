@@ -1,0 +1,46 @@
+"""Host and Origin, where the daemon is reached by other machines, too."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from litestar.types import Receive, Scope, Send
+
+from coordinator.api.origin import OriginGuard
+
+
+async def served(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"served", "more_body": False})
+
+
+async def status(*, loopback: bool, host: str, origin: str | None = None) -> int:
+    guard = OriginGuard(served, ["plane.example"], loopback=loopback)
+    headers = {"Host": host} | ({"Origin": origin} if origin else {})
+    transport = httpx.ASGITransport(app=guard)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        return (await client.get("/", headers=headers)).status_code
+
+
+@pytest.mark.parametrize(("loopback", "host", "expected"), [
+    (True, "plane.example", 200),
+    (True, "PLANE.example:443", 200),
+    (True, "10.0.0.7:7420", 403),
+    (False, "10.0.0.7:7420", 200),
+    (False, "anything.example", 200),
+])  # fmt: skip
+async def test_host_must_be_known_on_loopback_alone(loopback: bool, host: str, expected: int) -> None:
+    assert await status(loopback=loopback, host=host) == expected
+
+
+@pytest.mark.parametrize(("host", "origin", "expected"), [
+    ("10.0.0.7:7420", "http://10.0.0.7:7420", 200),
+    ("10.0.0.7:7420", "https://plane.example", 200),
+    ("10.0.0.7:7420", "http://10.0.0.8:7420", 403),
+    ("10.0.0.7:7420", "http://localhost:3000", 403),
+    ("10.0.0.7:7420", "null", 403),
+    ("10.0.0.7:7420", "http://[", 403),
+    ("10.0.0.7:7420", "file://10.0.0.7:7420", 403),
+])  # fmt: skip
+async def test_origin_must_be_ones_own_or_configured_everywhere(host: str, origin: str, expected: int) -> None:
+    assert await status(loopback=False, host=host, origin=origin) == expected

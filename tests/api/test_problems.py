@@ -1,0 +1,172 @@
+"""Errors: always problem+json, always with a hint, never a page or a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+JSON = {"content-type": "application/json"}
+
+
+def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    found: dict[str, Any] = answer.json()
+    assert (found["status"], found["type"]) == (status, f"urn:coordinator:{name}")
+    assert found["hint"]
+    assert found["code"]
+    assert "Traceback" not in answer.text
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "name"),
+    [
+        ("GET", "/", 404, "no-route"),
+        ("GET", "/nothing", 404, "no-route"),
+        ("GET", "/v1", 404, "no-route"),
+        ("GET", "/v1/nothing", 404, "no-route"),
+        ("GET", "/v1/agents/x", 404, "no-route"),
+        ("POST", "/v1/signals/reap", 405, "method-not-allowed"),
+        ("GET", "/v1/agents/register", 405, "method-not-allowed"),
+        ("DELETE", "/v1/signals", 405, "method-not-allowed"),
+        ("HEAD", "/v1/signals", 405, "method-not-allowed"),
+        ("OPTIONS", "/v1/signals", 405, "method-not-allowed"),
+        ("POST", "/livez", 405, "method-not-allowed"),
+        ("POST", "/v1/agents/reap", 404, "no-route"),
+        ("POST", "/v1/relays/step", 404, "no-route"),
+        ("GET", "/v1/signals/k%FF", 400, "malformed-request"),
+        ("GET", "/v1/signals?prefix=%FF", 400, "malformed-request"),
+        ("GET", "/v1/signals?limit=0", 422, "invalid-argument"),
+        ("GET", "/v1/signals?limit=many", 422, "invalid-argument"),
+        ("GET", "/v1/signals?limit=1&limit=2", 422, "invalid-argument"),
+        ("GET", "/v1/signals?unknown=1", 422, "invalid-argument"),
+        ("GET", "/v1/signals?after=k", 422, "invalid-argument"),
+        ("GET", "/v1/signals?cursor=%21", 422, "invalid-argument"),
+        ("GET", "/v1/signals?wait=1s", 422, "invalid-argument"),
+        ("GET", "/v1/signals/k?key=k", 422, "invalid-argument"),
+        ("GET", "/v1/signals/absent", 404, "not-found"),
+        ("GET", "/v1/signals/k?project=absent", 404, "not-found"),
+        ("GET", "/v1/directives/inbox", 422, "invalid-argument"),
+        ("GET", "/v1/directives/inbox?agent=a&wait=61s", 422, "invalid-argument"),
+        ("GET", "/v1/directives/inbox?agent=a&wait=soon", 422, "invalid-argument"),
+        ("GET", "/v1/events?after=x", 422, "invalid-argument"),
+        ("GET", "/v1/events?topic=A.b", 422, "invalid-argument"),
+        ("GET", "/v1/events?unknown=1", 422, "invalid-argument"),
+        ("GET", "/v1/events/stream?after=x", 422, "invalid-argument"),
+        ("GET", "/v1/events/stream?topic=signal.*.x", 422, "invalid-argument"),
+        ("GET", "/v1/events/stream?" + "&".join(["topic=a"] * 101), 422, "invalid-argument"),
+        ("GET", "/v1/events/stream?limit=1", 422, "invalid-argument"),
+    ],
+)
+async def test_a_wrong_address_is_a_problem(http: httpx.AsyncClient, method: str, path: str, status: int, name: str) -> None:
+    answer = await http.request(method, path)
+    if method == "HEAD":
+        assert answer.status_code == status
+    else:
+        problem(answer, status, name)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "name"),
+    [
+        (b"", 400, "malformed-request"),
+        (b"{", 400, "malformed-request"),
+        (b'{"key": "k", "value": 1} x', 400, "malformed-request"),
+        (b'{"key": "\xff", "value": 1}', 400, "malformed-request"),
+        (b'{"key": "\\ud800", "value": 1}', 400, "malformed-request"),
+        (b'{"key": "k", "value": ' + b"[" * 50_000 + b"}", 400, "malformed-request"),
+        (b"[]", 422, "invalid-argument"),
+        (b"{}", 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "colour": "red"}', 422, "invalid-argument"),
+        (b'{"key": 5, "value": 1}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "ttl": "soon"}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "ttl": true}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "ttl": -5}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "ttl": 1e300}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "expect": 99999999999999999999}', 422, "invalid-argument"),
+        (b'{"key": "k\\u0000", "value": 1}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": "\\u0000"}', 422, "invalid-argument"),
+        (b'{"key": "k", "value": 1, "project": "absent"}', 404, "not-found"),
+        (b'{"key": "k", "value": 1, "expect": 5}', 409, "conflict"),
+        (b'{"key": "k", "value": "' + b"x" * 100_000 + b'"}', 413, "too-large"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, bytes) else None,
+)
+async def test_a_wrong_body_is_a_problem_and_changes_nothing(
+    http: httpx.AsyncClient, body: bytes, status: int, name: str
+) -> None:
+    problem(await http.post("/v1/signals/set", content=body, headers=JSON), status, name)
+    assert (await http.get("/v1/signals/k")).status_code == 404
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+async def test_a_body_that_is_not_said_to_be_json_is_refused(http: httpx.AsyncClient, media_type: str) -> None:
+    headers = {"content-type": media_type} if media_type else {}
+    problem(
+        await http.post("/v1/signals/set", content=b'{"key":"k","value":1}', headers=headers),
+        415,
+        "unsupported-media-type",
+    )
+
+
+async def test_a_body_without_length_is_measured_as_it_comes(http: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> Any:
+        nonlocal sent
+        while sent < 50_000_000:
+            sent += 10_000
+            yield b" " * 10_000
+
+    with pytest.raises((httpx.HTTPError, AssertionError)) as raised:
+        problem(await http.post("/v1/signals/set", content=endless(), headers=JSON), 413, "too-large")
+        raise AssertionError
+    assert raised.type in (AssertionError, httpx.ReadError, httpx.WriteError)
+    assert sent < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"If-Match": "*"},
+        {"If-Match": "abc"},
+        {"If-Match": '"0"'},
+        {"If-None-Match": '"1"'},
+        {"If-Match": '"1"', "If-None-Match": "*"},
+    ],
+)
+async def test_a_condition_that_is_none_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await http.post("/v1/signals/set", json={"key": "k", "value": 1}, headers=headers)
+    problem(answer, 422, "invalid-argument")
+    answer = await http.post("/v1/signals/set", json={"key": "k", "value": 1, "expect": 1}, headers={"If-Match": '"1"'})
+    problem(answer, 422, "invalid-argument")
+
+
+async def test_a_condition_where_nothing_has_a_version_is_refused(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/projects/create", json={"project": "x"}, headers={"If-Match": '"1"'})
+    problem(answer, 422, "invalid-argument")
+
+
+async def test_what_the_database_says_comes_as_hint_and_facts(http: httpx.AsyncClient, project: str) -> None:
+    made = await http.post("/v1/signals/set", json={"project": project, "key": "k", "value": 1})
+    answer = await http.post("/v1/signals/set", json={"project": project, "key": "k", "value": 1, "expect": 1 << 40})
+    found = problem(answer, 409, "conflict")
+    assert found["facts"] == {"version": made.json()["version"]}
+    assert found["title"] == "Conflict"
+
+
+async def test_hundreds_of_requests_at_once_are_served_in_turn(http: httpx.AsyncClient, project: str) -> None:
+    statuses: list[int] = []
+
+    async def set_one(number: int) -> None:
+        answer = await http.post("/v1/signals/set", json={"project": project, "key": f"k{number}", "value": 1})
+        statuses.append(answer.status_code)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(300):
+            tasks.start_soon(set_one, number)
+    assert statuses == [200] * 300

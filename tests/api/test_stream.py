@@ -1,0 +1,267 @@
+"""The event stream: its frames, its filters, its limits, its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import pytest
+
+from coordinator.api.limits import Limits
+from tests.api.conftest import LIMITS
+from tests.api.sse import emit, stream
+from tests.api.test_operations import post
+from tests.api.test_problems import problem
+from tests.daemon import Daemon, until
+
+
+async def test_a_stream_begins_with_ready_and_gives_what_happens_from_then_on(http: httpx.AsyncClient, project: str) -> None:
+    async with stream(http, project=project) as earlier:
+        await earlier.until("ready")
+        await emit(http, project, "before")
+        await earlier.events(1)
+    async with stream(http, project=project) as frames:
+        ready = await frames.next()
+        assert ready
+        assert (ready.event, ready.id) == ("ready", ready.data["cursor"])
+        await emit(http, project, "after")
+        (frame,) = await frames.until("custom.tick")
+        assert frame.id == frame.data["cursor"]
+        assert (frame.data["key"], frame.data["project"], frame.data["type"]) == ("after", project, "custom.tick")
+    assert frames.response.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_a_stream_after_a_cursor_gives_the_backlog_first_and_misses_nothing(http: httpx.AsyncClient, project: str) -> None:
+    keys = [str(number) for number in range(200)]
+    await emit(http, project, *keys[:100])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(emit, http, project, *keys[100:])
+        async with stream(http, project=project, topic="custom.*", after="start") as frames:
+            found = await frames.events(200)
+    assert [frame.data["key"] for frame in found] == keys
+
+
+async def test_last_event_id_goes_before_after(http: httpx.AsyncClient, project: str) -> None:
+    await emit(http, project, "1", "2", "3")
+    async with stream(http, project=project, topic="custom.*", after="start") as frames:
+        found = await frames.events(3)
+    headers = {"Last-Event-ID": found[1].id or ""}
+    async with stream(http, project=project, topic="custom.*", after="start", headers=headers) as frames:
+        assert [frame.data["key"] for frame in await frames.events(1)] == ["3"]
+
+
+async def test_filters_are_by_project_topic_and_actor(http: httpx.AsyncClient, project: str) -> None:
+    other = f"{project}-2"
+    await post(http, "projects/create", project=other)
+    async with (
+        stream(http, project=[project, other], topic=["custom.a", "signal.*"], exclude_self="me") as both,
+        stream(http, project=other) as one,
+        stream(http, topic="custom.*") as everything,
+    ):
+        for frames in (both, one, everything):
+            await frames.until("ready")
+        await emit(http, project, "1", type="custom.a")
+        await emit(http, project, "2", type="custom.ab")
+        await emit(http, project, "3", type="custom.a", actor="me")
+        await post(http, "signals/set", project=other, key="4", value=1)
+        await emit(http, other, "5", type="custom.a")
+        await emit(http, project, "6", type="custom.a.b")
+        assert [frame.data["key"] for frame in await both.events(3)] == ["1", "4", "5"]
+        assert [frame.data["key"] for frame in await one.events(2)] == ["4", "5"]
+        assert [frame.data["key"] for frame in await everything.events(5)] == ["1", "2", "3", "5", "6"]
+
+
+async def test_two_subscribers_with_the_same_filter_see_the_same_bytes(http: httpx.AsyncClient, project: str) -> None:
+    async with (
+        stream(http, project=project, topic="custom.*") as early,
+        stream(http, project=project, topic="custom.*", exclude_self="nobody") as other,
+    ):
+        await early.until("ready")
+        await other.until("ready")
+        await emit(http, project, *[str(number) for number in range(50)])
+        seen = await early.events(50)
+        assert await other.events(50) == seen
+        async with stream(http, project=project, topic="custom.*", after="start") as late:
+            assert await late.events(50) == seen
+
+
+async def test_a_sparse_filter_gets_bookmarks_and_a_silent_one_heartbeats(http: httpx.AsyncClient, project: str) -> None:
+    async with stream(http, project=project, topic="custom.never") as frames:
+        (ready,) = await frames.until("ready")
+        await emit(http, project, "1")
+        marked = None
+        while marked is None or marked.id is None:
+            marked = await frames.next()
+            assert marked
+            assert marked.event is None
+        assert marked.id != ready.id
+        silent = await frames.next()
+        assert silent
+        assert silent.comment
+    async with stream(http, project=project, topic="custom.*", headers={"Last-Event-ID": marked.id}) as frames:
+        await frames.until("ready")
+        await emit(http, project, "2")
+        assert [frame.data["key"] for frame in await frames.events(1)] == ["2"]
+
+
+@pytest.mark.parametrize("cursor", ["restored.5", "ahead"])
+async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
+    http: httpx.AsyncClient, project: str, cursor: str
+) -> None:
+    head = (await http.get("/v1/events/head")).json()["result"]
+    after = head.partition(".")[0] + ".999999999" if cursor == "ahead" else cursor
+    async with stream(http, project=project, after=after) as frames:
+        (_, reset) = await frames.until("reset")
+        assert reset.data["data"]["reason"] == cursor.partition(".")[0]
+        await emit(http, project, "1")
+        assert [frame.data["key"] for frame in await frames.events(1)] == ["1"]
+        assert frames.last_id != after
+
+
+async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> None:
+    limits = Limits(running=5, ring_events=10, page=7, heartbeat_s=1.0)
+    with Daemon(database_url, limits=limits) as daemon:
+        await daemon.ready()
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as http:
+            keys = [str(number) for number in range(120)]
+            async with stream(http, topic="custom.*") as live:
+                await live.until("ready")
+                await emit(http, "default", *keys)
+                assert [frame.data["key"] for frame in await live.events(120)] == keys
+            async with stream(http, topic="custom.*", after="start", exclude_self="x") as late:
+                assert [frame.data["key"] for frame in await late.events(120)] == keys
+
+
+def connect(http: httpx.AsyncClient, query: str) -> socket.socket:
+    """A subscriber that reads when the test wants it to."""
+    url = urlsplit(str(http.base_url))
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((url.hostname, url.port))
+    client.sendall(f"GET /v1/events/stream?{query} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    client.settimeout(20)
+    data = b""
+    while part := client.recv(65536):
+        data += part
+    return data
+
+
+async def test_who_does_not_read_is_closed_with_a_reason_and_disturbs_nobody(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
+    with connect(http, f"project={project}&topic=custom.*") as slow:
+        async with stream(http, project=project, topic="custom.*") as frames:
+            await frames.until("ready")
+            big = "x" * 60_000
+            slowest = 0.0
+            for number in range(150):
+                body = {"project": project, "type": "custom.big", "key": str(number), "data": {"text": big}}
+                assert (await http.post("/v1/events/emit", json=body)).status_code == 200
+                began = time.monotonic()
+                (frame,) = await frames.events(1)
+                slowest = max(slowest, time.monotonic() - began)
+                assert frame.data["key"] == str(number)
+        assert slowest < LIMITS.write_deadline_s
+
+        async def closed() -> bool:
+            return await daemon.metric('coordinator_stream_closed_total{reason="slow"}') >= 1
+
+        await until(closed, "the slow reader is closed")
+        data = await anyio.to_thread.run_sync(read_all, slow)
+    assert b"event: bye" in data
+    assert b'"reason":"slow' in data
+    seqs = [int(line.rpartition(b".")[2]) for line in data.split(b"\n") if line.startswith(b"id: ")]
+    assert seqs == sorted(seqs)
+    assert "request.failed" not in daemon.events()
+
+
+async def test_who_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient, project: str) -> None:
+    with connect(http, f"project={project}&topic=custom.*&after=now") as slow:
+        slow.settimeout(20)
+        data = await anyio.to_thread.run_sync(slow.recv, 4096)
+        assert b"event: ready" in data or b"200 OK" in data
+        count = 60
+
+        def read() -> bytes:
+            found = b""
+            while found.count(b"event: custom.big") < count:
+                part = slow.recv(3000)
+                assert part, found[-200:]
+                found += part
+            return found
+
+        async with anyio.create_task_group() as tasks:
+
+            async def write() -> None:
+                for number in range(count):
+                    body = {"project": project, "type": "custom.big", "key": str(number), "data": {"text": "x" * 60_000}}
+                    assert (await http.post("/v1/events/emit", json=body)).status_code == 200
+
+            tasks.start_soon(write)
+            data = await anyio.to_thread.run_sync(read)
+    seqs = [int(line.rpartition(b".")[2]) for line in data.split(b"\n") if line.startswith(b"id: ")]
+    assert len(seqs) >= count
+    assert seqs == sorted(set(seqs))
+
+
+@pytest.fixture
+async def own(database_url: str) -> AsyncIterator[Daemon]:
+    limits = Limits(running=5, connections=3, heartbeat_s=1.0)
+    with Daemon(database_url, limits=limits) as daemon:
+        yield await daemon.ready()
+
+
+async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) -> None:
+    async with httpx.AsyncClient(base_url=own.url, timeout=20) as http:
+        async with stream(http) as one, stream(http) as two:
+            await one.until("ready")
+            await two.until("ready")
+            async with stream(http) as three:
+                await three.until("ready")
+                answer = await http.get("/v1/events/stream")
+                problem(answer, 503, "overloaded")
+                assert answer.headers["retry-after"] == "1"
+                problem(await http.get("/v1/directives/inbox?agent=a&wait=5s"), 503, "overloaded")
+                assert (await http.get("/v1/directives/inbox?agent=a")).status_code == 200
+
+        async def room() -> bool:
+            return await own.metric("coordinator_stream_connections") == 0
+
+        await until(room, "the closed streams are gone")
+        async with stream(http) as again:
+            await again.until("ready")
+
+
+async def test_at_shutdown_every_stream_gets_bye_and_every_wait_its_answer(own: Daemon) -> None:
+    async with httpx.AsyncClient(base_url=own.url, timeout=20) as http, anyio.create_task_group() as tasks:
+        answers: list[httpx.Response] = []
+
+        async def wait() -> None:
+            answers.append(await http.get("/v1/directives/inbox?agent=a&wait=60s"))
+
+        tasks.start_soon(wait)
+        async with stream(http) as frames:
+            await frames.until("ready")
+
+            async def waiting() -> bool:
+                return await own.metric("coordinator_stream_connections") == 2
+
+            await until(waiting, "the long-poll waits")
+            own.send(signal.SIGTERM)
+            began = time.monotonic()
+            bye = (await frames.until("bye"))[-1]
+            assert bye.data["reason"].startswith("shutdown")
+            assert await frames.next() is None
+    assert answers[0].json()["items"] == []
+    assert await own.ended() == 0
+    assert time.monotonic() - began < 4
+    assert not [line for line in own.lines() if line["level"] == "error"], own.output()

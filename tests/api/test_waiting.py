@@ -1,0 +1,104 @@
+"""Long-polls: answered at the event, at the deadline, or never to a client that has gone."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import httpx
+
+from tests.api.sse import emit
+from tests.api.test_operations import post
+from tests.daemon import Daemon, until
+
+CONNECTIONS = "coordinator_stream_connections"
+
+
+async def waiting(daemon: Daemon, count: int) -> None:
+    async def look() -> bool:
+        return await daemon.metric(CONNECTIONS) == count
+
+    await until(look, f"{count} long-polls wait")
+
+
+async def test_an_inbox_is_answered_when_a_directive_comes(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    answers: list[httpx.Response] = []
+
+    async def wait() -> None:
+        query = {"project": project, "agent": "coder", "wait": "20s"}
+        answers.append(await http.get("/v1/directives/inbox", params=query))
+
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(daemon, 1)
+        await post(http, "directives/send", project=project, body="not yours", to_agent="other")
+        await post(http, "directives/send", project=project, body="stop", to_agent="coder")
+    assert [item["body"] for item in answers[0].json()["items"]] == ["stop"]
+    assert time.monotonic() - began < 4  # by the event: a look without one is taken after 5 seconds
+
+
+async def test_an_inbox_that_has_something_is_answered_at_once(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "directives/send", project=project, body="stop", everyone=True)
+    answer = await http.get("/v1/directives/inbox", params={"project": project, "agent": "a", "wait": "20s"})
+    assert len(answer.json()["items"]) == 1
+
+
+async def test_a_wait_ends_at_its_deadline_with_nothing(http: httpx.AsyncClient, project: str) -> None:
+    for path in ("/v1/directives/inbox?agent=a&", "/v1/events?after=now&"):
+        answer = await http.get(f"{path}project={project}&wait=0.3s")
+        assert (answer.status_code, answer.json()["items"]) == (200, [])
+
+
+async def test_a_client_that_goes_away_is_waited_for_no_more(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    query = {"project": project, "agent": "coder", "wait": "60s"}
+    with anyio.move_on_after(60):
+        async with anyio.create_task_group() as tasks:
+            for path in ("/v1/directives/inbox", "/v1/events?after=now"):
+                parameters = query if "inbox" in path else {"after": "now", "wait": "60s"}
+                tasks.start_soon(lambda p=path, q=parameters: http.get(p.partition("?")[0], params=q))
+            await waiting(daemon, 2)
+            tasks.cancel_scope.cancel()
+    await waiting(daemon, 0)
+    assert "request.failed" not in daemon.events()
+
+
+async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    answers: list[httpx.Response] = []
+
+    async def wait() -> None:
+        query = {"project": project, "topic": "custom.b", "exclude_self": "me", "after": "now", "wait": "20s"}
+        answers.append(await http.get("/v1/events", params=query))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(daemon, 1)
+        await emit(http, project, "1", type="custom.a")
+        await emit(http, project, "2", type="custom.b", actor="me")
+        await emit(http, project, "3", type="custom.b", actor="you")
+    assert [event["key"] for event in answers[0].json()["items"]] == ["3"]
+    after = await http.get("/v1/events", params={"project": project, "after": answers[0].json()["cursor"]})
+    assert after.json()["items"] == []
+
+
+async def test_a_lock_is_waited_for_until_it_is_handed_over(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    first = (await post(http, "agents/register", project=project, name="a"))["id"]
+    second = (await post(http, "agents/register", project=project, name="b"))["id"]
+    held = await post(http, "locks/acquire", project=project, resources=["name:deploy"], agent=first)
+    token = held["items"][0]["fencing_token"]
+    queued = await post(http, "locks/acquire", project=project, resources=["name:deploy"], agent=second, wait="1m")
+    answers: list[httpx.Response] = []
+
+    async def poll() -> None:
+        body = {"project": project, "ticket": queued["items"][0]["ticket"], "agent": second}
+        answers.append(await http.post("/v1/locks/poll", params={"wait": "20s"}, json=body))
+
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poll)
+        await waiting(daemon, 1)
+        await post(http, "locks/release", project=project, resources=["name:deploy"], agent=first, tokens=[token])
+    (grant,) = answers[0].json()["items"]
+    assert grant["granted"]
+    assert grant["fencing_token"] > token
+    assert time.monotonic() - began < 4

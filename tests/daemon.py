@@ -1,0 +1,216 @@
+"""Daemons as real processes, on a database that a test names: start, await, stop, pause, kill.
+
+As a program: `python -m tests.daemon <settings as JSON>` runs one, with its log lines as JSON on standard error, and ends
+with the exit code of the error table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import asyncpg
+import httpx
+import msgspec
+
+from coordinator.api.limits import Limits
+from coordinator.config import Config
+from coordinator.daemon import serve
+from coordinator.db.connection import connect
+from coordinator.errors import CoordinatorError
+from coordinator.telemetry import logs
+
+ROOT = Path(__file__).parent.parent
+DEADLINE_S = 20.0  # far more than anything takes: a loaded machine is no failure
+
+T = TypeVar("T")
+
+
+def _plain(value: object) -> object:
+    return msgspec.to_builtins(value) if isinstance(value, Limits) else str(value)
+
+
+async def until(
+    condition: Callable[[], Awaitable[T]], what: str, *, deadline_s: float = DEADLINE_S, every_s: float = 0.01
+) -> T:
+    """Ask until the answer is a true one, and return it."""
+    with anyio.move_on_after(deadline_s):
+        while not (answer := await condition()):
+            await anyio.sleep(every_s)
+        return answer
+    raise AssertionError(f"not within {deadline_s:g} seconds: {what}")
+
+
+class Daemon:
+    """One daemon process; leaving the block ends it, however it is."""
+
+    def __init__(self, database_url: str | None, **settings: object) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
+        given = {
+            "database_url": database_url,
+            "port": 0,
+            "min_connections": 1,
+            "max_connections": 5,
+            "log_level": "debug",
+            "access": "open",
+            **settings,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.daemon", json.dumps(given, default=_plain)], stderr=self._output, cwd=ROOT
+        )
+        weakref.finalize(self, self.process.kill)  # whatever became of the test
+
+    def output(self) -> str:
+        """Everything that the process wrote to standard error so far."""
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode()
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The whole log lines so far; those of one event, if it is named."""
+        whole = self.output().rpartition("\n")[0].splitlines()
+        return [line for line in map(json.loads, whole) if event in (None, line["event"])]
+
+    def events(self) -> list[str]:
+        """Names of the log lines so far, in order."""
+        return [line["event"] for line in self.lines()]
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP port is."""
+        return str(self.lines("daemon.started")[0]["http"])
+
+    @property
+    def leads(self) -> bool:
+        """Whether its last word about it was that it leads."""
+        return bool((self.lines("leader.changed") or [{"leads": False}])[-1]["leads"])
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.get(self.url + path, timeout=DEADLINE_S)
+
+    async def metric(self, name: str) -> float:
+        """A metric's value, by its name with labels; 0 if it is not there yet."""
+        lines = (await self.get("/metrics")).text.splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
+
+    async def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output()
+        return bool(self.lines("daemon.started")) and (await self.get("/readyz")).status_code == 200
+
+    async def ready(self) -> Self:
+        """Wait until it says that it is ready."""
+        await until(self.is_ready, "the daemon is ready", every_s=0.05)
+        return self
+
+    async def logged(self, event: str, *, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """Wait for a log line."""
+
+        async def look() -> list[dict[str, Any]]:
+            return self.lines(event)
+
+        return (await until(look, f"the log says {event}", deadline_s=deadline_s))[0]
+
+    async def lead(self, *, deadline_s: float = DEADLINE_S) -> Self:
+        """Wait until it leads."""
+
+        async def look() -> bool:
+            return self.leads
+
+        await until(look, "the daemon leads", deadline_s=deadline_s)
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    async def ended(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for the process to end; its exit code."""
+
+        async def look() -> bool:
+            return self.process.poll() is not None
+
+        await until(look, "the process has ended", deadline_s=deadline_s)
+        return self.process.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if error is not None:
+            sys.stderr.write(self.output())
+        self._output.close()
+
+
+async def log_of(url: str) -> list[asyncpg.Record]:
+    """Read the whole event log, by plain SQL."""
+    async with opened(url) as connection:
+        return await connection.fetch("select seq, type, key, data, actor from coordinator.events order by seq")
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of one's own that speaks our JSON."""
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def drained(url: str, count: int, *, deadline_s: float = DEADLINE_S) -> list[asyncpg.Record]:
+    """Wait until the log holds so many events of writers (custom.…), and return these."""
+
+    async def look() -> list[asyncpg.Record] | None:
+        events = [event for event in await log_of(url) if event["type"].startswith("custom.")]
+        return events if len(events) >= count else None
+
+    return await until(look, f"{count} events are in the log", deadline_s=deadline_s, every_s=0.05)
+
+
+def note(what: str, values: Sequence[float]) -> None:
+    """Keep a measurement in the file that COORDINATOR_TEST_NOTES names, for whoever asks for numbers."""
+    if path := os.environ.get("COORDINATOR_TEST_NOTES"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps({what: [round(value, 3) for value in values]}) + "\n")
+
+
+class _Http(msgspec.Struct):
+    limits: Limits | None = None
+
+
+async def _main(settings: str) -> int:
+    config = msgspec.json.decode(settings, type=Config, strict=False)
+    limits = msgspec.json.decode(settings, type=_Http).limits
+    logs.configure(format="json", level=config.log_level)
+    try:
+        await serve(config, limits)
+    except CoordinatorError as error:
+        json.dump(
+            {"event": "daemon.failed", "error": type(error).__name__, "message": str(error), "hint": error.hint},
+            sys.stderr,
+        )
+        sys.stderr.write("\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(anyio.run(_main, sys.argv[1], backend_options={"use_uvloop": True}))

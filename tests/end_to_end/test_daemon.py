@@ -1,0 +1,167 @@
+"""The daemon as operators meet it: coming up, answering, saying what it does, going down."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.operations import signals
+from coordinator.telemetry import metrics
+from tests.daemon import Daemon, drained, log_of, note, opened, until
+from tests.faults.proxy import Proxy
+from tests.relay.load import Load
+
+DOWN = ["daemon.stopping", "daemon.stopped"]
+
+
+async def test_sigterm_drains_in_time_under_load_with_an_http_connection_open(database_url: str) -> None:
+    load = Load(database_url)
+    leader = await (await Daemon(database_url).ready()).lead()
+    with leader as daemon, await Daemon(database_url).ready() as other:
+        address = urlsplit(daemon.url)
+        with (
+            socket.create_connection((address.hostname, address.port)) as idle,
+            socket.create_connection((address.hostname, address.port)) as half,
+        ):
+            idle.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+            half.sendall(b"GET /livez HTTP/1.1\r\nHo")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: load.run(4, 2.0))
+                await anyio.sleep(0.5)
+                began = time.monotonic()
+                daemon.send(signal.SIGTERM)
+                assert await daemon.ended() == 0
+                took = time.monotonic() - began
+                await other.lead()
+                handed_over = time.monotonic() - began
+        await drained(database_url, len(load.committed))
+        note("SIGTERM: ended, another leads after, s", [took, handed_over])
+        assert took < 10
+        assert daemon.events()[-2:] == DOWN
+        assert "Traceback" not in daemon.output()
+    load.judge(await log_of(database_url))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_the_database_is_awaited_ends_the_daemon_at_once(number: signal.Signals) -> None:
+    with Daemon("postgresql://nobody@127.0.0.1:1/nothing") as daemon:
+        await daemon.logged("database.awaited")
+        daemon.send(number)
+        assert await daemon.ended(deadline_s=5) == 0
+        assert daemon.events()[-2:] == DOWN
+
+
+async def test_a_database_that_cannot_be_reached_is_awaited_with_back_off_up_to_the_limit() -> None:
+    with Daemon("postgresql://nobody:hunter2@127.0.0.1:1/nothing", connect_limit_s=1.5) as daemon:
+        assert await daemon.ended() == 7
+        pauses = [line["retry_s"] for line in daemon.lines("database.awaited")]
+        assert pauses == [0.1, 0.2, 0.4, 0.8][: len(pauses)]
+        assert len(pauses) >= 3
+        failed = daemon.lines("daemon.failed")[0]
+        assert failed["error"] == "DatabaseUnavailable"
+        assert "within 1.5 seconds" in failed["message"]
+        assert "nobody@127.0.0.1:1/nothing" in failed["hint"]
+        assert "hunter2" not in daemon.output()
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error_before_the_database_is_touched() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        Daemon("postgresql://nobody@127.0.0.1:1/nothing", port=taken.getsockname()[1]) as daemon,
+    ):
+        assert await daemon.ended() == 78
+        assert daemon.events() == ["daemon.failed"]
+        assert "--port" in daemon.lines()[0]["hint"]
+
+
+async def test_a_daemon_that_may_only_verify_refuses_a_database_without_the_schema(empty_url: str) -> None:
+    with Daemon(empty_url, schema="verify") as daemon:
+        assert await daemon.ended() == 6
+        failed = daemon.lines("daemon.failed")[0]
+        assert (failed["error"], "schema apply" in failed["hint"]) == ("SchemaMismatch", True)
+    async with opened(empty_url) as connection:
+        assert await connection.fetchval("select to_regnamespace('coordinator')") is None
+
+
+async def test_no_password_is_ever_in_the_log_and_every_line_is_json(database_url: str) -> None:
+    secrets = ("hunter2", "hunter3")
+    parts = urlsplit(database_url)
+    user, _, host = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:{secrets[0]}@{host}"
+    url = parts._replace(netloc=netloc, query=f"{parts.query}&password={secrets[1]}".lstrip("&")).geturl()
+    with Daemon(url, log_level="debug") as daemon:
+        if parts.password is None:  # a server that asks for none takes any
+            await daemon.ready()
+            daemon.send(signal.SIGTERM)
+        await daemon.ended()
+        assert not [secret for secret in secrets if secret in daemon.output()]
+        for line in daemon.lines():
+            assert {"event", "level", "timestamp"} <= line.keys() or line["event"] == "daemon.failed"
+
+
+def documented() -> list[str]:
+    """Names in the table of telemetry/metrics.py."""
+    rows = [
+        row.split("|")[1].strip() for row in (metrics.__doc__ or "").splitlines() if row.startswith("| coordinator_")
+    ]
+    assert len(rows) > 5
+    return rows
+
+
+def test_the_table_of_metrics_is_what_the_code_has() -> None:
+    kept = []
+    for family in metrics.REGISTRY.collect():
+        labels = metrics.REGISTRY._names_to_collectors[family.name]._labelnames
+        kept.append((family.name + ("_total" if family.type == "counter" else ""), list(labels)))
+    table = [row.split("|") for row in (metrics.__doc__ or "").splitlines() if row.startswith("| coordinator_")]
+    said = [(row[1].strip(), [name.strip() for name in row[2].split(",") if name.strip()]) for row in table]
+    assert sorted(said) == sorted(kept)
+
+
+async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(database_url: str, config: Config) -> None:
+    async with Database.open(database_url, config) as database:
+        with Daemon(database_url) as daemon:
+            await (await daemon.ready()).lead()
+            await database.run(signals.Set(project="default", key="k", value=1))
+            assert (await daemon.get("/livez")).json()["status"] == "alive"
+            assert (await daemon.get("/readyz")).json()["ready"] is True
+            assert (await daemon.get("/nowhere")).status_code == 404
+            answer = await daemon.get("/metrics")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            families = {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")}
+            assert families == set(documented())
+            assert await daemon.metric("coordinator_leader") == 1
+            assert await daemon.metric('coordinator_call_seconds_count{function="leader_renew"}') >= 1
+
+
+async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
+    """One alone and two on another database, in the same ten seconds, each answer of the server counted on its way."""
+    loops = ("signal_expire", "directive_expire", "agent_reap", "event_prune", "directive_prune", "signal_prune")
+    async with Proxy(database_url).serving() as one, Proxy(empty_url).serving() as two:
+        with Daemon(one.url) as alone:
+            first = await (await Daemon(two.url).ready()).lead()
+            with first, await Daemon(two.url).ready():
+                for leader in (alone, first):
+
+                    async def settled(leader: Daemon = leader) -> bool:
+                        await leader.ready()
+                        return all(
+                            [await leader.metric(f'coordinator_loop_runs_total{{loop="{name}"}}') for name in loops]
+                        )
+
+                    await until(settled, "every loop has run once", every_s=0.2)
+                before, began = (one.answers, two.answers), time.monotonic()
+                await anyio.sleep(10)
+                took = time.monotonic() - began
+                rates = [(one.answers - before[0]) / took, (two.answers - before[1]) / took]
+    note("queries a second: one idle daemon, two idle daemons", rates)
+    assert 0.9 < rates[0] <= 2, rates
+    assert 1.8 < rates[1] <= 4, rates

@@ -1,0 +1,94 @@
+"""What stands between a program and its database: a pooler that swallows notifications, a silent network, a counter."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import anyio
+
+NOTIFICATION = b"A"
+
+
+class Proxy:
+    """Passes connections on to the database; ``url`` is the database's address through it."""
+
+    def __init__(self, target: str, *, swallow: bytes = b"") -> None:
+        self._target = urlsplit(target)
+        self._swallow = swallow
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+        self.answers = 0  # the server said that it is ready for the next query
+
+    def go_silent(self) -> None:
+        """Pass nothing on, and close nothing: neither side learns of it."""
+        self._open.clear()
+
+    def speak_again(self) -> None:
+        """Pass on everything, what was held back included."""
+        self._open.set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Proxy]:
+        """Listen for as long as the context lasts."""
+        server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        user, at, _ = self._target.netloc.rpartition("@")
+        self.url = urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{port}", query="sslmode=disable"))
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        query = parse_qs(self._target.query)
+        if folder := query.get("host", [""])[0]:
+            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{query.get('port', ['5432'])[0]}")
+        return await asyncio.open_connection(self._target.hostname, self._target.port or 5432)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        server_writer = None
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                server_reader, server_writer = await self._connect()
+                async with asyncio.TaskGroup() as ways:
+                    there = ways.create_task(self._requests(reader, server_writer))
+                    back = ways.create_task(self._answers(server_reader, writer))
+                    await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+                    there.cancel()
+                    back.cancel()
+        except BaseExceptionGroup:
+            pass  # one side went away
+        finally:
+            self._tasks.discard(task)
+            for one in (writer, server_writer):
+                if one is not None:
+                    one.transport.abort()
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(65536):
+            await self._open.wait()
+            writer.write(part)
+            await writer.drain()
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readexactly(5)
+            body = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
+            await self._open.wait()
+            self.answers += head[:1] == b"Z"
+            if head[:1] != self._swallow:
+                writer.write(head + body)
+                await writer.drain()

@@ -1,0 +1,125 @@
+"""Agents whose process dies, whose connection blinks, whose heartbeats end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import anyio
+
+from coordinator.db.database import Database
+from coordinator.db.session import Session
+from coordinator.operations import agents
+from coordinator.operations.work import ProcessRegister
+from tests.daemon import ROOT, Daemon, log_of, note, opened, until
+
+
+@contextmanager
+def holder(url: str, name: str) -> Iterator[tuple[subprocess.Popen[str], UUID]]:
+    """A real process that holds an agent."""
+    command = [sys.executable, "-m", "tests.faults.holder", url, name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, UUID(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+async def settled(url: str) -> None:
+    """Wait until the server is old enough for anybody to be given up."""
+    async with opened(url) as connection:
+
+        async def look() -> bool:
+            return bool(await connection.fetchval("select coordinator.server_settled()"))
+
+        await until(look, "the server has settled", every_s=0.1)
+
+
+async def reaped(url: str, agent: UUID) -> dict[str, object]:
+    """Wait until an agent was reaped; its event."""
+
+    async def look() -> list[dict[str, object]]:
+        return [
+            event["data"]
+            for event in await log_of(url)
+            if event["type"] == "agent.reaped" and event["key"] == str(agent)
+        ]
+
+    return (await until(look, "the agent is reaped"))[0]
+
+
+async def test_an_agent_whose_process_is_killed_is_reaped_within_two_seconds_with_all_it_held(
+    database_url: str,
+) -> None:
+    await settled(database_url)
+    took = []
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        for turn in range(2):
+            with holder(database_url, f"doomed {turn}") as (process, agent):
+                await anyio.sleep(0.4 * turn)  # at another point of the leader's second
+                began = time.monotonic()
+                process.kill()
+                assert (await reaped(database_url, agent))["reason"] == "process died"
+                took.append(time.monotonic() - began)
+    note("process killed: its agent is reaped after, s", took)
+    log = await log_of(database_url)
+    assert [e["key"] for e in log if e["type"] == "signal.ended"] == [f"here/doomed {turn}" for turn in range(2)]
+    assert min(took) < 2, took
+    assert max(took) < 4, took
+
+
+async def test_an_agent_whose_connection_blinks_is_not_reaped(db: Database, database_url: str) -> None:
+    """Another one, which is really killed at the same time, shows when it would have been."""
+    await settled(database_url)
+    process: int | None = None
+
+    async def register(session: Session) -> None:
+        nonlocal process
+        process = await session.run(ProcessRegister(kind="client", name="blinks", id=process))
+
+    session = db.session()
+    session.on_connect = register
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        async with session.kept(), opened(database_url) as connection:
+            first = process
+            agent = await db.run(agents.Register(project="default", name="blinks", process=process))
+            for turn in range(2):
+                with holder(database_url, f"doomed {turn}") as (other, doomed):
+                    other.kill()
+                    assert await connection.fetchval(
+                        "select pg_terminate_backend(pid) from pg_locks"
+                        " where locktype = 'advisory' and classid = 1129267026 and objid = $1::int::oid"
+                        " and database = (select oid from pg_database where datname = current_database())",
+                        process,
+                    )
+                    await reaped(database_url, doomed)
+                assert process == first
+                assert [one.name for one in await db.run(agents.List(project="default"))] == ["blinks"]
+            await db.run(agents.Heartbeat(agent=agent.id))
+
+
+async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: Database, database_url: str) -> None:
+    await settled(database_url)
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        silent = await db.run(agents.Register(project="default", name="silent", ttl=timedelta(seconds=1)))
+        speaks = await db.run(agents.Register(project="default", name="speaks", ttl=timedelta(seconds=1)))
+        async with anyio.create_task_group() as tasks:
+
+            async def speak() -> None:
+                while True:
+                    await db.run(agents.Heartbeat(agent=speaks.id))
+                    await anyio.sleep(0.2)
+
+            tasks.start_soon(speak)
+            assert (await reaped(database_url, silent.id))["reason"] == "expired"
+            tasks.cancel_scope.cancel()
+        assert [one.name for one in await db.run(agents.List(project="default"))] == ["speaks"]

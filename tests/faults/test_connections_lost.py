@@ -1,0 +1,99 @@
+"""Connections that are terminated by the server, one kind after the other."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.operations import events
+from tests.daemon import Daemon, drained, log_of, opened, until
+from tests.relay.load import Load, Reader
+
+LIVENESS = "pid in (select pid from pg_locks where locktype = 'advisory' and classid = 1129267026)"
+RELAY = "query like '%coordinator.relay_%'"
+ALL = "true"
+
+
+async def terminate(url: str, whom: str) -> int:
+    """Terminate the other connections of a database; how many there were."""
+    async with opened(url) as connection:
+        return int(
+            await connection.fetchval(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+                f" where datname = current_database() and pid <> pg_backend_pid() and {whom}"
+            )
+        )
+
+
+@pytest.mark.parametrize("whom", [LIVENESS, RELAY, ALL], ids=["liveness", "relay", "all"])
+async def test_a_daemon_whose_connection_is_terminated_comes_back_as_the_same_process(
+    database_url: str, whom: str
+) -> None:
+    load = Load(database_url)
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        async with opened(database_url) as connection:
+            before = await connection.fetch("select id from coordinator.processes")
+        for turn in range(1, 4):
+            await load.run(1, 0.1)
+            await drained(database_url, len(load.committed))
+            assert await terminate(database_url, whom) > 0
+
+            async def back(turn: int = turn) -> bool:
+                return len(daemon.lines("session.lost")) >= turn
+
+            await until(back, "the loss is noticed")
+        await load.run(1, 0.1)
+        await drained(database_url, len(load.committed))
+        await daemon.ready()
+        async with opened(database_url) as connection:
+
+            async def leads() -> bool:
+                return bool(
+                    await connection.fetchval(
+                        "select bool_and(coordinator.process_alive(process_id) and expires_at > clock_timestamp())"
+                        " from coordinator.leaders"
+                    )
+                )
+
+            await until(leads, "the daemon leads")
+            assert await connection.fetch("select id from coordinator.processes") == before
+    load.judge(await log_of(database_url))
+
+
+async def test_a_follower_whose_connections_are_terminated_misses_nothing(database_url: str, config: Config) -> None:
+    """Its listening connection and its pool's; the daemon's as well."""
+    load, reader = Load(database_url), Reader()
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        async with Database.open(database_url, config) as database, anyio.create_task_group() as tasks:
+            tasks.start_soon(reader.follow, database)
+            for _ in range(8):
+                await load.run(2, 0.3, pace_s=0.005)
+                assert await terminate(database_url, ALL) > 2
+            await load.run(2, 0.3)
+            log = await drained(database_url, len(load.committed))
+
+            async def caught_up() -> bool:
+                return reader.keys[-len(log) :] == [event["key"] for event in log]
+
+            await until(caught_up, "the reader has everything, in order")
+            tasks.cancel_scope.cancel()
+    load.judge(await log_of(database_url))
+    assert reader.seqs == list(range(1, len(reader.seqs) + 1))
+
+
+async def test_a_reader_that_waits_hears_of_events_after_its_listening_connection_was_lost(
+    database_url: str, config: Config
+) -> None:
+    """Much sooner than by looking every few seconds: the session listens again and wakes its readers."""
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        async with Database.open(database_url, config) as database, database.wake() as wake:
+            for _ in range(3):
+                assert await terminate(database_url, "query like 'LISTEN%' or query = 'select 1'") > 0
+                await database.run(events.Emit(project="default", type="custom.after"))
+                with anyio.fail_after(4):
+                    await wake.wait(60)

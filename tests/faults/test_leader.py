@@ -1,0 +1,65 @@
+"""Leaders that die, that are paused, and that wake when another leads."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import anyio
+
+from tests.daemon import Daemon, drained, log_of, note, opened, until
+from tests.relay.load import Load
+
+
+async def pair(url: str) -> tuple[Daemon, Daemon]:
+    """Two daemons, of which the first leads."""
+    leader = await (await Daemon(url).ready()).lead()
+    return leader, await Daemon(url).ready()
+
+
+async def test_when_the_leader_is_killed_another_leads_within_two_seconds(database_url: str) -> None:
+    took = []
+    leader, follower = await pair(database_url)
+    for _ in range(2):
+        with leader:
+            began = time.monotonic()
+            leader.kill()
+            await follower.lead()
+            took.append(time.monotonic() - began)
+        leader, follower = follower, await Daemon(database_url).ready()
+    with leader, follower:
+        pass
+    note("leader killed: another leads after, s", took)
+    assert min(took) < 2, took
+    assert max(took) < 4, took
+
+
+async def test_when_the_leader_is_paused_another_leads_and_no_harm_is_done_when_it_wakes(database_url: str) -> None:
+    load = Load(database_url)
+    leader, follower = await pair(database_url)
+    with leader, follower:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: load.run(2, 6.5, pace_s=0.02))
+            await anyio.sleep(0.3)
+            began = time.monotonic()
+            leader.send(signal.SIGSTOP)
+            await follower.lead()
+            took = time.monotonic() - began
+            # The relay of the new leader goes on: what is committed now arrives, though the old one is still paused.
+            await drained(database_url, len(load.committed), deadline_s=5)
+            leader.send(signal.SIGCONT)
+
+            async def yields() -> bool:
+                return not leader.leads
+
+            await until(yields, "the one that was paused knows that it does not lead")
+        await drained(database_url, len(load.committed))
+        await leader.ready()
+        async with opened(database_url) as connection:
+            row = await connection.fetchrow("select process_id, term from coordinator.leaders")
+        assert row["term"] == 2
+        assert [leader.leads, follower.leads] == [False, True]
+        assert [await daemon.metric("coordinator_leader") for daemon in (leader, follower)] == [0, 1]
+    note("leader paused: another leads after, s", [took])
+    assert took < 8, took
+    load.judge(await log_of(database_url))

@@ -1,0 +1,61 @@
+"""What stands between the daemon and its database misbehaves."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import anyio
+import pytest
+
+from tests.daemon import Daemon, drained, log_of, until
+from tests.faults.proxy import NOTIFICATION, Proxy
+from tests.relay.load import Load
+
+
+async def test_a_pooler_in_place_of_a_direct_connection_is_noticed_at_the_start(database_url: str) -> None:
+    async with Proxy(database_url, swallow=NOTIFICATION).serving() as pooler:
+        with Daemon(database_url, direct_url=pooler.url) as daemon:
+            assert await daemon.ended() == 78
+            failed = daemon.lines("daemon.failed")[0]
+            assert failed["error"] == "ConfigurationError"
+            assert "COORDINATOR_DIRECT_URL" in failed["hint"]
+        with Daemon(pooler.url, direct_url=database_url) as daemon:  # this is what the hint says to do
+            await daemon.ready()
+
+
+@pytest.mark.long
+async def test_a_network_that_goes_silent_and_comes_back_costs_nothing_but_time(database_url: str) -> None:
+    load = Load(database_url)
+    async with Proxy(database_url).serving() as network:
+        with Daemon(network.url) as daemon:
+            await (await daemon.ready()).lead()
+            network.go_silent()
+
+            async def unready() -> bool:
+                return (await daemon.get("/readyz")).status_code == 503
+
+            await until(unready, "/readyz answers 503", every_s=0.1)
+            await load.run(2, 0.3)
+            network.speak_again()
+            await daemon.ready()
+            await daemon.lead()
+            await drained(database_url, len(load.committed))
+    load.judge(await log_of(database_url))
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_daemon_ends_in_time_though_the_database_is_silent(database_url: str, signals: int) -> None:
+    async with Proxy(database_url).serving() as network:
+        with Daemon(network.url) as daemon:
+            await (await daemon.ready()).lead()
+            network.go_silent()
+            await anyio.sleep(1.2)  # calls are under way
+            began = time.monotonic()
+            daemon.send(signal.SIGTERM)
+            await daemon.logged("daemon.stopping")
+            if signals == 2:
+                daemon.send(signal.SIGTERM)
+                await daemon.logged("daemon.aborted")
+            assert await daemon.ended() == 0
+            assert time.monotonic() - began < (10 if signals == 1 else 2)

@@ -1,0 +1,174 @@
+"""Writers whose every transaction is on record, readers that resume, and the judgement over what the log holds."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from typing import NamedTuple
+from uuid import uuid4
+
+import anyio
+import asyncpg
+import msgspec
+
+from coordinator.db.connection import connect, mapped_errors
+from coordinator.db.database import Database
+from coordinator.errors import DatabaseUnavailable
+from coordinator.operations import events
+
+LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))  # duration of each long run
+
+
+class Written(NamedTuple):
+    """One event of a transaction that was committed: between these two instants of this process's clock."""
+
+    key: str
+    began: float
+    committed: float
+
+
+class Load:
+    """Writers with connections of their own; everything happens in one process, so that one clock orders it."""
+
+    def __init__(self, url: str, *, seed: int = 0) -> None:
+        self._url = url
+        self._random = random.Random(seed)  # noqa: S311
+        self.committed: list[Written] = []
+        self.rolled_back: set[str] = set()
+        self.unknown: set[str] = set()  # the answer to the commit never came
+
+    async def run(self, writers: int, duration_s: float, *, pace_s: float = 0.0) -> None:
+        """Write for so long."""
+        async with anyio.create_task_group() as tasks:
+            for _ in range(writers):
+                tasks.start_soon(self._write, time.monotonic() + duration_s, pace_s)
+
+    async def _write(self, until: float, pace_s: float) -> None:
+        connection = await connect(self._url)
+        try:
+            while time.monotonic() < until:
+                await self._transaction(connection)
+                await anyio.sleep(self._random.uniform(0, 2 * pace_s))
+        finally:
+            connection.terminate()
+
+    async def _transaction(self, connection: asyncpg.Connection) -> None:
+        keys = [uuid4().hex for _ in range(self._random.randint(1, 3))]
+        began = time.monotonic()
+        transaction = connection.transaction()
+        await transaction.start()
+        for key in keys:
+            await connection.execute("select coordinator.event_emit('default', 'custom.load', $1)", key)
+            await anyio.sleep(self._random.choice((0, 0, 0, 0.001, 0.02)))
+        if self._random.random() < 0.1:
+            await transaction.rollback()
+            self.rolled_back.update(keys)
+        else:
+            await transaction.commit()
+            self.committed += [Written(key, began, time.monotonic()) for key in keys]
+
+    async def call(self, database: Database, duration_s: float, *, pace_s: float = 0.005) -> None:
+        """Emit one event a call, for so long; a typed error leaves open what the call did."""
+        until = time.monotonic() + duration_s
+        while time.monotonic() < until:
+            key, began = uuid4().hex, time.monotonic()
+            try:
+                await database.run(events.Emit(project="default", type="custom.load", key=key))
+                self.committed.append(Written(key, began, time.monotonic()))
+            except DatabaseUnavailable:
+                self.unknown.add(key)
+            await anyio.sleep(pace_s)
+
+    def judge(self, log: Sequence[asyncpg.Record]) -> None:
+        """Hold the whole log against what was written: nothing lost, doubled, invented, or out of order."""
+        assert [event["seq"] for event in log] == list(range(1, len(log) + 1)), "the log has gaps"
+        keys = [event["key"] for event in log if event["type"] == "custom.load"]
+        assert len(keys) == len(set(keys)), "an event is there twice"
+        written = {one.key: one for one in self.committed}
+        assert not (written.keys() - set(keys)), "a committed event is lost"
+        assert not (set(keys) & self.rolled_back), "an event of a transaction that was rolled back is there"
+        assert set(keys) <= written.keys() | self.unknown, "an event that nobody wrote is there"
+        latest_begin = 0.0
+        for one in (written[key] for key in keys if key in written):
+            # If A was committed before B began, A comes first; so nothing may follow on what began after its commit.
+            assert one.committed >= latest_begin, "an event comes after one that began when it was committed"
+            latest_begin = max(latest_begin, one.began)
+
+
+class Reader:
+    """Follows the log from the beginning and, after any error, from the cursor that it got last."""
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.keys: list[str] = []
+        self.resumed = 0
+        self._cursor: str | None = None
+
+    async def follow(self, database: Database) -> None:
+        """Read until cancelled."""
+        while True:
+            try:
+                async with aclosing(events.follow(database, cursor=self._cursor)) as pages:
+                    async for page in pages:
+                        for event in page:
+                            assert event.type != "reset", event.data
+                            self.take(event)
+            except DatabaseUnavailable:
+                self.resumed += 1
+                await anyio.sleep(0.02)
+
+    def take(self, event: events.Event) -> None:
+        """Keep an event that is not known yet."""
+        self._cursor = event.cursor
+        if not self.seqs or event.seq > self.seqs[-1]:
+            self.seqs.append(event.seq)
+            self.keys.append(event.key or "")
+
+
+class Listener(Reader):
+    """Takes events from the payloads on the project's channel, and heals gaps by reading the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.healed = 0
+        self.heard = 0
+
+    async def listen(self, url: str, database: Database) -> None:
+        """Listen until cancelled."""
+        while True:
+            with suppress(DatabaseUnavailable):
+                await self._listen(url, database)
+            self.resumed += 1
+            await anyio.sleep(0.02)
+
+    async def _listen(self, url: str, database: Database) -> None:
+        send, receive = anyio.create_memory_object_stream[str](100_000)
+        connection = await connect(url)
+        try:
+            connection.add_termination_listener(lambda _: send.close())
+            with mapped_errors():
+                await connection.add_listener(
+                    "coordinator.default.custom", lambda *heard: send.send_nowait(str(heard[3]))
+                )
+            await self.heal(database)  # what was notified before LISTEN
+            async for payload in receive:
+                event = msgspec.json.decode(payload)
+                if event.get("pointer") or not self.seqs or event["seq"] > self.seqs[-1] + 1:
+                    await self.heal(database)
+                else:
+                    self.heard += 1
+                    self.take(msgspec.json.decode(payload, type=events.Event))
+        finally:
+            connection.terminate()
+            send.close()
+            receive.close()
+
+    async def heal(self, database: Database) -> None:
+        """Read the log from the last cursor on."""
+        self.healed += 1
+        while page := await database.run(events.Since(cursor=self._cursor)):
+            for event in page:
+                self.take(event)

@@ -1,0 +1,161 @@
+"""What wakes a relay that sleeps, what keeps it awake, and what an open transaction costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import asyncpg
+import pytest
+
+from coordinator.db.database import Database
+from coordinator.relay.relay import Relay
+from coordinator.telemetry import metrics
+from tests.daemon import Daemon, log_of, opened, until
+
+EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
+
+
+@asynccontextmanager
+async def relaying(database: Database) -> AsyncIterator[Relay]:
+    relay = Relay(database)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(relay.run_forever)
+        yield relay
+        tasks.cancel_scope.cancel()
+
+
+async def armed(connection: asyncpg.Connection) -> None:
+    """Wait until the bell is armed: the relay sleeps, or is about to."""
+
+    async def look() -> bool:
+        return bool(await connection.fetchval("select last_value from coordinator.relay_bell"))
+
+    await until(look, "the doorbell is armed", every_s=0.001)
+
+
+async def delivered(connection: asyncpg.Connection, key: str) -> float:
+    """Wait until an event is in the log; how long that took, in seconds."""
+    began = time.monotonic()
+
+    async def look() -> bool:
+        return bool(await connection.fetchval("select true from coordinator.events where key = $1", key))
+
+    await until(look, f"{key} is in the log", every_s=0.001)
+    return time.monotonic() - began
+
+
+async def test_a_writer_that_begins_after_the_bell_was_armed_is_delivered_at_once(
+    db: Database, database_url: str
+) -> None:
+    async with opened(database_url) as writer, relaying(db):
+        took = []
+        for turn in range(20):
+            await armed(writer)
+            await anyio.sleep(0.002 * (turn % 7))
+            await writer.execute(EMIT, f"after {turn}")
+            took.append(await delivered(writer, f"after {turn}"))
+        assert sorted(took)[15] < 0.1, took  # the slow ones of a loaded machine apart
+
+
+async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after_is_delivered_soon(
+    db: Database, database_url: str
+) -> None:
+    """It read "awake" and does not ring; the relay must not sleep before it is over."""
+    async with opened(database_url) as writer, opened(database_url) as other, relaying(db):
+        took = []
+        for turn in range(20):
+            await armed(other)
+            # An event of somebody else wakes the relay; this one is emitted while it is awake.
+            await other.execute(EMIT, f"waker {turn}")
+            async with writer.transaction():
+                await writer.execute(EMIT, f"before {turn}")
+                await armed(other)
+                await anyio.sleep(0.005 * (turn % 10))
+            took.append(await delivered(other, f"before {turn}"))
+            assert took[-1] < 5, "the relay sleeps past an event"
+        assert sorted(took)[15] < 0.15, took
+
+
+async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Database, database_url: str) -> None:
+    """The relay is met in every state between awake and asleep; no heartbeat is there to help."""
+    async with opened(database_url) as writer, relaying(db):
+        await armed(writer)
+        for turn in range(300):
+            await writer.execute(EMIT, f"sweep {turn}")
+            await anyio.sleep(turn * 0.00003)
+            if turn % 3 == 0:
+                assert await delivered(writer, f"sweep {turn}") < 5, "the relay sleeps past an event"
+        assert await delivered(writer, "sweep 299") < 5
+
+
+async def test_a_lost_doorbell_costs_two_seconds_at_the_most(database_url: str) -> None:
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        async with opened(database_url) as writer:
+            took = []
+            for turn in range(3):
+                await armed(writer)
+                async with writer.transaction():
+                    await writer.execute("set local coordinator.doorbell = off")
+                    await writer.execute(EMIT, f"silent {turn}")
+                took.append(await delivered(writer, f"silent {turn}"))
+            assert min(took) < 2, took
+            assert max(took) < 4, took
+
+
+async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(db: Database, database_url: str) -> None:
+    async with opened(database_url) as slow, opened(database_url) as writer, relaying(db):
+        async with slow.transaction():
+            await slow.execute(EMIT, "slow")
+            for turn in range(50):
+                await writer.execute(EMIT, f"quick {turn}")
+            assert await delivered(writer, "quick 49") < 5
+            before = calls()
+            await anyio.sleep(2)
+            spent = calls() - before
+            assert not [event for event in await log_of(database_url) if event["key"] == "slow"]
+        await writer.execute(EMIT, "last")
+        await delivered(writer, "slow")
+        await delivered(writer, "last")
+    keys = [event["key"] for event in await log_of(database_url)]
+    assert keys[:50] == [f"quick {turn}" for turn in range(50)]
+    assert sorted(keys[50:]) == ["last", "slow"]
+    # Two calls in 50 ms while a writer is open that may not ring; a hot loop would be thousands.
+    assert spent < 120, f"{spent} calls in 2 seconds"
+
+
+def calls() -> float:
+    """How often this process's relay asked the database so far."""
+    functions = ("relay_step", "relay_arm")
+    return sum(
+        metrics.REGISTRY.get_sample_value("coordinator_call_seconds_count", {"function": name}) or 0
+        for name in functions
+    )
+
+
+@pytest.mark.parametrize("rounds", [30])
+async def test_a_snapshot_that_is_held_open_does_not_make_steps_dearer(database_url: str, rounds: int) -> None:
+    """Counted in pages that a step touches, which no load on the machine changes."""
+    step = "explain (analyze, buffers, timing off, format json) select * from coordinator.relay_step(1000)"
+
+    async def pages(connection: asyncpg.Connection) -> int:
+        await connection.execute(
+            "select coordinator.event_emit('default', 'custom.page', null) from generate_series(1, 200)"
+        )
+        plan = json.loads(await connection.fetchval(step))[0]["Plan"]
+        await connection.execute("select coordinator.outbox_prune()")
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    async with opened(database_url) as holder, opened(database_url) as connection:
+        for _ in range(5):
+            await pages(connection)
+        async with holder.transaction(isolation="repeatable_read"):
+            await holder.fetchval("select count(*) from coordinator.outbox")
+            touched = [await pages(connection) for _ in range(rounds)]
+    third = rounds // 3
+    early, late = sorted(touched[:third])[third // 2], sorted(touched[-third:])[third // 2]
+    assert late < early * 2, touched
