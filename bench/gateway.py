@@ -189,9 +189,11 @@ async def _fan_out(place: Place, port: int, pid: int) -> Table:
         ["what", "way", "deliveries/s", "server's µs of processor a delivery", "ratio", "target"],
         rows,
         [
-            f"{size} bytes an event. At once: from the first byte at the first client to the last at the last, the bare server "
-            "writes pieces of 64 KB; the ratio is of deliveries a second. One by one: a write for each event and client, 50 "
-            "events a second; the ratio is of processor time, the gateway's with relay, log, encoding and loops in it.",
+            (
+                f"{size} bytes an event. At once: from the first byte at the first client to the last at the last, the bare server "
+                "writes pieces of 64 KB; the ratio is of deliveries a second. One by one: a write for each event and client, 50 "
+                "events a second; the ratio is of processor time, the gateway's with relay, log, encoding and loops in it."
+            ),
             f"Load average at the end {load():.1f}.",
         ],
     )
@@ -212,7 +214,9 @@ async def _size(place: Place, port: int) -> int:
     return size
 
 
-async def _deliver(place: Place, port: int, pid: int, size: int, count: int, name: str) -> tuple[float, float]:
+async def _deliver(  # noqa: PLR0917
+    place: Place, port: int, pid: int, size: int, count: int, name: str
+) -> tuple[float, float]:
     """Answer with deliveries a second, and microseconds of the server's processor a delivery."""
     counters = [Counter() for _ in range(FANS)]
     transports = [await subscribe(port, "/v1/events/stream?topic=custom.burst", counter) for counter in counters]

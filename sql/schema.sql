@@ -141,7 +141,7 @@ create table coordinator.lock_waits (
 );
 CREATE INDEX lock_waits_agent_idx ON coordinator.lock_waits USING btree (agent_id);
 CREATE INDEX lock_waits_expires_at_idx ON coordinator.lock_waits USING btree (expires_at);
-CREATE INDEX lock_waits_glob_idx ON coordinator.lock_waits USING btree (project_id, prefix) WHERE (kind = 'glob'::text);
+CREATE INDEX lock_waits_glob_idx ON coordinator.lock_waits USING btree (((project_id + 0)), prefix) WHERE (kind = 'glob'::text);
 CREATE INDEX lock_waits_resource_idx ON coordinator.lock_waits USING btree (project_id, resource, ticket);
 
 -- Locks that are held, and expired ones until they are taken over or swept: read lock_holders. Written by the lock_… functions and agent_end.
@@ -177,7 +177,7 @@ END)
 );
 CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id);
 CREATE INDEX locks_free_at_idx ON coordinator.locks USING btree (free_at);
-CREATE INDEX locks_glob_idx ON coordinator.locks USING btree (project_id, prefix) WHERE (kind = 'glob'::text);
+CREATE INDEX locks_glob_idx ON coordinator.locks USING btree (((project_id + 0)), prefix) WHERE (kind = 'glob'::text);
 CREATE INDEX locks_ticket_idx ON coordinator.locks USING btree (ticket) WHERE (ticket IS NOT NULL);
 
 -- Events that are not numbered yet, written in the transaction of the change; relay_step copies them into events, outbox_prune deletes the copied.

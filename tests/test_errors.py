@@ -7,9 +7,7 @@ import pytest
 from coordinator import errors
 from coordinator.errors import CoordinatorError, from_sqlstate
 
-ALL = {
-    error.__name__: error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__
-}
+ALL = {error.__name__: error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__}
 
 
 def test_the_table_says_what_the_classes_say() -> None:

@@ -26,7 +26,6 @@ INTERRUPTED = 130
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-
         click.echo(f"coordinator {version()}")
         ctx.exit()
 

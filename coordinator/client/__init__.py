@@ -4,6 +4,8 @@
         await client.signals.set("build/state", "green", ttl=3600)
         async for event in client.events.stream(topics=["signal.*"]):
             ...
+        async with client.lock("src/app.py", ttl=30, wait=10) as held:
+            ...
 
 Guarantees: every call is one round trip and one transaction, ends within ``Config.call_timeout_s``, and raises an error of
 ``coordinator.errors`` or nothing. Reads are tried again until then; what changes something never is, since a lost answer
@@ -17,6 +19,17 @@ from __future__ import annotations
 
 from coordinator.client.connection import Client, connect
 from coordinator.client.events import EventStream
+from coordinator.client.held import Handle, Held, LockLost, LockState
 from coordinator.client.presence import AgentState, Presence
 
-__all__ = ["AgentState", "Client", "EventStream", "Presence", "connect"]
+__all__ = [
+    "AgentState",
+    "Client",
+    "EventStream",
+    "Handle",
+    "Held",
+    "LockLost",
+    "LockState",
+    "Presence",
+    "connect",
+]

@@ -33,8 +33,10 @@ class Caller:
         self.presence = presence
         self._timeout_s = timeout_s
 
-    async def run(self, operation: Operation[R]) -> R:
+    async def run(self, operation: Operation[R], *, again: bool = False) -> R:
         """Run an operation within the time of a call; a read is tried again while there is any left.
+
+        So is, with ``again``, what the server knows again: a request with an id, for instance.
 
         Raises: what the operation raises; ``DatabaseUnavailable`` at the latest when the time is up.
         """
@@ -46,7 +48,7 @@ class Caller:
                     return await self.executor.run(operation)
                 except DatabaseUnavailable as error:
                     failure = error
-                    if not operation.reads:
+                    if not (operation.reads or again):
                         break
                 await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
                 delay_s = min(delay_s * 2, BACKOFF_MOST_S)

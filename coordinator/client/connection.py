@@ -12,6 +12,7 @@ from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
+from coordinator.client.locks import Locks
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.rules import Rules
@@ -40,6 +41,8 @@ class Client:
         self.rules = Rules(caller)
         self.directives = Directives(caller)
         self.events = Events(caller, tasks)
+        self.locks = Locks(caller, self.events, tasks)
+        self.lock = self.locks.hold
 
     @property
     def agent(self) -> Presence:

@@ -72,9 +72,7 @@ class Events:
 
         Raises, at its first step: ``InvalidArgument`` for what is no cursor or topic.
         """
-        if not self._listening:
-            self._listening = True
-            self._tasks.start_soon(self._listen)
+        self.listen()
         project = None if everywhere else self._caller.project
         return EventStream(
             self,
@@ -85,6 +83,13 @@ class Events:
     @property
     def hint(self) -> anyio.Event:
         """What is set when the log may have grown. Taken before a look at the log, it misses nothing after the look."""
+        return self._hint
+
+    def listen(self) -> anyio.Event:
+        """Listen from now on, as every stream does, and give the ``hint``."""
+        if not self._listening:
+            self._listening = True
+            self._tasks.start_soon(self._listen)
         return self._hint
 
     async def _listen(self) -> None:

@@ -89,10 +89,10 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
     Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 14.
     """
     with mapped_errors():
-        version = connection.get_server_version()
-        if version.major < OLDEST_SERVER:
+        server = connection.get_server_version()
+        if server.major < OLDEST_SERVER:
             raise SchemaMismatch(
-                f"the server is PostgreSQL {version.major}",
+                f"the server is PostgreSQL {server.major}",
                 hint=f"PostgreSQL {OLDEST_SERVER} or newer is needed.",
             )
         recorded = {}
@@ -110,10 +110,10 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
             if file.kind == "migration":
                 state = "edited"
             else:
-                state = "newer" if _version(row["program"]) > _version(version()) else "changed"
+                state = "newer" if _parts(row["program"]) > _parts(version()) else "changed"
         result.append(FileStatus(file.kind, file.name, state, row and row["applied_at"]))
     for (kind, name), row in sorted(recorded.items()):
-        newer = kind == "migration" or _version(row["program"]) > _version(version())
+        newer = kind == "migration" or _parts(row["program"]) > _parts(version())
         result.append(FileStatus(kind, name, "newer" if newer else "changed", row["applied_at"]))
     return result
 
@@ -213,5 +213,5 @@ def _refuse_foreign(found: list[FileStatus]) -> None:
             )
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())

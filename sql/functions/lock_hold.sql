@@ -4,6 +4,7 @@ create or replace function coordinator.lock_lost(
   p_project_id bigint, p_resource text, p_agent uuid, p_token bigint, p_errcode text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
@@ -55,6 +56,7 @@ create or replace function coordinator.lock_renew(
 returns table (resource text, fencing_token bigint, expires_at timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -87,6 +89,7 @@ comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interva
 create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_project bigint;
@@ -130,6 +133,7 @@ create or replace function coordinator.lock_break(
   p_delay interval default null, p_actor text default null) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -187,6 +191,7 @@ comment on function coordinator.lock_break(text, text, text, uuid, bigint, inter
 create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);

@@ -327,14 +327,14 @@ begin
   v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
     select l.* from coordinator.locks l
-    where l.project_id = p_project_id and l.kind = 'glob' and l.prefix = any (p_r.above || p_r.path)
+    where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix = any (p_r.above || p_r.path)
       and case when p_r.kind = 'path' then p_r.path ~ l.pattern else coordinator.lock_globs_meet(l.resource, v_glob) end;
   if p_r.kind = 'path' then
     return;
   end if;
   return query
     select l.* from coordinator.locks l
-    where l.project_id = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
+    where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end -- 0 comes after /
       and (p_r.kind = 'directory' or coordinator.lock_globs_meet(l.resource, v_glob));
@@ -372,14 +372,14 @@ begin
   v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
     select w.* from coordinator.lock_waits w
-    where w.project_id = p_project_id and w.kind = 'glob' and w.prefix = any (p_r.above || p_r.path)
+    where w.project_id + 0 = p_project_id and w.kind = 'glob' and w.prefix = any (p_r.above || p_r.path)
       and case when p_r.kind = 'path' then p_r.path ~ w.pattern else coordinator.lock_globs_meet(w.resource, v_glob) end;
   if p_r.kind = 'path' then
     return;
   end if;
   return query
     select w.* from coordinator.lock_waits w
-    where w.project_id = p_project_id and w.kind = 'glob' and w.prefix <> p_r.path
+    where w.project_id + 0 = p_project_id and w.kind = 'glob' and w.prefix <> p_r.path
       and w.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and w.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
       and (p_r.kind = 'directory' or coordinator.lock_globs_meet(w.resource, v_glob));

@@ -55,6 +55,7 @@ create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now    timestamptz := coordinator.now_utc();
@@ -152,6 +153,7 @@ comment on function coordinator.lock_hand_off(bigint, text, coordinator.lock_res
 create or replace function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 begin
   if exists (select from coordinator.lock_waits w where w.project_id = p_project_id)
@@ -167,6 +169,7 @@ comment on function coordinator.lock_freed(bigint, text, coordinator.lock_resour
 create or replace function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_resources coordinator.lock_resource[];
@@ -184,6 +187,7 @@ comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
 create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
@@ -234,6 +238,7 @@ create or replace function coordinator.lock_enqueue(
   p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now    timestamptz;
@@ -296,6 +301,7 @@ returns table (resource text, mode text, slot integer, fencing_token bigint, acq
                ticket bigint, granted boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin
@@ -318,6 +324,7 @@ returns table (resource text, mode text, slot integer, fencing_token bigint, acq
                ticket bigint, granted boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -352,6 +359,7 @@ comment on function coordinator.lock_poll(text, bigint, uuid) is
 create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -383,6 +391,7 @@ comment on function coordinator.lock_cancel(text, bigint, uuid) is
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now     timestamptz := coordinator.now_utc();
@@ -436,6 +445,7 @@ comment on function coordinator.lock_expire(integer) is
 create or replace function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_now     timestamptz := coordinator.now_utc();

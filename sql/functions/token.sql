@@ -151,7 +151,7 @@ begin
   from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id
   where t.id = p_token for update of t;
   if not found then
-    raise exception using errcode = 'ZC207', message = format('there is no token %s', p_token), hint = 'See "coordinator token list".';
+    raise exception using errcode = 'ZC206', message = format('there is no token %s', p_token), hint = 'See "coordinator token list".';
   end if;
   if v_token.project is null then
     perform coordinator.everywhere_check();

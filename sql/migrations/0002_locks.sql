@@ -45,7 +45,8 @@ create table coordinator.locks (
 );
 create index locks_agent_idx on coordinator.locks (agent_id); -- the end of an agent; lock_list by agent
 create index locks_free_at_idx on coordinator.locks (free_at); -- lock_expire
-create index locks_glob_idx on coordinator.locks (project_id, prefix) where kind = 'glob'; -- lock_acquire: globs that could match
+-- On an expression, so that no plan made while the table is small takes the primary key for it.
+create index locks_glob_idx on coordinator.locks ((project_id + 0), prefix) where kind = 'glob'; -- lock_acquire: globs that could match
 create index locks_ticket_idx on coordinator.locks (ticket) where ticket is not null; -- lock_poll: what a ticket became
 comment on table  coordinator.locks               is 'Locks that are held, and expired ones until they are taken over or swept: read lock_holders. Written by the lock_… functions and agent_end.';
 comment on column coordinator.locks.project_id    is 'See projects.';
@@ -89,7 +90,7 @@ create table coordinator.lock_waits (
   constraint lock_waits_mode check (mode in ('exclusive', 'shared'))
 );
 create index lock_waits_resource_idx on coordinator.lock_waits (project_id, resource, ticket); -- lock_acquire: who waits for what overlaps
-create index lock_waits_glob_idx on coordinator.lock_waits (project_id, prefix) where kind = 'glob'; -- the same, for globs
+create index lock_waits_glob_idx on coordinator.lock_waits ((project_id + 0), prefix) where kind = 'glob'; -- the same, for globs
 create index lock_waits_agent_idx on coordinator.lock_waits (agent_id); -- the end of an agent; waits-for cycles
 create index lock_waits_expires_at_idx on coordinator.lock_waits (expires_at); -- lock_expire
 comment on table  coordinator.lock_waits             is 'Who waits for what: a row for each resource of a ticket. Read lock_waiters. Written by lock_acquire, lock_cancel, lock_expire, agent_end and whatever hands a lock on.';

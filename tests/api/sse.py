@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,26 +64,31 @@ class Frames:
                 if frame.event == event:
                     return found
 
-    async def events(self, count: int) -> list[Frame]:
-        """So many events; everything else is skipped."""
+    async def events(self, count: int, projects: Collection[str] = ()) -> list[Frame]:
+        """So many events, of these projects if any are named; everything else is skipped."""
         found: list[Frame] = []
-        while len(found) < count:
-            frame = await self.next()
-            assert frame is not None, "the stream ended"
-            if frame.event not in (None, "ready"):
-                found.append(frame)
+        with anyio.fail_after(DEADLINE_S):
+            while len(found) < count:
+                frame = await self.next()
+                assert frame is not None, "the stream ended"
+                if frame.event not in (None, "ready") and (not projects or frame.data["project"] in projects):
+                    found.append(frame)
         return found
 
 
 @asynccontextmanager
-async def stream(http: httpx.AsyncClient, *, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Frames]:
+async def stream(
+    http: httpx.AsyncClient, *, headers: dict[str, str] | None = None, **query: Any
+) -> AsyncIterator[Frames]:
     async with http.stream("GET", "/v1/events/stream", params=query, headers=headers) as response:
         if response.status_code != 200:
             await response.aread()
         yield Frames(response)
 
 
-async def emit(http: httpx.AsyncClient, project: str, *keys: str, type: str = "custom.tick", actor: str | None = None) -> None:
+async def emit(
+    http: httpx.AsyncClient, project: str, *keys: str, type: str = "custom.tick", actor: str | None = None
+) -> None:
     for key in keys:
         body = {"project": project, "type": type, "key": key, "actor": actor}
         answer = await http.post("/v1/events/emit", json=body)

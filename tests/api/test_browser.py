@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -46,7 +47,9 @@ class Proxy:
         if path.startswith("/seen/"):
             self.seen.append(path.removeprefix("/seen/"))
         body = PAGE.encode() if path == "/" else b""
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        )
         writer.write(body)
         writer.close()
 
@@ -111,7 +114,7 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
         server.close()
 
 
-def _has(proxy: Proxy, what: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _has(proxy: Proxy, what: str) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
         return what in proxy.seen
 

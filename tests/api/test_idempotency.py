@@ -23,7 +23,9 @@ async def sent(http: httpx.AsyncClient, project: str) -> int:
     return len((await http.get("/v1/directives", params={"project": project})).json()["items"])
 
 
-async def test_a_request_that_comes_again_is_done_once_and_answered_the_same(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_request_that_comes_again_is_done_once_and_answered_the_same(
+    http: httpx.AsyncClient, project: str
+) -> None:
     first, again = await send(http, project, "k"), await send(http, project, "k")
     assert (first.status_code, again.status_code, again.content) == (200, 200, first.content)
     assert ("idempotency-replayed" in first.headers, again.headers["idempotency-replayed"]) == (False, "true")
@@ -63,7 +65,9 @@ async def test_many_at_once_with_one_key_are_done_once(http: httpx.AsyncClient, 
     assert await sent(http, project) == 1
 
 
-async def test_a_key_can_be_used_anew_when_its_time_has_passed(http: httpx.AsyncClient, project: str, api_url: str) -> None:
+async def test_a_key_can_be_used_anew_when_its_time_has_passed(
+    http: httpx.AsyncClient, project: str, api_url: str
+) -> None:
     await send(http, project, "k")
     connection = await asyncpg.connect(api_url)
     try:

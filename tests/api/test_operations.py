@@ -42,7 +42,9 @@ async def test_an_agent_registers_heartbeats_is_listed_and_deregisters(http: htt
 
 async def test_a_directive_is_sent_read_acknowledged_pending_and_revoked(http: httpx.AsyncClient, project: str) -> None:
     sent = await post(http, "directives/send", project=project, body="stop", to_agent="coder", priority=5)
-    assert [item["body"] for item in (await get(http, "directives/inbox", project=project, agent="coder"))["items"]] == ["stop"]
+    assert [
+        item["body"] for item in (await get(http, "directives/inbox", project=project, agent="coder"))["items"]
+    ] == ["stop"]
     assert [item["agent"] for item in (await get(http, "directives/pending", project=project))["items"]] == ["coder"]
     receipt = await post(http, "directives/acknowledge", project=project, directive=sent["id"], agent="coder")
     assert receipt["status"] == "done"
@@ -114,8 +116,9 @@ async def test_a_snapshot_and_the_events_after_its_cursor_have_no_gap(http: http
     one = await http.get("/v1/signals/k", params={"project": project})
     for number in (2, 3):
         await post(http, "signals/set", project=project, key="k", value=number)
-    for cursor in (snapshot["event_cursor"], one.headers["event-cursor"]):
+    for start in (snapshot["event_cursor"], one.headers["event-cursor"]):
         values: list[int] = []
+        cursor = start
         while not values or values[-1] != 3:
             page = await get(http, "events", project=project, topic="signal.set", after=cursor, wait="20s")
             values += [event["data"]["value"] for event in page["items"]]
@@ -132,15 +135,23 @@ async def test_an_etag_is_a_version_to_compare_and_set_with(http: httpx.AsyncCli
     read = await http.get("/v1/signals/k", params={"project": project})
     assert read.headers["etag"] == made.headers["etag"]
     query = {"project": project}
-    assert (await http.get("/v1/signals/k", params=query, headers={"If-None-Match": made.headers["etag"]})).status_code == 304
+    assert (
+        await http.get("/v1/signals/k", params=query, headers={"If-None-Match": made.headers["etag"]})
+    ).status_code == 304
     changed = await http.post("/v1/signals/set", json=body, headers={"If-Match": made.headers["etag"]})
     assert changed.status_code == 200
-    assert (await http.post("/v1/signals/set", json=body, headers={"If-Match": made.headers["etag"]})).status_code == 412
+    assert (
+        await http.post("/v1/signals/set", json=body, headers={"If-Match": made.headers["etag"]})
+    ).status_code == 412
     expected = await http.post("/v1/signals/set", json={**body, "expect": made.json()["version"]})
     assert (expected.status_code, expected.json()["code"]) == (409, "ZC301")
     deleted = {"project": project, "key": "k"}
-    assert (await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": made.headers["etag"]})).status_code == 412
-    assert (await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": changed.headers["etag"]})).status_code == 200
+    assert (
+        await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": made.headers["etag"]})
+    ).status_code == 412
+    assert (
+        await http.post("/v1/signals/delete", json=deleted, headers={"If-Match": changed.headers["etag"]})
+    ).status_code == 200
 
 
 def test_every_operation_has_a_path_of_its_own() -> None:

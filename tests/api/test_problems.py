@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -61,7 +62,9 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
         ("GET", "/v1/events/stream?limit=1", 422, "invalid-argument"),
     ],
 )
-async def test_a_wrong_address_is_a_problem(http: httpx.AsyncClient, method: str, path: str, status: int, name: str) -> None:
+async def test_a_wrong_address_is_a_problem(
+    http: httpx.AsyncClient, method: str, path: str, status: int, name: str
+) -> None:
     answer = await http.request(method, path)
     if method == "HEAD":
         assert answer.status_code == status
@@ -122,10 +125,9 @@ async def test_a_body_without_length_is_measured_as_it_comes(http: httpx.AsyncCl
             sent += 10_000
             yield b" " * 10_000
 
-    with pytest.raises((httpx.HTTPError, AssertionError)) as raised:
+    # The connection is cut once the answer is there; the client sees either.
+    with suppress(httpx.ReadError, httpx.WriteError):
         problem(await http.post("/v1/signals/set", content=endless(), headers=JSON), 413, "too-large")
-        raise AssertionError
-    assert raised.type in (AssertionError, httpx.ReadError, httpx.WriteError)
     assert sent < 50_000_000
 
 

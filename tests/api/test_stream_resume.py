@@ -30,7 +30,7 @@ class Subscriber:
         self.query = query
         self.frames: list[Frame] = []
         self.connections = 0
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311
         self._cursor: str | None = None
 
     async def run(self) -> None:

@@ -21,7 +21,9 @@ async def waiting(daemon: Daemon, count: int) -> None:
     await until(look, f"{count} long-polls wait")
 
 
-async def test_an_inbox_is_answered_when_a_directive_comes(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+async def test_an_inbox_is_answered_when_a_directive_comes(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
     answers: list[httpx.Response] = []
 
     async def wait() -> None:
@@ -50,7 +52,9 @@ async def test_a_wait_ends_at_its_deadline_with_nothing(http: httpx.AsyncClient,
         assert (answer.status_code, answer.json()["items"]) == (200, [])
 
 
-async def test_a_client_that_goes_away_is_waited_for_no_more(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+async def test_a_client_that_goes_away_is_waited_for_no_more(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
     query = {"project": project, "agent": "coder", "wait": "60s"}
     with anyio.move_on_after(60):
         async with anyio.create_task_group() as tasks:
@@ -63,7 +67,9 @@ async def test_a_client_that_goes_away_is_waited_for_no_more(http: httpx.AsyncCl
     assert "request.failed" not in daemon.events()
 
 
-async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
     answers: list[httpx.Response] = []
 
     async def wait() -> None:
@@ -81,7 +87,9 @@ async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(http: htt
     assert after.json()["items"] == []
 
 
-async def test_a_lock_is_waited_for_until_it_is_handed_over(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+async def test_a_lock_is_waited_for_until_it_is_handed_over(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
     first = (await post(http, "agents/register", project=project, name="a"))["id"]
     second = (await post(http, "agents/register", project=project, name="b"))["id"]
     held = await post(http, "locks/acquire", project=project, resources=["name:deploy"], agent=first)

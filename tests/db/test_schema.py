@@ -223,7 +223,7 @@ async def test_functions_of_a_newer_program_are_not_taken_back(
 ) -> None:
     ours = schema.files()
     functions = first("functions")
-    monkeypatch.setattr(coordinator, "__version__", "999.0")
+    monkeypatch.setattr(schema, "version", lambda: "999.0")
     pretend(monkeypatch, *(edited(file, file.text + "\n") if file == functions else file for file in ours))
     await schema.apply(connection)
     monkeypatch.undo()

@@ -1,0 +1,89 @@
+"""Getting locks: at once, or by a ticket that waits in the queue.
+
+Guarantees: a lost answer is asked for again, by the request's id. A waiter is woken by the event of its hand-off, and asks
+now and then besides, since a lock that was handed to it goes on to the next after a while. Whoever stops waiting, for
+whatever reason but the death of the process, leaves the queue and gives back what it was handed meanwhile.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+
+from coordinator.client.caller import Caller
+from coordinator.client.events import Events
+from coordinator.client.held import now_s
+from coordinator.errors import CoordinatorError
+from coordinator.model.lock import Grant
+from coordinator.operations import locks
+
+__all__ = ["LockWait"]
+
+POLL_S = 3.0
+POLL_LEAST_S = 0.05
+WITHDRAW_S = 3.0
+
+
+class LockWait:
+    """Requests of one client."""
+
+    def __init__(self, caller: Caller, events: Events) -> None:
+        self._caller = caller
+        self._events = events
+
+    async def obtain(self, request: locks.Acquire) -> tuple[list[Grant], float]:
+        """Acquire, and wait if need be; answers also with when it was asked for, from which on the TTL counts.
+
+        Raises: ``Conflict``; ``WaitTimedOut``; ``DatabaseUnavailable``.
+        """
+        ticket: int | None = None
+        try:
+            asked_at = now_s()
+            grants = await self._caller.run(request, again=True)
+            if grants[0].granted:
+                return grants, asked_at
+            ticket = grants[0].ticket
+            assert ticket is not None  # noqa: S101 - what is not granted has one
+            return await self._served(request, ticket)
+        except anyio.get_cancelled_exc_class():
+            await self._withdraw(request, ticket)
+            raise
+        except CoordinatorError:
+            if ticket is not None:
+                await self._withdraw(request, ticket)
+            raise
+
+    async def _served(self, request: locks.Acquire, ticket: int) -> tuple[list[Grant], float]:
+        """Wait for a ticket's turn."""
+        stream = self._events.stream(topics=locks.Poll.woken_by, after=await self._events.head())
+        poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
+        until = now_s() + (request.wait.total_seconds() if request.wait else 0)
+        while True:
+            asked_at = now_s()
+            grants = await self._caller.run(poll, again=True)
+            if grants[0].granted:
+                return grants, asked_at
+            with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_LEAST_S)):
+                async for event in stream:
+                    if poll.concerned_by(event.data):
+                        break
+
+    async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:
+        """Leave the queue; where no answer came, ask again what became of the request, to undo it."""
+        with anyio.move_on_after(WITHDRAW_S, shield=True), suppress(CoordinatorError):
+            if ticket is None:
+                grants = await self._caller.run(request)
+                ticket = grants[0].ticket
+                if grants[0].granted:
+                    await self._caller.run(
+                        locks.Release(
+                            project=request.project,
+                            resources=[grant.resource for grant in grants],
+                            agent=request.agent,
+                            tokens=[grant.fencing_token or 0 for grant in grants],
+                        )
+                    )
+                    return
+            if ticket is not None:
+                await self._caller.run(locks.Cancel(project=request.project, ticket=ticket, agent=request.agent))

@@ -1,0 +1,30 @@
+"""A holder in a process of its own: locks, says so, and on waking looks at the lock before anything else."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+
+import coordinator
+from coordinator.client import LockLost
+
+
+async def main(url: str, ttl: float) -> None:
+    async with (
+        coordinator.connect(url, agent="sleeper", ttl=600) as client,
+        client.lock("src/app.py", ttl=ttl, on_lost="keep") as held,
+    ):
+        print("held", flush=True)  # noqa: T201
+        # Deaf to the event loop, as a process that is stopped: nothing but the look itself can tell.
+        sys.stdin.readline()
+        try:
+            _ = held.token
+        except LockLost:
+            print("lost", flush=True)  # noqa: T201
+        else:
+            print("kept", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], float(sys.argv[2]))

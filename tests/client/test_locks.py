@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import anyio
+import asyncpg
+import msgspec
+import pytest
+
+import coordinator
+from coordinator.client import Client, Handle, LockLost, LockState, held
+from coordinator.db.database import Database
+from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, NotFound, WaitTimedOut
+from coordinator.operations import locks
+from tests.client.conftest import relayed
+
+WITHIN_S = 20
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    with anyio.fail_after(WITHIN_S):
+        while not await condition():
+            await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def connected(url: str, name: str) -> AsyncIterator[Client]:
+    """A client in a task of its own: fixtures begin and end in different ones, which cancel scopes do not bear."""
+    ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def be() -> None:
+        async with coordinator.connect(url, agent=name, ttl=600) as client:
+            ready.set_result(client)
+            await done.wait()
+
+    task = asyncio.create_task(be())
+    try:
+        yield await ready
+    finally:
+        done.set()
+        await task
+
+
+@pytest.fixture
+async def coder(database_url: str) -> AsyncIterator[Client]:
+    async with connected(database_url, "coder") as client:
+        yield client
+
+
+@pytest.fixture
+async def tester(database_url: str) -> AsyncIterator[Client]:
+    async with connected(database_url, "tester") as client:
+        yield client
+
+
+async def held_by(db: Database) -> list[tuple[str, str]]:
+    return [(lock.resource, lock.agent) for lock in await db.run(locks.List(project="default"))]
+
+
+async def test_a_lock_is_held_as_long_as_the_block_and_names_its_holder(
+    coder: Client, tester: Client, db: Database
+) -> None:
+    async with coder.lock("src/app.py", "./docs/", ttl=30) as mine:
+        assert mine.state is LockState.HELD
+        assert mine.tokens == {"src/app.py": mine.token, "docs/": mine.token}
+        assert 20 < mine.remaining_s < 30
+        assert await held_by(db) == [("docs/", "coder"), ("src/app.py", "coder")]
+        with pytest.raises(Conflict, match='locked by agent "coder"') as raised:
+            async with tester.lock("src/"):
+                pytest.fail("entered")
+        assert raised.value.hint
+        assert (await tester.locks.check("src/app.py"))[0].state == "held"
+        assert (await coder.locks.check("src/app.py"))[0].state == "mine"
+    assert mine.state is LockState.RELEASED
+    with pytest.raises(LockLost):
+        _ = mine.token
+    assert await held_by(db) == []
+
+
+async def test_shared_locks_and_slots(coder: Client, tester: Client) -> None:
+    async with coder.lock("a", shared=True), tester.lock("a", shared=True):
+        assert len(await coder.locks.show("a")) == 2
+    async with coder.lock("name:gpu", slots=2), tester.lock("name:gpu", slots=2):
+        assert {lock.slot for lock in await coder.locks.show("name:gpu")} == {1, 2}
+    with pytest.raises(NotFound):
+        await coder.locks.show("a")
+
+
+async def test_bad_input_is_refused_with_a_hint_and_changes_nothing(
+    coder: Client, database_url: str, db: Database
+) -> None:
+    for resources, options in (
+        ([], {}),
+        ([""], {}),
+        (["a", "../b"], {}),
+        (["/etc/passwd"], {}),
+        (["src/[a"], {}),
+        (["a"], {"ttl": 0}),
+        (["a"], {"ttl": 1e9}),
+        (["a"], {"wait": 0.1}),
+        (["a"], {"slots": 2}),
+        ([f"f{n}" for n in range(10_000)], {}),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            async with coder.lock(*resources, **options):  # type: ignore[arg-type]
+                pytest.fail("entered")
+        assert raised.value.hint
+    with pytest.raises(NotFound):
+        await coder.locks.acquire("a", agent=UUID(int=7))
+    async with coordinator.connect(database_url) as nobody:
+        with pytest.raises(InvalidArgument, match="no agent"):
+            await nobody.locks.acquire("a")
+    assert await held_by(db) == []
+
+
+async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database) -> None:
+    async with coder.lock("a", ttl=1) as mine:
+        (first,) = await db.run(locks.List(project="default"))
+
+        async def outlived() -> bool:
+            (now,) = await db.run(locks.List(project="default"))
+            return (now.expires_at - first.expires_at).total_seconds() > 1.5
+
+        await until(outlived)
+        assert mine.state is LockState.HELD
+        assert mine.token == first.fencing_token
+
+
+async def test_a_waiter_gets_the_lock_within_moments_of_its_release(
+    coder: Client, tester: Client, db: Database
+) -> None:
+    released_at = 0.0
+    waited: list[float] = []
+
+    async def wait() -> None:
+        async with tester.lock("a", wait=WITHIN_S):
+            waited.append(time.monotonic() - released_at)
+
+    async with relayed(db), anyio.create_task_group() as tasks:
+        for _ in range(3):
+            async with coder.lock("a"):
+                tasks.start_soon(wait)
+
+                async def queued() -> bool:
+                    return bool(await coder.locks.waiting("a"))
+
+                await until(queued)
+                released_at = time.monotonic()
+
+            async def free() -> bool:
+                return not await held_by(db)
+
+            await until(free)
+    assert len(waited) == 3
+    assert min(waited) < 1  # polled for, it would be three
+
+
+async def test_a_wait_times_out_and_leaves_the_queue(coder: Client, tester: Client) -> None:
+    async with coder.lock("a"):
+        started = time.monotonic()
+        with pytest.raises(WaitTimedOut):
+            await tester.locks.acquire("a", wait=1)
+        assert 0.9 < time.monotonic() - started < 3
+        assert await coder.locks.waiting("a") == []
+
+
+async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Client) -> None:
+    async with coder.lock("a"), anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: tester.locks.acquire("a", wait=3600))
+
+        async def queued() -> bool:
+            return bool(await coder.locks.waiting("a"))
+
+        await until(queued)
+        tasks.cancel_scope.cancel()
+    assert await tester.locks.waiting("a") == []
+
+
+async def test_a_circle_of_waiters_is_refused_with_the_circle(coder: Client, tester: Client) -> None:
+    async with coder.lock("a"), tester.lock("b"), anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: coder.locks.acquire("b", wait=60))
+
+        async def queued() -> bool:
+            return bool(await coder.locks.waiting("b"))
+
+        await until(queued)
+        with pytest.raises(Conflict, match="never end") as raised:
+            await tester.locks.acquire("a", wait=60)
+        assert "cycle" in (raised.value.detail or "")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, tester: Client, db: Database) -> None:
+    cancelled_at = 0.0
+    async with relayed(db):
+        with pytest.raises(LockLost, match="nobody holds it"):  # noqa: PT012 - the whole block is what raises
+            async with coder.lock("a", "b", ttl=600) as mine:
+                broken_at = time.monotonic()
+                await tester.locks.break_("a", "stuck")
+                try:
+                    await anyio.sleep(WITHIN_S)
+                finally:
+                    cancelled_at = time.monotonic()
+    assert mine.state is LockState.LOST
+    assert cancelled_at - broken_at < 5  # its next renewal would be in minutes
+    assert await held_by(db) == []  # what was not broken is given back
+
+
+async def test_with_keep_the_body_goes_on_and_is_told(coder: Client, tester: Client) -> None:
+    async with coder.lock("a", ttl=1, on_lost="keep") as mine:
+        await tester.locks.break_("a", "stuck")
+        with anyio.fail_after(WITHIN_S):
+            await mine.lost.wait()
+        assert mine.state is LockState.LOST
+        with pytest.raises(LockLost):
+            mine.check()
+
+
+async def test_a_lock_that_was_lost_unnoticed_is_told_at_the_end(coder: Client, tester: Client) -> None:
+    with pytest.raises(LockLost):
+        async with coder.lock("a", ttl=600):
+            await tester.locks.break_("a", "stuck")
+
+
+async def test_the_bodys_own_errors_come_out_as_they_are_and_the_lock_is_given_back(
+    coder: Client, db: Database
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with coder.lock("a"):
+            raise ZeroDivisionError
+    assert await held_by(db) == []
+
+
+async def test_two_tasks_of_an_agent_share_its_lock_until_the_last_leaves(coder: Client, db: Database) -> None:
+    async with coder.lock("a"):
+        async with coder.lock("a", "b"):
+            pass
+        assert await held_by(db) == [("a", "coder")]
+    assert await held_by(db) == []
+
+
+async def test_a_handle_goes_through_json_and_is_resumed_by_another_process(database_url: str, db: Database) -> None:
+    async with coordinator.connect(database_url) as first:
+        agent = await first.agents.register("worker", ttl=600)
+        async with first.lock("a", agent=agent.id, release=False) as mine:
+            stored = msgspec.json.encode(mine.handle)
+    assert await held_by(db) == [("a", "worker")]
+    handle = msgspec.json.decode(stored, type=Handle)
+    async with coordinator.connect(database_url) as second:
+        async with second.locks.resume(handle) as again:
+            assert again.token == mine.handle.tokens["a"]
+        assert await held_by(db) == []
+        with pytest.raises(LockLost):
+            async with second.locks.resume(handle):
+                pytest.fail("entered")
+    async with coordinator.connect(database_url, project="other") as other:
+        with pytest.raises(InvalidArgument):
+            async with other.locks.resume(handle):
+                pytest.fail("entered")
+
+
+async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_server_would_say(
+    coder: Client, db: Database, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coder.lock("a", ttl=3, on_lost="keep") as mine:
+
+        async def unanswered(_operation: object, **_: object) -> None:
+            raise DatabaseUnavailable("away")
+
+        monkeypatch.setattr(mine._caller, "run", unanswered)
+        states = [mine.state]
+        with anyio.fail_after(WITHIN_S):
+            while mine.state is not LockState.LOST:
+                if mine.state is not states[-1]:
+                    states.append(mine.state)
+                await anyio.sleep(0.01)
+        assert states == [LockState.HELD, LockState.UNKNOWN]
+        assert await held_by(db) == [("a", "coder")]  # the server has it a little longer
+        monkeypatch.undo()
+
+
+async def test_the_local_deadline_counts_from_before_the_request_and_counts_suspended_time(
+    coder: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LockLost, match="could not be renewed"):  # noqa: PT012 - the whole block is what raises
+        async with coder.lock("a", ttl=60) as mine:
+            before = mine.remaining_s
+            assert before < 54.1
+            asleep = held.now_s() + 55
+            monkeypatch.setattr(held, "now_s", lambda: asleep)
+            assert mine.state is LockState.LOST
+            with pytest.raises(LockLost):
+                _ = mine.token
+            monkeypatch.undo()
+            assert mine.state is LockState.LOST  # for good
+            mine.check()
+
+
+async def test_a_process_that_was_stopped_beyond_the_ttl_sees_it_first_when_it_wakes(
+    database_url: str, db: Database
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.client.lock_process", database_url, "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        assert await anyio.to_thread.run_sync(process.stdout.readline) == "held\n"
+        process.send_signal(signal.SIGSTOP)
+
+        async def expired() -> bool:
+            return not await held_by(db)
+
+        await until(expired)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.send_signal(signal.SIGCONT)
+        with anyio.fail_after(WITHIN_S):
+            assert await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True) == "lost\n"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again(
+    coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Database.run
+    lost = 0
+
+    async def once_unheard(self: Database, operation: object) -> object:
+        nonlocal lost
+        answer = await run(self, operation)  # type: ignore[arg-type]
+        if isinstance(operation, locks.Acquire) and not lost:
+            lost += 1
+            raise DatabaseUnavailable("the connection was lost")
+        return answer
+
+    monkeypatch.setattr(Database, "run", once_unheard)
+    async with coder.lock("a") as mine:
+        assert lost == 1
+        (lock,) = await coder.locks.list()
+        assert lock.fencing_token == mine.token

@@ -1,0 +1,53 @@
+"""A holder is stopped by the operating system for longer than its TTL, just before it writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from tests.daemon import ROOT, opened, until
+
+
+@pytest.mark.parametrize(
+    ("how", "answer", "body"), [("unfenced", "done", "unfenced"), ("fenced", "ZC312", "the new holder's")]
+)
+async def test_a_holder_that_was_paused_past_its_ttl_overwrites_unless_it_is_fenced(
+    database_url: str, how: str, answer: str, body: str
+) -> None:
+    async with opened(database_url) as connection:
+        await connection.execute("create table public.work (body text); insert into public.work values ('')")
+        agent = await connection.fetchval("select id from coordinator.agent_register('default', 'next')")
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.lock_pauser", database_url, how],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        ) as paused:  # fmt: skip
+            try:
+
+                async def stopped() -> bool:
+                    return os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid
+
+                await until(stopped, "the holder is stopped")
+                rows = await connection.fetch(
+                    "select * from coordinator.lock_acquire('default', '{work}', $1, p_wait => '20 seconds')", agent
+                )
+
+                async def granted() -> int | None:
+                    (row,) = await connection.fetch(
+                        "select * from coordinator.lock_poll('default', $1, $2)", rows[0]["ticket"], agent
+                    )
+                    return row["fencing_token"] if row["granted"] else None
+
+                token = rows[0]["fencing_token"] or await until(granted, "the lock expired and was handed on")
+                async with connection.transaction():
+                    await connection.execute("select coordinator.assert_fence('default', 'work', $1)", token)
+                    await connection.execute("update public.work set body = $1", "the new holder's")
+                paused.send_signal(signal.SIGCONT)
+                assert await anyio.to_thread.run_sync(paused.communicate) == (f"{answer}\n", None)
+            finally:
+                paused.kill()
+        assert await connection.fetchval("select body from public.work") == body
