@@ -13,7 +13,7 @@ from bench.place import Options, fresh
 from bench.report import Table, heading
 from coordinator.telemetry import logs
 
-NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway")
+NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks")
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -40,6 +40,7 @@ from coordinator.loops.agent_reap import agent_reap
 from coordinator.loops.directive_expire import directive_expire
 from coordinator.loops.gauge_sample import gauge_sample
 from coordinator.loops.keeper import Keeper
+from coordinator.loops.lock_expire import lock_break_prune, lock_expire
 from coordinator.loops.prune import directive_prune, event_prune, idempotency_prune, signal_prune
 from coordinator.loops.signal_expire import signal_expire
 from coordinator.model.address import without_password
@@ -167,9 +168,11 @@ async def _run(  # noqa: PLR0917
         [
             signal_expire(),
             directive_expire(),
+            lock_expire(),
             agent_reap(),
             event_prune(config.event_retention),
             directive_prune(config.directive_retention),
+            lock_break_prune(),
             idempotency_prune(),
             signal_prune(),
             gauge_sample(),

@@ -12,7 +12,6 @@ is under way waits for it. What failed is not recorded, and a repetition tries a
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from datetime import timedelta
@@ -31,6 +30,7 @@ from coordinator.api.request import Answer, Request
 from coordinator.db.database import Database, Transaction
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.operation import Operation, Shape
+from coordinator.model.route import after_of_cursor, cursor_of_after
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.idempotency import Claim, Store
 
@@ -275,13 +275,13 @@ def _conditions(endpoint: Endpoint, request: Request, operation: Any) -> tuple[A
 def _next_page(operation: Any, items: list[Any]) -> str | None:
     if operation.page_by is None or not items or len(items) < operation.limit:
         return None
-    return base64.urlsafe_b64encode(_encode(getattr(items[-1], operation.page_by))).decode().rstrip("=")
+    return cursor_of_after(getattr(items[-1], operation.page_by))
 
 
 def _page(cursor: str) -> Any:
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, RecursionError):
+        return after_of_cursor(cursor)
+    except ValueError:
         raise InvalidArgument(f'"{cursor[:100]}" is no cursor', hint="Give the cursor of the page before.") from None
 
 

@@ -1,8 +1,7 @@
-"""Endpoints: where each operation is on HTTP, and in what form its parameters come. Made from the operations alone.
+"""Endpoints: every operation that is on HTTP, and in what form its parameters come. Made from the operations alone.
 
-A write is ``POST /v1/<nouns>/<verb>`` with its parameters as a JSON body. A read is ``GET /v1/<nouns>`` if its verb is
-list, else ``GET /v1/<nouns>/<verb>``, unless the operation says otherwise by ``route``; its parameters are the query's. The
-project is ``default`` where none is given. A duration is a number of seconds, ``1h30m``, or ISO 8601.
+Where an operation is, ``model.route`` tells. The project is ``default`` where none is given. A duration is a number of
+seconds, ``1h30m``, or ISO 8601.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import msgspec
 import coordinator.operations
 from coordinator.model import duration
 from coordinator.model.operation import Operation, Shape
+from coordinator.model.route import route_of
 
 __all__ = ["DEFAULT_PROJECT", "Duration", "Endpoint", "decode_hook", "endpoints"]
 
@@ -91,19 +91,16 @@ def decode_hook(type: type[Any], value: Any) -> Any:
 
 
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
-    noun, _, verb = operation.function.rpartition("_")
-    if operation.route is not None:
-        path = operation.route
-    else:
-        path = f"/v1/{noun}s" if operation.reads and verb == "list" else f"/v1/{noun}s/{verb}"
+    noun = operation.function.rpartition("_")[0]
+    route = route_of(operation)
     shape, result = operation.answer()
     name = "".join(word.capitalize() for word in operation.function.split("_"))
     return Endpoint(
         operation=operation,
         name=name,
-        method="GET" if operation.reads else "POST",
-        path=path,
-        parameter=path.partition("{")[2].rstrip("}") or None,
+        method=route.method,
+        path=route.path,
+        parameter=route.parameter,
         parameters=_parameters(operation, name, has_project=noun != "project"),
         shape=shape,
         result=result,

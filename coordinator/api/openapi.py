@@ -81,9 +81,7 @@ def document() -> dict[str, Any]:
 def page() -> str:
     """Write the document as a readable page."""
     shown = document()
-    parts = [
-        _HEAD.format(title=f"coordinator {version()}", text=html.escape(shown["info"]["description"]))
-    ]
+    parts = [_HEAD.format(title=f"coordinator {version()}", text=html.escape(shown["info"]["description"]))]
     for path, methods in shown["paths"].items():
         for method, operation in methods.items():
             parts.append(_operation(path, method, operation))

@@ -30,12 +30,12 @@ from coordinator.api.problems import (
 from coordinator.api.request import Answer, Request
 from coordinator.api.subscriptions import Subscriptions
 from coordinator.db.database import Database
+from coordinator.model.route import STREAM_PATH
 from coordinator.operations.events import Since
 from coordinator.telemetry import metrics
 
 __all__ = ["Router", "send_answer"]
 
-STREAM_PATH = "/v1/events/stream"
 _Handler = Callable[[Request], Awaitable[Answer | None]]
 
 

@@ -36,7 +36,7 @@ class Events:
         self._caller = caller
         self._tasks = tasks
         self._hint = anyio.Event()
-        self._listening = False
+        self._listening: set[str | None] = set()
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
         """Emit an event of your own, of a type ``custom.…``."""
@@ -72,7 +72,7 @@ class Events:
 
         Raises, at its first step: ``InvalidArgument`` for what is no cursor or topic.
         """
-        self.listen()
+        self.listen(everywhere=everywhere)
         project = None if everywhere else self._caller.project
         return EventStream(
             self,
@@ -85,18 +85,19 @@ class Events:
         """What is set when the log may have grown. Taken before a look at the log, it misses nothing after the look."""
         return self._hint
 
-    def listen(self) -> anyio.Event:
+    def listen(self, *, everywhere: bool = False) -> anyio.Event:
         """Listen from now on, as every stream does, and give the ``hint``."""
-        if not self._listening:
-            self._listening = True
-            self._tasks.start_soon(self._listen)
+        project = None if everywhere else self._caller.project
+        if not self._listening & {project, None}:
+            self._listening.add(project)
+            self._tasks.start_soon(self._listen, project)
         return self._hint
 
-    async def _listen(self) -> None:
+    async def _listen(self, project: str | None) -> None:
         """Keep one listening connection for all streams of the client, and hand every hint to all of them."""
         while True:
             try:
-                async with self._caller.executor.wake() as wake:
+                async with self._caller.executor.wake(project=project) as wake:
                     while True:
                         await wake.wait(events.POLL_S)
                         self._wake_streams()

@@ -7,7 +7,7 @@ not, since a lost answer may have been a done deed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -138,7 +138,7 @@ class Database:
         return Session(self.connect, channels)
 
     @asynccontextmanager
-    async def wake(self) -> AsyncIterator[SessionWake]:
+    async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
         """Listen for growth of the event log, on a connection of its own."""
         async with self.session(HEAD_CHANNEL).kept() as session:
             yield session.wake(HEAD_CHANNEL)

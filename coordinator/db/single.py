@@ -5,7 +5,7 @@ No pool, no task beside it, and cheap to import. A lost connection stays lost: t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -66,7 +66,7 @@ class Single:
         return await call(self._connection, operation)
 
     @asynccontextmanager
-    async def wake(self) -> AsyncIterator[SessionWake]:
+    async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
         """Listen on this very connection for growth of the event log; its loss wakes, and the next call says so."""
         # Slow to import, and needed by followers alone.
         from coordinator.db.database import HEAD_CHANNEL  # noqa: PLC0415

@@ -73,7 +73,7 @@ async def follow(
     Raises: what ``Since`` raises; after ``DatabaseUnavailable`` follow again from the last cursor.
     """
     names = list(topics) or None
-    async with executor.wake() as wake:
+    async with executor.wake(project=project, topics=topics) as wake:
         if cursor == "now":
             cursor = await executor.run(Head())
         while True:

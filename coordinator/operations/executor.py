@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
@@ -29,5 +30,8 @@ class Executor(Protocol):
         answer, and then it is not known whether an operation that writes was done.
         """
 
-    def wake(self) -> AbstractAsyncContextManager[Wake]:
-        """Listen for growth of the event log as long as the context lasts."""
+    def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
+        """Listen for growth of the event log as long as the context lasts.
+
+        ``project`` and ``topics`` say which events matter; hints may come for others, too.
+        """

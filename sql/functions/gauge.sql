@@ -29,6 +29,8 @@ begin
     ('agents',               coordinator.row_count('coordinator.agents')::double precision),
     ('signals',              coordinator.row_count('coordinator.signals')::double precision),
     ('directives_open',      (select count(*) from coordinator.directives where status = 'open')::double precision),
+    ('locks',                coordinator.row_count('coordinator.locks')::double precision),
+    ('lock_waits',           coordinator.row_count('coordinator.lock_waits')::double precision),
     ('processes',            coordinator.row_count('coordinator.processes')::double precision),
     ('event_head_seq',       v_batch.head_seq::double precision),
     ('event_floor_seq',      (select floor_seq from coordinator.relay)::double precision),

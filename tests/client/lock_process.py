@@ -8,6 +8,7 @@ import anyio
 
 import coordinator
 from coordinator.client import LockLost
+from coordinator.telemetry import logs
 
 
 async def main(url: str, ttl: float) -> None:
@@ -27,4 +28,5 @@ async def main(url: str, ttl: float) -> None:
 
 
 if __name__ == "__main__":
+    logs.configure()  # to standard error
     anyio.run(main, sys.argv[1], float(sys.argv[2]))

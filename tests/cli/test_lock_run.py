@@ -1,0 +1,203 @@
+"""Commands under locks, with a real daemon where death is to be noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from coordinator.db.database import Database
+from coordinator.model.lock import Lock
+from coordinator.operations import locks
+from tests.cli.conftest import Program
+from tests.conftest import admin
+from tests.daemon import Daemon, until
+from tests.daemon import note as measured
+
+PYTHON = sys.executable
+
+
+async def held(db: Database) -> list[Lock]:
+    return await db.run(locks.List(project="default"))
+
+
+async def waiters(db: Database) -> int:
+    return len(await db.run(locks.ListWaiting(project="default", resource="a")))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def running(program: Program, *line: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    process = program.start("lock", "run", *line, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def pids(path: Path, count: int) -> list[int]:
+    """Wait for what the command wrote about its processes."""
+
+    async def look() -> list[int]:
+        found = path.read_text("ascii").split() if path.exists() else []
+        return [int(pid) for pid in found] if len(found) >= count else []
+
+    return await until(look, "the command runs")
+
+
+async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = await anyio.to_thread.run_sync(process.communicate)
+    return process.returncode, err
+
+
+def test_the_command_has_the_tokens_and_its_exit_code_is_ours(program: Program) -> None:
+    script = (
+        "import os, json; print(json.dumps([os.environ['COORDINATOR_FENCING_TOKEN'], "
+        "json.loads(os.environ['COORDINATOR_FENCING_TOKENS']), os.environ['COORDINATOR_AGENT_ID']])); raise SystemExit(7)"
+    )
+    done = program.run("lock", "run", "src/", "./a.py", "--as", "me", "--", PYTHON, "-c", script)
+    assert (done.returncode, done.stderr) == (7, "")
+    token, tokens, _ = json.loads(done.stdout)
+    assert tokens == {"src/": int(token), "a.py": int(token)}
+    assert program.json("lock", "list") == []
+    assert program.json("agent", "list") == []
+
+
+def test_what_stands_after_the_dashes_is_the_commands(program: Program) -> None:
+    done = program.run("lock", "run", "a", "--", "echo", "--ttl", "--", "-x")
+    assert (done.returncode, done.stdout) == (0, "--ttl -- -x\n")
+    assert program.run("lock", "run", "a", "--", "cat", stdin=b"in").stdout == "in"
+    assert program.run("lock", "run", "a", "--", "sh", "-c", "kill -KILL $$").returncode == 137
+    done = program.run("lock", "run", "a", "--", "no-such-command")
+    assert (done.returncode, done.stderr) == (127, "error: there is no command no-such-command\n")
+
+
+async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program, db: Database, tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    with running(program, "a", "--as", "first", "--", "sh", "-c", f"echo $$ > {note}; exec sleep 60") as first:
+        (pid,) = await pids(note, 1)
+        error = program.fails(4, "lock", "run", "a", "--", "true")
+        assert error["detail"]["agent"] == "first"
+        program.fails(8, "lock", "run", "a", "--wait", "1s", "--", "true")
+        with running(program, "a", "--wait", "1h", "--", "true") as second:
+            await until(lambda: waiters(db), "it waits")
+            second.send_signal(signal.SIGINT)
+            assert await ended(second) == (130, "")
+            assert await waiters(db) == 0
+        first.send_signal(signal.SIGTERM)
+        assert await ended(first) == (143, "")
+        assert not alive(pid)
+        assert await held(db) == []
+
+
+async def test_a_signal_reaches_the_command_and_its_group(program: Program, tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    script = f"trap 'echo told; exit 5' USR1 TERM; echo $$ > {note}; while :; do sleep 0.05; done"
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        with running(program, "a", "--", "sh", "-c", script) as process:
+            await pids(note, 1)
+            process.send_signal(number)
+            out, _ = await anyio.to_thread.run_sync(process.communicate)
+            assert (process.returncode, out) == (5, "told\n")
+        note.unlink()
+
+
+async def test_a_lost_lock_ends_the_command_with_all_it_started(
+    program: Program, db: Database, database_url: str, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    # Deaf to SIGTERM, and so is its child.
+    script = f"trap '' TERM; sleep 600 & echo $$ $! > {note}; while :; do sleep 0.05; done"
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        with running(program, "a", "--ttl", "10m", "--grace", "0.5s", "--", "sh", "-c", script) as process:
+            both = await pids(note, 2)
+            program.json("lock", "break", "a", "--reason", "test")
+            broken_at = time.monotonic()
+            code, err = await ended(process)
+            assert time.monotonic() - broken_at < 8  # its next renewal would be in minutes
+        assert code == 4
+        assert "nobody holds it" in json.loads(err.splitlines()[-1])["error"]["message"]
+        assert not any(map(alive, both))
+        assert await held(db) == []
+
+
+async def test_kill_9_takes_the_command_along_and_gives_the_lock_back_in_two_seconds(
+    program: Program, db: Database, database_url: str, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    with Daemon(database_url) as daemon:
+        await daemon.lead()
+        await admin(
+            database_url,  # a daemon gives nobody up in the server's first 10 seconds
+            "create or replace function coordinator.server_settled() returns boolean "
+            "language sql stable parallel safe return true",
+        )
+        script = f"sleep 600 & echo $$ $! > {note}; wait"
+        with running(program, "a", "--ttl", "10m", "--", "sh", "-c", script) as process:
+            both = await pids(note, 2)
+            assert all(map(alive, both))
+            process.kill()
+            killed_at = time.monotonic()
+
+            async def gone() -> bool:
+                return not any(map(alive, both))
+
+            async def free() -> bool:
+                return not await held(db)
+
+            await until(gone, "the command is gone")
+            assert time.monotonic() - killed_at < 2
+            await until(free, "the lock is free")
+            took_s = time.monotonic() - killed_at
+    measured("lock_run_killed_s", [took_s])
+    assert took_s < 3  # 2, on a machine that does nothing else
+
+
+async def test_what_the_command_leaves_running_is_left_alone_when_nothing_was_lost(
+    program: Program, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    done = program.run("lock", "run", "a", "--", "sh", "-c", f"sleep 30 >&- 2>&- & echo $! > {note}")
+    assert done.returncode == 0
+    (left,) = await pids(note, 1)
+    assert alive(left)
+    os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
+async def test_on_a_terminal_the_command_is_in_the_foreground(program: Program) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:  # the child: a session of its own, on the new terminal
+        os.chdir(program.folder)
+        line = [*program.command("lock", "run", "a", "--", "sh", "-c", "read line; echo got $line")]
+        os.execve(PYTHON, [str(word) for word in line], program.environment)  # noqa: S606
+    try:
+        os.write(terminal, b"hello\n")
+        seen = b""
+        with anyio.fail_after(20):
+            while b"got hello" not in seen:
+                await anyio.wait_readable(terminal)
+                seen += os.read(terminal, 4096)
+            _, status = await anyio.to_thread.run_sync(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.close(terminal)

@@ -1,0 +1,84 @@
+"""Everything that a caller needs works through PgBouncer in transaction mode; the daemon has a direct connection besides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.operations import agents, directives, events, locks, signals
+from tests.concurrency.lock_fleet import Fleet, prepare
+from tests.concurrency.lock_history import grants
+from tests.concurrency.pooler import CACHE_SIZE, pooled
+from tests.daemon import Daemon, note, until
+
+CLIENTS = 12
+CONFIG = Config(min_connections=1, max_connections=CLIENTS, statement_cache_size=CACHE_SIZE)
+
+
+@pytest.fixture
+async def pooler_url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
+    async with pooled(database_url, tmp_path / "pooler") as url:
+        yield url
+
+
+async def test_operations_work_through_a_pooler_when_connections_change_hands(pooler_url: str, database_url: str) -> None:
+    async with Database.open(pooler_url, CONFIG, direct_dsn=database_url) as database:
+
+        async def work(n: int) -> None:
+            agent = await database.run(agents.Register(project="default", name=f"agent{n}"))
+            for turn in range(10):
+                await database.run(signals.Set(project="default", key=f"task/{n}", value={"turn": turn}, agent=agent.id))
+                signal = await database.run(signals.Get(project="default", key=f"task/{n}"))
+                assert signal.value == {"turn": turn}
+                (grant,) = await database.run(
+                    locks.Acquire(project="default", resources=[f"src/{n}.py"], agent=agent.id, ttl=timedelta(seconds=60))
+                )
+                assert grant.fencing_token
+                await database.run(
+                    locks.Release(
+                        project="default", resources=[f"src/{n}.py"], agent=agent.id, tokens=[grant.fencing_token]
+                    )
+                )
+                await database.run(agents.Heartbeat(agent=agent.id))
+            sent = await database.run(directives.Send(project="default", body="stop", to_agent=f"agent{n}"))
+            assert sent.id
+            await database.run(agents.Deregister(agent=agent.id))
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(CLIENTS):
+                tasks.start_soon(work, n)
+
+
+async def test_a_daemon_works_behind_a_pooler_with_a_direct_connection(pooler_url: str, database_url: str) -> None:
+    with Daemon(pooler_url, direct_url=database_url, statement_cache_size=CACHE_SIZE) as daemon:
+        await (await daemon.ready()).lead()
+        async with Database.open(pooler_url, CONFIG, direct_dsn=database_url) as database:
+            await database.run(signals.Set(project="default", key="a", value=1))
+
+            async def logged() -> bool:
+                found = await database.run(events.Since(project="default"))
+                return any(event.key == "a" for event in found)
+
+            await until(logged, "the relay has numbered the event")
+
+
+async def test_histories_through_a_pooler_have_no_fault(pooler_url: str, database_url: str, tmp_path: Path) -> None:
+    await prepare(database_url)
+    folder = tmp_path / "history"
+    folder.mkdir()
+    fleet = Fleet(pooler_url, folder, admin_url=database_url, cache_size=CACHE_SIZE, seed=5)
+    with fleet.running():
+        await fleet.working()
+        await fleet.befall(("take", "expire", "terminate"), 1.5)
+        await fleet.kill()
+        await fleet.befall(("take", "expire"), 2)
+    assert not await fleet.violations()
+    granted = grants(fleet.lines())
+    note("histories through a pooler: grants", [len(granted)])
+    assert len(granted) > 20
