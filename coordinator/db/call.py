@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import asyncpg
 import msgspec
@@ -31,19 +31,34 @@ def statement(operation: type[Operation[Any]]) -> str:
     return f"select {target}coordinator.{operation.function}({arguments})"
 
 
+class _Plan(NamedTuple):
+    """What a call needs to know of its operation; made once."""
+
+    sql: str
+    values: Callable[[Any], tuple[Any, ...]]
+    shape: Shape
+    result: Any
+    observe: Callable[[float], None]
+
+
 @cache
-def _plan(operation: type[Operation[Any]]) -> tuple[str, Callable[[Any], tuple[Any, ...]], Shape, Any]:
+def _plan(operation: type[Operation[Any]]) -> _Plan:
     shape, result = operation.answer()
+    observe = metrics.CALL_SECONDS.labels(operation.function).observe
+    return _Plan(statement(operation), _values(operation), shape, result, observe)
+
+
+def _values(operation: type[Operation[Any]]) -> Callable[[Any], tuple[Any, ...]]:
     fields = msgspec.structs.fields(operation)
     if not any(map(_is_json, fields)):
-        return statement(operation), msgspec.structs.astuple, shape, result
+        return msgspec.structs.astuple
     null = {index for index, field in enumerate(fields) if _is_json(field)}
 
     def values(call: Any) -> tuple[Any, ...]:
         given = enumerate(msgspec.structs.astuple(call))
         return tuple(_JSON_NULL if value is None and index in null else value for index, value in given)
 
-    return statement(operation), values, shape, result
+    return values
 
 
 def _is_json(field: msgspec.structs.FieldInfo) -> bool:
@@ -56,7 +71,7 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     Raises: the errors of the operation, mapped.
     """
     kind = type(operation)
-    sql, values, shape, result = _plan(kind)
+    sql, values, shape, result, observe = _plan(kind)
     started = time.perf_counter()
     try:
         with mapped_errors():
@@ -67,7 +82,7 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
         metrics.CALL_ERRORS.labels(kind.function, error.code).inc()
         raise
     finally:
-        metrics.CALL_SECONDS.labels(kind.function).observe(time.perf_counter() - started)
+        observe(time.perf_counter() - started)
     if shape is Shape.ONE:
         return cast("R", result(*rows[0]))
     return cast("R", [result(*row) for row in rows])

@@ -1,14 +1,13 @@
 """A PostgreSQL that operations run on: a pool for calls, direct connections for those who listen or must not wait.
 
-A call is one round trip: the pool sends no reset between two users of a connection, since operations leave nothing in
-the session. Reads are tried once more when their connection turns out to be dead (the server was restarted); writes are
-not, since a lost answer may have been a done deed.
+A call is one round trip. Reads are tried once more when their connection turns out to be dead (the server was
+restarted); writes are not, since a lost answer may have been a done deed.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
@@ -16,9 +15,10 @@ import asyncpg
 
 from coordinator.config import Config
 from coordinator.db.call import call
-from coordinator.db.connection import APPLICATION_NAME, CONNECT_TIMEOUT_S, connect, mapped_errors, prepare
+from coordinator.db.connection import connect, mapped_errors
+from coordinator.db.pool import Pool
 from coordinator.db.session import Session, SessionWake
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.model.operation import Operation
 
 __all__ = ["HEAD_CHANNEL", "Database", "Transaction"]
@@ -27,10 +27,6 @@ HEAD_CHANNEL = "coordinator"
 CLOSE_S = 2.0
 
 R = TypeVar("R")
-
-
-async def _keep(_connection: asyncpg.Connection) -> None:
-    """Reset nothing: operations leave nothing in the session, and a reset would be a round trip for each call."""
 
 
 class Transaction:
@@ -47,7 +43,7 @@ class Transaction:
 class Database:
     """Runs operations on PostgreSQL; an ``Executor``."""
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str, direct_dsn: str, config: Config) -> None:
+    def __init__(self, pool: Pool, dsn: str, direct_dsn: str, config: Config) -> None:
         self._pool = pool
         self.dsn = dsn
         self.direct_dsn = direct_dsn
@@ -60,20 +56,16 @@ class Database:
 
         Raises: ``DatabaseUnavailable`` when the first connection fails.
         """
-        with mapped_errors():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=min(config.min_connections, config.max_connections),
-                max_size=config.max_connections,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=config.call_timeout_s,
-                statement_cache_size=config.statement_cache_size,
-                server_settings={"application_name": APPLICATION_NAME},
-                init=prepare,
-                reset=_keep,
-                max_inactive_connection_lifetime=60.0,
+
+        async def opened() -> asyncpg.Connection:
+            return await connect(
+                dsn, statement_cache_size=config.statement_cache_size, call_timeout_s=config.call_timeout_s
             )
+
+        pool = Pool(opened, least=min(config.min_connections, config.max_connections), most=config.max_connections)
         try:
+            async with pool.taken(config.call_timeout_s):
+                pass
             yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config)
         finally:
             try:
@@ -94,31 +86,27 @@ class Database:
             return await self._run(operation)
 
     async def _run(self, operation: Operation[R]) -> R:
-        with mapped_errors():
-            connection = await self._pool.acquire(timeout=self._config.call_timeout_s)
+        connection = await self._pool.acquire(self._config.call_timeout_s)
+        sound = False
         try:
-            return await call(connection, operation)
-        except DatabaseUnavailable as error:
-            if isinstance(error.__cause__, asyncpg.InternalClientError):
-                connection.terminate()  # the driver lost track of it: the next caller would fare no better
+            answer = await call(connection, operation)
+            sound = True
+        except DatabaseUnavailable:
+            raise
+        except CoordinatorError:
+            sound = True
             raise
         finally:
-            # The call is over, well or not; a connection that breaks here is no business of the caller.
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self._pool.release(connection)
+            self._pool.release(connection, sound=sound)
+        return answer
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several operations in one transaction: all of them, or none when an error passes."""
-        with mapped_errors():
-            connection = await self._pool.acquire(timeout=self._config.call_timeout_s)
-        try:
+        async with self._pool.taken(self._config.call_timeout_s) as connection:
             with mapped_errors():
                 async with connection.transaction():
                     yield Transaction(connection)
-        finally:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self._pool.release(connection)
 
     async def connect(self) -> asyncpg.Connection:
         """Open a direct connection; the caller closes it."""
@@ -130,8 +118,9 @@ class Database:
 
     async def notify(self, channel: str) -> None:
         """Notify a channel from a pooled connection, to learn whether a session hears it."""
-        with mapped_errors():
-            await self._pool.execute("select pg_notify($1, '')", channel)
+        async with self._pool.taken(self._config.call_timeout_s) as connection:
+            with mapped_errors():
+                await connection.execute("select pg_notify($1, '')", channel)
 
     def session(self, *channels: str) -> Session:
         """Make a direct connection that listens and comes back; run it in a task group."""

@@ -23,7 +23,7 @@ from coordinator.model.operation import Operation
 
 __all__ = ["Session", "SessionWake"]
 
-PING_S = 10.0
+PING_S = 15.0
 PING_TIMEOUT_S = 5.0
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MOST_S = 2.0
@@ -49,11 +49,13 @@ class SessionWake:
         """Wake the waiter, now or as soon as it waits."""
         self._event.set()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next hint or after ``timeout_s``."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Return at the next hint or after ``timeout_s``; tell whether there was one."""
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
+        woken = self._event.is_set()
         self._event = anyio.Event()
+        return woken
 
 
 class Session:

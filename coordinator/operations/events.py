@@ -14,7 +14,7 @@ from coordinator.operations.executor import Executor
 
 __all__ = ["POLL_S", "Emit", "Head", "Prune", "Since", "follow"]
 
-POLL_S = 5.0  # a reader looks so often, in seconds, when no hint comes
+POLL_S = 10.0  # a reader looks so often, in seconds, when no hint comes
 
 
 class Emit(Operation[None], frozen=True, kw_only=True):

@@ -16,8 +16,8 @@ R = TypeVar("R")
 class Wake(Protocol):
     """Wakes a reader of the log when it may have grown."""
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next hint, or after ``timeout_s`` seconds: a hint may be lost, and only makes a reader quicker."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Return at the next hint (true), or after ``timeout_s`` seconds: a hint may be lost, and only makes a reader quicker."""
 
 
 class Executor(Protocol):

@@ -86,9 +86,10 @@ class Relay:
             else:
                 watch_s = WATCH_FIRST_S
                 metrics.RELAY_SLEEPING.set(1)
-                await self._bell.wait(REARM_S)
+                rung = await self._bell.wait(REARM_S)
                 metrics.RELAY_SLEEPING.set(0)
-                await self._drain(session)
+                if rung:
+                    await self._drain(session)
 
     async def _drain(self, session: Session) -> None:
         """Step until nothing is left."""
