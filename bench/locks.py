@@ -68,7 +68,11 @@ async def run(options: Options) -> list[Table]:
     async with fresh(options) as place:
         await place.execute(PREPARE)
         tables = [await _alone(place, options), await _apart(place, options, "native disk", 0.35)]
-        slow = ("alter system set commit_delay = 2000", "alter system set commit_siblings = 0", "select pg_reload_conf()")
+        slow = (
+            "alter system set commit_delay = 2000",
+            "alter system set commit_siblings = 0",
+            "select pg_reload_conf()",
+        )
         await place.execute(*slow)
         tables.append(await _apart(place, options, "+2 ms commit latency", 0.85))
     async with fresh(options) as place:
@@ -176,7 +180,12 @@ async def _apart(place: Place, options: Options, title: str, target: float) -> T
         ["variant", "pairs a second (rounds)", "locks / it", "target"],
         [
             ["lock_acquire + lock_release", shown[0], "", ""],
-            ["bare insert + delete", shown[1], f"{value:.2f}", f"≥ {target:g}: {'met' if value >= target else 'MISSED'}"],
+            [
+                "bare insert + delete",
+                shown[1],
+                f"{value:.2f}",
+                f"≥ {target:g}: {'met' if value >= target else 'MISSED'}",
+            ],
         ],
         [f"{options.rounds} rounds of {options.round_s:g} s, interleaved; load average at the end {load():.1f}."],
     )
@@ -194,7 +203,9 @@ async def _million(place: Place, options: Options) -> Table:
     few = await place.connect()
     times: dict[str, list[float]] = {}
     for name in ("src/m7/new.py", "src/new/", "src/m7/new_*.txt", "name:new"):
-        medians, _ = await _rounds({"few": await _locks(few, name), "many": await _locks(many, name)}, max(5, options.rounds))
+        medians, _ = await _rounds(
+            {"few": await _locks(few, name), "many": await _locks(many, name)}, max(5, options.rounds)
+        )
         times[name] = [median(medians["few"]), median(medians["many"]), ratio(medians["many"], medians["few"])]
     await few.close()
     await many.close()
@@ -207,6 +218,7 @@ async def _million(place: Place, options: Options) -> Table:
         ],
         [
             f"Acquire and release, one client, interleaved; one lock in a hundred is a glob; filled in {filled_s:.0f} s.",
+            "Each directory src/m… holds 1,000 of them: a glob in it is compared with each of these.",
             f"Load average at the end {load():.1f}.",
         ],
     )
@@ -239,7 +251,9 @@ class _Hot:
             )  # fmt: skip
             while not row["granted"]:
                 await self.event(row["ticket"]).wait()
-                row = await self.pool.fetchrow("select * from coordinator.lock_poll('default', $1, $2)", row["ticket"], agent)
+                row = await self.pool.fetchrow(
+                    "select * from coordinator.lock_poll('default', $1, $2)", row["ticket"], agent
+                )
                 if row["granted"]:
                     self.times_ms.append((time.perf_counter() - self.released_at) * 1000)
             self.heard.pop(row["ticket"], None)
@@ -281,8 +295,8 @@ async def _hot(place: Place) -> Table:
             ]
         ],
         [
-            "From the answer of release to the answer that grants it to the next, who is told by NOTIFY through the relay. Each "
-            f"waits again at once. Load average at the end {load():.1f}.",
+            ("From the answer of release to the answer that grants it to the next, who is told by NOTIFY through the relay. Each "
+            f"waits again at once. Load average at the end {load():.1f}."),
         ],
     )  # fmt: skip
 

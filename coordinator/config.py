@@ -9,8 +9,9 @@ belong together.
 
 | setting              | environment                               | default                     | unit     | meaning                                            |
 |----------------------|-------------------------------------------|-----------------------------|----------|----------------------------------------------------|
-| database_url *       | COORDINATOR_DATABASE_URL, DATABASE_URL    | none: the embedded server   | URL      | the database, postgresql://…                       |
+| database_url *       | COORDINATOR_DATABASE_URL, DATABASE_URL    | none: the embedded server   | URL      | the database, postgresql://…; of all but the daemon also a daemon or sidecar, https://… or unix:///… |
 | direct_url *         | COORDINATOR_DIRECT_URL                    | database_url                | URL      | the same past any pooler: LISTEN, locks, schema    |
+| token *              | COORDINATOR_TOKEN                         | none: without               | text     | what opens the daemon at such an address, coo_…    |
 | data_dir             | COORDINATOR_DATA_DIR                      | ~/.local/share/coordinator  | path     | where the embedded server keeps its data           |
 | min_connections      | COORDINATOR_MIN_CONNECTIONS               | 5                           | count    | the pool keeps so many; at most max_connections    |
 | max_connections      | COORDINATOR_MAX_CONNECTIONS, MAX_CONNECTIONS | 20                       | count    | the pool opens so many                             |
@@ -30,6 +31,13 @@ belong together.
 | directive_retention  | COORDINATOR_DIRECTIVE_RETENTION           | 30d                         | duration | directives are pruned so long after their end      |
 | project              | COORDINATOR_PROJECT                       | default                     | name     | the command line's project                         |
 | actor                | COORDINATOR_ACTOR                         | none: the database's role   | name     | who does it, in events                             |
+| agent                | COORDINATOR_AGENT                         | none: pod_name              | name     | the sidecar's agent                                |
+| role                 | COORDINATOR_ROLE                          | none: of no role            | name     | role of the sidecar's agent                        |
+| listen               | COORDINATOR_LISTEN                        | 127.0.0.1:7421              | address  | where the sidecar listens, on loopback; or none    |
+| socket               | COORDINATOR_SOCKET                        | none: without               | path     | unix socket that the sidecar listens on            |
+| pod_name             | COORDINATOR_POD_NAME, POD_NAME            | none: no pod                | name     | the sidecar's pod, as the downward API tells it    |
+| pod_namespace        | COORDINATOR_POD_NAMESPACE, POD_NAMESPACE  | none: no pod                | name     | namespace of the pod                               |
+| pod_labels           | COORDINATOR_POD_LABELS                    | /etc/podinfo/labels         | path     | file with the labels of the pod                    |
 | output               | COORDINATOR_OUTPUT                        | auto                        | choice   | text, json, or auto: text on a terminal            |
 
 COORDINATOR_DEBUG=1 shows where a bug is. Durations are written 30s, 5m, 1h30m, 7d; a plain number is seconds.
@@ -51,12 +59,19 @@ import msgspec
 
 from coordinator.errors import ConfigurationError
 from coordinator.model import address, duration
+from coordinator.model.token import SECRET
 
 __all__ = ["Config", "debugging", "load", "output_form"]
 
 PREFIX = "COORDINATOR_"
-ALIASES = {"database_url": "DATABASE_URL", "max_connections": "MAX_CONNECTIONS"}
-SECRETS = frozenset({"database_url", "direct_url"})
+ALIASES = {
+    "database_url": "DATABASE_URL",
+    "max_connections": "MAX_CONNECTIONS",
+    "pod_name": "POD_NAME",
+    "pod_namespace": "POD_NAMESPACE",
+}
+SECRETS = frozenset({"database_url", "direct_url", "token"})
+ADDRESSES = frozenset({"database_url", "direct_url"})
 FILE = "coordinator.yaml"
 FILE_MOST = 1_000_000  # bytes
 _OTHER_VARIABLES = ("config", "profile", "debug")
@@ -67,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     database_url: str | None = None
     direct_url: str | None = None
+    token: str | None = None
     data_dir: Path = Path("~/.local/share/coordinator").expanduser()
     min_connections: int = 5
     max_connections: int = 20
@@ -86,6 +102,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     directive_retention: timedelta = timedelta(days=30)
     project: str = "default"
     actor: str | None = None
+    agent: str | None = None
+    role: str | None = None
+    listen: str = "127.0.0.1:7421"
+    socket: Path | None = None
+    pod_name: str | None = None
+    pod_namespace: str | None = None
+    pod_labels: Path = Path("/etc/podinfo/labels")
     output: Literal["auto", "text", "json"] = "auto"
 
     @property
@@ -141,9 +164,16 @@ def load(
     given |= {name: _Given(value, spelling, 0) for name, (spelling, value) in (flags or {}).items()}
     hints = get_type_hints(Config)
     values = {name: _convert(name, hints[name], one) for name, one in given.items()}
-    for name in SECRETS & values.keys():
+    if "token" in values and not SECRET.fullmatch(values["token"]):
+        raise ConfigurationError(
+            f"{given['token'].origin} is no token", hint='It is coo_…; see "coordinator token create".'
+        )
+    for name in ADDRESSES & values.keys():
         try:
-            address.check(values[name], environment)
+            if name == "database_url" and address.is_gateway(values[name]):
+                address.check_gateway(values[name])
+            else:
+                address.check(values[name], environment)
         except address.AddressError as error:
             raise ConfigurationError(f"{given[name].origin} {error}", hint=error.hint) from None
     # An address past the pooler of another database than the one that the caller named would be worse than none.

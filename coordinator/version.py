@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import metadata
 
 __all__ = ["version"]
 
@@ -11,4 +10,6 @@ __all__ = ["version"]
 @cache
 def version() -> str:
     """Tell the version of the program."""
+    from importlib import metadata  # noqa: PLC0415 - 15 ms that only few commands need
+
     return metadata.version("coordinator")

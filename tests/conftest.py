@@ -176,7 +176,9 @@ class Transaction:
 
     async def outbox(self) -> list[asyncpg.Record]:
         """What was emitted so far in this transaction."""
-        return await self.connection.fetch("select * from coordinator.outbox where xid = pg_current_xact_id() order by id")
+        return await self.connection.fetch(
+            "select * from coordinator.outbox where xid = pg_current_xact_id() order by id"
+        )
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from coordinator.api.ring import Frame, Ring, chunk, frame_of, position, runs
 from coordinator.db.database import HEAD_CHANNEL, Database
 from coordinator.db.session import Session, SessionWake
 from coordinator.errors import CoordinatorError
-from coordinator.model.event import RESET, Event
+from coordinator.model.event import BOOKMARK, RESET, Event
 from coordinator.operations.events import POLL_S, Head, Since
 from coordinator.telemetry import metrics
 
@@ -211,7 +211,7 @@ class Gateway:
         if self.epoch is None:
             await self._fill(session)
         while True:
-            page = await session.run(Since(cursor=self.cursor, limit=self.limits.page))
+            page = await session.run(Since(cursor=self.cursor, limit=self.limits.page, bookmarks=True))
             await self._publish(page)
             if len(page) < self.limits.page:
                 if not page:
@@ -223,14 +223,16 @@ class Gateway:
         epoch, head = position(await session.run(Head()))
         self.ring.clear(max(0, head - min(FILL_EVENTS, self.limits.ring_events)))
         while self.ring.head < head:
-            page = await session.run(Since(cursor=f"{epoch}.{self.ring.head}", limit=self.limits.page))
+            since = Since(cursor=f"{epoch}.{self.ring.head}", limit=self.limits.page, bookmarks=True)
+            page = await session.run(since)
             if not page:
                 break
             if page[0].type == RESET:
                 epoch, floor = position(page[0].cursor)
                 self.ring.clear(floor)
-            if frames := [frame_of(event) for event in page if event.type != RESET]:
+            if frames := [frame_of(event) for event in page if event.type not in (RESET, BOOKMARK)]:
                 self.ring.extend(frames)
+            self.ring.advance(page[-1].seq)
         self.epoch = epoch
         self.started.set()
         log.info("gateway.started", cursor=self.cursor, ring=self.ring.head - self.ring.floor)
@@ -242,6 +244,8 @@ class Gateway:
             if event.type == RESET:
                 self._reset(event)
                 continue
+            if event.type == BOOKMARK:
+                continue
             frame = frame_of(event)
             frames.append(frame)
             for project in (None, event.project):
@@ -250,9 +254,10 @@ class Gateway:
                         group.wake(event)
                         if group.readers:
                             concerned.setdefault(group, []).append(frame)
-        if not frames:
-            return
-        self.ring.extend(frames)
+        if frames:
+            self.ring.extend(frames)
+        if page:
+            self.ring.advance(page[-1].seq)
         metrics.STREAM_EVENTS.inc(len(frames))
         for group, wanted in concerned.items():
             for run in runs(wanted, self.limits.buffer_bytes):

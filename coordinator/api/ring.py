@@ -5,6 +5,7 @@ Numbers in the log have no gaps, so a reader's place in the ring is a subtractio
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,8 +67,12 @@ def runs(frames: Iterable[Frame], most_bytes: int) -> Iterator[list[Frame]]:
         yield run
 
 
+def _seq(frame: Frame) -> int:
+    return frame.seq
+
+
 class Ring:
-    """Holds the events after ``floor`` up to ``head``."""
+    """Holds the events after ``floor`` up to ``head``; a reader that may not see all of them has some numbers only."""
 
     def __init__(self, most_events: int, most_bytes: int) -> None:
         self._most_events = most_events
@@ -75,32 +80,32 @@ class Ring:
         self._frames: list[Frame] = []
         self._bytes = 0
         self.floor = 0
-
-    @property
-    def head(self) -> int:
-        """Number of the newest event."""
-        return self.floor + len(self._frames)
+        self.head = 0
 
     def clear(self, seq: int) -> None:
         """Begin anew after event ``seq``."""
         self._frames.clear()
         self._bytes = 0
-        self.floor = seq
+        self.floor = self.head = seq
+
+    def advance(self, seq: int) -> None:
+        """Take note that there is nothing up to event ``seq``."""
+        self.head = max(self.head, seq)
 
     def extend(self, frames: Sequence[Frame]) -> None:
         """Append what follows the head, and let go of the oldest beyond the bounds."""
-        if frames[0].seq != self.head + 1:
-            self.clear(frames[0].seq - 1)
         self._frames += frames
+        self.head = frames[-1].seq
         self._bytes += sum(len(frame.data) for frame in frames)
         dropped = max(0, len(self._frames) - self._most_events)
         size = self._bytes - sum(len(frame.data) for frame in self._frames[:dropped])
         while size > self._most_bytes and dropped < len(self._frames):
             size -= len(self._frames[dropped].data)
             dropped += 1
+        if dropped:
+            self.floor = self._frames[dropped - 1].seq
         del self._frames[:dropped]
         self._bytes = size
-        self.floor += dropped
 
     def covers(self, seq: int) -> bool:
         """Tell whether everything after ``seq`` is here."""
@@ -108,5 +113,5 @@ class Ring:
 
     def after(self, seq: int, most: int) -> list[Frame]:
         """Give up to ``most`` events after ``seq``, which is covered."""
-        first = seq - self.floor
+        first = bisect_right(self._frames, seq, key=_seq)
         return self._frames[first : first + most]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -69,7 +69,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | None = None) -> AsyncIterator[None]:
+async def serving(
+    app: ASGIApp,
+    listener: socket.socket,
+    certificate: Certificate | None = None,
+    *,
+    also: Sequence[socket.socket] = (),
+) -> AsyncIterator[None]:
     """Serve for as long as the context lasts; at its end requests under way have ``DRAIN_S`` seconds.
 
     With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
@@ -92,7 +98,7 @@ async def serving(app: ASGIApp, listener: socket.socket, certificate: Certificat
 
         async def run() -> None:
             try:
-                await server.serve(sockets=[listener])
+                await server.serve(sockets=[listener, *also])
             finally:
                 ended.set()
             if not server.should_exit:

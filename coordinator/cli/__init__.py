@@ -19,4 +19,5 @@ COORDINATOR_DEBUG=1).
 | 8    | a wait timed out                                                                         |
 | 78   | configuration: a malformed setting, wherever it came from                                |
 | 130  | ended by Ctrl-C, or answered no                                                          |
+| else | "lock run": that of its command, or 128 and the number of the signal that ended either   |
 """

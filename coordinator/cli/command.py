@@ -41,7 +41,12 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
 
     path = click.Path(readable=False)
     return [
-        option("database_url", "--url", metavar="URL", help="Database, postgresql://…; default: the local one."),
+        option(
+            "database_url",
+            "--url",
+            metavar="URL",
+            help="Database, postgresql://…, or daemon, https://…; default: the local database.",
+        ),
         option("project", "-p", "--project", metavar="NAME", help='Project; default "default".'),
         option("actor", "--actor", metavar="NAME", help="Who does it, in events; default: the database's role."),
         option("output", "-o", "--output", metavar="text|json", help="Default: text on a terminal, else json."),

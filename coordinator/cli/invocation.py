@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from coordinator import config as settings
 from coordinator.cli.output import Output
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
 
 if TYPE_CHECKING:
-    from coordinator.db.single import Connection, Single
+    from coordinator.db.single import Connection
+    from coordinator.operations.executor import Executor
 
 __all__ = ["Invocation"]
 
@@ -52,7 +54,7 @@ class Invocation:
         return self.config.actor
 
     def dsn(self, *, direct: bool = False) -> str:
-        """Find the database; ``direct``: past any pooler.
+        """Find the database, or the daemon to call; ``direct``: past any pooler.
 
         Raises: ``DatabaseUnavailable`` where none is configured and no local one runs.
         """
@@ -70,24 +72,36 @@ class Invocation:
         return server.dsn
 
     @asynccontextmanager
-    async def open(self, *, direct: bool = False) -> AsyncIterator[Single]:
-        """Open a connection that operations run on."""
+    async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
+        """Open what operations run on: a connection to the database, or to a daemon or sidecar."""
+        dsn = self.dsn(direct=direct)
+        if is_gateway(dsn):
+            from coordinator.client.http import HttpExecutor  # noqa: PLC0415
+
+            async with HttpExecutor.open(dsn, self.config) as executor:
+                yield executor
+            return
         from coordinator.db.single import Single  # noqa: PLC0415
 
-        async with Single.open(self.dsn(direct=direct), self.config) as single:
+        async with Single.open(dsn, self.config) as single:
             yield single
 
     def run(self, operation: Operation[R]) -> R:
         """Run one operation on a connection of its own."""
 
         async def once() -> R:
-            async with self.open() as single:
-                return await single.run(operation)
+            async with self.open() as executor:
+                return await executor.run(operation)
 
         return _finish(once())
 
     def on_connection(self, function: Callable[[Connection], Awaitable[R]]) -> R:
-        """Run a function on a direct connection: what is no operation, as the schema's own."""
+        """Run a function on a direct connection: what is no operation, as the schema's own.
+
+        Raises: ``ConfigurationError`` where a daemon's address is given instead of the database's.
+        """
+        if is_gateway(self.dsn(direct=True)):
+            raise ConfigurationError("this needs the database itself", hint="Give --url postgresql://…")
         from coordinator.db.single import connected  # noqa: PLC0415
 
         async def once() -> R:

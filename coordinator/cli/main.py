@@ -36,7 +36,7 @@ def program() -> None:
     """Coordinate fleets of AI agents on nothing but PostgreSQL.
 
     "coordinator serve" starts the daemon, with a database of its own if none is configured; every other
-    command talks to the database directly. Each has --help with examples.
+    command talks to the database directly, or with --url https://… to a daemon. Each has --help with examples.
     """
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.caller import Caller, Duration, as_duration
@@ -65,15 +66,22 @@ async def connect(
     job_types: Sequence[str] = (),
     metadata: Mapping[str, Json] | None = None,
     ttl: Duration = DEFAULT_TTL_S,
+    token: str | None = None,
     config: Config = DEFAULT,
 ) -> AsyncIterator[Client]:
     """Connect, and with ``agent`` be that agent until the context ends: registered, kept alive, deregistered.
 
-    The agent needs a direct connection besides the pool (``config.direct_url``, where the address is a pooler's), and so
-    do the client's streams. ``ttl`` is how long the agent may be silent; that its process died is noticed at once.
+    ``url`` is a database's, ``postgresql://…``, or a daemon's or sidecar's: ``https://…`` (with a ``token``, where it
+    asks for one), ``http://…`` or ``unix:///path``. Over HTTP an agent whose process died is noticed by its TTL only.
+
+    On PostgreSQL, the agent needs a direct connection besides the pool (``config.direct_url``, where the address is a
+    pooler's), and so do the client's streams. ``ttl`` is how long the agent may be silent; that its process died is
+    noticed at once.
 
     Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
     """
+    if token is not None:
+        config = replace(config, token=token)
     registration = None
     if agent is not None:
         registration = agents.Register(
@@ -93,7 +101,7 @@ async def connect(
         # Carried past the task groups, which would wrap the caller's own errors into groups.
         try:
             presence = None
-            if registration is not None and liveness is not None:
+            if registration is not None:
                 presence = await Presence.register(registration, liveness, transport.executor)
                 tasks.start_soon(presence.keep)
             try:
@@ -113,7 +121,7 @@ async def connect(
 @asynccontextmanager
 async def _liveness(transport: Transport, registration: agents.Register | None) -> AsyncIterator[Liveness | None]:
     """Keep a proof of life for as long as the context lasts, if there is to be an agent."""
-    if registration is None:
+    if registration is None or transport.session is None:
         yield None
         return
     session = transport.session()

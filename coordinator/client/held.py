@@ -76,6 +76,7 @@ class Held:
 
     def __init__(self, caller: Caller, handle: Handle, asked_at: float) -> None:
         self.handle = handle
+        self.renew_for = handle.ttl  # longer where the agent uses one of the locks elsewhere with a longer TTL
         self.lost = anyio.Event()
         self.on_lost: Callable[[], None] | None = None
         self._caller = caller
@@ -175,6 +176,7 @@ class Held:
                         resources=list(self.handle.tokens),
                         agent=self.handle.agent,
                         tokens=list(self.handle.tokens.values()),
+                        ttl=self.renew_for,
                     )
                 )
         except (CoordinatorError, TimeoutError) as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Literal
 
 import anyio
@@ -20,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
-from coordinator.client.held import Held, LockState
+from coordinator.client.held import Handle, Held, LockState
 from coordinator.errors import Conflict, CoordinatorError, DatabaseUnavailable
 from coordinator.operations import locks
 from coordinator.operations.events import Since
@@ -53,6 +54,9 @@ class LockKeeper:
 
         Raises: ``LockLost`` at the end, unless ``on_lost`` is ``keep``.
         """
+        held.renew_for = self.renew_for(held.handle)
+        for other in self._sharing(held.handle):
+            other.renew_for = max(other.renew_for, held.handle.ttl)
         self._uses.update(held.handle.tokens.items())
         self._held.add(held)
         if not self._watching:
@@ -72,6 +76,13 @@ class LockKeeper:
                 await self._give_back(held, mine)
         if on_lost == "cancel" and held.state is LockState.LOST:
             held.check()
+
+    def renew_for(self, handle: Handle) -> timedelta:
+        """Tell for how long to renew locks: no shorter than any other block of this agent that uses one relies on."""
+        return max([handle.ttl, *(other.renew_for for other in self._sharing(handle))])
+
+    def _sharing(self, handle: Handle) -> list[Held]:
+        return [other for other in self._held if other.handle.tokens.items() & handle.tokens.items()]
 
     def _unused(self, held: Held) -> dict[str, int]:
         """Count a use less, and give what no other block of this agent uses."""

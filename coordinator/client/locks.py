@@ -215,7 +215,7 @@ class Locks:
         """Renew at once; answer with when it was asked for."""
         asked_at = now_s()
         try:
-            await self.renew(handle.tokens, agent=handle.agent)
+            await self.renew(handle.tokens, agent=handle.agent, ttl=self._keeper.renew_for(handle))
         except Conflict as error:
             raise LockLost(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
         return asked_at

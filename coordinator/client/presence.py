@@ -1,7 +1,8 @@
 """The client's own agent: registered when the client begins, kept alive, let go when it ends.
 
 Two proofs of life. A heartbeat every third of the TTL, and a liveness lock on a direct connection: when the process dies,
-the server frees the lock and the agent is reaped within 2 seconds, with all that it held.
+the server frees the lock and the agent is reaped within 2 seconds, with all that it held. Over HTTP there is no such
+connection, and the heartbeat is all; a sidecar has one.
 
 On failure:
 
@@ -54,7 +55,7 @@ class AgentState(Enum):
 class Presence:
     """One incarnation: ``id`` is new at each start, ``name`` stays. ``lost`` is set when it was given up."""
 
-    def __init__(self, agent: Agent, heard_at: float, liveness: Liveness, executor: Executor) -> None:
+    def __init__(self, agent: Agent, heard_at: float, liveness: Liveness | None, executor: Executor) -> None:
         self.id = agent.id
         self.name = agent.name
         self.role = agent.role
@@ -65,14 +66,16 @@ class Presence:
         self._executor = executor
 
     @classmethod
-    async def register(cls, registration: agents.Register, liveness: Liveness, executor: Executor) -> Presence:
+    async def register(cls, registration: agents.Register, liveness: Liveness | None, executor: Executor) -> Presence:
         """Register.
 
         Raises: what ``agents.Register`` raises.
         """
-        liveness.returned = anyio.Event()
+        if liveness is not None:
+            liveness.returned = anyio.Event()
+            registration = replace(registration, process=liveness.process)
         asked_at = time.monotonic()
-        agent = await executor.run(replace(registration, process=liveness.process))
+        agent = await executor.run(registration)
         return cls(agent, asked_at, liveness, executor)
 
     @property
@@ -103,9 +106,12 @@ class Presence:
         interval_s = self.ttl.total_seconds() / HEARTBEATS_A_TTL
         wait_s = interval_s
         while not self.lost.is_set():
-            with anyio.move_on_after(wait_s):
-                await self._liveness.returned.wait()
-            self._liveness.returned = anyio.Event()
+            if self._liveness is None:
+                await anyio.sleep(wait_s)
+            else:
+                with anyio.move_on_after(wait_s):
+                    await self._liveness.returned.wait()
+                self._liveness.returned = anyio.Event()
             try:
                 await self._heartbeat()
             except CoordinatorError as error:
@@ -130,9 +136,9 @@ class Presence:
 
     async def _heartbeat(self) -> None:
         """Say that the agent lives; on the direct connection, which no other call can keep busy."""
-        session = self._liveness.session
+        session = None if self._liveness is None else self._liveness.session
         asked_at = time.monotonic()
-        executor: Executor | Session = session if session.connected else self._executor
+        executor: Executor | Session = session if session is not None and session.connected else self._executor
         with anyio.move_on_after(HEARTBEAT_TIMEOUT_S):
             try:
                 await executor.run(agents.Heartbeat(agent=self.id))

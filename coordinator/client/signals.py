@@ -43,6 +43,7 @@ class Signals:
                 expect=expect,
                 agent=await self._caller.agent_id(),
                 ephemeral=ephemeral,
+                actor=await self._caller.actor(),
             )
         )
 

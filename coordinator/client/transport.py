@@ -12,18 +12,20 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.db.session import Session
 from coordinator.errors import ConfigurationError
+from coordinator.model import address
 from coordinator.operations.executor import Executor
 
 __all__ = ["Transport", "open_transport"]
 
-POSTGRESQL_SCHEMES = ("postgresql", "postgres")
-
 
 class Transport(msgspec.Struct, frozen=True):
-    """What runs operations, and what makes a direct connection that can prove that this process lives."""
+    """What runs operations, and what makes a direct connection that can prove that this process lives.
+
+    Over HTTP there is no ``session``: an agent lives by its heartbeats, or by a sidecar's proof of life.
+    """
 
     executor: Executor
-    session: Callable[[], Session]
+    session: Callable[[], Session] | None
 
 
 @asynccontextmanager
@@ -36,10 +38,20 @@ async def open_transport(url: str, config: Config) -> AsyncIterator[Transport]:
         scheme = urlsplit(url).scheme
     except ValueError:
         scheme = ""
-    if scheme not in POSTGRESQL_SCHEMES:
+    if scheme in address.GATEWAY_SCHEMES:
+        from coordinator.client.http import HttpExecutor  # noqa: PLC0415 - slow to import, and not needed by all
+
+        try:
+            address.check_gateway(url)
+        except address.AddressError as error:
+            raise ConfigurationError(f"the address {error}", hint=error.hint) from None
+        async with HttpExecutor.open(url, config) as executor:
+            yield Transport(executor, None)
+        return
+    if scheme not in address.SCHEMES:
         raise ConfigurationError(
             f'cannot connect to an address of scheme "{scheme}"',
-            hint="Give an address like postgresql://user@host:5432/database.",
+            hint="Give an address like postgresql://user@host:5432/database, https://host:7420 or unix:///path.",
         )
     async with Database.open(url, config) as database:
         yield Transport(database, database.session)

@@ -102,6 +102,9 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
         hint = "PostgreSQL's text cannot hold the character NUL; encode such data, with base64 for instance."
     elif kind is SchemaMismatch and not state.startswith("ZC"):  # the server's own hint would be about casts
         hint = 'Has the schema been applied here? See "coordinator schema status" and "coordinator schema apply".'
+    elif state == "26000":  # the driver's prepared statement is in another session
+        hint = "Behind a pooler in transaction mode set COORDINATOR_STATEMENT_CACHE_SIZE=0; see docs/pgbouncer.md."
+        kind = ConfigurationError
     elif hint is None and state.startswith(("28", "3D")):
         hint = "Check the database's address: role, password, database and sslmode."
     elif hint is None and kind is InvalidArgument:

@@ -1,4 +1,4 @@
-"""Addresses of databases, ``postgresql://…``: told apart from malformed ones before any connection is made.
+"""Addresses of databases and of daemons: told apart from malformed ones before any connection is made.
 
 The driver reads an address with TLS options as libpq does (``sslmode``, ``sslrootcert``, ``sslcert``, ``sslkey``, ``sslcrl``
 and the ``PGSSL…`` variables). What libpq knows and the driver does not is refused rather than left out: to ignore
@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-__all__ = ["AddressError", "check", "without_password"]
+__all__ = ["GATEWAY_SCHEMES", "SCHEMES", "AddressError", "check", "check_gateway", "is_gateway", "without_password"]
 
 SCHEMES = ("postgresql", "postgres")
+GATEWAY_SCHEMES = ("http", "https", "unix")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 PARAMETERS = frozenset(
     (
@@ -81,6 +82,35 @@ def check(address: str, environment: Mapping[str, str]) -> None:
     for port in parameters.get("port", "").split(","):
         _check_port(port)
     _check_tls(parameters, environment)
+
+
+def is_gateway(address: str) -> bool:
+    """Tell whether an address is that of a daemon or sidecar, rather than of a database."""
+    return address.partition("://")[0] in GATEWAY_SCHEMES
+
+
+def check_gateway(address: str) -> None:
+    """Check the address of a daemon or sidecar: ``http://…``, ``https://…``, ``unix:///path``.
+
+    Raises: ``AddressError``.
+    """
+    hint = "Write it like https://host:7420, or unix:///path/to/socket."
+    if not is_gateway(address) or not address.isprintable() or not address.isascii() or " " in address:
+        raise AddressError("is no address of a daemon", hint)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise AddressError("has a port or brackets that do not fit", hint) from None
+    if parts.username is not None or parts.password is not None:
+        raise AddressError("has a user in it", "Give a token instead: COORDINATOR_TOKEN.")
+    if parts.query or parts.fragment:
+        raise AddressError("has more after its path", hint)
+    if parts.scheme == "unix":
+        if parts.netloc or len(parts.path) < 2:
+            raise AddressError("names no socket", "Write three slashes, as in unix:///run/coordinator.sock.")
+    elif not parts.hostname or port == 0:
+        raise AddressError("names no host and port", hint)
 
 
 def _check_host(netloc: str, path: str, fragment: str) -> None:

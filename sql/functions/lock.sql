@@ -271,6 +271,7 @@ returns table (resource text, mode text, slot integer, fencing_token bigint, acq
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
+set plan_cache_mode = force_generic_plan -- an array's length is no reason to plan anew at each call
 as $$
 #variable_conflict use_column
 declare
@@ -312,15 +313,19 @@ begin
   if cardinality(v_all) = 1 and p_slots is null then
     v_r := v_all[1];
     if v_r.kind in ('path', 'name') and not exists (
-         select from coordinator.lock_waits w where w.project_id = v_agent.project_id and w.resource = any (v_r.covered_by)
+         select from unnest(v_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
+           select from coordinator.lock_waits w where w.project_id = v_agent.project_id and w.resource = c limit 1) x
          union all
-         select from coordinator.lock_waits w
-         where w.project_id + 0 = v_agent.project_id and w.kind = 'glob' and w.prefix = any (v_r.above || v_r.path)
+         select from unnest(v_r.above || v_r.path) c, lateral (
+           select from coordinator.lock_waits w
+           where w.project_id + 0 = v_agent.project_id and w.kind = 'glob' and w.prefix = c limit 1) x
          union all
-         select from coordinator.locks l where l.project_id = v_agent.project_id and l.resource = any (v_r.covered_by)
+         select from unnest(v_r.covered_by) c, lateral (
+           select from coordinator.locks l where l.project_id = v_agent.project_id and l.resource = c limit 1) x
          union all
-         select from coordinator.locks l
-         where l.project_id + 0 = v_agent.project_id and l.kind = 'glob' and l.prefix = any (v_r.above || v_r.path)) then
+         select from unnest(v_r.above || v_r.path) c, lateral (
+           select from coordinator.locks l
+           where l.project_id + 0 = v_agent.project_id and l.kind = 'glob' and l.prefix = c limit 1) x) then
       v_token := nextval('coordinator.lock_tokens');
       v_now := coordinator.now_utc();
       return query

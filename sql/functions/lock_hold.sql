@@ -89,6 +89,7 @@ comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interva
 create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan -- as in lock_acquire
 set enable_seqscan = off
 as $$
 declare

@@ -320,15 +320,16 @@ declare
   v_high text;
 begin
   return query
-    select l.* from coordinator.locks l where l.project_id = p_project_id and l.resource = any (p_r.covered_by);
+    select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
+      select * from coordinator.locks l where l.project_id = p_project_id and l.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
   end if;
   v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
-    select l.* from coordinator.locks l
-    where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix = any (p_r.above || p_r.path)
-      and case when p_r.kind = 'path' then p_r.path ~ l.pattern else coordinator.lock_globs_meet(l.resource, v_glob) end;
+    select l.* from unnest(p_r.above || p_r.path) c, lateral (
+      select * from coordinator.locks g where g.project_id + 0 = p_project_id and g.kind = 'glob' and g.prefix = c offset 0) l
+    where case when p_r.kind = 'path' then p_r.path ~ l.pattern else coordinator.lock_globs_meet(l.resource, v_glob) end;
   if p_r.kind = 'path' then
     return;
   end if;
@@ -365,15 +366,16 @@ declare
   v_high text;
 begin
   return query
-    select w.* from coordinator.lock_waits w where w.project_id = p_project_id and w.resource = any (p_r.covered_by);
+    select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
+      select * from coordinator.lock_waits w where w.project_id = p_project_id and w.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
   end if;
   v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
-    select w.* from coordinator.lock_waits w
-    where w.project_id + 0 = p_project_id and w.kind = 'glob' and w.prefix = any (p_r.above || p_r.path)
-      and case when p_r.kind = 'path' then p_r.path ~ w.pattern else coordinator.lock_globs_meet(w.resource, v_glob) end;
+    select w.* from unnest(p_r.above || p_r.path) c, lateral (
+      select * from coordinator.lock_waits g where g.project_id + 0 = p_project_id and g.kind = 'glob' and g.prefix = c offset 0) w
+    where case when p_r.kind = 'path' then p_r.path ~ w.pattern else coordinator.lock_globs_meet(w.resource, v_glob) end;
   if p_r.kind = 'path' then
     return;
   end if;

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -50,7 +51,8 @@ def running(program: Program, *line: str, **options: Any) -> Iterator[subprocess
         yield process
     finally:
         process.kill()
-        process.communicate()
+        with suppress(subprocess.TimeoutExpired, ValueError):  # whatever of the command should have survived a failure
+            process.communicate(timeout=5)
 
 
 async def pids(path: Path, count: int) -> list[int]:
@@ -64,7 +66,8 @@ async def pids(path: Path, count: int) -> list[int]:
 
 
 async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = await anyio.to_thread.run_sync(process.communicate)
+    with anyio.fail_after(20):
+        _, err = await anyio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)
     return process.returncode, err
 
 
@@ -138,6 +141,28 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
         assert "nobody holds it" in json.loads(err.splitlines()[-1])["error"]["message"]
         assert not any(map(alive, both))
         assert await held(db) == []
+
+
+async def test_without_a_database_the_command_ends_before_the_lock_does(
+    program: Program, server_url: str, database_url: str, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    name = urlsplit(database_url).path.removeprefix("/")
+    script = f"echo $$ > {note}; exec sleep 600"
+    with running(program, "a", "--ttl", "2s", "--", "sh", "-c", script) as process:
+        (pid,) = await pids(note, 1)
+        await admin(
+            server_url,
+            f"alter database {name} allow_connections false",
+            f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'",
+        )
+        code, err = await ended(process)
+    error = json.loads(err.splitlines()[-1])["error"]
+    assert code == 4
+    assert "could not be renewed within its TTL" in error["message"]
+    assert "lock show" in error["hint"]
+    assert "Traceback" not in err
+    assert not alive(pid)
 
 
 async def test_kill_9_takes_the_command_along_and_gives_the_lock_back_in_two_seconds(

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import anyio
 from anyio.streams.text import TextReceiveStream
 
+import coordinator
 from coordinator.db.database import Database
 from tests.client.conftest import relayed
+from tests.daemon import Daemon
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WITHIN_S = 30
@@ -44,3 +48,34 @@ async def test_an_example_says_what_is_wrong_with_its_address() -> None:
     result = await anyio.run_process([sys.executable, str(EXAMPLES / "watcher.py"), "mysql://x"], check=False)
     assert result.returncode != 0
     assert b"ConfigurationError" in result.stderr
+
+
+async def test_the_watcher_in_shell_goes_on_where_it_was_when_the_daemon_comes_back(database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+
+    async def set_signal(key: str) -> None:
+        async with coordinator.connect(database_url) as client:
+            await client.signals.set(key)
+
+    with Daemon(database_url, port=port) as daemon:
+        await daemon.ready()
+        watcher = await anyio.open_process([str(EXAMPLES / "watch.sh"), url, "4"], stderr=subprocess.DEVNULL)
+        with anyio.fail_after(WITHIN_S):
+            await set_signal("one")
+            seen = await until_printed(watcher, "\n")
+            while seen.count("\n") < 2:
+                seen += await until_printed(watcher, "\n")
+    await set_signal("two")
+    with Daemon(database_url, port=port) as daemon, anyio.fail_after(WITHIN_S):
+        await daemon.ready()
+        await set_signal("three")
+        assert watcher.stdout
+        async for chunk in TextReceiveStream(watcher.stdout):
+            seen += chunk
+        assert await watcher.wait() == 0
+    await watcher.aclose()
+    cursors = [int(line.split()[0].partition(".")[2]) for line in seen.splitlines()]
+    assert len(cursors) == 4
+    assert cursors == sorted(set(cursors))

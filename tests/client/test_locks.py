@@ -19,6 +19,7 @@ import coordinator
 from coordinator.client import Client, Handle, LockLost, LockState, held
 from coordinator.db.database import Database
 from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, NotFound, WaitTimedOut
+from coordinator.model.lock import Lock
 from coordinator.operations import locks
 from tests.client.conftest import relayed
 
@@ -248,6 +249,20 @@ async def test_two_tasks_of_an_agent_share_its_lock_until_the_last_leaves(coder:
     assert await held_by(db) == []
 
 
+async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(coder: Client, db: Database) -> None:
+    async with coder.lock("a", ttl=600), coder.lock("a", ttl=1):
+        (first,) = await db.run(locks.List(project="default"))
+
+        async def renewed() -> Lock | None:
+            (now,) = await db.run(locks.List(project="default"))
+            return now if now.expires_at != first.expires_at else None
+
+        with anyio.fail_after(WITHIN_S):
+            while (now := await renewed()) is None:
+                await anyio.sleep(0.01)
+        assert now.expires_at > first.expires_at
+
+
 async def test_a_handle_goes_through_json_and_is_resumed_by_another_process(database_url: str, db: Database) -> None:
     async with coordinator.connect(database_url) as first:
         agent = await first.agents.register("worker", ttl=600)
@@ -288,13 +303,25 @@ async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_serve
         monkeypatch.undo()
 
 
-async def test_the_local_deadline_counts_from_before_the_request_and_counts_suspended_time(
+async def test_the_local_deadline_counts_from_before_the_request(
     coder: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run = Database.run
+
+    async def late(self: Database, operation: object) -> object:
+        answer = await run(self, operation)  # type: ignore[arg-type]
+        if isinstance(operation, locks.Acquire):
+            await anyio.sleep(0.3)
+        return answer
+
+    monkeypatch.setattr(Database, "run", late)
+    async with coder.lock("a", ttl=60) as mine:
+        assert mine.remaining_s < 60 - held.MARGIN_MOST_S - 0.3
+
+
+async def test_past_its_local_deadline_a_lock_is_lost_for_good(coder: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LockLost, match="could not be renewed"):  # noqa: PT012 - the whole block is what raises
         async with coder.lock("a", ttl=60) as mine:
-            before = mine.remaining_s
-            assert before < 55
             asleep = held.now_s() + 56
             monkeypatch.setattr(held, "now_s", lambda: asleep)
             assert mine.state is LockState.LOST

@@ -82,7 +82,10 @@ async def test_an_agent_comes_back_under_the_same_process_when_its_connections_a
     db: Database, database_url: str, root: asyncpg.Connection
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
-        holder = "select pid from pg_locks where locktype = 'advisory' and classid = 1129267026 and granted"
+        holder = (
+            "select l.pid from pg_locks l join pg_database d on d.oid = l.database"
+            " where l.locktype = 'advisory' and l.classid = 1129267026 and l.granted and d.datname = current_database()"
+        )
         before = await root.fetchval(holder)
         process = await root.fetchval("select process_id from coordinator.agents")
         await root.execute(

@@ -82,7 +82,7 @@ async def test_the_callers_own_errors_leave_the_context_as_they_are(database_url
             pytest.fail("entered")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "", "mysql://x", "postgresql", "//["])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "", "mysql://x", "postgresql", "//["])
 async def test_an_address_of_another_scheme_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         async with coordinator.connect(url):

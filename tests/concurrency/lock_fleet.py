@@ -45,7 +45,9 @@ async def prepare(url: str) -> None:
 class Fleet:
     """Runs workers on a database; ``admin_url`` leads past any pooler."""
 
-    def __init__(self, url: str, folder: Path, *, admin_url: str | None = None, seed: int = 1, cache_size: int = 100) -> None:
+    def __init__(
+        self, url: str, folder: Path, *, admin_url: str | None = None, seed: int = 1, cache_size: int = 100
+    ) -> None:
         self.url = url
         self.admin_url = admin_url or url
         self.folder = folder
@@ -119,7 +121,9 @@ class Fleet:
             async with opened(self.admin_url) as connection:
                 for row in await connection.fetch("select id from coordinator.agents where name like $1 || '-%'", name):
                     call = self.journal.call("deregister", row["id"])
-                    await self.journal.run(call, connection.execute("select coordinator.agent_deregister($1)", row["id"]))
+                    await self.journal.run(
+                        call, connection.execute("select coordinator.agent_deregister($1)", row["id"])
+                    )
 
     async def pause(self) -> None:
         worker = self.choose.choice(sorted(self.workers.items()))[1]

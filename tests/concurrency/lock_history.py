@@ -22,7 +22,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import inf
 from pathlib import Path
 
@@ -200,7 +200,7 @@ def _answers(history: Sequence[Line], accesses: Sequence[Access]) -> Iterable[st
 
 
 def _tokens(found: Sequence[Grant]) -> Iterable[str]:
-    for one, two in zip(found, found[1:], strict=False):
+    for one, two in pairwise(found):
         if one.token == two.token:
             yield f"token: {one.token} was granted to {one.agent} and to {two.agent}"
     answered = sorted(found, key=lambda grant: grant.since)
@@ -266,7 +266,7 @@ def _fenced(accesses: Sequence[Access]) -> Iterable[str]:
         if versions != list(range(1, len(writes) + 1)):
             yield f"fence: writes of {cell} are missing"
             continue
-        for one, two in zip(writes, writes[1:], strict=False):
+        for one, two in pairwise(writes):
             if two.first != one.last:
                 yield f"fence: {cell} changed under the writer with token {two.token}"
             if two.token < one.token:

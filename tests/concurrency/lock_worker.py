@@ -120,7 +120,14 @@ class Client:
                     self.agent = await self.connection.fetchval(REGISTER, self.name)
                 self.before = self.agent
                 await self.once(self.connection, self.agent)
-            except (Unknown, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, CoordinatorError, TimeoutError) as error:
+            except (
+                Unknown,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                CoordinatorError,
+                TimeoutError,
+            ) as error:
                 if getattr(error, "sqlstate", None) in ("ZC310", "ZC401"):
                     continue  # refused: as before
                 # Who does not know what it holds begins anew, as a new agent.
@@ -150,7 +157,9 @@ class Client:
         request = uuid4()
 
         async def acquire(connection: asyncpg.Connection) -> Rows:
-            call = self.journal.call("acquire", agent, resources=resources, shared=shared, ttl=ttl, request=str(request))
+            call = self.journal.call(
+                "acquire", agent, resources=resources, shared=shared, ttl=ttl, request=str(request)
+            )
             sent = connection.fetch(ACQUIRE, list(resources), agent, shared, slots, ttl, wait, request)
             return await self.journal.run(call, sent)
 
@@ -168,7 +177,9 @@ class Client:
         while not rows[0]["granted"]:
             ticket = rows[0]["ticket"]
             if choose.random() < 0.002:
-                await self.journal.run(self.journal.call("cancel", agent, ticket=ticket), connection.fetch(CANCEL, ticket, agent))
+                await self.journal.run(
+                    self.journal.call("cancel", agent, ticket=ticket), connection.fetch(CANCEL, ticket, agent)
+                )
                 self.agent = None  # it may have had the lock already
                 return
             await anyio.sleep(POLL_S * choose.uniform(0.5, 2))
@@ -199,7 +210,9 @@ class Client:
                 await connection.fetchval(FENCE, resource, token)
                 first = await connection.fetchval(LOOK, cell)
                 await anyio.sleep(stall_s)
-                last = await connection.fetchval(WRITE, cell, token) if writes else await connection.fetchval(LOOK, cell)
+                last = (
+                    await connection.fetchval(WRITE, cell, token) if writes else await connection.fetchval(LOOK, cell)
+                )
                 await connection.execute(KEEP, call.op, cell, writes, token, first, last)
 
         await self.journal.run(call, transaction())

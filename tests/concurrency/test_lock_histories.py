@@ -48,22 +48,30 @@ async def test_histories_under_faults_have_no_fault(tmp_path: Path, seconds: flo
 
 # Each makes one promise untrue, as somebody who means well might.
 PLANTED = {
-    "holders": (  # acquire looks, then acts, and nothing keeps two who overlap from looking at once
-        "create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void "
-        "language sql volatile as 'select'",
-        "do $$ begin execute replace(pg_get_functiondef('coordinator.lock_acquire'::regproc), "
-        "'v_token := nextval', 'perform pg_sleep(0.01); v_token := nextval'); end $$",
-    ),
-    "fence": (  # the fence looks, and does not hold on to what it saw
-        "create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void "
-        "language plpgsql volatile as $$ begin perform from coordinator.locks "
-        "where fencing_token = p_token and expires_at > clock_timestamp(); "
-        "if not found then raise exception using errcode = 'ZC312', message = 'stale'; end if; end $$",
-    ),
-    "order": (  # whoever asks gets what is free, whoever waits
-        "create or replace function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource) "
-        "returns setof coordinator.lock_waits language sql stable as $$ select * from coordinator.lock_waits where false $$",
-    ),
+    # Acquire looks, then acts, and nothing keeps two who overlap from looking at once.
+    "holders": """
+create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
+language sql volatile as 'select';
+do $$ begin
+  execute replace(pg_get_functiondef('coordinator.lock_acquire'::regproc), 'v_token := nextval', 'perform pg_sleep(0.05); v_token := nextval');
+end $$
+""",
+    # The fence looks, and does not hold on to what it saw.
+    "fence": """
+create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void
+language plpgsql volatile as $$
+begin
+  perform from coordinator.locks where fencing_token = p_token and expires_at > clock_timestamp();
+  if not found then
+    raise exception using errcode = 'ZC312', message = 'stale';
+  end if;
+end $$
+""",
+    # Whoever asks gets what is free, whoever waits.
+    "order": """
+create or replace function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
+returns setof coordinator.lock_waits language sql stable as 'select * from coordinator.lock_waits where false'
+""",
 }
 
 
@@ -71,8 +79,7 @@ PLANTED = {
 async def test_a_planted_bug_is_found(server_url: str, template: str, tmp_path: Path, promise: str) -> None:
     async with cloned(server_url, template) as url:
         async with opened(url) as connection:
-            for statement in PLANTED[promise]:
-                await connection.execute(statement)
+            await connection.execute(PLANTED[promise])
         await prepare(url)
         fleet = Fleet(url, tmp_path, seed=3)
         found: list[str] = []

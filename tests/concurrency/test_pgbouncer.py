@@ -27,17 +27,23 @@ async def pooler_url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
         yield url
 
 
-async def test_operations_work_through_a_pooler_when_connections_change_hands(pooler_url: str, database_url: str) -> None:
+async def test_operations_work_through_a_pooler_when_connections_change_hands(
+    pooler_url: str, database_url: str
+) -> None:
     async with Database.open(pooler_url, CONFIG, direct_dsn=database_url) as database:
 
         async def work(n: int) -> None:
             agent = await database.run(agents.Register(project="default", name=f"agent{n}"))
             for turn in range(10):
-                await database.run(signals.Set(project="default", key=f"task/{n}", value={"turn": turn}, agent=agent.id))
+                await database.run(
+                    signals.Set(project="default", key=f"task/{n}", value={"turn": turn}, agent=agent.id)
+                )
                 signal = await database.run(signals.Get(project="default", key=f"task/{n}"))
                 assert signal.value == {"turn": turn}
                 (grant,) = await database.run(
-                    locks.Acquire(project="default", resources=[f"src/{n}.py"], agent=agent.id, ttl=timedelta(seconds=60))
+                    locks.Acquire(
+                        project="default", resources=[f"src/{n}.py"], agent=agent.id, ttl=timedelta(seconds=60)
+                    )
                 )
                 assert grant.fencing_token
                 await database.run(

@@ -12,7 +12,7 @@ from tests.daemon import Daemon, drained, log_of, opened, until
 from tests.relay.load import Load, Reader
 
 LIVENESS = "pid in (select pid from pg_locks where locktype = 'advisory' and classid = 1129267026)"
-RELAY = "query like '%coordinator.relay_%'"
+RELAY = "(query like '%coordinator.relay_%' or query like '%coordinator.outbox_prune%')"
 ALL = "true"
 
 
@@ -42,7 +42,8 @@ async def test_a_daemon_whose_connection_is_terminated_comes_back_as_the_same_pr
             assert await terminate(database_url, whom) > 0
 
             async def back(turn: int = turn) -> bool:
-                return len(daemon.lines("session.lost")) >= turn
+                # In the middle of a call it is the relay that notices.
+                return len(daemon.lines("session.lost")) + len(daemon.lines("relay.failed")) >= turn
 
             await until(back, "the loss is noticed")
         await load.run(1, 0.1)
@@ -93,7 +94,11 @@ async def test_a_reader_that_waits_hears_of_events_after_its_listening_connectio
         await (await daemon.ready()).lead()
         async with Database.open(database_url, config) as database, database.wake() as wake:
             for _ in range(3):
-                assert await terminate(database_url, "query like 'LISTEN%' or query = 'select 1'") > 0
+
+                async def terminated() -> bool:
+                    return await terminate(database_url, "query like 'LISTEN%' or query = 'select 1'") > 0
+
+                await until(terminated, "the reader listens, and its connection is cut")
                 await database.run(events.Emit(project="default", type="custom.after"))
                 with anyio.fail_after(4):
                     await wake.wait(60)

@@ -93,7 +93,7 @@ def acquire(
         call.output.many(grants, ("fencing_token", "resource", "expires_at"), empty="")
 
 
-@command.verb(examples=['coordinator lock renew src/app.py --agent "$id" --token "$token"'])
+@command.verb(examples=['coordinator lock renew src/app.py --agent "$id" --token 42'])
 @_resources
 @_agent
 @_tokens
@@ -109,7 +109,7 @@ def renew(
     call.output.many(renewals, ("resource", "fencing_token", "expires_at"), empty="")
 
 
-@command.verb(examples=['coordinator lock release src/app.py --agent "$id" --token "$token"'])
+@command.verb(examples=['coordinator lock release src/app.py --agent "$id" --token 42'])
 @_resources
 @_agent
 @_tokens

@@ -1,0 +1,76 @@
+"""Problems as errors: what ``problem+json`` (RFC 9457) says becomes the error of the tree that it was made of."""
+
+from __future__ import annotations
+
+import msgspec
+
+from coordinator.errors import (
+    CoordinatorError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    PermissionDenied,
+    SchemaMismatch,
+    Unauthenticated,
+    from_sqlstate,
+)
+from coordinator.model.operation import Json
+
+__all__ = ["error_of"]
+
+PREFIX = "urn:coordinator:"
+
+# What only HTTP knows, by its code: what the caller can do about it.
+_OF_HTTP: dict[str, type[CoordinatorError]] = {
+    "ZH404": SchemaMismatch,
+    "ZH405": SchemaMismatch,
+    "ZH408": DatabaseUnavailable,
+    "ZH503": DatabaseUnavailable,
+}
+_OF_STATUS: dict[int, type[CoordinatorError]] = {
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: SchemaMismatch,
+    408: DatabaseUnavailable,
+    429: DatabaseUnavailable,
+    502: DatabaseUnavailable,
+    503: DatabaseUnavailable,
+    504: DatabaseUnavailable,
+}
+
+
+class _Problem(msgspec.Struct):
+    type: str
+    detail: str
+    code: str
+    hint: str | None = None
+    facts: Json = None
+
+
+def error_of(status: int, body: bytes) -> CoordinatorError:
+    """Read an answer that is no success."""
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.DecodeError:
+        kind = _OF_STATUS.get(status, CoordinatorError)
+        return kind(
+            f"the answer is {status}, and not of a coordinator", hint="Is the address right? What stands between?"
+        )
+    facts = problem.facts
+    detail = facts if facts is None or isinstance(facts, str) else msgspec.json.encode(facts).decode()
+    kind = _kind(problem)
+    hint = problem.hint
+    if kind is SchemaMismatch and problem.code.startswith("ZH"):
+        hint = "Is it of the same version as this program, and is the address right?"
+    return kind(problem.detail, hint=hint, detail=detail, code=problem.code)
+
+
+def _kind(problem: _Problem) -> type[CoordinatorError]:
+    if problem.code in _OF_HTTP:
+        return _OF_HTTP[problem.code]
+    if problem.code.startswith("ZH"):
+        return InvalidArgument
+    kind = from_sqlstate(problem.code)
+    if kind is not CoordinatorError:
+        return kind
+    name = problem.type.removeprefix(PREFIX)
+    return next((known for known in CoordinatorError.__subclasses__() if known.name == name), CoordinatorError)

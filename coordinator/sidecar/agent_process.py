@@ -1,0 +1,99 @@
+"""Whether the agent's process lives: by its number, or by a connection that it keeps open.
+
+The process opens ``GET /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N`` does; the kernel
+closes it however the process ends. When the last such connection has been closed for ``GRACE_S``, or the process of
+``--pid`` has ended, the agent is gone. Where neither is used, the agent lives as long as the sidecar.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from coordinator.errors import ConfigurationError
+
+__all__ = ["AgentProcess"]
+
+GRACE_S = 2.0
+POLL_S = 0.5
+
+
+class AgentProcess:
+    """The process that the sidecar is beside; ``pid`` none: it attaches, or is not watched."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.attached = 0
+        self._attached = anyio.Event()
+        self._detached = anyio.Event()
+        self._pid = pid
+        if pid is not None and not _exists(pid):
+            raise ConfigurationError(f"there is no process {pid}", hint="Give the process id of the agent, as --pid.")
+
+    @contextmanager
+    def attachment(self) -> Iterator[None]:
+        """Count a connection as long as the context lasts."""
+        self.attached += 1
+        self._attached.set()
+        try:
+            yield
+        finally:
+            self.attached -= 1
+            if not self.attached:
+                self._attached = anyio.Event()
+                self._detached.set()
+
+    async def gone(self) -> str:
+        """Wait until the agent has gone; answers with how that was noticed."""
+        how = ""
+        async with anyio.create_task_group() as tasks:
+
+            async def ended() -> None:
+                nonlocal how
+                if self._pid is not None:
+                    await _ended(self._pid)
+                    how = f"process {self._pid} has ended"
+                    tasks.cancel_scope.cancel()
+
+            async def detached() -> None:
+                nonlocal how
+                while True:
+                    await self._detached.wait()
+                    self._detached = anyio.Event()
+                    with anyio.move_on_after(GRACE_S) as scope:
+                        await self._attached.wait()
+                    if scope.cancelled_caught:
+                        how = "the last attached process let go"
+                        tasks.cancel_scope.cancel()
+                        return
+
+            tasks.start_soon(ended)
+            tasks.start_soon(detached)
+        return how
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+async def _ended(pid: int) -> None:
+    if hasattr(os, "pidfd_open"):
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            await anyio.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    while _exists(pid):  # noqa: ASYNC110 - nothing tells but to look
+        await anyio.sleep(POLL_S)

@@ -1,0 +1,82 @@
+"""What the sidecar's HTTP face runs operations on: the database or a daemon, with an eye on what its agent does.
+
+One direct connection is shared by all that need one: it listens, it carries the liveness lock, and heartbeats go over
+it. Where nobody is named as having done something, the sidecar's agent has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from coordinator.client.held import now_s
+from coordinator.db.database import HEAD_CHANNEL
+from coordinator.db.session import Session
+from coordinator.model.operation import Operation
+from coordinator.sidecar.lock_book import LockBook
+
+__all__ = ["Backend", "Base", "Runner"]
+
+R = TypeVar("R")
+
+
+class Runner(Protocol):
+    """Runs operations."""
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run one."""
+
+
+class Base(Runner, Protocol):
+    """The database, or what stands for it."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Runner]:
+        """Run several operations in one transaction."""
+
+    def session(self, *channels: str) -> Session:
+        """Make a direct connection."""
+
+
+class Backend:
+    """Runs the operations of the face."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._session = base.session(HEAD_CHANNEL)
+        self.book = LockBook(self._session, lambda: self._session.connected)
+        self.actor: str | None = None
+
+    def session(self, *_channels: str) -> Session:
+        """Give the one direct connection."""
+        return self._session
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation, and take down what it did to the agent's locks."""
+        return await self._run(self._base, operation)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Runner]:
+        """Run several operations in one transaction."""
+        async with self._base.transaction() as transaction:
+            yield _Through(self, transaction)
+
+    async def _run(self, runner: Runner, operation: Operation[R]) -> R:
+        changed: Any = operation
+        if getattr(operation, "actor", "") is None and getattr(operation, "agent", None) in (None, self.book.agent):
+            changed = msgspec.structs.replace(operation, actor=self.actor)
+        asked_at = now_s()
+        result: R = await runner.run(changed)
+        self.book.note(operation, result, asked_at)
+        return result
+
+
+class _Through:
+    def __init__(self, backend: Backend, runner: Runner) -> None:
+        self._backend = backend
+        self._runner = runner
+
+    async def run(self, operation: Operation[R]) -> R:
+        return await self._backend._run(self._runner, operation)  # noqa: SLF001 - two halves of one

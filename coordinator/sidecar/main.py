@@ -1,0 +1,208 @@
+"""The sidecar as a program: builds everything long-lived, and takes it down in order.
+
+It is the daemon's HTTP face beside one agent, without relay and loops: it registers the agent, heartbeats for it,
+renews the locks that the agent acquires through it, and says what it knows of all that (``GET /v1/sidecar``). It opens
+at most three connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so a killed
+sidecar's agent is reaped within 2 seconds. Through a daemon (``--upstream``) it opens none, and the agent's TTL tells.
+
+Down, on SIGTERM, SIGINT, or when the agent has gone: ``/readyz`` answers 503, HTTP takes leave of streams and finishes
+what is under way, the agent is deregistered, and with it goes all that it held; then the connections.
+
+On failure: while nobody answers the agent and its locks are UNKNOWN, and everything comes back by itself. An agent that
+was given up is LOST for good: what it held is somebody else's now. The sidecar never registers it anew by itself;
+restart it.
+
+What it deliberately does not do: listen where other machines can reach it. It is open to all on this one, unless
+``access`` is ``tokens``: what the agent may do is what the sidecar's role in the database, or its token, may.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import anyio
+import structlog
+from msgspec.structs import replace
+
+from coordinator.api.access import Access
+from coordinator.api.app import Readiness, create_app
+from coordinator.api.gateway import Gateway
+from coordinator.api.limits import Limits
+from coordinator.api.origin import OriginGuard
+from coordinator.api.server import serving
+from coordinator.client.http import HttpExecutor
+from coordinator.client.presence import AgentState, Presence
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.db.session import SessionWake
+from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.model.address import is_gateway
+from coordinator.operations import agents
+from coordinator.operations.liveness import Liveness
+from coordinator.sidecar.agent_process import AgentProcess
+from coordinator.sidecar.backend import Backend, Base
+from coordinator.sidecar.face import AgentReport, Face, Report
+from coordinator.sidecar.listeners import listeners
+from coordinator.sidecar.pod import agent_name, metadata
+from coordinator.sidecar.upstream import Upstream
+from coordinator.version import version
+
+__all__ = ["serve"]
+
+CALLS = 2  # connections for calls; with the direct one there are three
+LIMITS = Limits(running=CALLS, log_readers=1, connections=1000, ring_events=5000, ring_bytes=4 << 20)
+
+log = structlog.get_logger()
+
+
+async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
+    """Run the sidecar until SIGTERM, SIGINT, or the end of the agent's process, if ``pid`` or an attachment tell of it.
+
+    Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``); what
+    ``agents.Register`` raises.
+    """
+    registration = agents.Register(
+        project=config.project, name=agent_name(config), role=config.role, metadata=metadata(config), ttl=ttl
+    )
+    error: BaseException | None = None
+    stop = anyio.Event()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_shutdown, stop, tasks.cancel_scope)
+            with listeners(config.listen, config.socket) as sockets:
+                async with _base(config) as base:
+                    await _run(config, base, registration, AgentProcess(pid), sockets, stop)
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # the task groups' wrapping is no business of the caller
+    if error is not None:
+        raise error
+    log.info("sidecar.stopped")
+
+
+async def _until_shutdown(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if stop.is_set():
+                log.warning("sidecar.aborted", signal=number.name)
+                scope.cancel()
+                continue
+            log.info("sidecar.stopping", signal=number.name)
+            stop.set()
+
+
+@asynccontextmanager
+async def _base(config: Config) -> AsyncIterator[Base]:
+    """Open the database, or the way to a daemon."""
+    url = config.database_url
+    if url is None:
+        raise ConfigurationError("no database is configured", hint="Give --url postgresql://… or --upstream https://…")
+    if is_gateway(url):
+        if config.access == "tokens":
+            raise ConfigurationError(
+                "through a daemon the sidecar cannot check tokens",
+                hint="Leave access away: it is open on this machine.",
+            )
+        async with HttpExecutor.open(url, config) as executor:
+            yield Upstream(executor, config.project)
+        return
+    async with Database.open(url, replace(config, min_connections=1, max_connections=CALLS)) as database:
+        yield cast("Base", database)
+
+
+async def _run(  # noqa: PLR0917
+    config: Config,
+    base: Base,
+    registration: agents.Register,
+    process: AgentProcess,
+    sockets: list[socket.socket],
+    stop: anyio.Event,
+) -> None:
+    backend = Backend(base)
+    session = backend.session()
+    liveness = None if isinstance(base, Upstream) else Liveness(session, "sidecar")
+    gateway = Gateway(cast("Database", backend), LIMITS)
+    access = Access(cast("Database", backend) if config.access == "tokens" else None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gateway.run_forever)
+        if config.access == "tokens":
+            tasks.start_soon(access.run_forever, SessionWake())  # a revocation is noticed when a check is old
+        if not await _within(config.connect_limit_s, gateway.started, stop):
+            tasks.cancel_scope.cancel()
+            if stop.is_set():
+                return
+            raise DatabaseUnavailable(
+                f"no answer within {config.connect_limit_s:g} seconds", hint="Is the address right, and is it up?"
+            )
+        presence = await Presence.register(registration, liveness, cast("Any", base))
+        backend.actor, backend.book.agent = presence.name, presence.id
+        tasks.start_soon(presence.keep)
+        tasks.start_soon(backend.book.run_forever)
+
+        def state() -> AgentState:
+            if presence.state is AgentState.LIVE and not session.connected:
+                return AgentState.UNKNOWN
+            return presence.state
+
+        def report() -> Report:
+            return Report(
+                AgentReport(presence.id, registration.project, presence.name, presence.role, state().name),
+                session.connected,
+                process.attached,
+                backend.book.report(),
+            )
+
+        def readiness() -> Readiness:
+            reasons = {AgentState.UNKNOWN: "no answer from the database", AgentState.LOST: "the agent was given up"}
+            reason = "shutting down" if stop.is_set() else reasons.get(state())
+            return Readiness(ready=reason is None, leads=False, reason=reason)
+
+        async def leave_with_agent() -> None:
+            how = await process.gone()
+            log.info("sidecar.stopping", reason=how)
+            stop.set()
+
+        tasks.start_soon(leave_with_agent)
+        app = Face(create_app(readiness, cast("Database", backend), gateway, access), access, report, process, stop)
+        try:
+            async with serving(
+                OriginGuard(cast("Any", app), config.names, loopback=True), sockets[0], also=sockets[1:]
+            ):
+                addresses = [_written(listener) for listener in sockets]
+                log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
+                await stop.wait()
+                gateway.close()
+        finally:
+            await presence.deregister()
+        tasks.cancel_scope.cancel()
+
+
+async def _within(limit_s: float, wanted: anyio.Event, stop: anyio.Event) -> bool:
+    """Wait for one event, unless the other comes first."""
+    with anyio.move_on_after(limit_s):
+        async with anyio.create_task_group() as tasks:
+
+            async def wait(event: anyio.Event) -> None:
+                await event.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(wait, wanted)
+            tasks.start_soon(wait, stop)
+    return wanted.is_set() and not stop.is_set()
+
+
+def _written(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if listener.family is socket.AF_UNIX:
+        return f"unix://{name}"
+    host, port = name[:2]
+    return "http://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -1,0 +1,115 @@
+"""A daemon in the place of the database: what the sidecar's face needs of one, over HTTP.
+
+One stream from the daemon serves all streams of the sidecar. A write with an ``Idempotency-Key`` is one there, too: the
+daemon records its answer, and a repetition that comes here is asked for again there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import anyio
+import structlog
+from msgspec.structs import replace
+
+from coordinator.client.http import HttpExecutor
+from coordinator.db.session import SessionWake
+from coordinator.errors import CoordinatorError, PermissionDenied
+from coordinator.model.operation import Operation
+from coordinator.operations import idempotency
+from coordinator.operations.events import POLL_S, Head, Since
+
+__all__ = ["Upstream"]
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MOST_S = 2.0
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+
+class Upstream:
+    """Runs operations through a daemon, as the database would.
+
+    A token may be for one project alone: then ``project`` is it, and its events are all that there are.
+    """
+
+    def __init__(self, executor: HttpExecutor, project: str) -> None:
+        self.executor = executor
+        self.project = project
+        self.confined = False
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation."""
+        if self.confined and isinstance(operation, Since) and operation.project is None:
+            return cast("R", await self.executor.run(replace(operation, project=self.project)))
+        return await self.executor.run(operation)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Keyed]:
+        """Run one operation under an idempotency key."""
+        yield _Keyed(self.executor)
+
+    def session(self, *_channels: str) -> Any:
+        """Make what stands for a direct connection."""
+        return _Stream(self)
+
+
+class _Keyed:
+    """Runs what the face runs for a request with a key: claim, the write, store."""
+
+    def __init__(self, executor: HttpExecutor) -> None:
+        self._executor = executor
+        self._key: str | None = None
+
+    async def run(self, operation: Operation[R]) -> R:
+        if isinstance(operation, idempotency.Claim):
+            self._key = operation.key
+            return cast("R", None)
+        if isinstance(operation, idempotency.Store):
+            return cast("R", None)
+        return await self._executor.run(operation, idempotency_key=self._key)
+
+
+class _Stream:
+    """A stream of hints in the place of a session."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.connected = False
+        self._upstream = upstream
+        self._wakes: list[SessionWake] = []
+
+    def wake(self, _channel: str) -> SessionWake:
+        wake = SessionWake()
+        wake.set()
+        self._wakes.append(wake)
+        return wake
+
+    async def run(self, operation: Operation[R]) -> R:
+        return await self._upstream.run(operation)
+
+    async def run_forever(self) -> None:
+        upstream = self._upstream
+        delay_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                project = upstream.project if upstream.confined else None
+                async with upstream.executor.wake(project=project) as hints:
+                    while True:
+                        await upstream.run(Head())  # whether anybody is there behind the stream
+                        self.connected = True
+                        delay_s = BACKOFF_FIRST_S
+                        for wake in self._wakes:
+                            wake.set()
+                        await hints.wait(POLL_S)
+            except CoordinatorError as error:
+                self.connected = False
+                if isinstance(error, PermissionDenied) and not upstream.confined:
+                    upstream.confined = True
+                    continue
+                log.warning("upstream.lost", error=error.message, retry_s=round(delay_s, 2))
+            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            delay_s = min(delay_s * 2, BACKOFF_MOST_S)

@@ -1,0 +1,368 @@
+"""One behaviour: on PostgreSQL, through a daemon, and through a sidecar on either; for the client and the program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+
+import coordinator
+from coordinator.client import AgentState, Client, LockLost, LockState
+from coordinator.errors import (
+    Conflict,
+    CoordinatorError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    NotFound,
+    WaitTimedOut,
+)
+from tests.cli.conftest import Program
+from tests.conftest import admin, with_database
+from tests.daemon import Daemon
+from tests.sidecar.conftest import sidecar
+
+WITHIN_S = 20
+
+
+@pytest.fixture(scope="module")
+def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
+    """A daemon of this file's own, and its database."""
+    name = f"behaviour_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    with Daemon(with_database(server_url, name)) as process:
+        asyncio.run(process.ready())
+        yield process, with_database(server_url, name)
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="module")
+def beside(daemon: tuple[Daemon, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A sidecar on the database, by its socket."""
+    path = tmp_path_factory.mktemp("s") / "s"
+    with sidecar(daemon[1], "--agent", "beside", "--socket", str(path)) as running:
+        asyncio.run(running.started())
+        yield f"unix://{path}"
+
+
+@pytest.fixture(scope="module")
+def through(daemon: tuple[Daemon, str]) -> Iterator[str]:
+    """A sidecar that goes through the daemon."""
+    with sidecar(daemon[0].url, "--agent", "through") as running:
+        asyncio.run(running.started())
+        yield running.url
+
+
+@pytest.fixture(params=["postgresql", "http", "sidecar", "upstream"])
+def url(request: pytest.FixtureRequest, daemon: tuple[Daemon, str]) -> str:
+    match request.param:
+        case "postgresql":
+            return daemon[1]
+        case "http":
+            return daemon[0].url
+        case "sidecar":
+            return str(request.getfixturevalue("beside"))
+    return str(request.getfixturevalue("through"))
+
+
+@pytest.fixture
+async def project(daemon: tuple[Daemon, str]) -> str:
+    name = f"p{uuid4().hex[:12]}"
+    async with coordinator.connect(daemon[1]) as client:
+        await client.projects.create(name)
+    return name
+
+
+@pytest.fixture
+def connect(url: str, project: str) -> Any:
+    def make(agent: str | None = None, **options: Any) -> AbstractAsyncContextManager[Client]:
+        return coordinator.connect(url, project=project, agent=agent, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, -1.5, 2**53, "", 'é "\\\n\U0001f600', [], [[None, {}]], {"a": {"b": [1, "2", False]}}]
+)
+async def test_a_value_comes_back_as_it_was_given(connect: Any, value: object) -> None:
+    async with connect() as client:
+        given = await client.signals.set("k", value)  # type: ignore[arg-type]
+        assert given == await client.signals.get("k")
+        assert (given.value, type(given.value)) == (value, type(value))
+        assert given.updated_at.tzinfo is UTC or given.updated_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "key", ["a", "a/b/c", "/a//b/", "..", ".", "a/../b", "set", "a b+c%2Fd?e#f&g=h", "é/\U0001f600"]
+)
+async def test_a_key_is_taken_as_it_stands(connect: Any, key: str) -> None:
+    async with connect() as client:
+        try:
+            version = (await client.signals.set(key, key)).version
+        except InvalidArgument:
+            with pytest.raises(InvalidArgument):
+                await client.signals.get(key)
+            return
+        assert (await client.signals.get(key)).value == key
+        assert [signal.key for signal in await client.signals.list(key)] == [key]
+        assert await client.signals.delete(key) == version
+
+
+async def test_signals_have_versions_ttl_prefixes_and_pages(connect: Any) -> None:
+    async with connect() as client:
+        first = await client.signals.set("build/state", 1, ttl=60)
+        assert first.expires_at - first.updated_at == timedelta(seconds=60)
+        second = await client.signals.set("build/state", 2, expect=first.version, critical=True)
+        assert (second.version > first.version, second.expires_at) == (True, None)
+        with pytest.raises(Conflict) as raised:
+            await client.signals.set("build/state", 3, expect=first.version)
+        assert json.loads(raised.value.detail or "")["version"] == second.version
+        for number in range(5):
+            await client.signals.set(f"page/{number}")
+        pages: list[str] = []
+        after = None
+        while page := await client.signals.list("page/", after=after, limit=2):
+            pages += [signal.key for signal in page]
+            after = page[-1].key
+        assert pages == [f"page/{number}" for number in range(5)]
+        assert await client.signals.delete("build/state", expect=second.version) == second.version
+
+
+async def test_errors_are_the_same_with_class_code_and_hint(connect: Any) -> None:
+    async with connect("coder") as client:
+        taken = await client.agents.register("guest")
+        await client.signals.set("k")
+        expected: list[tuple[Callable[[], Awaitable[object]], type[CoordinatorError], str]] = [
+            (lambda: client.signals.get("nothing"), NotFound, "ZC2"),
+            (lambda: client.signals.get(""), InvalidArgument, "ZC1"),
+            (lambda: client.signals.set("k", expect=7), Conflict, "ZC301"),
+            (lambda: client.signals.set("k", ttl=0), InvalidArgument, "ZC104"),
+            (lambda: client.signals.set("k", "nul \0"), InvalidArgument, "22"),
+            (lambda: client.signals.set("k", "half \ud800"), InvalidArgument, ""),
+            (lambda: client.signals.set("k" * 2000), InvalidArgument, "ZC1"),
+            (lambda: client.signals.list(limit=0), InvalidArgument, "ZC1"),
+            (lambda: client.projects.show("nowhere"), NotFound, "ZC2"),
+            (lambda: client.projects.create(client.project), Conflict, "ZC3"),
+            (lambda: client.directives.send("x"), InvalidArgument, "ZC1"),
+            (lambda: client.directives.acknowledge(10**9), NotFound, "ZC2"),
+            (lambda: client.agents.heartbeat(UUID(int=7)), NotFound, "ZC202"),
+            (lambda: client.events.emit("reserved.type"), InvalidArgument, "ZC1"),
+            (lambda: client.events.since("yesterday"), InvalidArgument, "ZC103"),
+            (lambda: client.events.since(topics=["%"]), InvalidArgument, "ZC1"),
+            (lambda: client.locks.show("free"), NotFound, "ZC2"),
+            (lambda: client.locks.acquire("../up"), InvalidArgument, "ZC1"),
+            (lambda: client.locks.renew({"free": 1}), Conflict, "ZC3"),
+        ]
+        for call, kind, code in expected:
+            with pytest.raises(kind) as raised:
+                await call()
+            assert type(raised.value) is kind
+            assert raised.value.code.startswith(code), raised.value.code
+            assert raised.value.hint, raised.value
+        await client.agents.deregister(taken.id)
+
+
+async def test_directives_go_to_agents_roles_and_everyone_and_are_answered(connect: Any) -> None:
+    async with connect("boss") as boss, connect("coder", role="developer") as coder:
+        sent = await boss.directives.send("Stop.", to="coder", ttl=timedelta(hours=1), data={"now": True})
+        assert (sent.data, sent.expires_at - sent.sent_at) == ({"now": True}, timedelta(hours=1))
+        await boss.directives.send("Read this.", role="developer", priority=5)
+        await boss.directives.send("Hello.", everyone=True)
+        assert [d.body for d in await coder.directives.inbox()] == ["Read this.", "Stop.", "Hello."]
+        assert (await coder.directives.acknowledge(sent, "seen")).status == "seen"
+        assert [(p.agent, p.status) for p in await boss.directives.pending(sent)] == [("coder", "seen")]
+        assert (await coder.directives.acknowledge(sent, "refused", reason="no")).reason == "no"
+        with pytest.raises(Conflict):
+            await coder.directives.acknowledge(sent, "done")
+        assert await boss.directives.revoke(sent.id, reason="over") is True
+        assert len(await boss.directives.list()) == 2
+        assert len(await boss.directives.list(open=False)) == 3
+
+
+async def test_projects_and_rules_have_their_verbs(connect: Any) -> None:
+    async with connect() as client:
+        name = f"p{uuid4().hex[:12]}"
+        created = await client.projects.create(name, description="A tree.")
+        assert created in await client.projects.list()
+        await client.projects.delete(name)
+        rule = await client.rules.set("STALE", ["FRESH"])
+        assert rule in await client.rules.list()
+        await client.signals.set("a/FRESH")
+        await client.signals.set("a/STALE")
+        assert [s.key for s in await client.signals.list("a/")] == ["a/STALE"]
+        await client.rules.delete("STALE")
+        assert (await client.projects.show()).signal_count == 1
+
+
+async def test_an_agent_is_there_for_as_long_as_its_client(connect: Any) -> None:
+    async with connect() as other:
+        async with connect("coder", role="r", job_types=["build"], metadata={"m": [1]}, ttl=60) as client:
+            (agent,) = await other.agents.list("r")
+            assert (agent.id, agent.name, agent.ttl) == (client.agent.id, "coder", timedelta(seconds=60))
+            assert (agent.job_types, agent.metadata) == (["build"], {"m": [1]})
+            assert client.agent.state is AgentState.LIVE
+            assert (await client.signals.set("held", ephemeral=True)).actor == "coder"
+        assert await other.agents.list() == []
+        assert await other.signals.list() == []
+
+
+async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_given_up(connect: Any) -> None:
+    async with connect() as other, connect("coder", ttl=1) as client:
+        (before,) = await other.agents.list()
+        with anyio.fail_after(WITHIN_S):
+            while (await other.agents.list())[0].heartbeat_at - before.heartbeat_at < timedelta(seconds=1):
+                await anyio.sleep(0.05)
+        await other.agents.deregister(client.agent.id)
+        with anyio.fail_after(WITHIN_S):
+            await client.agent.lost.wait()
+        with pytest.raises(NotFound):
+            await client.signals.set("k")
+
+
+async def test_a_stream_gives_what_comes_in_order_and_goes_on_from_a_cursor(connect: Any) -> None:
+    async with connect("coder") as client:
+        after = await client.events.head()
+        stream = client.events.stream(topics=["custom.*"], after=after)
+        for number in range(10):
+            await client.events.emit("custom.tick", key=str(number), data={"number": number})
+            await client.signals.set("noise", number)
+        got: list[int] = []
+        with anyio.fail_after(WITHIN_S):
+            async for event in stream:
+                assert (event.type, event.actor, event.project) == ("custom.tick", "coder", client.project)
+                got.append(event.data["number"])
+                if len(got) == 5:
+                    break
+            cursor = stream.cursor
+            for again in (stream, client.events.stream(topics=["custom.*"], after=cursor)):
+                rest = [(await anext(again)).data["number"] for _ in range(5)]
+                assert got + rest == list(range(10))
+        page = await client.events.since(after, topics=["signal.set"], limit=3)
+        assert [event.data["value"] for event in page] == [0, 1, 2]
+
+
+async def test_a_stream_wakes_at_once_for_what_comes(connect: Any) -> None:
+    async with connect() as client, connect() as writer:
+        stream = client.events.stream(topics=["custom.*"], everywhere=True)
+        waits: list[float] = []
+        await writer.events.emit("custom.tick", key="first")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 0)
+            stream = client.events.stream(topics=["custom.*"], after=await client.events.head(), everywhere=True)
+            for _ in range(5):
+                asked_at = anyio.current_time()
+                await writer.events.emit("custom.tick")
+                with anyio.fail_after(WITHIN_S):
+                    while (await anext(stream)).project != client.project:
+                        pass
+                waits.append(anyio.current_time() - asked_at)
+        assert sorted(waits)[2] < 2, waits  # by a hint, and not by the look every 5 seconds
+
+
+async def test_a_stream_says_when_events_are_gone(connect: Any) -> None:
+    async with connect() as client:
+        with anyio.fail_after(WITHIN_S):
+            event = await anext(client.events.stream(after="00000000.5"))
+        assert (event.type, event.data["reason"]) == ("reset", "restored")
+
+
+async def test_locks_are_held_and_refused_with_the_name_of_the_holder(connect: Any) -> None:
+    async with (
+        connect("coder") as coder,
+        connect("tester") as tester,
+        coder.lock("src/app.py", "./docs/", ttl=30) as mine,
+    ):
+        assert mine.state is LockState.HELD
+        with pytest.raises(Conflict, match='locked by agent "coder"') as raised:
+            async with tester.lock("src/"):
+                pytest.fail("entered")
+        assert json.loads(raised.value.detail or "")["agent"] == "coder"
+        (check,) = await tester.locks.check("src/app.py")
+        assert (check.state, check.agent_id, check.fencing_token) == ("held", coder.agent.id, mine.token)
+        assert [lock.resource for lock in await tester.locks.list(under="src/")] == ["src/app.py"]
+        with pytest.raises(WaitTimedOut):
+            await tester.locks.acquire("docs/a.md", wait=1)
+
+
+async def test_a_lock_is_handed_to_who_waits_for_it(connect: Any) -> None:
+    async with connect("coder") as coder, connect("tester") as tester:
+        (mine,) = await coder.locks.acquire("src/app.py", ttl=60)
+        assert mine.fencing_token is not None
+
+        async def hand_over() -> None:
+            with anyio.fail_after(WITHIN_S):
+                while not await coder.locks.waiting("src/app.py"):
+                    await anyio.sleep(0.01)
+            await coder.locks.release({"src/app.py": mine.fencing_token or 0})
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hand_over)
+            with anyio.fail_after(WITHIN_S):
+                (grant,) = await tester.locks.acquire("src/app.py", wait=15)
+        assert grant.fencing_token is not None
+        assert grant.fencing_token > mine.fencing_token
+        with pytest.raises(Conflict):
+            await coder.locks.renew({"src/app.py": mine.fencing_token})
+        assert await tester.locks.release({"src/app.py": grant.fencing_token}) == 1
+
+
+async def test_a_lock_that_is_broken_is_lost_and_its_block_is_cancelled(connect: Any) -> None:
+    async with connect("coder") as coder, connect("boss") as boss:
+
+        async def work() -> None:
+            async with coder.lock("name:deploy", ttl=60):
+                assert await boss.locks.break_("name:deploy", "urgent") == 1
+                await anyio.sleep(WITHIN_S)
+                pytest.fail("not cancelled")
+
+        with pytest.raises(LockLost):
+            await work()
+
+
+async def test_no_answer_is_said_so(url: str) -> None:
+    away = "postgresql:///x?host=/nowhere" if url.startswith("postgresql") else "http://127.0.0.1:1"
+    with pytest.raises(DatabaseUnavailable) as raised:
+        async with coordinator.connect(away, agent="coder"):
+            pytest.fail("entered")
+    assert raised.value.hint
+
+
+@pytest.fixture
+def program(url: str, project: str, tmp_path: Path) -> Program:
+    return Program(tmp_path, {"COORDINATOR_DATABASE_URL": url, "COORDINATOR_PROJECT": project})
+
+
+def test_the_program_has_the_same_verbs_answers_and_exit_codes(program: Program, project: str) -> None:
+    agent = program.json("agent", "register", "coder", "--role", "r", "--ttl", "1h")
+    assert [one["id"] for one in program.json("agent", "list")] == [agent["id"]]
+    program.json("signal", "set", "a/../b", '{"n": [1, null]}', "--ttl", "1h")
+    assert program.json("signal", "get", "a/../b")["value"] == {"n": [1, None]}
+    sent = program.json("directive", "send", "Do it", "--to", "coder")
+    assert [one["id"] for one in program.json("directive", "inbox", "--agent", "coder")] == [sent["id"]]
+    assert program.json("project", "show", project)["agent_count"] == 1
+    assert program.fails(3, "signal", "get", "nothing")["code"].startswith("ZC2")
+    assert program.fails(4, "signal", "set", "a/../b", "1", "--expect", "9")["code"] == "ZC301"
+    assert program.fails(5, "signal", "set", "k", "1", "--ttl", "0s")["code"] == "ZC104"
+
+
+async def test_the_program_follows_events(program: Program, connect: Any) -> None:
+    command = [
+        str(part) for part in program.command("event", "tail", "--follow", "--limit", "3", "--topic", "custom.*")
+    ]
+    async with connect() as client, await anyio.open_process(command, env=program.environment) as tail:
+        for number in range(3):
+            await client.events.emit("custom.tick", key=str(number))
+        assert tail.stdout
+        text = b""
+        with anyio.fail_after(WITHIN_S):
+            async for chunk in tail.stdout:
+                text += chunk
+            assert await tail.wait() == 0
+    assert [json.loads(line)["key"] for line in text.splitlines()] == ["0", "1", "2"]

@@ -1,0 +1,206 @@
+"""What only HTTP has: tokens, what stands between, streams that are cut. The rest is in test_behaviour."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+import pytest
+
+import coordinator
+from coordinator.api.endpoint import endpoints
+from coordinator.client.wire import message_of
+from coordinator.config import Config, load
+from coordinator.db.database import Database
+from coordinator.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+)
+from coordinator.model.token import new_secret
+from coordinator.operations import projects, signals, tokens
+from tests.daemon import Daemon, opened
+
+WITHIN_S = 20
+
+
+@asynccontextmanager
+async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that gives one answer on each connection and hangs up; with what it was sent."""
+    asked: list[bytes] = []
+    left = list(answers)
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            asked.append(await stream.receive())
+            if left and (answer := left.pop(0)):
+                await stream.send(answer)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"http://127.0.0.1:{port}", asked
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+
+
+def answer(status: int, body: bytes, media_type: str = "application/json") -> bytes:
+    return b"HTTP/1.1 %d X\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        status,
+        media_type.encode(),
+        len(body),
+        body,
+    )
+
+
+async def test_a_token_opens_what_it_is_for_and_is_never_shown(
+    db: Database, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, other = new_secret(), new_secret()
+    await db.run(projects.Create(project="shop"))
+    await db.run(tokens.Create(name="a", role="agent", hash=secret.hash, prefix=secret.prefix, project="shop"))
+    with caplog.at_level(logging.DEBUG), Daemon(database_url, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        async with coordinator.connect(daemon.url, project="shop", token=secret.text, agent="coder") as client:
+            assert (await client.signals.set("k", 1)).actor == "coder"
+            stream = client.events.stream(topics=["signal.set"], after=None)
+            with anyio.fail_after(WITHIN_S):
+                assert (await anext(stream)).key == "k"
+            with pytest.raises(PermissionDenied) as denied:
+                await client.rules.set("A", ["B"])
+            assert denied.value.hint
+            with pytest.raises(PermissionDenied):
+                await client.events.since(everywhere=True)
+        for token in (None, other.text):
+            async with coordinator.connect(daemon.url, project="shop", token=token) as client:
+                with pytest.raises(Unauthenticated) as refused:
+                    await client.signals.list()
+            assert other.text not in str(refused.value)
+        assert secret.text not in caplog.text + daemon.output()
+
+
+def test_the_token_is_a_setting_and_a_malformed_one_is_not_repeated() -> None:
+    secret = new_secret()
+    assert load(environment={"COORDINATOR_TOKEN": secret.text}).token == secret.text
+    with pytest.raises(ConfigurationError) as raised:
+        load(environment={"COORDINATOR_TOKEN": "hunter2"})
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://h:0",
+        "http://h:port",
+        "https://user:secret@h",
+        "http://h/?q=1",
+        "unix://host/path",
+        "unix:///",
+        "http://[::1",
+    ],
+)
+async def test_an_address_that_is_none_is_a_configuration_error_without_its_secrets(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        async with coordinator.connect(url):
+            pytest.fail("entered")
+    assert raised.value.hint
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_read_is_asked_again_and_a_write_is_not() -> None:
+    config = Config(min_connections=1, max_connections=1, call_timeout_s=5)
+    listing = answer(200, b'{"items":[],"cursor":null,"event_cursor":"a.0"}')
+    async with answering(b"", listing) as (url, asked), coordinator.connect(url, config=config) as client:
+        assert await client.signals.list() == []
+        assert len(asked) == 2
+    async with answering(b"", listing) as (url, asked), coordinator.connect(url, config=config) as client:
+        with pytest.raises(DatabaseUnavailable) as raised:
+            await client.signals.set("k")
+        assert "may or may not" in (raised.value.hint or "")
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (502, b"<html>bad gateway</html>", DatabaseUnavailable),
+        (503, b'{"type":"urn:coordinator:overloaded","detail":"x","code":"ZH503"}', DatabaseUnavailable),
+        (200, b"<html>hello</html>", DatabaseUnavailable),
+        (403, b"", PermissionDenied),
+        (413, b'{"type":"urn:coordinator:too-large","detail":"x","code":"ZH413"}', InvalidArgument),
+        (302, b"", coordinator.errors.CoordinatorError),
+    ],
+)
+async def test_what_stands_between_is_understood(status: int, body: bytes, kind: type[Exception]) -> None:
+    async with answering(answer(status, body)) as (url, asked), coordinator.connect(url) as client:
+        with pytest.raises(kind) as raised:
+            await client.signals.set("k")
+        assert type(raised.value) is kind
+        assert len(asked) == 1
+
+
+async def test_a_call_ends_in_its_time_when_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config = Config(min_connections=1, max_connections=1, call_timeout_s=0.3)
+        async with coordinator.connect(url, config=config) as client:
+            with anyio.fail_after(WITHIN_S), pytest.raises(DatabaseUnavailable):
+                await client.signals.list()
+
+
+async def test_a_stream_loses_nothing_and_repeats_nothing_when_the_daemon_is_killed_and_comes_back(
+    database_url: str,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    daemon = Daemon(database_url, port=port)
+    try:
+        await daemon.ready()
+        async with coordinator.connect(daemon.url) as client, opened(database_url) as connection:
+            stream = client.events.stream(topics=["custom.*"], after=await client.events.head())
+            got: list[int] = []
+            for turn in range(3):
+                for number in range(4):
+                    await connection.execute(
+                        "select coordinator.event_emit('default', 'custom.tick', null, $1)",
+                        {"number": turn * 4 + number},
+                    )
+                with anyio.fail_after(WITHIN_S):
+                    while len(got) < turn * 4 + 2:
+                        got.append((await anext(stream)).data["number"])
+                daemon.kill()
+                daemon.__exit__(None, None, None)
+                daemon = Daemon(database_url, port=port)
+                with anyio.fail_after(WITHIN_S):
+                    while len(got) < turn * 4 + 4:
+                        got.append((await anext(stream)).data["number"])
+        assert got == list(range(12))
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+def test_every_operation_can_be_written_as_a_message_for_its_endpoint() -> None:
+    samples: dict[Any, Any] = {str: "text", int: 7, timedelta: timedelta(seconds=1)}
+    for endpoint in endpoints():
+        values = {
+            field.name: samples.get(field.type, [] if "list" in str(field.type) else None)
+            for field in msgspec.structs.fields(endpoint.operation)
+            if field.required
+        }
+        message = message_of(endpoint.operation(**values))
+        assert message.method == endpoint.method
+        assert message.path.startswith(endpoint.path.partition("{")[0])
+    with pytest.raises(ConfigurationError):
+        message_of(signals.Expire())

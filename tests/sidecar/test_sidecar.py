@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import UUID
+
+import anyio
+import httpx
+import pytest
+
+import coordinator
+from coordinator.config import Config
+from coordinator.db import embedded, schema
+from coordinator.db.connection import connect
+from coordinator.db.database import Database
+from coordinator.errors import NotFound
+from coordinator.model.token import new_secret
+from coordinator.operations import agents, events, locks, projects, tokens
+from tests.api.sse import stream
+from tests.daemon import Daemon, note, opened, until
+from tests.faults.test_agents_lost import reaped, settled
+from tests.sidecar.conftest import Sidecar, sidecar
+
+
+async def acquire(client: coordinator.client.Client, agent: UUID, *resources: str, ttl: float = 2) -> int:
+    grants = await client.locks.acquire(*resources, agent=agent, ttl=ttl)
+    return grants[0].fencing_token or 0
+
+
+async def test_it_registers_the_pods_agent_with_what_the_downward_api_tells(
+    db: Database, database_url: str, labels: Path
+) -> None:
+    pod = {"POD_NAME": "shop-1", "POD_NAMESPACE": "agents", "COORDINATOR_POD_LABELS": str(labels)}
+    with sidecar(database_url, "--role", "coder", **pod) as beside:
+        await beside.started()
+        (agent,) = await db.run(agents.List(project="default"))
+        assert (agent.id, agent.name, agent.role) == (beside.agent, "shop-1", "coder")
+        assert agent.metadata == {
+            "pod": "shop-1",
+            "namespace": "agents",
+            "labels": {"app": "shop", "tier": 'back"end'},
+        }
+        report = await beside.report()
+        assert (report["agent"]["state"], report["connected"]) == ("LIVE", True)
+
+
+async def test_everything_works_through_it_and_is_done_in_the_agents_name(database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with Daemon(database_url) as daemon, sidecar(database_url, "--agent", "coder", "--socket", str(path)) as beside:
+        await daemon.ready()
+        await beside.started()
+        for url in (beside.url, f"unix://{path}"):
+            async with coordinator.connect(url) as client:
+                changes = client.events.stream(topics=["signal.set"], after=await client.events.head())
+                assert (await client.signals.set("k", url)).actor == "coder"
+                with anyio.fail_after(20):
+                    assert (await anext(changes)).data["value"] == url
+        assert path.stat().st_mode & 0o777 == 0o660
+        beside.process.send_signal(signal.SIGTERM)
+        assert await beside.ended() == 0
+        assert not path.exists()
+
+
+async def test_it_keeps_at_most_three_connections(database_url: str) -> None:
+    with sidecar(database_url, "--agent", "coder") as beside:
+        await beside.started()
+        async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http, opened(database_url) as connection:
+            counts: list[int] = []
+
+            async def load() -> None:
+                for number in range(20):
+                    answer = await http.post("/v1/signals/set", json={"key": f"k/{number}", "value": number})
+                    assert answer.status_code == 200, answer.text
+
+            async def watch() -> None:
+                while True:
+                    counts.append(
+                        await connection.fetchval(
+                            "select count(*) from pg_stat_activity "
+                            "where datname = current_database() and pid <> pg_backend_pid()"
+                        )
+                    )
+                    await anyio.sleep(0.01)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch)
+                async with anyio.create_task_group() as loads:
+                    for _ in range(10):
+                        loads.start_soon(load)
+                tasks.cancel_scope.cancel()
+    note("sidecar: most connections under load", [max(counts)])
+    assert max(counts) == 3
+
+
+async def test_it_renews_the_locks_of_its_agent_and_forgets_what_was_given_back(
+    db: Database, database_url: str
+) -> None:
+    with sidecar(database_url, "--agent", "coder") as beside:
+        await beside.started()
+        async with coordinator.connect(beside.url) as client:
+            token = await acquire(client, beside.agent, "src/a.py", "src/b.py", ttl=1)
+            first = {lock.resource: lock.expires_at for lock in await db.run(locks.List(project="default"))}
+
+            async def renewed() -> bool:
+                now = await db.run(locks.List(project="default"))
+                return len(now) == 2 and all(
+                    (lock.expires_at - first[lock.resource]).total_seconds() > 2 for lock in now
+                )
+
+            await until(renewed, "the locks outlive their TTL", every_s=0.05)
+            report = await beside.report()
+            assert [(lock["resource"], lock["state"], lock["fencing_token"]) for lock in report["locks"]] == [
+                ("src/a.py", "HELD", token),
+                ("src/b.py", "HELD", token),
+            ]
+            await client.locks.release({"./src/a.py": token}, agent=beside.agent)
+
+            async def forgotten() -> bool:
+                return [lock["resource"] for lock in (await beside.report())["locks"]] == ["src/b.py"]
+
+            await until(forgotten, "what was given back is forgotten, however it was spelled", every_s=0.05)
+            await client.locks.break_("src/b.py", "urgent")
+
+            async def lost() -> bool:
+                return [lock["state"] for lock in (await beside.report())["locks"]] == ["LOST"]
+
+            await until(lost, "the broken lock is shown as lost", every_s=0.05)
+
+
+async def test_sigterm_gives_everything_back(db: Database, database_url: str) -> None:
+    with sidecar(database_url, "--agent", "coder", "--ttl", "10m") as beside:
+        await beside.started()
+        async with coordinator.connect(beside.url) as client:
+            await acquire(client, beside.agent, "src/a.py", ttl=600)
+        beside.process.send_signal(signal.SIGTERM)
+        assert await beside.ended() == 0
+    assert await db.run(agents.List(project="default")) == []
+    assert await db.run(locks.List(project="default")) == []
+
+
+async def test_kill_9_ends_its_agent_and_its_locks_within_two_seconds(db: Database, database_url: str) -> None:
+    await settled(database_url)
+    took = []
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        for _ in range(2):
+            with sidecar(database_url, "--agent", "coder", "--ttl", "10m") as beside:
+                await beside.started()
+                async with coordinator.connect(beside.url) as client:
+                    await acquire(client, beside.agent, "src/a.py", ttl=600)
+                began = time.monotonic()
+                beside.process.kill()
+                assert (await reaped(database_url, beside.agent))["reason"] == "process died"
+                took.append(time.monotonic() - began)
+            assert await db.run(locks.List(project="default")) == []
+    note("sidecar killed: its agent is reaped after, s", took)
+    assert min(took) < 2, took
+
+
+@pytest.mark.parametrize("way", ["pid", "attach"])
+async def test_when_the_agents_process_ends_everything_is_given_back(db: Database, database_url: str, way: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        arguments = ("--pid", str(process.pid)) if way == "pid" else ()
+        with sidecar(database_url, "--agent", "coder", "--ttl", "10m", *arguments) as beside:
+            await beside.started()
+            if way == "pid":
+                assert len(await db.run(agents.List(project="default"))) == 1
+                process.kill()
+            else:
+                url = beside.url + "/v1/sidecar/attach"
+                with subprocess.Popen(["curl", "-sN", url], stdout=subprocess.PIPE) as attached:
+                    assert attached.stdout
+                    assert attached.stdout.readline() == b"event: attached\n"
+                    assert (await beside.report())["attached"] == 1
+                    attached.kill()
+            assert await beside.ended() == 0
+        process.kill()
+    assert await db.run(agents.List(project="default")) == []
+
+
+async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then_that_it_does(tmp_path: Path) -> None:
+    async with embedded.run(tmp_path, settings={"fsync": "off"}) as server:
+        connection = await connect(server.dsn)
+        await schema.apply(connection)
+        await connection.close()
+        dsn = server.dsn
+        beside = await Sidecar(dsn, "--agent", "coder", "--ttl", "10m").started()
+        async with coordinator.connect(beside.url) as client:
+            await acquire(client, beside.agent, "long", ttl=600)
+            await acquire(client, beside.agent, "short", ttl=2)
+    try:
+
+        async def states() -> tuple[str, dict[str, str]]:
+            report = await beside.report()
+            return report["agent"]["state"], {lock["resource"]: lock["state"] for lock in report["locks"]}
+
+        async def unknown() -> bool:
+            return await states() == ("UNKNOWN", {"long": "UNKNOWN", "short": "LOST"})
+
+        await until(unknown, "it says what it does not know", every_s=0.05)
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(beside.url + "/readyz")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "no answer from the database")
+            assert (await http.get(beside.url + "/livez")).status_code == 200
+        async with embedded.run(tmp_path, settings={"fsync": "off"}) as server:
+            assert server.dsn == dsn
+
+            async def known() -> bool:
+                return await states() == ("LIVE", {"long": "HELD", "short": "LOST"})
+
+            await until(known, "it knows again", every_s=0.05)
+            async with Database.open(dsn, Config(min_connections=1, max_connections=2)) as db:
+                assert [a.id for a in await db.run(agents.List(project="default"))] == [beside.agent]
+                assert "long" in [lock.resource for lock in await db.run(locks.List(project="default"))]
+    finally:
+        beside.close()
+
+
+async def test_an_agent_that_was_given_up_is_shown_as_lost_and_is_not_registered_anew(
+    db: Database, database_url: str
+) -> None:
+    with sidecar(database_url, "--agent", "coder", "--ttl", "1s") as beside:
+        await beside.started()
+        await db.run(agents.Deregister(agent=beside.agent))
+
+        async def lost() -> bool:
+            return bool((await beside.report())["agent"]["state"] == "LOST")
+
+        await until(lost, "the agent is shown as lost", every_s=0.05)
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(beside.url + "/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "the agent was given up")
+        assert await db.run(agents.List(project="default")) == []
+
+
+async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Database, database_url: str) -> None:
+    secret = new_secret()
+    await db.run(tokens.Create(name="pods", role="agent", hash=secret.hash, prefix=secret.prefix, project="default"))
+    with Daemon(database_url, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        with sidecar(daemon.url, "--agent", "coder", COORDINATOR_TOKEN=secret.text) as beside:
+            await beside.started()
+            assert secret.text not in beside.output()
+            async with opened(database_url) as connection:
+                kinds = await connection.fetch("select distinct kind from coordinator.processes")
+                assert [row["kind"] for row in kinds] == ["daemon"]
+            async with coordinator.connect(beside.url) as client, httpx.AsyncClient(base_url=beside.url) as http:
+                changes = client.events.stream(topics=["signal.set"], after=await client.events.head())
+                signal_ = await client.signals.set("k", [1])
+                assert signal_.actor == "coder"
+                with anyio.fail_after(20):
+                    assert (await anext(changes)).data["value"] == [1]
+                with pytest.raises(NotFound):
+                    await client.signals.get("nothing")
+                keyed = [
+                    await http.post(
+                        "/v1/signals/set", json={"key": "once", "value": 1}, headers={"idempotency-key": "a"}
+                    )
+                    for _ in range(2)
+                ]
+                assert keyed[0].status_code == 200
+                assert keyed[0].json() == keyed[1].json()
+                await acquire(client, beside.agent, "src/a.py", ttl=60)
+            assert (await beside.report())["locks"][0]["state"] == "HELD"
+            beside.process.send_signal(signal.SIGTERM)
+            assert await beside.ended() == 0
+        assert await db.run(agents.List(project="default")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "wanted"),
+    [
+        (("--agent", "a", "--listen", "0.0.0.0:0"), 78, "does not listen on 0.0.0.0"),
+        (("--agent", "a", "--listen", "7421"), 78, "no place to listen"),
+        (("--agent", "a", "--listen", "none"), 78, "listens nowhere"),
+        (("--agent", "a", "--socket", "/nowhere/s.sock"), 78, "cannot listen"),
+        ((), 78, "has no name"),
+        (("--agent", "a", "--project", "nowhere"), 3, "nowhere"),
+        (("--agent", "a", "--pid", "999999999"), 78, "no process"),
+    ],
+)
+async def test_what_is_wrong_is_said_with_an_exit_code(
+    database_url: str, arguments: tuple[str, ...], code: int, wanted: str
+) -> None:
+    with sidecar(database_url, *arguments) as beside:
+        assert await beside.ended() == code
+        assert wanted in beside.output()
+        assert "Traceback" not in beside.output()
+
+
+async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_every_event_once_and_in_order(
+    db: Database, database_url: str
+) -> None:
+    """The numbers that such a sidecar sees have gaps, where other projects' events are."""
+    secret = new_secret()
+    await db.run(projects.Create(project="other"))
+    await db.run(tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default"))
+
+    async def emit(first: int) -> None:
+        for number in range(first, first + 10):
+            for project in ("other", "default", "other"):
+                await db.run(events.Emit(project=project, type="custom.tick", data={"number": number}))
+
+    with Daemon(database_url, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        await emit(0)
+        with sidecar(daemon.url, "--agent", "coder", COORDINATOR_TOKEN=secret.text) as beside:
+            await beside.started()
+            async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http:
+                async with stream(http, topic="custom.*", after="start") as frames:
+                    await emit(10)
+                    found = await frames.events(20)
+                    await emit(20)
+                    found += await frames.events(10)
+                assert [frame.data["data"]["number"] for frame in found] == list(range(30))
+                for place in (0, 5, 14, 28):
+                    async with stream(http, topic="custom.*", after=found[place].id) as frames:
+                        rest = await frames.events(29 - place)
+                    assert [frame.id for frame in rest] == [frame.id for frame in found[place + 1 :]]
+
+
+async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Database, database_url: str) -> None:
+    secret = new_secret()
+    await db.run(tokens.Create(name="pod", role="reader", hash=secret.hash, prefix=secret.prefix, project="default"))
+    with sidecar(database_url, "--agent", "coder", COORDINATOR_ACCESS="tokens") as beside:
+        await beside.started()
+        async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http:
+            for path in ("/v1/sidecar", "/v1/sidecar/attach", "/v1/signals"):
+                assert (await http.get(path)).status_code == 401
+            http.headers["authorization"] = f"Bearer {secret.text}"
+            assert (await http.get("/v1/sidecar")).json()["agent"]["name"] == "coder"
+            assert (await http.get("/v1/signals")).status_code == 200
+            assert (await http.post("/v1/sidecar")).status_code == 405
