@@ -191,12 +191,14 @@ class Play:
 
     async def _watch(self) -> None:
         """Return when every process has ended, or one has ended that should not have."""
-        while any(child.process.poll() is None for child in self._children.values()):
-            for child in self._children.values():
-                code = child.process.poll()
+        while True:
+            codes = [(child, child.process.poll()) for child in self._children.values()]
+            for child, code in codes:
                 if code and not (self.kill and child.name == self.kill.agent):
                     self.faults.append(f"{child.name} ended with exit code {code}: {child.tail()}")
                     return
+            if all(code is not None for _, code in codes):
+                return
             await anyio.sleep(WATCH_S)
 
     async def _follow(self) -> None:
