@@ -42,6 +42,7 @@ RETRY_S = 1.0
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
+    (b"connection", b"close"),  # the end of a stream closes its connection, so let nobody send another request on it
     (b"x-accel-buffering", b"no"),  # proxies shall not collect the stream
     (b"transfer-encoding", b"chunked"),  # what is written straight to the transport is chunked here
 ]
