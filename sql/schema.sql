@@ -141,7 +141,7 @@ create table coordinator.lock_waits (
 );
 CREATE INDEX lock_waits_agent_idx ON coordinator.lock_waits USING btree (agent_id);
 CREATE INDEX lock_waits_expires_at_idx ON coordinator.lock_waits USING btree (expires_at);
-CREATE INDEX lock_waits_glob_idx ON coordinator.lock_waits USING btree (((project_id + 0)), prefix) WHERE (kind = 'glob'::text);
+CREATE INDEX lock_waits_prefix_idx ON coordinator.lock_waits USING btree (((project_id + 0)), prefix) WHERE (prefix IS NOT NULL);
 CREATE INDEX lock_waits_resource_idx ON coordinator.lock_waits USING btree (project_id, resource, ticket);
 
 -- Locks that are held, and expired ones until they are taken over or swept: read lock_holders. Written by the lock_… functions and agent_end.
@@ -150,7 +150,7 @@ create table coordinator.locks (
   resource      text collate "C" not null, -- What is locked, in its one spelling: name:deploy, src/a.py, src/ or src/**/*.py. At most 1,024 bytes.
   slot          bigint not null, -- 0: exclusive; 1 to slots: a place of a counted lock; negative: shared. The primary key so keeps two exclusive holders of one resource apart by itself.
   kind          text not null, -- name, path, directory or glob.
-  prefix        text collate "C", -- Of a glob: the directory that all it matches is below, without the last slash; '' for the root.
+  prefix        text collate "C", -- Of a directory: its path; of a glob: that of the directory that all it matches is below; '' for the root.
   pattern       text collate "C", -- Of a glob: the regular expression of the paths that it matches.
   mode          text not null, -- exclusive or shared.
   slots         integer, -- How many may hold a counted lock; null for others.
@@ -166,19 +166,11 @@ create table coordinator.locks (
   expires_at    timestamp with time zone not null, -- The holder has it until then.
   free_at       timestamp with time zone not null, -- expires_at + delay: others may have it from then on.
   ended_at      timestamp with time zone, -- When it was broken or its holder ended, if the row stays for its delay or because a guarded transaction is still open; else null.
-  constraint locks_pkey PRIMARY KEY (project_id, resource, slot),
-  constraint locks_kind CHECK (((kind = 'glob'::text) = (prefix IS NOT NULL))),
-  constraint locks_slot CHECK (
-CASE
-    WHEN (slots IS NOT NULL) THEN (slot > 0)
-    WHEN (mode = 'exclusive'::text) THEN (slot = 0)
-    ELSE (slot < 0)
-END)
+  constraint locks_pkey PRIMARY KEY (project_id, resource, slot)
 );
-CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id);
+CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id, ticket);
 CREATE INDEX locks_free_at_idx ON coordinator.locks USING btree (free_at);
-CREATE INDEX locks_glob_idx ON coordinator.locks USING btree (((project_id + 0)), prefix) WHERE (kind = 'glob'::text);
-CREATE INDEX locks_ticket_idx ON coordinator.locks USING btree (ticket) WHERE (ticket IS NOT NULL);
+CREATE INDEX locks_prefix_idx ON coordinator.locks USING btree (((project_id + 0)), prefix) WHERE (prefix IS NOT NULL);
 
 -- Events that are not numbered yet, written in the transaction of the change; relay_step copies them into events, outbox_prune deletes the copied.
 create table coordinator.outbox (
@@ -332,6 +324,9 @@ create sequence coordinator.lock_tokens as bigint minvalue 1 start 1;
 
 -- The relay's doorbell: last_value is the instant (milliseconds since 1970) until which writers ring because the relay sleeps; 0 while it is awake.
 create sequence coordinator.relay_bell as bigint minvalue 0 start 0;
+
+-- 0 until the first role is kept to a project, then 1 for ever: then lock_acquire and lock_release look for bindings. Set by a trigger of role_projects.
+create sequence coordinator.role_bindings as bigint minvalue 0 start 0;
 
 -- Versions of all signals: a version is never given twice, not even to a key that was deleted and set again.
 create sequence coordinator.signal_versions as bigint minvalue 1 start 1;
@@ -654,6 +649,11 @@ create function coordinator.lock_acquire(p_project text, p_resources text[], p_a
   returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
   volatile security definer;
 
+-- lock_acquire, whatever the resources are and whoever is in the way. Internal.
+create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
+  returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
+  volatile;
+
 -- What keeps an agent from a resource: others' locks that are not free yet, and tickets before p_ticket (null: all). Internal.
 create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
   returns table (resource text, agent_id uuid, agent_name text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
@@ -709,6 +709,11 @@ create function coordinator.lock_enter(p_project_id bigint, p_resources coordina
   returns void
   volatile;
 
+-- lock_enter for a plain name or path; returns the directories above it, root first, and itself. Internal.
+create function coordinator.lock_enter_plain(p_project_id bigint, p_resource text)
+  returns text[]
+  volatile;
+
 -- Take away up to p_limit locks and the tickets whose time passed, and serve who waits; returns how many. Call again until 0. Not needed for a lock to be free: that it is at its expiry.
 create function coordinator.lock_expire(p_limit integer default 1000)
   returns integer
@@ -738,6 +743,11 @@ create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p
 create function coordinator.lock_held_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
   returns SETOF coordinator.locks
   stable;
+
+-- Whether the text of a lock is a name or a path that needs no parsing: most are. Internal.
+create function coordinator.lock_is_plain(p_resource text)
+  returns boolean
+  immutable;
 
 -- Locks that are held, in byte order, after the resource p_after: of a project, of an agent, or all that overlap the directory p_under.
 create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text default null, p_limit integer default 1000)
@@ -788,6 +798,11 @@ create function coordinator.lock_refuse_slots(p_resource text, p_present integer
 create function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[])
   returns integer
   volatile security definer;
+
+-- lock_release, whatever the resources are. Internal.
+create function coordinator.lock_release_any(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[])
+  returns integer
+  volatile;
 
 -- Keep locks for their TTL (p_ttl: for another one) from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; who holds it is said. No event.
 create function coordinator.lock_renew(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
@@ -852,7 +867,7 @@ create function coordinator.now_utc()
 -- Append an event in the caller's transaction and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that is to be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.
 create function coordinator.outbox_append(p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
   returns void
-  volatile security definer;
+  volatile;
 
 -- Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction to go on from.
 create function coordinator.outbox_prune(p_start bigint default 0)
@@ -934,6 +949,11 @@ create function coordinator.role_bind(p_role text, p_project text, p_actor text 
   returns boolean
   volatile security definer;
 
+-- Say, before the first binding commits, that bindings are to be looked at. Internal.
+create function coordinator.role_bound()
+  returns trigger
+  volatile;
+
 -- What a database administrator has to run, before the next "coordinator schema apply", where the schema's owner may not create roles; no rows: all roles are there.
 create function coordinator.role_statements()
   returns SETOF text
@@ -943,6 +963,11 @@ create function coordinator.role_statements()
 create function coordinator.role_unbind(p_role text, p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
+
+-- Whether no role was ever kept to a project: then nobody need look what the caller's is kept to. Only for what writes: the sequence cannot be read so on a standby. Internal.
+create function coordinator.roles_unbound()
+  returns boolean
+  volatile;
 
 -- Rows of a table: counted, or from the planner's statistics where there are many. Internal.
 create function coordinator.row_count(p_table regclass)

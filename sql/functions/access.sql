@@ -75,6 +75,26 @@ $$;
 comment on function coordinator.projects_visible() is
   'Names of the projects that the role that is logged in is kept to; null: all.';
 
+create or replace function coordinator.roles_unbound() returns boolean
+language sql volatile parallel unsafe
+return pg_sequence_last_value('coordinator.role_bindings') = 0;
+comment on function coordinator.roles_unbound() is
+  'Whether no role was ever kept to a project: then nobody need look what the caller''s is kept to. Only for what writes: the sequence cannot be read so on a standby. Internal.';
+
+create or replace function coordinator.role_bound() returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform setval('coordinator.role_bindings', 1);
+  return null;
+end
+$$;
+comment on function coordinator.role_bound() is
+  'Say, before the first binding commits, that bindings are to be looked at. Internal.';
+create or replace trigger role_projects_bound after insert or update on coordinator.role_projects
+  for each statement execute function coordinator.role_bound();
+
 create or replace function coordinator.project_check(p_project text) returns void
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp

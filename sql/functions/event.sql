@@ -38,10 +38,10 @@ comment on column coordinator.event_types.key     is 'What the event''s key is.'
 comment on column coordinator.event_types.data    is 'Names in the event''s data.';
 comment on column coordinator.event_types.meaning is 'What happened.';
 
+-- Without a search_path of its own, as it runs within its callers': setting one costs as much as half of the rest.
 create or replace function coordinator.outbox_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql volatile
 as $$
 declare
   v_rings_until bigint;
@@ -49,7 +49,7 @@ begin
   insert into coordinator.outbox (type, project, key, actor, at, data)
   values (p_type, p_project, p_key, p_actor, p_at, p_data);
   -- Read after the insert: the insert's table lock is what the relay looks for once it has armed the bell.
-  select last_value into v_rings_until from coordinator.relay_bell;
+  v_rings_until := pg_sequence_last_value('coordinator.relay_bell');
   if v_rings_until > 0
      and v_rings_until > extract(epoch from clock_timestamp()) * 1000
      and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'

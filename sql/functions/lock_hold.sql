@@ -86,27 +86,18 @@ $$;
 comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interval) is
   'Keep locks for their TTL (p_ttl: for another one) from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; who holds it is said. No event.';
 
-create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
-language plpgsql volatile security definer
+create or replace function coordinator.lock_release_any(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan -- as in lock_acquire
 set enable_seqscan = off
 as $$
 declare
-  v_project bigint;
+  v_project bigint := coordinator.project_id(p_project);
   v_all     coordinator.lock_resource[] := coordinator.lock_parse_all(p_resources);
-  v_tokens  bigint[] := p_tokens;
+  v_tokens  bigint[] := (coordinator.lock_tokens_for(p_resources, p_tokens)).tokens;
   v_now     timestamptz;
   v_name    text;
 begin
-  if cardinality(v_tokens) is distinct from 1 or cardinality(v_all) <> 1 then
-    v_tokens := (coordinator.lock_tokens_for(p_resources, p_tokens)).tokens;
-  end if;
-  perform coordinator.project_check(p_project);
-  select id into v_project from coordinator.projects where name = p_project;
-  if not found then
-    perform coordinator.project_id(p_project);
-  end if;
   perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unseen
   v_now := coordinator.now_utc();
   for v_i in 1 .. cardinality(v_all) loop
@@ -120,10 +111,48 @@ begin
     perform coordinator.outbox_append('lock.released', p_project, v_all[v_i].resource, v_name, v_now,
       jsonb_build_object('agent_id', p_agent, 'fencing_token', v_tokens[v_i]));
   end loop;
-  if exists (select from coordinator.lock_waits w where w.project_id = v_project) then
-    perform coordinator.lock_freed(v_project, p_project, v_all);
-  end if;
+  perform coordinator.lock_freed(v_project, p_project, v_all);
   return cardinality(v_all);
+end
+$$;
+comment on function coordinator.lock_release_any(text, text[], uuid, bigint[]) is
+  'lock_release, whatever the resources are. Internal.';
+
+create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_project bigint;
+  v_places  text[];
+  v_now     timestamptz;
+  v_name    text;
+  v_waited  boolean;
+  v_told    boolean;
+begin
+  -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere.
+  if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and cardinality(p_tokens) = 1
+     and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
+    select id into v_project from coordinator.projects where name = p_project;
+    if found then
+      v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unseen
+      v_now := coordinator.now_utc();
+      delete from coordinator.locks l -- found by its primary key, not by its agent
+      where l.project_id = v_project and l.resource = p_resources[1] and l.agent_id is not distinct from p_agent
+        and l.fencing_token = p_tokens[1] and l.expires_at > v_now
+      returning l.agent_name, exists (select from coordinator.lock_waits w where w.project_id = v_project) into v_name, v_waited;
+      if found then
+        v_told := coordinator.outbox_append('lock.released', p_project, p_resources[1], v_name, v_now,
+          jsonb_build_object('agent_id', p_agent, 'fencing_token', p_tokens[1])) is null;
+        if v_waited then
+          perform coordinator.lock_freed(v_project, p_project, array[coordinator.lock_parse(p_resources[1])]);
+        end if;
+        return 1;
+      end if;
+    end if;
+  end if;
+  return coordinator.lock_release_any(p_project, p_resources, p_agent, p_tokens);
 end
 $$;
 comment on function coordinator.lock_release(text, text[], uuid, bigint[]) is

@@ -264,7 +264,7 @@ begin
   v_ticket := nextval('coordinator.lock_tickets');
   insert into coordinator.lock_waits (ticket, project_id, resource, kind, prefix, pattern, mode, slots, agent_id, agent_name, ttl, delay,
                                       request_id, enqueued_at, expires_at)
-  select v_ticket, p_project_id, r.resource, r.kind, case when r.kind = 'glob' then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,
+  select v_ticket, p_project_id, r.resource, r.kind, case when r.kind in ('directory', 'glob') then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,
          p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second')
   from unnest(p_resources) r;
   if coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, true) then

@@ -39,21 +39,18 @@ create table coordinator.locks (
   expires_at    timestamptz not null,
   free_at       timestamptz not null,
   ended_at      timestamptz,
-  constraint locks_pkey primary key (project_id, resource, slot), -- lock_acquire: what is it, covers it or is below it
-  constraint locks_kind check ((kind = 'glob') = (prefix is not null)),
-  constraint locks_slot check (case when slots is not null then slot > 0 when mode = 'exclusive' then slot = 0 else slot < 0 end)
+  constraint locks_pkey primary key (project_id, resource, slot) -- lock_acquire: what is it, covers it or is below it
 );
-create index locks_agent_idx on coordinator.locks (agent_id); -- the end of an agent; lock_list by agent
+create index locks_agent_idx on coordinator.locks (agent_id, ticket); -- the end of an agent; lock_list by agent; lock_poll: what a ticket became
 create index locks_free_at_idx on coordinator.locks (free_at); -- lock_expire
 -- On an expression, so that no plan made while the table is small takes the primary key for it.
-create index locks_glob_idx on coordinator.locks ((project_id + 0), prefix) where kind = 'glob'; -- lock_acquire: globs that could match
-create index locks_ticket_idx on coordinator.locks (ticket) where ticket is not null; -- lock_poll: what a ticket became
+create index locks_prefix_idx on coordinator.locks ((project_id + 0), prefix) where prefix is not null; -- lock_acquire: directories and globs that could hold it, globs below it
 comment on table  coordinator.locks               is 'Locks that are held, and expired ones until they are taken over or swept: read lock_holders. Written by the lock_… functions and agent_end.';
 comment on column coordinator.locks.project_id    is 'See projects.';
 comment on column coordinator.locks.resource      is 'What is locked, in its one spelling: name:deploy, src/a.py, src/ or src/**/*.py. At most 1,024 bytes.';
 comment on column coordinator.locks.slot          is '0: exclusive; 1 to slots: a place of a counted lock; negative: shared. The primary key so keeps two exclusive holders of one resource apart by itself.';
 comment on column coordinator.locks.kind          is 'name, path, directory or glob.';
-comment on column coordinator.locks.prefix        is 'Of a glob: the directory that all it matches is below, without the last slash; '''' for the root.';
+comment on column coordinator.locks.prefix        is 'Of a directory: its path; of a glob: that of the directory that all it matches is below; '''' for the root.';
 comment on column coordinator.locks.pattern       is 'Of a glob: the regular expression of the paths that it matches.';
 comment on column coordinator.locks.mode          is 'exclusive or shared.';
 comment on column coordinator.locks.slots         is 'How many may hold a counted lock; null for others.';
@@ -90,7 +87,7 @@ create table coordinator.lock_waits (
   constraint lock_waits_mode check (mode in ('exclusive', 'shared'))
 );
 create index lock_waits_resource_idx on coordinator.lock_waits (project_id, resource, ticket); -- lock_acquire: who waits for what overlaps
-create index lock_waits_glob_idx on coordinator.lock_waits ((project_id + 0), prefix) where kind = 'glob'; -- the same, for globs
+create index lock_waits_prefix_idx on coordinator.lock_waits ((project_id + 0), prefix) where prefix is not null; -- the same, for directories and globs
 create index lock_waits_agent_idx on coordinator.lock_waits (agent_id); -- the end of an agent; waits-for cycles
 create index lock_waits_expires_at_idx on coordinator.lock_waits (expires_at); -- lock_expire
 comment on table  coordinator.lock_waits             is 'Who waits for what: a row for each resource of a ticket. Read lock_waiters. Written by lock_acquire, lock_cancel, lock_expire, agent_end and whatever hands a lock on.';

@@ -46,6 +46,10 @@ comment on table  coordinator.role_projects         is 'Projects that roles of t
 comment on column coordinator.role_projects.role    is 'Name of a role that logs in (session_user); SET ROLE changes nothing.';
 comment on column coordinator.role_projects.project is 'Name of a project that it may use.';
 
+create sequence coordinator.role_bindings as bigint minvalue 0 start 0;
+comment on sequence coordinator.role_bindings is '0 until the first role is kept to a project, then 1 for ever: then lock_acquire and lock_release look for bindings. Set by a trigger of role_projects.';
+select setval('coordinator.role_bindings', 0);
+
 alter table coordinator.relay add column payloads text not null default 'full'
   constraint relay_payloads check (payloads in ('full', 'pointer'));
 comment on column coordinator.relay.payloads is 'What NOTIFY carries: full (the event) or pointer (its cursor and type only). Any role that may connect can LISTEN. Written by relay_configure.';

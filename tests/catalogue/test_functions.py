@@ -9,6 +9,7 @@ import asyncpg
 from coordinator.db import schema
 
 DEFINITION = re.compile(r"^create (?:or replace )?function coordinator\.(\w+)\s*\(", re.MULTILINE)
+WITHIN_THEIR_CALLERS = ("lock_enter_plain", "outbox_append")  # on the hottest path: setting it costs as much as they do
 IN_SCHEMA = "p.pronamespace = 'coordinator'::regnamespace"
 
 
@@ -55,7 +56,13 @@ async def test_function_files_can_be_applied_again_without_any_difference(catalo
 
 async def test_every_function_pins_its_search_path_or_has_a_parsed_body(catalogue: asyncpg.Connection) -> None:
     pinned = "'search_path=pg_catalog, pg_temp' = any (coalesce(p.proconfig, '{}'))"
-    assert await names(catalogue, f"p.prosqlbody is null and not {pinned}") == []
+    assert await names(catalogue, f"p.prosqlbody is null and not {pinned}") == sorted(WITHIN_THEIR_CALLERS)
+
+
+async def test_what_inherits_its_search_path_runs_as_its_caller_and_is_open_to_nobody(catalogue: asyncpg.Connection) -> None:
+    inherits = f"p.proname in ({', '.join(map(repr, WITHIN_THEIR_CALLERS))})"
+    rights = "p.proname in (select function from coordinator.rights)"
+    assert await names(catalogue, f"{inherits} and (p.prosecdef or {rights})") == []
 
 
 async def test_a_security_definer_is_in_a_safe_language_with_a_pinned_path(catalogue: asyncpg.Connection) -> None:
