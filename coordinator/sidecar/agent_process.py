@@ -1,8 +1,10 @@
 """Whether the agent's process lives: by its number, or by a connection that it keeps open.
 
 The process opens ``GET /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N`` does; the kernel
-closes it however the process ends. When the last such connection has been closed for ``GRACE_S``, or the process of
-``--pid`` has ended, the agent is gone. Where neither is used, the agent lives as long as the sidecar.
+closes it however the process ends. When the last such connection is closed, or the process of ``--pid`` has ended, the
+agent is gone, at once: on one machine nothing else closes it, and a process that comes back a moment later, as
+Kubernetes starts a container again, is another one, which knows nothing of the locks of the first. Where neither is used,
+the agent lives as long as the sidecar.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["AgentProcess"]
 
-GRACE_S = 2.0
 POLL_S = 0.5
 
 
@@ -26,7 +27,6 @@ class AgentProcess:
 
     def __init__(self, pid: int | None) -> None:
         self.attached = 0
-        self._attached = anyio.Event()
         self._detached = anyio.Event()
         self._pid = pid
         if pid is not None and not _exists(pid):
@@ -36,13 +36,11 @@ class AgentProcess:
     def attachment(self) -> Iterator[None]:
         """Count a connection as long as the context lasts."""
         self.attached += 1
-        self._attached.set()
         try:
             yield
         finally:
             self.attached -= 1
             if not self.attached:
-                self._attached = anyio.Event()
                 self._detached.set()
 
     async def gone(self) -> str:
@@ -59,15 +57,9 @@ class AgentProcess:
 
             async def detached() -> None:
                 nonlocal how
-                while True:
-                    await self._detached.wait()
-                    self._detached = anyio.Event()
-                    with anyio.move_on_after(GRACE_S) as scope:
-                        await self._attached.wait()
-                    if scope.cancelled_caught:
-                        how = "the last attached process let go"
-                        tasks.cancel_scope.cancel()
-                        return
+                await self._detached.wait()
+                how = "the last attached process let go"
+                tasks.cancel_scope.cancel()
 
             tasks.start_soon(ended)
             tasks.start_soon(detached)

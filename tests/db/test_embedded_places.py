@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,15 @@ async def test_empty_cluster_folder_is_used(tmp_path: Path) -> None:
     async with embedded.run(tmp_path, settings=QUICK) as server:
         assert await query(server.dsn, "select 1") == 1
     assert stat.S_IMODE((tmp_path / "postgres").stat().st_mode) == 0o700
+
+
+async def test_a_machine_without_a_temporary_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    async with embedded.run(tmp_path / "data", settings=QUICK) as server:
+        assert await query(server.dsn, "select 1") == 1
 
 
 async def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from coordinator.errors import NotFound
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, events, locks, projects, tokens
 from tests.api.sse import stream
-from tests.daemon import Daemon, note, opened, until
+from tests.daemon import DEADLINE_S, Daemon, note, opened, until
 from tests.faults.test_agents_lost import reaped, settled
 from tests.sidecar.conftest import Sidecar, sidecar
 
@@ -179,6 +181,32 @@ async def test_when_the_agents_process_ends_everything_is_given_back(db: Databas
             assert await beside.ended() == 0
         process.kill()
     assert await db.run(agents.List(project="default")) == []
+
+
+async def test_an_agent_that_comes_back_at_once_is_another_one(db: Database, database_url: str) -> None:
+    """As a container is: it knows nothing of the locks of the one before, and would never give them back."""
+    with sidecar(database_url, "--agent", "coder", "--ttl", "10m") as beside:
+        await beside.started()
+        async with coordinator.connect(beside.url) as client:
+            await acquire(client, beside.agent, "src/a.py", ttl=600)
+        url = httpx.URL(beside.url)
+        place = (url.host, url.port)
+        request = b"GET /v1/sidecar/attach HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with socket.create_connection(place, DEADLINE_S) as first:
+            first.sendall(request)
+            assert first.recv(1) == b"H"
+
+        async def noticed() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return bool((await beside.report())["attached"] == 0)
+            return True  # it has ended already
+
+        await until(noticed, "the end of the first is noticed")
+        with contextlib.suppress(ConnectionError), socket.create_connection(place, DEADLINE_S) as second:
+            second.sendall(request)
+            assert await beside.ended() == 0
+        assert await beside.ended() == 0
+    assert await db.run(locks.List(project="default")) == []
 
 
 async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then_that_it_does(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,10 +132,8 @@ async def _version(folder: Path, account: Account, home: Path) -> tuple[str | No
     command = [str(program), "--version"]
     if account.name != "self":
         command = account.command(program, "--version", folder=home)
-    with tempfile.TemporaryFile() as output:
-        code = await processes.run(command, output, timeout_s=VERSION_TIMEOUT_S)
-        output.seek(0)
-        text = output.read().decode("utf-8", "replace").strip()
+    code, text = await processes.run(command, timeout_s=VERSION_TIMEOUT_S)
+    text = text.strip()
     if code == launcher.REFUSED:
         raise AccountRefused(text)
     match = re.search(r"\(PostgreSQL\) (\d\S*)", text)

@@ -151,10 +151,7 @@ async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: b
     if not sync:
         options.append("--no-sync")
     command = account.command(binaries.initdb, *options, "--pgdata", str(folder), folder=folder)
-    with tempfile.TemporaryFile() as output:
-        code = await processes.run(command, output, timeout_s=INITDB_TIMEOUT_S)
-        output.seek(0)
-        text = output.read().decode("utf-8", "replace")
+    code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S)
     if code != 0:
         where = cluster_dir(folder.parent)
         raise failure(f"The database cluster {where} could not be made", where, _last_lines(text))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -39,17 +40,25 @@ def spawn(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-async def run(command: list[str], output: IO[bytes], *, timeout_s: float) -> int | None:
-    """Run a program to its end and return its exit code; at the limit kill it and its children: None."""
-    process = spawn(command, output)
-    try:
-        if await exited(process, timeout_s):
-            return process.returncode
-        return None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+async def run(command: list[str], *, timeout_s: float) -> tuple[int | None, str]:
+    """Run a program to its end and return its exit code and output; at the limit kill it and its children: None."""
+    with _scratch() as output:
+        process = spawn(command, output)
+        try:
+            code = process.returncode if await exited(process, timeout_s) else None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        return code, output.read().decode("utf-8", "replace")
+
+
+def _scratch() -> IO[bytes]:
+    # In memory where that can be: a container with a read-only root file system has no temporary folder.
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("output"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 async def exited(process: subprocess.Popen[bytes] | int, timeout_s: float) -> bool:
