@@ -168,7 +168,7 @@ async def test_list_goes_on_after_a_number_and_can_show_what_ended(tx: Transacti
     first, second, third = [await send(tx) for _ in range(3)]
     await tx.run(directives.Revoke(project="default", directive=second))
     assert [d.id for d in await tx.run(directives.List(project="default"))] == [first, third]
-    assert [d.id for d in await tx.run(directives.List(project="default", after=first))] == [third]
+    assert [d.id for d in await tx.run(directives.List(project="default", after=[str(first)]))] == [third]
     everything = await tx.run(directives.List(project="default", open=False, limit=2))
     assert [(d.id, d.status) for d in everything] == [(first, "open"), (second, "revoked")]
 
