@@ -54,14 +54,16 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.project_id(p_project);
   perform coordinator.check_page(p_limit, p_after, '{text,text}');
   return query
-    select r.project, r.when_set, r.clears, r.created_at from coordinator.rules r
-    where (r.project is null or r.project = p_project)
-      and (r.when_set, r.project is null) > (coalesce(p_after[1], ''), p_after[2] = '')
-    order by r.when_set, r.project is null limit p_limit;
+    select case when r.project_id is not null then p_project end, r.when_set, r.clears, r.created_at
+    from coordinator.signal_rules r
+    where (r.project_id is null or r.project_id = v_project)
+      and (r.when_set, r.project_id is null) > (coalesce(p_after[1], ''), p_after[2] = '')
+    order by r.when_set, r.project_id is null limit p_limit;
 end
 $$;
 comment on function coordinator.rule_list(text, text[], integer) is

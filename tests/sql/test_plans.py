@@ -129,6 +129,10 @@ PAGES = {
             "directive_inbox('default', 'a', array['0', $1::text], 10)": "id",
         },
     ),
+    "signal_rules": (
+        """insert into coordinator.signal_rules (project_id, when_set, clears, created_at) select id, n, '{X}', now() from p, n""",
+        {"rule_list('default', array[$1::text, 'default'], 10)": "15000"},
+    ),
     "tokens": (
         """insert into coordinator.tokens (hash, prefix, name, role, actor, created_at, expires_at)
            select encode(sha256(n::bytea), 'hex'), 'coo_abcd', 'a', 'reader', 'a', now(), now() from n""",
