@@ -250,15 +250,35 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_project   bigint := coordinator.project_id(p_project);
+  v_directive coordinator.directives;
+  v_count     integer;
 begin
-  perform coordinator.project_id(p_project);
   perform coordinator.check_page(p_limit, p_after, '{number,number,text}');
-  return query
-    select d.id, d.agent, d.status, d.priority::integer, d.body, d.actor, d.sent_at, d.expires_at
-    from coordinator.directives_pending d
-    where d.project = p_project and (p_directive is null or d.id = p_directive)
-      and (-d.priority, d.id, d.agent) > (coalesce(-p_after[1]::bigint, -101), p_after[2]::bigint, p_after[3])
-    order by -d.priority, d.id, d.agent limit p_limit;
+  -- As in the view, but one directive after the other: with all their recipients at once, each page would make all rows.
+  for v_directive in
+    select * from coordinator.directives d
+    where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
+      and (p_directive is null or d.id = p_directive)
+      and (-d.priority, d.id) >= (coalesce(-p_after[1]::bigint, -101), p_after[2]::bigint)
+    order by -d.priority, d.id
+  loop
+    return query
+      select v_directive.id, t.agent, coalesce(r.status, 'unseen'), v_directive.priority::integer, v_directive.body, v_directive.actor,
+             v_directive.sent_at, v_directive.expires_at
+      from (select v_directive.to_agent as agent where v_directive.to_agent is not null
+            union
+            select a.name from coordinator.agents a
+            where v_directive.to_agent is null and a.project_id = v_project and a.name <> v_directive.actor
+              and (v_directive.to_role is null or a.role = v_directive.to_role)) t
+      left join coordinator.directive_receipts r on r.directive_id = v_directive.id and r.agent = t.agent
+      where (r.status is null or r.status = 'seen') and (v_directive.id is distinct from p_after[2]::bigint or t.agent > p_after[3])
+      order by t.agent limit p_limit;
+    get diagnostics v_count = row_count;
+    p_limit := p_limit - v_count;
+    exit when p_limit = 0;
+  end loop;
 end
 $$;
 comment on function coordinator.directive_pending(text, bigint, text[], integer) is
