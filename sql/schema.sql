@@ -19,7 +19,7 @@ create table coordinator.agents (
   constraint agents_role CHECK (((length(role) >= 1) AND (length(role) <= 200)))
 );
 CREATE INDEX agents_expires_at_idx ON coordinator.agents USING btree (expires_at);
-CREATE INDEX agents_name_idx ON coordinator.agents USING btree (project_id, name);
+CREATE INDEX agents_name_idx ON coordinator.agents USING btree (project_id, name, id);
 CREATE INDEX agents_process_idx ON coordinator.agents USING btree (process_id) WHERE (process_id IS NOT NULL);
 
 -- Who acknowledged which directive. Written by directive_acknowledge.
@@ -61,7 +61,8 @@ create table coordinator.directives (
 CREATE INDEX directives_ended_at_idx ON coordinator.directives USING btree (ended_at) WHERE (status <> 'open'::text);
 CREATE INDEX directives_expires_at_idx ON coordinator.directives USING btree (expires_at) WHERE (status = 'open'::text);
 CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (project_id, key, COALESCE(('a'::text || to_agent), ('r'::text || to_role), ''::text)) WHERE ((status = 'open'::text) AND (key IS NOT NULL));
-CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, priority DESC, id) WHERE (status = 'open'::text);
+CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
+CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
 -- The event log: numbered without gaps, partitioned by seq, pruned by age. Written by relay_step and event_prune only; read with events_since.
 create table coordinator.events (
@@ -484,8 +485,8 @@ create function coordinator.agent_heartbeat(p_agent uuid)
   returns timestamp with time zone
   volatile security definer;
 
--- The agents of a project, by name, of one role if p_role is given.
-create function coordinator.agent_list(p_project text, p_role text default null, p_limit integer default 1000)
+-- The agents of a project, by name and id, of one role if p_role is given. p_after: array[name, id] of the row before.
+create function coordinator.agent_list(p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
   returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval, registered_at timestamp with time zone, heartbeat_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
@@ -524,8 +525,8 @@ create function coordinator.check_name(p_what text, p_value text, p_most integer
   returns void
   immutable;
 
--- Refuse a page size that is not 1 to 10,000 (ZC104).
-create function coordinator.check_page(p_limit integer)
+-- Refuse a page size that is not 1 to 10,000 (ZC104), and a place to go on from that has not a value of each of p_kinds (text, number, id) (ZC103).
+create function coordinator.check_page(p_limit integer, p_after text[] default null, p_kinds text[] default '{}')
   returns void
   immutable;
 
@@ -554,18 +555,18 @@ create function coordinator.directive_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen.
-create function coordinator.directive_inbox(p_project text, p_agent text, p_limit integer default 100)
+-- What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the row before.
+create function coordinator.directive_inbox(p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
   returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
--- Directives of a project in order of sending, after number p_after; only open ones unless p_open is false.
-create function coordinator.directive_list(p_project text, p_open boolean default true, p_after bigint default 0, p_limit integer default 1000)
+-- Directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the row before.
+create function coordinator.directive_list(p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
   returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
--- Who has not answered an open directive of the project yet (see directives_pending), all or one directive.
-create function coordinator.directive_pending(p_project text, p_directive bigint default null, p_limit integer default 1000)
+-- Who has not answered an open directive of the project yet (see directives_pending), all or one directive; by priority, order of sending and name. p_after: array[priority, id, agent] of the row before.
+create function coordinator.directive_pending(p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
   returns table (id bigint, agent text, status text, priority integer, body text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
@@ -749,8 +750,8 @@ create function coordinator.lock_is_plain(p_resource text)
   returns boolean
   immutable;
 
--- Locks that are held, in byte order, after the resource p_after: of a project, of an agent, or all that overlap the directory p_under.
-create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text default null, p_limit integer default 1000)
+-- Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.
+create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
   returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
@@ -844,8 +845,8 @@ create function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[
   returns record
   immutable;
 
--- Who waits for a resource or what overlaps it, in order.
-create function coordinator.lock_waiting(p_project text, p_resource text)
+-- Who waits for a resource or what overlaps it, in order. p_after: array[ticket, resource] of the row before.
+create function coordinator.lock_waiting(p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
   returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
@@ -904,14 +905,14 @@ create function coordinator.project_id(p_project text)
   returns bigint
   stable security definer;
 
--- All projects that the caller may use, by name.
-create function coordinator.project_list()
+-- All projects that the caller may use, by name. p_after: array[name] of the row before.
+create function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
   returns table (name text, description text, created_at timestamp with time zone)
   stable security definer;
 
--- One project with how many agents, signals and open directives it holds.
+-- One project with how many agents, signals, open directives and held locks it has.
 create function coordinator.project_show(p_project text)
-  returns table (name text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint)
+  returns table (name text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint)
   stable security definer;
 
 -- Names of the projects that the role that is logged in is kept to; null: all.
@@ -979,8 +980,8 @@ create function coordinator.rule_delete(p_project text, p_when_set text, p_every
   returns boolean
   volatile security definer;
 
--- The rules that hold in a project; project null: in all.
-create function coordinator.rule_list(p_project text)
+-- The rules that hold in a project, by what is set, its own first; project null: in all. p_after: array[when_set, project] of the row before, '' for null.
+create function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns table (project text, when_set text, clears text[], created_at timestamp with time zone)
   stable security definer;
 
@@ -1034,8 +1035,8 @@ create function coordinator.signal_get(p_project text, p_key text)
   returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text, created_at timestamp with time zone, updated_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
--- Signals of a project whose keys begin with p_prefix, in byte order of the keys, after the key p_after.
-create function coordinator.signal_list(p_project text, p_prefix text default '', p_after text default null, p_limit integer default 1000)
+-- Signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the row before.
+create function coordinator.signal_list(p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
   returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text, created_at timestamp with time zone, updated_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
@@ -1064,8 +1065,8 @@ create function coordinator.token_create(p_name text, p_role text, p_hash text, 
   returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
   volatile security definer;
 
--- Tokens in the order of their making, after number p_after; ended ones, too. project null: all projects.
-create function coordinator.token_list(p_after bigint default 0, p_limit integer default 1000)
+-- Tokens in the order of their making; ended ones, too. project null: all projects. p_after: array[id] of the row before.
+create function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
   returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
   stable security definer;
 

@@ -30,7 +30,7 @@ from coordinator.api.request import Answer, Request
 from coordinator.db.database import Database, Transaction
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.operation import Operation, Shape
-from coordinator.model.route import after_of_cursor, cursor_of_after
+from coordinator.model.page import page_of, place_of
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.idempotency import Claim, Store
 
@@ -84,7 +84,7 @@ class Calls:
         else:
             result = await self.run(operation)
         if endpoint.shape is Shape.MANY:
-            return Answer(200, _encode(_List(result, _next_page(operation, result), event_cursor)), [])
+            return Answer(200, _encode(_List(result, page_of(operation, result).cursor, event_cursor)), [])
         headers = [(b"event-cursor", event_cursor.encode())]
         if endpoint.shape is Shape.SCALAR:
             return Answer(200, _encode(_Value(result)), headers)
@@ -176,7 +176,7 @@ class Calls:
             if name == "wait" and endpoint.operation.woken_by:
                 wait_s = duration_of(text, self._limits.wait_s)
             elif name == "cursor" and endpoint.pages:
-                values["after"] = _page(text)
+                values["after"] = place_of(endpoint.operation, text)
             elif name not in kinds or (name == "after" and endpoint.pages) or name == endpoint.parameter:
                 raise InvalidArgument(
                     f'there is no parameter "{name[:100]}"', hint="See /schema for those that there are."
@@ -270,19 +270,6 @@ def _conditions(endpoint: Endpoint, request: Request, operation: Any) -> tuple[A
             hint='Give an ETag as it came, If-Match: "12", or If-None-Match: * for what is not there.',
         )
     return msgspec.structs.replace(operation, expect=int(tag[1]) if tag else 0), True
-
-
-def _next_page(operation: Any, items: list[Any]) -> str | None:
-    if operation.page_by is None or not items or len(items) < operation.limit:
-        return None
-    return cursor_of_after(getattr(items[-1], operation.page_by))
-
-
-def _page(cursor: str) -> Any:
-    try:
-        return after_of_cursor(cursor)
-    except ValueError:
-        raise InvalidArgument(f'"{cursor[:100]}" is no cursor', hint="Give the cursor of the page before.") from None
 
 
 def _projects(operation: Any) -> tuple[str, ...] | None:

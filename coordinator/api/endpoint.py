@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def pages(self) -> bool:
         """Whether the answer comes in pages."""
-        return self.operation.page_by is not None
+        return bool(self.operation.page_by)
 
     @property
     def versioned(self) -> bool:

@@ -14,8 +14,9 @@ import click
 
 from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.values import INTEGER
 
-__all__ = ["Noun", "Program", "Verb", "noun", "setting"]
+__all__ = ["Noun", "Program", "Verb", "noun", "paged", "setting"]
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -98,6 +99,13 @@ class Noun(click.Group):
             return self.command(chosen, cls=Verb, examples=examples, settings=settings)(function)
 
         return make
+
+
+def paged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb that lists the options of a list, ``after`` and ``limit``: see ``Invocation.list``."""
+    limit = click.option("--limit", type=INTEGER, metavar="N", help="At most so many; default: all.")
+    after = click.option("--after", metavar="CURSOR", help="Go on from the cursor that --limit ended with.")
+    return after(limit(function))
 
 
 def noun(text: str) -> Noun:

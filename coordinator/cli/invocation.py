@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from coordinator import config as settings
 from coordinator.cli.output import Output
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
+from coordinator.model.page import Page, place_of, walk
 
 if TYPE_CHECKING:
     from coordinator.db.single import Connection
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Invocation"]
 
 R = TypeVar("R")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Invocation:
@@ -94,6 +98,32 @@ class Invocation:
                 return await executor.run(operation)
 
         return _finish(once())
+
+    def list(
+        self,
+        operation: Operation[list[S]],
+        columns: Iterable[str],
+        *,
+        after: str | None,
+        limit: int | None,
+        empty: str,
+    ) -> None:
+        """Write a list, read page by page on one connection: ``limit`` rows, or all, behind the cursor ``after``."""
+        if after is not None:
+            operation = msgspec.structs.replace(operation, after=place_of(type(operation), after))
+
+        async def read() -> Page[S]:
+            rows: Page[S] = Page()
+            async with self.open() as executor:
+                async for page in walk(executor.run, operation, limit):
+                    rows += page
+                    rows.cursor = page.cursor
+            return rows
+
+        rows = _finish(read())
+        self.output.many(rows, columns, empty=empty)
+        if rows.cursor is not None:
+            self.output.note(f"There may be more: --after {rows.cursor}")
 
     def on_connection(self, function: Callable[[Connection], Awaitable[R]]) -> R:
         """Run a function on a direct connection: what is no operation, as the schema's own.

@@ -20,7 +20,9 @@ from __future__ import annotations
 from coordinator.client.connection import Client, connect
 from coordinator.client.events import EventStream
 from coordinator.client.held import Handle, Held, LockLost, LockState
+from coordinator.client.listing import Listing
 from coordinator.client.presence import AgentState, Presence
+from coordinator.model.page import Page
 
 __all__ = [
     "AgentState",
@@ -28,8 +30,10 @@ __all__ = [
     "EventStream",
     "Handle",
     "Held",
+    "Listing",
     "LockLost",
     "LockState",
+    "Page",
     "Presence",
     "connect",
 ]

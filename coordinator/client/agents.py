@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent import Agent
 from coordinator.model.operation import Json
 from coordinator.operations import agents
@@ -57,6 +58,6 @@ class Agents:
         """
         await self._caller.run(agents.Deregister(agent=agent))
 
-    async def list(self, role: str | None = None, *, limit: int = 1000) -> list[Agent]:
+    def list(self, role: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[Agent]:
         """List the agents of the project, by name."""
-        return await self._caller.run(agents.List(project=self._caller.project, role=role, limit=limit))
+        return Listing(self._caller, agents.List(project=self._caller.project, role=role, limit=limit), after)

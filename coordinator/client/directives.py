@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
 from coordinator.model.directive import Directive, Pending, Receipt
 from coordinator.model.operation import Json
 from coordinator.operations import directives
@@ -54,10 +55,14 @@ class Directives:
             )
         )
 
-    async def inbox(self, *, agent: str | None = None, limit: int = 100) -> list[Directive]:
+    def inbox(self, *, agent: str | None = None, after: str | None = None, limit: int = 100) -> Listing[Directive]:
         """List what is open for an agent (by default one's own), by priority and order of sending."""
-        name = await self._caller.agent_name(agent)
-        return await self._caller.run(directives.Inbox(project=self._caller.project, agent=name, limit=limit))
+
+        async def operation() -> directives.Inbox:
+            name = await self._caller.agent_name(agent)
+            return directives.Inbox(project=self._caller.project, agent=name, limit=limit)
+
+        return Listing(self._caller, operation, after)
 
     async def acknowledge(
         self,
@@ -95,18 +100,17 @@ class Directives:
             )
         )
 
-    async def pending(self, directive: Directive | int | None = None, *, limit: int = 1000) -> list[Pending]:
+    def pending(
+        self, directive: Directive | int | None = None, *, after: str | None = None, limit: int = PAGE
+    ) -> Listing[Pending]:
         """List who has not answered open directives, or one directive, yet."""
         number = None if directive is None else _number(directive)
-        return await self._caller.run(
-            directives.ListPending(project=self._caller.project, directive=number, limit=limit)
-        )
+        operation = directives.ListPending(project=self._caller.project, directive=number, limit=limit)
+        return Listing(self._caller, operation, after)
 
-    async def list(self, *, open: bool = True, after: int = 0, limit: int = 1000) -> list[Directive]:
-        """List directives in order of sending, after number ``after``."""
-        return await self._caller.run(
-            directives.List(project=self._caller.project, open=open, after=after, limit=limit)
-        )
+    def list(self, *, open: bool = True, after: str | None = None, limit: int = PAGE) -> Listing[Directive]:
+        """List directives in order of sending, by default only open ones."""
+        return Listing(self._caller, directives.List(project=self._caller.project, open=open, limit=limit), after)
 
 
 def _number(directive: Directive | int) -> int:

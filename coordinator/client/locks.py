@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.events import Events
 from coordinator.client.held import Handle, Held, LockLost, now_s
+from coordinator.client.listing import PAGE, Listing
 from coordinator.client.lock_keeper import LockKeeper
 from coordinator.client.lock_wait import LockWait
 from coordinator.errors import Conflict, InvalidArgument
@@ -192,17 +193,17 @@ class Locks:
         """
         return await self._caller.run(locks.Show(project=self._caller.project, resource=resource))
 
-    async def waiting(self, resource: str) -> list[Waiter]:
+    def waiting(self, resource: str, *, after: str | None = None, limit: int = PAGE) -> Listing[Waiter]:
         """List who waits for a resource or what overlaps it, in order."""
-        return await self._caller.run(locks.ListWaiting(project=self._caller.project, resource=resource))
+        operation = locks.ListWaiting(project=self._caller.project, resource=resource, limit=limit)
+        return Listing(self._caller, operation, after)
 
-    async def list(
-        self, *, under: str | None = None, agent: UUID | None = None, after: str | None = None, limit: int = 1000
-    ) -> list[Lock]:
+    def list(
+        self, *, under: str | None = None, agent: UUID | None = None, after: str | None = None, limit: int = PAGE
+    ) -> Listing[Lock]:
         """List locks in byte order: of the project, of an agent, or all that overlap the directory ``under``."""
-        return await self._caller.run(
-            locks.List(project=self._caller.project, under=under, agent=agent, after=after, limit=limit)
-        )
+        operation = locks.List(project=self._caller.project, under=under, agent=agent, limit=limit)
+        return Listing(self._caller, operation, after)
 
     async def _agent(self, agent: UUID | None) -> UUID:
         """Give the id of the agent that is meant."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.client.caller import Caller
+from coordinator.client.listing import PAGE, Listing
 from coordinator.model.project import Project, ProjectContents
 from coordinator.operations import projects
 
@@ -24,9 +25,9 @@ class Projects:
             projects.Create(project=name, description=description, actor=await self._caller.actor())
         )
 
-    async def list(self) -> list[Project]:
+    def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Project]:
         """List all projects, by name."""
-        return await self._caller.run(projects.List())
+        return Listing(self._caller, projects.List(limit=limit), after)
 
     async def show(self, name: str | None = None) -> ProjectContents:
         """Show a project (by default the client's own) and how much it holds.

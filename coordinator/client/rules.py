@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.client.caller import Caller
+from coordinator.client.listing import PAGE, Listing
 from coordinator.model.signal import Rule
 from coordinator.operations import rules
 
@@ -29,9 +30,9 @@ class Rules:
             )
         )
 
-    async def list(self) -> list[Rule]:
-        """List the rules that hold in the project."""
-        return await self._caller.run(rules.List(project=self._caller.project))
+    def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Rule]:
+        """List the rules that hold in the project, by what is set; its own come before those for all."""
+        return Listing(self._caller, rules.List(project=self._caller.project, limit=limit), after)
 
     async def delete(self, when_set: str, *, everywhere: bool = False) -> None:
         """Delete a rule.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
 from coordinator.model.operation import Json
 from coordinator.model.signal import Signal
 from coordinator.operations import signals
@@ -54,11 +55,9 @@ class Signals:
         """
         return await self._caller.run(signals.Get(project=self._caller.project, key=key))
 
-    async def list(self, prefix: str = "", *, after: str | None = None, limit: int = 1000) -> list[Signal]:
-        """List signals whose keys begin with ``prefix``, in byte order, after the key ``after``."""
-        return await self._caller.run(
-            signals.List(project=self._caller.project, prefix=prefix, after=after, limit=limit)
-        )
+    def list(self, prefix: str = "", *, after: str | None = None, limit: int = PAGE) -> Listing[Signal]:
+        """List signals whose keys begin with ``prefix``, in byte order."""
+        return Listing(self._caller, signals.List(project=self._caller.project, prefix=prefix, limit=limit), after)
 
     async def delete(self, key: str, *, expect: int | None = None) -> int:
         """Delete a signal, with ``expect`` only at this version; answers with the version it had.

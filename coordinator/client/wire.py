@@ -12,7 +12,8 @@ import msgspec
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Operation, Shape
-from coordinator.model.route import cursor_of_after, route_of
+from coordinator.model.page import cursor_of
+from coordinator.model.route import route_of
 from coordinator.operations.events import Since
 
 __all__ = ["Message", "decoded", "message_of", "result_of"]
@@ -114,8 +115,8 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             name = {"cursor": "after", "topics": "topic"}.get(name, name)
             if name == "bookmarks":  # there are always cursors
                 continue
-        elif name == "after" and operation.page_by is not None:
-            name, value = "cursor", cursor_of_after(value)
+        elif name == "after" and operation.page_by:
+            name, value = "cursor", cursor_of(type(operation), value)
         for one in value if isinstance(value, list) else [value]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))

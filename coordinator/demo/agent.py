@@ -104,7 +104,8 @@ class Agent:
     async def _present(self, number: int) -> dict[str, object]:
         """Read the present flags of a share that is claimed: the board may have been behind when it was chosen."""
         prefix = share_key(number, "")
-        return {signal.key.removeprefix(prefix): signal.value for signal in await self._client.signals.list(prefix)}
+        signals = self._client.signals.list(prefix)
+        return {signal.key.removeprefix(prefix): signal.value async for signal in signals}
 
     async def _work(self, number: int, order: Directive | None = None) -> None:
         """Do a share; leave it when a directive says so."""

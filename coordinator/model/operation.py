@@ -34,15 +34,16 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     may be repeated after a lost answer. ``internal`` keeps it from faces other than the daemon's own loops.
 
     For HTTP: ``route`` is a read's path where it is not the usual one (a name in braces at its end is a parameter).
-    ``page_by`` is the field of the rows that the parameter ``after`` is compared with. ``woken_by`` are topics of the events
-    that can give an answer to an operation that has none yet, and may be repeated until it has: it can be waited for.
+    ``page_by`` makes it a list that comes in pages: the fields of the rows by which they are ordered, no two alike (see
+    ``model.page``). ``woken_by`` are topics of the events that can give an answer to an operation that has none yet, and
+    may be repeated until it has: it can be waited for.
     """
 
     function: ClassVar[str]
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
     route: ClassVar[str | None] = None
-    page_by: ClassVar[str | None] = None
+    page_by: ClassVar[tuple[str, ...]] = ()
     woken_by: ClassVar[tuple[str, ...]] = ()
 
     def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case

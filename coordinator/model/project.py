@@ -18,7 +18,7 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class ProjectContents(msgspec.Struct, frozen=True):
-    """A project with how much it holds; ``directive_count`` counts open ones."""
+    """A project with how much it holds: of directives the open ones, of locks those that are held."""
 
     name: str
     description: str
@@ -26,3 +26,4 @@ class ProjectContents(msgspec.Struct, frozen=True):
     agent_count: int
     signal_count: int
     directive_count: int
+    lock_count: int

@@ -6,7 +6,6 @@ list, else ``GET /v1/<nouns>/<verb>``, unless the operation says otherwise by ``
 
 from __future__ import annotations
 
-import base64
 from functools import cache
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import msgspec
 
 from coordinator.model.operation import Operation
 
-__all__ = ["STREAM_PATH", "Route", "after_of_cursor", "cursor_of_after", "route_of"]
+__all__ = ["STREAM_PATH", "Route", "route_of"]
 
 STREAM_PATH = "/v1/events/stream"
 
@@ -35,19 +34,3 @@ def route_of(operation: type[Operation[Any]]) -> Route:
     if path is None:
         path = f"/v1/{noun}s" if operation.reads and verb == "list" else f"/v1/{noun}s/{verb}"
     return Route("GET" if operation.reads else "POST", path, path.partition("{")[2].rstrip("}") or None)
-
-
-def cursor_of_after(after: object) -> str:
-    """Write the place after a row as a cursor, which is opaque outside."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(after)).decode().rstrip("=")
-
-
-def after_of_cursor(cursor: str) -> Any:
-    """Read a cursor.
-
-    Raises: ``ValueError`` where it is none.
-    """
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except RecursionError as error:
-        raise ValueError(str(error)) from None

@@ -57,8 +57,10 @@ class List(Operation[list[Agent]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "agent_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("name", "id")
     project: str
     role: str | None = None
+    after: list[str] | None = None
     limit: int = 1000
 
 

@@ -39,9 +39,11 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "directive_inbox"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("priority", "id")
     woken_by: ClassVar[tuple[str, ...]] = ("agent.registered", "directive.sent")
     project: str
     agent: str
+    after: list[str] | None = None
     limit: int = 100
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
@@ -77,24 +79,26 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Directive]], frozen=True, kw_only=True):
-    """List directives in order of sending, after number ``after``."""
+    """List directives in order of sending, by default only open ones."""
 
     function: ClassVar[str] = "directive_list"
     reads: ClassVar[bool] = True
-    page_by: ClassVar[str | None] = "id"
+    page_by: ClassVar[tuple[str, ...]] = ("id",)
     project: str
     open: bool = True
-    after: int = 0
+    after: list[str] | None = None
     limit: int = 1000
 
 
 class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
-    """List who has not answered open directives, or one directive, yet."""
+    """List who has not answered open directives, or one directive, yet: by priority, order of sending, and name."""
 
     function: ClassVar[str] = "directive_pending"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("priority", "id", "agent")
     project: str
     directive: int | None = None
+    after: list[str] | None = None
     limit: int = 1000
 
 

@@ -136,10 +136,11 @@ class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "lock_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("resource", "fencing_token")
     project: str
     under: str | None = None
     agent: UUID | None = None
-    after: str | None = None
+    after: list[str] | None = None
     limit: int = 1000
 
 
@@ -160,8 +161,11 @@ class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "lock_waiting"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("ticket", "resource")
     project: str
     resource: str
+    after: list[str] | None = None
+    limit: int = 1000
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):

@@ -27,6 +27,9 @@ class List(Operation[list[Project]], frozen=True, kw_only=True):
 
     function: ClassVar[str] = "project_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("name",)
+    after: list[str] | None = None
+    limit: int = 1000
 
 
 class Show(Operation[ProjectContents], frozen=True, kw_only=True):

@@ -22,11 +22,14 @@ class Set(Operation[Rule], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Rule]], frozen=True, kw_only=True):
-    """List the rules that hold in a project."""
+    """List the rules that hold in a project, by what is set; its own come before those for all."""
 
     function: ClassVar[str] = "rule_list"
     reads: ClassVar[bool] = True
+    page_by: ClassVar[tuple[str, ...]] = ("when_set", "project")
     project: str
+    after: list[str] | None = None
+    limit: int = 1000
 
 
 class Delete(Operation[bool], frozen=True, kw_only=True):

@@ -47,14 +47,14 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Signal]], frozen=True, kw_only=True):
-    """List signals whose keys begin with ``prefix``, in byte order, after the key ``after``; ``limit`` 1 to 10,000."""
+    """List signals whose keys begin with ``prefix``, in byte order."""
 
     function: ClassVar[str] = "signal_list"
     reads: ClassVar[bool] = True
-    page_by: ClassVar[str | None] = "key"
+    page_by: ClassVar[tuple[str, ...]] = ("key",)
     project: str
     prefix: str = ""
-    after: str | None = None
+    after: list[str] | None = None
     limit: int = 1000
 
 

@@ -31,12 +31,12 @@ class Create(Operation[Token], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Token]], frozen=True, kw_only=True):
-    """List tokens in the order of their making, after number ``after``; ended ones, too."""
+    """List tokens in the order of their making; ended ones, too."""
 
     function: ClassVar[str] = "token_list"
     reads: ClassVar[bool] = True
-    page_by: ClassVar[str | None] = "id"
-    after: int = 0
+    page_by: ClassVar[tuple[str, ...]] = ("id",)
+    after: list[str] | None = None
     limit: int = 1000
 
 

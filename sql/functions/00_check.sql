@@ -121,7 +121,8 @@ $$;
 comment on function coordinator.check_json(text, jsonb, boolean) is
   'Refuse a JSON value that is missing (ZC101), larger than 262,144 bytes as stored (ZC102) or, where p_object, no object (ZC105).';
 
-create or replace function coordinator.check_page(p_limit integer) returns void
+create or replace function coordinator.check_page(
+  p_limit integer, p_after text[] default null, p_kinds text[] default '{}') returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -129,11 +130,20 @@ begin
   if p_limit is null or p_limit not between 1 and 10000 then
     raise exception using errcode = 'ZC104', message = format('a limit of %s is out of range', coalesce(p_limit::text, 'null')),
       hint = 'It can be 1 to 10000.';
+  elsif p_after is null then
+    return;
+  elsif array_ndims(p_after) is distinct from 1 or array_lower(p_after, 1) <> 1 or cardinality(p_after) <> cardinality(p_kinds)
+     or exists (select from unnest(p_after, p_kinds) u (value, kind)
+                where value is null
+                   or kind = 'number' and value !~ '^-?[0-9]{1,18}$'
+                   or kind = 'id' and value !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') then
+    raise exception using errcode = 'ZC103', message = format('%s is no place in this list', left(p_after::text, 200)),
+      hint = 'Give the cursor of the page before; in SQL, what its last row has in the columns that the list is ordered by.';
   end if;
 end
 $$;
-comment on function coordinator.check_page(integer) is
-  'Refuse a page size that is not 1 to 10,000 (ZC104).';
+comment on function coordinator.check_page(integer, text[], text[]) is
+  'Refuse a page size that is not 1 to 10,000 (ZC104), and a place to go on from that has not a value of each of p_kinds (text, number, id) (ZC103).';
 
 create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
 language plpgsql stable

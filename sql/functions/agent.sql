@@ -129,7 +129,8 @@ $$;
 comment on function coordinator.agent_deregister(uuid) is
   'End an agent that stops by itself and let go of everything it held. ZC202: it is gone already.';
 
-create or replace function coordinator.agent_list(p_project text, p_role text default null, p_limit integer default 1000)
+create or replace function coordinator.agent_list(
+  p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
 returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval,
                registered_at timestamptz, heartbeat_at timestamptz, expires_at timestamptz)
 language plpgsql stable security definer
@@ -139,16 +140,17 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.check_page(p_limit);
+  perform coordinator.check_page(p_limit, p_after, '{text,id}');
   return query
     select a.id, p_project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at
     from coordinator.agents a
     where a.project_id = v_project and (p_role is null or a.role = p_role)
-    order by a.name, a.registered_at limit p_limit;
+      and (a.name, a.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)
+    order by a.name, a.id limit p_limit;
 end
 $$;
-comment on function coordinator.agent_list(text, text, integer) is
-  'The agents of a project, by name, of one role if p_role is given.';
+comment on function coordinator.agent_list(text, text, text[], integer) is
+  'The agents of a project, by name and id, of one role if p_role is given. p_after: array[name, id] of the row before.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer)

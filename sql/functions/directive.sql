@@ -83,7 +83,8 @@ $$;
 comment on function coordinator.directive_send(text, text, text, text, boolean, integer, interval, text, jsonb, text) is
   'Send a directive to one agent name, a role, or everyone in the project, now or later, until p_ttl passes. With p_key it supersedes the open one of the same key and target.';
 
-create or replace function coordinator.directive_inbox(p_project text, p_agent text, p_limit integer default 100)
+create or replace function coordinator.directive_inbox(
+  p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
 returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
                status text, actor text, sent_at timestamptz, expires_at timestamptz)
 language plpgsql stable security definer
@@ -95,7 +96,7 @@ declare
   v_roles   text[];
 begin
   perform coordinator.check_name('the name of the agent', p_agent);
-  perform coordinator.check_page(p_limit);
+  perform coordinator.check_page(p_limit, p_after, '{number,number}');
   v_roles := array(select distinct a.role from coordinator.agents a
                    where a.project_id = v_project and a.name = p_agent and a.role is not null);
   return query
@@ -106,11 +107,12 @@ begin
       and (d.to_agent = p_agent or d.to_role = any (v_roles)
            or d.to_agent is null and d.to_role is null and d.actor <> p_agent)
       and (r.status is null or r.status = 'seen')
-    order by d.priority desc, d.id limit p_limit;
+      and (-d.priority, d.id) > (coalesce(-p_after[1]::bigint, -101), p_after[2]::bigint)
+    order by -d.priority, d.id limit p_limit;
 end
 $$;
-comment on function coordinator.directive_inbox(text, text, integer) is
-  'What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen.';
+comment on function coordinator.directive_inbox(text, text, text[], integer) is
+  'What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the row before.';
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
@@ -217,7 +219,7 @@ comment on function coordinator.directive_revoke(text, bigint, text, text) is
   'Take an open directive back; false if it was revoked already.';
 
 create or replace function coordinator.directive_list(
-  p_project text, p_open boolean default true, p_after bigint default 0, p_limit integer default 1000)
+  p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
 returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
                status text, actor text, sent_at timestamptz, expires_at timestamptz)
 language plpgsql stable security definer
@@ -227,38 +229,60 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.check_page(p_limit);
+  perform coordinator.check_page(p_limit, p_after, '{number}');
   return query
     select d.id, p_project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer, d.key,
            case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end,
            d.actor, d.sent_at, d.expires_at
     from coordinator.directives d
-    where d.project_id = v_project and d.id > coalesce(p_after, 0)
+    where d.project_id = v_project and d.id > coalesce(p_after[1]::bigint, 0)
       and (not p_open or d.status = 'open' and d.expires_at > coordinator.now_utc())
     order by d.id limit p_limit;
 end
 $$;
-comment on function coordinator.directive_list(text, boolean, bigint, integer) is
-  'Directives of a project in order of sending, after number p_after; only open ones unless p_open is false.';
+comment on function coordinator.directive_list(text, boolean, text[], integer) is
+  'Directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the row before.';
 
-create or replace function coordinator.directive_pending(p_project text, p_directive bigint default null, p_limit integer default 1000)
+create or replace function coordinator.directive_pending(
+  p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
 returns table (id bigint, agent text, status text, priority integer, body text, actor text, sent_at timestamptz, expires_at timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_project   bigint := coordinator.project_id(p_project);
+  v_directive coordinator.directives;
+  v_count     integer;
 begin
-  perform coordinator.project_id(p_project);
-  perform coordinator.check_page(p_limit);
-  return query
-    select d.id, d.agent, d.status, d.priority::integer, d.body, d.actor, d.sent_at, d.expires_at
-    from coordinator.directives_pending d
-    where d.project = p_project and (p_directive is null or d.id = p_directive)
-    order by d.priority desc, d.id, d.agent limit p_limit;
+  perform coordinator.check_page(p_limit, p_after, '{number,number,text}');
+  -- As in the view, but one directive after the other: with all their recipients at once, each page would make all rows.
+  for v_directive in
+    select * from coordinator.directives d
+    where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
+      and (p_directive is null or d.id = p_directive)
+      and (-d.priority, d.id) >= (coalesce(-p_after[1]::bigint, -101), p_after[2]::bigint)
+    order by -d.priority, d.id
+  loop
+    return query
+      select v_directive.id, t.agent, coalesce(r.status, 'unseen'), v_directive.priority::integer, v_directive.body, v_directive.actor,
+             v_directive.sent_at, v_directive.expires_at
+      from (select v_directive.to_agent as agent where v_directive.to_agent is not null
+            union
+            select a.name from coordinator.agents a
+            where v_directive.to_agent is null and a.project_id = v_project and a.name <> v_directive.actor
+              and (v_directive.to_role is null or a.role = v_directive.to_role)) t
+      left join coordinator.directive_receipts r on r.directive_id = v_directive.id and r.agent = t.agent
+      where (r.status is null or r.status = 'seen') and (v_directive.id is distinct from p_after[2]::bigint or t.agent > p_after[3])
+      order by t.agent limit p_limit;
+    get diagnostics v_count = row_count;
+    p_limit := p_limit - v_count;
+    exit when p_limit = 0;
+  end loop;
 end
 $$;
-comment on function coordinator.directive_pending(text, bigint, integer) is
-  'Who has not answered an open directive of the project yet (see directives_pending), all or one directive.';
+comment on function coordinator.directive_pending(text, bigint, text[], integer) is
+  'Who has not answered an open directive of the project yet (see directives_pending), all or one directive; by priority, order of sending and name. p_after: array[priority, id, agent] of the row before.';
 
 create or replace function coordinator.directive_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -54,18 +54,28 @@ $$;
 comment on function coordinator.project_create(text, text, text) is
   'Create a project; ZC301 where the name is taken.';
 
-create or replace function coordinator.project_list() returns table (name text, description text, created_at timestamptz)
-language sql stable security definer
+create or replace function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
+returns table (name text, description text, created_at timestamptz)
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select p.name, p.description, p.created_at from coordinator.projects p
-  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true) order by p.name
+#variable_conflict use_column
+declare
+  v_visible text[] := coordinator.projects_visible();
+begin
+  perform coordinator.check_page(p_limit, p_after, '{text}');
+  return query
+    select p.name, p.description, p.created_at from coordinator.projects p
+    where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
+    order by p.name limit p_limit;
+end
 $$;
-comment on function coordinator.project_list() is
-  'All projects that the caller may use, by name.';
+comment on function coordinator.project_list(text[], integer) is
+  'All projects that the caller may use, by name. p_after: array[name] of the row before.';
 
 create or replace function coordinator.project_show(p_project text)
-returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint)
+returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
+               lock_count bigint)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -77,12 +87,13 @@ begin
     select p.name, p.description, p.created_at,
            (select count(*) from coordinator.agents where project_id = v_project),
            (select count(*) from coordinator.signals where project_id = v_project),
-           (select count(*) from coordinator.directives where project_id = v_project and status = 'open')
+           (select count(*) from coordinator.directives where project_id = v_project and status = 'open'),
+           (select count(*) from coordinator.locks where project_id = v_project and expires_at > coordinator.now_utc())
     from coordinator.projects p where p.id = v_project;
 end
 $$;
 comment on function coordinator.project_show(text) is
-  'One project with how many agents, signals and open directives it holds.';
+  'One project with how many agents, signals, open directives and held locks it has.';
 
 create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer

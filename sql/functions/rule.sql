@@ -48,20 +48,26 @@ $$;
 comment on function coordinator.rule_set(text, text, text[], boolean, text) is
   'Make or change the rule for setting p_when_set: it clears p_clears beside it. In this project, or p_everywhere.';
 
-create or replace function coordinator.rule_list(p_project text)
+create or replace function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns table (project text, when_set text, clears text[], created_at timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.project_id(p_project);
-  return query select r.project, r.when_set, r.clears, r.created_at from coordinator.rules r
-    where r.project is null or r.project = p_project order by r.when_set, r.project nulls last;
+  perform coordinator.check_page(p_limit, p_after, '{text,text}');
+  return query
+    select case when r.project_id is not null then p_project end, r.when_set, r.clears, r.created_at
+    from coordinator.signal_rules r
+    where (r.project_id is null or r.project_id = v_project)
+      and (r.when_set, r.project_id is null) > (coalesce(p_after[1], ''), p_after[2] = '')
+    order by r.when_set, r.project_id is null limit p_limit;
 end
 $$;
-comment on function coordinator.rule_list(text) is
-  'The rules that hold in a project; project null: in all.';
+comment on function coordinator.rule_list(text, text[], integer) is
+  'The rules that hold in a project, by what is set, its own first; project null: in all. p_after: array[when_set, project] of the row before, '''' for null.';
 
 create or replace function coordinator.rule_delete(
   p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null) returns boolean

@@ -174,7 +174,7 @@ comment on function coordinator.signal_get(text, text) is
   'Read a signal; ZC203 where it is not set or has expired.';
 
 create or replace function coordinator.signal_list(
-  p_project text, p_prefix text default '', p_after text default null, p_limit integer default 1000)
+  p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
 returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
                created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
 language plpgsql stable security definer
@@ -187,20 +187,20 @@ begin
   if coalesce(p_prefix, '') <> '' then
     perform coordinator.check_text('the prefix', p_prefix, 512);
   end if;
-  perform coordinator.check_page(p_limit);
+  perform coordinator.check_page(p_limit, p_after, '{text}');
   return query
     select p_project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
     from coordinator.signals s
     where s.project_id = v_project
       -- By bytes: the prefix and everything up to the greatest character behind it.
       and s.key >= coalesce(p_prefix, '') and s.key < coalesce(p_prefix, '') || U&'\+10FFFF'
-      and (p_after is null or s.key > p_after)
+      and s.key > coalesce(p_after[1], '')
       and (s.expires_at is null or s.expires_at > coordinator.now_utc())
     order by s.key limit p_limit;
 end
 $$;
-comment on function coordinator.signal_list(text, text, text, integer) is
-  'Signals of a project whose keys begin with p_prefix, in byte order of the keys, after the key p_after.';
+comment on function coordinator.signal_list(text, text, text[], integer) is
+  'Signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the row before.';
 
 create or replace function coordinator.signal_delete(
   p_project text, p_key text, p_expect bigint default null, p_actor text default null) returns bigint

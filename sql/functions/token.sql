@@ -118,7 +118,7 @@ $$;
 comment on function coordinator.token_live(bigint[]) is
   'Those of up to 1,000 tokens that still open something. Internal: gateways ask for the tokens of open streams.';
 
-create or replace function coordinator.token_list(p_after bigint default 0, p_limit integer default 1000)
+create or replace function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
 returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
                expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
 language plpgsql stable security definer
@@ -128,16 +128,16 @@ as $$
 declare
   v_visible text[] := coordinator.projects_visible();
 begin
-  perform coordinator.check_page(p_limit);
+  perform coordinator.check_page(p_limit, p_after, '{number}');
   return query
     select t.id, t.name, t.role, p.name, t.prefix, t.actor, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
     from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id
-    where t.id > coalesce(p_after, 0) and (v_visible is null or p.name = any (v_visible))
+    where t.id > coalesce(p_after[1]::bigint, 0) and (v_visible is null or p.name = any (v_visible))
     order by t.id limit p_limit;
 end
 $$;
-comment on function coordinator.token_list(bigint, integer) is
-  'Tokens in the order of their making, after number p_after; ended ones, too. project null: all projects.';
+comment on function coordinator.token_list(text[], integer) is
+  'Tokens in the order of their making; ended ones, too. project null: all projects. p_after: array[id] of the row before.';
 
 create or replace function coordinator.token_revoke(p_token bigint, p_actor text default null) returns boolean
 language plpgsql volatile security definer

@@ -65,7 +65,7 @@ create table coordinator.agents (
   constraint agents_name check (length(name) between 1 and 200),
   constraint agents_role check (length(role) between 1 and 200)
 );
-create index agents_name_idx on coordinator.agents (project_id, name); -- directive_inbox: roles of a name; agent_list
+create index agents_name_idx on coordinator.agents (project_id, name, id); -- directive_inbox: roles of a name; agent_list
 create index agents_expires_at_idx on coordinator.agents (expires_at); -- agent_reap: whose heartbeat ended
 create index agents_process_idx on coordinator.agents (process_id) where process_id is not null; -- agent_reap: a dead process's
 comment on table  coordinator.agents               is 'Running agents, one row an incarnation. Written by agent_register, agent_heartbeat, agent_deregister and agent_reap.';
@@ -155,7 +155,8 @@ create table coordinator.directives (
   constraint directives_ended check ((status = 'open') = (ended_at is null)),
   constraint directives_body check (length(body) between 1 and 65536)
 );
-create index directives_open_idx on coordinator.directives (project_id, priority desc, id) where status = 'open'; -- directive_inbox, directive_pending
+create index directives_open_idx on coordinator.directives (project_id, (-priority), id) where status = 'open'; -- directive_inbox, directive_pending
+create index directives_project_idx on coordinator.directives (project_id, id); -- directive_list; project_delete
 create unique index directives_key_idx on coordinator.directives (project_id, key, coalesce('a' || to_agent, 'r' || to_role, '')) where status = 'open' and key is not null; -- directive_send: supersede
 create index directives_expires_at_idx on coordinator.directives (expires_at) where status = 'open'; -- directive_expire
 create index directives_ended_at_idx on coordinator.directives (ended_at) where status <> 'open'; -- directive_prune

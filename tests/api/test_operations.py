@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from coordinator.api.endpoint import endpoints
+from coordinator.api.endpoint import Endpoint, endpoints
 
 
 async def post(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
@@ -108,6 +109,42 @@ async def test_pages_lead_through_a_list_without_gap_or_repetition(http: httpx.A
             cursor = page["cursor"]
         assert cursor is None
         assert seen == [f"{letter}{number}" for number in range(7)]
+
+
+LISTS = [endpoint for endpoint in endpoints() if endpoint.pages]
+
+
+@pytest.mark.parametrize("endpoint", LISTS, ids=lambda endpoint: endpoint.operation.function)
+async def test_every_list_has_its_cursor_and_limit_in_the_same_place(
+    http: httpx.AsyncClient, project: str, endpoint: Endpoint
+) -> None:
+    needed = {"project": project, "agent": "a", "resource": "a"}
+    fields = {field.name: field.required for field in msgspec.structs.fields(endpoint.operation)}
+    query = {name: value for name, value in needed.items() if fields.get(name)}
+    answer = await http.get(endpoint.path, params=query | {"limit": 1})
+    assert set(answer.json()) == {"items", "cursor", "event_cursor"}
+    for bad in ("x", "ä", "WyJub25lIl0"):
+        refused = await http.get(endpoint.path, params=query | {"cursor": bad})
+        assert (refused.status_code, refused.json()["code"], bool(refused.json()["hint"])) == (422, "ZC103", True)
+    assert (await http.get(endpoint.path, params=query | {"after": "x"})).status_code == 422  # SQL's own form
+    described = (await http.get("/schema/openapi.json")).json()["paths"][endpoint.path]["get"]
+    parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
+    assert "after" not in parameters
+    assert parameters["cursor"]["schema"] == {"type": "string"}
+    assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000} | (
+        {"default": 100} if endpoint.operation.function == "directive_inbox" else {"default": 1000}
+    )
+    shown = described["responses"]["200"]["content"]["application/json"]["schema"]
+    assert shown["properties"]["cursor"] == {"type": ["string", "null"]}
+
+
+async def test_a_cursor_of_another_list_is_refused(http: httpx.AsyncClient, project: str) -> None:
+    for number in range(2):
+        await post(http, "signals/set", project=project, key=str(number), value=number)
+    cursor = (await get(http, "signals", project=project, limit=1))["cursor"]
+    assert [item["key"] for item in (await get(http, "signals", project=project, cursor=cursor))["items"]] == ["1"]
+    refused = await http.get("/v1/directives", params={"project": project, "cursor": cursor})
+    assert (refused.status_code, refused.json()["code"]) == (422, "ZC103")
 
 
 async def test_a_snapshot_and_the_events_after_its_cursor_have_no_gap(http: httpx.AsyncClient, project: str) -> None:

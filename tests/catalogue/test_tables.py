@@ -13,7 +13,6 @@ MIGRATIONS = "\n".join(file.text for file in schema.files() if file.kind in ("bo
 # (table, constraint) → why the deletion of the row that is referred to need not find these by an index.
 UNINDEXED = {
     ("signal_rules", "signal_rules_project_fkey"): "tens of rows; read whole when a project is deleted",
-    ("directives", "directives_project_fkey"): "directives_open_idx finds the open ones; a project is deleted rarely",
 }
 
 

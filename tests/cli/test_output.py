@@ -50,7 +50,7 @@ def test_a_terminal_gets_tables_and_a_pipe_gets_json(program: Program) -> None:
     seen = on_terminal(program, "signal", "list")
     assert "key" in seen
     assert '{"a":1}' in seen
-    assert "in 2h" in seen
+    assert "in 2h" in seen or "in 1h59m" in seen  # on a slow machine
     assert "[{" not in seen
     assert json.loads(program.run("signal", "list").stdout)[0]["value"] == {"a": 1}
     assert json.loads(on_terminal(program, "signal", "list", "--output", "json"))[0]["key"] == "k"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from coordinator.db.database import Database
+from coordinator.operations import rules
 from tests.cli.conftest import Program
 
 
@@ -69,8 +71,21 @@ def test_a_list_has_pages(program: Program) -> None:
         program.json("signal", "set", key, "1", "--critical")
     assert [s["key"] for s in program.json("signal", "list", "--prefix", "a/")] == ["a/1", "a/2"]
     page = program.run("signal", "list", "--limit", "2", "-o", "text")
-    assert "--after a/2" in page.stderr
-    assert [s["key"] for s in program.json("signal", "list", "--after", "a/2")] == ["b/1"]
+    after = page.stderr.partition("--after ")[2].strip()
+    assert [s["key"] for s in program.json("signal", "list", "--after", after)] == ["b/1"]
+    assert program.fails(5, "lock", "list", "--after", after)["code"] == "ZC103"
+    assert program.fails(5, "signal", "list", "--limit", "0")["code"] == "ZC104"
+
+
+async def test_a_list_is_read_to_its_end_however_many_pages_it_has(program: Program, db: Database) -> None:
+    for number in range(2100):
+        await db.run(rules.Set(project="default", when_set=f"R{number:04}", clears=["X"]))
+    whole = [f"R{number:04}" for number in range(2100)]
+    assert [rule["when_set"] for rule in program.json("rule", "list")] == [*whole, "REJECTED"]
+    assert [rule["when_set"] for rule in program.json("rule", "list", "--limit", "1500")] == whole[:1500]
+    page = program.run("rule", "list", "--limit", "1000", "-o", "text")
+    rest = program.json("rule", "list", "--after", page.stderr.partition("--after ")[2].strip())
+    assert [rule["when_set"] for rule in rest] == [*whole[1000:], "REJECTED"]
 
 
 def test_rules_clear_what_they_say(program: Program) -> None:

@@ -7,15 +7,17 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
+import msgspec
 import pytest
 
 import coordinator
-from coordinator.client import AgentState, Client, LockLost, LockState
+from coordinator.client import AgentState, Client, Listing, LockLost, LockState
 from coordinator.errors import (
     Conflict,
     CoordinatorError,
@@ -24,6 +26,8 @@ from coordinator.errors import (
     NotFound,
     WaitTimedOut,
 )
+from coordinator.model.page import cursor_of
+from coordinator.operations import signals, tokens
 from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
@@ -126,13 +130,49 @@ async def test_signals_have_versions_ttl_prefixes_and_pages(connect: Any) -> Non
         assert json.loads(raised.value.detail or "")["version"] == second.version
         for number in range(5):
             await client.signals.set(f"page/{number}")
-        pages: list[str] = []
-        after = None
-        while page := await client.signals.list("page/", after=after, limit=2):
-            pages += [signal.key for signal in page]
-            after = page[-1].key
-        assert pages == [f"page/{number}" for number in range(5)]
+        page = await client.signals.list("page/", limit=3)
+        rest = await client.signals.list("page/", after=page.cursor, limit=3)
+        assert [signal.key for signal in page + rest] == [f"page/{number}" for number in range(5)]
+        assert rest.cursor is None
         assert await client.signals.delete("build/state", expect=second.version) == second.version
+
+
+async def test_every_list_is_read_in_pages_and_followed_whole(connect: Any, program: Program) -> None:
+    """With ties at each border: incarnations of one name, holders of one resource, directives of one priority."""
+    async with connect() as client:
+        names = ["a", "twin", "twin", "twin", "twin", "twin"]
+        ids = [(await client.agents.register(name, role="r", ttl=3600)).id for name in names]
+        for number, agent in enumerate(ids):
+            await client.locks.acquire("src/shared.py", agent=agent, shared=True, ttl=3600)
+            await client.rules.set(f"R{number}", ["X"])
+            await client.directives.send("x", role="r")
+        lists: list[tuple[Callable[..., Listing[Any]], int]] = [
+            (client.agents.list, 6),
+            (client.locks.list, 6),
+            (client.rules.list, 6),
+            (client.directives.list, 6),
+            (client.directives.pending, 12),
+            (partial(client.directives.inbox, agent="a"), 6),
+            (client.projects.list, 2),
+        ]
+        for ask, least in lists:
+            whole = list(await ask())
+            assert len(whole) >= least
+            assert [row async for row in ask(limit=2)] == whole
+            pages = await ask(limit=2)
+            after = pages.cursor
+            while after is not None:
+                page = await ask(after=after, limit=2)
+                pages += page
+                after = page.cursor
+            assert pages == whole
+            for bad in ("x", "ä", "bm90IGpzb24", cursor_of(tokens.List, ["1"]), cursor_of(signals.List, ["a", "b"])):
+                with pytest.raises(InvalidArgument) as raised:
+                    await ask(after=bad)
+                assert (raised.value.code, bool(raised.value.hint)) == ("ZC103", True)
+        whole = list(await client.locks.list())
+    assert program.json("lock", "list", "--limit", "4") == json.loads(msgspec.json.encode(whole[:4]))
+    assert program.fails(5, "lock", "list", "--after", "x")["code"] == "ZC103"
 
 
 async def test_errors_are_the_same_with_class_code_and_hint(connect: Any) -> None:

@@ -83,6 +83,34 @@ async def test_pending_tells_unseen_from_seen_and_can_be_of_one_directive(tx: Tr
     assert [p.id for p in await tx.run(directives.ListPending(project="default"))] == [second]
 
 
+async def test_the_view_of_what_is_pending_says_the_same_as_the_function(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for name, role in (("a", "r"), ("a", "r"), ("b", "r"), ("c", None), ("boss", None)):
+        await tx.run(agents.Register(project="default", name=name, role=role))
+    sent = [
+        await send(tx, to_agent="a"),
+        await send(tx, to_agent="nobody", priority=7),
+        await send(tx, to_role="r", priority=-7),
+        await send(tx, everyone=True, actor="boss"),
+        await send(tx, everyone=True, ttl=timedelta(seconds=1)),
+    ]
+    await tx.run(directives.Revoke(project="default", directive=await send(tx)))
+    await acknowledge(tx, sent[3], "seen", agent="a")
+    await acknowledge(tx, sent[3], agent="b")
+    await tx.set_clock(timedelta(seconds=2))
+    pending = await tx.run(directives.ListPending(project="default"))
+    assert [(p.id, p.agent, p.status) for p in pending] == [
+        (sent[1], "nobody", "unseen"),
+        (sent[0], "a", "unseen"),
+        (sent[3], "a", "seen"),
+        (sent[3], "c", "unseen"),
+        (sent[2], "a", "unseen"),
+        (sent[2], "b", "unseen"),
+    ]
+    rows = await tx.connection.fetch("select id, agent, status from coordinator.directives_pending")
+    assert {tuple(row) for row in rows} == {(p.id, p.agent, p.status) for p in pending}
+
+
 async def test_seen_then_done_keeps_the_time_of_the_first_look(tx: Transaction) -> None:
     sent = await send(tx)
     await tx.set_clock(timedelta(seconds=1))
@@ -168,7 +196,7 @@ async def test_list_goes_on_after_a_number_and_can_show_what_ended(tx: Transacti
     first, second, third = [await send(tx) for _ in range(3)]
     await tx.run(directives.Revoke(project="default", directive=second))
     assert [d.id for d in await tx.run(directives.List(project="default"))] == [first, third]
-    assert [d.id for d in await tx.run(directives.List(project="default", after=first))] == [third]
+    assert [d.id for d in await tx.run(directives.List(project="default", after=[str(first)]))] == [third]
     everything = await tx.run(directives.List(project="default", open=False, limit=2))
     assert [(d.id, d.status) for d in everything] == [(first, "open"), (second, "revoked")]
 
@@ -228,3 +256,14 @@ async def test_a_null_everyone_in_sql_never_means_everyone(tx: Transaction) -> N
     with pytest.raises(asyncpg.PostgresError) as raised:
         await tx.connection.execute("select coordinator.directive_send('default', 'x', p_everyone => null)")
     assert raised.value.sqlstate == "ZC105"
+
+
+async def test_a_page_of_what_is_pending_looks_at_the_recipients_of_few_directives(tx: Transaction) -> None:
+    for number in range(30):
+        await tx.run(agents.Register(project="default", name=f"a{number}"))
+    for _ in range(30):
+        await send(tx, everyone=True)
+    query = "select (idx_tup_fetch + seq_tup_read)::bigint from pg_stat_xact_user_tables where relname = 'agents'"
+    before = await tx.connection.fetchval(query)
+    assert len(await tx.run(directives.ListPending(project="default", limit=40))) == 40
+    assert await tx.connection.fetchval(query) - before <= 60 * 2

@@ -367,7 +367,7 @@ async def test_list_and_show_tell_what_is_held(tx: Transaction) -> None:
         "src/b/c.py",
     ]
     assert [lock.resource for lock in await tx.run(locks.List(project="default", agent=bob.id))] == ["docs/"]
-    assert [lock.resource for lock in await tx.run(locks.List(project="default", after="name:deploy", limit=1))] == [
+    assert [lock.resource for lock in await tx.run(locks.List(project="default", after=["name:deploy", "9999"], limit=1))] == [
         "src/a.py"
     ]
     assert [lock.agent for lock in await tx.run(locks.Show(project="default", resource="docs/readme.md"))] == ["bob"]

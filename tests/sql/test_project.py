@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from coordinator.operations import agents, directives, projects, rules, signals
+from coordinator.operations import agents, directives, locks, projects, rules, signals
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
@@ -32,13 +34,17 @@ async def test_a_description_is_one_line(tx: Transaction) -> None:
 
 
 async def test_show_counts_what_a_project_holds(tx: Transaction) -> None:
-    await tx.run(agents.Register(project="default", name="a"))
+    agent = await tx.run(agents.Register(project="default", name="a"))
     await tx.run(signals.Set(project="default", key="k", value=1))
     for _ in range(2):
         sent = await tx.run(directives.Send(project="default", body="x", to_agent="a"))
     await tx.run(directives.Revoke(project="default", directive=sent.id))
+    await tx.set_clock(timedelta(0))
+    for resource, seconds in (("a", 10), ("b", 20), ("c", 20)):
+        await tx.run(locks.Acquire(project="default", resources=[resource], agent=agent.id, ttl=timedelta(seconds=seconds)))
+    await tx.set_clock(timedelta(seconds=15))  # one has expired, and waits for the loop
     shown = await tx.run(projects.Show(project="default"))
-    assert (shown.agent_count, shown.signal_count, shown.directive_count) == (1, 1, 1)
+    assert (shown.agent_count, shown.signal_count, shown.directive_count, shown.lock_count) == (1, 1, 1, 2)
 
 
 async def test_delete_takes_everything_in_the_project_and_nothing_else(tx: Transaction) -> None:

@@ -82,7 +82,9 @@ async def test_list_is_in_byte_order_by_prefix_and_page(tx: Transaction) -> None
     assert everything == sorted(everything, key=str.encode)
     assert [s.key for s in await tx.run(signals.List(project="default", prefix="a/"))] == ["a/10", "a/2", "a/ü"]
     assert [s.key for s in await tx.run(signals.List(project="default", prefix="a%"))] == ["a%"]
-    assert [s.key for s in await tx.run(signals.List(project="default", prefix="a/", after="a/10", limit=1))] == ["a/2"]
+    assert [s.key for s in await tx.run(signals.List(project="default", prefix="a/", after=["a/10"], limit=1))] == [
+        "a/2"
+    ]
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "x", [], {}, [None, {"a": [1]}], {"ü": "\u2028"}, 2**60])

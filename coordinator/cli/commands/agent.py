@@ -7,10 +7,10 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age
-from coordinator.cli.values import DURATION, ID, INTEGER, OBJECT
+from coordinator.cli.values import DURATION, ID, OBJECT
 from coordinator.model.operation import Json
 from coordinator.operations import agents
 
@@ -67,12 +67,14 @@ def deregister(call: Invocation, *, agent: UUID) -> None:
 
 @command.verb(examples=["coordinator agent list", "coordinator agent list --role coder"])
 @click.option("--role", metavar="ROLE", help="Only agents of the role.")
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def list_(call: Invocation, *, role: str | None, limit: int) -> None:
+def list_(call: Invocation, *, role: str | None, after: str | None, limit: int | None) -> None:
     """List the agents that are registered, by name."""
-    call.output.many(
-        call.run(agents.List(project=call.project, role=role, limit=limit)),
+    call.list(
+        agents.List(project=call.project, role=role),
         ("name", "role", "id", "job_types", "metadata", "registered_at", "heartbeat_at", "expires_at"),
+        after=after,
+        limit=limit,
         empty="No agents are registered.",
     )

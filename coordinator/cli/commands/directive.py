@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, INTEGER, OBJECT, read_text
@@ -69,13 +69,15 @@ def send(
 
 @command.verb(examples=["coordinator directive inbox --agent coder-1"])
 @click.option("--agent", required=True, metavar="NAME", help="Name of the agent.")
-@click.option("--limit", type=INTEGER, default=100, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def inbox(call: Invocation, *, agent: str, limit: int) -> None:
+def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
     """List what an agent has not done or refused yet, by priority and order of sending."""
-    call.output.many(
-        call.run(directives.Inbox(project=call.project, agent=agent, limit=limit)),
+    call.list(
+        directives.Inbox(project=call.project, agent=agent),
         ("id", "status", "priority", "body", "actor", "sent_at", "expires_at"),
+        after=after,
+        limit=limit,
         empty="The inbox is empty.",
     )
 
@@ -102,13 +104,15 @@ def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, re
 
 @command.verb(examples=["coordinator directive pending", "coordinator directive pending 17"])
 @click.argument("directive", type=INTEGER, required=False)
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def pending(call: Invocation, *, directive: int | None, limit: int) -> None:
+def pending(call: Invocation, *, directive: int | None, after: str | None, limit: int | None) -> None:
     """List who has not answered open directives yet, or one directive."""
-    call.output.many(
-        call.run(directives.ListPending(project=call.project, directive=directive, limit=limit)),
+    call.list(
+        directives.ListPending(project=call.project, directive=directive),
         ("id", "agent", "status", "priority", "body", "actor", "sent_at", "expires_at"),
+        after=after,
+        limit=limit,
         empty="Everyone has answered.",
     )
 
@@ -126,18 +130,16 @@ def revoke(call: Invocation, *, directive: int, reason: str | None) -> None:
     )
 
 
-@command.verb(examples=["coordinator directive list", "coordinator directive list --all --after 100"])
+@command.verb(examples=["coordinator directive list", "coordinator directive list --all"])
 @click.option("--all", "everything", is_flag=True, help="Those that ended, too.")
-@click.option("--after", type=INTEGER, default=0, metavar="ID", help="Only those after this one.")
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def list_(call: Invocation, *, everything: bool, after: int, limit: int) -> None:
+def list_(call: Invocation, *, everything: bool, after: str | None, limit: int | None) -> None:
     """List open directives, in order of sending."""
-    found = call.run(directives.List(project=call.project, open=not everything, after=after, limit=limit))
-    call.output.many(
-        found,
+    call.list(
+        directives.List(project=call.project, open=not everything),
         ("id", "status", "to_agent", "to_role", "priority", "key", "body", "actor", "sent_at", "expires_at"),
+        after=after,
+        limit=limit,
         empty="There are no directives.",
     )
-    if found and len(found) == limit:
-        call.output.note(f"There may be more: --after {found[-1].id}")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import Verb, noun
+from coordinator.cli.command import Verb, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.cli.values import DURATION, ID, INTEGER
@@ -154,15 +154,12 @@ def break_(
 @command.verb(examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"])
 @click.option("--under", metavar="PATH", help="Only what overlaps this directory.")
 @click.option("--agent", type=ID, metavar="ID", help="Only what this agent holds.")
-@click.option("--after", metavar="RESOURCE", help="Only resources after this one.")
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str | None, limit: int) -> None:
+def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str | None, limit: int | None) -> None:
     """List the locks that are held."""
-    found = call.run(locks.List(project=call.project, under=under, agent=agent, after=after, limit=limit))
-    call.output.many(found, COLUMNS, empty="Nothing is locked.")
-    if found and len(found) == limit:
-        call.output.note(f"There may be more: --after {plain(found[-1].resource)}")
+    operation = locks.List(project=call.project, under=under, agent=agent)
+    call.list(operation, COLUMNS, after=after, limit=limit, empty="Nothing is locked.")
 
 
 @command.verb(examples=["coordinator lock show src/app.py"])
@@ -175,12 +172,15 @@ def show(call: Invocation, *, resource: str) -> None:
 
 @command.verb(examples=["coordinator lock waiting src/app.py"])
 @click.argument("resource")
+@paged
 @click.pass_obj
-def waiting(call: Invocation, *, resource: str) -> None:
+def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | None) -> None:
     """List who waits for a resource or what overlaps it, in order."""
-    call.output.many(
-        call.run(locks.ListWaiting(project=call.project, resource=resource)),
+    call.list(
+        locks.ListWaiting(project=call.project, resource=resource),
         ("ticket", "resource", "mode", "agent", "agent_id", "enqueued_at", "expires_at"),
+        after=after,
+        limit=limit,
         empty="Nobody waits.",
     )
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.operations import projects
 
@@ -27,10 +27,12 @@ def create(call: Invocation, *, name: str, description: str) -> None:
 
 
 @command.verb(examples=["coordinator project list", "coordinator project list | jq -r '.[].name'"])
+@paged
 @click.pass_obj
-def list_(call: Invocation) -> None:
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List all projects, by name."""
-    call.output.many(call.run(projects.List()), ("name", "description", "created_at"), empty="There are no projects.")
+    columns = ("name", "description", "created_at")
+    call.list(projects.List(), columns, after=after, limit=limit, empty="There are no projects.")
 
 
 @command.verb(examples=["coordinator project show shop"])

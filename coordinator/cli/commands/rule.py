@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.operations import rules
@@ -29,12 +29,15 @@ def set_(call: Invocation, *, when_set: str, clears: tuple[str, ...], everywhere
 
 
 @command.verb(examples=["coordinator rule list"])
+@paged
 @click.pass_obj
-def list_(call: Invocation) -> None:
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List the rules that hold in a project; without a project: in all."""
-    call.output.many(
-        call.run(rules.List(project=call.project)),
+    call.list(
+        rules.List(project=call.project),
         ("when_set", "clears", "project", "created_at"),
+        after=after,
+        limit=limit,
         empty="No rules hold.",
     )
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 import msgspec
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, ID, INTEGER, read_json, read_text
@@ -115,19 +115,16 @@ def get(call: Invocation, *, key: str, only_value: bool) -> None:
     examples=[
         "coordinator signal list",
         "coordinator signal list --prefix build/ | jq -r '.[].key'",
-        "coordinator signal list --limit 100 --after build/42/COMPLETED     # the next page",
+        "coordinator signal list --limit 100     # and how to go on",
     ]
 )
 @click.option("--prefix", default="", metavar="P", help="Only keys that begin with it.")
-@click.option("--after", metavar="KEY", help="Only keys after this one.")
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def list_(call: Invocation, *, prefix: str, after: str | None, limit: int) -> None:
+def list_(call: Invocation, *, prefix: str, after: str | None, limit: int | None) -> None:
     """List signals, by key."""
-    found = call.run(signals.List(project=call.project, prefix=prefix, after=after, limit=limit))
-    call.output.many(found, COLUMNS, empty="No signals are set.")
-    if found and len(found) == limit:
-        call.output.note(f"There may be more: --after {plain(found[-1].key)}")
+    operation = signals.List(project=call.project, prefix=prefix)
+    call.list(operation, COLUMNS, after=after, limit=limit, empty="No signals are set.")
 
 
 @command.verb(examples=["coordinator signal delete build/42/COMPLETED", "coordinator signal delete plan --expect 7"])

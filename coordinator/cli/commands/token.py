@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 import msgspec
 
-from coordinator.cli.command import noun
+from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, INTEGER
@@ -51,15 +51,11 @@ def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: tim
 
 
 @command.verb(examples=["coordinator token list"])
-@click.option("--after", type=INTEGER, default=0, metavar="ID", help="Only tokens after this one.")
-@click.option("--limit", type=INTEGER, default=1000, show_default=True, help="At most so many.")
+@paged
 @click.pass_obj
-def list_(call: Invocation, *, after: int, limit: int) -> None:
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List the tokens of all projects, without their secrets, which nobody has."""
-    found = call.run(tokens.List(after=after, limit=limit))
-    call.output.many(found, COLUMNS, empty="There are no tokens.")
-    if found and len(found) == limit:
-        call.output.note(f"There may be more: --after {found[-1].id}")
+    call.list(tokens.List(), COLUMNS, after=after, limit=limit, empty="There are no tokens.")
 
 
 @command.verb(examples=["coordinator token revoke 3"])

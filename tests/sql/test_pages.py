@@ -1,0 +1,181 @@
+"""Pages of every list: in order, without loss or repetition, with ties at each border, and whatever comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+from msgspec.structs import replace
+
+from coordinator.errors import InvalidArgument
+from coordinator.model.agent import Agent
+from coordinator.model.operation import Operation
+from coordinator.model.page import PAGE_MOST, walk
+from coordinator.model.token import new_secret
+from coordinator.operations import agents, directives, locks, projects, rules, signals, tokens
+from tests.catalogue.test_operations import OPERATIONS
+from tests.conftest import Transaction
+
+P = "default"
+
+
+async def agent(tx: Transaction, name: str, role: str | None = None) -> Agent:
+    return await tx.run(agents.Register(project=P, name=name, role=role))
+
+
+async def some_signals(tx: Transaction) -> None:
+    for key in ("a", "a/1", "a/10", "a/2", "a/é", "b", "\U0001f600"):
+        await tx.run(signals.Set(project=P, key=key, value=1))
+
+
+async def some_agents(tx: Transaction) -> None:
+    for name in ("a", "twin", "twin", "twin", "twin", "twin", "z"):
+        await agent(tx, name)
+
+
+async def some_rules(tx: Transaction) -> None:
+    for when_set, everywhere in (("A", True), ("A", False), ("B", True), ("B", False), ("C", False)):
+        await tx.run(rules.Set(project=P, when_set=when_set, clears=["X"], everywhere=everywhere))
+
+
+async def some_projects(tx: Transaction) -> None:
+    for name in ("a", "a-b", "a_b", "z", "0"):
+        await tx.run(projects.Create(project=name))
+
+
+async def some_tokens(tx: Transaction) -> None:
+    for _ in range(5):
+        secret = new_secret()
+        await tx.run(tokens.Create(name="same", role="reader", hash=secret.hash, prefix=secret.prefix))
+
+
+async def some_directives(tx: Transaction) -> None:
+    for name in ("a", "b", "c"):
+        await agent(tx, name, "r")
+    for priority in (0, 5, 0, -100, 5, 100, 0):
+        await tx.run(directives.Send(project=P, body="x", everyone=True, priority=priority))
+
+
+async def some_locks(tx: Transaction) -> None:
+    holders = [(await agent(tx, "same")).id for _ in range(5)]
+
+    async def lock(holder: UUID, *resources: str, **options: Any) -> None:
+        await tx.run(locks.Acquire(project=P, resources=list(resources), agent=holder, **options))
+
+    for holder in holders:
+        await lock(holder, "src/shared.py", shared=True)
+        await lock(holder, "name:gpu", slots=9)
+    await lock(holders[0], "src/a.py", "src/z/", "src/*.md")
+    for holder in holders[1:]:  # two resources, one ticket
+        await lock(holder, "src/a.py", "src/z/q.py", wait=timedelta(minutes=1))
+    await lock((await agent(tx, "late")).id, "src/z/q.py", wait=timedelta(minutes=1))
+
+
+class Case(NamedTuple):
+    fill: Callable[[Transaction], Awaitable[None]]
+    operation: Operation[Any]
+    least: int
+
+
+CASES = [
+    Case(some_signals, signals.List(project=P), 7),
+    Case(some_signals, signals.List(project=P, prefix="a/"), 4),
+    Case(some_agents, agents.List(project=P), 7),
+    Case(some_rules, rules.List(project=P), 5),
+    Case(some_projects, projects.List(), 6),
+    Case(some_tokens, tokens.List(), 5),
+    Case(some_directives, directives.List(project=P), 7),
+    Case(some_directives, directives.Inbox(project=P, agent="a"), 7),
+    Case(some_directives, directives.ListPending(project=P), 21),
+    Case(some_locks, locks.List(project=P), 13),
+    Case(some_locks, locks.List(project=P, under="src"), 8),
+    Case(some_locks, locks.ListWaiting(project=P, resource="src/"), 9),
+]
+LISTS = {type(case.operation): case for case in reversed(CASES)}
+
+# Of these the answer has as many rows as the question, or a cursor in each row; or it is a single thing with its holders.
+NO_LISTS = {"lock_check", "events_since", "lock_show"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation.function)
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+async def test_pages_together_are_the_whole(tx: Transaction, case: Case, limit: int) -> None:
+    await case.fill(tx)
+    whole = await tx.run(case.operation)
+    assert len(whole) >= case.least
+    pages = [page async for page in walk(tx.run, replace(case.operation, limit=limit))]
+    assert [row for page in pages for row in page] == whole
+    assert {len(page) for page in pages[:-1]} <= {limit}
+    assert [page.cursor is None for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert len({page.cursor for page in pages}) == len(pages)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation.function)
+async def test_most_ends_a_walk_with_a_cursor_to_go_on_with(tx: Transaction, case: Case) -> None:
+    await case.fill(tx)
+    pages = [page async for page in walk(tx.run, replace(case.operation, limit=2), most=3)]
+    assert [len(page) for page in pages] == [2, 1]
+    assert pages[-1].cursor is not None
+
+
+@pytest.mark.parametrize("case", LISTS.values(), ids=lambda case: case.operation.function)
+async def test_what_is_no_place_in_a_list_is_refused_with_a_hint(tx: Transaction, case: Case) -> None:
+    await case.fill(tx)
+    row = (await tx.run(case.operation))[0]
+    values = [getattr(row, name) for name in case.operation.page_by]
+    place = ["" if value is None else str(value) for value in values]
+    await tx.run(replace(case.operation, after=place))
+    wrong: list[list[str | None]] = [[], place[1:], [*place, "1"], [None, *place[1:]]]
+    wrong += [
+        [*place[:index], bad, *place[index + 1 :]]
+        for index, value in enumerate(values)
+        if isinstance(value, int | UUID)
+        for bad in ("", "x", "1.5", "9" * 19, "1\n", None)
+    ]
+    for after in wrong:
+        with pytest.raises(InvalidArgument) as raised:
+            await tx.run(replace(case.operation, after=after))
+        assert (raised.value.code, bool(raised.value.hint)) == ("ZC103", True), after
+    with pytest.raises(InvalidArgument):
+        await tx.run(replace(case.operation, limit=0))
+
+
+async def test_what_comes_and_goes_between_two_pages_moves_nothing_over_the_border(tx: Transaction) -> None:
+    await some_signals(tx)
+    seen = []
+    async for page in walk(tx.run, signals.List(project=P, limit=2)):
+        seen += [signal.key for signal in page]
+        if len(seen) == 2:
+            await tx.run(signals.Delete(project=P, key="a"))
+            await tx.run(signals.Set(project=P, key="a/0", value=1))
+            await tx.run(signals.Set(project=P, key="a/3", value=1))
+    assert seen == ["a", "a/1", "a/10", "a/2", "a/3", "a/é", "b", "\U0001f600"]
+
+
+async def test_a_holder_that_renews_between_two_pages_stays_where_it_is(tx: Transaction) -> None:
+    await some_locks(tx)
+    whole = [lock.fencing_token for lock in await tx.run(locks.List(project=P))]
+    seen: list[int] = []
+    async for page in walk(tx.run, locks.List(project=P, limit=1)):
+        seen += [lock.fencing_token for lock in page]
+        for lock in page:
+            await tx.run(
+                locks.Renew(project=P, resources=[lock.resource], agent=lock.agent_id, tokens=[lock.fencing_token])
+            )
+    assert seen == whole
+
+
+async def test_a_page_is_limited_as_it_is_said_to_be(tx: Transaction) -> None:
+    assert await tx.connection.fetchval("select most from coordinator.limits where name = 'page'") == PAGE_MOST
+
+
+def test_every_list_comes_in_pages_and_is_under_test() -> None:
+    """Whatever answers a question with rows; what answers a change has as many rows as were to be changed."""
+    lists = {kind for kind in OPERATIONS if kind.reads and not kind.internal and kind.answer()[0].name == "MANY"}
+    assert {kind.function for kind in lists if not kind.page_by} == NO_LISTS
+    assert {kind for kind in OPERATIONS if kind.page_by} == set(LISTS)
+    for kind in LISTS:
+        assert kind.__struct_fields__[-2:] == ("after", "limit"), kind.function
