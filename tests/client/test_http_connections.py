@@ -327,6 +327,45 @@ async def test_a_connection_with_bytes_behind_its_answer_is_not_used_again(surpl
         assert server.links == 2
 
 
+async def test_a_connection_on_which_something_comes_unasked_is_not_used_again() -> None:
+    unasked = asyncio.Event()
+
+    async def script(_server: Server, link: Link, _number: int) -> None:
+        await link.request()
+        await link.send(answer())
+        await unasked.wait()
+        await link.send(answer(b'{"result":"another"}'))
+        await link.gone()
+
+    async with serving(script) as (executor, server):
+        assert await executor.run(READ) == "a.7"
+        unasked.set()
+
+        async def noticed() -> bool:
+            return not executor._pool._open
+
+        await until(noticed, "the client has noticed")
+        assert await executor.run(READ) == "a.7"
+        assert server.links == 2
+
+
+async def test_a_repetition_goes_over_a_new_connection_and_not_over_another_that_was_kept() -> None:
+    async def script(_server: Server, link: Link, number: int) -> None:
+        await link.request()
+        await link.send(answer())
+        await link.request()
+        if number == 3:
+            await link.send(answer())
+
+    async with serving(script) as (executor, server):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(executor.run, READ)
+        assert server.links == 2
+        assert await executor.run(READ) == "a.7"
+        assert server.links == 3
+
+
 async def test_the_connection_of_a_cancelled_call_is_not_used_again() -> None:
     arrived, leave = asyncio.Event(), asyncio.Event()
 
