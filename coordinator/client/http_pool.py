@@ -71,7 +71,7 @@ class HttpPool:
         *,
         fresh: bool = False,
     ) -> Answer:
-        """Send one request and read its whole answer; ``fresh``: on a connection of its own.
+        """Send one request and read its whole answer; ``fresh``: not on one that was kept.
 
         Raises: ``NotReached``, ``HungUp``, ``NotAnswered``; ``ValueError`` for a header that cannot be sent.
         """
