@@ -2,8 +2,8 @@
 
 Guarantees: an operation goes where ``model.route`` says, its answer comes back as the same Struct, and a problem as the
 same error of the tree, with code, hint and detail. Everything ends in time. A read whose connection turns out to be
-dead is tried once more; a write never is, unless it was not sent: a lost answer may have been a done deed. With an
-``idempotency_key`` it may be repeated by whoever has the key.
+dead before the first byte of an answer is tried once more on a new one, and so is a write with an ``idempotency_key``;
+another write never is: a lost answer may have been a done deed.
 
 On failure: no answer, or one of a proxy, is ``DatabaseUnavailable``, as if the database were away: the caller can do no
 more about it. A stream of hints comes back by itself and wakes its reader, who then looks at the log.
@@ -16,30 +16,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import anyio
-import httpx
 import structlog
 
+from coordinator.client.http_connection import HungUp, NotAnswered
+from coordinator.client.http_pool import HttpPool, NotReached
 from coordinator.client.problem import error_of
 from coordinator.client.wire import Message, decoded, message_of, result_of
 from coordinator.config import Config
 from coordinator.db.session import SessionWake
-from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
+from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.operation import Operation
 from coordinator.model.route import STREAM_PATH
 
 __all__ = ["HttpExecutor"]
 
-CONNECT_TIMEOUT_S = 10.0
+OK = 200
 SILENT_S = 45.0  # a stream without a sign of life for so long is dead; they come every 15 seconds
-KEEP_ALIVE_S = 60.0  # less than the server's, so that it is not the one who hangs up
-CONNECTIONS = 100
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MOST_S = 2.0
 
@@ -50,65 +49,47 @@ R = TypeVar("R")
 class HttpExecutor:
     """Runs operations through a daemon or a sidecar."""
 
-    def __init__(self, client: httpx.AsyncClient, address: str) -> None:
-        self._client = client
+    def __init__(self, pool: HttpPool, address: str, timeout_s: float) -> None:
+        self._pool = pool
         self._address = address
+        self._timeout_s = timeout_s
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, config: Config) -> AsyncIterator[HttpExecutor]:
         """Open ``http://…``, ``https://…`` or ``unix:///path``; nothing is connected before the first call.
 
-        Raises: ``ConfigurationError`` for an address that is none.
+        Raises: ``ConfigurationError`` for an address that is none, or a token that is none.
         """
-        parts = urlsplit(url)
-        path = parts.path if parts.scheme == "unix" else None
-        limits = httpx.Limits(
-            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S
-        )
-        headers = {"accept": "application/json"}
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
         if config.token is not None:
             headers["authorization"] = f"Bearer {config.token}"
         try:
-            client = httpx.AsyncClient(
-                base_url="http://localhost" if path else url,
-                headers=headers,
-                timeout=httpx.Timeout(config.call_timeout_s, connect=min(CONNECT_TIMEOUT_S, config.call_timeout_s)),
-                transport=httpx.AsyncHTTPTransport(verify=_verify(parts.scheme), uds=path, limits=limits),
-                trust_env=False,
-            )
-        except (httpx.InvalidURL, ValueError) as error:
+            pool = HttpPool(url, headers)
+        except ValueError as error:
             raise ConfigurationError(
-                f"that is no address: {error}", hint="Give one like https://coordinator.example:7420."
+                f"that cannot be sent to: {error}", hint="Give an address like https://coordinator.example:7420."
             ) from None
         try:
-            yield cls(client, url)
+            yield cls(pool, url, config.call_timeout_s)
         finally:
             with anyio.CancelScope(shield=True):
-                await client.aclose()
+                await pool.close()
 
     async def run(self, operation: Operation[R], *, idempotency_key: str | None = None) -> R:
         """Run one operation.
 
         Raises: what the operation raises; ``DatabaseUnavailable`` when there was no answer.
         """
-        message = message_of(operation)
-        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        try:
-            answer = await self._send(message, headers)
-        except DatabaseUnavailable as error:
-            # Nothing was sent, or nothing was changed: the connection had been closed, as after a restart.
-            if not isinstance(error.__cause__, httpx.RemoteProtocolError) or not operation.reads:
-                raise
-            answer = await self._send(message, headers)
-        return cast("R", result_of(operation, answer))
+        repeatable = operation.reads or idempotency_key is not None
+        return cast("R", result_of(operation, await self._send(message_of(operation), idempotency_key, repeatable)))
 
     async def get(self, path: str, type: type[R]) -> R:
         """Read what is no operation.
 
         Raises: as ``run``.
         """
-        return decoded(await self._send(Message("GET", path, None), {}), type)
+        return decoded(await self._send(Message("GET", path, None), None, repeatable=True), type)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:
@@ -135,13 +116,18 @@ class HttpExecutor:
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
         """Hand on hints for ever; the first connection's failure goes to ``opened``, and ends it."""
         delay_s = BACKOFF_FIRST_S
+
+        def heard(piece: bytes) -> None:
+            nonlocal delay_s
+            if piece.strip(b":\n"):  # more than a sign of life
+                if not opened.done():
+                    opened.set_result(None)
+                delay_s = BACKOFF_FIRST_S
+                wake.set()
+
         while True:
             try:
-                async for _ in self._hints(path):
-                    if not opened.done():
-                        opened.set_result(None)
-                    delay_s = BACKOFF_FIRST_S
-                    wake.set()
+                await self._follow(path, heard)
                 log.debug("wake.ended", address=self._address)
             except CoordinatorError as error:
                 if not opened.done():
@@ -151,38 +137,35 @@ class HttpExecutor:
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
             delay_s = min(delay_s * 2, BACKOFF_MOST_S)
 
-    async def _hints(self, path: str) -> AsyncIterator[None]:
-        """Yield once when a stream stands, then for each piece of it that holds more than a sign of life."""
-        timeout = httpx.Timeout(SILENT_S, connect=CONNECT_TIMEOUT_S)
+    async def _follow(self, path: str, heard: Callable[[bytes], None]) -> None:
         try:
-            async with self._client.stream("GET", path, timeout=timeout) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    raise error_of(answer.status_code, await answer.aread())
-                async for piece in answer.aiter_raw():
-                    if piece.strip(b":\n"):
-                        yield
-        except (httpx.HTTPError, OSError) as error:
+            answer = await self._pool.follow(path, heard, SILENT_S)
+        except (NotReached, NotAnswered) as error:
             raise self._unavailable(error) from error
+        if answer.status != OK:
+            raise error_of(answer.status, answer.body)
 
-    async def _send(self, message: Message, headers: dict[str, str]) -> bytes:
-        if message.content is not None:
-            headers = {"content-type": "application/json", **headers}
+    async def _send(self, message: Message, idempotency_key: str | None, repeatable: bool) -> bytes:
+        """Send a message, and once more where the connection turned out to be dead and that can do no harm."""
+        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        ends_at = time.monotonic() + self._timeout_s
         try:
-            answer = await self._client.request(message.method, message.path, content=message.content, headers=headers)
-        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            try:
+                answer = await self._pool.ask(*message, headers, self._timeout_s)
+            except HungUp:
+                if not repeatable:
+                    raise
+                answer = await self._pool.ask(*message, headers, ends_at - time.monotonic(), fresh=True)
+        except (NotReached, NotAnswered) as error:
             raise self._unavailable(error) from error
-        if answer.status_code != httpx.codes.OK:
-            raise error_of(answer.status_code, answer.content)
-        return answer.content
+        except ValueError as error:
+            raise InvalidArgument(str(error), hint="Give printable ASCII.") from None
+        if answer.status != OK:
+            raise error_of(answer.status, answer.body)
+        return answer.body
 
-    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
-        hint = "Does it run, and is the address right?"
-        if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
-            hint = "A call that changes something may or may not have been done."
-        reason = str(error) or type(error).__name__
-        return DatabaseUnavailable(f"no answer from {self._address}: {reason}", hint=hint)
-
-
-def _verify(scheme: str) -> ssl.SSLContext | bool:
-    """Trust who the system trusts; SSL_CERT_FILE names other authorities."""
-    return ssl.create_default_context() if scheme == "https" else False
+    def _unavailable(self, error: NotReached | NotAnswered) -> DatabaseUnavailable:
+        hint = "A call that changes something may or may not have been done."
+        if isinstance(error, NotReached):
+            hint = error.hint
+        return DatabaseUnavailable(f"no answer from {self._address}: {error}", hint=hint)

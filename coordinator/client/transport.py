@@ -39,7 +39,7 @@ async def open_transport(url: str, config: Config) -> AsyncIterator[Transport]:
     except ValueError:
         scheme = ""
     if scheme in address.GATEWAY_SCHEMES:
-        from coordinator.client.http import HttpExecutor  # noqa: PLC0415 - slow to import, and not needed by all
+        from coordinator.client.http import HttpExecutor  # noqa: PLC0415 - not needed by all
 
         try:
             address.check_gateway(url)

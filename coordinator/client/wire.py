@@ -103,10 +103,16 @@ def _answer(operation: type[Operation[Any]]) -> type[Any]:
     return msgspec.defstruct(f"{operation.function}_answer", [(name, field)])
 
 
+@cache
+def _fields(operation: type[Operation[Any]]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Tell an operation's fields; msgspec takes 0.2 ms to find them."""
+    return msgspec.structs.fields(operation)
+
+
 def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
     """Write a read's parameters as the query's; those of a default value are left away."""
     query: list[tuple[str, str]] = []
-    for field in msgspec.structs.fields(type(operation)):
+    for field in _fields(type(operation)):
         value = getattr(operation, field.name)
         name = field.name
         if value is None or (not field.required and value == field.default):
