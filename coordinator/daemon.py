@@ -66,8 +66,8 @@ class _Course:
         self.stop = anyio.Event()
 
 
-async def serve(config: Config, limits: Limits | None = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT. ``limits`` of HTTP are the usual ones, as many calls as connections at once.
+async def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
 
     Raises: ``ConfigurationError``, ``DatabaseUnavailable`` (no connection within ``connect_limit_s``), ``SchemaMismatch``.
     """
@@ -80,7 +80,7 @@ async def serve(config: Config, limits: Limits | None = None) -> None:
             tasks.start_soon(_until_shutdown, course, tasks.cancel_scope)
             with bind(config.host, config.port) as listener:
                 async with _database(config) as (database, place):
-                    await _run(config, limits, database, listener, place, course, certificate)
+                    await _run(config, database, listener, place, course, certificate)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = group
@@ -148,7 +148,6 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
 
 async def _run(  # noqa: PLR0917
     config: Config,
-    limits: Limits | None,
     database: Database,
     listener: socket.socket,
     place: dict[str, str],
@@ -162,7 +161,8 @@ async def _run(  # noqa: PLR0917
     relay = Relay(database)
     access = Access(None if is_open(config) else database)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
-    gateway = Gateway(database, limits or Limits(running=config.max_connections))
+    limits = Limits.of(config)
+    gateway = Gateway(database, limits)
     keeper = Keeper(
         database,
         [
@@ -198,7 +198,7 @@ async def _run(  # noqa: PLR0917
         app = OriginGuard(
             create_app(readiness, database, gateway, access), config.names, loopback=is_loopback(config.host)
         )
-        async with serving(app, listener, certificate):
+        async with serving(app, listener, limits, certificate):
             _announce(listener, place, tls=certificate is not None)
             course.up.set()
             await course.stop.wait()

@@ -9,12 +9,16 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from math import ceil
+from typing import Any, cast
 
 import anyio
 import uvicorn
 from litestar.types import ASGIApp
 
 from coordinator.api.connection import LimitedConnection
+from coordinator.api.limits import Limits
 from coordinator.api.stream import TRANSPORT
 from coordinator.api.tls import Certificate
 from coordinator.errors import ConfigurationError
@@ -23,7 +27,6 @@ __all__ = ["bind", "serving"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
-KEEP_ALIVE_S = 75
 SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for so long is gone
 
 
@@ -72,6 +75,7 @@ def bind(host: str, port: int) -> socket.socket:
 async def serving(
     app: ASGIApp,
     listener: socket.socket,
+    limits: Limits,
     certificate: Certificate | None = None,
     *,
     also: Sequence[socket.socket] = (),
@@ -82,14 +86,14 @@ async def serving(
     """
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=cast("Any", partial(_Protocol, limits)),
         ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
         loop="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=ceil(limits.keep_alive_s),
         timeout_graceful_shutdown=int(DRAIN_S),
     )
     server = _Server(config)

@@ -56,7 +56,9 @@ from coordinator.version import version
 __all__ = ["serve"]
 
 CALLS = 2  # connections for calls; with the direct one there are three
-LIMITS = Limits(running=CALLS, log_readers=1, connections=1000, ring_events=5000, ring_bytes=4 << 20)
+STREAMS = 1000
+RING_EVENTS = 5000
+RING_BYTES = 4 << 20
 
 log = structlog.get_logger()
 
@@ -129,7 +131,8 @@ async def _run(  # noqa: PLR0917
     backend = Backend(base)
     session = backend.session()
     liveness = None if isinstance(base, Upstream) else Liveness(session, "sidecar")
-    gateway = Gateway(cast("Database", backend), LIMITS)
+    limits = _limits(config)
+    gateway = Gateway(cast("Database", backend), limits)
     access = Access(cast("Database", backend) if config.access == "tokens" else None)
 
     async with anyio.create_task_group() as tasks:
@@ -175,7 +178,7 @@ async def _run(  # noqa: PLR0917
         app = Face(create_app(readiness, cast("Database", backend), gateway, access), access, report, process, stop)
         try:
             async with serving(
-                OriginGuard(cast("Any", app), config.names, loopback=True), sockets[0], also=sockets[1:]
+                OriginGuard(cast("Any", app), config.names, loopback=True), sockets[0], limits, also=sockets[1:]
             ):
                 addresses = [_written(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
@@ -184,6 +187,19 @@ async def _run(  # noqa: PLR0917
         finally:
             await presence.deregister()
         tasks.cancel_scope.cancel()
+
+
+def _limits(config: Config) -> Limits:
+    """Take the limits from the settings; for one agent none needs to be as large as a daemon's."""
+    limits = Limits.of(config)
+    return replace(
+        limits,
+        running=CALLS,
+        log_readers=1,
+        streams=min(limits.streams, STREAMS),
+        ring_events=min(limits.ring_events, RING_EVENTS),
+        ring_bytes=min(limits.ring_bytes, RING_BYTES),
+    )
 
 
 async def _within(limit_s: float, wanted: anyio.Event, stop: anyio.Event) -> bool:

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import structlog
 from litestar.types import Receive, Scope, Send
 
-from coordinator.api.connection import HEAD_BYTES, LimitedConnection
+from coordinator.api.limits import Limits
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
@@ -41,16 +42,14 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def server(certificate: Certificate | None = None) -> AsyncIterator[int]:
+async def server(certificate: Certificate | None = None, **settings: Any) -> AsyncIterator[int]:
     with bind("127.0.0.1", 0) as listener:
-        async with serving(echo, listener, certificate):
+        async with serving(echo, listener, Limits.of(Config(**settings)), certificate):
             yield listener.getsockname()[1]
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LimitedConnection, "head_s", 0.3)
-    monkeypatch.setattr(LimitedConnection, "body_s", 0.6)
+HEAD_BYTES = Config().http_head_bytes
+HASTY = {"http_head_s": 0.3, "http_body_s": 0.6}
 
 
 async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
@@ -64,10 +63,9 @@ async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
             return received
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET / HTTP/1.1\r\nX"])
 async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         if sent:
             await stream.send(sent)
         answer = await to_the_end(stream)
@@ -75,10 +73,9 @@ async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
     assert b"application/problem+json" in answer
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
     async with (
-        server() as port,
+        server(**HASTY) as port,
         await anyio.connect_tcp("127.0.0.1", port) as stream,
         anyio.create_task_group() as tasks,
     ):
@@ -99,19 +96,17 @@ async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_body_that_does_not_come_is_given_up() -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_the_second_request_of_a_connection_has_the_same_time() -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
         assert (await stream.receive()).endswith(b"abc")
-        await anyio.sleep(LimitedConnection.head_s * 2)  # idle between two requests: the server's own limit, longer
+        await anyio.sleep(HASTY["http_head_s"] * 2)  # idle between two requests: the server's own limit, longer
         await stream.send(b"GET / HTTP/1.1\r\n")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
