@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
+from tests.certificate import make_pair
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,17 +147,6 @@ async def test_a_large_body_may_follow_a_small_head_in_one_piece() -> None:
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         await stream.send(head + body)
         assert (await to_the_end(stream)).endswith(body)
-
-
-def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key, by the openssl program."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 async def subject(port: int, trusted: Path) -> str:
