@@ -30,7 +30,7 @@ import anyio
 import structlog
 from msgspec.structs import replace
 
-from coordinator.api.access import Access
+from coordinator.api.access import TOKEN_CHANNEL, Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
@@ -40,7 +40,6 @@ from coordinator.client.http import HttpExecutor
 from coordinator.client.presence import AgentState, Presence
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
 from coordinator.operations import agents
@@ -138,7 +137,7 @@ async def _run(  # noqa: PLR0917
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gateway.run_forever)
         if config.access == "tokens":
-            tasks.start_soon(access.run_forever, SessionWake())  # a revocation is noticed when a check is old
+            tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
         if not await _within(config.connect_limit_s, gateway.started, stop):
             tasks.cancel_scope.cancel()
             if stop.is_set():
