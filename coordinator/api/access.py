@@ -31,7 +31,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.token import SECRET, Role, Token, digest
 from coordinator.operations.agents import Project
 from coordinator.operations.executor import Executor, Wake
-from coordinator.operations.rights import ANYWHERE, RIGHTS
+from coordinator.operations.rights import ANYWHERE, NARROWED, RIGHTS
 from coordinator.operations.tokens import Check, Live, Use
 
 __all__ = ["TOKEN_CHANNEL", "Access", "Caller", "is_loopback", "is_open"]
@@ -44,6 +44,7 @@ CHECKS = 4  # at once: a flood of false tokens shall not take the pool
 LIVE_PAGE = 1000
 
 log = structlog.get_logger()
+R = TypeVar("R")
 T = TypeVar("T", bound=Operation[object])
 
 
@@ -222,7 +223,7 @@ class Caller:
                 hint=f"It takes a token of the role {needed.name}." if needed else "Nobody may.",
             )
         own = self._token.project
-        if own is None or function in ANYWHERE:
+        if own is None or function in ANYWHERE or function in NARROWED:
             return
         if projects is None:
             raise PermissionDenied(
@@ -235,6 +236,14 @@ class Caller:
                     f'token "{self.name}" may not use project "{project[:200]}"',
                     hint=f'It is for project "{own}" alone.',
                 )
+
+    def visible(self, function: str, rows: list[R]) -> list[R]:
+        """Give those rows of an answer that the caller may see."""
+        project = NARROWED.get(function)
+        own = None if self._token is None else self._token.project
+        if project is None or own is None:
+            return rows
+        return [row for row in rows if getattr(row, project) == own]
 
     async def permit(self, operation: T) -> T:
         """Check that the caller may run an operation; the answer is the one to run, with the caller as its actor.

@@ -19,9 +19,10 @@ from coordinator.api.endpoint import endpoints
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Unauthenticated
+from coordinator.model.operation import Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import projects, signals, tokens
-from coordinator.operations.rights import RIGHTS
+from coordinator.operations.rights import NARROWED, RIGHTS
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon, until
 
@@ -161,12 +162,27 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
                 else:
                     problem(answer, 403, "permission-denied")
         # Nothing is said of a project: then it concerns all of them, or the project default.
-        for path in ("/v1/events", "/v1/events/stream", "/v1/projects", "/v1/signals"):
+        for path in ("/v1/events", "/v1/events/stream", "/v1/signals"):
             problem(await client.get(path), 403, "permission-denied")
         problem(await client.get("/v1/events/stream?project=alpha&project=beta"), 403, "permission-denied")
         everywhere = {"project": "alpha", "when_set": "A", "clears": ["B"], "everywhere": True}
         problem(await client.post("/v1/rules/set", json=everywhere), 403, "permission-denied")
         assert (await client.get("/v1/events/head")).status_code == 200
+
+
+async def test_a_token_of_one_project_finds_it_among_the_projects_and_no_other(issuer: Issuer) -> None:
+    async with await issuer.as_("reader") as every, await issuer.as_("reader", "alpha") as own:
+        all_ = (await every.get("/v1/projects")).json()["items"]
+        assert {"alpha", "beta", "default"} <= {project["name"] for project in all_}
+        assert (await own.get("/v1/projects")).json()["items"] == [one for one in all_ if one["name"] == "alpha"]
+
+
+def test_only_lists_are_narrowed_to_what_a_token_may_see() -> None:
+    for function, field in NARROWED.items():
+        endpoint = ENDPOINTS[function]
+        assert endpoint.operation.reads
+        assert endpoint.shape is Shape.MANY
+        assert field in endpoint.result.__struct_fields__
 
 
 async def test_an_agent_is_of_a_project_even_where_a_call_does_not_name_it(issuer: Issuer) -> None:
