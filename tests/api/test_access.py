@@ -202,7 +202,41 @@ async def test_what_a_token_does_is_done_in_its_name(issuer: Issuer) -> None:
     async with await issuer.as_("agent") as client:
         set_ = {"project": "alpha", "key": "by", "value": 1}
         assert (await client.post("/v1/signals/set", json=set_)).json()["actor"] == "the agent"
-        assert (await client.post("/v1/signals/set", json=set_ | {"actor": "me"})).json()["actor"] == "me"
+        named = await client.post("/v1/signals/set", json=set_ | {"actor": "the agent"})
+        assert named.json()["actor"] == "the agent"
+
+
+async def test_an_agents_token_speaks_as_agents_of_its_project_and_as_nobody_else(issuer: Issuer) -> None:
+    async with await issuer.as_("agent") as client, await issuer.as_("manager") as manager:
+        for name, project in (("coder-1", "alpha"), ("coder-2", "beta")):
+            registered = await client.post("/v1/agents/register", json={"project": project, "name": name})
+            assert registered.status_code == 200
+        sent = await manager.post("/v1/directives/send", json={"project": "alpha", "body": "x", "everyone": True})
+        writes: list[tuple[str, dict[str, Any], str]] = [
+            ("signals/set", {"key": "by", "value": 1}, "actor"),
+            ("signals/delete", {"key": "by"}, "actor"),
+            ("events/emit", {"type": "custom.x"}, "actor"),
+            ("directives/acknowledge", {"directive": sent.json()["id"]}, "agent"),
+        ]
+        for path, body, field in writes:
+            for name in ("the manager", "coder-2", "coordinator"):
+                refused = await client.post(f"/v1/{path}", json=body | {"project": "alpha", field: name})
+                assert "may not speak" in problem(refused, 403, "permission-denied")["detail"]
+            answer = await client.post(f"/v1/{path}", json=body | {"project": "alpha", field: "coder-1"})
+            assert answer.status_code == 200, answer.text
+            if path == "signals/set":
+                assert answer.json()["actor"] == "coder-1"
+
+
+async def test_a_manager_may_name_whom_it_likes_but_the_loops(issuer: Issuer) -> None:
+    async with await issuer.as_("manager") as client:
+        set_ = {"project": "alpha", "key": "by", "value": 1}
+        assert (await client.post("/v1/signals/set", json=set_ | {"actor": "boss"})).json()["actor"] == "boss"
+        for path, body in (
+            ("signals/set", set_ | {"actor": "coordinator"}),
+            ("agents/register", {"project": "alpha", "name": "coordinator"}),
+        ):
+            problem(await client.post(f"/v1/{path}", json=body), 403, "permission-denied")
 
 
 async def test_a_revoked_token_opens_nothing_more_at_once(guarded_url: str, issuer: Issuer) -> None:
