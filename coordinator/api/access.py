@@ -11,7 +11,8 @@ What a token does is done in its name. An agent's token may speak as an agent th
 nobody else: neither as a manager, nor as a role of the database. A manager's may name whom it likes but ``LOOPS``.
 
 On failure: without the database a token that was not just checked is answered with 503, never let in. What it does
-deliberately not do: take tokens from the address or from cookies, where they end up in logs and are sent by other sites.
+deliberately not do: take tokens from the address or from cookies, where they end up in logs and are sent by other sites; a
+browser's ``EventSource`` can send nothing else, and has ``fetch`` in its place (``examples/follow.js``).
 """
 
 from __future__ import annotations
