@@ -28,7 +28,7 @@ from coordinator.api.access import TOKEN_CHANNEL, Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
-from coordinator.api.origin import OriginGuard
+from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
@@ -72,6 +72,7 @@ async def serve(config: Config) -> None:
     Raises: ``ConfigurationError``, ``DatabaseUnavailable`` (no connection within ``connect_limit_s``), ``SchemaMismatch``.
     """
     is_open(config)  # refused before anything is started
+    origins_of(config)
     certificate = certificate_of(config)
     course = _Course()
     error: BaseException | None = None
@@ -196,7 +197,10 @@ async def _run(  # noqa: PLR0917
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
         app = OriginGuard(
-            create_app(readiness, database, gateway, access), config.names, loopback=is_loopback(config.host)
+            create_app(readiness, database, gateway, access),
+            config.names,
+            loopback=is_loopback(config.host),
+            origins=origins_of(config),
         )
         async with serving(app, listener, limits, certificate):
             _announce(listener, place, tls=certificate is not None)

@@ -23,6 +23,7 @@ belong together.
 | port                 | COORDINATOR_PORT                          | 7420                        | port     | where HTTP listens; 0: any that is free            |
 | access               | COORDINATOR_ACCESS                        | auto                        | choice   | tokens, open (loopback only), or auto: open for the embedded server on loopback |
 | hosts                | COORDINATOR_HOSTS                         | none: localhost             | names    | of this daemon, with commas, that Host and Origin may have |
+| origins              | COORDINATOR_ORIGINS                       | none: no CORS               | names    | https://…, with commas: pages of these may use HTTP from another origin |
 | tls_certificate      | COORDINATOR_TLS_CERTIFICATE               | none: plain HTTP            | path     | PEM file of the certificate with its chain; taken anew when it changes |
 | tls_key              | COORDINATOR_TLS_KEY                       | none: plain HTTP            | path     | PEM file of its key                                |
 | http_head_bytes      | COORDINATOR_HTTP_HEAD_BYTES               | 32768                       | bytes    | of a request's head; beyond: 431                   |

@@ -39,6 +39,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 7420
     access: Literal["auto", "open", "tokens"] = "auto"
     hosts: str | None = None
+    origins: str | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     http_head_bytes: int = 32 << 10

@@ -34,7 +34,7 @@ from coordinator.api.access import TOKEN_CHANNEL, Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
-from coordinator.api.origin import OriginGuard
+from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import serving
 from coordinator.client.http import HttpExecutor
 from coordinator.client.presence import AgentState, Presence
@@ -71,6 +71,7 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
     registration = agents.Register(
         project=config.project, name=agent_name(config), role=config.role, metadata=metadata(config), ttl=ttl
     )
+    origins_of(config)  # refused before anything is started
     error: BaseException | None = None
     stop = anyio.Event()
     try:
@@ -174,10 +175,14 @@ async def _run(  # noqa: PLR0917
             stop.set()
 
         tasks.start_soon(leave_with_agent)
+        origins = origins_of(config)
         app = Face(create_app(readiness, cast("Database", backend), gateway, access), access, report, process, stop)
         try:
             async with serving(
-                OriginGuard(cast("Any", app), config.names, loopback=True), sockets[0], limits, also=sockets[1:]
+                OriginGuard(cast("Any", app), config.names, loopback=True, origins=origins),
+                sockets[0],
+                limits,
+                also=sockets[1:],
             ):
                 addresses = [_written(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))

@@ -34,7 +34,7 @@ FOLLOWING = """<!doctype html><script type="module">
 import { follow } from "/follow.js";
 const seen = [];
 try {
-  for await (const event of follow("", { token: "TOKEN", project: "default", topics: ["custom.*"], after: "start" })) {
+  for await (const event of follow("DAEMON", { token: "TOKEN", project: "default", topics: ["custom.*"], after: "start" })) {
     seen.push(event.key);
     fetch("/seen/" + seen.join("-"));
   }
@@ -101,12 +101,12 @@ class Proxy:
 
 
 @asynccontextmanager
-async def browsing(port: int, page: str, folder: Path) -> AsyncIterator[Proxy]:
+async def browsing(port: int, page: str, folder: Path, own_port: int = 0) -> AsyncIterator[Proxy]:
     """A browser that shows a page whose streams go to whatever daemon is at the port."""
     if BROWSER is None:
         pytest.skip("needs chromium: apt-get install chromium")
     proxy = Proxy(port, page)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", own_port)
     browser = None
     try:
         browser = await asyncio.create_subprocess_exec(
@@ -129,14 +129,14 @@ async def browsing(port: int, page: str, folder: Path) -> AsyncIterator[Proxy]:
         server.close()
 
 
-@pytest.fixture
-def port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-async def test_event_source_resumes_after_the_server_was_killed(database_url: str, tmp_path: Path, port: int) -> None:
+async def test_event_source_resumes_after_the_server_was_killed(database_url: str, tmp_path: Path) -> None:
+    port = free_port()
     daemon = await Daemon(database_url, port=port).ready()
     try:
         async with browsing(port, PAGE, tmp_path) as proxy:
@@ -155,8 +155,12 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
 
 
 async def test_a_page_with_a_token_follows_by_fetch_resumes_and_is_told_of_the_tokens_end(
-    db: Database, database_url: str, tmp_path: Path, port: int
+    db: Database, database_url: str, tmp_path: Path
 ) -> None:
+    """The page is of another origin than the daemon, which lets it in by name."""
+    port, page_port = free_port(), free_port()
+    page = FOLLOWING.replace("DAEMON", f"http://127.0.0.1:{port}")
+    origins = f"http://127.0.0.1:{page_port}"
     secret = new_secret()
     create = tokens.Create(name="page", role="reader", hash=secret.hash, prefix=secret.prefix, project="default")
     token = await db.run(create)
@@ -165,14 +169,14 @@ async def test_a_page_with_a_token_follows_by_fetch_resumes_and_is_told_of_the_t
         for key in keys:
             await db.run(events.Emit(project="default", type="custom.tick", key=key))
 
-    daemon = await Daemon(database_url, port=port, access="tokens").ready()
+    daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
     try:
-        async with browsing(port, FOLLOWING.replace("TOKEN", secret.text), tmp_path) as proxy:
+        async with browsing(port, page.replace("TOKEN", secret.text), tmp_path, page_port) as proxy:
             await emit("1", "2")
             await until(_has(proxy, "1-2"), "the browser has seen two events", deadline_s=40)
             daemon.kill()
             daemon.__exit__(None, None, None)
-            daemon = await Daemon(database_url, port=port, access="tokens").ready()
+            daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
             await emit("3")
             await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
             await db.run(tokens.Revoke(token=token.id))

@@ -37,6 +37,7 @@ def test_usage_ends_with_2_and_a_suggestion(lone: Program, line: list[str], hint
         (78, {"COORDINATOR_OUTPUT": "xml"}, ["signal", "list"]),
         (78, {}, ["serve", "--port", "http"]),
         (78, {"COORDINATOR_HTTP_PAGE": "0", "DATABASE_URL": "postgresql://nowhere.invalid/d"}, ["serve"]),
+        (78, {"COORDINATOR_ORIGINS": "*", "DATABASE_URL": "postgresql://nowhere.invalid/d"}, ["serve"]),
         (78, {"COORDINATOR_CALL_TIMEOUT_S": "soon"}, ["event", "tail"]),
         (78, {}, ["--profile", "dev", "signal", "list"]),
         (78, {}, ["--config", "there-is-none.yaml", "signal", "list"]),
