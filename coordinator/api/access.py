@@ -119,7 +119,7 @@ class Access:
         if not given:
             raise Unauthenticated(
                 "there is no token",
-                hint='Send the header "Authorization: Bearer coo_…"; see "coordinator token create".',
+                hint='Send the header "Authorization: Bearer coo_…" (clients: COORDINATOR_TOKEN); see "coordinator token create".',
             )
         scheme, _, secret = given[0].decode("latin-1").partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer" or not SECRET.fullmatch(secret.strip()):

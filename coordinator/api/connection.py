@@ -2,7 +2,8 @@
 
 A request's head must have come whole within ``head_s`` and ``head_bytes``, its body within ``body_s`` (its size is the
 handlers' business); else the answer is 408 or 431 and the connection is closed. Idle connections between two requests are
-the server's business, too.
+the server's business, too. A connection beyond ``connections`` is answered with 503 and closed, so that the process keeps
+files for the database.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from coordinator.api.limits import Limits
-from coordinator.api.problems import MEDIA_TYPE, problem_of
+from coordinator.api.problems import MEDIA_TYPE, Overloaded, headers_of, problem_of
 from coordinator.errors import CoordinatorError
 
 __all__ = ["LimitedConnection"]
@@ -50,6 +51,8 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._begin_head()
+        if len(self.connections) > self._limits.connections:
+            self._close(Overloaded("this daemon has all the connections that it takes", hint="Try again later."))
 
     def connection_lost(self, error: Exception | None) -> None:
         """End waiting."""
@@ -132,8 +135,12 @@ class LimitedConnection(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = msgspec.json.encode(problem_of(error))
-            self.transport.write(
-                b"HTTP/1.1 %d \r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (error.http_status, MEDIA_TYPE.encode(), len(body), body)
-            )
+            headers = [
+                (b"content-type", MEDIA_TYPE.encode()),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *headers_of(error),
+            ]
+            head = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (error.http_status, head, body))
         self.transport.close()

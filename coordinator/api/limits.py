@@ -14,6 +14,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     running: int  # calls at once, as many as the pool has connections; more queue
     idempotency_s: float
+    connections: int
     head_bytes: int
     head_s: float
     body_bytes: int

@@ -6,6 +6,7 @@ Each request's scope holds the connection's transport, for streams: see coordina
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +15,10 @@ from math import ceil
 from typing import Any, cast
 
 import anyio
+import structlog
 import uvicorn
 from litestar.types import ASGIApp
+from msgspec.structs import replace
 
 from coordinator.api.connection import LimitedConnection
 from coordinator.api.limits import Limits
@@ -23,11 +26,14 @@ from coordinator.api.stream import TRANSPORT
 from coordinator.api.tls import Certificate
 from coordinator.errors import ConfigurationError
 
-__all__ = ["bind", "serving"]
+__all__ = ["bind", "fitted", "serving"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
+FILES_BESIDE = 128  # open files of the process that are no connections of HTTP or of the pool
 SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for so long is gone
+
+log = structlog.get_logger()
 
 
 class _Protocol(LimitedConnection):
@@ -71,6 +77,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def fitted(limits: Limits) -> Limits:
+    """Raise the process's limit of open files as far as is wanted and allowed, and lower ``connections`` to what fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    beside = limits.running + FILES_BESIDE
+    wanted = limits.connections + beside
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    connections = max(1, soft - beside)
+    log.warning("http.few_files", files=soft, connections=connections, wanted=limits.connections)
+    return replace(limits, connections=connections)
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -84,6 +107,7 @@ async def serving(
 
     With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
     """
+    limits = fitted(limits)
     config = uvicorn.Config(
         app,
         http=cast("Any", partial(_Protocol, limits)),

@@ -26,6 +26,7 @@ belong together.
 | origins              | COORDINATOR_ORIGINS                       | none: no CORS               | names    | https://…, with commas: pages of these may use HTTP from another origin |
 | tls_certificate      | COORDINATOR_TLS_CERTIFICATE               | none: plain HTTP            | path     | PEM file of the certificate with its chain; taken anew when it changes |
 | tls_key              | COORDINATOR_TLS_KEY                       | none: plain HTTP            | path     | PEM file of its key                                |
+| http_connections     | COORDINATOR_HTTP_CONNECTIONS              | 21000                       | count    | connections at once, idle ones included; beyond: 503; a sidecar: 2000 at the most |
 | http_head_bytes      | COORDINATOR_HTTP_HEAD_BYTES               | 32768                       | bytes    | of a request's head; beyond: 431                   |
 | http_head_s          | COORDINATOR_HTTP_HEAD_S                   | 10                          | duration | a request's head comes within; beyond: 408         |
 | http_body_bytes      | COORDINATOR_HTTP_BODY_BYTES               | 1048576                     | bytes    | of a request's body; beyond: 413                   |

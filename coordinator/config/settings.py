@@ -42,6 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     origins: str | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    http_connections: int = 21_000
     http_head_bytes: int = 32 << 10
     http_head_s: float = 10.0
     http_body_bytes: int = 1 << 20
@@ -89,6 +90,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "call_timeout_s": (0.1, 3600),
     "statement_cache_size": (0, 10000),
     "port": (0, 65535),
+    "http_connections": (1, 1_000_000),
     "http_head_bytes": (1024, 1 << 20),
     "http_head_s": (0.1, 3600),
     "http_body_bytes": (1024, 64 << 20),

@@ -55,6 +55,7 @@ from coordinator.version import version
 __all__ = ["serve"]
 
 CALLS = 2  # connections for calls; with the direct one there are three
+CONNECTIONS = 2000
 STREAMS = 1000
 RING_EVENTS = 5000
 RING_BYTES = 4 << 20
@@ -200,6 +201,7 @@ def _limits(config: Config) -> Limits:
         limits,
         running=CALLS,
         log_readers=1,
+        connections=min(limits.connections, CONNECTIONS),
         streams=min(limits.streams, STREAMS),
         ring_events=min(limits.ring_events, RING_EVENTS),
         ring_bytes=min(limits.ring_bytes, RING_BYTES),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import structlog
 from litestar.types import Receive, Scope, Send
 
 from coordinator.api.limits import Limits
-from coordinator.api.server import bind, serving
+from coordinator.api.server import FILES_BESIDE, bind, fitted, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
@@ -131,6 +133,58 @@ async def test_a_large_address_is_refused_and_a_fair_head_is_served() -> None:
             fair = b"X: " + b"a" * (HEAD_BYTES - 1000)
             await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + fair + b"\r\n\r\n")
             assert (await to_the_end(stream)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_beyond_the_most_connections_one_is_refused_until_another_ends() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with server(http_connections=2) as port:
+        held = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(2)]
+        for stream in held:
+            await stream.send(request)
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            answer = await to_the_end(stream)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in answer
+        await held.pop().aclose()
+        with anyio.fail_after(10):
+            while not answer.startswith(b"HTTP/1.1 200 "):
+                async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                    await stream.send(request)
+                    with contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                        answer = await stream.receive()
+        await held.pop().aclose()
+
+
+@pytest.fixture
+def files() -> Iterator[tuple[int, int]]:
+    """The limits of open files, put back afterwards."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield limits
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_limit_of_open_files_is_raised_for_as_many_connections_as_are_wanted(files: tuple[int, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
+    limits = Limits.of(Config(http_connections=600, max_connections=10))
+    assert fitted(limits) == limits
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 10 + FILES_BESIDE, files[1])
+
+
+def test_where_files_may_not_be_opened_fewer_connections_are_taken(
+    files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
+
+    def refused(_what: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resource, "setrlimit", refused)
+        with structlog.testing.capture_logs() as logs:
+            found = fitted(Limits.of(Config(max_connections=10)))
+    assert found.connections == 500 - 10 - FILES_BESIDE
+    assert [line["event"] for line in logs] == ["http.few_files"]
 
 
 async def test_what_is_no_http_is_answered_as_a_problem() -> None:
