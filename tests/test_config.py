@@ -160,7 +160,7 @@ def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
         ({"COORDINATOR_DATABASE_URL_FILE": "none"}, "named by COORDINATOR_DATABASE_URL_FILE, cannot be read", ""),
         ({"COORDINATOR_HTTP_BODY_BYTES": "1MB"}, "no whole number", ""),
         ({"COORDINATOR_HTTP_PAGE": "10001"}, "out of range", "1 to 10000"),
-        ({"COORDINATOR_HTTP_HEARTBEAT_S": "0"}, "out of range", "1 to 3600 seconds"),
+        ({"COORDINATOR_HTTP_HEARTBEAT_S": "0"}, "out of range", "1 to 30 seconds"),
         ({"COORDINATOR_HTTP_HEADBYTES": "1"}, "unknown setting", "Did you mean COORDINATOR_HTTP_HEAD_BYTES?"),
         ({"COORDINATOR_PROFILE": "dev"}, "no coordinator.yaml was found", "--config"),
     ],

@@ -95,12 +95,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "http_head_s": (0.1, 3600),
     "http_body_bytes": (1024, 64 << 20),
     "http_body_s": (0.1, 3600),
-    "http_keep_alive_s": (1, 3600),
+    "http_keep_alive_s": (61, 3600),  # clients let go of a connection after 60
     "http_queue": (0, 100_000),
     "http_queue_s": (0.01, 60),
     "http_streams": (1, 1_000_000),
     "http_wait_s": (0.1, 3600),
-    "http_heartbeat_s": (1, 3600),
+    "http_heartbeat_s": (1, 30),  # clients take 45 seconds of silence for the end
     "http_write_deadline_s": (0.1, 3600),
     "http_buffer_bytes": (1024, 16 << 20),
     "http_page": (1, 10_000),
