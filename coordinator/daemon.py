@@ -28,7 +28,7 @@ from coordinator.api.access import TOKEN_CHANNEL, Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
-from coordinator.api.origin import OriginGuard
+from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
@@ -66,12 +66,13 @@ class _Course:
         self.stop = anyio.Event()
 
 
-async def serve(config: Config, limits: Limits | None = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT. ``limits`` of HTTP are the usual ones, as many calls as connections at once.
+async def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
 
     Raises: ``ConfigurationError``, ``DatabaseUnavailable`` (no connection within ``connect_limit_s``), ``SchemaMismatch``.
     """
     is_open(config)  # refused before anything is started
+    origins_of(config)
     certificate = certificate_of(config)
     course = _Course()
     error: BaseException | None = None
@@ -80,7 +81,7 @@ async def serve(config: Config, limits: Limits | None = None) -> None:
             tasks.start_soon(_until_shutdown, course, tasks.cancel_scope)
             with bind(config.host, config.port) as listener:
                 async with _database(config) as (database, place):
-                    await _run(config, limits, database, listener, place, course, certificate)
+                    await _run(config, database, listener, place, course, certificate)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = group
@@ -148,7 +149,6 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
 
 async def _run(  # noqa: PLR0917
     config: Config,
-    limits: Limits | None,
     database: Database,
     listener: socket.socket,
     place: dict[str, str],
@@ -162,7 +162,8 @@ async def _run(  # noqa: PLR0917
     relay = Relay(database)
     access = Access(None if is_open(config) else database)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
-    gateway = Gateway(database, limits or Limits(running=config.max_connections))
+    limits = Limits.of(config)
+    gateway = Gateway(database, limits)
     keeper = Keeper(
         database,
         [
@@ -196,9 +197,12 @@ async def _run(  # noqa: PLR0917
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
         app = OriginGuard(
-            create_app(readiness, database, gateway, access), config.names, loopback=is_loopback(config.host)
+            create_app(readiness, database, gateway, access),
+            config.names,
+            loopback=is_loopback(config.host),
+            origins=origins_of(config),
         )
-        async with serving(app, listener, certificate):
+        async with serving(app, listener, limits, certificate):
             _announce(listener, place, tls=certificate is not None)
             course.up.set()
             await course.stop.wait()

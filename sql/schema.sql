@@ -490,6 +490,11 @@ create function coordinator.agent_list(p_project text, p_role text default null,
   returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval, registered_at timestamp with time zone, heartbeat_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
+-- Whether an agent of this name is registered in a project. Internal: gateways ask whether a token may speak as it.
+create function coordinator.agent_named(p_project text, p_name text)
+  returns boolean
+  stable security definer;
+
 -- Name of an agent's project; it never changes. ZC202: there is no such agent.
 create function coordinator.agent_project(p_agent uuid)
   returns text

@@ -24,7 +24,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from coordinator.api.limits import Limits
+from coordinator.api import access
 from coordinator.config import Config
 from coordinator.daemon import serve
 from coordinator.db.connection import connect
@@ -35,10 +35,6 @@ ROOT = Path(__file__).parent.parent
 DEADLINE_S = 20.0  # far more than anything takes: a loaded machine is no failure
 
 T = TypeVar("T")
-
-
-def _plain(value: object) -> object:
-    return msgspec.to_builtins(value) if isinstance(value, Limits) else str(value)
 
 
 async def until(
@@ -67,7 +63,7 @@ class Daemon:
             **settings,
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.daemon", json.dumps(given, default=_plain)], stderr=self._output, cwd=ROOT
+            [sys.executable, "-m", "tests.daemon", json.dumps(given, default=str)], stderr=self._output, cwd=ROOT
         )
         weakref.finalize(self, self.process.kill)  # whatever became of the test
 
@@ -192,16 +188,18 @@ def note(what: str, values: Sequence[float]) -> None:
             file.write(json.dumps({what: [round(value, 3) for value in values]}) + "\n")
 
 
-class _Http(msgspec.Struct):
-    limits: Limits | None = None
+class _Beside(msgspec.Struct):
+    """What a test can change that is no setting."""
+
+    believed_s: float = access.BELIEVED_S
 
 
 async def _main(settings: str) -> int:
     config = msgspec.json.decode(settings, type=Config, strict=False)
-    limits = msgspec.json.decode(settings, type=_Http).limits
+    access.BELIEVED_S = msgspec.json.decode(settings, type=_Beside, strict=False).believed_s
     logs.configure(format="json", level=config.log_level)
     try:
-        await serve(config, limits)
+        await serve(config)
     except CoordinatorError as error:
         json.dump(
             {"event": "daemon.failed", "error": type(error).__name__, "message": str(error), "hint": error.hint},

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from coordinator import config
+from coordinator.api.limits import Limits
 from coordinator.config import Config, load
+from coordinator.config.settings import ALIASES, RANGES, SECRETS
 from coordinator.errors import ConfigurationError
 from coordinator.model import address, duration
 
 DATABASE = "postgresql://u@h/d"
+LIMITS = Path(__file__).parent.parent / "docs" / "limits.md"
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +39,8 @@ def test_the_table_holds_every_setting_with_its_variable_and_default() -> None:
     assert [name for name, *_ in rows] == list(Config.__struct_fields__)
     defaults = Config()
     for name, star, variables, default in rows:
-        assert bool(star) == (name in config.SECRETS), name
-        names = [f"COORDINATOR_{name.upper()}"] + ([config.ALIASES[name]] if name in config.ALIASES else [])
+        assert bool(star) == (name in SECRETS), name
+        names = [f"COORDINATOR_{name.upper()}"] + ([ALIASES[name]] if name in ALIASES else [])
         assert variables.split(", ") == names
         value = getattr(defaults, name)
         if value is None:
@@ -47,6 +51,38 @@ def test_the_table_holds_every_setting_with_its_variable_and_default() -> None:
             assert Path(default).name == value.name
         else:
             assert type(value)(default) == value, name
+
+
+def test_every_number_has_a_range_that_holds_its_default() -> None:
+    numbers = {
+        name: value.total_seconds() if isinstance(value, timedelta) else value
+        for name, value in msgspec.structs.asdict(Config()).items()
+        if isinstance(value, int | float | timedelta)
+    }
+    assert numbers.keys() == RANGES.keys()
+    for name, value in numbers.items():
+        assert RANGES[name][0] <= value <= RANGES[name][1], name
+
+
+def test_the_document_has_every_limit_of_http_with_its_default_and_range() -> None:
+    rows = re.findall(
+        r"^\| (http_\w+) +\| \w+ +\| (\S+) +\| (\w+) +\| ([^|]+?) +\|", config.__doc__ or "", re.MULTILINE
+    )
+    assert [name for name, *_ in rows] == [name for name in RANGES if name.startswith("http_")]
+    table = []
+    for name, default, unit, meaning in rows:
+        least, most = (f"{value:,.16g}" for value in RANGES[name])
+        table.append(f"| `COORDINATOR_{name.upper()}` | {int(default):,} | {least} to {most} | {unit} | {meaning} |")
+    written = [line for line in LIMITS.read_text("utf-8").splitlines() if line.startswith("| `COORDINATOR_HTTP_")]
+    assert written == table
+
+
+def test_every_limit_of_http_is_a_setting() -> None:
+    made_from_others = {"running", "idempotency_s"}
+    settings = {name.removeprefix("http_") for name in Config.__struct_fields__ if name.startswith("http_")}
+    assert settings == set(Limits.__struct_fields__) - made_from_others
+    changed = Limits.of(Config(http_head_bytes=2048, max_connections=3, idempotency_retention=timedelta(hours=1)))
+    assert (changed.head_bytes, changed.running, changed.idempotency_s) == (2048, 3, 3600.0)
 
 
 def test_the_example_is_one(tmp_path: Path) -> None:
@@ -122,6 +158,10 @@ def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
         ({"COORDINATOR_MIN_CONNECTIONS": "9", "MAX_CONNECTIONS": "3"}, "COORDINATOR_MIN_CONNECTIONS is 9", "Lower"),
         ({"COORDINATOR_DATABSE_URL": "x"}, "COORDINATOR_DATABSE_URL", "Did you mean COORDINATOR_DATABASE_URL?"),
         ({"COORDINATOR_DATABASE_URL_FILE": "none"}, "named by COORDINATOR_DATABASE_URL_FILE, cannot be read", ""),
+        ({"COORDINATOR_HTTP_BODY_BYTES": "1MB"}, "no whole number", ""),
+        ({"COORDINATOR_HTTP_PAGE": "10001"}, "out of range", "1 to 10000"),
+        ({"COORDINATOR_HTTP_HEARTBEAT_S": "0"}, "out of range", "1 to 30 seconds"),
+        ({"COORDINATOR_HTTP_HEADBYTES": "1"}, "unknown setting", "Did you mean COORDINATOR_HTTP_HEAD_BYTES?"),
         ({"COORDINATOR_PROFILE": "dev"}, "no coordinator.yaml was found", "--config"),
     ],
 )
@@ -137,6 +177,8 @@ def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str]
     ("content", "message", "hint"),
     [
         ("profiles: {dev: {prot: 1}}", 'unknown setting "prot"', "Did you mean port?"),
+        ("profiles: {dev: {http_steams: 1}}", 'unknown setting "http_steams"', "Did you mean http_streams?"),
+        ("profiles: {dev: {http_wait_s: 2h}}", "is out of range", "0.1 to 3600 seconds"),
         ("profile: dev\nprofils: {}", 'unknown setting "profils"', "Did you mean profiles?"),
         ("profiles: {dve: {}}", 'no profile "dev"', "Did you mean dve?"),
         ("profiles: {dev: {port: [1]}}", "is no text or number", ""),
@@ -262,7 +304,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_only_config_reads_the_environment() -> None:
-    package = Path(config.__file__).parent
+    package = Path(config.__file__).parent.parent
     reads = re.compile(r"os\.(environ(\.get|\[)|getenv)|envvar=")
     readers = {path.name for path in package.rglob("*.py") if reads.search(path.read_text())}
     assert readers == set(), "settings come from coordinator.config"

@@ -7,8 +7,12 @@ Guarantees: a check is believed for ``BELIEVED_S`` at the most, and all checks a
 so a revoked token opens nothing more; streams and long-polls that it opened end at once. Should the notification be lost,
 that takes ``BELIEVED_S``. Neither a secret nor its hash is ever logged or repeated in an error.
 
+What a token does is done in its name. An agent's token may speak as an agent that is registered in the project, too, and as
+nobody else: neither as a manager, nor as a role of the database. A manager's may name whom it likes but ``LOOPS``.
+
 On failure: without the database a token that was not just checked is answered with 503, never let in. What it does
-deliberately not do: take tokens from the address or from cookies, where they end up in logs and are sent by other sites.
+deliberately not do: take tokens from the address or from cookies, where they end up in logs and are sent by other sites; a
+browser's ``EventSource`` can send nothing else, and has ``fetch`` in its place (``examples/follow.js``).
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ from coordinator.config import Config
 from coordinator.errors import ConfigurationError, CoordinatorError, PermissionDenied, Unauthenticated
 from coordinator.model.operation import Operation
 from coordinator.model.token import SECRET, Role, Token, digest
-from coordinator.operations.agents import Project
+from coordinator.operations.agents import Named, Project, Register
 from coordinator.operations.executor import Executor, Wake
-from coordinator.operations.rights import ANYWHERE, RIGHTS
+from coordinator.operations.rights import ANYWHERE, NARROWED, RIGHTS
 from coordinator.operations.tokens import Check, Live, Use
 
 __all__ = ["TOKEN_CHANNEL", "Access", "Caller", "is_loopback", "is_open"]
@@ -42,8 +46,10 @@ NOTED_S = 60.0  # the use of a token is noted so often
 REMEMBERED = 10_000  # tokens, and projects of agents
 CHECKS = 4  # at once: a flood of false tokens shall not take the pool
 LIVE_PAGE = 1000
+LOOPS = "coordinator"  # who reaps and expires, in events
 
 log = structlog.get_logger()
+R = TypeVar("R")
 T = TypeVar("T", bound=Operation[object])
 
 
@@ -88,6 +94,7 @@ class Access:
         self._forgotten = 0
         self._checks = anyio.CapacityLimiter(CHECKS)
         self._projects: dict[UUID, str] = {}
+        self._speakers: dict[tuple[str, str], float] = {}
         self._watched: dict[int, set[Callable[[], None]]] = {}
 
     async def run_forever(self, wake: Wake) -> None:
@@ -112,7 +119,7 @@ class Access:
         if not given:
             raise Unauthenticated(
                 "there is no token",
-                hint='Send the header "Authorization: Bearer coo_…"; see "coordinator token create".',
+                hint='Send the header "Authorization: Bearer coo_…" (clients: COORDINATOR_TOKEN); see "coordinator token create".',
             )
         scheme, _, secret = given[0].decode("latin-1").partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer" or not SECRET.fullmatch(secret.strip()):
@@ -156,6 +163,22 @@ class Access:
                 self._projects.clear()
             self._projects[agent] = project
         return project
+
+    async def is_agent(self, project: str, name: str) -> bool:
+        """Tell whether an agent of this name is registered in a project; believed for ``NOTED_S`` where it is.
+
+        Raises: ``NotFound``, ``DatabaseUnavailable``.
+        """
+        assert self._executor is not None, "only a token speaks as an agent"  # noqa: S101
+        now = time.monotonic()
+        if now - self._speakers.get((project, name), -NOTED_S) < NOTED_S:
+            return True
+        if not await self._executor.run(Named(project=project, name=name)):
+            return False
+        if len(self._speakers) >= REMEMBERED:
+            self._speakers.clear()
+        self._speakers[project, name] = now
+        return True
 
     @contextmanager
     def watching(self, token: int, on_end: Callable[[], None]) -> Iterator[None]:
@@ -222,7 +245,7 @@ class Caller:
                 hint=f"It takes a token of the role {needed.name}." if needed else "Nobody may.",
             )
         own = self._token.project
-        if own is None or function in ANYWHERE:
+        if own is None or function in ANYWHERE or function in NARROWED:
             return
         if projects is None:
             raise PermissionDenied(
@@ -236,14 +259,23 @@ class Caller:
                     hint=f'It is for project "{own}" alone.',
                 )
 
+    def visible(self, function: str, rows: list[R]) -> list[R]:
+        """Give those rows of an answer that the caller may see."""
+        project = NARROWED.get(function)
+        own = None if self._token is None else self._token.project
+        if project is None or own is None:
+            return rows
+        return [row for row in rows if getattr(row, project) == own]
+
     async def permit(self, operation: T) -> T:
-        """Check that the caller may run an operation; the answer is the one to run, with the caller as its actor.
+        """Check that the caller may run an operation, as whom it says; the answer is the one to run, with an actor.
 
         Raises: ``PermissionDenied``; ``NotFound`` where the agent is gone that it is about.
         """
         if self._token is None:
             return operation
         self.check(operation.function, await self._projects(operation))
+        await self._check_speaker(operation)
         if getattr(operation, "actor", self.name) is None:
             return msgspec.structs.replace(operation, actor=self.name)
         return operation
@@ -264,6 +296,27 @@ class Caller:
             return
         with self._access.watching(self._token.id, on_end):
             yield
+
+    async def _check_speaker(self, operation: Operation[object]) -> None:
+        """Check that the caller may speak as the actor, or as the agent, that a write names."""
+        assert self._token is not None, "asked only of tokens"  # noqa: S101
+        if operation.reads:
+            return
+        if isinstance(operation, Register):
+            names, known = {operation.name}, True  # a name becomes an agent's by this
+        else:
+            given = (getattr(operation, "actor", None), getattr(operation, "agent", None))
+            names = {name for name in given if isinstance(name, str)} - {self._token.name}
+            known = Role[self._token.role] >= Role.manager
+        project: str | None = getattr(operation, "project", None)
+        for name in names:
+            if name == LOOPS or not (known or (project and await self._access.is_agent(project, name))):
+                raise PermissionDenied(
+                    f'token "{self.name}" may not speak as "{name[:200]}"',
+                    hint=f'Leave it away, to do it as "{self.name}"; or register an agent of that name in the project.'
+                    if name != LOOPS
+                    else "That is who cleans up. Take another name.",
+                )
 
     async def _projects(self, operation: Operation[object]) -> tuple[str, ...] | None:
         assert self._token is not None, "asked only of tokens"  # noqa: S101

@@ -35,7 +35,7 @@ class Admission:
         self._turns.release()
 
     async def _queue(self) -> None:
-        if self._queued >= self._limits.queued:
+        if self._queued >= self._limits.queue:
             raise Overloaded(f"{self._queued} requests wait for the database already", hint=_HINT)
         self._queued += 1
         try:

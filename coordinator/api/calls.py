@@ -84,7 +84,8 @@ class Calls:
         else:
             result = await self.run(operation)
         if endpoint.shape is Shape.MANY:
-            return Answer(200, _encode(_List(result, page_of(operation, result).cursor, event_cursor)), [])
+            rows = request.caller.visible(operation.function, result)
+            return Answer(200, _encode(_List(rows, page_of(operation, result).cursor, event_cursor)), [])
         headers = [(b"event-cursor", event_cursor.encode())]
         if endpoint.shape is Shape.SCALAR:
             return Answer(200, _encode(_Value(result)), headers)

@@ -1,25 +1,24 @@
 """One HTTP connection, with limits on what a slow or talkative client can hold: the server's own has none.
 
-A request's head must have come whole within ``HEAD_S`` and ``HEAD_BYTES``, its body within ``BODY_S`` (its size is the
+A request's head must have come whole within ``head_s`` and ``head_bytes``, its body within ``body_s`` (its size is the
 handlers' business); else the answer is 408 or 431 and the connection is closed. Idle connections between two requests are
-the server's business, too.
+the server's business, too. A connection beyond ``connections`` is answered with 503 and closed, so that the process keeps
+files for the database.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from coordinator.api.problems import MEDIA_TYPE, problem_of
+from coordinator.api.limits import Limits
+from coordinator.api.problems import MEDIA_TYPE, Overloaded, headers_of, problem_of
 from coordinator.errors import CoordinatorError
 
 __all__ = ["LimitedConnection"]
-
-HEAD_BYTES = 32 * 1024
-HEAD_S = 10.0
-BODY_S = 60.0
 
 
 class _HeadTooLarge(CoordinatorError):
@@ -43,14 +42,17 @@ class _Malformed(CoordinatorError):
 class LimitedConnection(HttpToolsProtocol):
     """Closes itself when a request takes too long to come or has too large a head."""
 
-    head_s = HEAD_S
-    body_s = BODY_S
+    def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._begin_head()
+        if len(self.connections) > self._limits.connections:
+            self._close(Overloaded("this daemon has all the connections that it takes", hint="Try again later."))
 
     def connection_lost(self, error: Exception | None) -> None:
         """End waiting."""
@@ -62,13 +64,13 @@ class LimitedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._received += len(data)
-            if self._received > HEAD_BYTES:
-                self._close(_HeadTooLarge(f"the head is larger than {HEAD_BYTES} bytes", hint="Send fewer headers."))
+            if self._received > self._limits.head_bytes:
+                self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser could not read."""
-        if self._held > HEAD_BYTES:
-            self._close(_HeadTooLarge(f"the head is larger than {HEAD_BYTES} bytes", hint="Send fewer headers."))
+        if self._held > self._limits.head_bytes:
+            self._refuse_head()
         else:
             self._close(_Malformed(msg.rstrip("."), hint="Send HTTP/1.1."))
 
@@ -91,7 +93,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait for the body."""
         self._in_head = False
-        self._arm(self.body_s)
+        self._arm(self._limits.body_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -102,12 +104,16 @@ class LimitedConnection(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._in_head = True
         self._received = self._held = 0
-        self._arm(self.head_s)
+        self._arm(self._limits.head_s)
 
     def _hold(self, size: int) -> None:
         self._held += size
-        if self._held > HEAD_BYTES:
+        if self._held > self._limits.head_bytes:
             raise ValueError  # the parser stops, and the server asks for its 400
+
+    def _refuse_head(self) -> None:
+        most = self._limits.head_bytes
+        self._close(_HeadTooLarge(f"the head is larger than {most} bytes", hint="Send fewer headers."))
 
     def _arm(self, delay_s: float) -> None:
         self._disarm()
@@ -129,8 +135,12 @@ class LimitedConnection(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = msgspec.json.encode(problem_of(error))
-            self.transport.write(
-                b"HTTP/1.1 %d \r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (error.http_status, MEDIA_TYPE.encode(), len(body), body)
-            )
+            headers = [
+                (b"content-type", MEDIA_TYPE.encode()),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *headers_of(error),
+            ]
+            head = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (error.http_status, head, body))
         self.transport.close()

@@ -149,7 +149,7 @@ class Gateway:
             raise Overloaded("the daemon is shutting down", hint="Try again: another one takes over, or it comes back.")
         if self.epoch is None:
             raise Overloaded("the event log has not been read yet", hint="Try again in a second.")
-        if self._connections >= self.limits.connections:
+        if self._connections >= self.limits.streams:
             raise Overloaded(
                 f"there are {self._connections} streams and long-polls already; this daemon takes no more",
                 hint="Try again later, or at another daemon.",

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import msgspec
 
+from coordinator.config import Config
+
 __all__ = ["Limits"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one daemon. Durations are in seconds where the name ends in ``_s``."""
+    """Limits of one daemon: the settings ``http_…``, whose table says what each is. Durations in ``_s`` are in seconds."""
 
-    body_bytes: int = 1 << 20  # of a request; beyond: 413
-    running: int = 20  # calls at once, as many as the pool has connections; more queue
-    queued: int = 1000  # calls in the queue; beyond: 503
-    queue_s: float = 2.0  # a call waits so long for its turn; beyond: 503
-    connections: int = 20_000  # streams and long-polls at once; beyond: 503
-    wait_s: float = 60.0  # longest long-poll
-    heartbeat_s: float = 15.0  # a stream without events gets a sign of life so often
-    write_deadline_s: float = 30.0  # a stream that takes nothing for so long is closed
-    leave_s: float = 2.0  # a stream that is closed has so long to take what was written
-    buffer_bytes: int = 64 << 10  # written ahead of a stream's reader; beyond: it goes on from the ring or the log
-    page: int = 500  # events that are read from the log at once
-    log_readers: int = 4  # streams that read the log at once, each on a connection of the pool
-    ring_events: int = 20_000  # the newest events, ready to be sent
-    ring_bytes: int = 16 << 20
-    topics: int = 100  # topics of a subscription, projects of a subscription
-    idempotency_s: float = 86400.0  # an answer is kept for repetitions
+    running: int  # calls at once, as many as the pool has connections; more queue
+    idempotency_s: float
+    connections: int
+    head_bytes: int
+    head_s: float
+    body_bytes: int
+    body_s: float
+    keep_alive_s: float
+    queue: int
+    queue_s: float
+    streams: int
+    wait_s: float
+    heartbeat_s: float
+    write_deadline_s: float
+    buffer_bytes: int
+    page: int
+    log_readers: int
+    ring_events: int
+    ring_bytes: int
+    topics: int
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        """Take the limits from the settings."""
+        settings = msgspec.structs.asdict(config)
+        http = {name: settings[f"http_{name}"] for name in cls.__struct_fields__ if f"http_{name}" in settings}
+        return cls(running=config.max_connections, idempotency_s=config.idempotency_retention.total_seconds(), **http)

@@ -6,25 +6,34 @@ Each request's scope holds the connection's transport, for streams: see coordina
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from math import ceil
+from typing import Any, cast
 
 import anyio
+import structlog
 import uvicorn
 from litestar.types import ASGIApp
+from msgspec.structs import replace
 
 from coordinator.api.connection import LimitedConnection
+from coordinator.api.limits import Limits
 from coordinator.api.stream import TRANSPORT
 from coordinator.api.tls import Certificate
 from coordinator.errors import ConfigurationError
 
-__all__ = ["bind", "serving"]
+__all__ = ["bind", "fitted", "serving"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
-KEEP_ALIVE_S = 75
+FILES_BESIDE = 128  # open files of the process that are no connections of HTTP or of the pool
 SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for so long is gone
+
+log = structlog.get_logger()
 
 
 class _Protocol(LimitedConnection):
@@ -68,10 +77,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def fitted(limits: Limits) -> Limits:
+    """Raise the process's limit of open files as far as is wanted and allowed, and lower ``connections`` to what fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    beside = limits.running + FILES_BESIDE
+    wanted = limits.connections + beside
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    connections = max(1, soft - beside)
+    log.warning("http.few_files", files=soft, connections=connections, wanted=limits.connections)
+    return replace(limits, connections=connections)
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
     listener: socket.socket,
+    limits: Limits,
     certificate: Certificate | None = None,
     *,
     also: Sequence[socket.socket] = (),
@@ -80,16 +107,17 @@ async def serving(
 
     With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
     """
+    limits = fitted(limits)
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=cast("Any", partial(_Protocol, limits)),
         ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
         loop="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=ceil(limits.keep_alive_s),
         timeout_graceful_shutdown=int(DRAIN_S),
     )
     server = _Server(config)

@@ -38,6 +38,7 @@ __all__ = ["TRANSPORT", "Stream"]
 TRANSPORT = "coordinator.transport"  # extension of the scope
 RECONNECT_MS = 1000
 RETRY_S = 1.0
+LEAVE_S = 2.0  # a stream that is closed has so long to take what was written
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -222,7 +223,7 @@ class Stream:
         metrics.STREAM_CLOSED.labels(reason.partition(":")[0]).inc()
         self._gateway.leave(self)
         data = b"event: bye\ndata: %b\n\n" % msgspec.json.encode({"reason": reason})
-        with anyio.move_on_after(self._limits.leave_s):
+        with anyio.move_on_after(LEAVE_S):
             if self._gateway.closing:
                 await self._send({"type": "http.response.body", "body": data, "more_body": False})
                 return

@@ -71,11 +71,16 @@ def mapped_errors() -> Iterator[None]:
         raise from_postgres(error) from error
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise ConfigurationError(
-            f"the database's address: {error}", hint="Correct the setting database_url."
+            f"the database's address: {error.args[0]}", hint=error.hint or "Correct the setting database_url."
         ) from error
     except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
         raise InvalidArgument(
             f"the database cannot store that: {error}", hint="Give valid UTF-8 text and JSON."
+        ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise DatabaseUnavailable(
+            f"the database's certificate is not accepted: {error.verify_message}",
+            hint="sslrootcert names whom to trust; with sslmode=verify-full the certificate must be for the address's host.",
         ) from error
     except ssl.SSLError as error:
         raise DatabaseUnavailable(

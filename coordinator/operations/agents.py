@@ -11,7 +11,7 @@ import msgspec
 from coordinator.model.agent import Agent, Reaped
 from coordinator.model.operation import Json, Operation
 
-__all__ = ["Deregister", "Heartbeat", "List", "Project", "Reap", "Register"]
+__all__ = ["Deregister", "Heartbeat", "List", "Named", "Project", "Reap", "Register"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -74,6 +74,19 @@ class Project(Operation[str], frozen=True, kw_only=True):
     reads: ClassVar[bool] = True
     internal: ClassVar[bool] = True
     agent: UUID
+
+
+class Named(Operation[bool], frozen=True, kw_only=True):
+    """Tell whether an agent of this name is registered in a project.
+
+    Raises: ``NotFound`` where there is no such project.
+    """
+
+    function: ClassVar[str] = "agent_named"
+    reads: ClassVar[bool] = True
+    internal: ClassVar[bool] = True
+    project: str
+    name: str
 
 
 class Reap(Operation[Reaped], frozen=True, kw_only=True):

@@ -12,10 +12,13 @@ from types import MappingProxyType
 
 from coordinator.model.token import Role
 
-__all__ = ["ANYWHERE", "RIGHTS"]
+__all__ = ["ANYWHERE", "NARROWED", "RIGHTS"]
 
 # What tells nothing of any project: open to a token of one, too.
 ANYWHERE = frozenset({"event_head"})
+
+# What concerns all projects, and gives a token of one the rows of its own: the field that names a row's project.
+NARROWED: Mapping[str, str] = MappingProxyType({"project_list": "name"})
 
 RIGHTS: Mapping[str, Role] = MappingProxyType(
     {

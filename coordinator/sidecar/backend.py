@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from coordinator.api.access import TOKEN_CHANNEL
 from coordinator.client.held import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
@@ -45,7 +46,7 @@ class Backend:
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        self._session = base.session(HEAD_CHANNEL)
+        self._session = base.session(HEAD_CHANNEL, TOKEN_CHANNEL)
         self.book = LockBook(self._session, lambda: self._session.connected)
         self.actor: str | None = None
 

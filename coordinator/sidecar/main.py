@@ -30,17 +30,16 @@ import anyio
 import structlog
 from msgspec.structs import replace
 
-from coordinator.api.access import Access
+from coordinator.api.access import TOKEN_CHANNEL, Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
-from coordinator.api.origin import OriginGuard
+from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import serving
 from coordinator.client.http import HttpExecutor
 from coordinator.client.presence import AgentState, Presence
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
 from coordinator.operations import agents
@@ -56,7 +55,10 @@ from coordinator.version import version
 __all__ = ["serve"]
 
 CALLS = 2  # connections for calls; with the direct one there are three
-LIMITS = Limits(running=CALLS, log_readers=1, connections=1000, ring_events=5000, ring_bytes=4 << 20)
+CONNECTIONS = 2000
+STREAMS = 1000
+RING_EVENTS = 5000
+RING_BYTES = 4 << 20
 
 log = structlog.get_logger()
 
@@ -70,6 +72,7 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
     registration = agents.Register(
         project=config.project, name=agent_name(config), role=config.role, metadata=metadata(config), ttl=ttl
     )
+    origins_of(config)  # refused before anything is started
     error: BaseException | None = None
     stop = anyio.Event()
     try:
@@ -129,13 +132,14 @@ async def _run(  # noqa: PLR0917
     backend = Backend(base)
     session = backend.session()
     liveness = None if isinstance(base, Upstream) else Liveness(session, "sidecar")
-    gateway = Gateway(cast("Database", backend), LIMITS)
+    limits = _limits(config)
+    gateway = Gateway(cast("Database", backend), limits)
     access = Access(cast("Database", backend) if config.access == "tokens" else None)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gateway.run_forever)
         if config.access == "tokens":
-            tasks.start_soon(access.run_forever, SessionWake())  # a revocation is noticed when a check is old
+            tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
         if not await _within(config.connect_limit_s, gateway.started, stop):
             tasks.cancel_scope.cancel()
             if stop.is_set():
@@ -172,10 +176,14 @@ async def _run(  # noqa: PLR0917
             stop.set()
 
         tasks.start_soon(leave_with_agent)
+        origins = origins_of(config)
         app = Face(create_app(readiness, cast("Database", backend), gateway, access), access, report, process, stop)
         try:
             async with serving(
-                OriginGuard(cast("Any", app), config.names, loopback=True), sockets[0], also=sockets[1:]
+                OriginGuard(cast("Any", app), config.names, loopback=True, origins=origins),
+                sockets[0],
+                limits,
+                also=sockets[1:],
             ):
                 addresses = [_written(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
@@ -184,6 +192,20 @@ async def _run(  # noqa: PLR0917
         finally:
             await presence.deregister()
         tasks.cancel_scope.cancel()
+
+
+def _limits(config: Config) -> Limits:
+    """Take the limits from the settings; for one agent none needs to be as large as a daemon's."""
+    limits = Limits.of(config)
+    return replace(
+        limits,
+        running=CALLS,
+        log_readers=1,
+        connections=min(limits.connections, CONNECTIONS),
+        streams=min(limits.streams, STREAMS),
+        ring_events=min(limits.ring_events, RING_EVENTS),
+        ring_bytes=min(limits.ring_bytes, RING_BYTES),
+    )
 
 
 async def _within(limit_s: float, wanted: anyio.Event, stop: anyio.Event) -> bool:

@@ -152,6 +152,19 @@ $$;
 comment on function coordinator.agent_list(text, text, text[], integer) is
   'The agents of a project, by name and id, of one role if p_role is given. p_after: array[name, id] of the row before.';
 
+create or replace function coordinator.agent_named(p_project text, p_name text) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  return exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_name);
+end
+$$;
+comment on function coordinator.agent_named(text, text) is
+  'Whether an agent of this name is registered in a project. Internal: gateways ask whether a token may speak as it.';
+
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer)
 language plpgsql volatile security definer

@@ -9,12 +9,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from coordinator.api.limits import Limits
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 
 # Short, so that nobody waits for what takes long by purpose.
-LIMITS = Limits(running=5, heartbeat_s=1.0, write_deadline_s=2.0, leave_s=1.0, body_bytes=100_000)
+LIMITS = {"http_heartbeat_s": 1.0, "http_write_deadline_s": 2.0, "http_body_bytes": 100_000}
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +26,7 @@ def api_url(server_url: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def daemon(api_url: str) -> Iterator[Daemon]:
-    with Daemon(api_url, limits=LIMITS) as process:
+    with Daemon(api_url, **LIMITS) as process:
         asyncio.run(process.ready())
         yield process
 

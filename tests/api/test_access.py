@@ -19,9 +19,10 @@ from coordinator.api.endpoint import endpoints
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Unauthenticated
+from coordinator.model.operation import Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import projects, signals, tokens
-from coordinator.operations.rights import RIGHTS
+from coordinator.operations.rights import NARROWED, RIGHTS
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon, until
 
@@ -161,12 +162,27 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
                 else:
                     problem(answer, 403, "permission-denied")
         # Nothing is said of a project: then it concerns all of them, or the project default.
-        for path in ("/v1/events", "/v1/events/stream", "/v1/projects", "/v1/signals"):
+        for path in ("/v1/events", "/v1/events/stream", "/v1/signals"):
             problem(await client.get(path), 403, "permission-denied")
         problem(await client.get("/v1/events/stream?project=alpha&project=beta"), 403, "permission-denied")
         everywhere = {"project": "alpha", "when_set": "A", "clears": ["B"], "everywhere": True}
         problem(await client.post("/v1/rules/set", json=everywhere), 403, "permission-denied")
         assert (await client.get("/v1/events/head")).status_code == 200
+
+
+async def test_a_token_of_one_project_finds_it_among_the_projects_and_no_other(issuer: Issuer) -> None:
+    async with await issuer.as_("reader") as every, await issuer.as_("reader", "alpha") as own:
+        all_ = (await every.get("/v1/projects")).json()["items"]
+        assert {"alpha", "beta", "default"} <= {project["name"] for project in all_}
+        assert (await own.get("/v1/projects")).json()["items"] == [one for one in all_ if one["name"] == "alpha"]
+
+
+def test_only_lists_are_narrowed_to_what_a_token_may_see() -> None:
+    for function, field in NARROWED.items():
+        endpoint = ENDPOINTS[function]
+        assert endpoint.operation.reads
+        assert endpoint.shape is Shape.MANY
+        assert field in endpoint.result.__struct_fields__
 
 
 async def test_an_agent_is_of_a_project_even_where_a_call_does_not_name_it(issuer: Issuer) -> None:
@@ -186,19 +202,56 @@ async def test_what_a_token_does_is_done_in_its_name(issuer: Issuer) -> None:
     async with await issuer.as_("agent") as client:
         set_ = {"project": "alpha", "key": "by", "value": 1}
         assert (await client.post("/v1/signals/set", json=set_)).json()["actor"] == "the agent"
-        assert (await client.post("/v1/signals/set", json=set_ | {"actor": "me"})).json()["actor"] == "me"
+        named = await client.post("/v1/signals/set", json=set_ | {"actor": "the agent"})
+        assert named.json()["actor"] == "the agent"
 
 
-async def test_a_revoked_token_opens_nothing_more_at_once(issuer: Issuer) -> None:
+async def test_an_agents_token_speaks_as_agents_of_its_project_and_as_nobody_else(issuer: Issuer) -> None:
+    async with await issuer.as_("agent") as client, await issuer.as_("manager") as manager:
+        for name, project in (("coder-1", "alpha"), ("coder-2", "beta")):
+            registered = await client.post("/v1/agents/register", json={"project": project, "name": name})
+            assert registered.status_code == 200
+        sent = await manager.post("/v1/directives/send", json={"project": "alpha", "body": "x", "everyone": True})
+        writes: list[tuple[str, dict[str, Any], str]] = [
+            ("signals/set", {"key": "by", "value": 1}, "actor"),
+            ("signals/delete", {"key": "by"}, "actor"),
+            ("events/emit", {"type": "custom.x"}, "actor"),
+            ("directives/acknowledge", {"directive": sent.json()["id"]}, "agent"),
+        ]
+        for path, body, field in writes:
+            for name in ("the manager", "coder-2", "coordinator"):
+                refused = await client.post(f"/v1/{path}", json=body | {"project": "alpha", field: name})
+                assert "may not speak" in problem(refused, 403, "permission-denied")["detail"]
+            answer = await client.post(f"/v1/{path}", json=body | {"project": "alpha", field: "coder-1"})
+            assert answer.status_code == 200, answer.text
+            if path == "signals/set":
+                assert answer.json()["actor"] == "coder-1"
+
+
+async def test_a_manager_may_name_whom_it_likes_but_the_loops(issuer: Issuer) -> None:
+    async with await issuer.as_("manager") as client:
+        set_ = {"project": "alpha", "key": "by", "value": 1}
+        assert (await client.post("/v1/signals/set", json=set_ | {"actor": "boss"})).json()["actor"] == "boss"
+        for path, body in (
+            ("signals/set", set_ | {"actor": "coordinator"}),
+            ("agents/register", {"project": "alpha", "name": "coordinator"}),
+        ):
+            problem(await client.post(f"/v1/{path}", json=body), 403, "permission-denied")
+
+
+async def test_a_revoked_token_opens_nothing_more_at_once(guarded_url: str, issuer: Issuer) -> None:
     token, secret = await issuer.token("reader", "alpha")
-    async with issuer.client(secret) as client:
-        assert (await client.get("/v1/signals?project=alpha")).status_code == 200  # and is remembered
-        await issuer.database.run(tokens.Revoke(token=token.id))
+    # A check is believed for longer than the test: only being told of the revocation can help.
+    with Daemon(guarded_url, access="tokens", believed_s=3600) as believing:
+        issuer.url = (await believing.ready()).url
+        async with issuer.client(secret) as client:
+            assert (await client.get("/v1/signals?project=alpha")).status_code == 200  # and is remembered
+            await issuer.database.run(tokens.Revoke(token=token.id))
 
-        async def look() -> bool:
-            return (await client.get("/v1/signals?project=alpha")).status_code == 401
+            async def look() -> bool:
+                return (await client.get("/v1/signals?project=alpha")).status_code == 401
 
-        await until(look, "the token is refused", deadline_s=1.5)
+            await until(look, "the token is refused")
 
 
 async def follow(client: httpx.AsyncClient, path: str, seen: list[str], ready: anyio.Event) -> None:

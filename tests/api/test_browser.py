@@ -1,16 +1,20 @@
-"""A real browser's EventSource goes on where it was when the server comes back."""
+"""A real browser's streams go on where they were when the server comes back: EventSource, and with a token examples/follow.js."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from coordinator.db.database import Database
+from coordinator.model.token import new_secret
+from coordinator.operations import events, tokens
 from tests.api.sse import emit
 from tests.daemon import Daemon, until
 
@@ -25,12 +29,27 @@ source.addEventListener("custom.tick", event => {
 });
 </script>"""
 
+FOLLOW = Path(__file__).parents[2] / "examples" / "follow.js"
+FOLLOWING = """<!doctype html><script type="module">
+import { follow } from "/follow.js";
+const seen = [];
+try {
+  for await (const event of follow("DAEMON", { token: "TOKEN", project: "default", topics: ["custom.*"], after: "start" })) {
+    seen.push(event.key);
+    fetch("/seen/" + seen.join("-"));
+  }
+} catch (error) {
+  fetch("/seen/refused-" + JSON.parse(error.message).status);
+}
+</script>"""
+
 
 class Proxy:
     """One origin for the browser: its page, what the page has seen, and the stream of whichever daemon is there."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, page: str) -> None:
         self.port = port
+        self.page = page
         self.seen: list[str] = []
         self.resumed: list[str] = []
 
@@ -54,9 +73,12 @@ class Proxy:
             return
         if path.startswith("/seen/"):
             self.seen.append(path.removeprefix("/seen/"))
-        body = PAGE.encode() if path == "/" else b""
+        kind, body = b"html", self.page.encode() if path == "/" else b""
+        if path == "/follow.js":
+            kind, body = b"javascript", FOLLOW.read_bytes()
         writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/%b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            % (kind, len(body))
         )
         writer.write(body)
 
@@ -78,16 +100,13 @@ class Proxy:
             sink.close()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install chromium")
-async def test_event_source_resumes_after_the_server_was_killed(database_url: str, tmp_path: Path) -> None:
-    assert BROWSER
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    proxy = Proxy(port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    daemon = await Daemon(database_url, port=port).ready()
+@asynccontextmanager
+async def browsing(port: int, page: str, folder: Path, own_port: int = 0) -> AsyncIterator[Proxy]:
+    """A browser that shows a page whose streams go to whatever daemon is at the port."""
+    if BROWSER is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    proxy = Proxy(port, page)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", own_port)
     browser = None
     try:
         browser = await asyncio.create_subprocess_exec(
@@ -97,27 +116,73 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--remote-debugging-port=0",
-            f"--user-data-dir={tmp_path}",
-            address,
+            f"--user-data-dir={folder}",
+            f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        await until(_has(proxy, "ready"), "the browser's stream is ready", deadline_s=40)
-        async with httpx.AsyncClient(base_url=daemon.url) as http:
-            await emit(http, "default", "1", "2")
-            await until(_has(proxy, "1-2"), "the browser has seen two events")
-            daemon.kill()
-            daemon.__exit__(None, None, None)
-            daemon = await Daemon(database_url, port=port).ready()
-            await emit(http, "default", "3")
-        await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
-        assert proxy.resumed
+        yield proxy
     finally:
-        daemon.__exit__(None, None, None)
         if browser is not None:
             browser.terminate()
             await browser.wait()
         server.close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+async def test_event_source_resumes_after_the_server_was_killed(database_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    daemon = await Daemon(database_url, port=port).ready()
+    try:
+        async with browsing(port, PAGE, tmp_path) as proxy:
+            await until(_has(proxy, "ready"), "the browser's stream is ready", deadline_s=40)
+            async with httpx.AsyncClient(base_url=daemon.url) as http:
+                await emit(http, "default", "1", "2")
+                await until(_has(proxy, "1-2"), "the browser has seen two events")
+                daemon.kill()
+                daemon.__exit__(None, None, None)
+                daemon = await Daemon(database_url, port=port).ready()
+                await emit(http, "default", "3")
+            await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
+            assert proxy.resumed
+    finally:
+        daemon.__exit__(None, None, None)
+
+
+async def test_a_page_with_a_token_follows_by_fetch_resumes_and_is_told_of_the_tokens_end(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    """The page is of another origin than the daemon, which lets it in by name."""
+    port, page_port = free_port(), free_port()
+    page = FOLLOWING.replace("DAEMON", f"http://127.0.0.1:{port}")
+    origins = f"http://127.0.0.1:{page_port}"
+    secret = new_secret()
+    create = tokens.Create(name="page", role="reader", hash=secret.hash, prefix=secret.prefix, project="default")
+    token = await db.run(create)
+
+    async def emit(*keys: str) -> None:
+        for key in keys:
+            await db.run(events.Emit(project="default", type="custom.tick", key=key))
+
+    daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
+    try:
+        async with browsing(port, page.replace("TOKEN", secret.text), tmp_path, page_port) as proxy:
+            await emit("1", "2")
+            await until(_has(proxy, "1-2"), "the browser has seen two events", deadline_s=40)
+            daemon.kill()
+            daemon.__exit__(None, None, None)
+            daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
+            await emit("3")
+            await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
+            await db.run(tokens.Revoke(token=token.id))
+            await until(_has(proxy, "refused-401"), "the page was told")
+    finally:
+        daemon.__exit__(None, None, None)
 
 
 def _has(proxy: Proxy, what: str) -> Callable[[], Awaitable[bool]]:

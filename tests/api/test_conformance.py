@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from coordinator.api.endpoint import endpoints
-from coordinator.api.limits import Limits
 from tests.daemon import Daemon
 
 CHECKS = (
@@ -30,7 +29,7 @@ CHECKS = (
 @pytest.fixture
 async def own(database_url: str) -> Any:
     """A daemon of its own: what is sent here is anything, and nobody waits for long."""
-    with Daemon(database_url, limits=Limits(running=5, wait_s=1.0)) as daemon:
+    with Daemon(database_url, http_wait_s=1.0) as daemon:
         yield await daemon.ready()
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import socket
 import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import structlog
 from litestar.types import Receive, Scope, Send
 
-from coordinator.api.connection import HEAD_BYTES, LimitedConnection
-from coordinator.api.server import bind, serving
+from coordinator.api.limits import Limits
+from coordinator.api.server import FILES_BESIDE, bind, fitted, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
+from tests.certificate import make_pair
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,16 +44,14 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def server(certificate: Certificate | None = None) -> AsyncIterator[int]:
+async def server(certificate: Certificate | None = None, **settings: Any) -> AsyncIterator[int]:
     with bind("127.0.0.1", 0) as listener:
-        async with serving(echo, listener, certificate):
+        async with serving(echo, listener, Limits.of(Config(**settings)), certificate):
             yield listener.getsockname()[1]
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LimitedConnection, "head_s", 0.3)
-    monkeypatch.setattr(LimitedConnection, "body_s", 0.6)
+HEAD_BYTES = Config().http_head_bytes
+HASTY = {"http_head_s": 0.3, "http_body_s": 0.6}
 
 
 async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
@@ -64,10 +65,9 @@ async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
             return received
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET / HTTP/1.1\r\nX"])
 async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         if sent:
             await stream.send(sent)
         answer = await to_the_end(stream)
@@ -75,10 +75,9 @@ async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
     assert b"application/problem+json" in answer
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
     async with (
-        server() as port,
+        server(**HASTY) as port,
         await anyio.connect_tcp("127.0.0.1", port) as stream,
         anyio.create_task_group() as tasks,
     ):
@@ -99,19 +98,17 @@ async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_body_that_does_not_come_is_given_up() -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_the_second_request_of_a_connection_has_the_same_time() -> None:
-    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+    async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
         assert (await stream.receive()).endswith(b"abc")
-        await anyio.sleep(LimitedConnection.head_s * 2)  # idle between two requests: the server's own limit, longer
+        await anyio.sleep(HASTY["http_head_s"] * 2)  # idle between two requests: the server's own limit, longer
         await stream.send(b"GET / HTTP/1.1\r\n")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
@@ -138,6 +135,58 @@ async def test_a_large_address_is_refused_and_a_fair_head_is_served() -> None:
             assert (await to_the_end(stream)).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_beyond_the_most_connections_one_is_refused_until_another_ends() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with server(http_connections=2) as port:
+        held = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(2)]
+        for stream in held:
+            await stream.send(request)
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            answer = await to_the_end(stream)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in answer
+        await held.pop().aclose()
+        with anyio.fail_after(10):
+            while not answer.startswith(b"HTTP/1.1 200 "):
+                async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                    await stream.send(request)
+                    with contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                        answer = await stream.receive()
+        await held.pop().aclose()
+
+
+@pytest.fixture
+def files() -> Iterator[tuple[int, int]]:
+    """The limits of open files, put back afterwards."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield limits
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_limit_of_open_files_is_raised_for_as_many_connections_as_are_wanted(files: tuple[int, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
+    limits = Limits.of(Config(http_connections=600, max_connections=10))
+    assert fitted(limits) == limits
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 10 + FILES_BESIDE, files[1])
+
+
+def test_where_files_may_not_be_opened_fewer_connections_are_taken(
+    files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
+
+    def refused(_what: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resource, "setrlimit", refused)
+        with structlog.testing.capture_logs() as logs:
+            found = fitted(Limits.of(Config(max_connections=10)))
+    assert found.connections == 500 - 10 - FILES_BESIDE
+    assert [line["event"] for line in logs] == ["http.few_files"]
+
+
 async def test_what_is_no_http_is_answered_as_a_problem() -> None:
     async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"\x16\x03\x01 hello\r\n\r\n")
@@ -152,17 +201,6 @@ async def test_a_large_body_may_follow_a_small_head_in_one_piece() -> None:
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         await stream.send(head + body)
         assert (await to_the_end(stream)).endswith(body)
-
-
-def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key, by the openssl program."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 async def subject(port: int, trusted: Path) -> str:

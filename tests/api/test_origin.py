@@ -6,7 +6,9 @@ import httpx
 import pytest
 from litestar.types import Receive, Scope, Send
 
-from coordinator.api.origin import OriginGuard
+from coordinator.api.origin import OriginGuard, origins_of
+from coordinator.config import Config
+from coordinator.errors import ConfigurationError
 
 
 async def served(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -44,3 +46,49 @@ async def test_host_must_be_known_on_loopback_alone(loopback: bool, host: str, e
 ])  # fmt: skip
 async def test_origin_must_be_ones_own_or_configured_everywhere(host: str, origin: str, expected: int) -> None:
     assert await status(loopback=False, host=host, origin=origin) == expected
+
+
+DASHBOARD = "https://dashboard.example"
+
+
+async def ask(method: str, origin: str, origins: str | None = DASHBOARD) -> httpx.Response:
+    guard = OriginGuard(served, [], loopback=False, origins=origins_of(Config(origins=origins)))
+    transport = httpx.ASGITransport(app=guard)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://plane.example") as client:
+        return await client.request(method, "/", headers={"Origin": origin, "Access-Control-Request-Method": "POST"})
+
+
+async def test_pages_of_a_configured_origin_may_ask_and_read() -> None:
+    asked, read = await ask("OPTIONS", DASHBOARD), await ask("GET", DASHBOARD)
+    assert (asked.status_code, read.status_code, read.text) == (204, 200, "served")
+    assert "authorization" in asked.headers["access-control-allow-headers"]
+    for answer in (asked, read):
+        assert answer.headers["access-control-allow-origin"] == DASHBOARD
+        assert answer.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "origins"),
+    [
+        (DASHBOARD, None),
+        ("http://dashboard.example", DASHBOARD),
+        (f"{DASHBOARD}:8443", DASHBOARD),
+        (f"{DASHBOARD}.evil", DASHBOARD),
+        ("null", DASHBOARD),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+async def test_pages_of_any_other_origin_may_not(method: str, origin: str, origins: str | None) -> None:
+    answer = await ask(method, origin, origins)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "https://*.example", "dashboard.example", f"{DASHBOARD}/", "HTTPS://x", "null", "https://a@b"]
+)
+def test_what_is_no_origin_is_a_configuration_error(origins: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        origins_of(Config(origins=f"{DASHBOARD}, {origins}"))
+    assert raised.value.hint

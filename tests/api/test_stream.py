@@ -12,7 +12,6 @@ import anyio
 import httpx
 import pytest
 
-from coordinator.api.limits import Limits
 from tests.api.conftest import LIMITS
 from tests.api.sse import emit, stream
 from tests.api.test_operations import post
@@ -137,8 +136,7 @@ async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
 
 
 async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> None:
-    limits = Limits(running=5, ring_events=10, page=7, heartbeat_s=1.0)
-    with Daemon(database_url, limits=limits) as daemon:
+    with Daemon(database_url, http_ring_events=10, http_page=7, http_heartbeat_s=1.0) as daemon:
         await daemon.ready()
         async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as http:
             keys = [str(number) for number in range(120)]
@@ -183,7 +181,7 @@ async def test_who_does_not_read_is_closed_with_a_reason_and_disturbs_nobody(
                 (frame,) = await frames.events(1)
                 slowest = max(slowest, time.monotonic() - began)
                 assert frame.data["key"] == str(number)
-        assert slowest < LIMITS.write_deadline_s
+        assert slowest < LIMITS["http_write_deadline_s"]
 
         async def closed() -> bool:
             return await daemon.metric('coordinator_stream_closed_total{reason="slow"}') >= 1
@@ -233,8 +231,7 @@ async def test_who_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient
 
 @pytest.fixture
 async def own(database_url: str) -> AsyncIterator[Daemon]:
-    limits = Limits(running=5, connections=3, heartbeat_s=1.0)
-    with Daemon(database_url, limits=limits) as daemon:
+    with Daemon(database_url, http_streams=3, http_heartbeat_s=1.0) as daemon:
         yield await daemon.ready()
 
 

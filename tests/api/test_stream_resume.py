@@ -11,7 +11,6 @@ import asyncpg
 import httpx
 import pytest
 
-from coordinator.api.limits import Limits
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable
@@ -100,12 +99,11 @@ async def test_a_client_that_is_cut_resumes_without_loss_or_disorder_over_kills_
         Subscriber(url, 3, topic="custom.*", project="default"),
         Subscriber(url, 4, topic="custom.tick", exclude_self="nobody"),
     ]
-    limits = Limits(running=5, ring_events=100, page=50, heartbeat_s=1.0)
 
     enough, finished = anyio.Event(), anyio.Event()
 
     def start() -> Daemon:
-        return Daemon(database_url, port=port, limits=limits)
+        return Daemon(database_url, port=port, http_ring_events=100, http_page=50, http_heartbeat_s=1.0)
 
     async def further(count: int) -> None:
         """Wait until the slowest subscriber has so many more events."""

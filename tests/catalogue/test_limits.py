@@ -184,5 +184,9 @@ async def test_the_document_is_the_view(catalogue: asyncpg.Connection) -> None:
         "select name, to_char(most, 'FM999,999,999') as most, unit, meaning from coordinator.limits"
     )
     table = [f"| `{row['name']}` | {row['most']} | {row['unit']} | {row['meaning']} |" for row in rows]
-    written = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
+    written = [
+        line
+        for line in DOCUMENT.read_text("utf-8").splitlines()
+        if line.startswith("| `") and "COORDINATOR_" not in line
+    ]
     assert written == table

@@ -36,6 +36,8 @@ def test_usage_ends_with_2_and_a_suggestion(lone: Program, line: list[str], hint
         (78, {"DATABASE_URL": "postgresql://u:s3cret@h/d?sslmode=requird"}, ["signal", "list"]),
         (78, {"COORDINATOR_OUTPUT": "xml"}, ["signal", "list"]),
         (78, {}, ["serve", "--port", "http"]),
+        (78, {"COORDINATOR_HTTP_PAGE": "0", "DATABASE_URL": "postgresql://nowhere.invalid/d"}, ["serve"]),
+        (78, {"COORDINATOR_ORIGINS": "*", "DATABASE_URL": "postgresql://nowhere.invalid/d"}, ["serve"]),
         (78, {"COORDINATOR_CALL_TIMEOUT_S": "soon"}, ["event", "tail"]),
         (78, {}, ["--profile", "dev", "signal", "list"]),
         (78, {}, ["--config", "there-is-none.yaml", "signal", "list"]),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +23,10 @@ from tests.daemon import DEADLINE_S, ROOT, until
 class Sidecar:
     """One sidecar process."""
 
-    def __init__(self, url: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, url: str, *arguments: str, program: Sequence[str] = (), **environment: str) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COORDINATOR_", "POD_"))}
-        command = [sys.executable, "-m", "coordinator", "sidecar", "--url", url, "--log-format", "json"]
+        command = [sys.executable, *(program or ("-m", "coordinator")), "sidecar", "--url", url, "--log-format", "json"]
         if "--listen" not in arguments:
             command += ["--listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
@@ -78,9 +78,9 @@ class Sidecar:
 
 
 @contextmanager
-def sidecar(url: str, *arguments: str, **environment: str) -> Iterator[Sidecar]:
+def sidecar(url: str, *arguments: str, program: Sequence[str] = (), **environment: str) -> Iterator[Sidecar]:
     """A sidecar that is killed at the latest when the block ends."""
-    running = Sidecar(url, *arguments, **environment)
+    running = Sidecar(url, *arguments, program=program, **environment)
     try:
         yield running
     except BaseException:

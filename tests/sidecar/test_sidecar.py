@@ -362,3 +362,44 @@ async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Databas
             assert (await http.get("/v1/sidecar")).json()["agent"]["name"] == "coder"
             assert (await http.get("/v1/signals")).status_code == 200
             assert (await http.post("/v1/sidecar")).status_code == 405
+
+
+# A check is believed for a second at the most: with this, for longer than any test, so that only being told can help.
+BELIEVING = (
+    "-c",
+    "from coordinator.api import access; access.BELIEVED_S = 3600; from coordinator.__main__ import main; main()",
+)
+
+
+async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database_url: str) -> None:
+    """Whether the sidecar asks for tokens, or has one of a daemon."""
+    secret = new_secret()
+    create = tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default")
+    token = await db.run(create)
+    with Daemon(database_url, access="tokens", believed_s=3600) as daemon:
+        await daemon.logged("daemon.started")
+        with (
+            sidecar(database_url, "--agent", "a", program=BELIEVING, COORDINATOR_ACCESS="tokens") as direct,
+            sidecar(daemon.url, "--agent", "b", program=BELIEVING, COORDINATOR_TOKEN=secret.text) as through,
+        ):
+            await direct.started()
+            await through.started()
+            header = {"Authorization": f"Bearer {secret.text}"}
+            async with (
+                httpx.AsyncClient(base_url=direct.url, headers=header, timeout=20) as one,
+                httpx.AsyncClient(base_url=through.url, timeout=20) as other,
+                stream(one, project="default") as frames,
+            ):
+                await frames.until("ready")
+                for client in (one, other):
+                    assert (await client.get("/v1/signals")).status_code == 200  # and the token is remembered
+                await db.run(tokens.Revoke(token=token.id))
+                began = time.monotonic()
+                for client in (one, other):
+
+                    async def refused(client: httpx.AsyncClient = client) -> bool:
+                        return (await client.get("/v1/signals")).status_code == 401
+
+                    await until(refused, "the token is refused")
+                    note("sidecar: a revoked token is refused after ms", [(time.monotonic() - began) * 1000])
+                assert (await frames.until("bye"))[-1].data["reason"].startswith("revoked")
