@@ -70,10 +70,12 @@ class Plane:
         self.urls = [f"http://127.0.0.1:{self._ports['daemon']}"]
         self.faults: dict[str, Fault] = {
             "connections terminated": self._terminate,
-            "daemon killed": self._kill_daemon,
-            "database stopped in order": partial(self._restart, FAST),
             "database stopped at once": partial(self._restart, IMMEDIATE),
         }
+        if way == "daemon":
+            self.faults["database stopped in order"] = partial(self._restart, FAST)
+        if way != "sidecar":  # beside which the daemon only relays
+            self.faults["daemon killed"] = self._kill_daemon
         if way != "daemon":
             self.urls = [f"http://127.0.0.1:{self._ports['sidecar']}", f"unix://{self._socket}"]
             self.faults["sidecar killed"] = self._kill_sidecar
@@ -103,6 +105,7 @@ class Plane:
     def _new_sidecar(self) -> Sidecar:
         url = self.server.dsn if self._way == "sidecar" else f"http://127.0.0.1:{self._ports['daemon']}"
         listen = ("--listen", f"127.0.0.1:{self._ports['sidecar']}", "--socket", str(self._socket))
+        # Where the other side cut a connection, the HTTP client leaves its transport to the collector.
         return Sidecar(url, "--agent", "coder", *listen, PYTHONWARNINGS="error,ignore::ResourceWarning")
 
     async def _terminate(self) -> None:

@@ -95,6 +95,9 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
             async with httpx.AsyncClient(base_url=url) as nobody:
                 assert (await nobody.get("/v1/signals")).status_code == httpx.codes.UNAUTHORIZED
 
+        if way == "daemon":
+            await told_by_readyz(daemon)
+
         async with embedded.run(tmp_path, settings=SETTINGS) as server:
             assert server.dsn == dsn
 
@@ -111,8 +114,20 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
                 assert event.data["key"] == "after"
             async with stream(http, topic="custom.*", after=before.id) as frames:
                 assert [event.data["key"] for event in await frames.events(1)] == ["after"]
+            await (await daemon.ready()).lead()
             assert not daemon.lines("request.failed"), daemon.output()
             await stack.aclose()
+
+
+async def told_by_readyz(daemon: Daemon) -> None:
+    async def unready() -> bool:
+        return (await daemon.get("/readyz")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+    await until(unready, "/readyz answers 503", every_s=0.05)
+    said = (await daemon.get("/readyz")).json()
+    assert said == {"ready": False, "leads": False, "reason": "no answer from the database"}
+    assert (await daemon.get("/livez")).status_code == httpx.codes.OK
+    assert await daemon.metric("coordinator_leader") == 0
 
 
 async def refused(http: httpx.AsyncClient, method: str, path: str, more: dict[str, object]) -> None:
@@ -141,23 +156,3 @@ async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it
     finally:
         waits.close()
         ends.close()
-
-
-async def test_readyz_says_why_it_is_not_ready_while_the_database_is_away(tmp_path: Path) -> None:
-    async with embedded.run(tmp_path, settings=SETTINGS) as server:
-        dsn = server.dsn
-        daemon = await Daemon(dsn).ready()
-    with daemon:
-
-        async def unready() -> bool:
-            return (await daemon.get("/readyz")).status_code == 503
-
-        await until(unready, "/readyz answers 503", every_s=0.1)
-        answer = await daemon.get("/readyz")
-        assert answer.json() == {"ready": False, "leads": False, "reason": "no answer from the database"}
-        assert (await daemon.get("/livez")).status_code == 200
-        assert await daemon.metric("coordinator_leader") == 0
-        async with embedded.run(tmp_path, settings=SETTINGS) as server:
-            assert server.dsn == dsn
-            await daemon.ready()
-            await daemon.lead()
