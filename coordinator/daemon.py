@@ -33,9 +33,8 @@ from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.db import embedded, schema
-from coordinator.db.connection import connect
-from coordinator.db.database import Database
-from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.db.database import Database, connect_within
+from coordinator.errors import ConfigurationError
 from coordinator.loops.agent_reap import agent_reap
 from coordinator.loops.directive_expire import directive_expire
 from coordinator.loops.gauge_sample import gauge_sample
@@ -51,8 +50,6 @@ from coordinator.version import version
 __all__ = ["serve"]
 
 READY_WITHIN_S = 5.0  # since the last answer to a heartbeat
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 5.0
 PROBE_S = 5.0
 
 log = structlog.get_logger()
@@ -121,21 +118,7 @@ async def _database(config: Config) -> AsyncIterator[tuple[Database, dict[str, s
 
 async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
     """Wait for the database and see to its schema."""
-    deadline = time.monotonic() + config.connect_limit_s
-    delay_s = BACKOFF_FIRST_S
-    while True:
-        try:
-            connection = await connect(direct_url or url, call_timeout_s=config.call_timeout_s)
-            break
-        except DatabaseUnavailable as error:
-            if time.monotonic() + delay_s > deadline:
-                raise DatabaseUnavailable(
-                    f"no database within {config.connect_limit_s:g} seconds: {error.message}",
-                    hint=f"Is {without_password(url)} right, and is the server up?",
-                ) from error
-            log.warning("database.awaited", error=error.message, retry_s=round(delay_s, 2))
-            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+    connection = await connect_within(config.connect_limit_s, direct_url or url, call_timeout_s=config.call_timeout_s)
     try:
         if config.schema == "apply":
             applied = await schema.apply(connection)

@@ -615,7 +615,7 @@ create function coordinator.event_prune(p_retention interval default '7 days', p
   returns integer
   volatile security definer;
 
--- Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor.
+-- Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; without a cursor there is always a row to go on from.
 create function coordinator.events_since(p_cursor text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
   stable security definer;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -95,8 +97,6 @@ async def admin(url: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
     """Name of a database with the schema and the fake clock; cloned, never used."""
-    import asyncio
-
     name = f"template_{uuid4().hex[:8]}"
 
     async def make() -> None:
@@ -137,6 +137,14 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def seed() -> int:
+    """Of what happens at random: another one each time, shown when a test fails; COORDINATOR_FAULTS_SEED repeats it."""
+    chosen = int(os.environ.get("COORDINATOR_FAULTS_SEED") or random.randrange(1_000_000))  # noqa: S311
+    print(f"COORDINATOR_FAULTS_SEED={chosen}")  # noqa: T201
+    return chosen
+
+
+@pytest.fixture
 def config() -> Config:
     return Config(min_connections=1, max_connections=5)
 
@@ -150,8 +158,6 @@ async def db(database_url: str, config: Config) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="session")
 def shared_url(server_url: str, template: str) -> Iterator[str]:
-    import asyncio
-
     name = f"shared_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
     yield with_database(server_url, name)

@@ -181,6 +181,14 @@ async def drained(url: str, count: int, *, deadline_s: float = DEADLINE_S) -> li
     return await until(look, f"{count} events are in the log", deadline_s=deadline_s, every_s=0.05)
 
 
+def check_unavailable(answer: httpx.Response) -> None:
+    """Check that an answer says, as it should, that it cannot be done now, and what to do about it."""
+    assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json().get("hint"), answer.text
+
+
 def note(what: str, values: Sequence[float]) -> None:
     """Keep a measurement in the file that COORDINATOR_TEST_NOTES names, for whoever asks for numbers."""
     if path := os.environ.get("COORDINATOR_TEST_NOTES"):

@@ -130,6 +130,7 @@ class Gateway:
                 except CoordinatorError as error:
                     log.warning("gateway.failed", error=error.message)
                     await anyio.sleep(RETRY_S)
+                    continue  # the hint that led here is used up
                 await wake.wait(POLL_S)
 
     def close(self) -> None:

@@ -193,8 +193,6 @@ class Stream:
             return None
         if page:
             self._epoch, self.seq = position(page[-1].cursor)
-        elif self._epoch is None:
-            self._epoch, self.seq = self._gateway.epoch, self._gateway.ring.head
         if len(page) > 1 and page[-1].cursor == page[-2].cursor:
             del page[-1]  # a bookmark where an event is
         frames = [frame_of(event) for event in page]

@@ -15,7 +15,7 @@ belong together.
 | data_dir             | COORDINATOR_DATA_DIR                      | ~/.local/share/coordinator  | path     | where the embedded server keeps its data           |
 | min_connections      | COORDINATOR_MIN_CONNECTIONS               | 5                           | count    | the pool keeps so many; at most max_connections    |
 | max_connections      | COORDINATOR_MAX_CONNECTIONS, MAX_CONNECTIONS | 20                       | count    | the pool opens so many                             |
-| connect_limit_s      | COORDINATOR_CONNECT_LIMIT_S               | 60                          | duration | the daemon waits so long for its first connection  |
+| connect_limit_s      | COORDINATOR_CONNECT_LIMIT_S               | 60                          | duration | daemon, sidecar: wait so long for a first connection |
 | call_timeout_s       | COORDINATOR_CALL_TIMEOUT_S                | 30                          | duration | a call to the database is given up after           |
 | statement_cache_size | COORDINATOR_STATEMENT_CACHE_SIZE          | 100                         | count    | prepared statements of a connection; 0: none       |
 | schema               | COORDINATOR_SCHEMA                        | apply                       | choice   | at start: apply the schema, or only verify it      |

@@ -26,6 +26,9 @@ __all__ = ["APPLICATION_NAME", "connect", "mapped_errors", "prepare"]
 APPLICATION_NAME = "coordinator"
 CONNECT_TIMEOUT_S = 10.0
 
+_UNAVAILABLE_HINT = (
+    "Is it running, and is the address right? A call that changes something may or may not have been done."
+)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -93,7 +96,7 @@ def mapped_errors() -> Iterator[None]:
             ) from error
         raise DatabaseUnavailable(
             f"no answer from the database: {error or type(error).__name__}",
-            hint="Is it running, and is the address right? A call that changes something may or may not have been done.",
+            hint=_UNAVAILABLE_HINT,
         ) from error
 
 
@@ -112,6 +115,8 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
         kind = ConfigurationError
     elif hint is None and state.startswith(("28", "3D")):
         hint = "Check the database's address: role, password, database and sslmode."
+    elif hint is None and kind is DatabaseUnavailable:  # terminated, shutting down, starting up, full
+        hint = _UNAVAILABLE_HINT
     elif hint is None and kind is InvalidArgument:
         hint = "Give a value of the right type, and text that is valid UTF-8."
     return kind(message, hint=hint, detail=getattr(error, "detail", None), code=state)

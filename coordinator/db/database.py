@@ -6,12 +6,15 @@ restarted); writes are not, since a lost answer may have been a done deed.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 import asyncpg
+import structlog
 
 from coordinator.config import Config
 from coordinator.db.call import call
@@ -19,13 +22,17 @@ from coordinator.db.connection import connect, mapped_errors
 from coordinator.db.pool import Pool
 from coordinator.db.session import Session, SessionWake
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.model.address import without_password
 from coordinator.model.operation import Operation
 
-__all__ = ["HEAD_CHANNEL", "Database", "Transaction"]
+__all__ = ["HEAD_CHANNEL", "Database", "Transaction", "connect_within"]
 
 HEAD_CHANNEL = "coordinator"
 CLOSE_S = 2.0
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 5.0
 
+log = structlog.get_logger()
 R = TypeVar("R")
 
 
@@ -131,3 +138,24 @@ class Database:
         """Listen for growth of the event log, on a connection of its own."""
         async with self.session(HEAD_CHANNEL).kept() as session:
             yield session.wake(HEAD_CHANNEL)
+
+
+async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30.0) -> asyncpg.Connection:
+    """Open one connection as soon as the database takes it, trying again for ``limit_s``.
+
+    Raises: as ``connect``.
+    """
+    deadline = time.monotonic() + limit_s
+    delay_s = BACKOFF_FIRST_S
+    while True:
+        try:
+            return await connect(dsn, call_timeout_s=call_timeout_s)
+        except DatabaseUnavailable as error:
+            if time.monotonic() + delay_s > deadline:
+                raise DatabaseUnavailable(
+                    f"no database within {limit_s:g} seconds: {error.message}",
+                    hint=f"Is {without_password(dsn)} right, and is the server up?",
+                ) from error
+            log.warning("database.awaited", error=error.message, retry_s=round(delay_s, 2))
+            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+            delay_s = min(delay_s * 2, BACKOFF_MOST_S)

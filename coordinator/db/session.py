@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 import asyncpg
@@ -58,13 +58,20 @@ class SessionWake:
         return woken
 
 
+class _Link(NamedTuple):
+    """A connection, and what is set when it is lost."""
+
+    connection: asyncpg.Connection
+    lost: anyio.Event
+
+
 class Session:
     """Holds one direct connection open for as long as ``run_forever`` runs."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str]) -> None:
         self._connect = connect
         self._channels = channels
-        self._connection: asyncpg.Connection | None = None
+        self._link: _Link | None = None
         self._wakes: list[tuple[str, SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[Session], Awaitable[None]] | None = None
@@ -72,7 +79,7 @@ class Session:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._connection is not None
+        return self._link is not None
 
     def wake(self, channel: str) -> SessionWake:
         """Make a waker for notifications of a channel that the session listens on."""
@@ -86,10 +93,15 @@ class Session:
 
         Raises: ``DatabaseUnavailable`` while there is none.
         """
-        if self._connection is None:
+        link = self._link
+        if link is None:
             raise DatabaseUnavailable("the direct connection to the database is away", hint="It comes back by itself.")
         async with self._lock:
-            return await call(self._connection, operation)
+            try:
+                return await call(link.connection, operation)
+            finally:
+                if link.connection.is_closed():  # the driver tells no listener of a connection that it gave up itself
+                    link.lost.set()
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Session]:
@@ -112,11 +124,11 @@ class Session:
         """Keep the session until cancelled, from the first connection on with back-off."""
         await self._keep(None)
 
-    async def _keep(self, opened: tuple[asyncpg.Connection, anyio.Event] | None) -> None:
+    async def _keep(self, opened: _Link | None) -> None:
         delay_s = BACKOFF_FIRST_S
         while True:
             try:
-                connection, lost = opened or await self._open()
+                link = opened or await self._open()
                 opened = None
             except Exception as error:  # noqa: BLE001 - the session comes back, whatever it was
                 log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=round(delay_s, 2))
@@ -125,49 +137,49 @@ class Session:
                 continue
             delay_s = BACKOFF_FIRST_S
             try:
-                await self._watch(connection, lost)
+                await self._watch(link)
             finally:
-                self._connection = None
-                connection.terminate()
+                self._link = None
+                link.connection.terminate()
             log.warning("session.lost")
 
-    async def _open(self) -> tuple[asyncpg.Connection, anyio.Event]:
+    async def _open(self) -> _Link:
         connection = await self._connect()
-        lost = anyio.Event()
+        link = _Link(connection, anyio.Event())
         try:
-            connection.add_termination_listener(lambda _: lost.set())
+            connection.add_termination_listener(lambda _: link.lost.set())
             await connection.execute(KEEPALIVE)
             for channel in self._channels:
                 await connection.add_listener(channel, self._heard)
-            self._connection = connection
+            self._link = link
             if self.on_connect is not None:
                 await self.on_connect(self)
         except BaseException as error:
-            self._connection = None
+            self._link = None
             connection.terminate()
             if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise
         for _, wake in self._wakes:
             wake.set()
-        return connection, lost
+        return link
 
     def _heard(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
         for name, wake in self._wakes:
             if name == channel:
                 wake.set()
 
-    async def _watch(self, connection: asyncpg.Connection, lost: anyio.Event) -> None:
+    async def _watch(self, link: _Link) -> None:
         """Return when the connection is lost or does not answer."""
         while True:
             with anyio.move_on_after(PING_S):
-                await lost.wait()
-            if lost.is_set():
+                await link.lost.wait()
+            if link.lost.is_set():
                 return
             try:
                 if not self._lock.locked():  # else a call is under way, and has a deadline of its own
                     async with self._lock:
-                        await connection.execute("select 1", timeout=PING_TIMEOUT_S)
+                        await link.connection.execute("select 1", timeout=PING_TIMEOUT_S)
             except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
                 log.warning("session.mute", error=str(error) or type(error).__name__)
                 return

@@ -39,7 +39,7 @@ from coordinator.api.server import serving
 from coordinator.client.http import HttpExecutor
 from coordinator.client.presence import AgentState, Presence
 from coordinator.config import Config
-from coordinator.db.database import Database
+from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
 from coordinator.operations import agents
@@ -74,13 +74,13 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
     )
     origins_of(config)  # refused before anything is started
     error: BaseException | None = None
-    stop = anyio.Event()
+    up, stop = anyio.Event(), anyio.Event()
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until_shutdown, stop, tasks.cancel_scope)
+            tasks.start_soon(_until_shutdown, up, stop, tasks.cancel_scope)
             with listeners(config.listen, config.socket) as sockets:
                 async with _base(config) as base:
-                    await _run(config, base, registration, AgentProcess(pid), sockets, stop)
+                    await _run(config, base, registration, AgentProcess(pid), sockets, up, stop)
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         error = group
@@ -91,7 +91,7 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
     log.info("sidecar.stopped")
 
 
-async def _until_shutdown(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+async def _until_shutdown(up: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             if stop.is_set():
@@ -100,6 +100,8 @@ async def _until_shutdown(stop: anyio.Event, scope: anyio.CancelScope) -> None:
                 continue
             log.info("sidecar.stopping", signal=number.name)
             stop.set()
+            if not up.is_set():
+                scope.cancel()
 
 
 @asynccontextmanager
@@ -117,6 +119,8 @@ async def _base(config: Config) -> AsyncIterator[Base]:
         async with HttpExecutor.open(url, config) as executor:
             yield Upstream(executor, config.project)
         return
+    first = await connect_within(config.connect_limit_s, url, call_timeout_s=config.call_timeout_s)
+    first.terminate()
     async with Database.open(url, replace(config, min_connections=1, max_connections=CALLS)) as database:
         yield cast("Base", database)
 
@@ -127,6 +131,7 @@ async def _run(  # noqa: PLR0917
     registration: agents.Register,
     process: AgentProcess,
     sockets: list[socket.socket],
+    up: anyio.Event,
     stop: anyio.Event,
 ) -> None:
     backend = Backend(base)
@@ -140,13 +145,14 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(gateway.run_forever)
         if config.access == "tokens":
             tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
-        if not await _within(config.connect_limit_s, gateway.started, stop):
+        with anyio.move_on_after(config.connect_limit_s):
+            await gateway.started.wait()
+        if not gateway.started.is_set():
             tasks.cancel_scope.cancel()
-            if stop.is_set():
-                return
             raise DatabaseUnavailable(
                 f"no answer within {config.connect_limit_s:g} seconds", hint="Is the address right, and is it up?"
             )
+        up.set()
         presence = await Presence.register(registration, liveness, cast("Any", base))
         backend.actor, backend.book.agent = presence.name, presence.id
         tasks.start_soon(presence.keep)
@@ -206,20 +212,6 @@ def _limits(config: Config) -> Limits:
         ring_events=min(limits.ring_events, RING_EVENTS),
         ring_bytes=min(limits.ring_bytes, RING_BYTES),
     )
-
-
-async def _within(limit_s: float, wanted: anyio.Event, stop: anyio.Event) -> bool:
-    """Wait for one event, unless the other comes first."""
-    with anyio.move_on_after(limit_s):
-        async with anyio.create_task_group() as tasks:
-
-            async def wait(event: anyio.Event) -> None:
-                await event.wait()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(wait, wanted)
-            tasks.start_soon(wait, stop)
-    return wanted.is_set() and not stop.is_set()
 
 
 def _written(listener: socket.socket) -> str:

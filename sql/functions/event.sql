@@ -163,6 +163,7 @@ begin
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
   if p_cursor is null then
     v_after := v_relay.floor_seq;
+    v_last := v_after;  -- an empty page would leave the reader without a cursor
   elsif p_cursor = 'now' then
     v_after := v_head;
   elsif p_cursor !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
@@ -208,4 +209,4 @@ begin
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean) is
-  'Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor.';
+  'Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; without a cursor there is always a row to go on from.';

@@ -139,13 +139,13 @@ async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> No
     with Daemon(database_url, http_ring_events=10, http_page=7, http_heartbeat_s=1.0) as daemon:
         await daemon.ready()
         async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as http:
-            keys = [str(number) for number in range(120)]
+            keys = [str(number) for number in range(60)]
             async with stream(http, topic="custom.*") as live:
                 await live.until("ready")
                 await emit(http, "default", *keys)
-                assert [frame.data["key"] for frame in await live.events(120)] == keys
+                assert [frame.data["key"] for frame in await live.events(60)] == keys
             async with stream(http, topic="custom.*", after="start", exclude_self="x") as late:
-                assert [frame.data["key"] for frame in await late.events(120)] == keys
+                assert [frame.data["key"] for frame in await late.events(60)] == keys
 
 
 def connect(http: httpx.AsyncClient, query: str) -> socket.socket:

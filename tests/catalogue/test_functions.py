@@ -59,7 +59,9 @@ async def test_every_function_pins_its_search_path_or_has_a_parsed_body(catalogu
     assert await names(catalogue, f"p.prosqlbody is null and not {pinned}") == sorted(WITHIN_THEIR_CALLERS)
 
 
-async def test_what_inherits_its_search_path_runs_as_its_caller_and_is_open_to_nobody(catalogue: asyncpg.Connection) -> None:
+async def test_what_inherits_its_search_path_runs_as_its_caller_and_is_open_to_nobody(
+    catalogue: asyncpg.Connection,
+) -> None:
     inherits = f"p.proname in ({', '.join(map(repr, WITHIN_THEIR_CALLERS))})"
     rights = "p.proname in (select function from coordinator.rights)"
     assert await names(catalogue, f"{inherits} and (p.prosecdef or {rights})") == []

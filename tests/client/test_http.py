@@ -28,7 +28,7 @@ from coordinator.errors import (
 )
 from coordinator.model.token import new_secret
 from coordinator.operations import projects, signals, tokens
-from tests.daemon import Daemon, opened
+from tests.daemon import Daemon
 
 WITHIN_S = 20
 
@@ -158,37 +158,6 @@ async def test_a_call_ends_in_its_time_when_nobody_answers() -> None:
         async with coordinator.connect(url, config=config) as client:
             with anyio.fail_after(WITHIN_S), pytest.raises(DatabaseUnavailable):
                 await client.signals.list()
-
-
-async def test_a_stream_loses_nothing_and_repeats_nothing_when_the_daemon_is_killed_and_comes_back(
-    database_url: str,
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = chosen.getsockname()[1]
-    daemon = Daemon(database_url, port=port)
-    try:
-        await daemon.ready()
-        async with coordinator.connect(daemon.url) as client, opened(database_url) as connection:
-            stream = client.events.stream(topics=["custom.*"], after=await client.events.head())
-            got: list[int] = []
-            for turn in range(3):
-                for number in range(4):
-                    await connection.execute(
-                        "select coordinator.event_emit('default', 'custom.tick', null, $1)",
-                        {"number": turn * 4 + number},
-                    )
-                with anyio.fail_after(WITHIN_S):
-                    while len(got) < turn * 4 + 2:
-                        got.append((await anext(stream)).data["number"])
-                daemon.kill()
-                daemon.__exit__(None, None, None)
-                daemon = Daemon(database_url, port=port)
-                with anyio.fail_after(WITHIN_S):
-                    while len(got) < turn * 4 + 4:
-                        got.append((await anext(stream)).data["number"])
-        assert got == list(range(12))
-    finally:
-        daemon.__exit__(None, None, None)
 
 
 def test_every_operation_can_be_written_as_a_message_for_its_endpoint() -> None:

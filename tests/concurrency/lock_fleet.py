@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from coordinator.errors import CoordinatorError
 from tests.concurrency import lock_history as history
 from tests.concurrency.lock_worker import Journal, Settings, Unknown
 from tests.daemon import ROOT, opened, until
+from tests.faults.plane import IMMEDIATE, restart
 
 __all__ = ["LIGHT", "Fleet", "prepare"]
 
@@ -155,15 +155,7 @@ class Fleet:
 
     async def restart(self, server: embedded.Server) -> None:
         """End the database server by force, and wait until another one takes connections."""
-        before = embedded.find(server.data_dir)
-        assert before
-        os.kill(before.pid, signal.SIGQUIT)
-
-        async def look() -> bool:
-            now = embedded.find(server.data_dir)
-            return now is not None and now.pid != before.pid
-
-        await until(look, "the server is back")
+        await restart(server, IMMEDIATE)
         self.befallen["restart"] += 1
 
     def lines(self) -> list[history.Line]:

@@ -35,7 +35,7 @@ async def test_histories_under_faults_have_no_fault(tmp_path: Path, seconds: flo
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 for heavy in (fleet.kill, fleet.pause, partial(fleet.restart, server)):
-                    await fleet.befall(LIGHT, 1.5)
+                    await fleet.befall(LIGHT, 1)
                     await heavy()
                 await fleet.befall(LIGHT, 1)
         violations = await fleet.violations()

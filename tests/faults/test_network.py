@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 
 import anyio
 import pytest
 
+from coordinator.db.database import Database
+from coordinator.db.session import PING_S
+from coordinator.errors import DatabaseUnavailable
+from coordinator.operations import events
 from tests.daemon import Daemon, drained, log_of, until
 from tests.faults.proxy import NOTIFICATION, Proxy
 from tests.relay.load import Load
@@ -42,6 +47,23 @@ async def test_a_network_that_goes_silent_and_comes_back_costs_nothing_but_time(
             await daemon.lead()
             await drained(database_url, len(load.committed))
     load.judge(await log_of(database_url))
+
+
+async def test_a_session_whose_connection_the_driver_gave_up_itself_comes_back_at_once(db: Database) -> None:
+    """As it does when a call begins between the word that the session is ended and its end: it tells no listener then."""
+    async with db.session().kept() as session:
+        assert session._link is not None
+        session._link.connection._protocol.abort()
+        assert session.connected, "nobody noticed yet"
+        with pytest.raises(DatabaseUnavailable):
+            await session.run(events.Head())
+
+        async def answers() -> bool:
+            with suppress(DatabaseUnavailable):
+                return bool(await session.run(events.Head()))
+            return False
+
+        await until(answers, "the session is back", deadline_s=PING_S / 2)
 
 
 @pytest.mark.parametrize("signals", [1, 2])

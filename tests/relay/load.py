@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 from uuid import uuid4
 
 import anyio
 import asyncpg
+import httpx
 import msgspec
 
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable
 from coordinator.operations import events
+from tests.daemon import check_unavailable
 
 LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))  # duration of each long run
 
@@ -39,6 +41,7 @@ class Load:
         self.committed: list[Written] = []
         self.rolled_back: set[str] = set()
         self.unknown: set[str] = set()  # the answer to the commit never came
+        self.repeated = 0  # requests that were sent again
 
     async def run(self, writers: int, duration_s: float, *, pace_s: float = 0.0) -> None:
         """Write for so long."""
@@ -70,17 +73,39 @@ class Load:
             await transaction.commit()
             self.committed += [Written(key, began, time.monotonic()) for key in keys]
 
-    async def call(self, database: Database, duration_s: float, *, pace_s: float = 0.005) -> None:
-        """Emit one event a call, for so long; a typed error leaves open what the call did."""
-        until = time.monotonic() + duration_s
-        while time.monotonic() < until:
+    async def call(self, database: Database, enough: anyio.Event) -> None:
+        """Emit one event a call until it is enough; a typed error leaves open what the call did, any other ends the test."""
+        while not enough.is_set():
             key, began = uuid4().hex, time.monotonic()
             try:
                 await database.run(events.Emit(project="default", type="custom.load", key=key))
                 self.committed.append(Written(key, began, time.monotonic()))
             except DatabaseUnavailable:
                 self.unknown.add(key)
-            await anyio.sleep(pace_s)
+            await anyio.sleep(self._random.uniform(0, 0.02))
+
+    async def post(self, http: httpx.AsyncClient, enough: anyio.Event, keys: Iterable[str] | None = None) -> None:
+        """Emit one event a request, these or until it is enough; repeated with its key until it is acknowledged."""
+        async with http:
+            for key in keys or iter(lambda: uuid4().hex, None):
+                if keys is None and enough.is_set():
+                    return
+                began = time.monotonic()
+                body = {"type": "custom.load", "key": key}
+                while not await self._acknowledged(http, body, {"idempotency-key": key}):
+                    self.repeated += 1
+                    await anyio.sleep(0.02)
+                self.committed.append(Written(key, began, time.monotonic()))
+                await anyio.sleep(self._random.uniform(0, 0.01))
+
+    async def _acknowledged(self, http: httpx.AsyncClient, body: dict[str, str], headers: dict[str, str]) -> bool:
+        try:
+            answer = await http.post("/v1/events/emit", json=body, headers=headers)
+        except httpx.HTTPError:
+            return False
+        if answer.status_code != httpx.codes.OK:
+            check_unavailable(answer)
+        return answer.status_code == httpx.codes.OK
 
     def judge(self, log: Sequence[asyncpg.Record]) -> None:
         """Hold the whole log against what was written: nothing lost, doubled, invented, or out of order."""

@@ -37,6 +37,15 @@ async def test_an_empty_log_reads_empty_and_has_a_head(tx: Transaction) -> None:
     assert (await tx.run(events.Head())).endswith(".0")
 
 
+async def test_who_reads_an_empty_log_goes_on_from_there_and_not_from_a_head_that_it_asks_for_later(
+    tx: Transaction,
+) -> None:
+    (bookmark,) = await since(tx, bookmarks=True)
+    assert (bookmark.type, bookmark.seq) == ("bookmark", 0)
+    await fill(tx, 2)
+    assert [e.seq for e in await since(tx, cursor=bookmark.cursor)] == [1, 2]
+
+
 async def test_reading_on_from_the_last_cursor_misses_nothing(tx: Transaction) -> None:
     await fill(tx, 10)
     seen, cursor = [], None

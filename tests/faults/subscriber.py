@@ -1,0 +1,95 @@
+"""Subscribers of the event stream that are cut at random moments, and go on from a cursor."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+import anyio
+import httpx
+
+import coordinator
+from coordinator.errors import DatabaseUnavailable
+from tests.api.sse import DEADLINE_S, Frames
+from tests.daemon import check_unavailable
+
+__all__ = ["ClientSubscriber", "Subscriber", "http_of"]
+
+CUT_S = 0.5  # a connection lasts so long in the mean
+BACK_BY = 50  # places that a cursor may be behind: not every client keeps the newest
+CUTS = (httpx.HTTPError, httpx.StreamError, TimeoutError, DatabaseUnavailable)
+
+
+def http_of(url: str) -> httpx.AsyncClient:
+    """A client for ``http://…`` or ``unix:///path``."""
+    if not url.startswith("unix:"):
+        return httpx.AsyncClient(base_url=url, timeout=DEADLINE_S)
+    transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix://"))
+    return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=DEADLINE_S)
+
+
+class Subscriber:
+    """Reads Server-Sent Events; ``seen`` are the keys of its events by their number, in the order of their coming."""
+
+    def __init__(self, url: str, seed: int, **query: str) -> None:
+        self.url = url
+        self.query = {"topic": "custom.*", **query}
+        self.seen: dict[int, str] = {}
+        self.connections = 0
+        self._random = random.Random(seed)  # noqa: S311
+        self._places: list[tuple[str | None, int]] = [(None, 0)]  # cursors, and the number that each stands after
+        self._latest = 0
+
+    async def run(self, last: str) -> None:
+        """Read until an event of that key has come."""
+        while last not in self.seen.values():
+            cursor, self._latest = self._places[-1]
+            if self._random.random() < 0.2:
+                cursor, self._latest = self._random.choice(self._places[-BACK_BY:])
+            with suppress(*CUTS), anyio.move_on_after(self._random.expovariate(1 / CUT_S)):
+                await self._connect(cursor, last)
+            await anyio.sleep(0.01)
+
+    async def _connect(self, cursor: str | None, last: str) -> None:
+        headers = {"last-event-id": cursor} if cursor else {}
+        query = {"after": "start", **self.query}
+        async with (
+            http_of(self.url) as http,
+            http.stream("GET", "/v1/events/stream", params=query, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                check_unavailable(response)
+                return
+            self.connections += 1
+            frames = Frames(response)
+            while frame := await frames.next():
+                if frame.event not in (None, "ready", "bye"):
+                    assert frame.event != "reset", frame
+                    self._take(frame.data["seq"], frame.data["key"])
+                if frame.id:
+                    self._places.append((frame.id, self._latest))
+                if self.seen.get(self._latest) == last:
+                    return
+
+    def _take(self, seq: int, key: str) -> None:
+        assert seq > self._latest, f"event {seq} came after {self._latest} on one connection, or again after its cursor"
+        self._latest = seq
+        self.seen.setdefault(seq, key)
+
+
+class ClientSubscriber(Subscriber):
+    """Reads with the Python client, which goes on by itself: nobody else cuts it."""
+
+    async def run(self, last: str) -> None:
+        """Read until an event of that key has come."""
+        await self._connect(None, last)
+
+    async def _connect(self, cursor: str | None, last: str) -> None:
+        async with coordinator.connect(self.url) as client:
+            self.connections += 1
+            async for event in client.events.stream(after=cursor, topics=[self.query["topic"]], everywhere=True):
+                assert event.type != "reset", event
+                self._take(event.seq, event.key or "")
+                if event.key == last:
+                    return

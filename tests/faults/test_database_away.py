@@ -1,0 +1,158 @@
+"""While the database is away, whoever asks is told so, and all goes on by itself when it is back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import get_args
+
+import anyio
+import httpx
+import pytest
+
+from coordinator.config import Config
+from coordinator.db import embedded, schema
+from coordinator.db.database import Database
+from coordinator.model.token import new_secret
+from coordinator.operations import tokens
+from tests.api.sse import DEADLINE_S, emit, stream
+from tests.daemon import Daemon, check_unavailable, opened, until
+from tests.faults.plane import SETTINGS, Way
+from tests.sidecar.conftest import Sidecar
+
+TICK = {"type": "custom.tick", "key": "away"}
+REQUESTS: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("GET", "/v1/signals", {}),
+    ("POST", "/v1/events/emit", {"json": TICK}),
+    ("POST", "/v1/events/emit", {"json": TICK, "headers": {"idempotency-key": "once"}}),
+    ("GET", "/v1/events?after=start", {}),
+    ("GET", "/v1/events?after=now&wait=10", {}),
+)
+
+
+@asynccontextmanager
+async def guarded(way: Way, dsn: str, secret: str) -> AsyncIterator[tuple[Daemon, str]]:
+    """What asks for tokens on that way to the database, and the address to ask at."""
+    with Daemon(dsn, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        if way == "daemon":
+            yield daemon, daemon.url
+            return
+        url, environment = dsn, {"COORDINATOR_ACCESS": "tokens"}
+        if way != "sidecar":
+            url, environment = daemon.url, {"COORDINATOR_TOKEN": secret}
+        beside = Sidecar(url, "--agent", "coder", **environment)
+        try:
+            await beside.started()
+            yield daemon, beside.url
+            assert not beside.lines("request.failed"), beside.output()
+        finally:
+            beside.close()
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_503_and_goes_on_afterwards(
+    tmp_path: Path, config: Config, way: Way
+) -> None:
+    """Also at those who ask for tokens, which nobody can check then."""
+    secret = new_secret()
+    async with AsyncExitStack() as stack:
+        async with embedded.run(tmp_path, settings=SETTINGS) as server:
+            async with opened(server.dsn) as connection:
+                await schema.apply(connection)
+            async with Database.open(server.dsn, config) as database:
+                await database.run(
+                    tokens.Create(name="pods", role="admin", hash=secret.hash, prefix=secret.prefix, project=None)
+                )
+            daemon, url = await stack.enter_async_context(guarded(way, server.dsn, secret.text))
+            headers = {"authorization": f"Bearer {secret.text}"}
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, headers=headers))
+            standing = await stack.enter_async_context(stream(http, topic="custom.*"))
+            await standing.until("ready")
+            await emit(http, "default", "before")
+            before = (await standing.events(1))[0]
+            dsn = server.dsn
+
+        for request in REQUESTS:
+            await refused(http, *request)
+        if way == "sidecar through the daemon":  # it is open to its machine: its streams wait, as the standing one does
+            waiting = await stack.enter_async_context(stream(http, topic="custom.*", after=before.id))
+            assert waiting.response.status_code == httpx.codes.OK
+        else:
+            waiting = standing
+
+            async def not_believed_any_more() -> bool:
+                async with stream(http, topic="custom.*") as opened_now:
+                    if opened_now.response.status_code == httpx.codes.OK:
+                        return False
+                    check_unavailable(opened_now.response)
+                    return True
+
+            await until(not_believed_any_more, "a new stream is refused")
+            check_unavailable(await http.get("/v1/signals", headers={"authorization": f"Bearer {new_secret().text}"}))
+            async with httpx.AsyncClient(base_url=url) as nobody:
+                assert (await nobody.get("/v1/signals")).status_code == httpx.codes.UNAUTHORIZED
+
+        if way == "daemon":
+            await told_by_readyz(daemon)
+
+        async with embedded.run(tmp_path, settings=SETTINGS) as server:
+            assert server.dsn == dsn
+
+            async def answered() -> bool:
+                answer = await http.get("/v1/signals")
+                if answer.status_code != httpx.codes.OK:
+                    check_unavailable(answer)
+                return answer.status_code == httpx.codes.OK
+
+            await until(answered, "calls are answered again", every_s=0.05)
+            await emit(http, "default", "after")
+            for one in {id(one): one for one in (standing, waiting)}.values():
+                (event,) = await one.events(1)
+                assert event.data["key"] == "after"
+            async with stream(http, topic="custom.*", after=before.id) as frames:
+                assert [event.data["key"] for event in await frames.events(1)] == ["after"]
+            await (await daemon.ready()).lead()
+            assert not daemon.lines("request.failed"), daemon.output()
+            await stack.aclose()
+
+
+async def told_by_readyz(daemon: Daemon) -> None:
+    async def unready() -> bool:
+        return (await daemon.get("/readyz")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+    await until(unready, "/readyz answers 503", every_s=0.05)
+    said = (await daemon.get("/readyz")).json()
+    assert said == {"ready": False, "leads": False, "reason": "no answer from the database"}
+    assert (await daemon.get("/livez")).status_code == httpx.codes.OK
+    assert await daemon.metric("coordinator_leader") == 0
+
+
+async def refused(http: httpx.AsyncClient, method: str, path: str, more: dict[str, object]) -> None:
+    with anyio.fail_after(5):  # at once, and not when a deadline is over
+        check_unavailable(await http.request(method, path, **more))  # type: ignore[arg-type]
+
+
+async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it(tmp_path: Path) -> None:
+    async with embedded.run(tmp_path, settings=SETTINGS) as server:
+        async with opened(server.dsn) as connection:
+            await schema.apply(connection)
+        dsn = server.dsn
+    waits, ends = Sidecar(dsn, "--agent", "waits"), Sidecar(dsn, "--agent", "ends")
+    try:
+        for beside in (waits, ends):
+
+            async def awaits(beside: Sidecar = beside) -> bool:
+                assert beside.process.poll() is None, beside.output()
+                return bool(beside.lines("database.awaited"))
+
+            await until(awaits, "the sidecar says that it waits")
+        ends.process.send_signal(signal.SIGTERM)
+        assert await ends.ended() == 0
+        async with embedded.run(tmp_path, settings=SETTINGS):
+            await waits.started()
+    finally:
+        waits.close()
+        ends.close()
