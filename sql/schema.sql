@@ -735,6 +735,11 @@ create function coordinator.lock_freed(p_project_id bigint, p_project text, p_re
   returns void
   volatile;
 
+-- False where what stands before the first and after the last wildcard of two globs shows that no path matches both: far cheaper than lock_globs_meet. Internal.
+create function coordinator.lock_globs_may_meet(p_a text, p_b text)
+  returns boolean
+  immutable;
+
 -- Whether some path could match both globs: true where it cannot be told, never false where one does. Internal.
 create function coordinator.lock_globs_meet(p_a text, p_b text)
   returns boolean
@@ -765,6 +770,11 @@ create function coordinator.lock_lost(p_project_id bigint, p_resource text, p_ag
   returns void
   stable;
 
+-- Whether a resource overlaps another one, whose directory lies above or below its own; p_glob: the glob that the first stands for. Internal.
+create function coordinator.lock_meets(p_r coordinator.lock_resource, p_glob text, p_kind text, p_resource text, p_pattern text)
+  returns boolean
+  immutable;
+
 -- Say what the text of a lock means: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ as they stand. ZC101 to ZC103 where it is none of them.
 create function coordinator.lock_parse(p_resource text)
   returns coordinator.lock_resource
@@ -789,6 +799,11 @@ create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent u
 create function coordinator.lock_queue_enter(p_project_id bigint)
   returns void
   volatile;
+
+-- Of a directory or glob: ranges, from and before, of the texts of paths and directories that it could hold. Internal.
+create function coordinator.lock_ranges(p_r coordinator.lock_resource)
+  returns text[]
+  immutable;
 
 -- Raise ZC310, naming who is in the way. Internal.
 create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
@@ -855,7 +870,7 @@ create function coordinator.lock_waiting(p_project text, p_resource text, p_afte
   returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamp with time zone, expires_at timestamp with time zone)
   stable security definer;
 
--- Waiting tickets, timed-out ones included, on what overlaps a resource: lock_held_overlapping's twin. Internal.
+-- Tickets, those whose time passed included, on what overlaps a resource. Internal.
 create function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
   returns SETOF coordinator.lock_waits
   stable;

@@ -154,6 +154,15 @@ $$;
 comment on function coordinator.lock_globs_meet(text, text) is
   'Whether some path could match both globs: true where it cannot be told, never false where one does. Internal.';
 
+create or replace function coordinator.lock_globs_may_meet(p_a text, p_b text) returns boolean
+language sql immutable parallel safe
+return (starts_with(substring(p_a from '^(?:glob:)?([^*?[]*)'), substring(p_b from '^(?:glob:)?([^*?[]*)'))
+        or starts_with(substring(p_b from '^(?:glob:)?([^*?[]*)'), substring(p_a from '^(?:glob:)?([^*?[]*)')))
+   and (starts_with(reverse(substring(p_a from '[^]*?/]*$')), reverse(substring(p_b from '[^]*?/]*$')))
+        or starts_with(reverse(substring(p_b from '[^]*?/]*$')), reverse(substring(p_a from '[^]*?/]*$'))));
+comment on function coordinator.lock_globs_may_meet(text, text) is
+  'False where what stands before the first and after the last wildcard of two globs shows that no path matches both: far cheaper than lock_globs_meet. Internal.';
+
 create or replace function coordinator.lock_path_text(p_path text, p_directory boolean) returns text
 language sql immutable parallel safe
 return case when p_path ~ '[*?[]|^(name|path|glob):' then 'path:' else '' end || p_path || case when p_directory then '/' else '' end;
@@ -308,6 +317,40 @@ $$;
 comment on function coordinator.lock_parse(text) is
   'Say what the text of a lock means: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ as they stand. ZC101 to ZC103 where it is none of them.';
 
+create or replace function coordinator.lock_meets(
+  p_r coordinator.lock_resource, p_glob text, p_kind text, p_resource text, p_pattern text) returns boolean
+language sql immutable parallel safe
+return case
+  when p_kind = 'glob' and p_r.kind = 'path' then p_r.path ~ p_pattern
+  when p_kind = 'glob' then coordinator.lock_globs_may_meet(p_resource, p_glob) and coordinator.lock_globs_meet(p_resource, p_glob)
+  when p_r.kind = 'directory' then true
+  when p_kind = 'path' then regexp_replace(p_resource, '^path:', '') ~ p_r.pattern
+  else coordinator.lock_globs_meet(p_glob, coordinator.lock_directory_glob(regexp_replace(rtrim(p_resource, '/'), '^path:', ''))) end;
+comment on function coordinator.lock_meets(coordinator.lock_resource, text, text, text, text) is
+  'Whether a resource overlaps another one, whose directory lies above or below its own; p_glob: the glob that the first stands for. Internal.';
+
+create or replace function coordinator.lock_ranges(p_r coordinator.lock_resource) returns text[]
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- All that a glob matches begins with what stands before its first wildcard. Where there is no next character, its directory does.
+  v_low  text := case p_r.kind when 'glob' then substring(p_r.resource from '^(?:glob:)?([^*?[]*)') else p_r.path || '/' end;
+  v_high text;
+begin
+  if right(v_low, 1) !~ '^[ -z]$' then
+    v_low := case when p_r.path = '' then '' else p_r.path || '/' end;
+  end if;
+  if v_low = '' then
+    return array[['', U&'\+10FFFF']];
+  end if;
+  v_high := left(v_low, -1) || chr(ascii(right(v_low, 1)) + 1);
+  return array[[v_low, v_high], ['path:' || v_low, 'path:' || v_high]];
+end
+$$;
+comment on function coordinator.lock_ranges(coordinator.lock_resource) is
+  'Of a directory or glob: ranges, from and before, of the texts of paths and directories that it could hold. Internal.';
+
 create or replace function coordinator.lock_held_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
 returns setof coordinator.locks
 language plpgsql stable
@@ -315,9 +358,8 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans are made while the table is small, and must do when it is not
 as $$
 declare
-  v_glob text;
-  v_low  text;
-  v_high text;
+  v_glob  text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
+  v_range text[];
 begin
   return query
     select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
@@ -325,29 +367,24 @@ begin
   if p_r.kind = 'name' then
     return;
   end if;
-  v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
     select l.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.locks g where g.project_id + 0 = p_project_id and g.kind = 'glob' and g.prefix = c offset 0) l
-    where case when p_r.kind = 'path' then p_r.path ~ l.pattern else coordinator.lock_globs_meet(l.resource, v_glob) end;
+      select * from coordinator.locks g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
+    where coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
   if p_r.kind = 'path' then
     return;
   end if;
-  return query
+  return query -- globs below: 0 comes after /
     select l.* from coordinator.locks l
     where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
-      and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end -- 0 comes after /
-      and (p_r.kind = 'directory' or coordinator.lock_globs_meet(l.resource, v_glob));
-  -- Two ranges one by one: joined, they would be read by whatever plan the planner guesses.
-  foreach v_low in array case when p_r.path = '' then array[''] else array[p_r.path || '/', 'path:' || p_r.path || '/'] end loop
-    v_high := case when v_low = '' then U&'\+10FFFF' else left(v_low, -1) || '0' end;
+      and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
+      and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern));
+  foreach v_range slice 1 in array coordinator.lock_ranges(p_r) loop -- one by one: joined, they would be read by whatever plan is guessed
     return query
       select l.* from coordinator.locks l
-      where l.project_id = p_project_id and l.resource > v_low and l.resource < v_high and l.kind in ('path', 'directory')
-        and (p_r.kind = 'directory'
-             or case when l.kind = 'path' then regexp_replace(l.resource, '^path:', '') ~ p_r.pattern
-                     else coordinator.lock_globs_meet(v_glob, coordinator.lock_directory_glob(regexp_replace(rtrim(l.resource, '/'), '^path:', ''))) end);
+      where l.project_id = p_project_id and l.resource >= v_range[1] and l.resource < v_range[2] and l.kind in ('path', 'directory')
+        and l.resource <> all (p_r.covered_by) and coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
   end loop;
 end
 $$;
@@ -358,12 +395,11 @@ create or replace function coordinator.lock_waits_overlapping(p_project_id bigin
 returns setof coordinator.lock_waits
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+set enable_seqscan = off -- plans are made while the table is small, and must do when it is not
 as $$
 declare
-  v_glob text;
-  v_low  text;
-  v_high text;
+  v_glob  text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
+  v_range text[];
 begin
   return query
     select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
@@ -371,31 +407,26 @@ begin
   if p_r.kind = 'name' then
     return;
   end if;
-  v_glob := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   return query
     select w.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.lock_waits g where g.project_id + 0 = p_project_id and g.kind = 'glob' and g.prefix = c offset 0) w
-    where case when p_r.kind = 'path' then p_r.path ~ w.pattern else coordinator.lock_globs_meet(w.resource, v_glob) end;
+      select * from coordinator.lock_waits g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) w
+    where coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern);
   if p_r.kind = 'path' then
     return;
   end if;
-  return query
+  return query -- globs below: 0 comes after /
     select w.* from coordinator.lock_waits w
     where w.project_id + 0 = p_project_id and w.kind = 'glob' and w.prefix <> p_r.path
       and w.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and w.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
-      and (p_r.kind = 'directory' or coordinator.lock_globs_meet(w.resource, v_glob));
-  -- Two ranges one by one: joined, they would be read by whatever plan the planner guesses.
-  foreach v_low in array case when p_r.path = '' then array[''] else array[p_r.path || '/', 'path:' || p_r.path || '/'] end loop
-    v_high := case when v_low = '' then U&'\+10FFFF' else left(v_low, -1) || '0' end;
+      and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern));
+  foreach v_range slice 1 in array coordinator.lock_ranges(p_r) loop -- one by one: joined, they would be read by whatever plan is guessed
     return query
       select w.* from coordinator.lock_waits w
-      where w.project_id = p_project_id and w.resource > v_low and w.resource < v_high and w.kind in ('path', 'directory')
-        and (p_r.kind = 'directory'
-             or case when w.kind = 'path' then regexp_replace(w.resource, '^path:', '') ~ p_r.pattern
-                     else coordinator.lock_globs_meet(v_glob, coordinator.lock_directory_glob(regexp_replace(rtrim(w.resource, '/'), '^path:', ''))) end);
+      where w.project_id = p_project_id and w.resource >= v_range[1] and w.resource < v_range[2] and w.kind in ('path', 'directory')
+        and w.resource <> all (p_r.covered_by) and coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern);
   end loop;
 end
 $$;
 comment on function coordinator.lock_waits_overlapping(bigint, coordinator.lock_resource) is
-  'Waiting tickets, timed-out ones included, on what overlaps a resource: lock_held_overlapping''s twin. Internal.';
+  'Tickets, those whose time passed included, on what overlaps a resource. Internal.';
