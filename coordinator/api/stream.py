@@ -143,8 +143,9 @@ class Stream:
         """Catch up, then be a member of the group until that ends; false when the stream has ended."""
         with anyio.CancelScope() as self._serving:
             await self._catch_up()
-            if not self._over and not self._transport.is_closing():
-                self._gateway.join(self)
+            if not self._over:
+                if not self._transport.is_closing():
+                    self._gateway.join(self)
                 await _disconnected(receive)
             return False
         return not self._over

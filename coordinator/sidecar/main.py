@@ -8,7 +8,7 @@ sidecar's agent is reaped within 2 seconds. Through a daemon (``--upstream``) it
 Down, on SIGTERM, SIGINT, or when the agent has gone: ``/readyz`` answers 503, HTTP takes leave of streams and finishes
 what is under way, the agent is deregistered, and with it goes all that it held; then the connections.
 
-On failure: while nobody answers the agent and its locks are UNKNOWN, and everything comes back by itself. An agent that
+On failure: who is asked for at the start is awaited for ``connect_limit_s``. While nobody answers the agent and its locks are UNKNOWN, and everything comes back by itself. An agent that
 was given up is LOST for good: what it held is somebody else's now. The sidecar never registers it anew by itself;
 restart it.
 
