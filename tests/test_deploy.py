@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from coordinator.cli.main import program
-from coordinator.config import ALIASES, PREFIX, SECRETS, Config
+from coordinator.config.settings import ALIASES, PREFIX, SECRETS, Config
 from coordinator.version import version
 
 ROOT = Path(__file__).parent.parent
