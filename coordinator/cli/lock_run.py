@@ -5,7 +5,8 @@ one is lost, or can no longer be known to be held, the command's whole process g
 Signals are passed on to it. The locks are given back when it has ended.
 
 On failure: killed itself, this process takes the command along, by the death signal of its parent and by a guard that reads
-the end of a pipe and kills the rest of the group; the agent is reaped within 2 seconds, and the locks with it.
+the end of a pipe and kills the rest of the group; the agent is reaped within 2 seconds, and the locks with it. Paused itself
+(SIGSTOP), it can end nothing until it goes on; only fencing covers that.
 
 It deliberately does not fence: what the command writes elsewhere, it guards with the token in its environment
 (COORDINATOR_FENCING_TOKEN; COORDINATOR_FENCING_TOKENS, by resource, where there are several).

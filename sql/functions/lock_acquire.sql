@@ -157,6 +157,7 @@ declare
   v_expired coordinator.locks[];
   v_again   boolean;
   v_ticket  bigint;
+  v_waited  text[];
 begin
   v_all := coordinator.lock_parse_all(p_resources);
   if p_ttl is null or p_ttl not between interval '1 second' and interval '1 day' then
@@ -177,8 +178,13 @@ begin
   perform coordinator.lock_enter(v_agent.project_id, v_all);
 
   if p_request_id is not null then
-    select w.ticket into v_ticket from coordinator.lock_waits w where w.agent_id = p_agent and w.request_id = p_request_id limit 1;
+    select w.ticket, array_agg(w.resource order by w.resource) into v_ticket, v_waited
+    from coordinator.lock_waits w where w.agent_id = p_agent and w.request_id = p_request_id group by w.ticket limit 1;
     if found then
+      if v_waited <> array(select r.resource from unnest(v_all) r) then
+        raise exception using errcode = 'ZC305', message = format('the request id %s waits for other resources', p_request_id),
+          hint = 'Take a new id for each request, and the same one only to ask for its answer again.';
+      end if;
       return query select * from coordinator.lock_poll(p_project, v_ticket, p_agent);
       return;
     end if;

@@ -205,6 +205,19 @@ async def test_asking_again_with_the_request_id_finds_the_ticket_and_then_the_lo
     assert (again.granted, again.ticket) == (True, first.ticket)
 
 
+async def test_a_request_id_that_waits_for_something_else_is_refused(tx: Transaction) -> None:
+    ann, bob, _, _ = await crew(tx)
+    await acquire(tx, ann, "a", "b", "c")
+    request = uuid4()
+    ticket = await wait(tx, bob, "b", "a", request_id=request)
+    for other in (("c",), ("a",), ("a", "b", "c")):
+        with pytest.raises(Conflict) as raised:
+            await wait(tx, bob, *other, request_id=request)
+        assert raised.value.code == "ZC305"
+    assert await wait(tx, bob, "a", "b", request_id=request) == ticket
+    assert await waiting(tx) == ["bob", "bob"]
+
+
 async def test_a_circle_is_refused_with_its_agents_and_resources_and_changes_nothing(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     for agent, resource in ((ann, "a"), (bob, "b/"), (cid, "c")):
