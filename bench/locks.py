@@ -239,7 +239,7 @@ class _Hot:
 
     def hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         event = msgspec.json.decode(str(payload))
-        if event["type"] == "lock.acquired" and event["data"]["ticket"] is not None:
+        if event["type"] == "lock.granted" and event["data"]["ticket"] is not None:
             self.event(event["data"]["ticket"]).set()
 
     async def wait(self, number: int, scope: anyio.CancelScope) -> None:

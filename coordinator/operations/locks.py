@@ -59,7 +59,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """
 
     function: ClassVar[str] = "lock_poll"
-    woken_by: ClassVar[tuple[str, ...]] = ("lock.acquired",)
+    woken_by: ClassVar[tuple[str, ...]] = ("lock.granted",)
     project: str
     ticket: int
     agent: UUID

@@ -21,7 +21,7 @@ create or replace view coordinator.event_types (type, key, data, meaning) as val
   ('directive.revoked',      'id of the directive', '{reason}',                                           'A directive was taken back.'),
   ('directive.superseded',   'id of the directive', '{by}',                                               'A newer directive with the same key took its place.'),
   ('directive.expired',      'id of the directive', '{}',                                                 'A directive''s time passed while it was open.'),
-  ('lock.acquired',          'the resource',        '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
+  ('lock.granted',           'the resource',        '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
   ('lock.waiting',           'the resource',        '{agent_id,mode,ticket,expires_at}',                  'An agent waits for a lock.'),
   ('lock.released',          'the resource',        '{agent_id,fencing_token}',                           'A lock was given back.'),
   ('lock.expired',           'the resource',        '{agent_id,agent,fencing_token,expires_at}',          'A lock expired; it has been free since expires_at and its lock-delay.'),

@@ -27,7 +27,7 @@
 -- why acquire looks for tickets before it looks for holders (a ticket may become a holder in between, not the reverse),
 -- and goes through the queue even for a ticket that timed out.
 -- A waiter is not kept in SQL, where it would hold a snapshot: acquire with p_wait gives a ticket, and the waiter asks
--- with lock_poll when an event lock.acquired with its ticket comes, and now and then. A lock that was handed on must be
+-- with lock_poll when an event lock.granted with its ticket comes, and now and then. A lock that was handed on must be
 -- asked for within 10 seconds. The event comes through the outbox like every other; nothing is notified from here: from
 -- the call of release to the event at the waiter's LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
 --

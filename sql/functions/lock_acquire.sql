@@ -122,7 +122,7 @@ begin
       where s not in (select slot from coordinator.locks where project_id = p_new.project_id and resource = p_new.resource))
     when p_new.mode = 'exclusive' then 0 else - p_new.fencing_token end;
   insert into coordinator.locks values (p_new.*);
-  perform coordinator.outbox_append('lock.acquired', p_project, p_new.resource, p_new.agent_name, p_new.acquired_at,
+  perform coordinator.outbox_append('lock.granted', p_project, p_new.resource, p_new.agent_name, p_new.acquired_at,
     jsonb_build_object('agent_id', p_new.agent_id, 'mode', p_new.mode, 'slot', case when p_new.slots is not null then p_new.slot end,
                        'fencing_token', p_new.fencing_token, 'expires_at', p_new.expires_at, 'ticket', p_new.ticket));
   return p_new;
@@ -327,7 +327,7 @@ begin
           select from unnest(v_places) place -- with offset 0 each is looked up by index, never all of them hashed
           where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = place offset 0));
       if found then
-        v_told := coordinator.outbox_append('lock.acquired', p_project, resource, v_name, acquired_at,
+        v_told := coordinator.outbox_append('lock.granted', p_project, resource, v_name, acquired_at,
           jsonb_build_object('agent_id', p_agent, 'mode', mode, 'slot', null, 'fencing_token', fencing_token, 'expires_at', expires_at,
                              'ticket', null)) is null;
         granted := true;

@@ -77,7 +77,7 @@ async def test_a_lock_is_granted_to_one_and_refused_to_another_with_the_holder_n
     assert detail["fencing_token"] == mine.fencing_token
     assert detail["mode"] == "exclusive"
     assert detail["expires_at"]
-    assert await types(tx) == ["lock.acquired"]
+    assert await types(tx) == ["lock.granted"]
 
 
 async def test_every_grant_has_a_greater_token_and_one_call_has_one(tx: Transaction) -> None:
@@ -118,7 +118,7 @@ async def test_an_expired_lock_is_free_before_it_is_swept(tx: Transaction, expir
     await tx.set_clock(s(10))
     (new,) = await acquire(tx, bob, "src/a.py")
     assert (new.fencing_token or 0) > (old.fencing_token or 0)
-    assert await types(tx) == ["lock.acquired", "lock.expired", "lock.acquired"]
+    assert await types(tx) == ["lock.granted", "lock.expired", "lock.granted"]
     with pytest.raises(Conflict) as raised:
         await tx.run(locks.Renew(project="default", resources=[expired], agent=ann.id, tokens=[old.fencing_token or 0]))
     assert raised.value.code == "ZC311"
@@ -133,7 +133,7 @@ async def test_acquiring_again_renews_with_the_same_token(tx: Transaction) -> No
     assert again.expires_at > first.expires_at
     (less,) = await acquire(tx, ann, "a", ttl=s(10), shared=True)
     assert (less.mode, less.fencing_token) == ("exclusive", first.fencing_token)
-    assert await types(tx) == ["lock.acquired"]
+    assert await types(tx) == ["lock.granted"]
 
 
 async def test_an_own_expired_lock_is_granted_anew_with_another_token(tx: Transaction) -> None:
@@ -311,7 +311,7 @@ async def test_what_an_agent_holds_ends_with_it(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     (mine, _) = await acquire(tx, ann, "a", "name:b")
     await tx.run(agents.Deregister(agent=ann.id))
-    assert await types(tx) == ["lock.acquired", "lock.acquired", "lock.ended", "lock.ended"]
+    assert await types(tx) == ["lock.granted", "lock.granted", "lock.ended", "lock.ended"]
     assert await fence(tx, "a", mine.fencing_token) == "ZC312"
     await acquire(tx, bob, "a", "name:b")
     with pytest.raises(NotFound):

@@ -51,7 +51,7 @@ async def test_release_hands_the_lock_to_the_first_who_waits_in_the_same_transac
     assert await holders(tx) == {("bob", "a")}
     assert await waiting(tx) == ["cid"]
     event = (await tx.outbox())[-1]
-    assert (event["type"], event["key"], event["data"]["ticket"]) == ("lock.acquired", "a", first.ticket)
+    assert (event["type"], event["key"], event["data"]["ticket"]) == ("lock.granted", "a", first.ticket)
     got = await poll(tx, bob, first)
     assert got.granted
     assert (got.fencing_token or 0) > (held.fencing_token or 0)
@@ -288,7 +288,7 @@ async def test_waiters_who_want_other_slots_are_refused(tx: Transaction) -> None
         await wait(tx, cid, "name:gpu", slots=2)
     assert raised.value.code == "ZC314"
     await release(tx, ann, held)
-    assert await types(tx) == ["lock.acquired", "lock.waiting", "lock.released", "lock.acquired"]
+    assert await types(tx) == ["lock.granted", "lock.waiting", "lock.released", "lock.granted"]
 
 
 async def test_no_more_than_a_thousand_wait_for_one_resource(tx: Transaction) -> None:
