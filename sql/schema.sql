@@ -4,6 +4,7 @@
 create table coordinator.agents (
   id            uuid not null default gen_random_uuid(), -- New at each start of the agent: the holder of what it holds.
   project_id    bigint not null, -- See projects.
+  project       text collate "C" not null, -- The project's name, which never changes: lock_acquire need not look for it.
   name          text collate "C" not null, -- What directives are addressed to; stays the same over restarts.
   role          text collate "C", -- What directives to a role are addressed to; may be null.
   job_types     text[] not null default '{}'::text[], -- Kinds of work that it takes.
@@ -715,7 +716,7 @@ create function coordinator.lock_enter(p_project_id bigint, p_resources coordina
   returns void
   volatile;
 
--- lock_enter for a plain name or path; returns the directories above it, root first, and itself. Internal.
+-- lock_enter for a plain name or path; returns the root, the directories above it and itself, each with / before it. Internal.
 create function coordinator.lock_enter_plain(p_project_id bigint, p_resource text)
   returns text[]
   volatile;
@@ -758,6 +759,11 @@ create function coordinator.lock_held_overlapping(p_project_id bigint, p_r coord
 -- Whether the text of a lock is a name or a path that needs no parsing: most are. Internal.
 create function coordinator.lock_is_plain(p_resource text)
   returns boolean
+  immutable;
+
+-- The advisory lock of a path of a project (empty: its root), or of a name. Internal.
+create function coordinator.lock_key(p_project_id bigint, p_path text)
+  returns bigint
   immutable;
 
 -- Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.

@@ -237,8 +237,7 @@ as $$
 declare
   v_project text;
 begin
-  select p.name into v_project
-  from coordinator.agents a join coordinator.projects p on p.id = a.project_id where a.id = p_agent;
+  select project into v_project from coordinator.agents where id = p_agent;
   if v_project is null then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
       hint = 'It was reaped or deregistered, and what it held is let go; register again.';

@@ -1,10 +1,10 @@
 -- Agents: one row an incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
 
 create or replace view coordinator.agents_live with (security_barrier) as
-  select a.id, p.name as project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
+  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
          a.heartbeat_at, a.expires_at
-  from coordinator.agents a join coordinator.projects p on p.id = a.project_id
-  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+  from coordinator.agents a
+  where coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped, with the name of their project.';
 comment on column coordinator.agents_live.id            is 'New at each start of the agent.';
 comment on column coordinator.agents_live.project       is 'Name of the project.';
@@ -46,8 +46,8 @@ begin
         hint = 'It was given up; register the process again first.';
     end if;
   end if;
-  insert into coordinator.agents (project_id, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
-  values (v_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
+  insert into coordinator.agents (project_id, project, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
+  values (v_project, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
   returning agents.id into v_id;
   perform coordinator.outbox_append('agent.registered', p_project, v_id::text, p_name, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'metadata', p_metadata,
@@ -89,9 +89,7 @@ declare
   v_agent  record;
   v_signal record;
 begin
-  delete from coordinator.agents a using coordinator.projects p
-  where a.id = p_agent and p.id = a.project_id
-  returning a.name, a.role, a.project_id, p.name as project into v_agent;
+  delete from coordinator.agents where id = p_agent returning name, role, project_id, project into v_agent;
   if not found then
     return false;
   end if;

@@ -43,18 +43,16 @@ create or replace function coordinator.outbox_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
 language plpgsql volatile
 as $$
-declare
-  v_rings_until bigint;
 begin
   insert into coordinator.outbox (type, project, key, actor, at, data)
   values (p_type, p_project, p_key, p_actor, p_at, p_data);
   -- Read after the insert: the insert's table lock is what the relay looks for once it has armed the bell.
-  v_rings_until := pg_sequence_last_value('coordinator.relay_bell');
-  if v_rings_until > 0
-     and v_rings_until > extract(epoch from clock_timestamp()) * 1000
-     and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'
-     and pg_notification_queue_usage() < 0.5 then
-    perform pg_notify('coordinator.bell', '');
+  if pg_sequence_last_value('coordinator.relay_bell') > 0 then -- nearly always that decides, and the rest costs more
+    if pg_sequence_last_value('coordinator.relay_bell') > extract(epoch from clock_timestamp()) * 1000
+       and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'
+       and pg_notification_queue_usage() < 0.5 then
+      perform pg_notify('coordinator.bell', '');
+    end if;
   end if;
 end
 $$;

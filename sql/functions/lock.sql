@@ -71,30 +71,34 @@ return p_resource ~ '^(?:name:)?[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(?:/[A-Za-z0-9_+
 comment on function coordinator.lock_is_plain(text) is
   'Whether the text of a lock is a name or a path that needs no parsing: most are. Internal.';
 
+create or replace function coordinator.lock_key(p_project_id bigint, p_path text) returns bigint
+language sql immutable parallel safe
+return hashtextextended(case when p_path = '' then '' else '/' || p_path end, p_project_id);
+comment on function coordinator.lock_key(bigint, text) is
+  'The advisory lock of a path of a project (empty: its root), or of a name. Internal.';
+
 -- Without a search_path of its own, as it runs within its callers': setting one costs more than the rest. An advisory
--- lock is taken by an assignment because PERFORM is a statement, which costs twice as much.
+-- lock is taken by an assignment because PERFORM is a statement, which costs twice as much. A name is taken as if it were
+-- a path: for that it waits now and then for who changes the root.
 create or replace function coordinator.lock_enter_plain(p_project_id bigint, p_resource text) returns text[]
 language plpgsql volatile
 as $$
 declare
-  v_places  text[] := '{}';
-  v_at      text := '';
-  v_segment text;
-  v_taken   boolean;
+  v_places text[] := string_to_array(p_resource, '/');
+  v_at     text := '';
+  v_taken  boolean;
 begin
-  if p_resource not like 'name:%' then
-    foreach v_segment in array string_to_array(p_resource, '/') loop
-      v_taken := pg_advisory_xact_lock_shared(hashtextextended(v_at, p_project_id)) is null;
-      v_places := v_places || v_at;
-      v_at := case when v_at = '' then v_segment else v_at || '/' || v_segment end;
-    end loop;
-  end if;
-  v_taken := pg_advisory_xact_lock(hashtextextended(p_resource, p_project_id)) is null;
-  return v_places || p_resource;
+  for v_i in 1 .. cardinality(v_places) loop
+    v_taken := pg_advisory_xact_lock_shared(hashtextextended(v_at, p_project_id)) is null; -- its lock_key
+    v_at := v_at || '/' || v_places[v_i];
+    v_places[v_i] := v_at;
+  end loop;
+  v_taken := pg_advisory_xact_lock(hashtextextended(v_at, p_project_id)) is null;
+  return array_prepend('', v_places);
 end
 $$;
 comment on function coordinator.lock_enter_plain(bigint, text) is
-  'lock_enter for a plain name or path; returns the directories above it, root first, and itself. Internal.';
+  'lock_enter for a plain name or path; returns the root, the directories above it and itself, each with / before it. Internal.';
 
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -110,9 +114,9 @@ begin
   end if;
   if cardinality(p_resources) = 1 then
     foreach v_text in array p_resources[1].above loop
-      perform pg_advisory_xact_lock_shared(hashtextextended(v_text, p_project_id));
+      perform pg_advisory_xact_lock_shared(coordinator.lock_key(p_project_id, v_text));
     end loop;
-    perform pg_advisory_xact_lock(hashtextextended(p_resources[1].path, p_project_id));
+    perform pg_advisory_xact_lock(coordinator.lock_key(p_project_id, p_resources[1].path));
     return;
   end if;
   for v_key in
@@ -127,9 +131,9 @@ begin
     from wanted, counted group by 1 order by 1
   loop
     if v_key.own then
-      perform pg_advisory_xact_lock(hashtextextended(v_key.path, p_project_id));
+      perform pg_advisory_xact_lock(coordinator.lock_key(p_project_id, v_key.path));
     else
-      perform pg_advisory_xact_lock_shared(hashtextextended(v_key.path, p_project_id));
+      perform pg_advisory_xact_lock_shared(coordinator.lock_key(p_project_id, v_key.path));
     end if;
   end loop;
 end

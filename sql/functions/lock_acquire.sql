@@ -167,9 +167,7 @@ begin
     perform coordinator.lock_check_options(v_all, p_shared, p_slots, p_wait, p_delay);
   end if;
   perform coordinator.project_check(p_project);
-  select a.name, a.project_id into v_agent
-  from coordinator.agents a join coordinator.projects p on p.id = a.project_id
-  where a.id = p_agent and p.name = p_project for key share of a;
+  select a.name, a.project_id into v_agent from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
   if not found then
     perform coordinator.project_id(p_project);
     raise exception using errcode = 'ZC202', message = format('there is no agent %s in project "%s"', p_agent, p_project),
@@ -304,11 +302,10 @@ begin
   -- Nearly always nothing is in the way of one path or name: then it is one look and one row. Whatever it is otherwise,
   -- wrong arguments included, is the business of lock_acquire_any.
   if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and p_slots is null and p_delay = interval '0'
-     and p_ttl between interval '1 second' and interval '1 day' and coalesce(p_wait, p_ttl) between interval '1 second' and interval '1 day'
+     and p_ttl is not null and least(p_ttl, p_wait) >= interval '1 second' and greatest(p_ttl, p_wait) <= interval '1 day'
      and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
     select a.project_id, a.name into v_project, v_name
-    from coordinator.agents a
-    where a.id = p_agent and a.project_id = (select p.id from coordinator.projects p where p.name = p_project) for key share;
+    from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
     if found then
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]);
       resource := p_resources[1];
@@ -325,7 +322,7 @@ begin
         and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = lock_acquire.resource)
         and not exists (
           select from unnest(v_places) place -- with offset 0 each is looked up by index, never all of them hashed
-          where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = place offset 0));
+          where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = substr(place, 2) offset 0));
       if found then
         v_told := coordinator.outbox_append('lock.granted', p_project, resource, v_name, acquired_at,
           jsonb_build_object('agent_id', p_agent, 'mode', mode, 'slot', null, 'fencing_token', fencing_token, 'expires_at', expires_at,

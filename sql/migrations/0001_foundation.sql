@@ -53,6 +53,7 @@ insert into coordinator.leaders default values;
 create table coordinator.agents (
   id            uuid        not null default gen_random_uuid() constraint agents_pkey primary key,
   project_id    bigint      not null constraint agents_project_fkey references coordinator.projects (id) on delete cascade,
+  project       text        collate "C" not null,
   name          text        collate "C" not null,
   role          text        collate "C",
   job_types     text[]      not null default '{}',
@@ -71,6 +72,7 @@ create index agents_process_idx on coordinator.agents (process_id) where process
 comment on table  coordinator.agents               is 'Running agents, one row an incarnation. Written by agent_register, agent_heartbeat, agent_deregister and agent_reap.';
 comment on column coordinator.agents.id            is 'New at each start of the agent: the holder of what it holds.';
 comment on column coordinator.agents.project_id    is 'See projects.';
+comment on column coordinator.agents.project       is 'The project''s name, which never changes: lock_acquire need not look for it.';
 comment on column coordinator.agents.name          is 'What directives are addressed to; stays the same over restarts.';
 comment on column coordinator.agents.role          is 'What directives to a role are addressed to; may be null.';
 comment on column coordinator.agents.job_types     is 'Kinds of work that it takes.';

@@ -56,8 +56,8 @@ async def full(tx: Transaction) -> Transaction:
       insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at, expires_at)
         select p.id, 'dir' || n % 50 || '/' || n, '1', n, false, 'a', now(), now(), now() + n * interval '1 second'
         from coordinator.projects p, generate_series(1, 500) n;
-      insert into coordinator.agents (project_id, name, role, process_id, ttl, registered_at, heartbeat_at, expires_at)
-        select p.id, 'a' || n, 'r' || n % 5, case when n % 10 = 0 then n end, interval '30 seconds', now(), now(), now() + n * interval '1 second'
+      insert into coordinator.agents (project_id, project, name, role, process_id, ttl, registered_at, heartbeat_at, expires_at)
+        select p.id, p.name, 'a' || n, 'r' || n % 5, case when n % 10 = 0 then n end, interval '30 seconds', now(), now(), now() + n * interval '1 second'
         from coordinator.projects p, generate_series(1, 200) n;
       insert into coordinator.directives (project_id, to_agent, body, priority, status, actor, sent_at, expires_at, ended_at)
         select p.id, 'a' || n % 100, 'x', n % 5, case when n % 10 = 0 then 'open' else 'revoked' end, 'boss', now(), now() + n * interval '1 second',
@@ -116,8 +116,8 @@ PAGES = {
         },
     ),
     "agents": (
-        """insert into coordinator.agents (project_id, name, ttl, registered_at, heartbeat_at, expires_at)
-           select id, 'same', '1 day', now(), now(), now() + interval '1 day' from p, n""",
+        """insert into coordinator.agents (project_id, project, name, ttl, registered_at, heartbeat_at, expires_at)
+           select id, 'default', 'same', '1 day', now(), now(), now() + interval '1 day' from p, n""",
         {"agent_list('default', p_after => array['same', $1::text], p_limit => 10)": str(UUID(int=2**127))},
     ),
     "directives": (
