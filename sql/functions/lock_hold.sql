@@ -131,16 +131,18 @@ declare
   v_waited  boolean;
   v_told    boolean;
 begin
-  -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere.
-  if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and cardinality(p_tokens) = 1
-     and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
+  -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere. A row that is found has
+  -- its one spelling, so nothing is parsed; without path: that is what the keys are made of. (Where the caller's isolation keeps
+  -- an old snapshot, a waiter may be overlooked: its next lock_poll finds the lock free.)
+  if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = ''
+     and p_resources[1] not like 'path:%' and coordinator.roles_unbound() then
     select id into v_project from coordinator.projects where name = p_project;
     if found then
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unseen
       v_now := coordinator.now_utc();
       delete from coordinator.locks l -- found by its primary key, not by its agent
       where l.project_id = v_project and l.resource = p_resources[1] and l.agent_id is not distinct from p_agent
-        and l.fencing_token = p_tokens[1] and l.expires_at > v_now
+        and l.fencing_token = p_tokens[1] and l.expires_at > v_now and l.prefix is null
       returning l.agent_name, exists (select from coordinator.lock_waits w where w.project_id = v_project) into v_name, v_waited;
       if found then
         v_told := coordinator.outbox_append('lock.released', p_project, p_resources[1], v_name, v_now,
