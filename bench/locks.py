@@ -218,7 +218,7 @@ async def _million(place: Place, options: Options) -> Table:
         ],
         [
             f"Acquire and release, one client, interleaved; one lock in a hundred is a glob; filled in {filled_s:.0f} s.",
-            "Each directory src/m… holds 1,000 of them: a glob in it is compared with each of these.",
+            "Each directory src/m… holds 1,000 of them.",
             f"Load average at the end {load():.1f}.",
         ],
     )
