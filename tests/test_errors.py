@@ -37,6 +37,7 @@ def test_names_and_states_are_unlike_each_other() -> None:
         ("42501", "PermissionDenied"),
         ("22P05", "InvalidArgument"),
         ("08006", "DatabaseUnavailable"),
+        ("25006", "DatabaseUnavailable"),
         ("28P01", "DatabaseUnavailable"),
         ("3D000", "DatabaseUnavailable"),
         ("53300", "DatabaseUnavailable"),
