@@ -686,6 +686,11 @@ create function coordinator.lock_check(p_project text, p_paths text[], p_agent u
   returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone)
   stable security definer;
 
+-- Refuse (ZC105) a transaction whose snapshot is from before the locks under which holders and queue change. Internal.
+create function coordinator.lock_check_isolation()
+  returns void
+  stable;
+
 -- Refuse slots, waits and delays that cannot be (ZC104, ZC105). Internal.
 create function coordinator.lock_check_options(p_resources coordinator.lock_resource[], p_shared boolean, p_slots integer, p_wait interval, p_delay interval)
   returns void

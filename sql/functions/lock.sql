@@ -100,6 +100,20 @@ $$;
 comment on function coordinator.lock_enter_plain(bigint, text) is
   'lock_enter for a plain name or path; returns the root, the directories above it and itself, each with / before it. Internal.';
 
+create or replace function coordinator.lock_check_isolation() returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'ZC105', message = 'locks change in read committed transactions only',
+      hint = 'A snapshot from before the wait would not show who was quicker; assert_fence works at every level.';
+  end if;
+end
+$$;
+comment on function coordinator.lock_check_isolation() is
+  'Refuse (ZC105) a transaction whose snapshot is from before the locks under which holders and queue change. Internal.';
+
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -108,10 +122,7 @@ declare
   v_text text;
   v_key  record;
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'ZC105', message = 'locks change in read committed transactions only',
-      hint = 'A snapshot from before the wait would not show who was quicker; assert_fence works at every level.';
-  end if;
+  perform coordinator.lock_check_isolation();
   if cardinality(p_resources) = 1 then
     foreach v_text in array p_resources[1].above loop
       perform pg_advisory_xact_lock_shared(coordinator.lock_key(p_project_id, v_text));

@@ -132,10 +132,10 @@ declare
   v_told    boolean;
 begin
   -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere. A row that is found has
-  -- its one spelling, so nothing is parsed; without path: that is what the keys are made of. (Where the caller's isolation keeps
-  -- an old snapshot, a waiter may be overlooked: its next lock_poll finds the lock free.)
+  -- its one spelling, so nothing is parsed; without path: that is what the keys are made of.
   if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = ''
-     and p_resources[1] not like 'path:%' and coordinator.roles_unbound() then
+     and p_resources[1] not like 'path:%' and coordinator.roles_unbound()
+     and current_setting('transaction_isolation') = 'read committed' then
     select id into v_project from coordinator.projects where name = p_project;
     if found then
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unseen

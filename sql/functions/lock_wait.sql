@@ -45,6 +45,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform coordinator.lock_check_isolation();
   perform pg_advisory_xact_lock(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
 end
 $$;

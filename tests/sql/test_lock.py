@@ -367,9 +367,9 @@ async def test_list_and_show_tell_what_is_held(tx: Transaction) -> None:
         "src/b/c.py",
     ]
     assert [lock.resource for lock in await tx.run(locks.List(project="default", agent=bob.id))] == ["docs/"]
-    assert [lock.resource for lock in await tx.run(locks.List(project="default", after=["name:deploy", "9999"], limit=1))] == [
-        "src/a.py"
-    ]
+    assert [
+        lock.resource for lock in await tx.run(locks.List(project="default", after=["name:deploy", "9999"], limit=1))
+    ] == ["src/a.py"]
     assert [lock.agent for lock in await tx.run(locks.Show(project="default", resource="docs/readme.md"))] == ["bob"]
     with pytest.raises(NotFound):
         await tx.run(locks.Show(project="default", resource="nothing"))
@@ -442,10 +442,26 @@ async def test_asking_again_with_the_request_id_finds_the_same_lock(tx: Transact
 async def test_locks_change_in_read_committed_transactions_only(shared_url: str) -> None:
     connection = await asyncpg.connect(shared_url)
     try:
-        agent = await connection.fetchval("select id from coordinator.agent_register('default', 'a')")
-        with pytest.raises(asyncpg.PostgresError, match="read committed"):
-            async with connection.transaction(isolation="repeatable_read"):
-                await connection.execute("select coordinator.lock_acquire('default', '{a}', $1)", agent)
-        await connection.execute("select coordinator.agent_deregister($1)", agent)
+        register = "select id from coordinator.agent_register('default', $1)"
+        ann, bob = await connection.fetchval(register, "ann"), await connection.fetchval(register, "bob")
+        acquire = "select fencing_token, ticket from coordinator.lock_acquire('default', $1, $2, p_wait => '1 minute')"
+        plain = await connection.fetchval(acquire, ["a"], ann)
+        directory = await connection.fetchval(acquire, ["d/"], ann)
+        ticket = (await connection.fetchrow(acquire, ["a", "d/x"], bob))["ticket"]
+        for query, *arguments in (
+            (acquire, ["b"], bob),
+            ("select coordinator.lock_release('default', '{a}', $1, array[$2::bigint])", ann, plain),
+            ("select coordinator.lock_release('default', '{d/}', $1, array[$2::bigint])", ann, directory),
+            ("select coordinator.lock_break('default', 'a', 'why')",),
+            ("select coordinator.lock_cancel('default', $1, $2)", ticket, bob),
+            ("select coordinator.agent_deregister($1)", ann),
+        ):
+            for isolation in ("repeatable_read", "serializable"):
+                with pytest.raises(asyncpg.PostgresError, match="read committed"):
+                    async with connection.transaction(isolation=isolation):
+                        await connection.execute(query, *arguments)
+        assert await connection.fetchval("select count(*) from coordinator.lock_holders") == 2
+        for agent in (bob, ann):
+            await connection.execute("select coordinator.agent_deregister($1)", agent)
     finally:
         await connection.close()
