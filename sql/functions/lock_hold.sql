@@ -133,7 +133,7 @@ declare
 begin
   -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere. A row that is found has
   -- its one spelling, so nothing is parsed; without path: that is what the keys are made of.
-  if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = ''
+  if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = '' and strpos(p_resources[1], '//') = 0
      and p_resources[1] not like 'path:%' and coordinator.roles_unbound()
      and current_setting('transaction_isolation') = 'read committed' then
     select id into v_project from coordinator.projects where name = p_project;

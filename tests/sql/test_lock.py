@@ -465,3 +465,17 @@ async def test_locks_change_in_read_committed_transactions_only(shared_url: str)
             await connection.execute("select coordinator.agent_deregister($1)", agent)
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("text", ["/" * 500_000, "a/" * 500_000, "a//b", "name:" + "/" * 500_000, "/a/", ""])
+async def test_what_is_no_resource_is_refused_by_release_as_by_acquire_whatever_its_size(
+    tx: Transaction, text: str
+) -> None:
+    """Not by taking an advisory lock for each of its segments, of which a server has some thousands."""
+    ann = await register(tx, "ann")
+    for operation in (
+        locks.Acquire(project="default", resources=[text], agent=ann.id),
+        locks.Release(project="default", resources=[text], agent=ann.id, tokens=[1]),
+    ):
+        with pytest.raises(InvalidArgument):
+            await tx.run(operation)
