@@ -1,4 +1,4 @@
-"""Run the benchmarks, all or those that are named."""
+"""Run the benchmarks: all, or those named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from bench.place import Options, fresh
-from bench.report import Table, heading
+from bench.report import Conditions, Table, record
 from coordinator.telemetry import logs
 
 NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks")
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
-    """Read the command line, run, print; keep the results where asked."""
+    """Read the command line, run, print, and with --write keep the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
     parser.add_argument(
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of a comparison")
     parser.add_argument("--round-s", type=float, default=5.0, help="seconds of a round")
     parser.add_argument("--snapshot-s", type=float, default=60.0, help="how long the snapshot is held open, in seconds")
-    parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="replace the tables of the same name in bench/RESULTS.md")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in NAMES]
     if unknown:
@@ -40,23 +40,19 @@ def main() -> None:
         round_s=arguments.round_s,
         snapshot_s=arguments.snapshot_s,
     )
-    # The daemon's own event loop, for both sides.
-    written = anyio.run(_run, arguments.names or NAMES, options, backend_options={"use_uvloop": True})
-    if arguments.write:
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(written)
+    # Both sides run on the daemon's own event loop.
+    anyio.run(_run, arguments.names or NAMES, options, arguments.write, backend_options={"use_uvloop": True})
 
 
-async def _run(names: Sequence[str], options: Options) -> str:
+async def _run(names: Sequence[str], options: Options, write: bool) -> None:
     async with fresh(options) as place:
-        written = [heading(place.version, place.settings)]
-    print(written[0])
+        conditions = Conditions.now(place.version, place.settings)
     for name in names:
         tables: list[Table] = await importlib.import_module(f"bench.{name}").run(options)
         for table in tables:
-            print(table.text(), flush=True)
-            written.append(table.text())
-    return "\n".join([*written, ""])
+            print(table.text(conditions), flush=True)
+        if write:  # at once: a later benchmark may fail
+            record(RESULTS, tables, conditions)
 
 
 if __name__ == "__main__":

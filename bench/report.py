@@ -1,9 +1,11 @@
-"""What a benchmark answers with: a plain table, and the machine that it ran on."""
+"""Results of benchmarks: a plain table each, the conditions it was measured under, and the page that keeps the newest."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +13,30 @@ from statistics import median, quantiles
 
 import msgspec
 
-__all__ = ["Table", "heading", "load", "percentile", "ratio"]
+__all__ = ["Conditions", "Table", "load", "percentile", "ratio", "record"]
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """When, on what and at which commit a run was measured."""
+
+    server_major: str
+    text: str
+
+    @classmethod
+    def now(cls, server_version: str, settings: dict[str, str]) -> Conditions:
+        """Read the present ones."""
+        model = next(
+            (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+            platform.processor(),
+        )
+        memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+        shown = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        return cls(
+            server_version.split(".", maxsplit=1)[0],
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, PostgreSQL {server_version}, Python "
+            f"{platform.python_version()}, {model}, {os.cpu_count()} processors, {memory_kb / 1024**2:.0f} GB, "
+            f"{platform.system()} {platform.release()}. {shown}. Load average at the start: {load():.1f}.",
+        )
 
 
 class Table(msgspec.Struct):
@@ -22,8 +47,12 @@ class Table(msgspec.Struct):
     rows: list[list[str]]
     notes: list[str] = msgspec.field(default_factory=list)
 
-    def text(self) -> str:
-        """Write it as Markdown that is readable as it stands."""
+    def heading(self, conditions: Conditions) -> str:
+        """Return the heading that the table has in the results."""
+        return f"## {self.title}, PostgreSQL {conditions.server_major}"
+
+    def text(self, conditions: Conditions) -> str:
+        """Return the table as Markdown that is readable as plain text."""
         table = [self.columns, *self.rows]
         widths = [max(len(row[index]) for row in table) for index in range(len(self.columns))]
         lines = [
@@ -31,45 +60,36 @@ class Table(msgspec.Struct):
             for row in table
         ]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join(
-            [f"### {self.title}", "", *lines, *([""] if self.notes else []), *(f"- {note}" for note in self.notes), ""]
-        )
+        notes = [*self.notes, conditions.text]
+        return "\n".join([self.heading(conditions), "", *lines, "", *(f"- {note}" for note in notes), ""])
+
+
+def record(page: Path, tables: Sequence[Table], conditions: Conditions) -> None:
+    """Write tables into a page of results, each in the place of its predecessor."""
+    head, *sections = re.split(r"^(?=## )", page.read_text("utf-8"), flags=re.MULTILINE)
+    kept = {section.partition("\n")[0]: section.rstrip("\n") + "\n" for section in sections}
+    kept |= {table.heading(conditions): table.text(conditions) for table in tables}
+    page.write_text("\n".join([head.rstrip("\n") + "\n", *kept.values()]), "utf-8")
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of rounds that were run side by side."""
+    """Return the median of the ratios of rounds that ran side by side."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Read a percentile; of one value, that value."""
+    """Return a percentile; of one value, that value."""
     return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
 def load() -> float:
-    """How many processes wanted a processor during the last minute, ours included."""
+    """Return the load average of the last minute, ours included."""
     return os.getloadavg()[0]
 
 
-def heading(server_version: str, settings: dict[str, str]) -> str:
-    """Say when and on what the numbers were measured."""
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    shown = ", ".join(f"{name} = {value}" for name, value in settings.items())
-    return "\n".join(
-        [
-            f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, PostgreSQL {server_version}",
-            "",
-            (
-                f"{model}, {os.cpu_count()} processors, {memory_kb / 1024**2:.0f} GB, {platform.system()} {platform.release()}, "
-                f"Python {platform.python_version()}. {shown}. Load average at the start: {load():.1f}."
-            ),
-            "",
-        ]
-    )
+def _commit() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
 
 
 def _lines(path: str) -> list[str]:

@@ -44,7 +44,7 @@ from coordinator.loops.prune import directive_prune, event_prune, idempotency_pr
 from coordinator.loops.signal_expire import signal_expire
 from coordinator.model.address import without_password
 from coordinator.operations.liveness import Liveness
-from coordinator.relay.relay import Relay
+from coordinator.relay import Relay
 from coordinator.version import version
 
 __all__ = ["serve"]

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from coordinator.db.database import Database
-from coordinator.relay.relay import Relay
+from coordinator.relay import Relay
 
 
 @asynccontextmanager

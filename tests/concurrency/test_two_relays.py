@@ -9,7 +9,7 @@ from coordinator.config import Config
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.operations.work import RelayStep
-from coordinator.relay.relay import Relay
+from coordinator.relay import Relay
 from tests.daemon import drained, log_of
 from tests.relay.load import LONG_S, Load
 

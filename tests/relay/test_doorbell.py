@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from coordinator.db.database import Database
-from coordinator.relay.relay import Relay
+from coordinator.relay import Relay
 from coordinator.telemetry import metrics
 from tests.daemon import Daemon, log_of, opened, until
 

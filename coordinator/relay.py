@@ -1,11 +1,12 @@
-"""The relay: moves the outbox into the log, batch by batch, and sleeps behind a doorbell when there is nothing.
+"""The relay: moves events from the outbox to the log in batches, and sleeps behind a doorbell while there are none.
 
-Guarantees come from ``coordinator.relay_step`` (see sql/functions/relay.sql): one transaction numbers a batch and
-notifies, so this process may be killed, paused or run twice at any point and no event is lost, doubled or out of order.
-Here is only the pace: step while there is something; then arm the doorbell, and once every writer that may have seen it
-unarmed is over, look once more and block. A lost doorbell costs the second until the leader's next heartbeat.
+The guarantees come from ``coordinator.relay_step`` (sql/functions/relay.sql): one transaction numbers a batch and
+notifies. This process may be killed, paused or run twice at any point; no event is lost, repeated or reordered.
+This module only sets the pace. It steps while there are events, then arms the doorbell. When every transaction that may
+have read the doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an event
+until the leader's next heartbeat, at most one second.
 
-On failure: any error is logged, the connection dropped, and the relay begins anew with back-off.
+On failure the relay logs the error, drops the connection, backs off and starts again.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ BELL_CHANNEL = "coordinator.bell"
 BATCH = 1000  # events
 REARM_S = 10.0  # the bell is armed for 15 s
 PRUNE_S = 1.0
-LINGER_S = 0.001  # between batches, so that they are not of one event each
-WATCH_FIRST_S = 0.001  # while a writer's transaction is open that may have seen the bell unarmed
+LINGER_S = 0.001  # between batches, so that a batch holds more than one event
+WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
 WATCH_MOST_S = 0.05
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 2.0
@@ -38,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Relay:
-    """Runs for as long as this process leads."""
+    """Moves events while this process leads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -66,7 +67,7 @@ class Relay:
             delay_s = min(delay_s * 2, BACKOFF_MOST_S)
 
     def nudge(self) -> None:
-        """Wake the relay: the leader's heartbeat found something in the outbox."""
+        """Wake the relay; the leader's heartbeat found events in the outbox."""
         if self._bell is not None:
             self._bell.set()
 
@@ -75,7 +76,7 @@ class Relay:
         watch_s = WATCH_FIRST_S
         await self._drain(session)
         while True:
-            # Armed first, then looked at once more: what the look misses has seen the bell armed, and rings.
+            # Arm first, then step once more: a writer that this step misses has read the bell armed, and rings.
             safe = await session.run(RelayArm())
             if await self._step(session):
                 watch_s = WATCH_FIRST_S
@@ -92,12 +93,12 @@ class Relay:
                     await self._drain(session)
 
     async def _drain(self, session: Session) -> None:
-        """Step until nothing is left."""
-        while await self._step(session):  # noqa: ASYNC110 - a step is a call, not a look at a flag
+        """Step until the outbox is empty."""
+        while await self._step(session):  # noqa: ASYNC110 - a step is a call, not a poll of a flag
             await anyio.sleep(LINGER_S)
 
     async def _step(self, session: Session) -> bool:
-        """Run batches until one is not full; tell whether it moved anything."""
+        """Run batches until one is not full; return whether the last one moved events."""
         while True:
             step = await session.run(RelayStep(limit=BATCH))
             if step.moved:

@@ -1,1 +1,0 @@
-"""Outbox to log: the daemon's side of events."""
