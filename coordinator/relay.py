@@ -11,12 +11,12 @@ On failure the relay logs the error, drops the connection, backs off and starts 
 
 from __future__ import annotations
 
-import random
 import time
 
 import anyio
 import structlog
 
+from coordinator.backoff import Backoff
 from coordinator.db.database import Database
 from coordinator.db.session import Session, SessionWake
 from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
@@ -32,8 +32,6 @@ PRUNE_S = 1.0
 LINGER_S = 0.001  # between batches, so that a batch holds more than one event
 WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
 WATCH_MOST_S = 0.05
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 2.0
 
 log = structlog.get_logger()
 
@@ -50,21 +48,20 @@ class Relay:
 
     async def run_forever(self) -> None:
         """Relay until cancelled."""
-        delay_s = BACKOFF_FIRST_S
+        backoff = Backoff(0.1)
         while True:
             try:
                 async with self._database.session(BELL_CHANNEL).kept() as session:
                     if await session.run(RelayRecover()):
                         log.warning("relay.recovered", reason="the database was restored; cursors begin a new epoch")
-                    delay_s = BACKOFF_FIRST_S
+                    backoff.reset()
                     await self._relay(session)
             except Exception as error:  # noqa: BLE001 - the relay never stops at an error
-                log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=round(delay_s, 2))
+                log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
             finally:
                 self._bell = None
                 metrics.RELAY_SLEEPING.set(0)
-            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+            await backoff.wait()
 
     def nudge(self) -> None:
         """Wake the relay; the leader's heartbeat found events in the outbox."""

@@ -7,7 +7,6 @@ SIGTERM and Ctrl-C end a tail that follows with exit code 0, as ending is how on
 
 from __future__ import annotations
 
-import random
 import signal
 import sys
 from datetime import timedelta
@@ -15,6 +14,7 @@ from datetime import timedelta
 import anyio
 import msgspec
 
+from coordinator.backoff import Backoff
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import DatabaseUnavailable, InvalidArgument, WaitTimedOut
@@ -26,8 +26,6 @@ __all__ = ["Tail"]
 
 PAGE = 1000
 DATA_MOST = 120  # characters of data on a line of text
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 5.0
 
 
 class Tail:
@@ -98,21 +96,20 @@ class Tail:
                 self._cursor, seq = page[-1].cursor, page[-1].seq
 
     async def _following(self) -> None:
-        delay_s = 0.0
+        backoff: Backoff | None = None  # none before the first connection
         while True:
             try:
                 async with self._call.open(direct=True) as executor:
-                    if delay_s:
+                    if backoff:
                         self._call.output.note("connected again")
-                    delay_s = BACKOFF_FIRST_S
+                    backoff = Backoff(0.1, 5.0)
                     if await self._pages(executor):
                         return
             except DatabaseUnavailable as error:
-                if not delay_s:
+                if not backoff:
                     raise
                 self._call.output.note(f"{error.message}; trying again")
-            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+            await backoff.wait()
 
     async def _pages(self, executor: Executor) -> bool:
         """Print pages; true when there have been enough."""

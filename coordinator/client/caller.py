@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
 import anyio
 
+from coordinator.backoff import Backoff
 from coordinator.client.presence import Presence
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from coordinator.model.operation import Operation
@@ -16,8 +16,6 @@ from coordinator.operations.executor import Executor
 
 __all__ = ["Caller", "Duration", "as_duration"]
 
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 2.0
 
 Duration = timedelta | float
 
@@ -42,7 +40,7 @@ class Caller:
         """
         failure: DatabaseUnavailable | None = None
         with anyio.move_on_after(self._timeout_s):
-            delay_s = BACKOFF_FIRST_S
+            backoff = Backoff()
             while True:
                 try:
                     return await self.executor.run(operation)
@@ -50,8 +48,7 @@ class Caller:
                     failure = error
                     if not (operation.reads or again):
                         break
-                await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-                delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                await backoff.wait()
         raise failure or DatabaseUnavailable(
             f"no answer from the database within {self._timeout_s:g} seconds",
             hint="A call that changes something may or may not have been done.",

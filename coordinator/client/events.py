@@ -7,7 +7,6 @@ takes. Where events are gone (pruned, or the database was restored) it says so b
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +15,8 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from coordinator.client.caller import BACKOFF_FIRST_S, BACKOFF_MOST_S, Caller
+from coordinator.backoff import Backoff
+from coordinator.client.caller import Caller
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Json
@@ -95,6 +95,7 @@ class Events:
 
     async def _listen(self, project: str | None) -> None:
         """Keep one listening connection for all streams of the client, and hand every hint to all of them."""
+        backoff = Backoff(2.0)
         while True:
             try:
                 async with self._caller.executor.wake(project=project) as wake:
@@ -102,9 +103,9 @@ class Events:
                         await wake.wait(events.POLL_S)
                         self._wake_streams()
             except DatabaseUnavailable as error:
-                log.warning("stream.unheard", error=str(error), retry_s=events.POLL_S)
+                log.warning("stream.unheard", error=str(error), retry_s=backoff.next_s)
             self._wake_streams()
-            await anyio.sleep(BACKOFF_MOST_S)
+            await backoff.wait()
 
     def _wake_streams(self) -> None:
         hint, self._hint = self._hint, anyio.Event()
@@ -138,7 +139,7 @@ class EventStream:
 
     async def _read(self) -> None:
         """Wait for the next page, through whatever happens to the database."""
-        delay_s = BACKOFF_FIRST_S
+        backoff = Backoff()
         while not self._page:
             hint = self._source.hint
             try:
@@ -146,9 +147,8 @@ class EventStream:
                     self.cursor = await self._source.head()
                 page = await self._caller.run(replace(self._since, cursor=self.cursor))
             except DatabaseUnavailable as error:
-                log.warning("stream.interrupted", error=str(error), retry_s=round(delay_s, 2))
-                await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-                delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                log.warning("stream.interrupted", error=str(error), retry_s=backoff.next_s)
+                await backoff.wait()
                 continue
             self._page.extend(page)
             if not page:

@@ -15,7 +15,6 @@ given, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from urllib.parse import urlencode
 import anyio
 import structlog
 
+from coordinator.backoff import Backoff
 from coordinator.client.http_connection import HungUp, NotAnswered
 from coordinator.client.http_pool import HttpPool, NotReached
 from coordinator.client.problem import error_of
@@ -39,8 +39,6 @@ __all__ = ["HttpExecutor"]
 
 OK = 200
 SILENT_S = 45.0  # a stream without a sign of life for so long is dead; they come every 15 seconds
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 2.0
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -115,14 +113,13 @@ class HttpExecutor:
 
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
         """Hand on hints for ever; the first connection's failure goes to ``opened``, and ends it."""
-        delay_s = BACKOFF_FIRST_S
+        backoff = Backoff()
 
         def heard(piece: bytes) -> None:
-            nonlocal delay_s
             if piece.strip(b":\n"):  # more than a sign of life
                 if not opened.done():
                     opened.set_result(None)
-                delay_s = BACKOFF_FIRST_S
+                backoff.reset()
                 wake.set()
 
         while True:
@@ -133,9 +130,8 @@ class HttpExecutor:
                 if not opened.done():
                     opened.set_exception(error)
                     return
-                log.warning("wake.interrupted", error=error.message, retry_s=round(delay_s, 2))
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                log.warning("wake.interrupted", error=error.message, retry_s=backoff.next_s)
+            await backoff.wait()
 
     async def _follow(self, path: str, heard: Callable[[bytes], None]) -> None:
         try:

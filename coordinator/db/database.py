@@ -6,7 +6,6 @@ restarted); writes are not, since a lost answer may have been a done deed.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import anyio
 import asyncpg
 import structlog
 
+from coordinator.backoff import Backoff
 from coordinator.config import Config
 from coordinator.db.call import call
 from coordinator.db.connection import connect, mapped_errors
@@ -29,8 +29,6 @@ __all__ = ["HEAD_CHANNEL", "Database", "Transaction", "connect_within"]
 
 HEAD_CHANNEL = "coordinator"
 CLOSE_S = 2.0
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 5.0
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -146,16 +144,15 @@ async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30
     Raises: as ``connect``.
     """
     deadline = time.monotonic() + limit_s
-    delay_s = BACKOFF_FIRST_S
+    backoff = Backoff(0.1, 5.0)
     while True:
         try:
             return await connect(dsn, call_timeout_s=call_timeout_s)
         except DatabaseUnavailable as error:
-            if time.monotonic() + delay_s > deadline:
+            if time.monotonic() + backoff.next_s > deadline:
                 raise DatabaseUnavailable(
                     f"no database within {limit_s:g} seconds: {error.message}",
                     hint=f"Is {without_password(dsn)} right, and is the server up?",
                 ) from error
-            log.warning("database.awaited", error=error.message, retry_s=round(delay_s, 2))
-            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+            log.warning("database.awaited", error=error.message, retry_s=backoff.next_s)
+            await backoff.wait()

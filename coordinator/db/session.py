@@ -8,7 +8,6 @@ notified while there was no connection is lost, and nobody may rely on it.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
@@ -17,6 +16,7 @@ import anyio
 import asyncpg
 import structlog
 
+from coordinator.backoff import Backoff
 from coordinator.db.call import call
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
@@ -25,8 +25,6 @@ __all__ = ["Session", "SessionWake"]
 
 PING_S = 15.0
 PING_TIMEOUT_S = 5.0
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 2.0
 
 # The server notices within seconds that this host is gone, and frees the session's locks. Not as startup parameters,
 # which poolers refuse.
@@ -125,17 +123,16 @@ class Session:
         await self._keep(None)
 
     async def _keep(self, opened: _Link | None) -> None:
-        delay_s = BACKOFF_FIRST_S
+        backoff = Backoff()
         while True:
             try:
                 link = opened or await self._open()
                 opened = None
             except Exception as error:  # noqa: BLE001 - the session comes back, whatever it was
-                log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=round(delay_s, 2))
-                await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-                delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
+                await backoff.wait()
                 continue
-            delay_s = BACKOFF_FIRST_S
+            backoff.reset()
             try:
                 await self._watch(link)
             finally:

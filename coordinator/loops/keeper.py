@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import structlog
 
+from coordinator.backoff import Backoff
 from coordinator.errors import DatabaseUnavailable
 from coordinator.loops.loop import Loop
 from coordinator.model.work import Lead
@@ -26,8 +27,6 @@ __all__ = ["Keeper"]
 
 HEARTBEAT_S = 1.0
 LEAD_S = 5.0
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MOST_S = 30.0
 
 log = structlog.get_logger()
 
@@ -114,18 +113,19 @@ class Keeper:
             return await self._executor.run(LeaderRenew(process=process))
 
     async def _run_loop(self, loop: Loop) -> None:
-        backoff_s = BACKOFF_FIRST_S
+        backoff = Backoff(0.5, 30.0)
         wait_s = random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311
         failed = False
         while True:
             if failed:
-                await anyio.sleep(backoff_s)  # the whole of it, though the heartbeat says that there is work
-                wait_s, backoff_s = 0.0, min(backoff_s * 2, BACKOFF_MOST_S)
+                await backoff.wait()  # even if the heartbeat says that there is work
+                wait_s = 0.0
             with anyio.move_on_after(wait_s):
                 await self._due[loop.name].wait()
             self._due[loop.name] = anyio.Event()
             if not self.leads:
-                wait_s, failed, backoff_s = loop.every_s, False, BACKOFF_FIRST_S
+                wait_s, failed = loop.every_s, False
+                backoff.reset()
                 continue
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
@@ -133,12 +133,13 @@ class Keeper:
                 run = await loop.run_once(self._executor)
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error
                 metrics.LOOP_ERRORS.labels(loop.name).inc()
-                log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff_s)
+                log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff.next_s)
                 failed = True
                 continue
             finally:
                 metrics.LOOP_SECONDS.labels(loop.name).observe(time.perf_counter() - began)
-            failed, backoff_s = False, BACKOFF_FIRST_S
+            failed = False
+            backoff.reset()
             if run.handled and loop.name != "gauge_sample":
                 metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)
                 log.info("loop.ran", loop=loop.name, handled=run.handled)

@@ -6,15 +6,14 @@ daemon records its answer, and a repetition that comes here is asked for again t
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
-import anyio
 import structlog
 from msgspec.structs import replace
 
+from coordinator.backoff import Backoff
 from coordinator.client.http import HttpExecutor
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError, PermissionDenied
@@ -24,8 +23,6 @@ from coordinator.operations.events import POLL_S, Head, Since
 
 __all__ = ["Upstream"]
 
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 2.0
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -93,7 +90,7 @@ class _Stream:
 
     async def run_forever(self) -> None:
         upstream = self._upstream
-        delay_s = BACKOFF_FIRST_S
+        backoff = Backoff()
         while True:
             try:
                 project = upstream.project if upstream.confined else None
@@ -101,7 +98,7 @@ class _Stream:
                     while True:
                         await upstream.run(Head())  # whether anybody is there behind the stream
                         self.connected = True
-                        delay_s = BACKOFF_FIRST_S
+                        backoff.reset()
                         for wake in self._wakes:
                             wake.set()
                         await hints.wait(POLL_S)
@@ -110,6 +107,5 @@ class _Stream:
                 if isinstance(error, PermissionDenied) and not upstream.confined:
                     upstream.confined = True
                     continue
-                log.warning("upstream.lost", error=error.message, retry_s=round(delay_s, 2))
-            await anyio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-            delay_s = min(delay_s * 2, BACKOFF_MOST_S)
+                log.warning("upstream.lost", error=error.message, retry_s=backoff.next_s)
+            await backoff.wait()
