@@ -14,9 +14,10 @@ import anyio
 import asyncpg
 import msgspec
 
+from coordinator import embedded
 from coordinator.config import Config
 from coordinator.daemon import serve
-from coordinator.db import embedded, schema
+from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.telemetry import logs
 

@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 import anyio
 import structlog
 
+from coordinator import embedded
 from coordinator.api.access import TOKEN_CHANNEL, Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
@@ -32,7 +33,7 @@ from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
-from coordinator.db import embedded, schema
+from coordinator.db import schema
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError
 from coordinator.loops.agent_reap import agent_reap

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from coordinator.db import embedded
+from coordinator import embedded
 from coordinator.telemetry import logs
 
 # Nothing in the suite loses power; tests of durability start servers of their own.

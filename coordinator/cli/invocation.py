@@ -65,7 +65,7 @@ class Invocation:
         config = self.config
         if config.database_url is not None:
             return (config.direct_url if direct else None) or config.database_url
-        from coordinator.db import embedded  # noqa: PLC0415
+        from coordinator import embedded  # noqa: PLC0415
 
         server = embedded.find(config.data_dir)
         if server is None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import embedded
 from coordinator.demo import processes
 from coordinator.errors import DatabaseUnavailable
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from coordinator.db import schema
-from coordinator.db.embedded import binaries
+from coordinator.embedded import binaries
 from coordinator.errors import CoordinatorError, from_sqlstate
 
 README = (Path(__file__).parent.parent.parent / "sql" / "README.md").read_text("utf-8")

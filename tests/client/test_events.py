@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 
 import coordinator
+from coordinator import embedded
 from coordinator.client import EventStream
 from coordinator.config import Config
-from coordinator.db import embedded, schema
+from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable, InvalidArgument

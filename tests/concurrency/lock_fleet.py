@@ -16,7 +16,7 @@ import anyio
 import asyncpg
 import msgspec
 
-from coordinator.db import embedded
+from coordinator import embedded
 from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from tests.concurrency import lock_history as history

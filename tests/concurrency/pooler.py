@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from coordinator.db.embedded.account import Account
+from coordinator.embedded.account import Account
 from tests.daemon import opened, until
 
 __all__ = ["CACHE_SIZE", "pooled"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from coordinator.db import embedded, schema
+from coordinator import embedded
+from coordinator.db import schema
 from tests.concurrency.lock_fleet import LIGHT, Fleet, prepare
 from tests.concurrency.lock_history import grants
 from tests.conftest import cloned

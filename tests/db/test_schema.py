@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 import coordinator
-from coordinator.db import embedded, schema
+from coordinator import embedded
+from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.db.connection import connect
-from coordinator.db.embedded import binaries
+from coordinator.embedded import binaries
 from coordinator.errors import PermissionDenied, SchemaMismatch
 from coordinator.operations import events, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister, RelayRecover, RelayStep, SampleGauges

@@ -13,8 +13,8 @@ import anyio
 import asyncpg
 import pytest
 
-from coordinator.db.embedded import binaries
-from coordinator.db.embedded.account import Account
+from coordinator.embedded import binaries
+from coordinator.embedded.account import Account
 from tests.daemon import until
 
 ROLE = "app"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import anyio
 
-from coordinator.db import embedded
+from coordinator import embedded
 from tests.daemon import Daemon, until
 from tests.faults.test_connections_lost import ALL, terminate
 from tests.sidecar.conftest import Sidecar

@@ -12,8 +12,9 @@ import anyio
 import httpx
 import pytest
 
+from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import embedded, schema
+from coordinator.db import schema
 from coordinator.db.database import Database
 from coordinator.model.token import new_secret
 from coordinator.operations import tokens

@@ -15,8 +15,8 @@ from typing import get_args
 import anyio
 import pytest
 
+from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import embedded
 from coordinator.db.database import Database
 from tests.daemon import log_of, until
 from tests.faults.plane import SETTINGS, Plane, Way

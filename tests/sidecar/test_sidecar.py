@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 import coordinator
+from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import embedded, schema
+from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import NotFound

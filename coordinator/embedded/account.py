@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from coordinator.db.embedded import files, launcher
+from coordinator.embedded import files, launcher
 from coordinator.errors import ConfigurationError
 
 __all__ = ["Account", "candidates"]

@@ -19,10 +19,10 @@ from typing import NoReturn
 import anyio
 import structlog
 
-from coordinator.db.embedded import account, binaries, cluster, files, processes
-from coordinator.db.embedded.ownership import Ownership, holder
-from coordinator.db.embedded.postmaster import Postmaster
-from coordinator.db.embedded.server import Server, absolute, cluster_dir, find
+from coordinator.embedded import account, binaries, cluster, files, processes
+from coordinator.embedded.ownership import Ownership, holder
+from coordinator.embedded.postmaster import Postmaster
+from coordinator.embedded.server import Server, absolute, cluster_dir, find
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 
 __all__ = ["supervised"]
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 async def supervised(
     data_dir: Path, *, bin_dir: Path | None, settings: Mapping[str, str], runtime_dir: Path | None
 ) -> AsyncIterator[Server]:
-    """Do what `coordinator.db.embedded.run` says."""
+    """Do what `coordinator.embedded.run` says."""
     supervisor = Supervisor(data_dir, bin_dir, settings, runtime_dir)
     alone: BaseException | None = None
     try:

@@ -11,7 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from coordinator.db.embedded import files
+from coordinator.embedded import files
 
 __all__ = ["Ownership", "holder"]
 

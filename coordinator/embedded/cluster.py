@@ -17,10 +17,10 @@ from pathlib import Path
 
 import anyio
 
-from coordinator.db.embedded import files, processes
-from coordinator.db.embedded.account import Account
-from coordinator.db.embedded.binaries import Binaries
-from coordinator.db.embedded.server import ROLE, cluster_dir
+from coordinator.embedded import files, processes
+from coordinator.embedded.account import Account
+from coordinator.embedded.binaries import Binaries
+from coordinator.embedded.server import DATABASE, ROLE, cluster_dir
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 
 __all__ = [
@@ -105,7 +105,7 @@ def _foreign(path: Path, what: str) -> ConfigurationError:
 
 
 async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
-    """Make the cluster; the caller owns the lock. `sync` false skips flushing, for data nobody will miss.
+    """Make the cluster with its database; the caller owns the lock. `sync` false skips flushing, for data nobody will miss.
 
     Raises:
         ConfigurationError: initdb refused; the detail is what it said.
@@ -117,6 +117,7 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
     try:
         account.give(temporary)
         await _initdb(temporary, binaries, account, sync=sync)
+        await _create_database(temporary, binaries, account, sync=sync)
         for name, text in (
             ("postgresql.conf", _POSTGRESQL_CONF),
             ("pg_hba.conf", _HBA_CONF),
@@ -155,6 +156,16 @@ async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: b
     if code != 0:
         where = cluster_dir(folder.parent)
         raise failure(f"The database cluster {where} could not be made", where, _last_lines(text))
+
+
+async def _create_database(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
+    # A stand-alone backend needs no socket, no driver and no second start.
+    options = ["--single", "-D", str(folder), "-c", "exit_on_error=on", "-c", f"fsync={'on' if sync else 'off'}"]
+    command = account.command(binaries.postgres, *options, "postgres", folder=folder)
+    code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S, text=f'create database "{DATABASE}"\n')
+    if code != 0:
+        where = cluster_dir(folder.parent)
+        raise failure(f"The database in {where} could not be made", where, _last_lines(text))
 
 
 def _rename(temporary: Path, cluster: Path) -> None:

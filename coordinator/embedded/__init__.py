@@ -43,7 +43,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from coordinator.db.embedded.server import Server, find
+from coordinator.embedded.server import Server, find
 
 __all__ = ["Server", "find", "run"]
 
@@ -78,7 +78,7 @@ async def run(
 
     """
     # Imported late: the command line imports this package for `find` alone, at every command.
-    from coordinator.db.embedded import supervisor  # noqa: PLC0415
+    from coordinator.embedded import supervisor  # noqa: PLC0415
 
     async with supervisor.supervised(
         Path(data_dir), bin_dir=bin_dir, settings=settings, runtime_dir=runtime_dir

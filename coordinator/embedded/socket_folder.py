@@ -14,9 +14,9 @@ import stat
 import tempfile
 from pathlib import Path
 
-from coordinator.db.embedded import files
-from coordinator.db.embedded.account import Account
-from coordinator.db.embedded.server import PORT, cluster_dir, read_record
+from coordinator.embedded import files
+from coordinator.embedded.account import Account
+from coordinator.embedded.server import PORT, cluster_dir, read_record
 
 __all__ = ["clean", "prepare", "remove"]
 

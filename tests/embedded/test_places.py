@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.db import embedded
-from coordinator.db.embedded import account, cluster, launcher, processes
+from coordinator import embedded
+from coordinator.embedded import account, cluster, launcher, processes
 from coordinator.errors import ConfigurationError
-from tests.db.embedded_daemon import QUICK, Daemon, query, soon, until
+from tests.embedded.process import QUICK, Daemon, query, soon, until
 
 NAMELESS = 54321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

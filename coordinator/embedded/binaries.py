@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from coordinator.db.embedded import launcher, processes
-from coordinator.db.embedded.account import Account
+from coordinator.embedded import launcher, processes
+from coordinator.embedded.account import Account
 from coordinator.errors import ConfigurationError
 
 __all__ = ["OLDEST_MAJOR", "AccountRefused", "Binaries", "choose", "folders"]

@@ -1,7 +1,6 @@
 """A running server as others see it: its address, and how to find it without touching it.
 
-The owner writes a record (`postgres.json` in the data directory) when the server takes connections and its
-database is there. `find` believes the record only if PostgreSQL's own `postmaster.pid` names the same
+The owner writes a record (`postgres.json` in the data directory) when the server takes connections. `find` believes the record only if PostgreSQL's own `postmaster.pid` names the same
 process as ready *and* the socket takes a connection: so neither a stale file nor a process id that now
 belongs to somebody else can mislead it. It starts nothing, waits for nothing and imports nothing heavy.
 """

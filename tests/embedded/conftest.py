@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from coordinator.db import embedded
-from tests.db.embedded_daemon import QUICK
+from coordinator import embedded
+from tests.embedded.process import QUICK
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a data directory whose cluster is made; shared by tests that leave it as good as they found it."""
 
     async def make(data_dir: Path) -> None:
@@ -24,17 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     data_dir = tmp_path_factory.mktemp("embedded") / "data"
     anyio.run(make, data_dir)
-    yield data_dir
-    shutil.rmtree(data_dir)
-
-
-@pytest.fixture(autouse=True)
-def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Remove a test's clusters: at 40 MB each, pytest's three kept sessions would fill a disk."""
-    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
-    yield
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    return data_dir
 
 
 @pytest.fixture

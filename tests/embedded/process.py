@@ -1,6 +1,6 @@
 """A stand-in for the daemon, in a process of its own that tests may kill: it runs an embedded PostgreSQL.
 
-As a program: `python -m tests.db.embedded_daemon <data_dir> [<bin_dir>]` prints one JSON line, the server
+As a program: `python -m tests.embedded.process <data_dir> [<bin_dir>]` prints one JSON line, the server
 or the error, and stays until SIGTERM.
 """
 
@@ -21,8 +21,8 @@ import anyio
 import asyncpg
 import structlog
 
-from coordinator.db import embedded
-from coordinator.db.embedded import processes
+from coordinator import embedded
+from coordinator.embedded import processes
 from coordinator.errors import CoordinatorError
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ class Daemon:
 
     def __init__(self, data_dir: Path, bin_dir: Path | None = None, *, prefix: tuple[str, ...] = ()) -> None:
         self.data_dir = data_dir
-        command = [*prefix, sys.executable, "-m", "tests.db.embedded_daemon", str(data_dir)]
+        command = [*prefix, sys.executable, "-m", "tests.embedded.process", str(data_dir)]
         self.process = subprocess.Popen(
             [*command, *([str(bin_dir)] if bin_dir else [])], stdout=subprocess.PIPE, cwd=ROOT, text=True
         )

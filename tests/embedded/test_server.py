@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from coordinator.db import embedded
+from coordinator import embedded
 from coordinator.errors import ConfigurationError
-from tests.db.embedded_daemon import QUICK, Daemon, query, soon
+from tests.embedded.process import QUICK, Daemon, query, soon
 
 
 async def test_first_start_makes_a_server_for_its_user_alone(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_find_sees_a_server_only_while_it_runs(made: Path) -> None:
 
 def test_find_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from pathlib import Path; from coordinator.db import embedded;"
+        "import sys; from pathlib import Path; from coordinator import embedded;"
         "embedded.find(Path('/nowhere')); heavy = ('anyio', 'asyncio', 'asyncpg', 'structlog', 'subprocess');"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.db import embedded
-from coordinator.db.embedded import supervisor
-from coordinator.db.embedded.ownership import Ownership
+from coordinator import embedded
+from coordinator.embedded import supervisor
+from coordinator.embedded.ownership import Ownership
 from coordinator.errors import DatabaseUnavailable
-from tests.db.embedded_daemon import QUICK, Daemon, query, query_when_up, soon
+from tests.embedded.process import QUICK, Daemon, query, query_when_up, soon
 
 
 async def test_second_daemon_attaches_and_leaves_the_server_alone(made: Path) -> None:

@@ -27,11 +27,11 @@ _LEFTOVER_QUIT_S = 2.0
 _LEFTOVER_KILL_S = 10.0
 
 
-def spawn(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], output: IO[bytes], *, text: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own: a Ctrl-C in the daemon's terminal is the daemon's alone."""
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=text or subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         env=_ENVIRONMENT,
@@ -40,10 +40,12 @@ def spawn(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-async def run(command: list[str], *, timeout_s: float) -> tuple[int | None, str]:
-    """Run a program to its end and return its exit code and output; at the limit kill it and its children: None."""
-    with _scratch() as output:
-        process = spawn(command, output)
+async def run(command: list[str], *, timeout_s: float, text: str = "") -> tuple[int | None, str]:
+    """Run a program on a text; return its exit code and output. At the limit kill it and its children: None."""
+    with _scratch() as output, _scratch() as source:
+        source.write(text.encode())
+        source.seek(0)
+        process = spawn(command, output, text=source)
         try:
             code = process.returncode if await exited(process, timeout_s) else None
         finally:

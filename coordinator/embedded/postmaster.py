@@ -15,15 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
-import asyncpg
 
-from coordinator.db.embedded import cluster, files, processes, socket_folder
-from coordinator.db.embedded.account import Account
-from coordinator.db.embedded.binaries import Binaries
-from coordinator.db.embedded.server import (
-    DATABASE,
+from coordinator.embedded import cluster, files, processes, socket_folder
+from coordinator.embedded.account import Account
+from coordinator.embedded.binaries import Binaries
+from coordinator.embedded.server import (
     PORT,
-    ROLE,
     Record,
     answers,
     cluster_dir,
@@ -32,7 +29,7 @@ from coordinator.db.embedded.server import (
     read_record,
     write_record,
 )
-from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.errors import DatabaseUnavailable
 
 __all__ = ["Postmaster"]
 
@@ -40,7 +37,6 @@ START_TIMEOUT_S = 300.0  # recovery of a large cluster after a crash
 ORPHAN_TIMEOUT_S = 60.0
 FAST_SHUTDOWN_S = 20.0
 IMMEDIATE_SHUTDOWN_S = 5.0
-CONNECT_TIMEOUT_S = 30.0
 _READY_POLL_S = 0.002
 _READY_POLL_MAX_S = 0.02
 
@@ -63,7 +59,7 @@ class Postmaster:
         *,
         runtime_dir: Path | None,
     ) -> tuple[Postmaster, Record]:
-        """Start the server of an existing cluster; return when it takes connections and has its database.
+        """Start the server of an existing cluster; return when it takes connections.
 
         The caller owns the lock, and its thread lives as long as the server shall.
 
@@ -90,7 +86,6 @@ class Postmaster:
         server = cls(data_dir, _spawn(command, home, account), socket_dir)
         try:
             await server._wait_ready()
-            await server._wait_database()
             record = Record(
                 home=identity(data_dir),
                 pid=server.process.pid,
@@ -123,31 +118,6 @@ class Postmaster:
             hint="A recovery may need longer; its log says how far it is.",
             detail=cluster.log_tail(home),
         )
-
-    async def _wait_database(self) -> None:
-        try:
-            try:
-                await self._execute(DATABASE, "select 1")
-            except asyncpg.InvalidCatalogNameError:
-                await self._execute("postgres", f'create database "{DATABASE}"')
-        except asyncpg.InvalidAuthorizationSpecificationError as error:
-            raise ConfigurationError(
-                f"The cluster in {cluster_dir(self.data_dir)} does not let its own role in: {error}.",
-                hint="Restore pg_hba.conf and the role there, or choose another --data-dir.",
-            ) from None
-        except (asyncpg.PostgresError, OSError, TimeoutError) as error:
-            home = cluster_dir(self.data_dir)
-            what = f"PostgreSQL in {home} does not answer ({error or type(error).__name__})"
-            raise cluster.failure(what, home, cluster.log_tail(home)) from None
-
-    async def _execute(self, database: str, statement: str) -> None:
-        connection = await asyncpg.connect(
-            host=str(self.socket_dir), port=PORT, user=ROLE, database=database, timeout=CONNECT_TIMEOUT_S
-        )
-        try:
-            await connection.execute(statement, timeout=CONNECT_TIMEOUT_S)
-        finally:
-            await connection.close(timeout=CONNECT_TIMEOUT_S)
 
     def socket_is_there(self) -> bool:
         """Tell whether clients can still find the socket; a cleaner of temporary files may have taken it."""

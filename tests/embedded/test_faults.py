@@ -13,10 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from coordinator.db import embedded
-from coordinator.db.embedded import processes
+from coordinator import embedded
+from coordinator.embedded import processes
 from coordinator.errors import ConfigurationError
-from tests.db.embedded_daemon import Daemon, query, query_when_up, soon, until
+from tests.embedded.process import Daemon, query, query_when_up, soon, until
 
 BUSY = "select sum(i) from generate_series(1, 100000000000) i"  # never looks whether the postmaster lives
 
