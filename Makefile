@@ -43,7 +43,7 @@ bench: .venv/test ## measure, as ratios beside a baseline; see bench/RESULTS.md
 faults: .venv/test ## the long fault runs
 	$(BIN)/pytest -q -m long --long
 
-schema: .venv/test ## write sql/schema.sql anew after a change of the schema
+schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.dump_schema
 
 clean:           ## remove what the other targets made

@@ -65,6 +65,16 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- Every type of event. Types and payloads are API. Each noun's function file inserts its own rows; tests compare them with the functions.
+create table coordinator.event_types (
+  ordinal bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
+  type    text collate "C" not null, -- Noun and past participle; a reader's topic is a type or a pattern such as signal.*
+  key     text not null, -- What the event's key names.
+  data    text[] not null, -- Names in the event's data.
+  meaning text not null, -- What happened.
+  constraint event_types_pkey PRIMARY KEY (type)
+);
+
 -- The event log: numbered without gaps, partitioned by seq, pruned by age. Written by relay_step and event_prune only; read with events_since.
 create table coordinator.events (
   seq        bigint not null, -- Place in the log. If A was committed before B began, seq(A) < seq(B).
@@ -99,6 +109,16 @@ create table coordinator.leaders (
   expires_at timestamp with time zone, -- The lead is free from here on, or as soon as the process's advisory lock is.
   constraint leaders_pkey PRIMARY KEY (singleton),
   constraint leaders_singleton CHECK (singleton)
+);
+
+-- What the functions accept. Each noun's function file inserts its own rows; a test tries each limit on the functions.
+create table coordinator.limits (
+  ordinal bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
+  name    text collate "C" not null, -- What is limited.
+  value   integer not null, -- The largest value accepted; for ttl_min, the smallest.
+  unit    text not null, -- Unit of value; empty for plain numbers.
+  meaning text not null, -- Where the limit applies.
+  constraint limits_pkey PRIMARY KEY (name)
 );
 
 -- The audit trail of locks that were taken from their holders. Written by lock_break, pruned after 90 days.
@@ -235,6 +255,15 @@ create table coordinator.relay_batches (
   constraint relay_batches_round CHECK ((num_nulls(round, round_xid, round_id) = ANY (ARRAY[0, 3])))
 );
 
+-- The least role that may call a function. Functions not listed are internal: only coordinator_admin and the daemon call them. Each noun's function file inserts its own rows.
+create table coordinator.rights (
+  ordinal  bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
+  function text collate "C" not null, -- Name of a function of this schema.
+  role     text not null, -- reader, agent, manager or admin; each includes the ones before it.
+  constraint rights_pkey PRIMARY KEY (function),
+  constraint rights_role CHECK ((role = ANY (ARRAY['reader'::text, 'agent'::text, 'manager'::text, 'admin'::text])))
+);
+
 -- Projects that roles of the database are kept to; a role without a row here may use all. Written by role_bind and role_unbind.
 create table coordinator.role_projects (
   role    text collate "C" not null, -- Name of a role that logs in (session_user); SET ROLE changes nothing.
@@ -361,14 +390,6 @@ create view coordinator.directives_pending (
   status     text -- unseen: no acknowledgement; seen: seen only.
 );
 
--- Every type of event. Names and payloads are API; a test holds this table against the functions.
-create view coordinator.event_types (
-  type    text, -- Noun and past participle; a reader's topic is a type or a pattern such as signal.*
-  key     text, -- What the event's key is.
-  data    text[], -- Names in the event's data.
-  meaning text -- What happened.
-);
-
 -- Paths, directories and globs that are locked now.
 create view coordinator.file_locks (
   path       text, -- A path, a directory with / at its end, or a glob.
@@ -377,14 +398,6 @@ create view coordinator.file_locks (
   created_at timestamp with time zone, -- When it was granted.
   expires_at timestamp with time zone, -- The holder has it until then.
   project    text -- Name of the project.
-);
-
--- What the functions accept at the most. A test holds each against the functions.
-create view coordinator.limits (
-  name    text, -- What is limited.
-  most    integer, -- The largest (for ttl_min: smallest) value that is accepted.
-  unit    text, -- Unit of most.
-  meaning text -- Where it applies.
 );
 
 -- Who holds what, now.
@@ -426,12 +439,6 @@ create view coordinator.lock_waits_for (
   for_agent    text, -- Name of who is in the way.
   for_resource text, -- What that one holds or waits for itself.
   for_ticket   bigint -- The ticket that comes first; null: it holds the lock.
-);
-
--- The least role that may call a function. What is not here is internal: for coordinator_admin and the daemon only.
-create view coordinator.rights (
-  function text, -- Name of a function of this schema.
-  role     text -- reader, agent, manager or admin; each may do what the one before may.
 );
 
 -- Rules with the name of their project.

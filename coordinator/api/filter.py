@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from coordinator.errors import InvalidArgument
+from coordinator.model.catalogue import LIMITS
 
 __all__ = ["Filter"]
 
 TYPES_REMEMBERED = 1000
-NAME_MOST = 200
 _TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
 
 
@@ -28,9 +28,9 @@ class Filter:
                 code="ZC102",
             )
         for topic in topics:
-            if len(topic) > NAME_MOST or not _TOPIC.fullmatch(topic):
+            if len(topic) > LIMITS["name"] or not _TOPIC.fullmatch(topic):
                 raise InvalidArgument(
-                    f'"{topic[:NAME_MOST]}" is no topic',
+                    f'"{topic[: LIMITS["name"]]}" is no topic',
                     hint="Write a type like signal.set, a pattern like signal.*, or * for all.",
                     code="ZC103",
                 )

@@ -11,8 +11,8 @@ import msgspec
 from coordinator.api.endpoint import Duration, Endpoint, endpoints
 from coordinator.api.problems import MEDIA_TYPE, Problem
 from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
-from coordinator.model.page import PAGE_MOST
 from coordinator.operations.events import Since
 from coordinator.version import version
 
@@ -99,7 +99,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     parameters = _query_of(endpoint.parameters, endpoint.parameter, {"after", "limit"} if endpoint.pages else set())
     if endpoint.pages:
         (limit,) = (field for field in msgspec.structs.fields(endpoint.parameters) if field.name == "limit")
-        rows = {"type": "integer", "minimum": 1, "maximum": PAGE_MOST, "default": limit.default}
+        rows = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": limit.default}
         parameters.append(_parameter("limit", rows, "Rows of one page."))
         parameters.append(_parameter("cursor", {"type": "string"}, "The cursor of the page before."))
     if endpoint.operation.woken_by:

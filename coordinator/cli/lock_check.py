@@ -15,12 +15,12 @@ import msgspec
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import STANDARD_INPUT_MOST
 from coordinator.errors import Conflict, InvalidArgument
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.lock import Check
 from coordinator.operations import locks
 
 __all__ = ["check", "read_paths"]
 
-PAGE = 1000  # paths of one call
 SHOWN = 20  # of those that are locked, in the error
 KINDS = ("name:", "path:", "glob:")
 
@@ -71,8 +71,8 @@ def _lockable(path: str) -> str:
 async def _ask(call: Invocation, paths: list[str], who: UUID | str | None) -> list[Check]:
     found: list[Check] = []
     async with call.open() as executor:
-        for start in range(0, len(paths), PAGE):
-            page = paths[start : start + PAGE]
+        for start in range(0, len(paths), LIMITS["lock_check"]):
+            page = paths[start : start + LIMITS["lock_check"]]
             one_agent = who if isinstance(who, UUID) else None
             checks = await executor.run(locks.Check(project=call.project, paths=page, agent=one_agent))
             if isinstance(who, str):

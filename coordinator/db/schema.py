@@ -73,7 +73,7 @@ def files() -> tuple[SqlFile, ...]:
 
 def script() -> str:
     """Write the whole schema as one script for psql, for databases where a person applies it."""
-    parts = ["\\set ON_ERROR_STOP on", "begin;", _LOCK + ";"]
+    parts = ["\\set ON_ERROR_STOP on", "begin;", "set local client_min_messages = warning;", _LOCK + ";"]
     parts += [f"-- {file.kind} {file.name}\n{file.text}" for file in files()]
     parts += [
         f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{version()}');"

@@ -20,9 +20,7 @@ from msgspec.structs import replace
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation
 
-__all__ = ["PAGE_MOST", "Page", "cursor_of", "page_of", "place_of", "walk"]
-
-PAGE_MOST = 10_000  # rows, as in coordinator.limits
+__all__ = ["Page", "cursor_of", "page_of", "place_of", "walk"]
 
 R = TypeVar("R")
 

@@ -1,32 +1,14 @@
 -- Every limit on what callers give, and the error that meets it. Errors are of class ZC1: nothing was changed.
 
-create or replace view coordinator.limits (name, most, unit, meaning) as values
-  ('project_name',      36,       'characters', 'Name of a project: lower-case letters, digits, - and _.'),
-  ('name',              200,      'characters', 'Name or role of an agent, actor, name of a job type.'),
-  ('key',               512,      'characters', 'Key of a signal, key of a directive.'),
-  ('text',              65536,    'characters', 'Body of a directive.'),
-  ('reason',            2000,     'characters', 'A reason, a description.'),
-  ('json',              262144,   'bytes',      'A JSON value as it is stored.'),
-  ('ttl_min',           1,        'seconds',    'Shortest TTL.'),
-  ('ttl_max',           31622400, 'seconds',    'Longest TTL: 366 days.'),
-  ('agent_ttl_max',     86400,    'seconds',    'Longest TTL of an agent: one day.'),
-  ('lock_resource',     1024,     'bytes',      'A path, glob or name to lock; a path has at most 32 segments.'),
-  ('lock_resources',    100,      'items',      'Resources of one call that locks, renews or releases.'),
-  ('lock_check',        1000,     'items',      'Paths of one check.'),
-  ('lock_slots',        10000,    'holders',    'Slots of a counted lock.'),
-  ('lock_ttl_max',      86400,    'seconds',    'Longest TTL of a lock, and longest wait for one: one day.'),
-  ('lock_delay_max',    3600,     'seconds',    'Longest lock-delay.'),
-  ('lock_waiters',      1000,     'tickets',    'Tickets that wait for one resource.'),
-  ('lock_claim',        10,       'seconds',    'Time in which a waiter asks for the lock that it was handed.'),
-  ('list',              1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader.'),
-  ('page',              10000,    'rows',       'One page of a list or of events.'),
-  ('priority',          100,      '',           'Priority of a directive: -100 to 100.'),
-  ('notify_payload',    7900,     'bytes',      'An event in a NOTIFY payload; a larger one comes as a pointer.');
-comment on view   coordinator.limits         is 'What the functions accept at the most. A test holds each against the functions.';
-comment on column coordinator.limits.name    is 'What is limited.';
-comment on column coordinator.limits.most    is 'The largest (for ttl_min: smallest) value that is accepted.';
-comment on column coordinator.limits.unit    is 'Unit of most.';
-comment on column coordinator.limits.meaning is 'Where it applies.';
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('name',    200,      'characters', 'Name or role of an agent, actor, name of a job type.'),
+  ('key',     512,      'characters', 'Key of a signal, key of a directive.'),
+  ('reason',  2000,     'characters', 'A reason, a description.'),
+  ('json',    262144,   'bytes',      'A JSON value as it is stored.'),
+  ('ttl_min', 1,        'seconds',    'Shortest TTL.'),
+  ('ttl_max', 31622400, 'seconds',    'Longest TTL: 366 days.'),
+  ('list',    1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader.'),
+  ('page',    10000,    'rows',       'One page of a list or of events.');
 
 create or replace function coordinator.check_text(p_what text, p_value text, p_most integer) returns void
 language plpgsql immutable parallel safe

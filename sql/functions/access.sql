@@ -11,60 +11,14 @@
 -- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any
 -- channel; where projects must not see each other's events, say select coordinator.relay_configure('pointer').
 
-create or replace view coordinator.rights (function, role) as values
-  -- What views and defaults call with the rights of who reads them.
-  ('now_utc',               'reader'),
-  ('projects_visible',      'reader'),
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('role.bound',   'name of the role', '{}', 'A role of the database was kept to the project.'),
+  ('role.unbound', 'name of the role', '{}', 'A role of the database was no longer kept to the project.');
 
-  ('agent_list',            'reader'),
-  ('agent_project',         'reader'),
-  ('directive_inbox',       'reader'),
-  ('directive_list',        'reader'),
-  ('directive_pending',     'reader'),
-  ('event_head',            'reader'),
-  ('events_since',          'reader'),
-  ('lock_check',            'reader'),
-  ('lock_list',             'reader'),
-  ('lock_show',             'reader'),
-  ('lock_waiting',          'reader'),
-  ('project_list',          'reader'),
-  ('project_show',          'reader'),
-  ('rule_list',             'reader'),
-  ('signal_get',            'reader'),
-  ('signal_list',           'reader'),
-
-  ('agent_deregister',      'agent'),
-  ('agent_heartbeat',       'agent'),
-  ('agent_register',        'agent'),
-  ('assert_fence',          'agent'),
-  ('directive_acknowledge', 'agent'),
-  ('event_emit',            'agent'),
-  ('lock_acquire',          'agent'),
-  ('lock_cancel',           'agent'),
-  ('lock_poll',             'agent'),
-  ('lock_release',          'agent'),
-  ('lock_renew',            'agent'),
-  ('process_register',      'agent'),
-  ('signal_delete',         'agent'),
-  ('signal_set',            'agent'),
-
-  ('directive_revoke',      'manager'),
-  ('directive_send',        'manager'),
-  ('lock_break',            'manager'),
-  ('rule_delete',           'manager'),
-  ('rule_set',              'manager'),
-
-  ('project_create',        'admin'),
-  ('project_delete',        'admin'),
-  ('relay_configure',       'admin'),
-  ('role_bind',             'admin'),
-  ('role_unbind',           'admin'),
-  ('token_create',          'admin'),
-  ('token_list',            'admin'),
-  ('token_revoke',          'admin');
-comment on view   coordinator.rights          is 'The least role that may call a function. What is not here is internal: for coordinator_admin and the daemon only.';
-comment on column coordinator.rights.function is 'Name of a function of this schema.';
-comment on column coordinator.rights.role     is 'reader, agent, manager or admin; each may do what the one before may.';
+insert into coordinator.rights (function, role) values
+  ('projects_visible', 'reader'),
+  ('role_bind',        'admin'),
+  ('role_unbind',      'admin');
 
 create or replace function coordinator.projects_visible() returns text[]
 language sql stable security definer
@@ -203,7 +157,8 @@ begin
   -- A view calls its functions with the rights of who reads it: one that calls internal ones stays with administrators.
   select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
   from pg_class c
-  where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'v'
+  where c.relnamespace = 'coordinator'::regnamespace
+    and (c.relkind = 'v' or c.relname in ('event_types', 'rights', 'limits'))
     and not exists (
       select from pg_rewrite w
       join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
@@ -229,35 +184,3 @@ end
 $$;
 comment on function coordinator.access_apply() is
   'Create the roles coordinator_reader, _agent, _manager and _admin where the caller may, and grant to those that are there exactly what rights says. Called by "coordinator schema apply"; runs with the caller''s rights.';
-
-create or replace function coordinator.agent_project(p_agent uuid) returns text
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_project text;
-begin
-  select project into v_project from coordinator.agents where id = p_agent;
-  if v_project is null then
-    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
-  end if;
-  perform coordinator.project_check(v_project);
-  return v_project;
-end
-$$;
-comment on function coordinator.agent_project(uuid) is
-  'Name of an agent''s project; it never changes. ZC202: there is no such agent.';
-
-create or replace function coordinator.agent_check(p_agent uuid) returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if coordinator.projects_visible() is not null then
-    perform coordinator.agent_project(p_agent);
-  end if;
-end
-$$;
-comment on function coordinator.agent_check(uuid) is
-  'Refuse (42501) an agent of a project that the role that is logged in is kept out of. Internal.';

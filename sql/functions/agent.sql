@@ -1,5 +1,20 @@
 -- Agents: one row an incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('agent.registered',   'id of the agent', '{name,role,job_types,metadata,ttl_s}', 'An agent started.'),
+  ('agent.deregistered', 'id of the agent', '{name,role}',                          'An agent ended by itself; what it held is let go.'),
+  ('agent.reaped',       'id of the agent', '{name,role,reason}',                   'An agent was given up, reason "expired" (no heartbeat) or "process died"; what it held is let go.');
+
+insert into coordinator.rights (function, role) values
+  ('agent_list',       'reader'),
+  ('agent_project',    'reader'),
+  ('agent_deregister', 'agent'),
+  ('agent_heartbeat',  'agent'),
+  ('agent_register',   'agent');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('agent_ttl_max', 86400, 'seconds', 'Longest TTL of an agent: one day.');
+
 create or replace view coordinator.agents_live with (security_barrier) as
   select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
          a.heartbeat_at, a.expires_at
@@ -207,3 +222,35 @@ end
 $$;
 comment on function coordinator.agent_reap(integer) is
   'Give up agents that were silent for their TTL or whose process died, up to p_limit; missing: processes to look at again in 0.7 seconds. Nobody is given up in the server''s first 10 seconds.';
+
+create or replace function coordinator.agent_project(p_agent uuid) returns text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project text;
+begin
+  select project into v_project from coordinator.agents where id = p_agent;
+  if v_project is null then
+    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
+      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
+  end if;
+  perform coordinator.project_check(v_project);
+  return v_project;
+end
+$$;
+comment on function coordinator.agent_project(uuid) is
+  'Name of an agent''s project; it never changes. ZC202: there is no such agent.';
+
+create or replace function coordinator.agent_check(p_agent uuid) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.projects_visible() is not null then
+    perform coordinator.agent_project(p_agent);
+  end if;
+end
+$$;
+comment on function coordinator.agent_check(uuid) is
+  'Refuse (42501) an agent of a project that the role that is logged in is kept out of. Internal.';

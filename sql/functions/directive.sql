@@ -1,6 +1,25 @@
 -- Directives: what managers tell agents, to one name, a role, or everyone; durable, in order of priority and sending.
 -- Recipients are names, not incarnations: an agent that registers later gets what is open for its name, role, or everyone.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('directive.sent',         'id of the directive', '{to_agent,to_role,body,data,priority,key,expires_at}', 'A directive was sent; both targets null: to everyone.'),
+  ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                                'An agent acknowledged: status seen, done or refused.'),
+  ('directive.revoked',      'id of the directive', '{reason}',                                             'A directive was taken back.'),
+  ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key took its place.'),
+  ('directive.expired',      'id of the directive', '{}',                                                   'A directive''s time passed while it was open.');
+
+insert into coordinator.rights (function, role) values
+  ('directive_inbox',       'reader'),
+  ('directive_list',        'reader'),
+  ('directive_pending',     'reader'),
+  ('directive_acknowledge', 'agent'),
+  ('directive_revoke',      'manager'),
+  ('directive_send',        'manager');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('text',     65536, 'characters', 'Body of a directive.'),
+  ('priority', 100,   '',           'Priority of a directive: -100 to 100.');
+
 create or replace view coordinator.directives_pending with (security_barrier) as
   select p.name as project, d.id, d.priority, d.body, d.actor, d.sent_at, d.expires_at, t.agent, coalesce(r.status, 'unseen') as status
   from coordinator.directives d

@@ -3,40 +3,13 @@
 -- Guarantees: an event is in the log if and only if its transaction committed; a reader that goes on from the cursor it
 -- got last misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
 
-create or replace view coordinator.event_types (type, key, data, meaning) as values
-  ('project.created',        'name of the project', '{description}'::text[],                              'A project was created.'),
-  ('project.deleted',        'name of the project', '{}',                                                 'A project was deleted with all that was in it.'),
-  ('agent.registered',       'id of the agent',     '{name,role,job_types,metadata,ttl_s}',               'An agent started.'),
-  ('agent.deregistered',     'id of the agent',     '{name,role}',                                        'An agent ended by itself; what it held is let go.'),
-  ('agent.reaped',           'id of the agent',     '{name,role,reason}',                                 'An agent was given up, reason "expired" (no heartbeat) or "process died"; what it held is let go.'),
-  ('signal.set',             'key of the signal',   '{value,version,critical,agent_id,expires_at}',       'A signal was set.'),
-  ('signal.deleted',         'key of the signal',   '{version}',                                          'A signal was deleted by a caller.'),
-  ('signal.cleared',         'key of the signal',   '{version,rule}',                                     'A signal was deleted by a rule: rule is the key whose setting did it.'),
-  ('signal.ended',           'key of the signal',   '{version,agent_id}',                                 'An ephemeral signal ended with its agent.'),
-  ('signal.expired',         'key of the signal',   '{version,expires_at}',                               'The TTL of a signal passed; readers have not seen it since expires_at.'),
-  ('rule.set',               'when_set of the rule','{clears,everywhere}',                                'A rule was made or changed; everywhere: it holds in all projects.'),
-  ('rule.deleted',           'when_set of the rule','{everywhere}',                                       'A rule was deleted.'),
-  ('directive.sent',         'id of the directive', '{to_agent,to_role,body,data,priority,key,expires_at}', 'A directive was sent; both targets null: to everyone.'),
-  ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                              'An agent acknowledged: status seen, done or refused.'),
-  ('directive.revoked',      'id of the directive', '{reason}',                                           'A directive was taken back.'),
-  ('directive.superseded',   'id of the directive', '{by}',                                               'A newer directive with the same key took its place.'),
-  ('directive.expired',      'id of the directive', '{}',                                                 'A directive''s time passed while it was open.'),
-  ('lock.granted',           'the resource',        '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
-  ('lock.waiting',           'the resource',        '{agent_id,mode,ticket,expires_at}',                  'An agent waits for a lock.'),
-  ('lock.released',          'the resource',        '{agent_id,fencing_token}',                           'A lock was given back.'),
-  ('lock.expired',           'the resource',        '{agent_id,agent,fencing_token,expires_at}',          'A lock expired; it has been free since expires_at and its lock-delay.'),
-  ('lock.broken',            'the resource',        '{agent_id,agent,fencing_token,reason}',              'A lock was taken from its holder.'),
-  ('lock.ended',             'the resource',        '{agent_id,agent,fencing_token}',                     'A lock ended with its agent.'),
-  ('role.bound',             'name of the role',    '{}',                                                 'A role of the database was kept to the project.'),
-  ('role.unbound',           'name of the role',    '{}',                                                 'A role of the database was no longer kept to the project.'),
-  ('token.created',          'id of the token',     '{name,role,everywhere,expires_at}',                  'A token was made; everywhere: for all projects, and then the event''s project is "default".'),
-  ('token.revoked',          'id of the token',     '{name,role}',                                        'A token was revoked.'),
-  ('custom.*',               'what the caller says','{}',                                                 'An event of your own, by event_emit; its data is what the caller gives.');
-comment on view   coordinator.event_types         is 'Every type of event. Names and payloads are API; a test holds this table against the functions.';
-comment on column coordinator.event_types.type    is 'Noun and past participle; a reader''s topic is a type or a pattern such as signal.*';
-comment on column coordinator.event_types.key     is 'What the event''s key is.';
-comment on column coordinator.event_types.data    is 'Names in the event''s data.';
-comment on column coordinator.event_types.meaning is 'What happened.';
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('custom.*', 'what the caller says', '{}', 'An event of your own, by event_emit; its data is what the caller gives.');
+
+insert into coordinator.rights (function, role) values
+  ('event_head',   'reader'),
+  ('events_since', 'reader'),
+  ('event_emit',   'agent');
 
 -- Without a search_path of its own, as it runs within its callers': setting one costs as much as half of the rest.
 create or replace function coordinator.outbox_append(

@@ -34,6 +34,37 @@
 -- Deliberately not: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose
 -- locks are gone, locks that span projects.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('lock.granted',  'the resource', '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
+  ('lock.waiting',  'the resource', '{agent_id,mode,ticket,expires_at}',                    'An agent waits for a lock.'),
+  ('lock.released', 'the resource', '{agent_id,fencing_token}',                             'A lock was given back.'),
+  ('lock.expired',  'the resource', '{agent_id,agent,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at and its lock-delay.'),
+  ('lock.broken',   'the resource', '{agent_id,agent,fencing_token,reason}',                'A lock was taken from its holder.'),
+  ('lock.ended',    'the resource', '{agent_id,agent,fencing_token}',                       'A lock ended with its agent.');
+
+insert into coordinator.rights (function, role) values
+  ('lock_check',   'reader'),
+  ('lock_list',    'reader'),
+  ('lock_show',    'reader'),
+  ('lock_waiting', 'reader'),
+  ('assert_fence', 'agent'),
+  ('lock_acquire', 'agent'),
+  ('lock_cancel',  'agent'),
+  ('lock_poll',    'agent'),
+  ('lock_release', 'agent'),
+  ('lock_renew',   'agent'),
+  ('lock_break',   'manager');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('lock_resource',  1024,  'bytes',   'A path, glob or name to lock; a path has at most 32 segments.'),
+  ('lock_resources', 100,   'items',   'Resources of one call that locks, renews or releases.'),
+  ('lock_check',     1000,  'items',   'Paths of one check.'),
+  ('lock_slots',     10000, 'holders', 'Slots of a counted lock.'),
+  ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for one: one day.'),
+  ('lock_delay_max', 3600,  'seconds', 'Longest lock-delay.'),
+  ('lock_waiters',   1000,  'tickets', 'Tickets that wait for one resource.'),
+  ('lock_claim',     10,    'seconds', 'Time in which a waiter asks for the lock that it was handed.');
+
 create or replace view coordinator.lock_holders with (security_barrier) as
   select p.name as project, l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot end as slot, l.agent_id,
          l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at

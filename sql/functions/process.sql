@@ -1,6 +1,9 @@
 -- Processes prove that they live by a session-level advisory lock (1129267026, id) on a direct connection: when they
 -- die, the server frees the lock at once. The leader among the daemons runs the relay and the loops.
 
+insert into coordinator.rights (function, role) values
+  ('process_register', 'agent');
+
 create or replace function coordinator.process_register(p_kind text, p_name text, p_id integer default null) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

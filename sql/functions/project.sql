@@ -1,5 +1,18 @@
 -- Projects: the unit that holds everything and that access is given by.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('project.created', 'name of the project', '{description}', 'A project was created.'),
+  ('project.deleted', 'name of the project', '{}',            'A project was deleted with all that was in it.');
+
+insert into coordinator.rights (function, role) values
+  ('project_list',   'reader'),
+  ('project_show',   'reader'),
+  ('project_create', 'admin'),
+  ('project_delete', 'admin');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('project_name', 36, 'characters', 'Name of a project: lower-case letters, digits, - and _.');
+
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp

@@ -13,6 +13,12 @@
 -- said so: any role that may connect can LISTEN on any channel. When the queue is
 -- half full (a listener is stuck in a transaction) only the head is notified; readers heal by events_since.
 
+insert into coordinator.rights (function, role) values
+  ('relay_configure', 'admin');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('notify_payload', 7900, 'bytes', 'An event in a NOTIFY payload; a larger one comes as a pointer.');
+
 create or replace function coordinator.event_partition_create(p_from bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,14 @@
 -- Rules: what setting one signal clears, in the same transaction. A project's own rule goes before one for all projects.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('rule.set',     'when_set of the rule', '{clears,everywhere}', 'A rule was made or changed; everywhere: it holds in all projects.'),
+  ('rule.deleted', 'when_set of the rule', '{everywhere}',        'A rule was deleted.');
+
+insert into coordinator.rights (function, role) values
+  ('rule_list',   'reader'),
+  ('rule_delete', 'manager'),
+  ('rule_set',    'manager');
+
 create or replace view coordinator.rules with (security_barrier) as
   select p.name as project, r.when_set, r.clears, r.created_at
   from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id

@@ -1,6 +1,19 @@
 -- Signals: a project's keys with values, versions and TTL. An expired signal is absent for every reader and writer from
 -- the instant it expires; the loop only takes it away and tells so.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('signal.set',     'key of the signal', '{value,version,critical,agent_id,expires_at}', 'A signal was set.'),
+  ('signal.deleted', 'key of the signal', '{version}',                                    'A signal was deleted by a caller.'),
+  ('signal.cleared', 'key of the signal', '{version,rule}',                               'A signal was deleted by a rule: rule is the key whose setting did it.'),
+  ('signal.ended',   'key of the signal', '{version,agent_id}',                           'An ephemeral signal ended with its agent.'),
+  ('signal.expired', 'key of the signal', '{version,expires_at}',                         'The TTL of a signal passed; readers have not seen it since expires_at.');
+
+insert into coordinator.rights (function, role) values
+  ('signal_get',    'reader'),
+  ('signal_list',   'reader'),
+  ('signal_delete', 'agent'),
+  ('signal_set',    'agent');
+
 create or replace view coordinator.signals_live with (security_barrier) as
   select p.name as project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
   from coordinator.signals s join coordinator.projects p on p.id = s.project_id

@@ -8,6 +8,15 @@
 -- A gateway believes a check for at most a second, and forgets all of them at a NOTIFY on 'coordinator.token', which is sent
 -- in the revoking transaction: rare enough to be spared the outbox's way, and not held up by a relay that is away.
 
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was made; everywhere: for all projects, and then the event''s project is "default".'),
+  ('token.revoked', 'id of the token', '{name,role}',                       'A token was revoked.');
+
+insert into coordinator.rights (function, role) values
+  ('token_create', 'admin'),
+  ('token_list',   'admin'),
+  ('token_revoke', 'admin');
+
 create or replace function coordinator.token_create(
   p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days',
   p_actor text default null)

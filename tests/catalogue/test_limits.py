@@ -116,7 +116,7 @@ async def attempt(tx: Transaction, sql: str, value: float) -> None:
     ("name", "sql"), CASES, ids=lambda part: re.sub(r"\(.*", "", part).removeprefix("coordinator.")
 )
 async def test_the_most_passes_and_the_next_is_refused_with_a_hint(tx: Transaction, name: str, sql: str) -> None:
-    most = await tx.connection.fetchval("select most from coordinator.limits where name = $1", name)
+    most = await tx.connection.fetchval("select value from coordinator.limits where name = $1", name)
     assert most is not None, f"there is no limit {name}"
     if "directives)" in sql:
         await tx.connection.execute("select coordinator.directive_send('default', 'x', 'a')")
@@ -152,7 +152,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
     heard: list[str] = []
     listener, writer = await connect(database_url), await connect(database_url)
     try:
-        most = await writer.fetchval("select most from coordinator.limits where name = 'notify_payload'")
+        most = await writer.fetchval("select value from coordinator.limits where name = 'notify_payload'")
         frame = await writer.fetchval(
             "select octet_length(coordinator.event_json(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}')) from coordinator.relay"
         )
@@ -179,11 +179,11 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
         await writer.close()
 
 
-async def test_the_document_is_the_view(catalogue: asyncpg.Connection) -> None:
+async def test_the_document_is_the_table(catalogue: asyncpg.Connection) -> None:
     rows = await catalogue.fetch(
-        "select name, to_char(most, 'FM999,999,999') as most, unit, meaning from coordinator.limits"
+        "select name, to_char(value, 'FM999,999,999') as value, unit, meaning from coordinator.limits order by ordinal"
     )
-    table = [f"| `{row['name']}` | {row['most']} | {row['unit']} | {row['meaning']} |" for row in rows]
+    table = [f"| `{row['name']}` | {row['value']} | {row['unit']} | {row['meaning']} |" for row in rows]
     written = [
         line
         for line in DOCUMENT.read_text("utf-8").splitlines()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from coordinator.errors import InvalidArgument
 from coordinator.model.agent import Agent
 from coordinator.model.operation import Operation
-from coordinator.model.page import PAGE_MOST, walk
+from coordinator.model.page import walk
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, directives, locks, projects, rules, signals, tokens
 from tests.catalogue.test_operations import OPERATIONS
@@ -166,10 +166,6 @@ async def test_a_holder_that_renews_between_two_pages_stays_where_it_is(tx: Tran
                 locks.Renew(project=P, resources=[lock.resource], agent=lock.agent_id, tokens=[lock.fencing_token])
             )
     assert seen == whole
-
-
-async def test_a_page_is_limited_as_it_is_said_to_be(tx: Transaction) -> None:
-    assert await tx.connection.fetchval("select most from coordinator.limits where name = 'page'") == PAGE_MOST
 
 
 def test_every_list_comes_in_pages_and_is_under_test() -> None:
