@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
+# Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
+PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test demo bench faults format lint schema clean
+.PHONY: help run test quick coverage demo bench faults format lint schema clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -22,7 +24,16 @@ run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQ
 	@exec $(BIN)/coordinator serve
 
 test: .venv/test lint ## formatting, lint, floors, types and the whole test suite
-	$(BIN)/pytest -q
+	$(PYTEST)
+
+quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client: under two minutes
+	$(PYTEST) $(addprefix tests/,catalogue sql api cli client)
+
+coverage: .venv/test ## line coverage of the whole suite, processes that tests start included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -n auto --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: .venv/test ## formatting check, lint, import floors, types
 	$(BIN)/ruff format --check .
@@ -47,4 +58,4 @@ schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py
 	$(BIN)/python -m tests.dump_schema
 
 clean:           ## remove what the other targets made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -28,6 +28,8 @@ from coordinator.model.operation import Operation
 
 R = TypeVar("R")
 
+MAX_WORKERS = 8
+
 FAKE_CLOCK = """
 create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
 set search_path = pg_catalog, pg_temp
@@ -42,6 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes `-n auto` starts; each has a server of its own, so they disturb each other by load only.
+
+    Two for each processor, since half of the time a test waits. A server that is given is one for all: no workers.
+    """
+    given = "COORDINATOR_TEST_DATABASE_URL" in os.environ
+    return 0 if given else min(2 * len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
 @contextmanager
