@@ -624,7 +624,7 @@ create function coordinator.event_prune(p_retention interval default '7 days', p
   volatile security definer;
 
 -- Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; without a cursor there is always a row to go on from.
-create function coordinator.events_since(p_cursor text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false)
+create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
   stable security definer;
 
@@ -1094,7 +1094,7 @@ create function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8)
   immutable;
 
 -- The token whose secret has this SHA-256. ZC501: not known, ZC502: revoked, ZC503: expired. Internal: what a gateway asks.
-create function coordinator.token_check(p_hash text)
+create function coordinator.token_authenticate(p_hash text)
   returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
   stable security definer;
 

@@ -36,7 +36,7 @@ from coordinator.model.token import SECRET, Role, Token, digest
 from coordinator.operations.agents import Named, Project, Register
 from coordinator.operations.executor import Executor, Wake
 from coordinator.operations.rights import ANYWHERE, NARROWED, RIGHTS
-from coordinator.operations.tokens import Check, Live, Use
+from coordinator.operations.tokens import Authenticate, Live, Use
 
 __all__ = ["TOKEN_CHANNEL", "Access", "Caller", "is_loopback", "is_open"]
 
@@ -141,7 +141,7 @@ class Access:
             return known.token
         forgotten = self._forgotten
         async with self._checks:
-            token = await self._executor.run(Check(hash=hash))
+            token = await self._executor.run(Authenticate(hash=hash))
         await self._note(token)
         # What was revoked while the answer was on its way must not be remembered.
         if forgotten == self._forgotten:

@@ -212,7 +212,7 @@ class Gateway:
         if self.epoch is None:
             await self._fill(session)
         while True:
-            page = await session.run(Since(cursor=self.cursor, limit=self.limits.page, bookmarks=True))
+            page = await session.run(Since(after=self.cursor, limit=self.limits.page, bookmarks=True))
             await self._publish(page)
             if len(page) < self.limits.page:
                 if not page:
@@ -224,7 +224,7 @@ class Gateway:
         epoch, head = position(await session.run(Head()))
         self.ring.clear(max(0, head - min(FILL_EVENTS, self.limits.ring_events)))
         while self.ring.head < head:
-            since = Since(cursor=f"{epoch}.{self.ring.head}", limit=self.limits.page, bookmarks=True)
+            since = Since(after=f"{epoch}.{self.ring.head}", limit=self.limits.page, bookmarks=True)
             page = await session.run(since)
             if not page:
                 break

@@ -178,7 +178,7 @@ class Stream:
         """Read one page of the log; None if there was no answer."""
         projects = self.filter.projects
         since = Since(
-            cursor=None if self._epoch is None else f"{self._epoch}.{self.seq}",
+            after=None if self._epoch is None else f"{self._epoch}.{self.seq}",
             project=next(iter(projects)) if projects and len(projects) == 1 else None,
             topics=list(self.filter.topics) or None,
             limit=self._limits.page,

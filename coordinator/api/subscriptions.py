@@ -107,7 +107,7 @@ class Subscriptions:
         while True:
             page = await self._calls.run(
                 Since(
-                    cursor=cursor,
+                    after=cursor,
                     project=next(iter(projects)) if projects and len(projects) == 1 else None,
                     topics=list(filter.topics) or None,
                     limit=query.limit,

@@ -84,7 +84,7 @@ class Tail:
             while seq < head_seq:
                 page = await executor.run(
                     Since(
-                        cursor=self._cursor,
+                        after=self._cursor,
                         project=self._project,
                         topics=[*self._topics] or None,
                         limit=PAGE,

@@ -60,7 +60,7 @@ class Events:
         """Read one page of the log after a cursor (none: all that is retained) and return at once."""
         return await self._caller.run(
             events.Since(
-                cursor=after,
+                after=after,
                 project=None if everywhere else self._caller.project,
                 topics=list(topics) or None,
                 limit=limit,
@@ -77,7 +77,7 @@ class Events:
         return EventStream(
             self,
             self._caller,
-            events.Since(cursor=after, project=project, topics=list(topics) or None, limit=PAGE, bookmarks=True),
+            events.Since(after=after, project=project, topics=list(topics) or None, limit=PAGE, bookmarks=True),
         )
 
     @property
@@ -123,7 +123,7 @@ class EventStream:
         self._caller = caller
         self._since = since
         self._page: deque[Event] = deque()
-        self.cursor: str | None = since.cursor
+        self.cursor: str | None = since.after
 
     def __aiter__(self) -> EventStream:
         return self
@@ -145,7 +145,7 @@ class EventStream:
             try:
                 if self.cursor == "now":
                     self.cursor = await self._source.head()
-                page = await self._caller.run(replace(self._since, cursor=self.cursor))
+                page = await self._caller.run(replace(self._since, after=self.cursor))
             except DatabaseUnavailable as error:
                 log.warning("stream.interrupted", error=str(error), retry_s=backoff.next_s)
                 await backoff.wait()

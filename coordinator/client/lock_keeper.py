@@ -149,7 +149,7 @@ class LockKeeper:
             return await self._events.head()
         while True:
             page = await self._caller.run(
-                Since(cursor=cursor, project=self._caller.project, topics=TOPICS, limit=PAGE, bookmarks=True)
+                Since(after=cursor, project=self._caller.project, topics=TOPICS, limit=PAGE, bookmarks=True)
             )
             for event in page:
                 cursor = event.cursor

@@ -118,7 +118,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
         if value is None or (not field.required and value == field.default):
             continue
         if isinstance(operation, Since):
-            name = {"cursor": "after", "topics": "topic"}.get(name, name)
+            name = {"topics": "topic"}.get(name, name)
             if name == "bookmarks":  # there are always cursors
                 continue
         elif name == "after" and operation.page_by:
@@ -126,16 +126,16 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
         for one in value if isinstance(value, list) else [value]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
-    if isinstance(operation, Since) and operation.cursor is None:
+    if isinstance(operation, Since) and operation.after is None:
         query.append(("after", "start"))
     return query
 
 
 def _events(operation: Since, page: _Page) -> list[Event]:
     """Give a page as the log does: with a bookmark at its end, where it was asked for and the cursor moved."""
-    last = page.items[-1].cursor if page.items else operation.cursor
+    last = page.items[-1].cursor if page.items else operation.after
     full = len(page.items) >= operation.limit
-    if not operation.bookmarks or full or page.cursor == last or operation.cursor == "now":
+    if not operation.bookmarks or full or page.cursor == last or operation.after == "now":
         return page.items
     seq = int(page.cursor.rpartition(".")[2])
     return [

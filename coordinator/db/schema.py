@@ -23,7 +23,7 @@ from coordinator.version import version
 
 __all__ = ["FileStatus", "SqlFile", "apply", "files", "grant", "script", "status", "verify"]
 
-OLDEST_SERVER = 14
+OLDEST_SERVER = 15
 APPLY_TIMEOUT_S = 600.0
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
 
@@ -86,7 +86,7 @@ def script() -> str:
 async def status(connection: asyncpg.Connection) -> list[FileStatus]:
     """Compare the database with the program's files, without changing anything.
 
-    Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 14.
+    Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 15.
     """
     with mapped_errors():
         server = connection.get_server_version()

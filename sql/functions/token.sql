@@ -69,7 +69,7 @@ $$;
 comment on function coordinator.token_create(text, text, text, text, text, interval, text) is
   'Record a token by the SHA-256 of its secret, for p_ttl (1 second to 366 days), in one project or (p_project null) all. The secret itself stays with the caller.';
 
-create or replace function coordinator.token_check(p_hash text)
+create or replace function coordinator.token_authenticate(p_hash text)
 returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
                expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
 language plpgsql stable security definer
@@ -93,7 +93,7 @@ begin
     v_token.created_at, v_token.expires_at, v_token.last_used_at, v_token.revoked_at;
 end
 $$;
-comment on function coordinator.token_check(text) is
+comment on function coordinator.token_authenticate(text) is
   'The token whose secret has this SHA-256. ZC501: not known, ZC502: revoked, ZC503: expired. Internal: what a gateway asks.';
 
 create or replace function coordinator.token_use(p_token bigint) returns boolean

@@ -436,7 +436,7 @@ async def test_what_is_revoked_while_the_answer_is_on_its_way_is_not_remembered(
     class Slow:
         async def run(self, operation: Any) -> Any:
             nonlocal checks
-            if isinstance(operation, tokens.Check):
+            if isinstance(operation, tokens.Authenticate):
                 checks += 1
                 if checks > 1:
                     raise Unauthenticated("revoked")

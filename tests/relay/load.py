@@ -194,6 +194,6 @@ class Listener(Reader):
     async def heal(self, database: Database) -> None:
         """Read the log from the last cursor on."""
         self.healed += 1
-        while page := await database.run(events.Since(cursor=self._cursor)):
+        while page := await database.run(events.Since(after=self._cursor)):
             for event in page:
                 self.take(event)

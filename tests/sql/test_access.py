@@ -134,7 +134,7 @@ async def test_a_role_may_call_exactly_what_the_view_gives_to_it(logins: Logins,
         finally:
             await transaction.rollback()
     assert does == may
-    assert {"outbox_append", "agent_end", "relay_step", "signal_expire", "token_check", "schema_grant"} & does == set()
+    assert {"outbox_append", "agent_end", "relay_step", "signal_expire", "token_authenticate", "schema_grant"} & does == set()
 
 
 @pytest.mark.parametrize("role", LADDER[:3])

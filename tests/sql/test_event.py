@@ -43,13 +43,13 @@ async def test_who_reads_an_empty_log_goes_on_from_there_and_not_from_a_head_tha
     (bookmark,) = await since(tx, bookmarks=True)
     assert (bookmark.type, bookmark.seq) == ("bookmark", 0)
     await fill(tx, 2)
-    assert [e.seq for e in await since(tx, cursor=bookmark.cursor)] == [1, 2]
+    assert [e.seq for e in await since(tx, after=bookmark.cursor)] == [1, 2]
 
 
 async def test_reading_on_from_the_last_cursor_misses_nothing(tx: Transaction) -> None:
     await fill(tx, 10)
     seen, cursor = [], None
-    while page := await since(tx, cursor=cursor, limit=3):
+    while page := await since(tx, after=cursor, limit=3):
         seen += [event.seq for event in page]
         cursor = page[-1].cursor
     assert seen == list(range(1, 11))
@@ -58,7 +58,7 @@ async def test_reading_on_from_the_last_cursor_misses_nothing(tx: Transaction) -
 
 async def test_now_is_the_head(tx: Transaction) -> None:
     await fill(tx, 10)
-    assert await since(tx, cursor="now") == []
+    assert await since(tx, after="now") == []
 
 
 async def test_filters_by_project_and_topics(tx: Transaction) -> None:
@@ -81,7 +81,7 @@ async def test_a_bookmark_says_how_far_nothing_matched(tx: Transaction) -> None:
     await fill(tx, 10)
     (bookmark,) = await since(tx, topics=["rule.set"], bookmarks=True)
     assert (bookmark.type, bookmark.seq, bookmark.data) == ("bookmark", 10, {})
-    assert await since(tx, cursor=bookmark.cursor, topics=["rule.set"], bookmarks=True) == []
+    assert await since(tx, after=bookmark.cursor, topics=["rule.set"], bookmarks=True) == []
     page = await since(tx, topics=["signal.set"], bookmarks=True)
     assert [(e.type, e.seq) for e in page[-2:]] == [("signal.set", 9), ("bookmark", 10)]
 
@@ -96,7 +96,7 @@ async def test_a_full_page_has_no_bookmark_that_would_leap_over_events(tx: Trans
 async def test_pages_with_bookmarks_of_any_size_hold_each_match_once(tx: Transaction, limit: int) -> None:
     await fill(tx, 30)
     seen, cursor = [], None
-    while page := await since(tx, cursor=cursor, topics=["signal.set"], bookmarks=True, limit=limit):
+    while page := await since(tx, after=cursor, topics=["signal.set"], bookmarks=True, limit=limit):
         seen += [event.seq for event in page if event.type != "bookmark"]
         cursor = page[-1].cursor
     assert seen == list(range(3, 31, 3))
@@ -107,32 +107,32 @@ async def test_a_cursor_below_the_floor_gets_a_reset_and_what_is_retained(tx: Tr
     first = (await since(tx, limit=1))[0]
     await tx.connection.execute("delete from coordinator.events where seq <= 4")
     await tx.connection.execute("update coordinator.relay set floor_seq = 4")
-    page = await since(tx, cursor=first.cursor)
+    page = await since(tx, after=first.cursor)
     assert (page[0].type, page[0].data) == ("reset", {"reason": "pruned", "floor": 4, "head": 10})
     assert [event.seq for event in page] == [4, 5, 6, 7, 8, 9, 10]
-    assert [event.seq for event in await since(tx, cursor=page[0].cursor)] == [5, 6, 7, 8, 9, 10]
+    assert [event.seq for event in await since(tx, after=page[0].cursor)] == [5, 6, 7, 8, 9, 10]
     assert [event.seq for event in await since(tx)] == [5, 6, 7, 8, 9, 10]
-    assert [event.type for event in await since(tx, cursor=first.cursor, limit=1)] == ["reset"]
+    assert [event.type for event in await since(tx, after=first.cursor, limit=1)] == ["reset"]
 
 
 async def test_a_cursor_at_the_floor_has_missed_nothing(tx: Transaction) -> None:
     await fill(tx, 10)
     fourth = (await since(tx, limit=4))[3]
     await tx.connection.execute("update coordinator.relay set floor_seq = 4")
-    assert [event.seq for event in await since(tx, cursor=fourth.cursor)] == [5, 6, 7, 8, 9, 10]
+    assert [event.seq for event in await since(tx, after=fourth.cursor)] == [5, 6, 7, 8, 9, 10]
 
 
 async def test_a_cursor_of_the_future_gets_a_reset_to_the_head(tx: Transaction) -> None:
     await fill(tx, 10)
     epoch = (await tx.run(events.Head())).split(".")[0]
-    (reset,) = await since(tx, cursor=f"{epoch}.11")
+    (reset,) = await since(tx, after=f"{epoch}.11")
     assert (reset.type, reset.data["reason"], reset.seq) == ("reset", "ahead", 10)
     assert reset.cursor == await tx.run(events.Head())
 
 
 async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transaction) -> None:
     await fill(tx, 10)
-    (reset,) = await since(tx, cursor="abc.3", project="default")
+    (reset,) = await since(tx, after="abc.3", project="default")
     assert (reset.type, reset.data["reason"], reset.seq, reset.project) == ("reset", "restored", 10, "default")
 
 
@@ -140,7 +140,7 @@ async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transactio
     ("operation", "code"),
     [
         *(
-            (events.Since(cursor=cursor), "ZC103")
+            (events.Since(after=cursor), "ZC103")
             for cursor in ("", "x", "1", "a.b", "a.-1", "a.1 ", "A.1", "a." + "9" * 19)
         ),
         *(

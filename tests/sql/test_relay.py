@@ -279,7 +279,7 @@ async def test_prune_drops_a_whole_old_partition_and_then_rows(bench: Bench) -> 
     assert await partitions(bench) == ["events_000001"]
     assert await bench.log() == ["c", "d"]
     assert [await call(bench.relay, events.Prune(limit=1)) for _ in range(3)] == [1, 1, 0]
-    (reset,) = await call(bench.relay, events.Since(cursor=first.cursor))
+    (reset,) = await call(bench.relay, events.Since(after=first.cursor))
     assert (reset.type, reset.data["reason"], reset.data["floor"]) == ("reset", "pruned", 1_000_001)
     await bench.emit("e")
     assert (await bench.step()).head_seq == 1_000_002
@@ -389,7 +389,7 @@ async def test_a_restored_database_begins_a_new_epoch_and_loses_nothing(bench: B
     log = await bench.log()
     assert log[0] == "a"
     assert log[-2:] == ["b", "c"]
-    (reset,) = await call(bench.relay, events.Since(cursor=old))
+    (reset,) = await call(bench.relay, events.Since(after=old))
     assert (reset.type, reset.data["reason"]) == ("reset", "restored")
     assert await call(bench.relay, RelayRecover()) is False
 

@@ -32,12 +32,12 @@ def test_a_secret_is_new_each_time_and_shows_itself_to_nobody() -> None:
 async def test_a_token_is_found_by_its_hash_until_it_expires(tx: Transaction) -> None:
     made = await tx.run(create(project="default", ttl=HOUR))
     (hash_,) = await tx.connection.fetchrow("select hash from coordinator.tokens where id = $1", made.id)
-    found = await tx.run(tokens.Check(hash=hash_))
+    found = await tx.run(tokens.Authenticate(hash=hash_))
     assert (found.id, found.name, found.role, found.project) == (made.id, "ci", "agent", "default")
     assert await tx.run(tokens.Live(tokens=[made.id, -1])) == [made.id]
     await tx.set_clock(HOUR + timedelta(seconds=1))
     with pytest.raises(Unauthenticated) as raised:
-        await tx.run(tokens.Check(hash=hash_))
+        await tx.run(tokens.Authenticate(hash=hash_))
     assert raised.value.code == "ZC503"
     assert await tx.run(tokens.Live(tokens=[made.id])) == []
 
@@ -48,7 +48,7 @@ async def test_a_revoked_token_opens_nothing_and_is_revoked_once(tx: Transaction
     assert await tx.run(tokens.Revoke(token=made.id)) is True
     assert await tx.run(tokens.Revoke(token=made.id)) is False
     with pytest.raises(Unauthenticated) as raised:
-        await tx.run(tokens.Check(hash=operation.hash))
+        await tx.run(tokens.Authenticate(hash=operation.hash))
     assert raised.value.code == "ZC502"
     assert [row["type"] for row in await tx.outbox()] == ["token.created", "token.revoked"]
     (listed,) = await tx.run(tokens.List())
@@ -57,7 +57,7 @@ async def test_a_revoked_token_opens_nothing_and_is_revoked_once(tx: Transaction
 
 async def test_an_unknown_token_is_refused(tx: Transaction) -> None:
     with pytest.raises(Unauthenticated) as raised:
-        await tx.run(tokens.Check(hash=new_secret().hash))
+        await tx.run(tokens.Authenticate(hash=new_secret().hash))
     assert raised.value.code == "ZC501"
     with pytest.raises(NotFound):
         await tx.run(tokens.Revoke(token=12345))
@@ -80,7 +80,7 @@ async def test_a_token_ends_with_its_project(tx: Transaction) -> None:
     await tx.run(projects.Delete(project="p"))
     assert await tx.run(tokens.Live(tokens=[made.id])) == []
     with pytest.raises(Unauthenticated):
-        await tx.run(tokens.Check(hash=operation.hash))
+        await tx.run(tokens.Authenticate(hash=operation.hash))
 
 
 async def test_use_is_noted_at_most_once_a_minute(tx: Transaction) -> None:
