@@ -19,20 +19,20 @@ from __future__ import annotations
 
 from coordinator.client.connection import Client, connect
 from coordinator.client.events import EventStream
-from coordinator.client.held import Handle, Held, LockLost, LockState
+from coordinator.client.held import Handle, Held, LockLost
+from coordinator.client.lease import LeaseState
 from coordinator.client.listing import Listing
-from coordinator.client.presence import AgentState, Presence
+from coordinator.client.presence import Presence
 from coordinator.model.page import Page
 
 __all__ = [
-    "AgentState",
     "Client",
     "EventStream",
     "Handle",
     "Held",
+    "LeaseState",
     "Listing",
     "LockLost",
-    "LockState",
     "Page",
     "Presence",
     "connect",

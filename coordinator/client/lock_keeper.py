@@ -21,7 +21,8 @@ from anyio.abc import TaskGroup
 
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
-from coordinator.client.held import Handle, Held, LockState
+from coordinator.client.held import Handle, Held
+from coordinator.client.lease import LeaseState
 from coordinator.errors import Conflict, CoordinatorError, DatabaseUnavailable
 from coordinator.operations import locks
 from coordinator.operations.events import Since
@@ -74,7 +75,7 @@ class LockKeeper:
             mine = self._unused(held)
             if release and mine:
                 await self._give_back(held, mine)
-        if on_lost == "cancel" and held.state is LockState.LOST:
+        if on_lost == "cancel" and held.state is LeaseState.LOST:
             held.check()
 
     def renew_for(self, handle: Handle) -> timedelta:

@@ -13,7 +13,7 @@ import anyio
 
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
-from coordinator.client.held import now_s
+from coordinator.client.lease import now_s
 from coordinator.errors import CoordinatorError
 from coordinator.model.lock import Grant
 from coordinator.operations import locks

@@ -18,7 +18,8 @@ from anyio.abc import TaskGroup
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.events import Events
-from coordinator.client.held import Handle, Held, LockLost, now_s
+from coordinator.client.held import Handle, Held, LockLost
+from coordinator.client.lease import Lease, now_s
 from coordinator.client.listing import PAGE, Listing
 from coordinator.client.lock_keeper import LockKeeper
 from coordinator.client.lock_wait import LockWait
@@ -73,7 +74,7 @@ class Locks:
         grants, asked_at = await self._wait.obtain(request)
         tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
         handle = Handle(request.project, request.agent, tokens, request.ttl)
-        if now_s() - asked_at > request.ttl.total_seconds() / 3:  # the answer took long: renew rather than give it up
+        if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # the response took so long that much is over
             asked_at = await self._renewed(handle)
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
             yield held

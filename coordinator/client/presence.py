@@ -1,32 +1,30 @@
-"""The client's own agent: registered when the client begins, kept alive, let go when it ends.
+"""The client's own agent: registered when the client connects, kept alive, deregistered when it closes.
 
-Two proofs of life. A heartbeat every third of the TTL, and a liveness lock on a direct connection: when the process dies,
-the server frees the lock and the agent is reaped within 2 seconds, with all that it held. Over HTTP there is no such
-connection, and the heartbeat is all; a sidecar has one.
+There are two proofs of life. One is a heartbeat every third of the TTL. The other is a liveness lock on a direct connection:
+when the process dies, the server frees that lock, and the agent is reaped within 2 seconds together with all that it holds.
+Over HTTP there is no such connection and only the heartbeat counts; a sidecar has one.
 
 On failure:
 
-- The connection is lost or the database restarted: the session comes back and takes the same lock again under the same
-  process id, and a heartbeat tells at once whether that was soon enough. While the database cannot be reached nobody is
-  given up, and the agent does not know: ``UNKNOWN``.
-- The process was paused for longer than the TTL: it was given up and cannot know. The first call that needs the agent
-  asks first, since its own clock says that the last answer is older than the TTL.
-- The agent was given up: ``LOST``, for good. The log says so, ``lost`` is set, and every call that needs the agent
-  raises ``NotFound``. It never registers again by itself: what it held is somebody else's now, and only the caller knows
+- The connection is lost, or the database restarts: the session reconnects and takes the same lock again under the same
+  process id, and a heartbeat shows at once whether that was soon enough. No agent is reaped while the database is down, so
+  the agent does not know: ``UNKNOWN``.
+- The process was paused for longer than the TTL: the agent may have been reaped. The first call that needs the agent sends
+  a heartbeat first, because the last response is older than the TTL.
+- The agent was reaped: ``LOST`` for good. The log says so, ``lost`` is set, and every call that needs the agent raises
+  ``NotFound``. It is never registered again automatically: others may hold by now what it held, and only the caller knows
   what to do about it.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from enum import Enum
 from uuid import UUID
 
 import anyio
 import structlog
 from msgspec.structs import replace
 
+from coordinator.client.lease import Lease, LeaseState, is_refusal, now_s
 from coordinator.db.session import Session
 from coordinator.errors import CoordinatorError, DatabaseUnavailable, NotFound
 from coordinator.model.agent import Agent
@@ -34,34 +32,24 @@ from coordinator.operations import agents
 from coordinator.operations.executor import Executor
 from coordinator.operations.liveness import Liveness
 
-__all__ = ["AgentState", "Presence"]
+__all__ = ["Presence"]
 
-HEARTBEATS_A_TTL = 3
-RETRY_S = 1.0
-HEARTBEAT_TIMEOUT_S = 10.0
+HEARTBEAT_TIMEOUT_S = 10.0  # more than a lock's renewal has: a call that is cut off may take the liveness lock with it
 DEREGISTER_S = 5.0
 
 log = structlog.get_logger()
 
 
-class AgentState(Enum):
-    """What a client knows of its own agent."""
-
-    LIVE = "registered, as far as the last answer and this machine's clock tell"
-    UNKNOWN = "silent for longer than its TTL: it may have been given up"
-    LOST = "given up; what it held is let go"
-
-
 class Presence:
-    """One incarnation: ``id`` is new at each start, ``name`` stays. ``lost`` is set when it was given up."""
+    """One incarnation: ``id`` is new at each start, ``name`` stays. ``lost`` is set when the agent was reaped."""
 
-    def __init__(self, agent: Agent, heard_at: float, liveness: Liveness | None, executor: Executor) -> None:
+    def __init__(self, agent: Agent, asked_at: float, liveness: Liveness | None, executor: Executor) -> None:
         self.id = agent.id
         self.name = agent.name
         self.role = agent.role
         self.ttl = agent.ttl
         self.lost = anyio.Event()
-        self._heard_at = heard_at
+        self._lease = Lease(agent.ttl.total_seconds(), asked_at, revivable=True)
         self._liveness = liveness
         self._executor = executor
 
@@ -74,54 +62,45 @@ class Presence:
         if liveness is not None:
             liveness.returned = anyio.Event()
             registration = replace(registration, process=liveness.process)
-        asked_at = time.monotonic()
+        asked_at = now_s()
         agent = await executor.run(registration)
         return cls(agent, asked_at, liveness, executor)
 
     @property
-    def state(self) -> AgentState:
-        """What is known without asking."""
-        if self.lost.is_set():
-            return AgentState.LOST
-        stale = time.monotonic() - self._heard_at >= self.ttl.total_seconds()
-        return AgentState.UNKNOWN if stale else AgentState.LIVE
+    def state(self) -> LeaseState:
+        """What is known of the registration without asking the server."""
+        return self._lease.state
 
     async def alive(self) -> UUID:
-        """Give the agent's id, and ask the database first if the last answer is older than the TTL.
+        """Return the agent's id; send a heartbeat first if the last response is older than the TTL.
 
-        Raises: ``NotFound`` when it was given up; ``DatabaseUnavailable`` when that cannot be found out.
+        Raises: ``NotFound`` when the agent was reaped; ``DatabaseUnavailable`` when the server does not say.
         """
-        if self.state is AgentState.UNKNOWN:
+        if self._lease.live and not self._lease.remaining_s:
             await self._heartbeat()
         if self.lost.is_set():
             raise NotFound(
-                f'agent "{self.name}" ({self.id}) was given up, and what it held is let go',
-                hint="Stop what it was doing, and connect again to register anew.",
+                f'agent "{self.name}" ({self.id}) was reaped, with all that it held',
+                hint="Stop its work, and connect again to register.",
                 code="ZC202",
             )
         return self.id
 
     async def keep(self) -> None:
         """Send heartbeats until the agent is lost."""
-        interval_s = self.ttl.total_seconds() / HEARTBEATS_A_TTL
-        wait_s = interval_s
-        while not self.lost.is_set():
+        while self._lease.live:
             if self._liveness is None:
-                await anyio.sleep(wait_s)
+                await self._lease.wait_due(anyio.Event())
             else:
-                with anyio.move_on_after(wait_s):
-                    await self._liveness.returned.wait()
+                await self._lease.wait_due(self._liveness.returned)
                 self._liveness.returned = anyio.Event()
             try:
                 await self._heartbeat()
             except CoordinatorError as error:
                 log.warning("agent.heartbeat_failed", agent=self.name, error=str(error))
-                wait_s = min(interval_s, RETRY_S) * random.uniform(0.5, 1.0)  # noqa: S311
-            else:
-                wait_s = interval_s
 
     async def deregister(self) -> None:
-        """End the agent, if the database can be reached soon; else it is reaped, since its lock goes with its connection."""
+        """Deregister the agent, unless the server does not answer in time; its liveness lock ends with the connection."""
         if self.lost.is_set():
             return
         with anyio.move_on_after(DEREGISTER_S, shield=True) as scope:
@@ -133,23 +112,32 @@ class Presence:
                 log.warning("agent.deregister_failed", agent=self.name, error=str(error))
         if scope.cancelled_caught:
             log.warning("agent.deregister_failed", agent=self.name, error="no answer in time")
+        self._lease.release()
 
     async def _heartbeat(self) -> None:
-        """Say that the agent lives; on the direct connection, which no other call can keep busy."""
+        """Send one heartbeat, on the direct connection if it is there: other calls cannot keep that busy.
+
+        Raises: ``CoordinatorError`` when there is no answer.
+        """
         session = None if self._liveness is None else self._liveness.session
-        asked_at = time.monotonic()
         executor: Executor | Session = session if session is not None and session.connected else self._executor
-        with anyio.move_on_after(HEARTBEAT_TIMEOUT_S):
-            try:
+        asked_at = now_s()
+        try:
+            with anyio.fail_after(HEARTBEAT_TIMEOUT_S):
                 await executor.run(agents.Heartbeat(agent=self.id))
-            except NotFound:
+        except CoordinatorError as error:
+            if is_refusal(error):
                 self._lose()
-            else:
-                self._heard_at = asked_at
-            return
-        raise DatabaseUnavailable("no answer to a heartbeat", hint="It is tried again by itself.")
+                return
+            self._lease.unanswered()
+            raise
+        except TimeoutError:
+            self._lease.unanswered()
+            raise DatabaseUnavailable("no answer to a heartbeat", hint="The client tries again.") from None
+        self._lease.answered(asked_at)
 
     def _lose(self) -> None:
+        self._lease.refused()
         if not self.lost.is_set():
-            log.error("agent.lost", agent=self.name, id=str(self.id), hint="It was given up; what it held is let go.")
+            log.error("agent.lost", agent=self.name, id=str(self.id), hint="It was reaped, with all that it held.")
             self.lost.set()

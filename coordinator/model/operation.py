@@ -7,10 +7,13 @@ defaults against the database's catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import msgspec
+
+from coordinator.model.lease import LeaseChange
 
 __all__ = ["Json", "Operation", "Shape"]
 
@@ -49,6 +52,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case
         """Tell whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""
         return True
+
+    def leases(self, result: R) -> Iterable[LeaseChange]:  # noqa: ARG002 - the usual case
+        """Yield what this call, answered with ``result``, changed in the leases of its caller."""
+        return ()
 
     @classmethod
     def answer(cls) -> tuple[Shape, Any]:

@@ -7,11 +7,13 @@ transaction that it is called in, which is the caller's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
 from coordinator.model import lock as model
+from coordinator.model.lease import LeaseChange, LeaseStep
 from coordinator.model.operation import Operation
 
 __all__ = [
@@ -51,6 +53,11 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     delay: timedelta = timedelta(0)
     request_id: UUID | None = None
 
+    def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
+        """Yield what was granted, and what is to be waited for."""
+        for grant in result:
+            yield _change(LeaseStep.GRANTED if grant.granted else LeaseStep.WAITING, self, grant, self.ttl)
+
 
 class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """Ask for what a ticket waits for; the TTL begins at the first asking, within 10 seconds of the hand-off.
@@ -68,6 +75,12 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
         """Tell whether a lock went to this ticket."""
         return data.get("ticket") == self.ticket
 
+    def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
+        """Yield what was granted, for the TTL of the request that the ticket is of."""
+        for grant in result:
+            if grant.granted:
+                yield _change(LeaseStep.GRANTED, self, grant, None)
+
 
 class Cancel(Operation[bool], frozen=True, kw_only=True):
     """Wait no more, and give back what the ticket was handed meanwhile; false: there is neither."""
@@ -76,6 +89,10 @@ class Cancel(Operation[bool], frozen=True, kw_only=True):
     project: str
     ticket: int
     agent: UUID
+
+    def leases(self, result: bool) -> Iterator[LeaseChange]:  # noqa: ARG002 - the ticket is over either way
+        """Yield the end of the wait."""
+        yield LeaseChange(step=LeaseStep.ENDED, project=self.project, holder=self.agent, ticket=self.ticket)
 
 
 class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
@@ -91,6 +108,19 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
     tokens: list[int]
     ttl: timedelta | None = None
 
+    def leases(self, result: list[model.Renewal]) -> Iterator[LeaseChange]:
+        """Yield what was renewed."""
+        for renewal in result:
+            yield LeaseChange(
+                step=LeaseStep.RENEWED,
+                project=self.project,
+                holder=self.agent,
+                name=renewal.resource,
+                token=renewal.fencing_token,
+                ttl=self.ttl,
+                expires_at=renewal.expires_at,
+            )
+
 
 class Release(Operation[int], frozen=True, kw_only=True):
     """Give locks back, all or none, and hand them to who waits next; ``tokens``: one for all, or one for each.
@@ -103,6 +133,12 @@ class Release(Operation[int], frozen=True, kw_only=True):
     resources: list[str]
     agent: UUID
     tokens: list[int]
+
+    def leases(self, result: int) -> Iterator[LeaseChange]:  # noqa: ARG002 - all or none, and none is an error
+        """Yield what was released, as the caller spelled it."""
+        tokens = self.tokens if len(self.tokens) == len(self.resources) else self.tokens * len(self.resources)
+        for resource, token in zip(self.resources, tokens, strict=True):
+            yield LeaseChange(step=LeaseStep.ENDED, project=self.project, holder=self.agent, name=resource, token=token)
 
 
 class Break(Operation[int], frozen=True, kw_only=True):
@@ -183,3 +219,16 @@ class PruneBreaks(Operation[int], frozen=True, kw_only=True):
     internal: ClassVar[bool] = True
     retention: timedelta = timedelta(days=90)
     limit: int = 10000
+
+
+def _change(step: LeaseStep, request: Acquire | Poll, grant: model.Grant, ttl: timedelta | None) -> LeaseChange:
+    return LeaseChange(
+        step=step,
+        project=request.project,
+        holder=request.agent,
+        name=grant.resource,
+        token=grant.fencing_token,
+        ticket=grant.ticket,
+        ttl=ttl,
+        expires_at=grant.expires_at,
+    )

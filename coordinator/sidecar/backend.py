@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from coordinator.api.access import TOKEN_CHANNEL
-from coordinator.client.held import now_s
+from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
 from coordinator.model.operation import Operation

@@ -17,7 +17,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.sidecar.agent_process import AgentProcess
 from coordinator.sidecar.lock_book import LockReport
 
-__all__ = ["AgentReport", "Face", "Report"]
+__all__ = ["AgentReport", "Face", "SidecarReport"]
 
 PATH = "/v1/sidecar"
 ATTACH_PATH = "/v1/sidecar/attach"
@@ -31,7 +31,7 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class AgentReport(msgspec.Struct, frozen=True):
-    """The sidecar's agent: ``state`` LIVE, UNKNOWN (nobody answers) or LOST (given up, with all that it held)."""
+    """The sidecar's agent: ``state`` HELD (registered), UNKNOWN (no answer) or LOST (reaped, with all that it held)."""
 
     id: UUID
     project: str
@@ -40,8 +40,8 @@ class AgentReport(msgspec.Struct, frozen=True):
     state: str
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What the sidecar knows without asking; ``connected``: the database, or the daemon, answers."""
+class SidecarReport(msgspec.Struct, frozen=True):
+    """What the sidecar knows without asking; ``connected``: the database or the daemon answers."""
 
     agent: AgentReport
     connected: bool
@@ -53,7 +53,12 @@ class Face:
     """The application with the sidecar's own paths."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, report: Callable[[], Report], process: AgentProcess, stop: anyio.Event
+        self,
+        app: ASGIApp,
+        access: Access,
+        report: Callable[[], SidecarReport],
+        process: AgentProcess,
+        stop: anyio.Event,
     ) -> None:
         self._app = app
         self._access = access

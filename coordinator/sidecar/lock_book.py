@@ -1,16 +1,17 @@
-"""The locks that the agent acquired through the sidecar: renewed as long as it lives, and honest about what is known.
+"""The locks that the agent acquired through the sidecar, renewed for as long as the agent lives.
 
-Guarantees: a lock is renewed every third of its TTL, those of a project in one call; its state is as in
-``client.held``: held as the last answer said, unknown while nobody answers, and lost when the server says so or from a
-deadline on that comes before the server's, for good. A lost lock is shown for a while, so that its holder can learn of
-it.
+Guarantees: each lock has a lease (see ``client.lease``), whose state the book reports. Locks of one project are renewed
+together, as many in one call as the server takes. A lost lock stays in the report for a while, so that its holder can
+learn of it.
 
-What it deliberately does not do: acquire anything again; know locks that the agent acquired elsewhere.
+What it deliberately does not do: acquire anything again, or know of locks that the agent acquired elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -18,28 +19,25 @@ import anyio
 import msgspec
 import structlog
 
-from coordinator.client.held import LockState, now_s
+from coordinator.client.lease import ATTEMPT_MAX_S, Lease, LeaseState, is_refusal, now_s
 from coordinator.db.session import Session
-from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
-from coordinator.model.lock import Grant
+from coordinator.errors import CoordinatorError
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.lease import LeaseChange, LeaseStep
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
 
 __all__ = ["LockBook", "LockReport"]
 
-RENEWALS_A_TTL = 3
 TICK_S = 0.2
-RETRY_S = 0.5
-RENEW_TIMEOUT_S = 5.0
-MARGIN_MOST_S = 5.0
-PAGE = 1000  # locks that are renewed in one call
-LOST_SHOWN = 1000  # lost locks that are remembered
+LOST_SHOWN = 1000  # lost locks that stay in the report
+WAITS = 10_000  # tickets that are remembered
 
 log = structlog.get_logger()
 
 
 class LockReport(msgspec.Struct, frozen=True):
-    """What is known of a lock: ``state`` HELD, UNKNOWN or LOST, ``remaining_s``: trusted so long without a renewal."""
+    """What is known of a lock: ``state`` HELD, UNKNOWN or LOST; trusted for ``remaining_s`` without a renewal."""
 
     project: str
     resource: str
@@ -48,156 +46,153 @@ class LockReport(msgspec.Struct, frozen=True):
     remaining_s: float
 
 
-class _Kept(msgspec.Struct):
-    """A lock. ``renewed_at`` and ``tried_at``: when it was last asked for, with an answer and without.
-
-    ``released``: it may have been given back, under another spelling of its name.
-    """
+class _Entry(msgspec.Struct):
+    """A lock. ``doubtful``: it may have been released under another spelling; its next renewal tells."""
 
     token: int
-    ttl_s: float
-    renewed_at: float
-    tried_at: float
-    answered: bool = True
-    lost: bool = False
-    released: bool = False
+    lease: Lease
+    expires_at: datetime | None
+    doubtful: bool = False
+    logged: bool = False  # that it is lost
 
-    @property
-    def deadline(self) -> float:
-        return self.renewed_at + self.ttl_s - min(self.ttl_s / 10, MARGIN_MOST_S)
-
-    def due(self, now: float) -> bool:
-        if self.lost:
-            return False
-        if not self.answered and now - self.tried_at < min(RETRY_S, self.ttl_s / 10):
-            return False
-        return self.released or now - self.renewed_at >= self.ttl_s / RENEWALS_A_TTL
+    def renewed(self, asked_at: float, ttl_s: float | None, expires_at: datetime | None) -> None:
+        """Record a response. One in which the lock ends when it did before has extended nothing."""
+        if expires_at != self.expires_at:
+            self.lease.answered(asked_at, ttl_s)
+        elif ttl_s is not None:
+            self.lease.renew_for(ttl_s)
+        self.expires_at = expires_at
 
 
 class LockBook:
-    """Made once, by the sidecar. It renews over ``session``, which no other call keeps busy.
+    """Made once, by the sidecar. Renews over ``session``, which other calls do not keep busy.
 
-    ``answers`` tells whether the other side can be reached now; ``agent`` is set once it is known.
+    ``answers`` returns whether the other side can be reached now; ``agent`` is set once it is known.
     """
 
     def __init__(self, session: Session, answers: Callable[[], bool]) -> None:
         self.agent: UUID | None = None
         self._session = session
         self._answers = answers
-        self._locks: dict[tuple[str, str], _Kept] = {}
-        self._waits: dict[int, float] = {}  # TTL of those who wait, by ticket
+        self._entries: dict[tuple[str, str], _Entry] = {}  # by project and resource
+        self._waits: dict[int | None, float] = {}  # TTL in seconds, by ticket
 
     def note(self, operation: Operation[Any], result: Any, asked_at: float) -> None:
-        """Take down what an operation of the agent changed."""
-        if self.agent is None or getattr(operation, "agent", None) != self.agent:
-            return
-        match operation:
-            case locks.Acquire():
-                self._granted(operation.project, result, operation.ttl.total_seconds(), asked_at)
-            case locks.Poll():
-                self._granted(operation.project, result, self._waits.get(operation.ticket, 0), asked_at)
-            case locks.Cancel():
-                self._waits.pop(operation.ticket, None)
-            case locks.Renew():
-                for renewal in result:
-                    kept = self._locks.get((operation.project, renewal.resource))
-                    if kept is not None and kept.token == renewal.fencing_token:
-                        kept.renewed_at, kept.answered = asked_at, True
-                        kept.ttl_s = kept.ttl_s if operation.ttl is None else operation.ttl.total_seconds()
-            case locks.Release():
-                self._forget(operation.project, set(operation.tokens), operation.resources)
+        """Record what an operation changed in the agent's leases."""
+        changes = [change for change in operation.leases(result) if change.holder == self.agent]
+        for change in changes:
+            self._note(change, asked_at)
+        for change in changes:
+            if change.step is not LeaseStep.WAITING:
+                self._waits.pop(change.ticket, None)
 
     def report(self) -> list[LockReport]:
-        """Tell what is known of each lock now, without asking."""
+        """Return what is known of each lock, without asking the server."""
         return [
-            LockReport(
-                project,
-                resource,
-                kept.token,
-                self._state(kept).name,
-                0.0 if self._state(kept) is LockState.LOST else round(max(kept.deadline - now_s(), 0), 3),
-            )
-            for (project, resource), kept in sorted(self._locks.items())
+            LockReport(project, resource, entry.token, self._state(entry).name, round(entry.lease.remaining_s, 3))
+            for (project, resource), entry in sorted(self._entries.items())
         ]
 
     async def run_forever(self) -> None:
         """Renew until cancelled."""
         while True:
             await anyio.sleep(TICK_S)
-            now = now_s()
-            due: dict[str, list[str]] = {}
-            for (project, resource), kept in self._locks.items():
-                if self._state(kept) is not LockState.LOST and kept.due(now):
-                    due.setdefault(project, []).append(resource)
-            for project, resources in due.items():
-                for place in range(0, len(resources), PAGE):
-                    await self._renew(project, resources[place : place + PAGE])
+            await self.renew()
+            self._tidy()
 
-    def _granted(self, project: str, grants: Sequence[Grant], ttl_s: float, asked_at: float) -> None:
-        for grant in grants:
-            if not grant.granted or grant.fencing_token is None:
-                if grant.ticket is not None:
-                    self._waits[grant.ticket] = ttl_s
-                continue
-            if grant.ticket is not None:
-                self._waits.pop(grant.ticket, None)
-            if not ttl_s and grant.acquired_at is not None:  # the request was not seen: as the server says
-                ttl_s = (grant.expires_at - grant.acquired_at).total_seconds()
-            self._locks[project, grant.resource] = _Kept(grant.fencing_token, ttl_s, asked_at, asked_at)
+    async def renew(self) -> None:
+        """Renew what is due, and along with it what will be due soon."""
+        for project in {project for (project, _), entry in self._entries.items() if entry.lease.due}:
+            soon = {
+                resource: entry
+                for (of_project, resource), entry in self._entries.items()
+                if of_project == project and entry.lease.nearly_due
+            }
+            for batch in _batches(soon, LIMITS["lock_resources"]):
+                await self._renew(project, batch)
 
-    def _forget(self, project: str, tokens: set[int], resources: Sequence[str]) -> None:
-        """Forget what was given back; where a name is spelled otherwise than the grant did, the next renewal tells."""
-        own = {key: kept for key, kept in self._locks.items() if key[0] == project and kept.token in tokens}
-        known = [key for key in own if key[1] in resources]
-        for key in known:
-            del self._locks[key]
-        if len(known) < len(set(resources)):
-            for kept in own.values():
-                kept.released = True
+    def _note(self, change: LeaseChange, asked_at: float) -> None:
+        key = change.project, change.name or ""
+        entry = self._entries.get(key)
+        known = entry is not None and entry.token == change.token
+        ttl_s = self._waits.get(change.ticket) if change.ttl is None else change.ttl.total_seconds()
+        match change.step:
+            case LeaseStep.WAITING if ttl_s is not None:
+                if len(self._waits) >= WAITS:
+                    del self._waits[next(iter(self._waits))]
+                self._waits[change.ticket] = ttl_s
+            case LeaseStep.GRANTED | LeaseStep.RENEWED if entry is not None and known:
+                entry.renewed(asked_at, ttl_s, change.expires_at)
+            case LeaseStep.GRANTED if ttl_s is not None and change.token is not None:
+                self._entries[key] = _Entry(change.token, Lease(ttl_s, asked_at), change.expires_at)
+            case LeaseStep.ENDED if known:
+                del self._entries[key]
+            case LeaseStep.ENDED:
+                for (project, _), other in self._entries.items():
+                    if (project, other.token) == (change.project, change.token):
+                        other.doubtful = True
+                        other.lease.hurry()
 
-    def _state(self, kept: _Kept) -> LockState:
-        if not kept.lost and now_s() >= kept.deadline:
-            kept.lost = True
-            log.error("lock.lost", token=kept.token, error="it could not be renewed within its TTL")
-        if kept.lost:
-            return LockState.LOST
-        return LockState.HELD if kept.answered and self._answers() else LockState.UNKNOWN
+    def _state(self, entry: _Entry) -> LeaseState:
+        state = entry.lease.state
+        return LeaseState.UNKNOWN if state is LeaseState.HELD and not self._answers() else state
 
-    async def _renew(self, project: str, resources: Sequence[str]) -> None:
-        held = {
-            resource: self._locks[project, resource] for resource in resources if (project, resource) in self._locks
-        }
-        if not held or self.agent is None:
+    async def _renew(self, project: str, entries: dict[str, _Entry]) -> None:
+        """Renew locks in one call; if it is refused, halve them until it is known which are lost."""
+        # Those that were released meanwhile are no longer there, and a resource may have been acquired again.
+        entries = {name: entry for name, entry in entries.items() if self._entries.get((project, name)) is entry}
+        if not entries or self.agent is None:
             return
         asked_at = now_s()
-        operation = locks.Renew(
-            project=project, resources=list(held), agent=self.agent, tokens=[kept.token for kept in held.values()]
-        )
         try:
-            with anyio.fail_after(RENEW_TIMEOUT_S):
-                await self._session.run(operation)
-        except (Conflict, NotFound, InvalidArgument) as error:
-            if len(held) > 1:  # all or none: find out which
-                for resource in held:
-                    await self._renew(project, [resource])
-                return
-            self._lose(project, held, error)
+            with anyio.fail_after(ATTEMPT_MAX_S):
+                renewals = await self._session.run(
+                    locks.Renew(
+                        project=project,
+                        resources=list(entries),
+                        agent=self.agent,
+                        tokens=[entry.token for entry in entries.values()],
+                    )
+                )
         except (CoordinatorError, TimeoutError) as error:
-            log.warning("lock.renew_failed", project=project, count=len(held), error=str(error) or "no answer")
-            for kept in held.values():
-                kept.answered, kept.tried_at = False, asked_at
+            if not isinstance(error, CoordinatorError) or not is_refusal(error):
+                log.warning("lock.renew_failed", project=project, count=len(entries), error=str(error) or "no answer")
+                for entry in entries.values():
+                    entry.lease.unanswered()
+            elif len(entries) > 1:
+                for half in _batches(entries, (len(entries) + 1) // 2):
+                    await self._renew(project, half)
+            else:
+                (resource,) = entries
+                self._lose(project, resource, error)
         else:
-            for kept in held.values():
-                kept.answered, kept.released, kept.renewed_at = True, False, max(kept.renewed_at, asked_at)
+            for renewal in renewals:
+                entry = entries[renewal.resource]
+                entry.doubtful = False
+                entry.renewed(asked_at, None, renewal.expires_at)
 
-    def _lose(self, project: str, held: Iterable[str], error: CoordinatorError) -> None:
-        for resource in held:
-            kept = self._locks.get((project, resource))
-            if kept is not None and kept.released:
-                del self._locks[project, resource]
-            elif kept is not None and not kept.lost:
-                kept.lost = True
-                log.error("lock.lost", project=project, resource=resource, token=kept.token, error=error.message)
-        gone = [key for key, kept in self._locks.items() if kept.lost]
-        for key in gone[: max(0, len(gone) - LOST_SHOWN)]:
-            del self._locks[key]
+    def _lose(self, project: str, resource: str, error: CoordinatorError) -> None:
+        entry = self._entries[project, resource]
+        if entry.doubtful:
+            del self._entries[project, resource]
+        else:
+            entry.lease.refused()
+            entry.logged = True
+            log.error("lock.lost", project=project, resource=resource, token=entry.token, error=error.message)
+
+    def _tidy(self) -> None:
+        """Log which locks were not renewed in time, and forget the oldest of many lost ones."""
+        lost = [key for key, entry in self._entries.items() if entry.lease.state is LeaseState.LOST]
+        for key in lost:
+            entry = self._entries[key]
+            if not entry.logged:
+                entry.logged = True
+                log.error("lock.lost", project=key[0], resource=key[1], token=entry.token, error="not renewed in time")
+        for key in lost[: max(0, len(lost) - LOST_SHOWN)]:
+            del self._entries[key]
+
+
+def _batches(entries: dict[str, _Entry], size: int) -> Iterator[dict[str, _Entry]]:
+    items = iter(entries.items())
+    while batch := dict(islice(items, size)):
+        yield batch

@@ -37,7 +37,8 @@ from coordinator.api.limits import Limits
 from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import serving
 from coordinator.client.http import HttpExecutor
-from coordinator.client.presence import AgentState, Presence
+from coordinator.client.lease import LeaseState
+from coordinator.client.presence import Presence
 from coordinator.config import Config
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
@@ -46,7 +47,7 @@ from coordinator.operations import agents
 from coordinator.operations.liveness import Liveness
 from coordinator.sidecar.agent_process import AgentProcess
 from coordinator.sidecar.backend import Backend, Base
-from coordinator.sidecar.face import AgentReport, Face, Report
+from coordinator.sidecar.face import AgentReport, Face, SidecarReport
 from coordinator.sidecar.listeners import listeners
 from coordinator.sidecar.pod import agent_name, metadata
 from coordinator.sidecar.upstream import Upstream
@@ -158,13 +159,13 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(presence.keep)
         tasks.start_soon(backend.book.run_forever)
 
-        def state() -> AgentState:
-            if presence.state is AgentState.LIVE and not session.connected:
-                return AgentState.UNKNOWN
+        def state() -> LeaseState:
+            if presence.state is LeaseState.HELD and not session.connected:
+                return LeaseState.UNKNOWN
             return presence.state
 
-        def report() -> Report:
-            return Report(
+        def report() -> SidecarReport:
+            return SidecarReport(
                 AgentReport(presence.id, registration.project, presence.name, presence.role, state().name),
                 session.connected,
                 process.attached,
@@ -172,7 +173,7 @@ async def _run(  # noqa: PLR0917
             )
 
         def readiness() -> Readiness:
-            reasons = {AgentState.UNKNOWN: "no answer from the database", AgentState.LOST: "the agent was given up"}
+            reasons = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
             reason = "shutting down" if stop.is_set() else reasons.get(state())
             return Readiness(ready=reason is None, leads=False, reason=reason)
 

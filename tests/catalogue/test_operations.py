@@ -134,3 +134,14 @@ async def test_what_only_reads_is_not_volatile_and_what_writes_is(
 def test_an_operation_says_what_it_does(kind: type[Operation[Any]]) -> None:
     assert kind.__doc__
     assert not kind.__doc__.startswith(f"{kind.__name__}(")
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
+def test_a_write_in_which_an_agent_gets_or_names_fencing_tokens_or_tickets_says_what_becomes_of_its_leases(
+    kind: type[Operation[Any]],
+) -> None:
+    parameters = {field.name for field in msgspec.structs.fields(kind)}
+    shape, answer = kind.answer()
+    columns = set() if shape is Shape.SCALAR else {field.name for field in msgspec.structs.fields(answer)}
+    concerned = "agent" in parameters and parameters & {"tokens", "ticket"} | columns & {"fencing_token"}
+    assert bool(concerned and not kind.reads) == (kind.leases is not Operation.leases)

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import coordinator
-from coordinator.client import AgentState, Client, Listing, LockLost, LockState
+from coordinator.client import Client, LeaseState, Listing, LockLost
 from coordinator.errors import (
     Conflict,
     CoordinatorError,
@@ -247,7 +247,7 @@ async def test_an_agent_is_there_for_as_long_as_its_client(connect: Any) -> None
             (agent,) = await other.agents.list("r")
             assert (agent.id, agent.name, agent.ttl) == (client.agent.id, "coder", timedelta(seconds=60))
             assert (agent.job_types, agent.metadata) == (["build"], {"m": [1]})
-            assert client.agent.state is AgentState.LIVE
+            assert client.agent.state is LeaseState.HELD
             assert (await client.signals.set("held", ephemeral=True)).actor == "coder"
         assert await other.agents.list() == []
         assert await other.signals.list() == []
@@ -319,7 +319,7 @@ async def test_locks_are_held_and_refused_with_the_name_of_the_holder(connect: A
         connect("tester") as tester,
         coder.lock("src/app.py", "./docs/", ttl=30) as mine,
     ):
-        assert mine.state is LockState.HELD
+        assert mine.state is LeaseState.HELD
         with pytest.raises(Conflict, match='locked by agent "coder"') as raised:
             async with tester.lock("src/"):
                 pytest.fail("entered")

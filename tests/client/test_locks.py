@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import coordinator
-from coordinator.client import Client, Handle, LockLost, LockState, held
+from coordinator.client import Client, Handle, LeaseState, LockLost, lease
 from coordinator.db.database import Database
 from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, NotFound, WaitTimedOut
 from coordinator.model.lock import Lock
@@ -71,7 +71,7 @@ async def test_a_lock_is_held_as_long_as_the_block_and_names_its_holder(
     coder: Client, tester: Client, db: Database
 ) -> None:
     async with coder.lock("src/app.py", "./docs/", ttl=30) as mine:
-        assert mine.state is LockState.HELD
+        assert mine.state is LeaseState.HELD
         assert mine.tokens == {"src/app.py": mine.token, "docs/": mine.token}
         assert 20 < mine.remaining_s < 30
         assert await held_by(db) == [("docs/", "coder"), ("src/app.py", "coder")]
@@ -81,7 +81,7 @@ async def test_a_lock_is_held_as_long_as_the_block_and_names_its_holder(
         assert raised.value.hint
         assert (await tester.locks.check("src/app.py"))[0].state == "held"
         assert (await coder.locks.check("src/app.py"))[0].state == "mine"
-    assert mine.state is LockState.RELEASED
+    assert mine.state is LeaseState.RELEASED
     with pytest.raises(LockLost):
         _ = mine.token
     assert await held_by(db) == []
@@ -132,7 +132,7 @@ async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database) -> 
             return (now.expires_at - first.expires_at).total_seconds() > 1.5
 
         await until(outlived)
-        assert mine.state is LockState.HELD
+        assert mine.state is LeaseState.HELD
         assert mine.token == first.fencing_token
 
 
@@ -211,7 +211,7 @@ async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, test
                     await anyio.sleep(WITHIN_S)
                 finally:
                     cancelled_at = time.monotonic()
-    assert mine.state is LockState.LOST
+    assert mine.state is LeaseState.LOST
     assert cancelled_at - broken_at < 5  # its next renewal would be in minutes
     assert await held_by(db) == []  # what was not broken is given back
 
@@ -221,7 +221,7 @@ async def test_with_keep_the_body_goes_on_and_is_told(coder: Client, tester: Cli
         await tester.locks.break_("a", "stuck")
         with anyio.fail_after(WITHIN_S):
             await mine.lost.wait()
-        assert mine.state is LockState.LOST
+        assert mine.state is LeaseState.LOST
         with pytest.raises(LockLost):
             mine.check()
 
@@ -294,11 +294,11 @@ async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_serve
         monkeypatch.setattr(mine._caller, "run", unanswered)
         states = [mine.state]
         with anyio.fail_after(WITHIN_S):
-            while mine.state is not LockState.LOST:
+            while mine.state is not LeaseState.LOST:
                 if mine.state is not states[-1]:
                     states.append(mine.state)
                 await anyio.sleep(0.01)
-        assert states == [LockState.HELD, LockState.UNKNOWN]
+        assert states == [LeaseState.HELD, LeaseState.UNKNOWN]
         assert await held_by(db) == [("a", "coder")]  # the server has it a little longer
         monkeypatch.undo()
 
@@ -316,19 +316,19 @@ async def test_the_local_deadline_counts_from_before_the_request(
 
     monkeypatch.setattr(Database, "run", late)
     async with coder.lock("a", ttl=60) as mine:
-        assert mine.remaining_s < 60 - held.MARGIN_MOST_S - 0.3
+        assert mine.remaining_s < 60 - lease.MARGIN_MAX_S - 0.3
 
 
 async def test_past_its_local_deadline_a_lock_is_lost_for_good(coder: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LockLost, match="could not be renewed"):  # noqa: PT012 - the whole block is what raises
         async with coder.lock("a", ttl=60) as mine:
-            asleep = held.now_s() + 56
-            monkeypatch.setattr(held, "now_s", lambda: asleep)
-            assert mine.state is LockState.LOST
+            asleep = lease.now_s() + 56
+            monkeypatch.setattr(lease, "now_s", lambda: asleep)
+            assert mine.state is LeaseState.LOST
             with pytest.raises(LockLost):
                 _ = mine.token
             monkeypatch.undo()
-            assert mine.state is LockState.LOST  # for good
+            assert mine.state is LeaseState.LOST  # for good
             mine.check()
 
 

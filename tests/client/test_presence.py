@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 import coordinator
-from coordinator.client import AgentState
+from coordinator.client import LeaseState
+from coordinator.client.lease import now_s
 from coordinator.db.database import Database
 from coordinator.errors import NotFound
 from coordinator.operations import agents, signals
@@ -31,7 +32,7 @@ async def test_an_agent_is_there_for_as_long_as_the_context(db: Database, databa
     ) as client:
         (agent,) = await db.run(agents.List(project="default"))
         assert (agent.id, agent.role, agent.job_types) == (client.agent.id, "developer", ["build"])
-        assert client.agent.state is AgentState.LIVE
+        assert client.agent.state is LeaseState.HELD
         await client.signals.set("held", ephemeral=True)
     assert await db.run(agents.List(project="default")) == []
     assert await db.run(signals.List(project="default")) == []
@@ -46,7 +47,7 @@ async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_ur
             return (now.heartbeat_at - agent.heartbeat_at).total_seconds() > 1
 
         await until(renewed)
-        assert client.agent.state is AgentState.LIVE
+        assert client.agent.state is LeaseState.HELD
 
 
 async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: Database, database_url: str) -> None:
@@ -54,7 +55,7 @@ async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: 
         await db.run(agents.Deregister(agent=client.agent.id))
         with anyio.fail_after(WITHIN_S):
             await client.agent.lost.wait()
-        assert client.agent.state is AgentState.LOST
+        assert client.agent.state is LeaseState.LOST
         for call in (client.signals.set("k"), client.directives.inbox(), client.events.emit("custom.x")):
             with pytest.raises(NotFound) as raised:
                 await call
@@ -66,16 +67,16 @@ async def test_an_agent_that_was_paused_beyond_its_ttl_asks_before_it_acts(
     db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
-        paused = time.monotonic() + 61
-        monkeypatch.setattr(time, "monotonic", lambda: paused)
-        assert client.agent.state is AgentState.UNKNOWN
+        paused = now_s() + 61
+        monkeypatch.setattr(time, "clock_gettime", lambda _: paused)
+        assert client.agent.state is LeaseState.UNKNOWN
         await client.events.emit("custom.x")
-        assert client.agent.state is AgentState.LIVE
+        assert client.agent.state is LeaseState.HELD
         await db.run(agents.Deregister(agent=client.agent.id))
-        monkeypatch.setattr(time, "monotonic", lambda: paused + 61)
+        monkeypatch.setattr(time, "clock_gettime", lambda _: paused + 61)
         with pytest.raises(NotFound):
             await client.events.emit("custom.x")
-        assert client.agent.state is AgentState.LOST
+        assert client.agent.state is LeaseState.LOST
 
 
 async def test_an_agent_comes_back_under_the_same_process_when_its_connections_are_cut(

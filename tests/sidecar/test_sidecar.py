@@ -47,7 +47,7 @@ async def test_it_registers_the_pods_agent_with_what_the_downward_api_tells(
             "labels": {"app": "shop", "tier": 'back"end'},
         }
         report = await beside.report()
-        assert (report["agent"]["state"], report["connected"]) == ("LIVE", True)
+        assert (report["agent"]["state"], report["connected"]) == ("HELD", True)
 
 
 async def test_everything_works_through_it_and_is_done_in_the_agents_name(database_url: str, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then
             assert server.dsn == dsn
 
             async def known() -> bool:
-                return await states() == ("LIVE", {"long": "HELD", "short": "LOST"})
+                return await states() == ("HELD", {"long": "HELD", "short": "LOST"})
 
             await until(known, "it knows again", every_s=0.05)
             async with Database.open(dsn, Config(min_connections=1, max_connections=2)) as db:
@@ -261,7 +261,7 @@ async def test_an_agent_that_was_given_up_is_shown_as_lost_and_is_not_registered
         await until(lost, "the agent is shown as lost", every_s=0.05)
         async with httpx.AsyncClient() as http:
             answer = await http.get(beside.url + "/readyz")
-        assert (answer.status_code, answer.json()["reason"]) == (503, "the agent was given up")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "the agent was reaped")
         assert await db.run(agents.List(project="default")) == []
 
 

@@ -1,0 +1,33 @@
+"""Leases, as the response to an operation changes them: what a process has to know that renews leases for its caller."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum
+from uuid import UUID
+
+import msgspec
+
+__all__ = ["LeaseChange", "LeaseStep"]
+
+
+class LeaseStep(Enum):
+    """What became of a lease."""
+
+    WAITING = "it may be granted to the ticket later"
+    GRANTED = "it is held from the request on"
+    RENEWED = "it is held from the request on, if it was before"
+    ENDED = "it is no longer held, or the ticket no longer waits"
+
+
+class LeaseChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One change. ``name`` is what is leased, held until ``expires_at``; ``ttl`` None: the one that was requested before."""
+
+    step: LeaseStep
+    project: str
+    holder: UUID
+    name: str | None = None
+    token: int | None = None
+    ticket: int | None = None
+    ttl: timedelta | None = None
+    expires_at: datetime | None = None

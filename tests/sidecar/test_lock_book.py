@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import pytest
+
+from coordinator.client.lease import now_s
+from coordinator.db.database import Database
+from coordinator.db.session import Session
+from coordinator.errors import Conflict, DatabaseUnavailable
+from coordinator.model.agent import Agent
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.operation import Operation
+from coordinator.operations import agents, locks
+from coordinator.sidecar.lock_book import LockBook
+
+R = TypeVar("R")
+TTL_S = 600.0
+PER_CALL = LIMITS["lock_resources"]
+
+
+class Beside:
+    """An agent whose locks a book renews; ``renewed`` counts the locks of each renewal that is asked for."""
+
+    def __init__(self, database: Database, agent: Agent) -> None:
+        self.agent = agent.id
+        self.renewed: list[int] = []
+        self.failure: Exception | None = None
+        self._database = database
+        self.book = LockBook(cast("Session", self), lambda: True)
+        self.book.agent = agent.id
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run what the book asks for."""
+        assert isinstance(operation, locks.Renew)
+        self.renewed.append(len(operation.resources))
+        if self.failure is not None:
+            raise self.failure
+        return await self._database.run(operation)
+
+    async def does(self, operation: Operation[R]) -> R:
+        """Run what the agent asks for."""
+        asked_at = now_s()
+        result = await self._database.run(operation)
+        self.book.note(operation, result, asked_at)
+        return result
+
+    async def acquire(self, *resources: str, ttl_s: float = TTL_S) -> int:
+        token = 0
+        for first in range(0, len(resources), PER_CALL):
+            page = list(resources[first : first + PER_CALL])
+            grants = await self.does(
+                locks.Acquire(project="default", resources=page, agent=self.agent, ttl=timedelta(seconds=ttl_s))
+            )
+            token = grants[0].fencing_token or 0
+        return token
+
+    def states(self) -> dict[str, str]:
+        return {report.resource: report.state for report in self.book.report()}
+
+    def remaining_s(self) -> float:
+        (report,) = self.book.report()
+        return report.remaining_s
+
+
+@pytest.fixture
+async def beside(db: Database) -> Beside:
+    return Beside(db, await db.run(agents.Register(project="default", name="coder")))
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time pass on this machine's clock, and not on the database's."""
+    real, moved_s = time.clock_gettime, 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal moved_s
+        moved_s += seconds
+
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + moved_s)
+    return move
+
+
+@pytest.mark.parametrize(("held", "calls"), [(100, 1), (101, 2), (250, 3)])
+async def test_locks_are_renewed_in_as_few_calls_as_the_server_takes(
+    beside: Beside, passes: Callable[[float], None], held: int, calls: int
+) -> None:
+    await beside.acquire(*(f"f{number}" for number in range(held)))
+    await beside.book.renew()
+    assert beside.renewed == []
+    for _ in range(3):
+        passes(TTL_S / 3)
+        await beside.book.renew()
+        assert (len(beside.renewed), sum(beside.renewed)) == (calls, held)
+        beside.renewed.clear()
+        await beside.book.renew()
+        assert beside.renewed == []
+    assert set(beside.states().values()) == {"HELD"}
+
+
+async def test_locks_that_were_acquired_one_by_one_come_to_be_renewed_together(
+    beside: Beside, passes: Callable[[float], None]
+) -> None:
+    for number in range(10):
+        await beside.acquire(f"f{number}")
+        passes(TTL_S / 3 / 10)
+    for _ in range(20):
+        passes(TTL_S / 3 / 10)
+        await beside.book.renew()
+    beside.renewed.clear()
+    for _ in range(10):
+        passes(TTL_S / 3 / 10)
+        await beside.book.renew()
+    assert set(beside.renewed) == {10}
+
+
+async def test_one_lost_lock_among_many_is_found_by_halves_and_the_others_are_renewed(
+    beside: Beside, db: Database, passes: Callable[[float], None]
+) -> None:
+    await beside.acquire(*(f"f{number:02}" for number in range(PER_CALL)))
+    await db.run(locks.Break(project="default", resource="f42", reason="urgent"))
+    passes(TTL_S / 3)
+    await beside.book.renew()
+    states = beside.states()
+    assert states.pop("f42") == "LOST"
+    assert set(states.values()) == {"HELD"}
+    assert len(beside.renewed) < 20
+    beside.renewed.clear()
+    await beside.book.renew()
+    assert beside.renewed == []
+
+
+async def test_what_is_no_word_on_the_lock_does_not_lose_it(beside: Beside, passes: Callable[[float], None]) -> None:
+    await beside.acquire("a", "b")
+    for failure in (DatabaseUnavailable("away"), Conflict("deadlock detected", code="40P01"), TimeoutError()):
+        beside.failure = failure
+        passes(TTL_S / 3 if not beside.renewed else 1)
+        await beside.book.renew()
+        assert beside.states() == {"a": "UNKNOWN", "b": "UNKNOWN"}
+    assert beside.renewed == [2, 2, 2]
+    beside.failure = None
+    passes(1)
+    await beside.book.renew()
+    assert beside.states() == {"a": "HELD", "b": "HELD"}
+
+
+async def test_what_is_released_is_forgotten_however_it_was_spelled(beside: Beside) -> None:
+    token = await beside.acquire("a", "b", "c")
+    for resources in (["a"], ["./b"]):
+        await beside.does(locks.Release(project="default", resources=resources, agent=beside.agent, tokens=[token]))
+        await beside.book.renew()
+    assert beside.states() == {"c": "HELD"}
+
+
+async def test_a_response_that_extends_nothing_is_not_trusted_for_longer(
+    beside: Beside, db: Database, passes: Callable[[float], None]
+) -> None:
+    other = await db.run(agents.Register(project="default", name="other"))
+    (held,) = await db.run(locks.Acquire(project="default", resources=["a"], agent=other.id))
+    wait = locks.Acquire(
+        project="default",
+        resources=["a"],
+        agent=beside.agent,
+        ttl=timedelta(seconds=TTL_S),
+        wait=timedelta(seconds=60),
+    )
+    (waiting,) = await beside.does(wait)
+    assert not waiting.granted
+    await db.run(locks.Release(project="default", resources=["a"], agent=other.id, tokens=[held.fencing_token or 0]))
+    poll = locks.Poll(project="default", ticket=waiting.ticket or 0, agent=beside.agent)
+    assert (await beside.does(poll))[0].granted
+    assert beside.remaining_s() == pytest.approx(TTL_S - 5, abs=1)
+    passes(100)
+    assert (await beside.does(poll))[0].granted  # the first response may have been lost: this is the same one
+    assert beside.remaining_s() == pytest.approx(TTL_S - 105, abs=1)
+    await beside.acquire("a", ttl_s=60)  # held for longer already, and renewed for less from now on
+    assert beside.remaining_s() == pytest.approx(TTL_S - 105, abs=1)
+    passes(20)
+    await beside.book.renew()
+    assert beside.remaining_s() == pytest.approx(54, abs=1)
+
+
+async def test_a_renewal_by_the_agent_itself_counts(beside: Beside, passes: Callable[[float], None]) -> None:
+    token = await beside.acquire("a", ttl_s=60)
+    passes(10)
+    await beside.does(
+        locks.Renew(
+            project="default", resources=["a"], agent=beside.agent, tokens=[token], ttl=timedelta(seconds=TTL_S)
+        )
+    )
+    assert beside.remaining_s() == pytest.approx(TTL_S - 5, abs=1)
