@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import anyio
 import asyncpg
@@ -30,22 +30,9 @@ from coordinator.daemon import serve
 from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from coordinator.telemetry import logs
+from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parent.parent
-DEADLINE_S = 20.0  # far more than anything takes: a loaded machine is no failure
-
-T = TypeVar("T")
-
-
-async def until(
-    condition: Callable[[], Awaitable[T]], what: str, *, deadline_s: float = DEADLINE_S, every_s: float = 0.01
-) -> T:
-    """Ask until the answer is a true one, and return it."""
-    with anyio.move_on_after(deadline_s):
-        while not (answer := await condition()):
-            await anyio.sleep(every_s)
-        return answer
-    raise AssertionError(f"not within {deadline_s:g} seconds: {what}")
 
 
 class Daemon:
@@ -109,21 +96,21 @@ class Daemon:
         await until(self.is_ready, "the daemon is ready", every_s=0.05)
         return self
 
-    async def logged(self, event: str, *, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+    async def logged(self, event: str) -> dict[str, Any]:
         """Wait for a log line."""
 
         async def look() -> list[dict[str, Any]]:
             return self.lines(event)
 
-        return (await until(look, f"the log says {event}", deadline_s=deadline_s))[0]
+        return (await until(look, f"the log says {event}"))[0]
 
-    async def lead(self, *, deadline_s: float = DEADLINE_S) -> Self:
+    async def lead(self) -> Self:
         """Wait until it leads."""
 
         async def look() -> bool:
             return self.leads
 
-        await until(look, "the daemon leads", deadline_s=deadline_s)
+        await until(look, "the daemon leads")
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -133,13 +120,13 @@ class Daemon:
         self.process.kill()
         self.process.wait()
 
-    async def ended(self, deadline_s: float = DEADLINE_S) -> int:
+    async def ended(self) -> int:
         """Wait for the process to end; its exit code."""
 
         async def look() -> bool:
             return self.process.poll() is not None
 
-        await until(look, "the process has ended", deadline_s=deadline_s)
+        await until(look, "the process has ended")
         return self.process.returncode
 
     def __enter__(self) -> Self:
@@ -171,14 +158,14 @@ async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
         connection.terminate()
 
 
-async def drained(url: str, count: int, *, deadline_s: float = DEADLINE_S) -> list[asyncpg.Record]:
+async def drained(url: str, count: int) -> list[asyncpg.Record]:
     """Wait until the log holds so many events of writers (custom.…), and return these."""
 
     async def look() -> list[asyncpg.Record] | None:
         events = [event for event in await log_of(url) if event["type"].startswith("custom.")]
         return events if len(events) >= count else None
 
-    return await until(look, f"{count} events are in the log", deadline_s=deadline_s, every_s=0.05)
+    return await until(look, f"{count} events are in the log", every_s=0.05)
 
 
 def check_unavailable(answer: httpx.Response) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S
 
 # Short, so that nobody waits for what takes long by purpose.
 LIMITS = {"http_heartbeat_s": 1.0, "http_write_deadline_s": 2.0, "http_body_bytes": 100_000}
@@ -33,7 +34,7 @@ def daemon(api_url: str) -> Iterator[Daemon]:
 
 @pytest.fixture
 async def http(daemon: Daemon) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=DEADLINE_S) as client:
         yield client
 
 

@@ -11,7 +11,7 @@ import anyio
 import httpx
 import msgspec
 
-DEADLINE_S = 20.0
+from tests.waiting import DEADLINE_S
 
 
 class Frame(msgspec.Struct):
@@ -29,11 +29,11 @@ class Frames:
         self.last_id: str | None = None
         self._lines = response.aiter_lines()
 
-    async def next(self, deadline_s: float = DEADLINE_S) -> Frame | None:
+    async def next(self) -> Frame | None:
         """The next frame or comment; None at the end of the response."""
         frame = Frame(None, None, None)
         begun = False
-        with anyio.fail_after(deadline_s):
+        with anyio.fail_after(DEADLINE_S):
             async for line in self._lines:
                 if not line:
                     if begun:
@@ -53,10 +53,10 @@ class Frames:
                     frame.comment = True
         return None
 
-    async def until(self, event: str, deadline_s: float = DEADLINE_S) -> list[Frame]:
+    async def until(self, event: str) -> list[Frame]:
         """Frames up to the first of a type, that one included."""
         found = []
-        with anyio.fail_after(deadline_s):
+        with anyio.fail_after(DEADLINE_S):
             while True:
                 frame = await self.next()
                 assert frame is not None, f"the stream ended before {event}"

@@ -24,7 +24,8 @@ from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import projects, signals, tokens
 from coordinator.operations.rights import NARROWED, RIGHTS
 from tests.conftest import admin, with_database
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S, until
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to be refused
 ENDPOINTS = {endpoint.operation.function: endpoint for endpoint in endpoints()}
@@ -65,7 +66,7 @@ class Issuer:
 
     def client(self, secret: Secret | None, **headers: str) -> httpx.AsyncClient:
         given = headers if secret is None else {"Authorization": f"Bearer {secret.text}", **headers}
-        return httpx.AsyncClient(base_url=self.url, headers=given, timeout=20)
+        return httpx.AsyncClient(base_url=self.url, headers=given, timeout=DEADLINE_S)
 
     async def as_(self, role: str, project: str | None = None) -> httpx.AsyncClient:
         return self.client((await self.token(role, project))[1])
@@ -272,7 +273,7 @@ async def test_a_stream_ends_with_a_word_when_its_token_is_revoked_and_others_go
         others: list[str] = []
         ready, there = anyio.Event(), anyio.Event()
         tasks.start_soon(follow, bystander, path, others, there)
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             await there.wait()
             async with anyio.create_task_group() as watched:
                 watched.start_soon(follow, client, path, seen, ready)
@@ -296,7 +297,7 @@ async def test_a_stream_ends_when_its_token_expires_or_its_project_goes(issuer: 
         seen: list[str] = []
         ready = anyio.Event()
         async with issuer.client(secret) as client:
-            with anyio.fail_after(10):
+            with anyio.fail_after(DEADLINE_S):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(follow, client, "/v1/events/stream?project=gone", seen, ready)
                     await ready.wait()

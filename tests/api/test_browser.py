@@ -16,7 +16,8 @@ from coordinator.db.database import Database
 from coordinator.model.token import new_secret
 from coordinator.operations import events, tokens
 from tests.api.sse import emit
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
+from tests.waiting import until
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGE = """<!doctype html><script>
@@ -140,7 +141,7 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
     daemon = await Daemon(database_url, port=port).ready()
     try:
         async with browsing(port, PAGE, tmp_path) as proxy:
-            await until(_has(proxy, "ready"), "the browser's stream is ready", deadline_s=40)
+            await until(_has(proxy, "ready"), "the browser's stream is ready")
             async with httpx.AsyncClient(base_url=daemon.url) as http:
                 await emit(http, "default", "1", "2")
                 await until(_has(proxy, "1-2"), "the browser has seen two events")
@@ -148,7 +149,7 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
                 daemon.__exit__(None, None, None)
                 daemon = await Daemon(database_url, port=port).ready()
                 await emit(http, "default", "3")
-            await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
+            await until(_has(proxy, "1-2-3"), "the browser has gone on")
             assert proxy.resumed
     finally:
         daemon.__exit__(None, None, None)
@@ -173,12 +174,12 @@ async def test_a_page_with_a_token_follows_by_fetch_resumes_and_is_told_of_the_t
     try:
         async with browsing(port, page.replace("TOKEN", secret.text), tmp_path, page_port) as proxy:
             await emit("1", "2")
-            await until(_has(proxy, "1-2"), "the browser has seen two events", deadline_s=40)
+            await until(_has(proxy, "1-2"), "the browser has seen two events")
             daemon.kill()
             daemon.__exit__(None, None, None)
             daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
             await emit("3")
-            await until(_has(proxy, "1-2-3"), "the browser has gone on", deadline_s=40)
+            await until(_has(proxy, "1-2-3"), "the browser has gone on")
             await db.run(tokens.Revoke(token=token.id))
             await until(_has(proxy, "refused-401"), "the page was told")
     finally:

@@ -23,6 +23,7 @@ from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
 from tests.certificate import make_pair
+from tests.waiting import DEADLINE_S
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +58,7 @@ HASTY = {"http_head_s": 0.3, "http_body_s": 0.6}
 async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
     """What comes until the other side closes; that it does so is half of the test."""
     received = b""
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         try:
             while True:
                 received += await stream.receive()
@@ -147,7 +148,7 @@ async def test_beyond_the_most_connections_one_is_refused_until_another_ends() -
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: " in answer
         await held.pop().aclose()
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             while not answer.startswith(b"HTTP/1.1 200 "):
                 async with await anyio.connect_tcp("127.0.0.1", port) as stream:
                     await stream.send(request)
@@ -242,7 +243,7 @@ async def test_the_server_looks_after_its_certificate_by_itself(
     async with server(Certificate(*used)) as port:
         for source, target in zip(second, used, strict=True):
             target.write_bytes(source.read_bytes())
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             while True:
                 try:
                     assert await subject(port, second[0]) == "second"

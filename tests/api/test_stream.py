@@ -16,7 +16,8 @@ from tests.api.conftest import LIMITS
 from tests.api.sse import emit, stream
 from tests.api.test_operations import post
 from tests.api.test_problems import problem
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S, until
 
 
 async def test_a_stream_begins_with_ready_and_gives_what_happens_from_then_on(
@@ -138,7 +139,7 @@ async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
 async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> None:
     with Daemon(database_url, http_ring_events=10, http_page=7, http_heartbeat_s=1.0) as daemon:
         await daemon.ready()
-        async with httpx.AsyncClient(base_url=daemon.url, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=DEADLINE_S) as http:
             keys = [str(number) for number in range(60)]
             async with stream(http, topic="custom.*") as live:
                 await live.until("ready")
@@ -159,7 +160,7 @@ def connect(http: httpx.AsyncClient, query: str) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    client.settimeout(20)
+    client.settimeout(DEADLINE_S)
     data = b""
     while part := client.recv(65536):
         data += part
@@ -197,7 +198,7 @@ async def test_who_does_not_read_is_closed_with_a_reason_and_disturbs_nobody(
 
 async def test_who_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient, project: str) -> None:
     with connect(http, f"project={project}&topic=custom.*&after=now") as slow:
-        slow.settimeout(20)
+        slow.settimeout(DEADLINE_S)
         data = await anyio.to_thread.run_sync(slow.recv, 4096)
         assert b"event: ready" in data or b"200 OK" in data
         count = 60
@@ -236,7 +237,7 @@ async def own(database_url: str) -> AsyncIterator[Daemon]:
 
 
 async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) -> None:
-    async with httpx.AsyncClient(base_url=own.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=own.url, timeout=DEADLINE_S) as http:
         async with stream(http) as one, stream(http) as two:
             await one.until("ready")
             await two.until("ready")
@@ -257,7 +258,7 @@ async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) ->
 
 
 async def test_at_shutdown_every_stream_gets_bye_and_every_wait_its_answer(own: Daemon) -> None:
-    async with httpx.AsyncClient(base_url=own.url, timeout=20) as http, anyio.create_task_group() as tasks:
+    async with httpx.AsyncClient(base_url=own.url, timeout=DEADLINE_S) as http, anyio.create_task_group() as tasks:
         answers: list[httpx.Response] = []
 
         async def wait() -> None:

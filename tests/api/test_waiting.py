@@ -9,7 +9,8 @@ import httpx
 
 from tests.api.sse import emit
 from tests.api.test_operations import post
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
+from tests.waiting import until
 
 CONNECTIONS = "coordinator_stream_connections"
 

@@ -14,6 +14,7 @@ import pytest
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import InvalidArgument
 from tests.conftest import Transaction
+from tests.waiting import DEADLINE_S
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "limits.md"
 
@@ -160,7 +161,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
         text = "x" * (most - frame + surplus)
         await writer.execute("select coordinator.event_emit('default', 'custom.x', p_data => $1)", {"k": text})
         await writer.execute("select coordinator.relay_step()")
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             while not heard:
                 await listener.execute("select 1")
         (event,) = await writer.fetch("select * from coordinator.events_since()")

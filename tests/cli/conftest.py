@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-TIMEOUT_S = 30
+from tests.waiting import DEADLINE_S
 
 
 class Program:
@@ -41,7 +41,7 @@ class Program:
             capture_output=True,
             cwd=self.folder,
             env={**self.environment, **environment},
-            timeout=TIMEOUT_S,
+            timeout=DEADLINE_S,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

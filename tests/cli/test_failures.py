@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize(
@@ -119,14 +120,14 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(program: Program) -> N
     os.close(reader)
     process = program.start("schema", "print", stdout=writer)
     os.close(writer)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, errors) == (0, "")
 
 
 def test_a_full_disk_is_told(program: Program) -> None:
     with Path("/dev/full").open("w") as full:
         process = program.start("signal", "list", stdout=full)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "No space left" in json.loads(errors)["error"]["message"]
 
@@ -137,6 +138,6 @@ def test_closed_standard_streams_are_no_bug(program: Program) -> None:
         check=False,
         cwd=program.folder,
         env=program.environment,
-        timeout=30,
+        timeout=DEADLINE_S,
     )
     assert done.returncode == 0

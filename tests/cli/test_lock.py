@@ -11,7 +11,7 @@ from coordinator.db.database import Database
 from coordinator.operations import locks
 from tests.cli.conftest import Program
 from tests.client.conftest import relayed
-from tests.daemon import until
+from tests.waiting import DEADLINE_S, until
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -172,7 +172,7 @@ def test_check_imports_nothing_that_it_does_not_need(program: Program) -> None:
         capture_output=True,
         text=True,
         env=program.environment,
-        timeout=30,
+        timeout=DEADLINE_S,
     )
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "0" in loaded

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
 
 HOOK = Path(__file__).parents[2] / "examples" / "pre-commit"
 
@@ -44,7 +45,7 @@ class Repository:
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_S,
             check=False,
         )
 

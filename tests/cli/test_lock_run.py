@@ -23,8 +23,9 @@ from coordinator.model.lock import Lock
 from coordinator.operations import locks
 from tests.cli.conftest import Program
 from tests.conftest import admin
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
 from tests.daemon import note as measured
+from tests.waiting import DEADLINE_S, until
 
 PYTHON = sys.executable
 
@@ -66,7 +67,7 @@ async def pids(path: Path, count: int) -> list[int]:
 
 
 async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE_S):
         _, err = await anyio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)
     return process.returncode, err
 
@@ -218,7 +219,7 @@ async def test_on_a_terminal_the_command_is_in_the_foreground(program: Program) 
     try:
         os.write(terminal, b"hello\n")
         seen = b""
-        with anyio.fail_after(20):
+        with anyio.fail_after(DEADLINE_S):
             while b"got hello" not in seen:
                 await anyio.wait_readable(terminal)
                 seen += os.read(terminal, 4096)

@@ -16,8 +16,7 @@ from coordinator.operations import events, signals
 from coordinator.operations.work import RelayStep
 from tests.cli.conftest import Program
 from tests.conftest import admin
-
-WAIT_S = 20
+from tests.waiting import DEADLINE_S
 
 
 async def emit(db: Database, *keys: str) -> None:
@@ -42,7 +41,7 @@ def tailing(program: Program, *arguments: str) -> Iterator[subprocess.Popen[str]
 
 async def next_key(process: subprocess.Popen[str]) -> str:
     assert process.stdout
-    with anyio.fail_after(WAIT_S):
+    with anyio.fail_after(DEADLINE_S):
         line = await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
     return str(json.loads(line)["key"])
 
@@ -76,7 +75,7 @@ async def test_it_follows_by_topic_and_ends_with_0_at_a_shutdown(program: Progra
             await emit(db, "second", "third")
             assert [await next_key(process), await next_key(process)] == ["second", "third"]
             process.send_signal(number)
-            assert process.wait(WAIT_S) == 0
+            assert process.wait(DEADLINE_S) == 0
             assert process.stderr
             assert process.stderr.read() == ""
 
@@ -86,10 +85,10 @@ async def test_it_ends_though_nobody_reads_what_it_prints(program: Program, db: 
         await db.run(signals.Set(project="default", key="large", value="x" * 200_000))
         await emit(db, "more")
         assert process.stdout
-        with anyio.fail_after(WAIT_S):  # the first bytes are there, and the pipe is full
+        with anyio.fail_after(DEADLINE_S):  # the first bytes are there, and the pipe is full
             await anyio.to_thread.run_sync(process.stdout.read, 1, abandon_on_cancel=True)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_S) == 0
+        assert process.wait(DEADLINE_S) == 0
 
 
 async def test_it_ends_after_so_many_events(program: Program, db: Database) -> None:
@@ -128,7 +127,7 @@ async def test_a_reader_that_goes_away_ends_the_tail(program: Program, db: Datab
         await next_key(process)
         assert process.stdout
         process.stdout.close()
-        with anyio.fail_after(WAIT_S):
+        with anyio.fail_after(DEADLINE_S):
             while process.poll() is None:
                 await emit(db, "more")
                 await anyio.sleep(0.05)

@@ -32,8 +32,7 @@ from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.sidecar.conftest import sidecar
-
-WITHIN_S = 20
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -256,11 +255,11 @@ async def test_an_agent_is_there_for_as_long_as_its_client(connect: Any) -> None
 async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_given_up(connect: Any) -> None:
     async with connect() as other, connect("coder", ttl=1) as client:
         (before,) = await other.agents.list()
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             while (await other.agents.list())[0].heartbeat_at - before.heartbeat_at < timedelta(seconds=1):
                 await anyio.sleep(0.05)
         await other.agents.deregister(client.agent.id)
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             await client.agent.lost.wait()
         with pytest.raises(NotFound):
             await client.signals.set("k")
@@ -274,7 +273,7 @@ async def test_a_stream_gives_what_comes_in_order_and_goes_on_from_a_cursor(conn
             await client.events.emit("custom.tick", key=str(number), data={"number": number})
             await client.signals.set("noise", number)
         got: list[int] = []
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             async for event in stream:
                 assert (event.type, event.actor, event.project) == ("custom.tick", "coder", client.project)
                 got.append(event.data["number"])
@@ -299,7 +298,7 @@ async def test_a_stream_wakes_at_once_for_what_comes(connect: Any) -> None:
             for _ in range(5):
                 asked_at = anyio.current_time()
                 await writer.events.emit("custom.tick")
-                with anyio.fail_after(WITHIN_S):
+                with anyio.fail_after(DEADLINE_S):
                     while (await anext(stream)).project != client.project:
                         pass
                 waits.append(anyio.current_time() - asked_at)
@@ -308,7 +307,7 @@ async def test_a_stream_wakes_at_once_for_what_comes(connect: Any) -> None:
 
 async def test_a_stream_says_when_events_are_gone(connect: Any) -> None:
     async with connect() as client:
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             event = await anext(client.events.stream(after="00000000.5"))
         assert (event.type, event.data["reason"]) == ("reset", "restored")
 
@@ -337,14 +336,14 @@ async def test_a_lock_is_handed_to_who_waits_for_it(connect: Any) -> None:
         assert mine.fencing_token is not None
 
         async def hand_over() -> None:
-            with anyio.fail_after(WITHIN_S):
+            with anyio.fail_after(DEADLINE_S):
                 while not await coder.locks.waiting("src/app.py"):
                     await anyio.sleep(0.01)
             await coder.locks.release({"src/app.py": mine.fencing_token or 0})
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hand_over)
-            with anyio.fail_after(WITHIN_S):
+            with anyio.fail_after(DEADLINE_S):
                 (grant,) = await tester.locks.acquire("src/app.py", wait=15)
         assert grant.fencing_token is not None
         assert grant.fencing_token > mine.fencing_token
@@ -359,7 +358,7 @@ async def test_a_lock_that_is_broken_is_lost_and_its_block_is_cancelled(connect:
         async def work() -> None:
             async with coder.lock("name:deploy", ttl=60):
                 assert await boss.locks.break_("name:deploy", "urgent") == 1
-                await anyio.sleep(WITHIN_S)
+                await anyio.sleep(DEADLINE_S)
                 pytest.fail("not cancelled")
 
         with pytest.raises(LockLost):
@@ -401,7 +400,7 @@ async def test_the_program_follows_events(program: Program, connect: Any) -> Non
             await client.events.emit("custom.tick", key=str(number))
         assert tail.stdout
         text = b""
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             async for chunk in tail.stdout:
                 text += chunk
             assert await tail.wait() == 0

@@ -17,14 +17,13 @@ from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from tests.client.conftest import relayed
-
-WITHIN_S = 20
+from tests.waiting import DEADLINE_S
 
 
 async def numbers(stream: EventStream, upto: int) -> list[int]:
     """What ``custom.tick`` events carry, up to a number."""
     got: list[int] = []
-    with anyio.fail_after(WITHIN_S):
+    with anyio.fail_after(DEADLINE_S):
         async for event in stream:
             got.append(event.data["number"])
             if event.data["number"] == upto:
@@ -96,7 +95,7 @@ async def test_a_stream_loses_nothing_over_a_restart_of_the_database(tmp_path: P
             await client.events.emit("custom.tick", data={"number": 1})
             assert await numbers(stream, 1) == [1]
             os.kill(server.pid, signal.SIGQUIT)  # an immediate shutdown; the supervisor starts it again
-            with anyio.fail_after(WITHIN_S):
+            with anyio.fail_after(DEADLINE_S):
                 while True:
                     try:
                         await client.events.emit("custom.tick", data={"number": 2})
@@ -110,7 +109,7 @@ async def test_a_stream_loses_nothing_over_a_restart_of_the_database(tmp_path: P
 async def test_a_stream_says_when_events_are_gone(db: Database, database_url: str) -> None:
     async with relayed(db), coordinator.connect(database_url) as client:
         stream = client.events.stream(after="00000000.5")
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             event = await anext(stream)
             assert (event.type, event.data["reason"]) == ("reset", "restored")
             await client.events.emit("custom.tick", data={"number": 1})

@@ -12,9 +12,9 @@ import coordinator
 from coordinator.db.database import Database
 from tests.client.conftest import relayed
 from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-WITHIN_S = 30
 
 
 async def until_printed(watcher: anyio.abc.Process, wanted: str) -> str:
@@ -32,7 +32,7 @@ async def test_worker_manager_and_watcher_do_what_they_say(db: Database, databas
         return [sys.executable, str(EXAMPLES / f"{name}.py"), database_url, *arguments]
 
     async with relayed(db), await anyio.open_process(command("watcher")) as watcher:
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             async with await anyio.open_process(command("worker")) as worker:
                 manager = await anyio.run_process(command("manager"))
                 assert await worker.wait() == 0
@@ -62,13 +62,13 @@ async def test_the_watcher_in_shell_goes_on_where_it_was_when_the_daemon_comes_b
     with Daemon(database_url, port=port) as daemon:
         await daemon.ready()
         watcher = await anyio.open_process([str(EXAMPLES / "watch.sh"), url, "4"], stderr=subprocess.DEVNULL)
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             await set_signal("one")
             seen = await until_printed(watcher, "\n")
             while seen.count("\n") < 2:
                 seen += await until_printed(watcher, "\n")
     await set_signal("two")
-    with Daemon(database_url, port=port) as daemon, anyio.fail_after(WITHIN_S):
+    with Daemon(database_url, port=port) as daemon, anyio.fail_after(DEADLINE_S):
         await daemon.ready()
         await set_signal("three")
         assert watcher.stdout

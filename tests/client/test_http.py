@@ -29,8 +29,7 @@ from coordinator.errors import (
 from coordinator.model.token import new_secret
 from coordinator.operations import projects, signals, tokens
 from tests.daemon import Daemon
-
-WITHIN_S = 20
+from tests.waiting import DEADLINE_S
 
 
 @asynccontextmanager
@@ -74,7 +73,7 @@ async def test_a_token_opens_what_it_is_for_and_is_never_shown(
         async with coordinator.connect(daemon.url, project="shop", token=secret.text, agent="coder") as client:
             assert (await client.signals.set("k", 1)).actor == "coder"
             stream = client.events.stream(topics=["signal.set"], after=None)
-            with anyio.fail_after(WITHIN_S):
+            with anyio.fail_after(DEADLINE_S):
                 assert (await anext(stream)).key == "k"
             with pytest.raises(PermissionDenied) as denied:
                 await client.rules.set("A", ["B"])
@@ -156,7 +155,7 @@ async def test_a_call_ends_in_its_time_when_nobody_answers() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         config = Config(min_connections=1, max_connections=1, call_timeout_s=0.3)
         async with coordinator.connect(url, config=config) as client:
-            with anyio.fail_after(WITHIN_S), pytest.raises(DatabaseUnavailable):
+            with anyio.fail_after(DEADLINE_S), pytest.raises(DatabaseUnavailable):
                 await client.signals.list()
 
 

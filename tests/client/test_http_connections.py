@@ -20,9 +20,8 @@ from coordinator.config import Config
 from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument
 from coordinator.operations import events, signals
-from tests.daemon import until
+from tests.waiting import DEADLINE_S, until
 
-WITHIN_S = 20
 BODY, DONE = b'{"result":"a.7"}', b'{"result":7}'
 READ = events.Head()
 WRITE = signals.Delete(project="default", key="k")
@@ -91,7 +90,7 @@ async def polite(_server: Server, link: Link, _number: int) -> None:
 async def serving(
     script: Callable[[Server, Link, int], Awaitable[None]] = polite,
     *,
-    timeout_s: float = WITHIN_S,
+    timeout_s: float = DEADLINE_S,
     scheme: str = "http",
     certificate: tuple[Path, Path] | None = None,
     token: str | None = None,
@@ -457,10 +456,10 @@ async def test_a_stream_that_is_silent_for_too_long_is_opened_again(monkeypatch:
             await link.gone()
 
     async with serving(script) as (executor, server), executor.wake() as wake:
-        assert await wake.wait(WITHIN_S)
+        assert await wake.wait(DEADLINE_S)
         monkeypatch.setattr("coordinator.client.http.SILENT_S", 0.1)
         patched.set()
-        assert await wake.wait(WITHIN_S)
+        assert await wake.wait(DEADLINE_S)
         assert server.links >= 3
 
 
@@ -494,7 +493,7 @@ async def test_a_stream_wakes_at_every_piece_and_its_end_is_no_error() -> None:
             await link.gone()
 
     async def hint(wake: SessionWake) -> None:
-        assert await wake.wait(WITHIN_S)
+        assert await wake.wait(DEADLINE_S)
 
     async with serving(script) as (executor, server), executor.wake(topics=["a.b"]) as wake:
         await hint(wake)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -22,14 +22,7 @@ from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, N
 from coordinator.model.lock import Lock
 from coordinator.operations import locks
 from tests.client.conftest import relayed
-
-WITHIN_S = 20
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    with anyio.fail_after(WITHIN_S):
-        while not await condition():
-            await anyio.sleep(0.01)
+from tests.waiting import DEADLINE_S, until
 
 
 @asynccontextmanager
@@ -143,7 +136,7 @@ async def test_a_waiter_gets_the_lock_within_moments_of_its_release(
     waited: list[float] = []
 
     async def wait() -> None:
-        async with tester.lock("a", wait=WITHIN_S):
+        async with tester.lock("a", wait=DEADLINE_S):
             waited.append(time.monotonic() - released_at)
 
     async with relayed(db), anyio.create_task_group() as tasks:
@@ -208,7 +201,7 @@ async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, test
                 broken_at = time.monotonic()
                 await tester.locks.break_("a", "stuck")
                 try:
-                    await anyio.sleep(WITHIN_S)
+                    await anyio.sleep(DEADLINE_S)
                 finally:
                     cancelled_at = time.monotonic()
     assert mine.state is LeaseState.LOST
@@ -219,7 +212,7 @@ async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, test
 async def test_with_keep_the_body_goes_on_and_is_told(coder: Client, tester: Client) -> None:
     async with coder.lock("a", ttl=1, on_lost="keep") as mine:
         await tester.locks.break_("a", "stuck")
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             await mine.lost.wait()
         assert mine.state is LeaseState.LOST
         with pytest.raises(LockLost):
@@ -257,7 +250,7 @@ async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_o
             (now,) = await db.run(locks.List(project="default"))
             return now if now.expires_at != first.expires_at else None
 
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             while (now := await renewed()) is None:
                 await anyio.sleep(0.01)
         assert now.expires_at > first.expires_at
@@ -293,7 +286,7 @@ async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_serve
 
         monkeypatch.setattr(mine._caller, "run", unanswered)
         states = [mine.state]
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             while mine.state is not LeaseState.LOST:
                 if mine.state is not states[-1]:
                     states.append(mine.state)
@@ -356,7 +349,7 @@ async def test_a_process_that_was_stopped_beyond_the_ttl_sees_it_first_when_it_w
         process.stdin.write("\n")
         process.stdin.flush()
         process.send_signal(signal.SIGCONT)
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             assert await anyio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True) == "lost\n"
     finally:
         process.kill()

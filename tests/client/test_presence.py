@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -16,14 +15,7 @@ from coordinator.client.lease import now_s
 from coordinator.db.database import Database
 from coordinator.errors import NotFound
 from coordinator.operations import agents, signals
-
-WITHIN_S = 20
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    with anyio.fail_after(WITHIN_S):
-        while not await condition():
-            await anyio.sleep(0.02)
+from tests.waiting import DEADLINE_S, until
 
 
 async def test_an_agent_is_there_for_as_long_as_the_context(db: Database, database_url: str) -> None:
@@ -53,7 +45,7 @@ async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_ur
 async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: Database, database_url: str) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=1) as client:
         await db.run(agents.Deregister(agent=client.agent.id))
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             await client.agent.lost.wait()
         assert client.agent.state is LeaseState.LOST
         for call in (client.signals.set("k"), client.directives.inbox(), client.events.emit("custom.x")):
@@ -115,7 +107,7 @@ async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
         await root.execute(
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1129267026"
         )
-        with anyio.fail_after(WITHIN_S):
+        with anyio.fail_after(DEADLINE_S):
             await client.agent.lost.wait()
 
 

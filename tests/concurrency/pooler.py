@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from coordinator.embedded.account import Account
-from tests.daemon import opened, until
+from tests.daemon import opened
+from tests.waiting import until
 
 __all__ = ["CACHE_SIZE", "pooled"]
 

@@ -16,6 +16,7 @@ from tests.concurrency.lock_history import grants
 from tests.conftest import cloned
 from tests.daemon import note, opened
 from tests.relay.load import LONG_S
+from tests.waiting import DEADLINE_S
 
 # What a server acknowledged is on its way to the disk; nobody loses power here.
 SETTINGS = {"fsync": "off", "max_connections": "100"}
@@ -90,7 +91,7 @@ returns setof coordinator.lock_waits language sql stable as 'select * from coord
 async def test_a_planted_bug_is_found(server_url: str, template: str, tmp_path: Path, promise: str) -> None:
     found: list[str] = []
     seed = 3
-    with anyio.fail_after(60):
+    with anyio.fail_after(DEADLINE_S):
         # Where a bug shows at all it does so soon; where the workers came to stand in each other's way, others begin anew.
         while not any(violation.startswith(promise) for violation in found):
             (folder := tmp_path / str(seed)).mkdir()

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from coordinator.db.connection import connect
-from tests.sql.waiting import until_blocked
+from tests.waiting import DEADLINE_S, until_blocked
 
 ACQUIRE = "select resource, fencing_token, ticket, granted from coordinator.lock_acquire('default', $1, $2, p_shared => $3, p_wait => $4)"
 RELEASE = "select coordinator.lock_release('default', $1, $2, $3)"
@@ -136,7 +136,7 @@ async def test_waiters_are_served_in_order_and_none_is_forgotten(crew: list[Clie
         for _ in range(25):
             row = (await client.acquire("src/a.py", wait=WAIT))[0]
             ticket = row["ticket"]
-            with anyio.fail_after(30):
+            with anyio.fail_after(DEADLINE_S):
                 while not row["granted"]:
                     await anyio.sleep(0.001)
                     row = await client.poll(ticket)
@@ -268,7 +268,7 @@ async def test_a_guarded_transaction_lets_renewals_pass_and_holds_up_neither_swe
     token = (await owner.acquire("a"))[0]["fencing_token"]
     async with owner.connection.transaction():
         await owner.connection.execute("select coordinator.assert_fence('default', 'a', $1)", token)
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             await other.connection.execute(
                 "select coordinator.lock_renew('default', '{a}', $1, $2)", owner.agent, [token]
             )
@@ -285,7 +285,7 @@ async def test_paths_apart_do_not_wait_for_each_other(crew: list[Client]) -> Non
     one, two = crew[:2]
     async with one.connection.transaction():
         await one.acquire("src/a/b.py")
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             assert (await two.acquire("src/a/c.py"))[0]["granted"]
             assert (await two.acquire("docs/"))[0]["granted"]
             assert (await two.acquire("name:deploy"))[0]["granted"]

@@ -15,7 +15,8 @@ from coordinator.operations import agents, directives, events, locks, signals
 from tests.concurrency.lock_fleet import Fleet, prepare
 from tests.concurrency.lock_history import grants
 from tests.concurrency.pooler import CACHE_SIZE, pooled
-from tests.daemon import Daemon, note, until
+from tests.daemon import Daemon, note
+from tests.waiting import until
 
 CLIENTS = 12
 CONFIG = Config(min_connections=1, max_connections=CLIENTS, statement_cache_size=CACHE_SIZE)

@@ -26,7 +26,7 @@ from tests.catalogue.test_events import DRIVERS
 from tests.conftest import FAKE_CLOCK, Transaction, cloned
 from tests.dump_schema import dump
 from tests.server import SETTINGS
-from tests.sql.waiting import until, until_blocked
+from tests.waiting import until_blocked, until_true
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -131,7 +131,7 @@ async def test_killed_half_way_it_leaves_nothing_and_can_be_done_again(
     empty_url: str, connection: asyncpg.Connection
 ) -> None:
     started = process(empty_url, "stuck")
-    await until(
+    await until_true(
         connection,
         "select exists (select from pg_stat_activity where query = 'select pg_sleep(1000)' and datname = current_database())",
     )

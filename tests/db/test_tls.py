@@ -15,6 +15,7 @@ import pytest
 from tests.certificate import make_pair
 from tests.daemon import ROOT, Daemon, opened
 from tests.db.tls_server import ROLE, tls_server
+from tests.waiting import DEADLINE_S
 
 
 class Place(NamedTuple):
@@ -37,7 +38,7 @@ class Place(NamedTuple):
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_S,
             cwd=ROOT,
             env={**kept, "HOME": str(self.folder)},
         )

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.embedded import binaries
 from coordinator.embedded.account import Account
-from tests.daemon import until
+from tests.waiting import until
 
 ROLE = "app"
 

@@ -18,9 +18,9 @@ from coordinator.db.database import Database
 from coordinator.demo.main import Play
 from coordinator.demo.place import Place
 from tests.client.conftest import relayed
+from tests.waiting import DEADLINE_S
 
 TREE = Path(__file__).parents[2] / "coordinator"
-WITHIN_S = 90
 
 
 def start(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -50,7 +50,7 @@ def left_over(folder: Path) -> list[str]:
 
 
 async def all_gone(folder: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE_S):
         while left_over(folder):
             await anyio.sleep(0.05)
 
@@ -69,7 +69,7 @@ def check(report: dict[str, Any]) -> None:
 
 async def test_the_demonstration_keeps_its_promises_on_a_machine_without_a_database(tmp_path: Path) -> None:
     demo = start(tmp_path)
-    out, complaint = await anyio.to_thread.run_sync(demo.communicate, None, WITHIN_S)
+    out, complaint = await anyio.to_thread.run_sync(demo.communicate, None, DEADLINE_S)
     assert demo.returncode == 0, (out, complaint)
     check(msgspec.json.decode(out))
     assert left_over(tmp_path) == []
@@ -79,7 +79,7 @@ async def test_the_demonstration_keeps_its_promises_on_a_machine_without_a_datab
 @pytest.mark.long
 async def test_the_demonstration_keeps_its_promises_on_a_configured_database(tmp_path: Path, database_url: str) -> None:
     demo = start(tmp_path, COORDINATOR_DATABASE_URL=database_url)
-    out, complaint = await anyio.to_thread.run_sync(demo.communicate, None, WITHIN_S)
+    out, complaint = await anyio.to_thread.run_sync(demo.communicate, None, DEADLINE_S)
     assert demo.returncode == 0, (out, complaint)
     check(msgspec.json.decode(out))
     assert left_over(tmp_path) == []
@@ -99,7 +99,7 @@ async def test_a_demonstration_that_is_ended_leaves_no_process_behind(tmp_path: 
             await anyio.sleep(0.05)
     finally:
         demo.send_signal(number)
-        await anyio.to_thread.run_sync(demo.communicate, None, WITHIN_S)
+        await anyio.to_thread.run_sync(demo.communicate, None, DEADLINE_S)
     await all_gone(tmp_path)
 
 
@@ -123,6 +123,6 @@ async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: D
         await client.projects.create("demo")
         nowhere = Place("postgresql:///x?host=/nowhere", None, None, "a test")
         play = Play(client, nowhere, TREE, tmp_path, await client.events.head())
-        await play.run(time.monotonic() + WITHIN_S)
+        await play.run(time.monotonic() + DEADLINE_S)
         assert len(play.faults) == 1
         assert "ended with exit code 1: DatabaseUnavailable" in play.faults[0]

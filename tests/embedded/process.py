@@ -24,28 +24,28 @@ import structlog
 from coordinator import embedded
 from coordinator.embedded import processes
 from coordinator.errors import CoordinatorError
+from tests.waiting import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
 Answer = dict[str, Any]
 QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-DEADLINE_S = 20.0
 
 
-def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition by looking often."""
-    ends_at = time.monotonic() + deadline_s
+    ends_at = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < ends_at, f"not within {deadline_s} s: {what}"
+        assert time.monotonic() < ends_at, f"not within {DEADLINE_S:g} seconds: {what}"
         select.select([], [], [], 0.001)
 
 
-async def soon(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+async def soon(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition while the event loop goes on."""
-    with anyio.move_on_after(deadline_s):
+    with anyio.move_on_after(DEADLINE_S):
         while not condition():
             await anyio.sleep(0.005)
         return
-    raise AssertionError(f"not within {deadline_s} s: {what}")
+    raise AssertionError(f"not within {DEADLINE_S:g} seconds: {what}")
 
 
 async def query(dsn: str, statement: str) -> object:

@@ -17,6 +17,7 @@ from coordinator import embedded
 from coordinator.embedded import processes
 from coordinator.errors import ConfigurationError
 from tests.embedded.process import Daemon, query, query_when_up, soon, until
+from tests.waiting import DEADLINE_S
 
 BUSY = "select sum(i) from generate_series(1, 100000000000) i"  # never looks whether the postmaster lives
 
@@ -40,7 +41,7 @@ async def busy_backend(daemon: Daemon, dsn: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         while not await query(dsn, "select count(*) - 1 from pg_stat_activity where query like '%100000000000%'"):
             await anyio.sleep(0.01)
     return client
@@ -199,7 +200,7 @@ async def test_lost_cluster_ends_the_block_instead_of_beginning_an_empty_one(own
             os.kill(server.pid, signal.SIGSTOP)
             shutil.move(own / "postgres", own.parent / "elsewhere")
             os.kill(server.pid, signal.SIGKILL)
-            with anyio.fail_after(10):
+            with anyio.fail_after(DEADLINE_S):
                 await anyio.sleep_forever()
 
     with pytest.raises(ConfigurationError, match="is gone"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 
 from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ async def test_the_readme_block_runs_and_shows_what_it_says(empty_url: str) -> N
     with Daemon(empty_url) as daemon:
         await daemon.ready()
         command = ["bash", "-euo", "pipefail", "-c", block()]
-        with anyio.fail_after(60):
+        with anyio.fail_after(DEADLINE_S):
             done = await anyio.run_process(command, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode()
     shown = done.stdout.decode()

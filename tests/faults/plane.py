@@ -14,9 +14,10 @@ from typing import Literal
 import anyio
 
 from coordinator import embedded
-from tests.daemon import Daemon, until
+from tests.daemon import Daemon
 from tests.faults.test_connections_lost import ALL, terminate
 from tests.sidecar.conftest import Sidecar
+from tests.waiting import until
 
 __all__ = ["FAST", "IMMEDIATE", "SETTINGS", "Plane", "Way", "restart"]
 

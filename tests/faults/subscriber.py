@@ -10,8 +10,9 @@ import httpx
 
 import coordinator
 from coordinator.errors import DatabaseUnavailable
-from tests.api.sse import DEADLINE_S, Frames
+from tests.api.sse import Frames
 from tests.daemon import check_unavailable
+from tests.waiting import DEADLINE_S
 
 __all__ = ["ClientSubscriber", "Subscriber", "http_of"]
 

@@ -8,8 +8,9 @@ import pytest
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.operations import events
-from tests.daemon import Daemon, drained, log_of, opened, until
+from tests.daemon import Daemon, drained, log_of, opened
 from tests.relay.load import Load, Reader
+from tests.waiting import until
 
 LIVENESS = "pid in (select pid from pg_locks where locktype = 'advisory' and classid = 1129267026)"
 RELAY = "(query like '%coordinator.relay_%' or query like '%coordinator.outbox_prune%')"

@@ -18,10 +18,11 @@ from coordinator.db import schema
 from coordinator.db.database import Database
 from coordinator.model.token import new_secret
 from coordinator.operations import tokens
-from tests.api.sse import DEADLINE_S, emit, stream
-from tests.daemon import Daemon, check_unavailable, opened, until
+from tests.api.sse import emit, stream
+from tests.daemon import Daemon, check_unavailable, opened
 from tests.faults.plane import SETTINGS, Way
 from tests.sidecar.conftest import Sidecar
+from tests.waiting import DEADLINE_S, until
 
 TICK = {"type": "custom.tick", "key": "away"}
 REQUESTS: tuple[tuple[str, str, dict[str, object]], ...] = (

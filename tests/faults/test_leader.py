@@ -7,8 +7,9 @@ import time
 
 import anyio
 
-from tests.daemon import Daemon, drained, log_of, note, opened, until
+from tests.daemon import Daemon, drained, log_of, note, opened
 from tests.relay.load import Load
+from tests.waiting import until
 
 
 async def pair(url: str) -> tuple[Daemon, Daemon]:

@@ -10,7 +10,8 @@ import sys
 import anyio
 import pytest
 
-from tests.daemon import ROOT, opened, until
+from tests.daemon import ROOT, opened
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(

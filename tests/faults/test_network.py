@@ -13,9 +13,10 @@ from coordinator.db.database import Database
 from coordinator.db.session import PING_S
 from coordinator.errors import DatabaseUnavailable
 from coordinator.operations import events
-from tests.daemon import Daemon, drained, log_of, until
+from tests.daemon import Daemon, drained, log_of
 from tests.faults.proxy import NOTIFICATION, Proxy
 from tests.relay.load import Load
+from tests.waiting import until
 
 
 async def test_a_pooler_in_place_of_a_direct_connection_is_noticed_at_the_start(database_url: str) -> None:

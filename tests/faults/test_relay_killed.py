@@ -10,8 +10,9 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.database import Database
-from tests.daemon import Daemon, drained, log_of, until
+from tests.daemon import Daemon, drained, log_of
 from tests.relay.load import LONG_S, Listener, Load, Reader
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("duration_s", [4.0, pytest.param(LONG_S, marks=pytest.mark.long)])

@@ -18,10 +18,11 @@ import pytest
 from coordinator import embedded
 from coordinator.config import Config
 from coordinator.db.database import Database
-from tests.daemon import log_of, until
+from tests.daemon import log_of
 from tests.faults.plane import SETTINGS, Plane, Way
 from tests.faults.subscriber import ClientSubscriber, Subscriber, http_of
 from tests.relay.load import LONG_S, Load
+from tests.waiting import until
 
 BETWEEN = 40  # events that everybody gets between two faults
 LAST = "last"

@@ -9,7 +9,8 @@ import anyio
 from coordinator.db import schema
 from coordinator.db.database import Database
 from coordinator.operations import directives, signals
-from tests.daemon import Daemon, log_of, opened, until
+from tests.daemon import Daemon, log_of, opened
+from tests.waiting import until
 
 BROKEN = """
 create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
@@ -49,7 +50,7 @@ async def test_a_loop_that_fails_goes_on_with_back_off_beside_the_others_and_rec
             async def recovered() -> bool:
                 return "signal.expired" in [event["type"] for event in await log_of(database_url)]
 
-            await until(recovered, "the loop works again", deadline_s=30)
+            await until(recovered, "the loop works again")
             assert await daemon.metric('coordinator_loop_handled_total{loop="signal_expire"}') == 1
             assert (await daemon.get("/readyz")).status_code == 200
 

@@ -14,7 +14,8 @@ import pytest
 from coordinator.db.database import Database
 from coordinator.relay import Relay
 from coordinator.telemetry import metrics
-from tests.daemon import Daemon, log_of, opened, until
+from tests.daemon import Daemon, log_of, opened
+from tests.waiting import until
 
 EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
 

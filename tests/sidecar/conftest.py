@@ -17,7 +17,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.daemon import DEADLINE_S, ROOT, until
+from tests.daemon import ROOT
+from tests.waiting import DEADLINE_S, until
 
 
 class Sidecar:

@@ -23,9 +23,10 @@ from coordinator.errors import NotFound
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, events, locks, projects, tokens
 from tests.api.sse import stream
-from tests.daemon import DEADLINE_S, Daemon, note, opened, until
+from tests.daemon import Daemon, note, opened
 from tests.faults.test_agents_lost import reaped, settled
 from tests.sidecar.conftest import Sidecar, sidecar
+from tests.waiting import DEADLINE_S, until
 
 
 async def acquire(client: coordinator.client.Client, agent: UUID, *resources: str, ttl: float = 2) -> int:
@@ -59,7 +60,7 @@ async def test_everything_works_through_it_and_is_done_in_the_agents_name(databa
             async with coordinator.connect(url) as client:
                 changes = client.events.stream(topics=["signal.set"], after=await client.events.head())
                 assert (await client.signals.set("k", url)).actor == "coder"
-                with anyio.fail_after(20):
+                with anyio.fail_after(DEADLINE_S):
                     assert (await anext(changes)).data["value"] == url
         assert path.stat().st_mode & 0o777 == 0o660
         beside.process.send_signal(signal.SIGTERM)
@@ -70,7 +71,10 @@ async def test_everything_works_through_it_and_is_done_in_the_agents_name(databa
 async def test_it_keeps_at_most_three_connections(database_url: str) -> None:
     with sidecar(database_url, "--agent", "coder") as beside:
         await beside.started()
-        async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http, opened(database_url) as connection:
+        async with (
+            httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http,
+            opened(database_url) as connection,
+        ):
             counts: list[int] = []
 
             async def load() -> None:
@@ -280,7 +284,7 @@ async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Datab
                 changes = client.events.stream(topics=["signal.set"], after=await client.events.head())
                 signal_ = await client.signals.set("k", [1])
                 assert signal_.actor == "coder"
-                with anyio.fail_after(20):
+                with anyio.fail_after(DEADLINE_S):
                     assert (await anext(changes)).data["value"] == [1]
                 with pytest.raises(NotFound):
                     await client.signals.get("nothing")
@@ -338,7 +342,7 @@ async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_eve
         await emit(0)
         with sidecar(daemon.url, "--agent", "coder", COORDINATOR_TOKEN=secret.text) as beside:
             await beside.started()
-            async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http:
+            async with httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http:
                 async with stream(http, topic="custom.*", after="start") as frames:
                     await emit(10)
                     found = await frames.events(20)
@@ -356,7 +360,7 @@ async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Databas
     await db.run(tokens.Create(name="pod", role="reader", hash=secret.hash, prefix=secret.prefix, project="default"))
     with sidecar(database_url, "--agent", "coder", COORDINATOR_ACCESS="tokens") as beside:
         await beside.started()
-        async with httpx.AsyncClient(base_url=beside.url, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http:
             for path in ("/v1/sidecar", "/v1/sidecar/attach", "/v1/signals"):
                 assert (await http.get(path)).status_code == 401
             http.headers["authorization"] = f"Bearer {secret.text}"
@@ -387,8 +391,8 @@ async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database
             await through.started()
             header = {"Authorization": f"Bearer {secret.text}"}
             async with (
-                httpx.AsyncClient(base_url=direct.url, headers=header, timeout=20) as one,
-                httpx.AsyncClient(base_url=through.url, timeout=20) as other,
+                httpx.AsyncClient(base_url=direct.url, headers=header, timeout=DEADLINE_S) as one,
+                httpx.AsyncClient(base_url=through.url, timeout=DEADLINE_S) as other,
                 stream(one, project="default") as frames,
             ):
                 await frames.until("ready")

@@ -20,6 +20,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.token import Role
 from coordinator.operations.rights import RIGHTS
 from tests.conftest import admin
+from tests.waiting import DEADLINE_S
 
 for module in pkgutil.iter_modules(coordinator.operations.__path__):
     importlib.import_module(f"coordinator.operations.{module.name}")
@@ -383,7 +384,7 @@ async def test_notifications_carry_what_was_configured(database_url: str, payloa
         await writer.execute("select coordinator.relay_configure($1)", payloads)
         await writer.execute("select coordinator.signal_set('default', 'k', '\"what nobody may overhear\"')")
         await writer.execute("select coordinator.relay_step()")
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             while not heard:
                 await listener.execute("select 1")
         assert ("what nobody may overhear" in str(heard)) is whole

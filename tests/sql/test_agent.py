@@ -11,7 +11,7 @@ from coordinator.operations import agents, signals
 from coordinator.operations.work import ProcessRegister
 from tests.conftest import Transaction, admin
 from tests.sql.refusal import refused
-from tests.sql.waiting import until
+from tests.waiting import until_true
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ class Process:
 
     async def die(self, seen_by: Transaction) -> None:
         await self.session.close()
-        await until(seen_by.connection, "select not coordinator.process_alive($1)", self.id)
+        await until_true(seen_by.connection, "select not coordinator.process_alive($1)", self.id)
 
 
 @pytest.fixture

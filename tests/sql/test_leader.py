@@ -14,7 +14,7 @@ from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister, SampleGauges
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
-from tests.sql.waiting import until
+from tests.waiting import until_true
 
 
 @asynccontextmanager
@@ -46,7 +46,7 @@ async def test_the_lead_of_a_dead_process_is_taken_at_once(database_url: str) ->
         async with session(database_url) as one:
             first = await register(one)
             await one.run(LeaderRenew(process=first, ttl=timedelta(days=1)))
-        await until(two.connection, "select not coordinator.process_alive($1)", first)
+        await until_true(two.connection, "select not coordinator.process_alive($1)", first)
         assert await two.run(LeaderRenew(process=second)) == Lead(leads=True, term=2, due=["agent_reap"])
 
 

@@ -17,7 +17,7 @@ from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.model.operation import Operation
 from coordinator.operations import agents, directives, events, projects, rules, signals
 from coordinator.operations.work import LeaderRenew, RelayStep
-from tests.sql.waiting import until_blocked
+from tests.waiting import until_blocked
 
 R = TypeVar("R")
 Open = Callable[[], Awaitable[asyncpg.Connection]]

@@ -17,7 +17,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.model.work import Step
 from coordinator.operations import events
 from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
-from tests.sql.waiting import until_blocked
+from tests.waiting import DEADLINE_S, until_blocked
 
 
 class Bench:
@@ -335,7 +335,7 @@ async def test_a_writer_rings_only_while_the_relay_sleeps(bench: Bench) -> None:
     assert rings == []
     assert await call(bench.relay, RelayArm())
     await bench.emit("asleep", writer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         while not rings:
             await bench.relay.execute("select 1")
     await bench.step()

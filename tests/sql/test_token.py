@@ -11,6 +11,7 @@ from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotF
 from coordinator.model.token import SECRET, digest, new_secret
 from coordinator.operations import projects, tokens
 from tests.conftest import Transaction
+from tests.waiting import DEADLINE_S
 
 HOUR = timedelta(hours=1)
 
@@ -139,7 +140,7 @@ async def test_revoking_notifies_gateways_by_itself_without_a_relay(database_url
             "select id from coordinator.token_create('ci', 'agent', $1, $2)", secret.hash, secret.prefix
         )
         await writer.execute("select coordinator.token_revoke($1)", number)
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE_S):
             while not heard:
                 await listener.execute("select 1")
         assert heard == ["coordinator.token"]

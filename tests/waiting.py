@@ -1,0 +1,39 @@
+"""Waiting for what must happen: for a condition, never for a span of time in which it should have happened.
+
+`DEADLINE_S` bounds every wait in the suite. It is far longer than anything takes on a loaded machine, so it only ends a
+test whose condition never comes true. Upper bounds on speed belong in `bench/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import asyncpg
+
+__all__ = ["DEADLINE_S", "until", "until_blocked", "until_true"]
+
+DEADLINE_S = 60.0
+
+T = TypeVar("T")
+
+
+async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, every_s: float = 0.01) -> T:
+    """Call the condition until it returns a true value, and return that value; `what` says in the error what it stood for."""
+    with anyio.move_on_after(DEADLINE_S):
+        while not (value := await condition()):
+            await anyio.sleep(every_s)
+        return value
+    raise AssertionError(f"not within {DEADLINE_S:g} seconds: {what or condition}")
+
+
+async def until_true(connection: asyncpg.Connection, query: str, *values: object) -> None:
+    """Run the query until it returns true."""
+    await until(lambda: connection.fetchval(query, *values), query, every_s=0.005)
+
+
+async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connection) -> None:
+    """Wait until the statement of another connection waits for a lock."""
+    query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
+    await until_true(connection, query, blocked.get_server_pid())
