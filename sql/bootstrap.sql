@@ -16,7 +16,7 @@ create table if not exists coordinator.schema_files (
 comment on table coordinator.schema_files is
   'The SQL files this schema was made from, written by "coordinator schema apply".';
 comment on column coordinator.schema_files.kind       is 'migration (applied once, never edited) or functions (re-applied whenever anything changed).';
-comment on column coordinator.schema_files.name       is 'File name without its folder, such as 0001_foundation.sql.';
+comment on column coordinator.schema_files.name       is 'File name within migrations/ or functions/, such as 0001_foundation.sql or lock/acquire.sql.';
 comment on column coordinator.schema_files.checksum   is 'SHA-256 of the file''s bytes, hexadecimal.';
 comment on column coordinator.schema_files.program    is 'Version of the program that applied it.';
 comment on column coordinator.schema_files.applied_at is 'When it was applied last (database clock).';

@@ -276,7 +276,7 @@ create table coordinator.role_projects (
 -- The SQL files this schema was made from, written by "coordinator schema apply".
 create table coordinator.schema_files (
   kind       text not null, -- migration (applied once, never edited) or functions (re-applied whenever anything changed).
-  name       text not null, -- File name without its folder, such as 0001_foundation.sql.
+  name       text not null, -- File name within migrations/ or functions/, such as 0001_foundation.sql or lock/acquire.sql.
   checksum   text not null, -- SHA-256 of the file's bytes, hexadecimal.
   program    text not null, -- Version of the program that applied it.
   applied_at timestamp with time zone not null default clock_timestamp(), -- When it was applied last (database clock).

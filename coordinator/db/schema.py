@@ -1,14 +1,15 @@
 """The schema: SQL files applied in one transaction, under one advisory lock, with their checksums on record.
 
-Migrations (tables) are numbered, applied once and never edited; function files are re-applied, all of them, whenever
-anything changed. Twenty programs that start at once apply it once. A migration that was edited after its release, and a
-database that a newer program has changed, are refused before anything is done. Everything or nothing: PostgreSQL's DDL
-is transactional, and there are no migrations outside of the transaction.
+Migrations (tables) are numbered, applied once and never edited. When anything changed, all function files are applied
+again, in the order of ``sql/functions/order.txt``. Twenty programs that start at once apply the schema once. An edited
+migration and a database changed by a newer program are refused before anything is done. It is all or nothing:
+PostgreSQL's DDL is transactional, and no migration runs outside the transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -60,15 +61,34 @@ def _root() -> Path:
 
 @cache
 def files() -> tuple[SqlFile, ...]:
-    """Read the program's SQL files in their order of application: bootstrap, migrations, functions by name."""
+    """Read the program's SQL files in the order they are applied: bootstrap, migrations, functions as in order.txt."""
     root = _root()
-    found: list[tuple[Kind, Path]] = [("bootstrap", root / "bootstrap.sql")]
-    found += [("migration", path) for path in sorted((root / "migrations").glob("*.sql"))]
-    found += [("functions", path) for path in sorted((root / "functions").glob("*.sql"))]
-    return tuple(
-        SqlFile(kind, path.name, path.read_text("utf-8"), hashlib.sha256(path.read_bytes()).hexdigest())
-        for kind, path in found
+    migrations = sorted(path.name for path in (root / "migrations").glob("*.sql"))
+    return (
+        _read(root, "bootstrap", "bootstrap.sql"),
+        *(_read(root / "migrations", "migration", name) for name in migrations),
+        *(_read(root / "functions", "functions", name) for name in function_order(root / "functions")),
     )
+
+
+def function_order(folder: Path) -> list[str]:
+    """Read order.txt, which lists every function file of the folder once.
+
+    Raises: ``ValueError`` that names the files it omits, invents or repeats.
+    """
+    listed = (folder / "order.txt").read_text("utf-8").split()
+    present = [path.relative_to(folder).as_posix() for path in folder.rglob("*.sql")]
+    if sorted(listed) != sorted(present):
+        wrong = Counter(listed)
+        wrong.subtract(present)
+        names = ", ".join(sorted(name for name, count in wrong.items() if count))
+        raise ValueError(f"{folder / 'order.txt'} does not list every function file once: {names}")
+    return listed
+
+
+def _read(folder: Path, kind: Kind, name: str) -> SqlFile:
+    content = (folder / name).read_bytes()
+    return SqlFile(kind, name, content.decode(), hashlib.sha256(content).hexdigest())
 
 
 def script() -> str:

@@ -16,18 +16,8 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('role.unbound', 'name of the role', '{}', 'A role of the database was no longer kept to the project.');
 
 insert into coordinator.rights (function, role) values
-  ('projects_visible', 'reader'),
-  ('role_bind',        'admin'),
-  ('role_unbind',      'admin');
-
-create or replace function coordinator.projects_visible() returns text[]
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select array_agg(project) from coordinator.role_projects where role = session_user::text
-$$;
-comment on function coordinator.projects_visible() is
-  'Names of the projects that the role that is logged in is kept to; null: all.';
+  ('role_bind',   'admin'),
+  ('role_unbind', 'admin');
 
 create or replace function coordinator.roles_unbound() returns boolean
 language sql volatile parallel unsafe
@@ -46,41 +36,9 @@ end
 $$;
 comment on function coordinator.role_bound() is
   'Say, before the first binding commits, that bindings are to be looked at. Internal.';
+
 create or replace trigger role_projects_bound after insert or update on coordinator.role_projects
   for each statement execute function coordinator.role_bound();
-
-create or replace function coordinator.project_check(p_project text) returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- as in project_id
-as $$
-declare
-  v_role constant text := session_user;
-begin
-  if not (select bool_or(project = p_project) from coordinator.role_projects where role = v_role) then
-    raise exception using errcode = '42501',
-      message = format('role "%s" may not use project "%s"', session_user, left(p_project, 200)),
-      hint = 'An administrator can let it: select coordinator.role_bind(ROLE, PROJECT).';
-  end if;
-end
-$$;
-comment on function coordinator.project_check(text) is
-  'Refuse (42501) a project that the role that is logged in is kept out of, whether the project exists or not. Internal.';
-
-create or replace function coordinator.everywhere_check() returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if coordinator.projects_visible() is not null then
-    raise exception using errcode = '42501',
-      message = format('role "%s" is kept to projects and may not change what holds in all', session_user),
-      hint = 'Ask an administrator, or do it in one project.';
-  end if;
-end
-$$;
-comment on function coordinator.everywhere_check() is
-  'Refuse (42501) a role that is kept to projects what concerns all of them. Internal.';
 
 create or replace function coordinator.role_bind(p_role text, p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer

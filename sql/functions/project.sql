@@ -5,13 +5,56 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('project.deleted', 'name of the project', '{}',            'A project was deleted with all that was in it.');
 
 insert into coordinator.rights (function, role) values
-  ('project_list',   'reader'),
-  ('project_show',   'reader'),
-  ('project_create', 'admin'),
-  ('project_delete', 'admin');
+  ('projects_visible', 'reader'), -- views call it with their reader's rights
+  ('project_list',     'reader'),
+  ('project_show',     'reader'),
+  ('project_create',   'admin'),
+  ('project_delete',   'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('project_name', 36, 'characters', 'Name of a project: lower-case letters, digits, - and _.');
+
+create or replace function coordinator.projects_visible() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(project) from coordinator.role_projects where role = session_user::text
+$$;
+comment on function coordinator.projects_visible() is
+  'Names of the projects that the role that is logged in is kept to; null: all.';
+
+create or replace function coordinator.project_check(p_project text) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in project_id
+as $$
+declare
+  v_role constant text := session_user;
+begin
+  if not (select bool_or(project = p_project) from coordinator.role_projects where role = v_role) then
+    raise exception using errcode = '42501',
+      message = format('role "%s" may not use project "%s"', session_user, left(p_project, 200)),
+      hint = 'An administrator can let it: select coordinator.role_bind(ROLE, PROJECT).';
+  end if;
+end
+$$;
+comment on function coordinator.project_check(text) is
+  'Refuse (42501) a project that the role that is logged in is kept out of, whether the project exists or not. Internal.';
+
+create or replace function coordinator.everywhere_check() returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.projects_visible() is not null then
+    raise exception using errcode = '42501',
+      message = format('role "%s" is kept to projects and may not change what holds in all', session_user),
+      hint = 'Ask an administrator, or do it in one project.';
+  end if;
+end
+$$;
+comment on function coordinator.everywhere_check() is
+  'Refuse (42501) a role that is kept to projects what concerns all of them. Internal.';
 
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer

@@ -114,7 +114,7 @@ async def test_volatility_is_stated(catalogue: asyncpg.Connection) -> None:
 
 def test_the_products_clock_reads_no_setting() -> None:
     """Whoever could move the clock could take what others hold."""
-    (text,) = [file.text for file in schema.files() if file.name == "00_clock.sql"]
+    (text,) = [file.text for file in schema.files() if file.name == "clock.sql"]
     assert re.search(r"function coordinator\.now_utc\(\)[^;]*return clock_timestamp\(\);", text)
     for file in schema.files():
         assert "fake_now'" not in file.text

@@ -180,6 +180,22 @@ async def test_verify_refuses_an_empty_database_with_the_way_out(connection: asy
     assert await tables(connection) == 0
 
 
+@pytest.mark.parametrize(
+    ("listed", "wrong"),
+    [("a.sql", "noun/b.sql"), ("a.sql noun/b.sql c.sql", "c.sql"), ("a.sql a.sql noun/b.sql", "a.sql")],
+)
+def test_a_function_file_that_is_not_in_the_order_once_is_an_error(tmp_path: Path, listed: str, wrong: str) -> None:
+    (tmp_path / "noun").mkdir()
+    for name in ("a.sql", "noun/b.sql"):
+        (tmp_path / name).touch()
+    order = tmp_path / "order.txt"
+    order.write_text("noun/b.sql\na.sql\n")
+    assert schema.function_order(tmp_path) == ["noun/b.sql", "a.sql"]
+    order.write_text(listed)
+    with pytest.raises(ValueError, match=rf": {re.escape(wrong)}$"):
+        schema.function_order(tmp_path)
+
+
 # --------------------------------------------------------------------------------------------------- other programs
 
 
@@ -238,17 +254,17 @@ async def test_changed_functions_are_applied_again_and_only_they_are_new_on_reco
 ) -> None:
     await schema.apply(connection)
     ours = schema.files()
-    clock = next(file for file in ours if file.name == "00_clock.sql")
+    clock = next(file for file in ours if file.name == "clock.sql")
     text = clock.text.replace("The database''s clock", "A clock")
     assert text != clock.text
     pretend(monkeypatch, *(edited(file, text) if file == clock else file for file in ours))
-    before = await connection.fetch("select name from coordinator.schema_files where name <> '00_clock.sql' order by 1")
-    assert await schema.apply(connection) == ["00_clock.sql"]
+    before = await connection.fetch("select name from coordinator.schema_files where name <> 'clock.sql' order by 1")
+    assert await schema.apply(connection) == ["clock.sql"]
     comment = await connection.fetchval("select obj_description('coordinator.now_utc()'::regprocedure)")
     assert comment.startswith("A clock")
     assert await schema.apply(connection) == []
     assert before == await connection.fetch(
-        "select name from coordinator.schema_files where name <> '00_clock.sql' order by 1"
+        "select name from coordinator.schema_files where name <> 'clock.sql' order by 1"
     )
 
 

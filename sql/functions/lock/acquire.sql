@@ -338,4 +338,3 @@ end
 $$;
 comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid) is
   'Lock resources for an agent: all, with one token, or none. p_shared: with others that share. p_slots: one of so many places of a name. p_wait: if they are not free, enqueue for so long at the most, and answer with a ticket and granted false: ask again with lock_poll. Without p_wait ZC310 names who is in the way. ZC313: waiting would close a circle. What the agent holds already is renewed. p_delay: nobody gets them for so long after they expired, were broken or the agent ended. p_request_id: asked again with it, the answer is the same.';
-

@@ -1,5 +1,5 @@
--- Locks: leases with fencing tokens over names, paths, directories, globs and slots (lock_resource.sql), how they are
--- acquired (lock_acquire.sql), held and let go (lock_hold.sql), and the queue of those who wait for them (lock_wait.sql).
+-- Locks: leases with fencing tokens over names, paths, directories, globs and slots (resource.sql), how they are
+-- acquired (acquire.sql), held and let go (hold.sql), and the queue of those who wait for them (queue.sql, wait.sql).
 --
 -- Guarantees
 --   A row of locks is the truth: its holder has the resource until expires_at by the database's clock. No two agents hold

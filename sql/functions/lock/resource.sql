@@ -1,0 +1,222 @@
+-- What the text of a lock means, and when two of them overlap.
+--
+-- A resource stands for a set of names:
+--   name:deploy       the name "deploy" itself; the only kind that can have slots
+--   src/a.py          one path
+--   src/              a directory: "src" and every path below it
+--   src/**/*.py       a glob (anything with *, ? or [): the paths it matches. ? and * stay within a segment, [ab-d] and
+--                     [!ab-d] are one character of it, ** is any number of whole segments, none included; a / at the end
+--                     is short for /**. A * also matches what begins with a dot.
+--   path:app/[id]/x   the path (or directory) as it stands, for names with *, ? or [ in them; glob:… is its counterpart
+-- Paths are relative to the project, compared byte by byte; "./" before one is dropped. lock_parse gives each its one
+-- spelling. Two overlap if some name is in both sets; globs may be said to overlap where they do not (two character
+-- classes that share nothing), never the other way round.
+
+create or replace function coordinator.lock_segment_tokens(p_segment text) returns text[]
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tokens text[] := '{}';
+  v_class  text;
+  v_char   text;
+  v_at     integer := 1;
+  v_length integer := length(p_segment);
+begin
+  while v_at <= v_length loop
+    v_char := substr(p_segment, v_at, 1);
+    if v_char = '[' then
+      v_class := '[';
+      v_at := v_at + 1;
+      if substr(p_segment, v_at, 1) in ('!', '^') then
+        v_class := '[^/';
+        v_at := v_at + 1;
+      end if;
+      loop
+        v_char := substr(p_segment, v_at, 1);
+        if v_char = '' then
+          raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has a [ that is not closed', p_segment),
+            hint = 'Close it with ], or write path: before a path that has a [ in its name.';
+        end if;
+        exit when v_char = ']' and v_class not in ('[', '[^/');
+        if substr(p_segment, v_at + 1, 1) = '-' and substr(p_segment, v_at + 2, 1) not in (']', '') then
+          if v_char collate "C" > substr(p_segment, v_at + 2, 1) collate "C" then
+            raise exception using errcode = 'ZC103',
+              message = format('the glob segment "%s" has the range %s, which is upside down', p_segment, substr(p_segment, v_at, 3)),
+              hint = 'Write the smaller character first.';
+          end if;
+          v_class := v_class || regexp_replace(v_char, '([!-/:-@\[-`{-~])', '\\\1') || '-'
+                     || regexp_replace(substr(p_segment, v_at + 2, 1), '([!-/:-@\[-`{-~])', '\\\1');
+          v_at := v_at + 3;
+        else
+          v_class := v_class || regexp_replace(v_char, '([!-/:-@\[-`{-~])', '\\\1');
+          v_at := v_at + 1;
+        end if;
+      end loop;
+      v_tokens := v_tokens || (v_class || ']');
+    elsif v_char = '*' then
+      if v_tokens[cardinality(v_tokens)] = '*' then
+        raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has ** beside other characters', p_segment),
+          hint = '** stands for whole segments: write src/**/*.py, not src/**.py.';
+      end if;
+      v_tokens := v_tokens || v_char;
+    elsif v_char = '?' then
+      v_tokens := v_tokens || v_char;
+    else
+      v_tokens := v_tokens || ('=' || v_char);
+    end if;
+    v_at := v_at + 1;
+  end loop;
+  return v_tokens;
+end
+$$;
+comment on function coordinator.lock_segment_tokens(text) is
+  'Part a segment of a glob into * and ?, classes as regular expressions, and literal characters with = before them; ZC103 where it is no glob. Internal.';
+
+create or replace function coordinator.lock_path_text(p_path text, p_directory boolean) returns text
+language sql immutable parallel safe
+return case when p_path ~ '[*?[]|^(name|path|glob):' then 'path:' else '' end || p_path || case when p_directory then '/' else '' end;
+comment on function coordinator.lock_path_text(text, boolean) is
+  'The one spelling of a path or directory. Internal.';
+
+create or replace function coordinator.lock_parse(p_resource text) returns coordinator.lock_resource
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_path      text := p_resource;
+  v_literal   boolean := false;
+  v_glob      boolean := false;
+  v_directory boolean;
+  v_segments  text[];
+  v_segment   text;
+  v_at        text;
+  v_i         integer;
+  v_token     text;
+  v_separator text := '';
+  v_self      coordinator.lock_resource;
+begin
+  -- Most are plain paths: one look, and none of the rest.
+  if p_resource ~ '^[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*/?$' and length(p_resource) <= 1024 then
+    v_directory := right(v_path, 1) = '/';
+  else
+    perform coordinator.check_name('the resource', p_resource, 1024);
+    if octet_length(p_resource) > 1024 then
+      raise exception using errcode = 'ZC102', hint = 'Shorten it, or lock a directory above it.',
+        message = format('the resource has %s bytes; at most 1024 are allowed', octet_length(p_resource));
+    end if;
+    if v_path like 'name:%' then
+      perform coordinator.check_name('the name', substr(v_path, 6), 1024);
+      v_self.resource := v_path;
+      v_self.kind := 'name';
+      v_self.path := v_path;
+      v_self.above := '{}';
+      v_self.covered_by := array[v_path];
+      return v_self;
+    elsif v_path like 'path:%' then
+      v_literal := true;
+      v_path := substr(v_path, 6);
+    elsif v_path like 'glob:%' then
+      v_path := substr(v_path, 6);
+      v_glob := true;
+    end if;
+    while v_path like './%' loop
+      v_path := substr(v_path, 3);
+    end loop;
+    v_directory := right(v_path, 1) = '/';
+    if v_path in ('', '.', '/') then
+      raise exception using errcode = 'ZC103', message = format('"%s" is no path within the project', p_resource),
+        hint = 'Write ** for all paths of the project.';
+    elsif v_path like '/%' then
+      raise exception using errcode = 'ZC103', message = format('"%s" is an absolute path', p_resource),
+        hint = 'Give paths relative to the root of the project.';
+    elsif strpos(v_path, '\') > 0 then
+      raise exception using errcode = 'ZC103', message = format('"%s" has a \ in it', p_resource),
+        hint = 'Part segments by /; to have *, ? or [ taken as they stand, write path: before the path.';
+    end if;
+    v_glob := v_glob or not v_literal and v_path ~ '[*?[]';
+    v_literal := not v_glob;
+  end if;
+
+  v_segments := string_to_array(case when v_directory then left(v_path, -1) else v_path end, '/');
+  if cardinality(v_segments) > 32 then
+    raise exception using errcode = 'ZC102', message = format('"%s" has %s segments; at most 32 are allowed', p_resource, cardinality(v_segments)),
+      hint = 'Lock a directory above it.';
+  elsif v_segments && array['', '.', '..'] then
+    raise exception using errcode = 'ZC103', message = format('"%s" has an empty segment, . or .. in it', p_resource),
+      hint = 'Write the path in its shortest form, relative to the root of the project.';
+  end if;
+
+  v_self.above := '{}';
+  v_self.covered_by := '{}';
+  if not v_glob then
+    v_self.kind := case when v_directory then 'directory' else 'path' end;
+    foreach v_segment in array v_segments loop
+      v_self.above := v_self.above || coalesce(v_at, '');
+      v_at := coalesce(v_at || '/', '') || v_segment;
+      v_self.covered_by := v_self.covered_by || (case when v_literal then coordinator.lock_path_text(v_at, true) else v_at || '/' end);
+    end loop;
+    v_self.path := v_at;
+    v_at := case when v_literal then coordinator.lock_path_text(v_at, false) else v_at end;
+    v_self.covered_by := v_self.covered_by || v_at;
+    v_self.resource := case when v_directory then v_self.covered_by[cardinality(v_segments)] else v_at end;
+    return v_self;
+  end if;
+
+  if v_directory and v_segments[cardinality(v_segments)] <> '**' then
+    v_segments := v_segments || '**'::text;
+  end if;
+  v_self.kind := 'glob';
+  v_self.pattern := '^';
+  for v_i in 1 .. cardinality(v_segments) loop
+    v_segment := v_segments[v_i];
+    -- The directory that all it matches is below: the segments before the first that is none by itself.
+    if v_at is null and v_segment ~ '[*?[]' then
+      v_at := array_to_string(v_segments[1 : v_i - 1], '/');
+    end if;
+    if v_segment = '**' then
+      continue when v_segments[v_i + 1] = '**';
+      v_self.pattern := v_self.pattern || case
+        when v_i < cardinality(v_segments) then v_separator || '(?:[^/]+/)*'
+        when v_separator = '' then '.*'
+        else '(?:/[^/]+)*' end;
+      v_separator := '';
+    else
+      v_self.pattern := v_self.pattern || v_separator;
+      foreach v_token in array coordinator.lock_segment_tokens(v_segment) loop
+        v_self.pattern := v_self.pattern || case
+          when v_token = '*' then '[^/]*'
+          when v_token = '?' then '[^/]'
+          when v_token like '[%' then v_token
+          when v_token ~ '^=[A-Za-z0-9_]' or ascii(substr(v_token, 2)) > 127 then substr(v_token, 2)
+          else '\' || substr(v_token, 2) end;
+      end loop;
+      v_separator := '/';
+    end if;
+    v_self.resource := coalesce(v_self.resource || '/', '') || v_segment;
+  end loop;
+  v_self.pattern := v_self.pattern || '$';
+  if v_at is null then
+    return coordinator.lock_parse('path:' || v_self.resource); -- glob: before a plain path
+  end if;
+  v_self.path := v_at;
+  if v_self.resource ~ '^(name|path|glob):' then
+    v_self.resource := 'glob:' || v_self.resource;
+  end if;
+  if v_at <> '' then
+    v_segments := string_to_array(v_at, '/');
+    v_at := null;
+    foreach v_segment in array v_segments loop
+      v_self.above := v_self.above || coalesce(v_at, '');
+      v_at := coalesce(v_at || '/', '') || v_segment;
+      v_self.covered_by := v_self.covered_by || coordinator.lock_path_text(v_at, true);
+    end loop;
+    if v_at ~ v_self.pattern then
+      v_self.covered_by := v_self.covered_by || coordinator.lock_path_text(v_at, false);
+    end if;
+  end if;
+  return v_self;
+end
+$$;
+comment on function coordinator.lock_parse(text) is
+  'Say what the text of a lock means: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ as they stand. ZC101 to ZC103 where it is none of them.';

@@ -1,0 +1,134 @@
+-- Reading locks: who holds what, who waits for what, which paths an agent may write.
+
+create or replace function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
+returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_path    text;
+  v_lock    record;
+begin
+  if cardinality(p_paths) > 1000 then
+    raise exception using errcode = 'ZC102', message = format('%s paths in one call; at most 1000 are allowed', cardinality(p_paths)),
+      hint = 'Ask in several calls.';
+  end if;
+  foreach v_path in array p_paths loop
+    select l.* into v_lock
+    from coordinator.lock_held_overlapping(v_project, coordinator.lock_parse(
+      case when v_path ~ '^(name|path|glob):' then v_path else 'path:' || v_path end)) l
+    where l.free_at > v_now
+    order by l.agent_id is not distinct from p_agent and l.expires_at > v_now, l.expires_at desc limit 1;
+    return query select v_path,
+      case when v_lock.resource is null then 'free'
+           when v_lock.agent_id is not distinct from p_agent and v_lock.expires_at > v_now then 'mine' else 'held' end,
+      v_lock.resource, v_lock.agent_id, v_lock.agent_name, v_lock.mode, v_lock.fencing_token, v_lock.free_at;
+  end loop;
+end
+$$;
+comment on function coordinator.lock_check(text, text[], uuid) is
+  'Whether an agent may write paths, taken as they stand: state free, mine, or held by another, who is named (of several, whoever has it longest). Changes nothing. Free does not mean that it stays so: acquire for that.';
+
+create or replace function coordinator.lock_list(
+  p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
+returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
+               acquired_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_under   coordinator.lock_resource;
+begin
+  perform coordinator.check_page(p_limit, p_after, '{text,number}');
+  if p_under is not null then
+    v_under := coordinator.lock_parse(case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
+    return query
+      select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+             l.fencing_token, l.acquired_at, l.expires_at
+      from coordinator.lock_held_overlapping(v_project, v_under) l
+      where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
+        and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
+      order by l.resource, l.fencing_token limit p_limit;
+    return;
+  end if;
+  return query
+    select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+           l.fencing_token, l.acquired_at, l.expires_at
+    from coordinator.locks l
+    where l.project_id = v_project and l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
+      and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
+    order by l.resource, l.fencing_token limit p_limit;
+end
+$$;
+comment on function coordinator.lock_list(text, text, uuid, text[], integer) is
+  'Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.';
+
+create or replace function coordinator.lock_show(p_project text, p_resource text)
+returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
+               acquired_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_resource coordinator.lock_resource := coordinator.lock_parse(p_resource);
+begin
+  return query
+    select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
+           l.fencing_token, l.acquired_at, l.expires_at
+    from coordinator.lock_held_overlapping(v_project, v_resource) l
+    where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
+  if not found then
+    raise exception using errcode = 'ZC207', message = format('nobody holds "%s" in project "%s"', v_resource.resource, p_project),
+      hint = 'It was released or has expired; see "coordinator lock list".';
+  end if;
+end
+$$;
+comment on function coordinator.lock_show(text, text) is
+  'Who holds a resource or what overlaps it; ZC207: nobody.';
+
+create or replace function coordinator.lock_waiting(
+  p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
+returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamptz, expires_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform coordinator.check_page(p_limit, p_after, '{number,text}');
+  return query
+    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.enqueued_at, w.expires_at
+    from coordinator.lock_waits_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource)) w
+    where w.expires_at > coordinator.now_utc() and (w.ticket, w.resource) > (coalesce(p_after[1]::bigint, 0), p_after[2])
+    order by w.ticket, w.resource limit p_limit;
+end
+$$;
+comment on function coordinator.lock_waiting(text, text, text[], integer) is
+  'Who waits for a resource or what overlaps it, in order. p_after: array[ticket, resource] of the row before.';
+
+create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_ttl(p_retention);
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.lock_breaks
+  where id = any (array(select id from coordinator.lock_breaks where broken_at < coordinator.now_utc() - p_retention
+                        order by broken_at limit p_limit for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.lock_break_prune(interval, integer) is
+  'Delete from the audit trail what was broken longer ago than p_retention; returns how many. Call again until 0.';
