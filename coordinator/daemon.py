@@ -25,13 +25,14 @@ import anyio
 import structlog
 
 from coordinator import embedded
-from coordinator.api.access import TOKEN_CHANNEL, Access, is_loopback, is_open
+from coordinator.api.access import Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
 from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
+from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.database import Database, connect_within

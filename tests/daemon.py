@@ -24,7 +24,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from coordinator.api import access
+from coordinator.api import tokens
 from coordinator.config import Config
 from coordinator.daemon import serve
 from coordinator.db.connection import connect
@@ -186,12 +186,12 @@ def note(what: str, values: Sequence[float]) -> None:
 class _Beside(msgspec.Struct):
     """What a test can change that is no setting."""
 
-    believed_s: float = access.BELIEVED_S
+    believed_s: float = tokens.BELIEVED_S
 
 
 async def _main(settings: str) -> int:
     config = msgspec.json.decode(settings, type=Config, strict=False)
-    access.BELIEVED_S = msgspec.json.decode(settings, type=_Beside, strict=False).believed_s
+    tokens.BELIEVED_S = msgspec.json.decode(settings, type=_Beside, strict=False).believed_s
     logs.configure(format="json", level=config.log_level)
     try:
         await serve(config)

@@ -74,7 +74,7 @@ class Calls:
 
     async def read(self, endpoint: Endpoint, request: Request) -> Answer:
         """Answer a GET."""
-        request.caller.check(endpoint.operation.function, ())  # the role, before anything is looked at
+        request.caller.check_role(endpoint.operation)  # before anything is looked at
         operation, wait_s = self._parameters(endpoint, request)
         operation = await request.caller.permit(operation)
         # Behind the log's end by a moment, never before it: what happened in between is seen twice, not missed.
@@ -84,7 +84,7 @@ class Calls:
         else:
             result = await self.run(operation)
         if endpoint.shape is Shape.MANY:
-            rows = request.caller.visible(operation.function, result)
+            rows = request.caller.confine(operation, result)
             return Answer(200, _encode(_List(rows, page_of(operation, result).cursor, event_cursor)), [])
         headers = [(b"event-cursor", event_cursor.encode())]
         if endpoint.shape is Shape.SCALAR:
@@ -98,7 +98,7 @@ class Calls:
 
     async def write(self, endpoint: Endpoint, request: Request) -> Answer:
         """Answer a POST."""
-        request.caller.check(endpoint.operation.function, ())  # the role, before anything is looked at
+        request.caller.check_role(endpoint.operation)  # before anything is looked at
         operation = await request.body(endpoint.parameters, self._limits.body_bytes)
         operation, conditional = _conditions(endpoint, request, operation)
         operation = await request.caller.permit(operation)
@@ -121,7 +121,7 @@ class Calls:
     async def _write_once(
         self, endpoint: Endpoint, operation: Operation[Any], key: str, executor: Transaction
     ) -> Answer:
-        project = getattr(operation, "project", None) or ""
+        project = _project(operation) or ""
         request = msgspec.json.encode((operation.function, operation), enc_hook=timedelta.total_seconds)
         digest = hashlib.sha256(request).hexdigest()
         recorded = await executor.run(
@@ -149,7 +149,8 @@ class Calls:
     async def _wait(self, operation: Operation[Any], wait_s: float, request: Request) -> Any:
         """Repeat a read until it has an answer, the time is over, or the client has gone."""
         deadline = anyio.current_time() + wait_s
-        wanted = Filter(_projects(operation) or (), operation.woken_by)
+        project = _project(operation)
+        wanted = Filter((project,) if project else (), operation.woken_by)
         result: Any = []
         with (
             self._gateway.connection(),
@@ -160,7 +161,7 @@ class Calls:
                 while True:
                     result = await self.run(operation)
                     left_s = deadline - anyio.current_time()
-                    if _answered(result) or left_s <= 0 or self._gateway.closing:
+                    if operation.answered(result) or left_s <= 0 or self._gateway.closing:
                         break
                     await wake.wait(min(left_s, POLL_S))
                     await request.caller.confirm()
@@ -226,11 +227,6 @@ class gone:  # noqa: N801 - read as a word: async with gone(request)
         self._tasks.cancel_scope.cancel()
 
 
-def _answered(result: Any) -> bool:
-    """Tell whether a list is not empty, and holds nothing that is yet to be granted."""
-    return bool(result) and all(getattr(item, "granted", True) for item in result)
-
-
 def duration_of(text: str, most_s: float) -> float:
     """Read how long to wait, at most ``most_s`` seconds.
 
@@ -273,9 +269,9 @@ def _conditions(endpoint: Endpoint, request: Request, operation: Any) -> tuple[A
     return msgspec.structs.replace(operation, expect=int(tag[1]) if tag else 0), True
 
 
-def _projects(operation: Any) -> tuple[str, ...] | None:
-    project = getattr(operation, "project", None)
-    return None if project is None else (project,)
+def _project(operation: Operation[Any]) -> str | None:
+    about = operation.about()
+    return about if isinstance(about, str) else None
 
 
 @cache

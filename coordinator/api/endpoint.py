@@ -6,8 +6,6 @@ seconds, ``1h30m``, or ISO 8601.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from datetime import timedelta
 from functools import cache
 from types import NoneType, UnionType
@@ -15,9 +13,9 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import msgspec
 
-import coordinator.operations
+from coordinator import operations
 from coordinator.model import duration
-from coordinator.model.operation import Operation, Shape
+from coordinator.model.operation import Operation, Scope, Shape
 from coordinator.model.route import route_of
 
 __all__ = ["DEFAULT_PROJECT", "Duration", "Endpoint", "decode_hook", "endpoints"]
@@ -54,24 +52,13 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def conditional(self) -> bool:
         """Whether the operation compares a version before it writes."""
-        return not self.operation.reads and "expect" in self.operation.__struct_fields__
+        return self.operation.conditional
 
 
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
     """Find every operation that is not internal."""
-    found: dict[str, type[Operation[Any]]] = {}
-    for module in pkgutil.iter_modules(coordinator.operations.__path__):
-        names = vars(importlib.import_module(f"coordinator.operations.{module.name}"))
-        for value in names.values():
-            if (
-                isinstance(value, type)
-                and issubclass(value, Operation)
-                and value is not Operation
-                and not value.internal
-            ):
-                found[value.function] = value
-    return tuple(_endpoint(found[function]) for function in sorted(found))
+    return tuple(_endpoint(operation) for operation in operations.every() if not operation.internal)
 
 
 def decode_hook(type: type[Any], value: Any) -> Any:
@@ -91,7 +78,6 @@ def decode_hook(type: type[Any], value: Any) -> Any:
 
 
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
-    noun = operation.function.rpartition("_")[0]
     route = route_of(operation)
     shape, result = operation.answer()
     name = "".join(word.capitalize() for word in operation.function.split("_"))
@@ -101,17 +87,17 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         method=route.method,
         path=route.path,
         parameter=route.parameter,
-        parameters=_parameters(operation, name, has_project=noun != "project"),
+        parameters=_parameters(operation, name),
         shape=shape,
         result=result,
     )
 
 
-def _parameters(operation: type[Operation[Any]], name: str, *, has_project: bool) -> type[Operation[Any]]:
+def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[Any]]:
     """Derive the operation as it comes over HTTP: with a default project, and generous durations."""
     changed: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(operation):
-        if field.name == "project" and field.required and has_project:
+        if field.name == "project" and field.required and operation.scope is Scope.IN_PROJECT:
             changed.append((field.name, str, DEFAULT_PROJECT))
         elif timedelta in (field.type, *_members(field.type)):
             duration_type = Duration | None if NoneType in _members(field.type) else Duration

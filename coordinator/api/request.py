@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from coordinator.api.access import Caller
 from coordinator.api.endpoint import decode_hook
+from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
 from coordinator.errors import InvalidArgument
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 class Request:
     """One request. ``argument`` is what the path's parameter took."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, caller: Caller) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, caller: Principal) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send

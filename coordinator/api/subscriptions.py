@@ -126,7 +126,8 @@ class Subscriptions:
                 await request.caller.confirm()
 
     def _filter(self, request: Request, query: StreamQuery) -> Filter:
-        request.caller.check(Since.function, query.project or None)
+        request.caller.check_role(Since)
+        request.caller.check_projects(query.project or None)
         return Filter(query.project, query.topic, self._limits.topics)
 
 

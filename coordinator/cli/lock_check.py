@@ -16,7 +16,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import STANDARD_INPUT_MOST
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.catalogue import LIMITS
-from coordinator.model.lock import Check
+from coordinator.model.lock import PathCheck
 from coordinator.operations import locks
 
 __all__ = ["check", "read_paths"]
@@ -68,8 +68,8 @@ def _lockable(path: str) -> str:
     return f"path:{path}" if path.startswith(KINDS) else path
 
 
-async def _ask(call: Invocation, paths: list[str], who: UUID | str | None) -> list[Check]:
-    found: list[Check] = []
+async def _ask(call: Invocation, paths: list[str], who: UUID | str | None) -> list[PathCheck]:
+    found: list[PathCheck] = []
     async with call.open() as executor:
         for start in range(0, len(paths), LIMITS["lock_check"]):
             page = paths[start : start + LIMITS["lock_check"]]
@@ -84,7 +84,7 @@ async def _ask(call: Invocation, paths: list[str], who: UUID | str | None) -> li
     return found
 
 
-def _refusal(held: list[Check]) -> Conflict:
+def _refusal(held: list[PathCheck]) -> Conflict:
     first = held[0]
     until = f"{first.expires_at:%Y-%m-%d %H:%M:%SZ}" if first.expires_at else "?"
     on = "" if first.resource == first.path else f', on "{first.resource}"'

@@ -24,7 +24,7 @@ from coordinator.client.listing import PAGE, Listing
 from coordinator.client.lock_keeper import LockKeeper
 from coordinator.client.lock_wait import LockWait
 from coordinator.errors import Conflict, InvalidArgument
-from coordinator.model.lock import Check, Grant, Lock, Renewal, Waiter
+from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
 from coordinator.operations import locks
 
 __all__ = ["Locks"]
@@ -182,7 +182,7 @@ class Locks:
             )
         )
 
-    async def check(self, *paths: str, agent: UUID | None = None) -> list[Check]:
+    async def check(self, *paths: str, agent: UUID | None = None) -> list[PathCheck]:
         """Tell for each path whether an agent may write it: free, mine or held."""
         own = await self._caller.agent_id() if agent is None else agent
         return await self._caller.run(locks.Check(project=self._caller.project, paths=list(paths), agent=own))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["Check", "Grant", "Lock", "Renewal", "Waiter"]
+__all__ = ["Grant", "Lock", "PathCheck", "Renewal", "Waiter"]
 
 
 class Lock(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Renewal(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-class Check(msgspec.Struct, frozen=True):
+class PathCheck(msgspec.Struct, frozen=True):
     """Whether an agent may write a path: ``state`` free, mine or held; the rest is about the lock that decides it."""
 
     path: str

@@ -1,21 +1,30 @@
 """An operation: its parameters are a Struct's fields, its answer the Struct's type argument.
 
-``class Set(Operation[Signal])`` is written once; the executor over PostgreSQL calls the SQL function of that name with
-the fields as ``p_…`` parameters, and every other face is derived from the same fields. A test holds names, order and
-defaults against the database's catalogue.
+``class Set(Operation[Signal])`` is written once. The executor over PostgreSQL calls the SQL function of that name with
+the fields as ``p_…`` parameters; every other face is derived from the same class. A test compares names, order and
+defaults with the database's catalogue.
+
+An operation also says what the faces have to know before they let a caller run it: which projects it is about and who
+speaks through it. A public operation that leaves either open is refused when its class is defined, so a new field that
+names an agent cannot reach the database unchecked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
+from coordinator.model.catalogue import ROLES
 from coordinator.model.lease import LeaseChange
+from coordinator.model.token import Role
 
-__all__ = ["Json", "Operation", "Shape"]
+__all__ = ["Conditional", "Json", "Operation", "Paged", "Scope", "Shape"]
 
 R = TypeVar("R")
 
@@ -30,27 +39,112 @@ class Shape(Enum):
     SCALAR = "one value"
 
 
+class Scope(Enum):
+    """What an operation is about. A caller that is confined to one project may not reach beyond it."""
+
+    IN_PROJECT = "something in the project that the field `project` names; null: in all projects"
+    PROJECT = "the project itself that the field `project` names"
+    AGENT = "the agent whose id is in the field `agent`, in whichever project it is"
+    ALL = "all projects"
+    OWN_ROWS = "all projects, of which a confined caller sees its own: see `Operation.confine`"
+    NONE = "no project"
+
+
+_SCOPE_FIELDS: Mapping[Scope, str] = MappingProxyType(
+    {Scope.IN_PROJECT: "project", Scope.PROJECT: "project", Scope.AGENT: "agent"}
+)
+
+
+class Paged(Protocol):
+    """The fields of an operation with ``page_by``."""
+
+    after: list[str] | None
+    limit: int
+
+
+class Conditional(Protocol):
+    """The field of a ``conditional`` operation: the version that it requires."""
+
+    expect: int | None
+
+
 class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call of one SQL function; an instance holds the call's parameters.
 
-    ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads`` says that it changes nothing: it
-    may be repeated after a lost answer. ``internal`` keeps it from faces other than the daemon's own loops.
+    ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads``: it changes nothing, so a caller may
+    repeat it after a lost response. ``internal``: only the daemon and its loops run it.
 
-    For HTTP: ``route`` is a read's path where it is not the usual one (a name in braces at its end is a parameter).
-    ``page_by`` makes it a list that comes in pages: the fields of the rows by which they are ordered, no two alike (see
-    ``model.page``). ``woken_by`` are topics of the events that can give an answer to an operation that has none yet, and
-    may be repeated until it has: it can be waited for.
+    A public operation declares its ``scope``. One that writes also declares its ``speakers``: the fields that name who
+    acts, by name or by id. Where none of them is set, the caller's own name goes into the first. An agent that a field
+    gives by id is checked by the SQL function. ``registers``: the call makes an agent of its speaker.
+
+    ``route`` is a read's path where it differs from the usual one (see ``model.route``). ``page_by`` makes it a list that
+    comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes
+    nothing unless the version is the one in ``expect``. ``woken_by``: it can be waited for; these are the topics of the
+    events after which it may have an answer.
     """
 
     function: ClassVar[str]
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
+    scope: ClassVar[Scope]
+    speakers: ClassVar[tuple[str, ...]] = ()
+    registers: ClassVar[bool] = False
     route: ClassVar[str | None] = None
     page_by: ClassVar[tuple[str, ...]] = ()
+    conditional: ClassVar[bool] = False
     woken_by: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls) -> None:
+        """Refuse a class that leaves open what the faces have to check.
+
+        Raises: ``TypeError``.
+        """
+        super().__init_subclass__()
+        if cls.internal:
+            return
+        if not hasattr(cls, "scope"):
+            raise TypeError(f"{cls.__qualname__} declares no scope; say which projects it is about: scope = Scope.…")
+        if not cls.reads and not cls.speakers:
+            raise TypeError(f"{cls.__qualname__} writes and declares no speakers; name the fields that say who acts")
+        scope_field = _SCOPE_FIELDS.get(cls.scope)
+        needed = {
+            *([scope_field] if scope_field else []),
+            *cls.speakers,
+            *(["after", "limit"] if cls.page_by else []),
+            *(["expect"] if cls.conditional else []),
+        }
+        missing = needed.difference(*(inspect.get_annotations(base) for base in cls.__mro__))
+        if missing:
+            raise TypeError(f"{cls.__qualname__} has no field {', '.join(sorted(missing))}, which it declares to have")
+
+    def about(self) -> str | UUID | None:
+        """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
+        name = _SCOPE_FIELDS.get(self.scope)
+        found: str | UUID | None = getattr(self, name) if name else None
+        return found
+
+    def confine(self, rows: list[Any], project: str) -> list[Any]:
+        """Return the rows that a caller confined to a project may see; one with ``Scope.OWN_ROWS`` says which."""
+        raise NotImplementedError
+
+    def speaker_names(self) -> list[str]:
+        """Return the names that this call speaks under."""
+        given = (getattr(self, field) for field in self.speakers)
+        return [str(value) for value in given if not isinstance(value, UUID | None)]
+
+    def spoken_by(self, name: str | None) -> Self:
+        """Return the call in this name, or as it is where it names a speaker already."""
+        if name is None or not self.speakers or any(getattr(self, field) is not None for field in self.speakers):
+            return self
+        return msgspec.structs.replace(self, **{self.speakers[0]: name})
+
+    def answered(self, result: R) -> bool:
+        """Return whether a result ends a wait."""
+        return bool(result)
+
     def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case
-        """Tell whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""
+        """Return whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""
         return True
 
     def leases(self, result: R) -> Iterable[LeaseChange]:  # noqa: ARG002 - the usual case
@@ -58,8 +152,13 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         return ()
 
     @classmethod
+    def least_role(cls) -> Role | None:
+        """Return the least role that may call it, as the noun's SQL file says; None: only the daemon may."""
+        return ROLES.get(cls.function)
+
+    @classmethod
     def answer(cls) -> tuple[Shape, Any]:
-        """Tell the shape of the answer and the type of its rows or value."""
+        """Return the shape of the answer and the type of its rows or value."""
         base = next(b for b in cls.__orig_bases__ if get_origin(b) is Operation)  # type: ignore[attr-defined]
         (result,) = get_args(base)
         if get_origin(result) is list:

@@ -1,1 +1,26 @@
-"""The verbs: every operation once, one file per noun, as the fields of its call. Run one with ``executor.run(…)``."""
+"""Operations: what can be done, as calls of SQL functions. A module is a noun, a class in it a verb."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from coordinator.model.operation import Operation
+
+__all__ = ["every"]
+
+
+@cache
+def every() -> tuple[type[Operation[Any]], ...]:
+    """Find every operation, in the order of their functions' names."""
+    return tuple(sorted(_found(), key=lambda kind: kind.function))
+
+
+def _found() -> Iterator[type[Operation[Any]]]:
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, Operation) and value.__module__ == module.name:
+                yield value

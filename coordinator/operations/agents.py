@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import ClassVar
 from uuid import UUID
 
 import msgspec
 
 from coordinator.model.agent import Agent, Reaped
-from coordinator.model.operation import Json, Operation
+from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["Deregister", "Heartbeat", "List", "Named", "Project", "Reap", "Register"]
+__all__ = ["Deregister", "Heartbeat", "List", "Named", "ProjectOf", "Reap", "Register"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -22,7 +21,11 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     Raises: ``NotFound`` where there is no such project or process.
     """
 
-    function: ClassVar[str] = "agent_register"
+    function = "agent_register"
+    scope = Scope.IN_PROJECT
+    speakers = ("name",)
+    registers = True
+
     project: str
     name: str
     role: str | None = None
@@ -38,7 +41,10 @@ class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
     Raises: ``NotFound``: it was given up, and what it held is let go; register again.
     """
 
-    function: ClassVar[str] = "agent_heartbeat"
+    function = "agent_heartbeat"
+    scope = Scope.AGENT
+    speakers = ("agent",)
+
     agent: UUID
 
 
@@ -48,31 +54,37 @@ class Deregister(Operation[bool], frozen=True, kw_only=True):
     Raises: ``NotFound``: it is gone already.
     """
 
-    function: ClassVar[str] = "agent_deregister"
+    function = "agent_deregister"
+    scope = Scope.AGENT
+    speakers = ("agent",)
+
     agent: UUID
 
 
 class List(Operation[list[Agent]], frozen=True, kw_only=True):
     """List the agents of a project, by name."""
 
-    function: ClassVar[str] = "agent_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("name", "id")
+    function = "agent_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("name", "id")
+
     project: str
     role: str | None = None
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Project(Operation[str], frozen=True, kw_only=True):
+class ProjectOf(Operation[str], frozen=True, kw_only=True):
     """Tell which project an agent is of; that never changes.
 
     Raises: ``NotFound``.
     """
 
-    function: ClassVar[str] = "agent_project"
-    reads: ClassVar[bool] = True
-    internal: ClassVar[bool] = True
+    function = "agent_project"
+    reads = True
+    internal = True
+
     agent: UUID
 
 
@@ -82,9 +94,10 @@ class Named(Operation[bool], frozen=True, kw_only=True):
     Raises: ``NotFound`` where there is no such project.
     """
 
-    function: ClassVar[str] = "agent_named"
-    reads: ClassVar[bool] = True
-    internal: ClassVar[bool] = True
+    function = "agent_named"
+    reads = True
+    internal = True
+
     project: str
     name: str
 
@@ -92,6 +105,7 @@ class Named(Operation[bool], frozen=True, kw_only=True):
 class Reap(Operation[Reaped], frozen=True, kw_only=True):
     """Give up agents whose TTL passed or whose process died."""
 
-    function: ClassVar[str] = "agent_reap"
-    internal: ClassVar[bool] = True
+    function = "agent_reap"
+    internal = True
+
     limit: int = 1000

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
 from coordinator.model.directive import Directive, Pending, Receipt
-from coordinator.model.operation import Json, Operation
+from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Revoke", "Send"]
 
@@ -21,7 +21,10 @@ class Send(Operation[Directive], frozen=True, kw_only=True):
     Raises: ``InvalidArgument`` unless there is exactly one target.
     """
 
-    function: ClassVar[str] = "directive_send"
+    function = "directive_send"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     body: str
     to_agent: str | None = None
@@ -37,10 +40,12 @@ class Send(Operation[Directive], frozen=True, kw_only=True):
 class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
     """List what is open for an agent name, its roles and everyone, by priority and order of sending."""
 
-    function: ClassVar[str] = "directive_inbox"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("priority", "id")
-    woken_by: ClassVar[tuple[str, ...]] = ("agent.registered", "directive.sent")
+    function = "directive_inbox"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("priority", "id")
+    woken_by = ("agent.registered", "directive.sent")
+
     project: str
     agent: str
     after: list[str] | None = None
@@ -57,7 +62,10 @@ class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
     Raises: ``Conflict`` where it is no longer open or was answered otherwise; ``NotFound``.
     """
 
-    function: ClassVar[str] = "directive_acknowledge"
+    function = "directive_acknowledge"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
     project: str
     directive: int
     agent: str
@@ -71,7 +79,10 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
     Raises: ``Conflict`` where it ended otherwise; ``NotFound``.
     """
 
-    function: ClassVar[str] = "directive_revoke"
+    function = "directive_revoke"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     directive: int
     reason: str | None = None
@@ -81,9 +92,11 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
 class List(Operation[list[Directive]], frozen=True, kw_only=True):
     """List directives in order of sending, by default only open ones."""
 
-    function: ClassVar[str] = "directive_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("id",)
+    function = "directive_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("id",)
+
     project: str
     open: bool = True
     after: list[str] | None = None
@@ -93,9 +106,11 @@ class List(Operation[list[Directive]], frozen=True, kw_only=True):
 class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
     """List who has not answered open directives, or one directive, yet: by priority, order of sending, and name."""
 
-    function: ClassVar[str] = "directive_pending"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("priority", "id", "agent")
+    function = "directive_pending"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("priority", "id", "agent")
+
     project: str
     directive: int | None = None
     after: list[str] | None = None
@@ -105,15 +120,17 @@ class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
 class Expire(Operation[int], frozen=True, kw_only=True):
     """Mark open directives whose time passed; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "directive_expire"
-    internal: ClassVar[bool] = True
+    function = "directive_expire"
+    internal = True
+
     limit: int = 1000
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
     """Delete directives that ended longer ago than ``retention``; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "directive_prune"
-    internal: ClassVar[bool] = True
+    function = "directive_prune"
+    internal = True
+
     retention: timedelta = timedelta(days=30)
     limit: int = 1000

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import ClassVar
 
 import msgspec
 
 from coordinator.model.event import BOOKMARK, Event
-from coordinator.model.operation import Json, Operation
+from coordinator.model.operation import Json, Operation, Scope
 from coordinator.operations.executor import Executor
 
 __all__ = ["POLL_S", "Emit", "Head", "Prune", "Since", "follow"]
@@ -20,7 +19,10 @@ POLL_S = 10.0  # a reader looks so often, in seconds, when no hint comes
 class Emit(Operation[None], frozen=True, kw_only=True):
     """Emit an event of your own, of a type ``custom.…``."""
 
-    function: ClassVar[str] = "event_emit"
+    function = "event_emit"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     type: str
     key: str | None = None
@@ -37,9 +39,11 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     Raises: ``InvalidArgument`` for what is no cursor or topic.
     """
 
-    function: ClassVar[str] = "events_since"
-    reads: ClassVar[bool] = True
-    route: ClassVar[str | None] = "/v1/events"
+    function = "events_since"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/events"
+
     after: str | None = None
     project: str | None = None
     topics: list[str] | None = None
@@ -50,15 +54,17 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
 class Head(Operation[str], frozen=True, kw_only=True):
     """Read the cursor after the newest event; read it before a snapshot, to follow on from the snapshot without a gap."""
 
-    function: ClassVar[str] = "event_head"
-    reads: ClassVar[bool] = True
+    function = "event_head"
+    reads = True
+    scope = Scope.NONE
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
     """Prune events numbered longer ago than ``retention``; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "event_prune"
-    internal: ClassVar[bool] = True
+    function = "event_prune"
+    internal = True
+
     retention: timedelta = timedelta(days=7)
     limit: int = 2000
 

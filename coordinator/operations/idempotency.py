@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
 
 from coordinator.model.operation import Operation
 
@@ -16,8 +15,9 @@ class Claim(Operation[str | None], frozen=True, kw_only=True):
     Raises: ``Conflict`` where the key belongs to another request, or to one that is under way for long.
     """
 
-    function: ClassVar[str] = "idempotency_claim"
-    internal: ClassVar[bool] = True
+    function = "idempotency_claim"
+    internal = True
+
     project: str
     key: str
     request: str
@@ -27,8 +27,9 @@ class Claim(Operation[str | None], frozen=True, kw_only=True):
 class Store(Operation[None], frozen=True, kw_only=True):
     """Record the answer for a key that was claimed in the same transaction."""
 
-    function: ClassVar[str] = "idempotency_store"
-    internal: ClassVar[bool] = True
+    function = "idempotency_store"
+    internal = True
+
     project: str
     key: str
     response: str
@@ -37,6 +38,7 @@ class Store(Operation[None], frozen=True, kw_only=True):
 class Prune(Operation[int], frozen=True, kw_only=True):
     """Delete recorded answers whose time passed; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "idempotency_prune"
-    internal: ClassVar[bool] = True
+    function = "idempotency_prune"
+    internal = True
+
     limit: int = 1000

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from coordinator.model import lock as model
 from coordinator.model.lease import LeaseChange, LeaseStep
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Operation, Scope
 
 __all__ = [
     "Acquire",
@@ -42,7 +42,10 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     Raises: ``Conflict`` naming who is in the way, or the circle that waiting would close.
     """
 
-    function: ClassVar[str] = "lock_acquire"
+    function = "lock_acquire"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
     project: str
     resources: list[str]
     agent: UUID
@@ -65,8 +68,11 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     Raises: ``WaitTimedOut``; ``NotFound``: cancelled, ended, or not asked for in time: acquire again.
     """
 
-    function: ClassVar[str] = "lock_poll"
-    woken_by: ClassVar[tuple[str, ...]] = ("lock.granted",)
+    function = "lock_poll"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+    woken_by = ("lock.granted",)
+
     project: str
     ticket: int
     agent: UUID
@@ -81,11 +87,18 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
             if grant.granted:
                 yield _change(LeaseStep.GRANTED, self, grant, None)
 
+    def answered(self, result: list[model.Grant]) -> bool:
+        """Return whether every resource is granted."""
+        return bool(result) and all(grant.granted for grant in result)
+
 
 class Cancel(Operation[bool], frozen=True, kw_only=True):
     """Wait no more, and give back what the ticket was handed meanwhile; false: there is neither."""
 
-    function: ClassVar[str] = "lock_cancel"
+    function = "lock_cancel"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
     project: str
     ticket: int
     agent: UUID
@@ -101,7 +114,10 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
     Raises: ``Conflict``: one is lost. Stop what it was for.
     """
 
-    function: ClassVar[str] = "lock_renew"
+    function = "lock_renew"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
     project: str
     resources: list[str]
     agent: UUID
@@ -128,7 +144,10 @@ class Release(Operation[int], frozen=True, kw_only=True):
     Raises: ``Conflict``: one is lost already; after a release whose answer was lost, it was done.
     """
 
-    function: ClassVar[str] = "lock_release"
+    function = "lock_release"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
     project: str
     resources: list[str]
     agent: UUID
@@ -147,7 +166,10 @@ class Break(Operation[int], frozen=True, kw_only=True):
     Raises: ``NotFound``: nobody holds it. ``Conflict``: not this one.
     """
 
-    function: ClassVar[str] = "lock_break"
+    function = "lock_break"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     resource: str
     reason: str
@@ -157,11 +179,13 @@ class Break(Operation[int], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Check(Operation[list[model.Check]], frozen=True, kw_only=True):
+class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
     """Tell for each path whether an agent may write it: free, mine or held. At most 1,000 paths, taken as they stand."""
 
-    function: ClassVar[str] = "lock_check"
-    reads: ClassVar[bool] = True
+    function = "lock_check"
+    reads = True
+    scope = Scope.IN_PROJECT
+
     project: str
     paths: list[str]
     agent: UUID | None = None
@@ -170,9 +194,11 @@ class Check(Operation[list[model.Check]], frozen=True, kw_only=True):
 class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
     """List locks in byte order: of a project, of an agent, or all that overlap the directory ``under``."""
 
-    function: ClassVar[str] = "lock_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("resource", "fencing_token")
+    function = "lock_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("resource", "fencing_token")
+
     project: str
     under: str | None = None
     agent: UUID | None = None
@@ -186,8 +212,10 @@ class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
     Raises: ``NotFound``: nobody.
     """
 
-    function: ClassVar[str] = "lock_show"
-    reads: ClassVar[bool] = True
+    function = "lock_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+
     project: str
     resource: str
 
@@ -195,9 +223,11 @@ class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
 class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
     """List who waits for a resource or what overlaps it, in order."""
 
-    function: ClassVar[str] = "lock_waiting"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("ticket", "resource")
+    function = "lock_waiting"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("ticket", "resource")
+
     project: str
     resource: str
     after: list[str] | None = None
@@ -207,16 +237,18 @@ class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
 class Expire(Operation[int], frozen=True, kw_only=True):
     """Take away locks and tickets whose time passed, and serve who waits; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "lock_expire"
-    internal: ClassVar[bool] = True
+    function = "lock_expire"
+    internal = True
+
     limit: int = 1000
 
 
 class PruneBreaks(Operation[int], frozen=True, kw_only=True):
     """Delete from the audit trail what was broken longer ago than ``retention``; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "lock_break_prune"
-    internal: ClassVar[bool] = True
+    function = "lock_break_prune"
+    internal = True
+
     retention: timedelta = timedelta(days=90)
     limit: int = 10000
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Operation, Scope
 from coordinator.model.project import Project, ProjectContents
 
 __all__ = ["Create", "Delete", "List", "Show"]
@@ -16,7 +14,10 @@ class Create(Operation[Project], frozen=True, kw_only=True):
     Raises: ``Conflict`` where the name is taken.
     """
 
-    function: ClassVar[str] = "project_create"
+    function = "project_create"
+    scope = Scope.PROJECT
+    speakers = ("actor",)
+
     project: str
     description: str = ""
     actor: str | None = None
@@ -25,11 +26,17 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 class List(Operation[list[Project]], frozen=True, kw_only=True):
     """List all projects, by name."""
 
-    function: ClassVar[str] = "project_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("name",)
+    function = "project_list"
+    reads = True
+    scope = Scope.OWN_ROWS
+    page_by = ("name",)
+
     after: list[str] | None = None
     limit: int = 1000
+
+    def confine(self, rows: list[Project], project: str) -> list[Project]:
+        """Return the project itself."""
+        return [row for row in rows if row.name == project]
 
 
 class Show(Operation[ProjectContents], frozen=True, kw_only=True):
@@ -38,9 +45,11 @@ class Show(Operation[ProjectContents], frozen=True, kw_only=True):
     Raises: ``NotFound``.
     """
 
-    function: ClassVar[str] = "project_show"
-    reads: ClassVar[bool] = True
-    route: ClassVar[str | None] = "/v1/projects/{project}"
+    function = "project_show"
+    reads = True
+    scope = Scope.PROJECT
+    route = "/v1/projects/{project}"
+
     project: str
 
 
@@ -50,6 +59,9 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
     """
 
-    function: ClassVar[str] = "project_delete"
+    function = "project_delete"
+    scope = Scope.PROJECT
+    speakers = ("actor",)
+
     project: str
     actor: str | None = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Operation, Scope
 from coordinator.model.signal import Rule
 
 __all__ = ["Delete", "List", "Set"]
@@ -13,20 +11,29 @@ __all__ = ["Delete", "List", "Set"]
 class Set(Operation[Rule], frozen=True, kw_only=True):
     """Make or change the rule for setting a last segment: it clears ``clears`` beside it, in this project or ``everywhere``."""
 
-    function: ClassVar[str] = "rule_set"
+    function = "rule_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     when_set: str
     clears: list[str]
     everywhere: bool = False
     actor: str | None = None
 
+    def about(self) -> str | None:
+        """Return the project, or None for a rule of all projects."""
+        return None if self.everywhere else self.project
+
 
 class List(Operation[list[Rule]], frozen=True, kw_only=True):
     """List the rules that hold in a project, by what is set; its own come before those for all."""
 
-    function: ClassVar[str] = "rule_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("when_set", "project")
+    function = "rule_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("when_set", "project")
+
     project: str
     after: list[str] | None = None
     limit: int = 1000
@@ -38,8 +45,15 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     Raises: ``NotFound``.
     """
 
-    function: ClassVar[str] = "rule_delete"
+    function = "rule_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     project: str
     when_set: str
     everywhere: bool = False
     actor: str | None = None
+
+    def about(self) -> str | None:
+        """Return the project, or None for a rule of all projects."""
+        return None if self.everywhere else self.project

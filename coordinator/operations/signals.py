@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
 from uuid import UUID
 
-from coordinator.model.operation import Json, Operation
+from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.signal import Signal
 
 __all__ = ["Delete", "Expire", "Get", "List", "Prune", "Set"]
@@ -21,7 +20,11 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
     Raises: ``Conflict`` with the present version in ``detail``: read again and decide anew.
     """
 
-    function: ClassVar[str] = "signal_set"
+    function = "signal_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor", "agent")
+    conditional = True
+
     project: str
     key: str
     value: Json
@@ -39,9 +42,11 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
     Raises: ``NotFound`` where it is not set, deleted or expired.
     """
 
-    function: ClassVar[str] = "signal_get"
-    reads: ClassVar[bool] = True
-    route: ClassVar[str | None] = "/v1/signals/{key}"
+    function = "signal_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/signals/{key}"
+
     project: str
     key: str
 
@@ -49,9 +54,11 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
 class List(Operation[list[Signal]], frozen=True, kw_only=True):
     """List signals whose keys begin with ``prefix``, in byte order."""
 
-    function: ClassVar[str] = "signal_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("key",)
+    function = "signal_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("key",)
+
     project: str
     prefix: str = ""
     after: list[str] | None = None
@@ -64,7 +71,11 @@ class Delete(Operation[int], frozen=True, kw_only=True):
     Raises: ``NotFound``, ``Conflict``.
     """
 
-    function: ClassVar[str] = "signal_delete"
+    function = "signal_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+
     project: str
     key: str
     expect: int | None = None
@@ -74,13 +85,14 @@ class Delete(Operation[int], frozen=True, kw_only=True):
 class Expire(Operation[int], frozen=True, kw_only=True):
     """Take away signals whose TTL passed; answers how many. Again until 0."""
 
-    function: ClassVar[str] = "signal_expire"
-    internal: ClassVar[bool] = True
+    function = "signal_expire"
+    internal = True
+
     limit: int = 1000
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
     """Delete signals that were set while their project was being deleted; answers how many."""
 
-    function: ClassVar[str] = "signal_prune"
-    internal: ClassVar[bool] = True
+    function = "signal_prune"
+    internal = True

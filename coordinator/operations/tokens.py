@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
 
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Operation, Scope
 from coordinator.model.token import Token
 
 __all__ = ["Authenticate", "Create", "List", "Live", "Revoke", "Use"]
@@ -20,7 +19,10 @@ class Create(Operation[Token], frozen=True, kw_only=True):
     Raises: ``InvalidArgument``; ``NotFound`` where there is no such project.
     """
 
-    function: ClassVar[str] = "token_create"
+    function = "token_create"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
     name: str
     role: str
     hash: str
@@ -33,9 +35,11 @@ class Create(Operation[Token], frozen=True, kw_only=True):
 class List(Operation[list[Token]], frozen=True, kw_only=True):
     """List tokens in the order of their making; ended ones, too."""
 
-    function: ClassVar[str] = "token_list"
-    reads: ClassVar[bool] = True
-    page_by: ClassVar[tuple[str, ...]] = ("id",)
+    function = "token_list"
+    reads = True
+    scope = Scope.ALL
+    page_by = ("id",)
+
     after: list[str] | None = None
     limit: int = 1000
 
@@ -46,7 +50,10 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
     Raises: ``NotFound``.
     """
 
-    function: ClassVar[str] = "token_revoke"
+    function = "token_revoke"
+    scope = Scope.ALL
+    speakers = ("actor",)
+
     token: int
     actor: str | None = None
 
@@ -57,24 +64,27 @@ class Authenticate(Operation[Token], frozen=True, kw_only=True):
     Raises: ``Unauthenticated`` where it is not known, revoked or expired.
     """
 
-    function: ClassVar[str] = "token_authenticate"
-    reads: ClassVar[bool] = True
-    internal: ClassVar[bool] = True
+    function = "token_authenticate"
+    reads = True
+    internal = True
+
     hash: str
 
 
 class Use(Operation[bool], frozen=True, kw_only=True):
     """Note that a token was used."""
 
-    function: ClassVar[str] = "token_use"
-    internal: ClassVar[bool] = True
+    function = "token_use"
+    internal = True
+
     token: int
 
 
 class Live(Operation[list[int]], frozen=True, kw_only=True):
     """Tell which of up to 1,000 tokens still open something."""
 
-    function: ClassVar[str] = "token_live"
-    reads: ClassVar[bool] = True
-    internal: ClassVar[bool] = True
+    function = "token_live"
+    reads = True
+    internal = True
+
     tokens: list[int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
 
 from coordinator.model.operation import Operation
 from coordinator.model.work import Gauge, Lead, Step
@@ -22,8 +21,9 @@ __all__ = [
 class ProcessRegister(Operation[int], frozen=True, kw_only=True):
     """Register the session's process and take its liveness lock; ``id``: come back after a lost connection."""
 
-    function: ClassVar[str] = "process_register"
-    internal: ClassVar[bool] = True
+    function = "process_register"
+    internal = True
+
     kind: str
     name: str
     id: int | None = None
@@ -32,8 +32,9 @@ class ProcessRegister(Operation[int], frozen=True, kw_only=True):
 class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
     """Take or keep the lead for ``ttl``, and learn which loops have work."""
 
-    function: ClassVar[str] = "leader_renew"
-    internal: ClassVar[bool] = True
+    function = "leader_renew"
+    internal = True
+
     process: int
     ttl: timedelta = timedelta(seconds=5)
 
@@ -41,15 +42,16 @@ class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
 class RelayRecover(Operation[bool], frozen=True, kw_only=True):
     """Begin a new epoch if the database was restored elsewhere."""
 
-    function: ClassVar[str] = "relay_recover"
-    internal: ClassVar[bool] = True
+    function = "relay_recover"
+    internal = True
 
 
 class RelayStep(Operation[Step], frozen=True, kw_only=True):
     """Number one batch of the outbox and notify its readers."""
 
-    function: ClassVar[str] = "relay_step"
-    internal: ClassVar[bool] = True
+    function = "relay_step"
+    internal = True
+
     limit: int = 1000
     notify: bool = True
 
@@ -57,22 +59,24 @@ class RelayStep(Operation[Step], frozen=True, kw_only=True):
 class RelayArm(Operation[bool], frozen=True, kw_only=True):
     """Arm the doorbell; true: one more empty step makes it safe to sleep."""
 
-    function: ClassVar[str] = "relay_arm"
-    internal: ClassVar[bool] = True
+    function = "relay_arm"
+    internal = True
+
     duration: timedelta = timedelta(seconds=15)
 
 
 class OutboxPrune(Operation[int], frozen=True, kw_only=True):
     """Delete from the outbox what is in the log, from transaction ``start`` on; answers with the one to go on from."""
 
-    function: ClassVar[str] = "outbox_prune"
-    internal: ClassVar[bool] = True
+    function = "outbox_prune"
+    internal = True
+
     start: int = 0
 
 
 class SampleGauges(Operation[list[Gauge]], frozen=True, kw_only=True):
     """Sample what the metrics endpoint shows of the database's contents."""
 
-    function: ClassVar[str] = "gauge_sample"
-    reads: ClassVar[bool] = True
-    internal: ClassVar[bool] = True
+    function = "gauge_sample"
+    reads = True
+    internal = True

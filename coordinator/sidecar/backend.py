@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import msgspec
-
-from coordinator.api.access import TOKEN_CHANNEL
+from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
@@ -65,11 +63,8 @@ class Backend:
             yield _Through(self, transaction)
 
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:
-        changed: Any = operation
-        if getattr(operation, "actor", "") is None and getattr(operation, "agent", None) in (None, self.book.agent):
-            changed = msgspec.structs.replace(operation, actor=self.actor)
         asked_at = now_s()
-        result: R = await runner.run(changed)
+        result = await runner.run(operation.spoken_by(self.actor))
         self.book.note(operation, result, asked_at)
         return result
 

@@ -30,12 +30,13 @@ import anyio
 import structlog
 from msgspec.structs import replace
 
-from coordinator.api.access import TOKEN_CHANNEL, Access
+from coordinator.api.access import Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.limits import Limits
 from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import serving
+from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.http import HttpExecutor
 from coordinator.client.lease import LeaseState
 from coordinator.client.presence import Presence

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from datetime import datetime, timedelta
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,13 +11,10 @@ import asyncpg
 import msgspec
 import pytest
 
-import coordinator.operations
-from coordinator.model.operation import Operation, Shape
+from coordinator import operations
+from coordinator.model.operation import Operation, Scope, Shape
 
-for module in pkgutil.iter_modules(coordinator.operations.__path__):
-    importlib.import_module(f"coordinator.operations.{module.name}")
-
-OPERATIONS = sorted(Operation.__subclasses__(), key=lambda kind: kind.function)
+OPERATIONS = operations.every()
 
 PYTHON_TYPES: dict[str, set[Any]] = {
     "text": {str},
@@ -145,3 +140,26 @@ def test_a_write_in_which_an_agent_gets_or_names_fencing_tokens_or_tickets_says_
     columns = set() if shape is Shape.SCALAR else {field.name for field in msgspec.structs.fields(answer)}
     concerned = "agent" in parameters and parameters & {"tokens", "ticket"} | columns & {"fencing_token"}
     assert bool(concerned and not kind.reads) == (kind.leases is not Operation.leases)
+
+
+PUBLIC = [kind for kind in OPERATIONS if not kind.internal]
+
+
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.function)
+def test_a_public_operation_says_what_it_is_about_and_who_speaks(kind: type[Operation[Any]]) -> None:
+    assert isinstance(kind.scope, Scope)
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    types = {name: {field.type, *get_args(field.type)} - {NoneType} for name, field in fields.items()}
+    assert bool(kind.speakers) is not kind.reads
+    for name in kind.speakers:
+        assert {str, UUID} >= {part for part in types[name] if not isinstance(part, UnionType)}, name
+    if kind.speakers and not fields[kind.speakers[0]].required:
+        assert str in types[kind.speakers[0]], "the caller's name goes into the first"
+    # Whatever has a project or an actor is about the one, and spoken by the other.
+    assert ("project" in fields) == (kind.scope in (Scope.IN_PROJECT, Scope.PROJECT))
+    assert "actor" not in fields or "actor" in kind.speakers
+
+
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.function)
+def test_a_condition_is_declared_where_its_field_is(kind: type[Operation[Any]]) -> None:
+    assert kind.conditional == ("expect" in kind.__struct_fields__)

@@ -372,7 +372,7 @@ async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Databas
 # A check is believed for a second at the most: with this, for longer than any test, so that only being told can help.
 BELIEVING = (
     "-c",
-    "from coordinator.api import access; access.BELIEVED_S = 3600; from coordinator.__main__ import main; main()",
+    "from coordinator.api import tokens; tokens.BELIEVED_S = 3600; from coordinator.__main__ import main; main()",
 )
 
 

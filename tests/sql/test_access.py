@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,19 +11,16 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-import coordinator.operations
+from coordinator import operations
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import CoordinatorError, PermissionDenied
-from coordinator.model.operation import Operation
+from coordinator.model.catalogue import ROLES
+from coordinator.model.operation import Scope
 from coordinator.model.token import Role
-from coordinator.operations.rights import RIGHTS
 from tests.conftest import admin
 from tests.waiting import DEADLINE_S
 
-for module in pkgutil.iter_modules(coordinator.operations.__path__):
-    importlib.import_module(f"coordinator.operations.{module.name}")
-
-OPERATIONS = sorted(Operation.__subclasses__(), key=lambda kind: kind.function)
+PUBLIC = [kind for kind in operations.every() if not kind.internal]
 LADDER = [role.name for role in Role]
 CATALOGUE = {"event_types", "rights", "limits"}
 
@@ -86,14 +81,14 @@ async def refused() -> AsyncIterator[None]:
     assert raised.value.code == "42501"
 
 
-def test_every_public_operation_has_an_entry_and_every_entry_an_operation() -> None:
-    assert {kind.function for kind in OPERATIONS if not kind.internal} == set(RIGHTS)
+def test_every_public_operation_has_a_role() -> None:
+    assert [kind.function for kind in PUBLIC if kind.least_role() is None] == []
 
 
 def test_what_a_reader_may_only_reads_and_what_others_may_beyond_that_changes_something() -> None:
-    for kind in OPERATIONS:
-        if kind.function in RIGHTS and kind.function != "token_list":
-            assert kind.reads == (RIGHTS[kind.function] is Role.reader), kind.function
+    for kind in PUBLIC:
+        if kind.function != "token_list":
+            assert kind.reads == (kind.least_role() is Role.reader), kind.function
 
 
 async def test_the_view_says_the_same_of_every_operation(database_url: str) -> None:
@@ -107,7 +102,7 @@ async def test_the_view_says_the_same_of_every_operation(database_url: str) -> N
     assert [row["function"] for row in rows if row["found"] is None] == []
     in_sql = {row["function"]: row["role"] for row in rows}
     assert len(in_sql) == len(rows)
-    assert {function: role.name for function, role in RIGHTS.items()} == {f: in_sql.get(f) for f in RIGHTS}
+    assert in_sql == {function: role.name for function, role in ROLES.items()}
 
 
 @pytest.mark.parametrize("role", LADDER[:3])
@@ -254,10 +249,8 @@ async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, 
 def test_every_operation_in_a_project_is_tried_from_outside() -> None:
     in_a_project = {
         kind.function
-        for kind in OPERATIONS
-        if kind.function in RIGHTS
-        and RIGHTS[kind.function] is not Role.admin
-        and {"project", "agent"} & set(kind.__struct_fields__)
+        for kind in PUBLIC
+        if kind.least_role() is not Role.admin and kind.scope in (Scope.IN_PROJECT, Scope.PROJECT, Scope.AGENT)
     }
     assert in_a_project - {call.partition("(")[0] for _, call in CALLS} == set()
 

@@ -1,0 +1,117 @@
+"""Principals: who is behind a request, and what they may do. Every call and every stream is checked here, nowhere else.
+
+A principal needs the role of the operation. A token for one project opens no other, whichever way a call reaches one: the
+operation says what it is about (``Operation.scope``).
+
+What a token does is done in its name. An agent's token may also speak as an agent that is registered in the project, and as
+nobody else: neither as a manager nor as a role of the database. A manager's token may name anyone but ``LOOPS``. The
+operation says which fields name a speaker (``Operation.speakers``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+from uuid import UUID
+
+from coordinator.api.tokens import Tokens
+from coordinator.errors import PermissionDenied
+from coordinator.model.operation import Operation, Scope
+from coordinator.model.token import Role, Token
+
+__all__ = ["Principal"]
+
+LOOPS = "coordinator"  # who reaps and expires, in events
+
+T = TypeVar("T", bound=Operation[Any])
+
+
+class Principal:
+    """Whoever presents a token. Where access is open, there is none: everyone is an administrator without a name."""
+
+    def __init__(self, token: Token | None = None, hash: str = "", tokens: Tokens | None = None) -> None:
+        self._token = token
+        self._role = Role.admin if token is None else Role[token.role]
+        self._project = None if token is None else token.project
+        self._hash = hash
+        self._tokens = tokens
+
+    def check_role(self, operation: type[Operation[Any]]) -> None:
+        """Refuse a role that does not suffice for an operation.
+
+        Raises: ``PermissionDenied``.
+        """
+        needed = operation.least_role()
+        if needed is None or self._role < needed:
+            raise PermissionDenied(
+                f"{self} has the role {self._role.name}, which may not do this",
+                hint=f"Use a token with the role {needed.name}." if needed else "No role may.",
+            )
+
+    def check_projects(self, projects: Iterable[str] | None) -> None:
+        """Refuse a token of another project than these; None: of any.
+
+        Raises: ``PermissionDenied``.
+        """
+        if self._project is None:
+            return
+        if projects is None:
+            raise PermissionDenied(
+                f'{self} is for project "{self._project}" only, and this concerns all projects',
+                hint=f'Name the project "{self._project}", or use a token for all projects.',
+            )
+        for project in projects:
+            if project != self._project:
+                raise PermissionDenied(
+                    f'{self} may not use project "{project[:200]}"', hint=f'It is for project "{self._project}" only.'
+                )
+
+    async def permit(self, operation: T) -> T:
+        """Return the operation to run: with the token's name in it, where it names no speaker.
+
+        Raises: ``PermissionDenied``; ``NotFound`` where it is about an agent that is gone.
+        """
+        self.check_role(type(operation))
+        if self._token is None or self._tokens is None:
+            return operation
+        about = operation.about()
+        if self._project is not None and operation.scope not in (Scope.NONE, Scope.OWN_ROWS):
+            project = await self._tokens.agents.project_of(about) if isinstance(about, UUID) else about
+            self.check_projects(None if project is None else (project,))
+        operation = operation.spoken_by(self._token.name)
+        known = operation.registers or self._role >= Role.manager
+        for name in operation.speaker_names():
+            if name == LOOPS:
+                raise PermissionDenied(f'{self} may not speak as "{LOOPS}"', hint="Use another name.")
+            if known or name == self._token.name:
+                continue
+            if not (isinstance(about, str) and await self._tokens.agents.has(about, name)):
+                raise PermissionDenied(
+                    f'{self} may not speak as "{name[:200]}"',
+                    hint=f'Omit it to speak as "{self._token.name}", or register an agent of that name in the project.',
+                )
+        return operation
+
+    def confine(self, operation: Operation[Any], rows: list[Any]) -> list[Any]:
+        """Return the rows of an answer that the principal may see."""
+        if self._project is None or operation.scope is not Scope.OWN_ROWS:
+            return rows
+        return operation.confine(rows, self._project)
+
+    async def confirm(self) -> None:
+        """Check the token again, after a wait.
+
+        Raises: ``Unauthenticated``, ``DatabaseUnavailable``.
+        """
+        if self._tokens is not None:
+            await self._tokens.check(self._hash)
+
+    def watching(self, on_end: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call ``on_end`` if the token is revoked or expires within the context."""
+        if self._token is None or self._tokens is None:
+            return nullcontext()
+        return self._tokens.watching(self._token.id, on_end)
+
+    def __str__(self) -> str:
+        return f'token "{self._token.name}"' if self._token else "open access"

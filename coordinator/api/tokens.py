@@ -1,0 +1,105 @@
+"""Tokens as the gateway knows them: checks that are believed for a moment, and what ends when a token does.
+
+Guarantees: a check is believed for at most ``BELIEVED_S``, and every check is forgotten when a revocation is notified, so a
+revoked token opens nothing more. The streams and waits that it opened end at once. If the notification is lost, both take
+``BELIEVED_S``. No secret and no hash is logged or repeated in an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+import structlog
+
+from coordinator.api.believed import Believed
+from coordinator.api.known_agents import KnownAgents
+from coordinator.errors import CoordinatorError
+from coordinator.model.token import Token
+from coordinator.operations.executor import Executor, Wake
+from coordinator.operations.tokens import Authenticate, Live, Use
+
+__all__ = ["TOKEN_CHANNEL", "Tokens"]
+
+TOKEN_CHANNEL = "coordinator.token"  # noqa: S105 - a channel's name
+BELIEVED_S = 1.0
+NOTED_S = 60.0  # a token's use is noted at most this often
+CHECKS = 4  # at once: a flood of false tokens must not take the whole pool
+LIVE_PAGE = 1000
+
+log = structlog.get_logger()
+
+
+class Tokens:
+    """Checks tokens, and tells those who watch one when it ends."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.agents = KnownAgents(executor)
+        self._executor = executor
+        self._known: Believed[str, Token] = Believed(BELIEVED_S)
+        self._noted: Believed[int, bool] = Believed(NOTED_S)
+        self._forgotten = 0
+        self._checks = anyio.CapacityLimiter(CHECKS)
+        self._watched: dict[int, set[Callable[[], None]]] = {}
+
+    async def run_forever(self, wake: Wake) -> None:
+        """Forget checks and end what revoked tokens opened, until cancelled; ``wake`` listens to ``TOKEN_CHANNEL``."""
+        while True:
+            await wake.wait(BELIEVED_S)
+            self._known.forget()
+            self._forgotten += 1
+            try:
+                await self._end_dead()
+            except CoordinatorError as error:
+                log.warning("access.failed", error=error.message)
+
+    async def check(self, hash: str) -> Token:
+        """Find a token by its secret's hash.
+
+        Raises: ``Unauthenticated``, ``DatabaseUnavailable``.
+        """
+        known = self._known.get(hash)
+        if known is not None:
+            return known
+        asked_at, forgotten = time.monotonic(), self._forgotten
+        async with self._checks:
+            token = await self._executor.run(Authenticate(hash=hash))
+        await self._note(token)
+        if forgotten == self._forgotten:  # else it may have been revoked while the answer was on its way
+            self._known.keep(hash, token, asked_at)
+        return token
+
+    @contextmanager
+    def watching(self, token: int, on_end: Callable[[], None]) -> Iterator[None]:
+        """Call ``on_end`` if the token ends within the context."""
+        watchers = self._watched.setdefault(token, set())
+        watchers.add(on_end)
+        try:
+            yield
+        finally:
+            watchers.discard(on_end)
+            if not watchers and self._watched.get(token) is watchers:
+                del self._watched[token]
+
+    async def _end_dead(self) -> None:
+        watched = list(self._watched)
+        for place in range(0, len(watched), LIVE_PAGE):
+            page = watched[place : place + LIVE_PAGE]
+            live = await self._executor.run(Live(tokens=page))
+            for token in page:
+                if token not in live:
+                    watchers = tuple(self._watched.get(token, ()))
+                    log.info("access.ended", token=token, streams=len(watchers))
+                    for on_end in watchers:
+                        on_end()
+
+    async def _note(self, token: Token) -> None:
+        if self._noted.get(token.id):
+            return
+        self._noted.keep(token.id, True)
+        try:
+            await self._executor.run(Use(token=token.id))
+        except CoordinatorError as error:  # a standby cannot note it; the token is as good
+            log.warning("access.not_noted", token=token.id, error=error.message)
