@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import sys
 import time
@@ -37,13 +36,9 @@ from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError
-from coordinator.loops.agent_reap import agent_reap
-from coordinator.loops.directive_expire import directive_expire
-from coordinator.loops.gauge_sample import gauge_sample
+from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.loops.keeper import Keeper
-from coordinator.loops.lock_expire import lock_break_prune, lock_expire
-from coordinator.loops.prune import directive_prune, event_prune, idempotency_prune, signal_prune
-from coordinator.loops.signal_expire import signal_expire
+from coordinator.loops.table import table
 from coordinator.model.address import without_password
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
@@ -57,14 +52,6 @@ PROBE_S = 5.0
 log = structlog.get_logger()
 
 
-class _Course:
-    """How far the daemon is: still coming up, up, or stopping."""
-
-    def __init__(self) -> None:
-        self.up = anyio.Event()
-        self.stop = anyio.Event()
-
-
 async def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
@@ -73,35 +60,13 @@ async def serve(config: Config) -> None:
     is_open(config)  # refused before anything is started
     origins_of(config)
     certificate = certificate_of(config)
-    course = _Course()
-    error: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until_shutdown, course, tasks.cancel_scope)
-            with bind(config.host, config.port) as listener:
-                async with _database(config) as (database, place):
-                    await _run(config, database, listener, place, course, certificate)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # the task groups' wrapping is no business of the caller
-    if error is not None:
-        raise error
-    log.info("daemon.stopped")
 
+    async def run(lifetime: Lifetime) -> None:
+        with bind(config.host, config.port) as listener:
+            async with _database(config) as (database, place):
+                await _run(config, database, listener, place, lifetime, certificate)
 
-async def _until_shutdown(course: _Course, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            if course.stop.is_set():
-                log.warning("daemon.aborted", signal=number.name)
-                scope.cancel()
-                continue
-            log.info("daemon.stopping", signal=number.name)
-            course.stop.set()
-            if not course.up.is_set():
-                scope.cancel()
+    await run_until_shutdown("daemon", run)
 
 
 @asynccontextmanager
@@ -137,7 +102,7 @@ async def _run(  # noqa: PLR0917
     database: Database,
     listener: socket.socket,
     place: dict[str, str],
-    course: _Course,
+    lifetime: Lifetime,
     certificate: Certificate | None,
 ) -> None:
     """Run everything on an open database; each context ends after those within it."""
@@ -151,24 +116,13 @@ async def _run(  # noqa: PLR0917
     gateway = Gateway(database, limits)
     keeper = Keeper(
         database,
-        [
-            signal_expire(),
-            directive_expire(),
-            lock_expire(),
-            agent_reap(),
-            event_prune(config.event_retention),
-            directive_prune(config.directive_retention),
-            lock_break_prune(),
-            idempotency_prune(),
-            signal_prune(),
-            gauge_sample(),
-        ],
+        table(config),
         process=lambda: liveness.process if session.connected else None,
         on_due=lambda name: relay.nudge() if name == "relay" else None,
     )
 
     def readiness() -> Readiness:
-        if course.stop.is_set():
+        if lifetime.stop.is_set():
             return Readiness(ready=False, leads=keeper.leads, reason="shutting down")
         if time.monotonic() - keeper.heard_at > READY_WITHIN_S:
             return Readiness(ready=False, leads=keeper.leads, reason="no answer from the database")
@@ -189,8 +143,8 @@ async def _run(  # noqa: PLR0917
         )
         async with serving(app, listener, limits, certificate):
             _announce(listener, place, tls=certificate is not None)
-            course.up.set()
-            await course.stop.wait()
+            lifetime.up.set()
+            await lifetime.stop.wait()
             gateway.close()
         tasks.cancel_scope.cancel()
 

@@ -60,7 +60,6 @@ class Relay:
                 log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
             finally:
                 self._bell = None
-                metrics.RELAY_SLEEPING.set(0)
             await backoff.wait()
 
     def nudge(self) -> None:
@@ -83,9 +82,8 @@ class Relay:
                 watch_s = min(watch_s * 2, WATCH_MOST_S)
             else:
                 watch_s = WATCH_FIRST_S
-                metrics.RELAY_SLEEPING.set(1)
-                rung = await self._bell.wait(REARM_S)
-                metrics.RELAY_SLEEPING.set(0)
+                with metrics.RELAY_SLEEPING.track_inprogress():
+                    rung = await self._bell.wait(REARM_S)
                 if rung:
                     await self._drain(session)
 

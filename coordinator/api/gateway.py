@@ -111,6 +111,7 @@ class Gateway:
         self._by_project: dict[str | None, set[_Group]] = {}
         self._readers: set[Reader] = set()
         self._connections = 0
+        metrics.STREAM_CONNECTIONS.set_function(lambda: self._connections)
 
     @property
     def cursor(self) -> str | None:
@@ -156,14 +157,12 @@ class Gateway:
                 hint="Try again later, or at another daemon.",
             )
         self._connections += 1
-        metrics.STREAM_CONNECTIONS.inc()
         if reader is not None:
             self._readers.add(reader)
         try:
             yield
         finally:
             self._connections -= 1
-            metrics.STREAM_CONNECTIONS.dec()
             if reader is not None:
                 self._readers.discard(reader)
                 self.leave(reader)

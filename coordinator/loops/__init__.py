@@ -1,1 +1,1 @@
-"""The loops that keep the database clean: one file one loop; run by ``keeper`` on the leader."""
+"""The loops that keep the database clean: a table of them, and the keeper that runs them on the leader."""

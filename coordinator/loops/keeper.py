@@ -54,6 +54,7 @@ class Keeper:
         self._led = False
         self._changed = anyio.Event()
         self.heard_at = 0.0
+        metrics.LEADER.set_function(lambda: self.leads)
 
     @property
     def leads(self) -> bool:
@@ -101,7 +102,8 @@ class Keeper:
         self._led = self.leads
         if self._led != led:
             log.info("leader.changed", leads=self._led)
-        metrics.LEADER.set(self._led)
+            if not self._led:
+                metrics.CONTENT.clear()  # the next leader samples the contents
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
@@ -130,7 +132,7 @@ class Keeper:
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
             try:
-                run = await loop.run_once(self._executor)
+                run = loop.judge(await self._executor.run(loop.operation))
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error
                 metrics.LOOP_ERRORS.labels(loop.name).inc()
                 log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff.next_s)
@@ -140,7 +142,7 @@ class Keeper:
                 metrics.LOOP_SECONDS.labels(loop.name).observe(time.perf_counter() - began)
             failed = False
             backoff.reset()
-            if run.handled and loop.name != "gauge_sample":
+            if run.handled:
                 metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)
                 log.info("loop.ran", loop=loop.name, handled=run.handled)
             wait_s = loop.every_s if run.again_s is None else run.again_s

@@ -1,30 +1,41 @@
-"""What a loop is: a name, a rhythm, and one bounded run."""
+"""What a loop is: an operation, and how often it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from coordinator.operations.executor import Executor
+from coordinator.model.operation import Operation
 
-__all__ = ["Loop", "Run"]
+__all__ = ["Loop", "LoopRun"]
 
 
-class Run(msgspec.Struct, frozen=True):
-    """What one run did: how many things it handled, and in how many seconds it wants to run again (None: in its rhythm)."""
+class LoopRun(msgspec.Struct, frozen=True):
+    """What one run did: how many things it handled, and in how many seconds to run again (None: at the usual time)."""
 
     handled: int
     again_s: float | None = None
 
 
-class Loop(msgspec.Struct, frozen=True):
-    """One loop. It runs when the leader's heartbeat says that ``name`` is due, and every ``every_s`` seconds at the latest.
+def _counted(count: int) -> LoopRun:
+    """Run again at once while there is anything to do."""
+    return LoopRun(count, again_s=0 if count else None)
 
-    ``run_once`` does one bounded batch. It may be killed, fail, or run twice at once anywhere: the SQL function it calls
-    is one transaction.
+
+class Loop(msgspec.Struct, frozen=True):
+    """An operation that the leader runs when its heartbeat reports work, and at least every ``every_s`` seconds.
+
+    Each run is one bounded batch and one transaction, so it may be killed, fail, or run twice at once. ``judge`` makes a
+    ``LoopRun`` of the operation's result; by default, the result is the number of things that the run handled.
     """
 
-    name: str
-    every_s: float
-    run_once: Callable[[Executor], Awaitable[Run]]
+    operation: Operation[Any]
+    every_s: float = 60.0
+    judge: Callable[[Any], LoopRun] = _counted
+
+    @property
+    def name(self) -> str:
+        """Name of the loop in heartbeats, log lines and metrics: that of its SQL function."""
+        return self.operation.function

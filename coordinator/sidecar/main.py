@@ -19,7 +19,6 @@ What it deliberately does not do: listen where other machines can reach it. It i
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,6 +42,7 @@ from coordinator.client.presence import Presence
 from coordinator.config import Config
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.model.address import is_gateway
 from coordinator.operations import agents
 from coordinator.operations.liveness import Liveness
@@ -75,35 +75,13 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
         project=config.project, name=agent_name(config), role=config.role, metadata=metadata(config), ttl=ttl
     )
     origins_of(config)  # refused before anything is started
-    error: BaseException | None = None
-    up, stop = anyio.Event(), anyio.Event()
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until_shutdown, up, stop, tasks.cancel_scope)
-            with listeners(config.listen, config.socket) as sockets:
-                async with _base(config) as base:
-                    await _run(config, base, registration, AgentProcess(pid), sockets, up, stop)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # the task groups' wrapping is no business of the caller
-    if error is not None:
-        raise error
-    log.info("sidecar.stopped")
 
+    async def run(lifetime: Lifetime) -> None:
+        with listeners(config.listen, config.socket) as sockets:
+            async with _base(config) as base:
+                await _run(config, base, registration, AgentProcess(pid), sockets, lifetime)
 
-async def _until_shutdown(up: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            if stop.is_set():
-                log.warning("sidecar.aborted", signal=number.name)
-                scope.cancel()
-                continue
-            log.info("sidecar.stopping", signal=number.name)
-            stop.set()
-            if not up.is_set():
-                scope.cancel()
+    await run_until_shutdown("sidecar", run)
 
 
 @asynccontextmanager
@@ -133,8 +111,7 @@ async def _run(  # noqa: PLR0917
     registration: agents.Register,
     process: AgentProcess,
     sockets: list[socket.socket],
-    up: anyio.Event,
-    stop: anyio.Event,
+    lifetime: Lifetime,
 ) -> None:
     backend = Backend(base)
     session = backend.session()
@@ -154,7 +131,7 @@ async def _run(  # noqa: PLR0917
             raise DatabaseUnavailable(
                 f"no answer within {config.connect_limit_s:g} seconds", hint="Is the address right, and is it up?"
             )
-        up.set()
+        lifetime.up.set()
         presence = await Presence.register(registration, liveness, cast("Any", base))
         backend.actor, backend.book.agent = presence.name, presence.id
         tasks.start_soon(presence.keep)
@@ -175,17 +152,19 @@ async def _run(  # noqa: PLR0917
 
         def readiness() -> Readiness:
             reasons = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
-            reason = "shutting down" if stop.is_set() else reasons.get(state())
+            reason = "shutting down" if lifetime.stop.is_set() else reasons.get(state())
             return Readiness(ready=reason is None, leads=False, reason=reason)
 
         async def leave_with_agent() -> None:
             how = await process.gone()
             log.info("sidecar.stopping", reason=how)
-            stop.set()
+            lifetime.stop.set()
 
         tasks.start_soon(leave_with_agent)
         origins = origins_of(config)
-        app = Face(create_app(readiness, cast("Database", backend), gateway, access), access, report, process, stop)
+        app = Face(
+            create_app(readiness, cast("Database", backend), gateway, access), access, report, process, lifetime.stop
+        )
         try:
             async with serving(
                 OriginGuard(cast("Any", app), config.names, loopback=True, origins=origins),
@@ -195,7 +174,7 @@ async def _run(  # noqa: PLR0917
             ):
                 addresses = [_written(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
-                await stop.wait()
+                await lifetime.stop.wait()
                 gateway.close()
         finally:
             await presence.deregister()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import anyio
+import pytest
 
 from coordinator.db import schema
 from coordinator.db.database import Database
+from coordinator.loops import keeper as keeping
+from coordinator.loops.keeper import Keeper
+from coordinator.model.work import Lead
 from coordinator.operations import directives, signals
+from coordinator.operations.work import LeaderRenew
+from coordinator.telemetry import metrics
 from tests.daemon import Daemon, log_of, opened
 from tests.waiting import until
 
@@ -78,3 +85,60 @@ async def test_a_relay_and_a_heartbeat_that_fail_go_on_and_recover(db: Database,
                 await until(recovered, f"{name} works again")
             await daemon.ready()
             await daemon.lead()
+
+
+class _OneAnswer:
+    """Grants the lead once, and never answers again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def run(self, operation: object) -> Lead:
+        assert isinstance(operation, LeaderRenew)
+        self.asked += 1
+        if self.asked > 1:
+            await anyio.sleep_forever()
+        return Lead(leads=True, term=1, due=[])
+
+
+async def test_the_leader_metric_ends_with_the_lead_without_waiting_for_a_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock_s = 100.0
+    monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: clock_s))
+    monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
+    server = _OneAnswer()
+    keeper = Keeper(server, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
+    metrics.CONTENT.labels("signals").set(1)
+
+    def leader() -> float | None:
+        return metrics.REGISTRY.get_sample_value("coordinator_leader")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keeper.run_forever)
+
+        async def asked_again() -> bool:
+            return server.asked == 2
+
+        await until(asked_again, "the keeper asks again")
+        assert (keeper.leads, leader()) == (True, 1)
+        clock_s += keeping.LEAD_S
+        assert (keeper.leads, leader()) == (False, 0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_process_that_no_longer_leads_drops_the_figures_that_it_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(keeping, "LEAD_S", 0.2)
+    keeper = Keeper(_OneAnswer(), [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keeper.run_forever)
+        metrics.CONTENT.labels("signals").set(1)
+
+        async def dropped() -> bool:
+            return metrics.REGISTRY.get_sample_value("coordinator_content", {"name": "signals"}) is None
+
+        await until(dropped, "the figures are gone")
+        tasks.cancel_scope.cancel()

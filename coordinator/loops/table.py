@@ -1,0 +1,43 @@
+"""Every loop of the leader. What a noun expires or prunes is one row here."""
+
+from __future__ import annotations
+
+from coordinator.config import Config
+from coordinator.loops.loop import Loop, LoopRun
+from coordinator.model.agent import Reaped
+from coordinator.model.work import Gauge
+from coordinator.operations import agents, directives, events, idempotency, locks, signals
+from coordinator.operations.work import SampleGauges
+from coordinator.telemetry import metrics
+
+__all__ = ["table"]
+
+MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
+
+
+def table(config: Config) -> tuple[Loop, ...]:
+    """List the loops."""
+    return (
+        Loop(signals.Expire()),
+        Loop(directives.Expire()),
+        Loop(locks.Expire()),
+        Loop(agents.Reap(), judge=_reaped),
+        Loop(events.Prune(retention=config.event_retention)),
+        Loop(directives.Prune(retention=config.directive_retention)),
+        Loop(idempotency.Prune()),
+        Loop(signals.Prune()),
+        Loop(locks.PruneBreaks(), every_s=3600),
+        Loop(SampleGauges(), every_s=15, judge=_sampled),
+    )
+
+
+def _reaped(result: Reaped) -> LoopRun:
+    if result.reaped:
+        return LoopRun(result.reaped, again_s=0)
+    return LoopRun(0, again_s=MISSING_AGAIN_S if result.missing else None)
+
+
+def _sampled(gauges: list[Gauge]) -> LoopRun:
+    for gauge in gauges:
+        metrics.CONTENT.labels(gauge.name).set(gauge.value)
+    return LoopRun(0)
