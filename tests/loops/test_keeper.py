@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import anyio
 import pytest
 
-from coordinator.db import schema
 from coordinator.db.database import Database
 from coordinator.loops import keeper as keeping
 from coordinator.loops.keeper import Keeper
@@ -24,13 +23,13 @@ create or replace function coordinator.signal_expire(p_limit integer default 100
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$ begin raise exception 'broken by a test'; end $$
 """
-MENDED = next(file.text for file in schema.files() if file.name == "signal.sql")
 
 
 async def test_a_loop_that_fails_goes_on_with_back_off_beside_the_others_and_recovers(
     db: Database, database_url: str
 ) -> None:
     async with opened(database_url) as connection:
+        mended = await connection.fetchval("select pg_get_functiondef('coordinator.signal_expire'::regproc)")
         await connection.execute(BROKEN)
         with Daemon(database_url) as daemon:
             await (await daemon.ready()).lead()
@@ -52,7 +51,7 @@ async def test_a_loop_that_fails_goes_on_with_back_off_beside_the_others_and_rec
 
             await until(others_go_on, "the other loops go on")
 
-            await connection.execute(MENDED)
+            await connection.execute(mended)
 
             async def recovered() -> bool:
                 return "signal.expired" in [event["type"] for event in await log_of(database_url)]
