@@ -12,4 +12,4 @@ def version() -> str:
     """Tell the version of the program."""
     from importlib import metadata  # noqa: PLC0415 - 15 ms that only few commands need
 
-    return metadata.version("coordinator")
+    return metadata.version("coordinatord")
