@@ -80,7 +80,7 @@ async def _database(config: Config) -> AsyncIterator[tuple[Database, dict[str, s
     async with embedded.run(config.data_dir) as server:
         await _prepare(config, server.dsn, None)
         async with Database.open(server.dsn, config, direct_dsn=server.dsn) as database:
-            yield database, {"data": str(server.data_dir), "psql": server.psql}
+            yield database, {"data": str(server.data_dir), "postgres": server.version, "psql": server.psql}
 
 
 async def _prepare(config: Config, url: str, direct_url: str | None) -> None:

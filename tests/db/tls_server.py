@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,7 @@ def tls_server(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
     """Run the first PostgreSQL of this machine that was built with TLS; its port."""
     account = Account("namespace" if os.geteuid() == 0 else "self", os.geteuid(), os.getegid())
     for programs in binaries.folders():
-        data = folder / programs.parent.name
-        data.mkdir()
+        data = Path(tempfile.mkdtemp(dir=folder))
 
         def command(program: str, *arguments: str, programs: Path = programs, data: Path = data) -> list[str]:
             return account.command(programs / program, "-D", str(data), *arguments, folder=folder)

@@ -35,11 +35,15 @@ def verify(call: Invocation) -> None:
 @command.verb(examples=["coordinator schema status"])
 @click.pass_obj
 def status(call: Invocation) -> None:
-    """List the schema's files and what the database has of them."""
+    """List the schema's files and their state in the database; warn of an outdated embedded PostgreSQL."""
+    from coordinator import embedded  # noqa: PLC0415
     from coordinator.db import schema  # noqa: PLC0415
 
     found = call.on_connection(schema.status)
     call.output.many(found, ("kind", "name", "state", "applied_at"), empty="There are no files.")
+    server = None if call.config.database_url else embedded.find(call.config.data_dir)
+    if server and server.upgrade:
+        call.output.note(str(server.upgrade))
 
 
 @command.verb(name="print", examples=["coordinator schema print | psql -f - postgresql://owner@db.example/agents"])
