@@ -75,6 +75,7 @@ from typing import Any, get_type_hints
 from coordinator.config.environment import from_environment
 from coordinator.config.profile import from_profile
 from coordinator.config.settings import ADDRESSES, PREFIX, Config
+from coordinator.config.tls import check_files
 from coordinator.config.value import Given, convert
 from coordinator.errors import ConfigurationError
 from coordinator.model import address
@@ -119,7 +120,7 @@ def load(
             if name == "database_url" and address.is_gateway(values[name]):
                 address.check_gateway(values[name])
             else:
-                address.check(values[name], environment)
+                check_files(address.check(values[name], environment))
         except address.AddressError as error:
             raise ConfigurationError(f"{given[name].origin} {error}", hint=error.hint) from None
     # An address past the pooler of another database than the one that the caller named would be worse than none.
