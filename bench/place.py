@@ -76,9 +76,9 @@ class Place(msgspec.Struct):
 
 
 @asynccontextmanager
-async def fresh(options: Options) -> AsyncIterator[Place]:
+async def fresh(options: Options, *, disk: Path | None = None) -> AsyncIterator[Place]:
     """Start a cluster that nobody has used, and take it down at the end."""
-    with tempfile.TemporaryDirectory(prefix="coordinator-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="coordinator-bench-", dir=disk, ignore_cleanup_errors=True) as folder:
         async with embedded.run(Path(folder), bin_dir=options.bin_dir, settings=SETTINGS) as server:
             connection = await connect(server.dsn)
             try:

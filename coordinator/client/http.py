@@ -1,15 +1,15 @@
 """Operations over HTTP, through a daemon or a sidecar: an ``Executor``, as PostgreSQL is one.
 
-Guarantees: an operation goes where ``model.route`` says, its answer comes back as the same Struct, and a problem as the
-same error of the tree, with code, hint and detail. Everything ends in time. A read whose connection turns out to be
-dead before the first byte of an answer is tried once more on a new one, and so is a write with an ``idempotency_key``;
-another write never is: a lost answer may have been a done deed.
+Guarantees: an operation goes where ``model.route`` says. Its result comes back as the same Struct, and a problem as the
+same error, with code, hint and detail. Every call ends in time. If a connection is lost before the first byte of a
+response, a read is repeated once on a new connection, and so is a write with an ``idempotency_key``. No other write is
+repeated: a lost response may mean that the write succeeded.
 
-On failure: no answer, or one of a proxy, is ``DatabaseUnavailable``, as if the database were away: the caller can do no
-more about it. A stream of hints comes back by itself and wakes its reader, who then looks at the log.
+On failure: no response, or a response from a proxy, is ``DatabaseUnavailable``, as if the database were away: the caller
+can do no more about it. A stream of hints reconnects automatically and wakes its reader, who then reads the log.
 
-What it deliberately does not do: follow redirects, use a proxy or a netrc file: the token goes to the address that was
-given, and nowhere else.
+What it deliberately does not do: follow redirects, or use a proxy or a netrc file. The token goes to the given address
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar, cast
 from urllib.parse import urlencode
 
@@ -25,8 +25,7 @@ import anyio
 import structlog
 
 from coordinator.backoff import Backoff
-from coordinator.client.http_connection import HungUp, NotAnswered
-from coordinator.client.http_pool import HttpPool, NotReached
+from coordinator.client.http_pool import Disconnected, HttpPool, NoResponse, NotSent
 from coordinator.client.problem import error_of
 from coordinator.client.wire import Message, decoded, message_of, result_of
 from coordinator.config import Config
@@ -38,7 +37,7 @@ from coordinator.model.route import STREAM_PATH
 __all__ = ["HttpExecutor"]
 
 OK = 200
-SILENT_S = 45.0  # a stream without a sign of life for so long is dead; they come every 15 seconds
+SILENT_S = 45.0  # a stream that is silent for this long is dead; signs of life come every 15 seconds
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -55,35 +54,30 @@ class HttpExecutor:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, config: Config) -> AsyncIterator[HttpExecutor]:
-        """Open ``http://…``, ``https://…`` or ``unix:///path``; nothing is connected before the first call.
+        """Open ``http://…``, ``https://…`` or ``unix:///path``; the first call connects.
 
-        Raises: ``ConfigurationError`` for an address that is none, or a token that is none.
+        Raises: ``ConfigurationError`` for a token that cannot be sent.
         """
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         if config.token is not None:
             headers["authorization"] = f"Bearer {config.token}"
-        try:
-            pool = HttpPool(url, headers)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"that cannot be sent to: {error}", hint="Give an address like https://coordinator.example:7420."
-            ) from None
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                pool = await stack.enter_async_context(HttpPool.open(url, headers))
+            except ValueError as error:
+                raise ConfigurationError(str(error), hint="Copy the whole token, and nothing else.") from None
             yield cls(pool, url, config.call_timeout_s)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await pool.close()
 
     async def run(self, operation: Operation[R], *, idempotency_key: str | None = None) -> R:
         """Run one operation.
 
-        Raises: what the operation raises; ``DatabaseUnavailable`` when there was no answer.
+        Raises: what the operation raises; ``DatabaseUnavailable`` if no response came.
         """
         repeatable = operation.reads or idempotency_key is not None
         return cast("R", result_of(operation, await self._send(message_of(operation), idempotency_key, repeatable)))
 
     async def get(self, path: str, type: type[R]) -> R:
-        """Read what is no operation.
+        """Read a path that belongs to no operation.
 
         Raises: as ``run``.
         """
@@ -91,9 +85,9 @@ class HttpExecutor:
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:
-        """Listen to the events of a project, and of topics, as hints that the log has grown.
+        """Listen to the events of a project or of topics, as hints that the log has grown.
 
-        Raises: ``DatabaseUnavailable``; ``PermissionDenied`` where the token is not for them.
+        Raises: ``DatabaseUnavailable``; ``PermissionDenied`` if the token does not allow it.
         """
         query = [("after", "now"), *(("topic", topic) for topic in topics)]
         if project is not None:
@@ -101,7 +95,7 @@ class HttpExecutor:
         path = f"{STREAM_PATH}?{urlencode(query)}"
         wake = SessionWake()
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # No task group: readers yield from within, and a generator must not hold a cancel scope open.
+        # Not a task group: readers yield inside it, and a generator must not hold a cancel scope open.
         listening = asyncio.create_task(self._listen(path, wake, opened))
         try:
             await opened
@@ -112,7 +106,7 @@ class HttpExecutor:
                 await asyncio.wait([listening])
 
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
-        """Hand on hints for ever; the first connection's failure goes to ``opened``, and ends it."""
+        """Pass on hints forever; if the first connection fails, report to ``opened`` and stop."""
         backoff = Backoff()
 
         def heard(piece: bytes) -> None:
@@ -135,33 +129,31 @@ class HttpExecutor:
 
     async def _follow(self, path: str, heard: Callable[[bytes], None]) -> None:
         try:
-            answer = await self._pool.follow(path, heard, SILENT_S)
-        except (NotReached, NotAnswered) as error:
+            response = await self._pool.follow(path, heard, SILENT_S)
+        except (NotSent, NoResponse) as error:
             raise self._unavailable(error) from error
-        if answer.status != OK:
-            raise error_of(answer.status, answer.body)
+        if response.status != OK:
+            raise error_of(response.status, response.body)
 
     async def _send(self, message: Message, idempotency_key: str | None, repeatable: bool) -> bytes:
-        """Send a message, and once more where the connection turned out to be dead and that can do no harm."""
+        """Send a message; repeat it once if its connection turned out to be dead and repeating does no harm."""
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         ends_at = time.monotonic() + self._timeout_s
         try:
             try:
-                answer = await self._pool.ask(*message, headers, self._timeout_s)
-            except HungUp:
-                if not repeatable:
+                response = await self._pool.send(*message, headers, self._timeout_s)
+            except Disconnected as error:
+                if error.sent and not repeatable:
                     raise
-                answer = await self._pool.ask(*message, headers, ends_at - time.monotonic(), fresh=True)
-        except (NotReached, NotAnswered) as error:
+                response = await self._pool.send(*message, headers, ends_at - time.monotonic(), fresh=True)
+        except (NotSent, NoResponse) as error:
             raise self._unavailable(error) from error
         except ValueError as error:
-            raise InvalidArgument(str(error), hint="Give printable ASCII.") from None
-        if answer.status != OK:
-            raise error_of(answer.status, answer.body)
-        return answer.body
+            raise InvalidArgument(str(error), hint="Use printable ASCII characters.") from None
+        if response.status != OK:
+            raise error_of(response.status, response.body)
+        return response.body
 
-    def _unavailable(self, error: NotReached | NotAnswered) -> DatabaseUnavailable:
-        hint = "A call that changes something may or may not have been done."
-        if isinstance(error, NotReached):
-            hint = error.hint
-        return DatabaseUnavailable(f"no answer from {self._address}: {error}", hint=hint)
+    def _unavailable(self, error: NotSent | NoResponse) -> DatabaseUnavailable:
+        hint = error.hint if isinstance(error, NotSent) else "A write may or may not have succeeded."
+        return DatabaseUnavailable(f"no response from {self._address}: {error}", hint=hint)

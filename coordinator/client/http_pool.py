@@ -1,67 +1,109 @@
-"""HTTP to one address: connections that requests take in turns, as calls of the database do (see coordinator/db/pool.py).
+"""HTTP to one address through aiohttp: bounded connections, deadlines, and failures by what the server may have done.
 
-The one used last goes first, so that the surplus grows idle and is closed. Requests beyond ``MOST`` wait in order.
+aiohttp keeps the connections, parses the responses and speaks TLS. This module adds what a caller relies on.
 
-Guarantees: a request ends in its time, in which it waits for a connection and connects, too. A connection whose exchange
-did not end well (cancelled, timed out, cut, malformed) is never used again: its next bytes could be those of the last
-answer. Of several addresses of a host each is tried, for its share of the time.
+Guarantees: a request ends in its time, which includes the wait for a connection and connecting. At most
+``MAX_CONNECTIONS`` are open; further requests wait in order. What a server can make us keep is bounded. Nothing is sent
+twice: aiohttp itself would repeat a GET, even one whose response broke off in the middle.
 
-On failure: ``NotReached`` when nothing was sent, else what coordinator/client/http_connection.py says.
+On failure: ``NotSent`` when nothing was sent; ``Disconnected`` when the connection was lost before the first byte of a
+response, mostly a kept connection that the server closed at that moment; else ``NoResponse``.
 
-What it deliberately does not do: repeat a request, follow redirects, use a proxy.
+What it deliberately does not do: repeat a request, follow redirects, use a proxy, keep cookies, decompress.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import aiohttp
 import anyio
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from yarl import URL
 
-from coordinator.client.http_connection import Answer, Connection, Heard
+__all__ = ["Disconnected", "HttpPool", "HttpResponse", "NoResponse", "NotSent"]
 
-__all__ = ["HttpPool", "NotReached"]
-
-MOST = 100  # connections
+OK = 200
+MAX_CONNECTIONS = 100
+MAX_BODY = 512 << 20  # bytes; a page of a thousand values of the largest size has half of it
 CONNECT_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = 60.0  # less than the server's, so that it is not the one who hangs up
+CONNECT_SHARE = 0.9  # of a request's time: a timeout after it means that the request was sent
+KEEP_ALIVE_S = 60.0  # less than the server's, so that the client closes first
 CLOSE_S = 2.0
 
 
-class NotReached(Exception):
-    """Nothing was sent; ``hint`` says what to look at."""
+class NotSent(Exception):
+    """Nothing was sent; ``hint`` says what to check."""
 
-    def __init__(self, message: str, hint: str = "Does it run, and is the address right?") -> None:
+    def __init__(self, message: str, hint: str = "Is the server running, and is the address correct?") -> None:
         super().__init__(message)
         self.hint = hint
 
 
+class NoResponse(Exception):
+    """The request was sent, but no complete response came: the server may or may not have acted on it."""
+
+
+class Disconnected(NoResponse):
+    """The connection was lost before the first byte of a response; ``sent``: the request may have been sent."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class HttpResponse(NamedTuple):
+    """A response; ``body`` is empty if its pieces were passed on as they came."""
+
+    status: int
+    body: bytes
+
+
 class HttpPool:
-    """At most ``MOST`` connections to ``http://…``, ``https://…`` or ``unix:///path``, opened when needed.
+    """The connections to ``http://…``, ``https://…`` or ``unix:///path``, opened when needed."""
 
-    ``headers`` go with every request.
+    def __init__(self, base: str, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
+        self._base = base
+        self._kept = kept
+        self._fresh = fresh
+        self._permits = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
 
-    Raises: ``ValueError`` for a header that cannot be sent, without repeating it.
-    """
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, headers: Mapping[str, str]) -> AsyncIterator[HttpPool]:
+        """Open a pool whose requests all carry ``headers``; connect nothing yet, and close everything at the end.
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        Raises: ``ValueError`` for a header that cannot be sent, without repeating its value.
+        """
+        _check(headers)
         parts = urlsplit(url)
-        self._socket = parts.path if parts.scheme == "unix" else None
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _trust() if parts.scheme == "https" else None
-        self._prefix = "" if self._socket else parts.path.rstrip("/")
-        self._headers = _lines({"host": "localhost" if self._socket else parts.netloc, **headers})
-        self._turns = anyio.Semaphore(MOST, fast_acquire=True)
-        self._free: deque[Connection] = deque()
-        self._open: set[Connection] = set()
+        kept: aiohttp.BaseConnector
+        fresh: aiohttp.BaseConnector
+        if parts.scheme == "unix":
+            base = "http://localhost"
+            kept = _KeptUnix(parts.path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+            fresh = aiohttp.UnixConnector(parts.path, limit=0, force_close=True)
+        else:
+            base = url.rstrip("/")
+            # Read SSL_CERT_FILE now; aiohttp's own context is as old as its import.
+            trust = ssl.create_default_context() if parts.scheme == "https" else True
+            kept = _KeptTcp(ssl=trust, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+            fresh = aiohttp.TCPConnector(ssl=trust, limit=0, force_close=True)
+        sessions = _session(kept, headers), _session(fresh, headers)
+        try:
+            yield cls(base, *sessions)
+        finally:
+            with anyio.move_on_after(CLOSE_S, shield=True):
+                for session in sessions:
+                    await session.close()
 
-    async def ask(
+    async def send(
         self,
         method: str,
         path: str,
@@ -70,128 +112,157 @@ class HttpPool:
         timeout_s: float,
         *,
         fresh: bool = False,
-    ) -> Answer:
-        """Send one request and read its whole answer; ``fresh``: not on one that was kept.
+    ) -> HttpResponse:
+        """Send one request and read its whole response; with ``fresh``, over a new connection.
 
-        Raises: ``NotReached``, ``HungUp``, ``NotAnswered``; ``ValueError`` for a header that cannot be sent.
+        Raises: ``NotSent``, ``Disconnected``, ``NoResponse``; ``ValueError`` for a header that cannot be sent.
         """
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}{_lines(headers) if headers else ''}"
+        _check(headers)
         if content is not None:
-            head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        request = head.encode("ascii") + b"\r\n" + (content or b"")
-        ends_at = time.monotonic() + timeout_s
-        connection = await self._take(timeout_s, fresh=fresh)
+            headers = {**headers, "content-type": "application/json"}
+        now = asyncio.get_running_loop().time
+        ends_at = now() + timeout_s
+        await self._acquire(timeout_s)
         try:
-            return await connection.exchange(request, None, max(ends_at - time.monotonic(), 0))
+            async with asyncio.timeout_at(ends_at):
+                left_s = max(ends_at - now(), 0)
+                session = self._fresh if fresh else self._kept
+                async with session.request(
+                    method,
+                    URL(self._base + path, encoded=True),
+                    data=content,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_timeout(connect_s=left_s * CONNECT_SHARE),
+                ) as response:
+                    return await _read(response)
+        except TimeoutError as error:
+            raise NoResponse(f"no complete response within {timeout_s:.1f} seconds") from error
         finally:
-            self._give_back(connection)
+            self._permits.release()
 
-    async def follow(self, path: str, heard: Heard, silent_s: float) -> Answer:
-        """Read a stream until it ends, and hand each piece of it to ``heard``; an answer other than 200 is read whole.
+    async def follow(self, path: str, heard: Callable[[bytes], None], silent_s: float) -> HttpResponse:
+        """Read a stream until it ends, and pass each piece to ``heard``; read a response other than 200 whole.
 
-        Raises: ``NotReached``, ``HungUp``; ``NotAnswered``, also when nothing came for ``silent_s``.
+        Raises: ``NotSent``, ``Disconnected``; ``NoResponse``, also when nothing came for ``silent_s``.
         """
-        connection = await self._take(silent_s, fresh=False)
+        await self._acquire(silent_s)
         try:
-            request = f"GET {self._prefix}{path} HTTP/1.1\r\n{self._headers}\r\n"
-            return await connection.exchange(request.encode("ascii"), heard, silent_s)
+            async with self._kept.get(
+                URL(self._base + path, encoded=True),
+                allow_redirects=False,
+                timeout=_timeout(connect_s=silent_s, silent_s=silent_s),
+            ) as response:
+                return await _read(response, heard if response.status == OK else None)
+        except TimeoutError as error:
+            raise NoResponse(f"no sign of life within {silent_s:.1f} seconds") from error
         finally:
-            self._give_back(connection)
+            self._permits.release()
 
-    async def close(self) -> None:
-        """Cut all connections."""
-        lost = [connection.lost for connection in self._open]
-        for connection in list(self._open):
-            connection.transport.abort()
-        if lost:
-            await asyncio.wait(lost, timeout=CLOSE_S)
-
-    async def _take(self, timeout_s: float, *, fresh: bool) -> Connection:
-        """Take a connection that is free, else a new one."""
-        ends_at = time.monotonic() + timeout_s
+    async def _acquire(self, timeout_s: float) -> None:
+        """Wait for the permit to use a connection."""
         try:
-            self._turns.acquire_nowait()
+            self._permits.acquire_nowait()
         except anyio.WouldBlock:
             try:
                 with anyio.fail_after(timeout_s):
-                    await self._turns.acquire()
+                    await self._permits.acquire()
             except TimeoutError:
-                raise NotReached(
-                    f"none of {MOST} connections became free within {timeout_s:.1f} seconds",
-                    "More calls at once than connections: call less at once, or from several clients.",
+                raise NotSent(
+                    f"none of {MAX_CONNECTIONS} connections became free within {timeout_s:.1f} seconds",
+                    "There are more concurrent calls than connections: make fewer calls at once, or use several clients.",
                 ) from None
-        try:
-            oldest = time.monotonic() - KEEP_ALIVE_S
-            while self._free and not fresh:
-                connection = self._free.pop()
-                if connection.free_at >= oldest and not connection.transport.is_closing():
-                    return connection
-                connection.transport.abort()
-            return await self._connect(max(min(CONNECT_TIMEOUT_S, ends_at - time.monotonic()), 0))
-        except BaseException:
-            self._turns.release()
-            raise
-
-    def _give_back(self, connection: Connection) -> None:
-        now = time.monotonic()
-        if connection.sound:
-            connection.free_at = now
-            self._free.append(connection)
-        else:
-            connection.transport.abort()
-        self._turns.release()
-        while self._free and self._free[0].free_at < now - KEEP_ALIVE_S:
-            self._free.popleft().transport.abort()
-
-    async def _connect(self, timeout_s: float) -> Connection:
-        loop = asyncio.get_running_loop()
-        ends_at = time.monotonic() + timeout_s
-        failure: Exception = TimeoutError()
-        try:
-            with anyio.fail_after(timeout_s):
-                if self._socket:
-                    return (await loop.create_unix_connection(self._make, self._socket))[1]
-                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise _not_reached(error, timeout_s) from error
-        name = self._host if self._tls else None
-        for left, address in zip(range(len(found), 0, -1), (str(one[4][0]) for one in found), strict=False):
-            try:
-                with anyio.fail_after((ends_at - time.monotonic()) / left):
-                    made = await loop.create_connection(
-                        self._make, address, self._port, ssl=self._tls, server_hostname=name
-                    )
-                    return made[1]
-            except OSError as error:
-                failure = error
-        raise _not_reached(failure, timeout_s) from failure
-
-    def _make(self) -> Connection:
-        return Connection(self._open)
 
 
-def _trust() -> ssl.SSLContext:
-    """Trust who the system trusts; SSL_CERT_FILE names other authorities."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+class _Kept(aiohttp.BaseConnector):
+    """Rejects a kept connection on which something came unasked: aiohttp would take it for the next response."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Connection:
+        """Take a kept connection, or open one."""
+        connection = await super().connect(req, traces, timeout)
+        if connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            raise Disconnected("the server sent data without being asked", sent=False)
+        return connection
 
 
-def _lines(headers: Mapping[str, str]) -> str:
+class _KeptTcp(_Kept, aiohttp.TCPConnector):
+    pass
+
+
+class _KeptUnix(_Kept, aiohttp.UnixConnector):
+    pass
+
+
+async def _read(response: aiohttp.ClientResponse, heard: Callable[[bytes], None] | None = None) -> HttpResponse:
+    """Read the body, or pass its pieces on."""
+    if response.status < OK:
+        raise NoResponse(f"the response switches protocols: status {response.status}")
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while piece := await response.content.readany():
+            if heard is not None:
+                heard(piece)
+                continue
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY:
+                raise NoResponse(f"the response has more than {MAX_BODY} bytes")
+    except aiohttp.ClientPayloadError as error:
+        raise NoResponse(f"the connection was lost in the middle of the response: {error}") from error
+    return HttpResponse(response.status, b"".join(pieces))
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, and translate what fails before its body comes, so that aiohttp does not repeat it."""
+    try:
+        return await handler(request)
+    except aiohttp.ConnectionTimeoutError as error:
+        raise NotSent("could not connect in time") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", error.certificate_error)
+        raise NotSent(
+            f"its certificate is not trusted: {reason}", "SSL_CERT_FILE names a file with the trusted authorities."
+        ) from error
+    except aiohttp.ClientConnectorSSLError as error:
+        raise NotSent(f"TLS failed: {error.strerror or error.os_error}", "Does that port speak HTTPS?") from error
+    except aiohttp.ClientConnectorError as error:
+        raise NotSent(error.strerror or str(error.os_error)) from error
+    except UnicodeError as error:
+        raise NotSent(f"invalid host name: {error}") from error
+    except aiohttp.ServerDisconnectedError as error:
+        if isinstance(error.message, str):
+            raise Disconnected("the connection was lost before the response") from error
+        raise NoResponse("the connection was lost in the middle of the response") from error
+    except (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
+        raise Disconnected(f"the connection was lost before the response: {error}") from error
+    except aiohttp.ClientResponseError as error:
+        raise NoResponse(f"the head of the response is malformed: {error.message}") from error
+
+
+def _session(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=headers,
+        middlewares=(_once,),
+        skip_auto_headers=("User-Agent",),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def _timeout(*, connect_s: float, silent_s: float | None = None) -> aiohttp.ClientTimeout:
+    connect_s = min(CONNECT_TIMEOUT_S, connect_s)
+    return aiohttp.ClientTimeout(connect=connect_s, sock_read=silent_s, ceil_threshold=float("inf"))
+
+
+def _check(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"{name} has characters that no header can have")
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-
-
-def _not_reached(error: Exception, timeout_s: float) -> NotReached:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return NotReached(
-            f"its certificate is not trusted: {error.verify_message}",
-            "SSL_CERT_FILE names a file of the authorities that are trusted.",
-        )
-    if isinstance(error, ssl.SSLError):
-        return NotReached(f"TLS failed: {error.reason or error}", "Is that a port for https?")
-    if isinstance(error, TimeoutError) and not str(error):
-        return NotReached(f"no connection within {timeout_s:.1f} seconds")
-    return NotReached(str(error))
+            raise ValueError(f"{name} has characters that a header cannot contain")

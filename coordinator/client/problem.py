@@ -1,4 +1,4 @@
-"""Problems as errors: what ``problem+json`` (RFC 9457) says becomes the error of the tree that it was made of."""
+"""Problems as errors: a ``problem+json`` response (RFC 9457) becomes the error that the server made it from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["error_of"]
 
 PREFIX = "urn:coordinator:"
 
-# What only HTTP knows, by its code: what the caller can do about it.
+# Problems that only HTTP has, by code, as the error that says what the caller can do.
 _OF_HTTP: dict[str, type[CoordinatorError]] = {
     "ZH404": SchemaMismatch,
     "ZH405": SchemaMismatch,
@@ -47,20 +47,21 @@ class _Problem(msgspec.Struct):
 
 
 def error_of(status: int, body: bytes) -> CoordinatorError:
-    """Read an answer that is no success."""
+    """Make the error that a response other than success stands for."""
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except msgspec.DecodeError:
         kind = _OF_STATUS.get(status, CoordinatorError)
         return kind(
-            f"the answer is {status}, and not of a coordinator", hint="Is the address right? What stands between?"
+            f"the response has status {status} and does not come from a coordinator",
+            hint="Is the address correct? Is there a proxy in between?",
         )
     facts = problem.facts
     detail = facts if facts is None or isinstance(facts, str) else msgspec.json.encode(facts).decode()
     kind = _kind(problem)
     hint = problem.hint
     if kind is SchemaMismatch and problem.code.startswith("ZH"):
-        hint = "Is it of the same version as this program, and is the address right?"
+        hint = "Is the server of the same version as this program, and is the address correct?"
     return kind(problem.detail, hint=hint, detail=detail, code=problem.code)
 
 

@@ -1,4 +1,4 @@
-"""How a client reaches the plane: the one place that looks at the address's scheme."""
+"""How a client reaches the coordinator: the only module that looks at the scheme of an address."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["Transport", "open_transport"]
 
 
 class Transport(msgspec.Struct, frozen=True):
-    """What runs operations, and what makes a direct connection that can prove that this process lives.
+    """What runs operations, and what opens a direct connection that can prove that this process lives.
 
-    Over HTTP there is no ``session``: an agent lives by its heartbeats, or by a sidecar's proof of life.
+    Over HTTP there is no ``session``: heartbeats keep an agent alive, or a sidecar's proof of life.
     """
 
     executor: Executor
@@ -30,16 +30,16 @@ class Transport(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_transport(url: str, config: Config) -> AsyncIterator[Transport]:
-    """Open what the address names, until the context ends.
+    """Open what the address names; close it when the context ends.
 
-    Raises: ``ConfigurationError`` for an address of another scheme; ``DatabaseUnavailable``.
+    Raises: ``ConfigurationError`` for a malformed address or another scheme; ``DatabaseUnavailable``.
     """
     try:
         scheme = urlsplit(url).scheme
     except ValueError:
         scheme = ""
     if scheme in address.GATEWAY_SCHEMES:
-        from coordinator.client.http import HttpExecutor  # noqa: PLC0415 - not needed by all
+        from coordinator.client.http import HttpExecutor  # noqa: PLC0415 - aiohttp takes 0.1 s to import
 
         try:
             address.check_gateway(url)
@@ -50,8 +50,8 @@ async def open_transport(url: str, config: Config) -> AsyncIterator[Transport]:
         return
     if scheme not in address.SCHEMES:
         raise ConfigurationError(
-            f'cannot connect to an address of scheme "{scheme}"',
-            hint="Give an address like postgresql://user@host:5432/database, https://host:7420 or unix:///path.",
+            f'cannot connect to an address with the scheme "{scheme}"',
+            hint="Use an address like postgresql://user@host:5432/database, https://host:7420 or unix:///path.",
         )
     async with Database.open(url, config) as database:
         yield Transport(database, database.session)

@@ -1,4 +1,4 @@
-"""Operations as HTTP messages: the request of an operation, and its answer as what the operation answers with."""
+"""Operations as HTTP messages: writes the request of an operation, and reads its result from the response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class Message(NamedTuple):
-    """What is sent: ``content`` is JSON; ``path`` has its query."""
+    """What to send: ``content`` is JSON; ``path`` includes the query."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ class Message(NamedTuple):
 
 
 class _Page(msgspec.Struct):
-    """A page of events: see coordinator/api/subscriptions.py."""
+    """A page of events; see coordinator/api/subscriptions.py."""
 
     items: list[Event]
     cursor: str
@@ -39,11 +39,11 @@ class _Page(msgspec.Struct):
 def message_of(operation: Operation[Any]) -> Message:
     """Write an operation as a message.
 
-    Raises: ``ConfigurationError`` for what HTTP does not have; ``InvalidArgument`` for what is no valid text or JSON.
+    Raises: ``ConfigurationError`` for an operation without a route; ``InvalidArgument`` for invalid text or JSON.
     """
     if operation.internal:
         raise ConfigurationError(
-            f"{operation.function} is not for HTTP", hint="Give the address of the database itself, postgresql://…"
+            f"{operation.function} is not available over HTTP", hint="Connect to the database: postgresql://…"
         )
     route = route_of(type(operation))
     try:
@@ -54,63 +54,63 @@ def message_of(operation: Operation[Any]) -> Message:
         if route.parameter is not None:
             (value,) = (text for name, text in query if name == route.parameter)
             query = [(name, text) for name, text in query if name != route.parameter]
-            # Dots, too: a key may be "..", which is no step up.
+            # Dots, too: the key ".." must not lead to the parent path.
             path = path.partition("{")[0] + quote(value, safe="").replace(".", "%2E")
         encoded = urlencode(query)
     except (TypeError, UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
-        raise InvalidArgument(f"that cannot be sent: {error}", hint="Give valid UTF-8 text and JSON.") from error
+        raise InvalidArgument(f"cannot encode the arguments: {error}", hint="Use valid UTF-8 text and JSON.") from error
     return Message("GET", f"{path}?{encoded}" if encoded else path, None)
 
 
 def result_of(operation: Operation[Any], body: bytes) -> Any:
-    """Read the answer to an operation.
+    """Read the result of an operation from the body of its response.
 
-    Raises: ``DatabaseUnavailable`` for what is none.
+    Raises: ``DatabaseUnavailable`` for a body that does not match the operation.
     """
     if isinstance(operation, Since):
         return _events(operation, decoded(body, _Page))
     kind = type(operation)
-    answer = decoded(body, _answer(kind))
+    response = decoded(body, _response(kind))
     match kind.answer()[0]:
         case Shape.ONE:
-            return answer
+            return response
         case Shape.MANY:
-            return answer.items
+            return response.items
         case Shape.SCALAR:
-            return answer.result
+            return response.result
 
 
 def decoded(body: bytes, type: type[R]) -> R:
-    """Read a body.
+    """Decode a body.
 
-    Raises: ``DatabaseUnavailable``.
+    Raises: ``DatabaseUnavailable`` for a body that does not match the type.
     """
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.DecodeError as error:
         raise DatabaseUnavailable(
-            f"the answer cannot be read: {error}", hint="Is that the address of a coordinator of this version?"
+            f"cannot decode the response: {error}", hint="Is that the address of a coordinator of this version?"
         ) from error
 
 
 @cache
-def _answer(operation: type[Operation[Any]]) -> type[Any]:
-    """Make the type of an operation's answer on HTTP."""
+def _response(operation: type[Operation[Any]]) -> type[Any]:
+    """Make the type of an operation's response over HTTP."""
     shape, result = operation.answer()
     if shape is Shape.ONE:
         return cast("type[Any]", result)
     name, field = ("items", list[result]) if shape is Shape.MANY else ("result", result)  # type: ignore[valid-type]
-    return msgspec.defstruct(f"{operation.function}_answer", [(name, field)])
+    return msgspec.defstruct(f"{operation.function}_response", [(name, field)])
 
 
 @cache
 def _fields(operation: type[Operation[Any]]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Tell an operation's fields; msgspec takes 0.2 ms to find them."""
+    """Return an operation's fields; cached, because msgspec takes 0.2 ms to find them."""
     return msgspec.structs.fields(operation)
 
 
 def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
-    """Write a read's parameters as the query's; those of a default value are left away."""
+    """Write a read's parameters as a query, and omit those with their default value."""
     query: list[tuple[str, str]] = []
     for field in _fields(type(operation)):
         value = getattr(operation, field.name)
@@ -119,7 +119,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             continue
         if isinstance(operation, Since):
             name = {"topics": "topic"}.get(name, name)
-            if name == "bookmarks":  # there are always cursors
+            if name == "bookmarks":  # every page has a cursor
                 continue
         elif name == "after" and operation.page_by:
             name, value = "cursor", cursor_of(type(operation), value)
@@ -132,7 +132,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
 
 
 def _events(operation: Since, page: _Page) -> list[Event]:
-    """Give a page as the log does: with a bookmark at its end, where it was asked for and the cursor moved."""
+    """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""
     last = page.items[-1].cursor if page.items else operation.after
     full = len(page.items) >= operation.limit
     if not operation.bookmarks or full or page.cursor == last or operation.after == "now":

@@ -1,4 +1,4 @@
-"""What servers, networks and certificates can do to a connection, and what the caller is told. Each server is a script."""
+"""What servers, networks and certificates can do to a connection, and what the caller learns. Each server is a script."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import anyio
 import pytest
 
-from coordinator.client import http_connection, http_pool
+from coordinator.client import http_pool
 from coordinator.client.http import HttpExecutor
 from coordinator.config import Config
 from coordinator.db.session import SessionWake
@@ -28,7 +27,7 @@ WRITE = signals.Delete(project="default", key="k")
 
 
 class Server:
-    """Answers by a script, which is told the number of the connection; ``open`` and ``most`` count connections."""
+    """Follows a script, which gets the number of the connection; ``open`` and ``most`` count connections."""
 
     def __init__(self, script: Callable[[Server, Link, int], Awaitable[None]]) -> None:
         self.links = self.open = self.most = 0
@@ -68,6 +67,11 @@ class Link:
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    async def end(self) -> None:
+        """Send no more, and wait until the client has hung up."""
+        self._writer.write_eof()
+        await self.gone()
 
     async def gone(self) -> None:
         """Wait until the client has hung up."""
@@ -138,13 +142,14 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
         await link.request()
         await link.send(answer(DONE))
         await closed.wait()
+        await link.end()
 
     async with serving(script) as (executor, server):
         assert await executor.run(WRITE) == 7
         closed.set()
 
         async def noticed() -> bool:
-            return not executor._pool._open
+            return not server.open
 
         await until(noticed, "the client has noticed")
         assert await executor.run(WRITE) == 7
@@ -156,7 +161,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
     [(READ, None, True), (WRITE, None, False), (WRITE, "once", True)],
     ids=["read", "write", "write with key"],
 )
-async def test_a_kept_connection_that_ends_without_an_answer_is_made_good_only_where_that_can_do_no_harm(
+async def test_a_call_whose_keep_alive_connection_ends_without_a_response_is_repeated_only_if_that_does_no_harm(
     operation: Any, key: str | None, answers: bool
 ) -> None:
     body = BODY if operation is READ else DONE
@@ -179,7 +184,7 @@ async def test_a_kept_connection_that_ends_without_an_answer_is_made_good_only_w
             assert all(b"idempotency-key: once\r\n" in request for request in server.asked)
 
 
-async def test_a_second_connection_that_ends_without_an_answer_is_the_last() -> None:
+async def test_a_call_is_repeated_only_once() -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
 
@@ -198,7 +203,7 @@ async def test_a_second_connection_that_ends_without_an_answer_is_the_last() -> 
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n" + BODY,
     ],
 )
-async def test_an_answer_that_is_cut_in_the_middle_is_an_error_and_never_asked_for_again(part: bytes) -> None:
+async def test_a_response_that_is_cut_in_the_middle_is_an_error_and_the_call_is_not_repeated(part: bytes) -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
         await link.send(part)
@@ -210,7 +215,7 @@ async def test_an_answer_that_is_cut_in_the_middle_is_an_error_and_never_asked_f
         assert len(server.asked) == 1
 
 
-async def test_an_answer_that_comes_in_drops_is_read() -> None:
+async def test_a_response_that_comes_byte_by_byte_is_read() -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
         for byte in answer():
@@ -221,7 +226,7 @@ async def test_an_answer_that_comes_in_drops_is_read() -> None:
         assert await executor.run(READ) == "a.7"
 
 
-async def test_drops_do_not_make_the_time_of_a_call_longer() -> None:
+async def test_a_response_that_trickles_in_does_not_extend_the_deadline() -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
         await link.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -230,7 +235,7 @@ async def test_drops_do_not_make_the_time_of_a_call_longer() -> None:
             await asyncio.sleep(0.01)
 
     async with serving(script, timeout_s=0.2) as (executor, _):
-        assert "no whole answer within 0.2 seconds" in (await unavailable(executor)).message
+        assert "no complete response within 0.2 seconds" in (await unavailable(executor)).message
 
 
 async def endless_head(link: Link) -> None:
@@ -261,10 +266,10 @@ async def endless_trailer(link: Link) -> None:
     ("endless", "reason"),
     [(endless_head, "head"), (endless_line, "head"), (endless_trailer, "head"), (endless_body, "more than")],
 )
-async def test_an_answer_without_end_is_given_up(
+async def test_a_response_without_end_is_aborted(
     endless: Callable[[Link], Awaitable[None]], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_connection, "BODY_MOST", 1 << 20)
+    monkeypatch.setattr(http_pool, "MAX_BODY", 1 << 20)
 
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
@@ -284,7 +289,7 @@ async def test_an_answer_without_end_is_given_up(
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     ],
 )
-async def test_what_is_no_answer_is_an_error(nonsense: bytes) -> None:
+async def test_a_malformed_response_is_an_error(nonsense: bytes) -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
         await link.send(nonsense)
@@ -305,7 +310,7 @@ async def test_what_is_no_answer_is_an_error(nonsense: bytes) -> None:
     ],
     ids=["announced", "chunked", "to the end", "HTTP/1.0"],
 )  # fmt: skip
-async def test_every_form_of_an_answer_is_read(form: bytes) -> None:
+async def test_every_form_of_a_response_is_read(form: bytes) -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
         await link.send(form)
@@ -315,40 +320,52 @@ async def test_every_form_of_an_answer_is_read(form: bytes) -> None:
 
 
 @pytest.mark.parametrize("surplus", [b"x", answer(), b"HTTP/1.1 200 OK\r\n"])
-async def test_a_connection_with_bytes_behind_its_answer_is_not_used_again(surplus: bytes) -> None:
-    async def script(_server: Server, link: Link, _number: int) -> None:
+async def test_bytes_after_a_response_never_answer_another_request(surplus: bytes) -> None:
+    async def script(server: Server, link: Link, number: int) -> None:
+        if number > 1:
+            await polite(server, link, number)
         await link.request()
         await link.send(answer() + surplus)
-        await link.gone()
-
-    async with serving(script) as (executor, server):
-        assert [await executor.run(READ), await executor.run(READ)] == ["a.7", "a.7"]
-        assert server.links == 2
-
-
-async def test_a_connection_on_which_something_comes_unasked_is_not_used_again() -> None:
-    unasked = asyncio.Event()
-
-    async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
-        await link.send(answer())
-        await unasked.wait()
-        await link.send(answer(b'{"result":"another"}'))
+        await link.send(b"content-length: 20\r\n\r\n" + b'{"result":"another"}')
         await link.gone()
 
     async with serving(script) as (executor, server):
-        assert await executor.run(READ) == "a.7"
-        unasked.set()
+        results = []
+        for _ in range(3):
+            try:
+                results.append(await executor.run(READ))
+            except DatabaseUnavailable as error:
+                results.append(error.message)
+        assert all(result == "a.7" or "is malformed" in result for result in results)
+        assert results[-1] == "a.7"
+        assert server.links >= 2
 
-        async def noticed() -> bool:
-            return not executor._pool._open
 
-        await until(noticed, "the client has noticed")
-        assert await executor.run(READ) == "a.7"
+@pytest.mark.parametrize("unasked", [b"x", answer(b'{"result":"another"}')])
+async def test_a_connection_on_which_something_comes_unasked_is_not_used_again(unasked: bytes) -> None:
+    send, sent = asyncio.Event(), asyncio.Event()
+
+    async def script(_server: Server, link: Link, number: int) -> None:
+        await link.request()
+        await link.send(answer(DONE))
+        if number == 1:
+            await send.wait()
+            await link.send(unasked)
+            sent.set()
+        await link.gone()
+
+    async with serving(script) as (executor, server):
+        assert await executor.run(WRITE) == 7
+        send.set()
+        await sent.wait()
+        for _ in range(3):  # the loop reads what has come
+            await asyncio.sleep(0)
+        assert await executor.run(WRITE) == 7
         assert server.links == 2
 
 
-async def test_a_repetition_goes_over_a_new_connection_and_not_over_another_that_was_kept() -> None:
+async def test_a_repeated_call_uses_a_new_connection_and_not_another_kept_one() -> None:
     async def script(_server: Server, link: Link, number: int) -> None:
         await link.request()
         await link.send(answer())
@@ -386,8 +403,36 @@ async def test_the_connection_of_a_cancelled_call_is_not_used_again() -> None:
         assert server.links == 2
 
 
-async def test_any_number_of_calls_at_once_is_done_over_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_pool, "MOST", 3)
+async def test_a_response_after_the_deadline_answers_no_other_call() -> None:
+    leave = asyncio.Event()
+
+    async def script(_server: Server, link: Link, number: int) -> None:
+        await link.request()
+        if number == 1:
+            await leave.wait()
+        await link.send(answer(b'{"result":"a.%d"}' % number))
+        await link.gone()
+
+    async with serving(script, timeout_s=0.5) as (executor, server):
+        assert "within 0.5 seconds" in (await unavailable(executor)).message
+        leave.set()
+        assert await executor.run(READ) == "a.2"
+        assert len(server.asked) == 2
+
+
+async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    async with serving() as (executor, server):
+        assert await executor.run(READ) == "a.7"
+        assert server.links == 1
+
+
+async def test_any_number_of_concurrent_calls_shares_the_maximum_of_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_pool, "MAX_CONNECTIONS", 3)
     async with serving() as (executor, server):
         async with anyio.create_task_group() as tasks:
             for _ in range(50):
@@ -396,8 +441,8 @@ async def test_any_number_of_calls_at_once_is_done_over_so_many_connections(monk
         assert server.most == 3
 
 
-async def test_a_call_that_gets_no_connection_in_its_time_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_pool, "MOST", 1)
+async def test_a_call_that_gets_no_connection_in_time_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_pool, "MAX_CONNECTIONS", 1)
 
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
@@ -412,75 +457,76 @@ async def test_a_call_that_gets_no_connection_in_its_time_was_not_sent(monkeypat
 
 
 async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_pool, "KEEP_ALIVE_S", 0.1)
     async with serving() as (executor, server):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(executor.run, READ)
-        assert server.open == 3
-        monkeypatch.setattr(http_pool, "KEEP_ALIVE_S", -1)
-        await executor.run(READ)
+        assert server.most == 3
 
         async def closed() -> bool:
             return not server.open
 
         await until(closed, "all are closed")
+        await executor.run(READ)
         assert server.links == 4
 
 
-async def test_another_address_of_the_host_is_tried_where_one_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_address_of_the_host_is_tried_if_one_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     async def found(_host: str, port: int, **_given: Any) -> list[Any]:
         return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
 
-    async with serving() as (executor, server):
+    async with serving() as (_, server), HttpExecutor.open(f"http://two.test:{server.port}", Config()) as executor:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
         assert await executor.run(READ) == "a.7"
         assert server.links == 1
 
 
-async def test_a_host_that_is_none_is_unavailable() -> None:
+async def test_an_invalid_host_is_unavailable() -> None:
     for host in ("nowhere.invalid", "x" * 64 + ".invalid"):
         async with HttpExecutor.open(f"http://{host}:7420", Config()) as executor:
             assert host in (await unavailable(executor)).message
 
 
-async def test_a_stream_that_is_silent_for_too_long_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    patched = asyncio.Event()
+async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after_45_silent_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    true_time, skipped_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: true_time() + skipped_s)
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def script(_server: Server, link: Link, number: int) -> None:
         await link.request()
         if number != 2:
             await link.send(b"HTTP/1.1 200 OK\r\n\r\nevent: ready\n\n")
-        if number == 1:
-            await patched.wait()
-        else:
-            await link.gone()
+        while piece := await pieces.get():
+            await link.send(piece)
+
+    async def asked_again() -> bool:
+        return len(server.asked) == 2
 
     async with serving(script) as (executor, server), executor.wake() as wake:
         assert await wake.wait(DEADLINE_S)
-        monkeypatch.setattr("coordinator.client.http.SILENT_S", 0.1)
-        patched.set()
+        for _ in range(3):
+            skipped_s += 40
+            pieces.put_nowait(b":\n\n")
+            for _ in range(10):  # server and client take turns
+                await asyncio.sleep(0)
+            skipped_s += 40
+            pieces.put_nowait(b"event: x\n\n")
+            assert await wake.wait(DEADLINE_S)
+        assert server.links == 1
+        skipped_s += 46
+        await until(asked_again, "the stream is opened again")
+        skipped_s += 46
         assert await wake.wait(DEADLINE_S)
-        assert server.links >= 3
+        assert server.links == 3
+        for _ in range(3):
+            pieces.put_nowait(b"")
 
 
-async def test_a_stream_may_last_for_as_long_as_it_gives_signs_of_life() -> None:
-    connection = http_connection.Connection(set())
-    connection.connection_made(mock.Mock(is_closing=lambda: False))
-    heard: list[bytes] = []
-    following = asyncio.create_task(connection.exchange(b"", heard.append, 1000))
-    await asyncio.sleep(0)
-    ends_at = []
-    for piece in (b"HTTP/1.1 200 OK\r\n\r\n", b":\n\n", b":\n\n"):
-        connection.data_received(piece)
-        assert connection._reading is not None
-        ends_at.append(connection._reading._timer.when())
-    assert ends_at[0] < ends_at[1] < ends_at[2]
-    assert heard == [b":\n\n", b":\n\n"]
-    connection.connection_lost(None)
-    assert (await following).status == 200
-
-
-async def test_a_stream_wakes_at_every_piece_and_its_end_is_no_error() -> None:
+async def test_a_stream_wakes_at_every_piece_and_its_end_is_not_an_error() -> None:
     more = asyncio.Event()
 
     async def script(_server: Server, link: Link, number: int) -> None:
@@ -504,7 +550,7 @@ async def test_a_stream_wakes_at_every_piece_and_its_end_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a\0", "\u00fc", "a\nb"])
-async def test_a_header_cannot_be_smuggled_in(bad: str) -> None:
+async def test_a_header_cannot_be_injected(bad: str) -> None:
     async with serving() as (executor, server):
         with pytest.raises(InvalidArgument):
             await executor.run(WRITE, idempotency_key=bad)
@@ -528,9 +574,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return pair
 
 
-async def test_tls_with_an_authority_of_ones_own(
-    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tls_with_a_private_authority(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     async with serving(scheme="https", certificate=certificate) as (executor, server):
         for _ in range(3):
@@ -538,7 +582,7 @@ async def test_tls_with_an_authority_of_ones_own(
         assert server.links == 1
 
 
-async def test_tls_with_a_certificate_that_nobody_trusts_says_so_and_sends_nothing(
+async def test_tls_with_an_untrusted_certificate_is_an_error_that_says_so_and_sends_nothing(
     certificate: tuple[Path, Path],
 ) -> None:
     async with serving(scheme="https", certificate=certificate) as (executor, server):
@@ -559,7 +603,7 @@ async def test_tls_with_a_certificate_for_another_host_says_so(
         assert "localhost" in (await unavailable(executor)).message
 
 
-async def test_a_plain_port_is_not_taken_for_one_of_tls() -> None:
+async def test_tls_to_a_plain_port_is_an_error_that_says_so() -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await link.gone()
