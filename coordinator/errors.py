@@ -1,21 +1,20 @@
-"""The one tree of errors: SQLSTATE, HTTP status and exit code of each, in one table.
+"""Errors: one tree, with the SQLSTATE, HTTP status and exit code of each class in one table.
 
-Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid,
-``ZC2xx`` not found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema); Python raises the classes
-below; the HTTP face answers with ``http_status`` and the command line ends with ``exit_code``. An exception that is not
-in the tree is a bug and ends with exit code 1.
+Every error that leaves the program is one of these. The database raises SQLSTATEs of class ``ZC``, Python raises the classes
+below, the HTTP API responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside this tree
+is a bug; the command line then exits with 1.
 
-| class                | SQLSTATE | HTTP | exit | the caller should                                          |
-|----------------------|----------|------|------|------------------------------------------------------------|
-| InvalidArgument      | ZC1xx    | 422  | 5    | correct the value; the hint says how                       |
-| NotFound             | ZC2xx    | 404  | 3    | create it first, or take that it is gone                   |
-| Conflict             | ZC3xx    | 409  | 4    | read again and decide anew                                 |
-| WaitTimedOut         | ZC4xx    | 408  | 8    | try again, or do without                                   |
-| Unauthenticated      | ZC5xx    | 401  | 5    | present a valid token                                      |
-| SchemaMismatch       | ZC6xx    | 503  | 6    | apply the schema, or run the program that fits it          |
-| DatabaseUnavailable  | 08, 57P… | 503  | 7    | try again later; what an unanswered call did is not known  |
-| PermissionDenied     | 42501    | 403  | 5    | ask for the right                                          |
-| ConfigurationError   | -        | 500  | 78   | correct the setting that is named                          |
+| class               | SQLSTATE | HTTP | exit | the caller should                                              |
+|---------------------|----------|------|------|----------------------------------------------------------------|
+| InvalidArgument     | ZC1xx    | 422  | 5    | correct the value; the hint says how                           |
+| NotFound            | ZC2xx    | 404  | 3    | create it first, or accept that it is gone                     |
+| Conflict            | ZC3xx    | 409  | 4    | read it and decide again                                       |
+| WaitTimedOut        | ZC4xx    | 408  | 8    | try again, or do without                                       |
+| Unauthenticated     | ZC5xx    | 401  | 5    | present a valid token                                          |
+| SchemaMismatch      | ZC6xx    | 503  | 6    | apply the schema, or run the program version that fits it      |
+| DatabaseUnavailable | 08, 57P… | 503  | 7    | try again later; a write without a response may have succeeded |
+| PermissionDenied    | 42501    | 403  | 5    | ask an administrator for a role that may                       |
+| ConfigurationError  | -        | 500  | 78   | correct the setting that the message names                     |
 """
 
 from __future__ import annotations
@@ -59,19 +58,19 @@ class CoordinatorError(Exception):
 
 
 class InvalidArgument(CoordinatorError):
-    """A value is malformed or over a limit; nothing was changed."""
+    """A value is malformed or over a limit. Nothing was changed."""
 
     sqlstate, http_status, exit_code, name = "ZC100", 422, 5, "invalid-argument"
 
 
 class NotFound(CoordinatorError):
-    """The named thing does not exist (any more)."""
+    """The named thing does not exist, or no longer exists."""
 
     sqlstate, http_status, exit_code, name = "ZC200", 404, 3, "not-found"
 
 
 class Conflict(CoordinatorError):
-    """Somebody else was there first: another version, another holder, a name taken. Nothing was changed."""
+    """Something else came first: another version, another holder, the same name. Nothing was changed."""
 
     sqlstate, http_status, exit_code, name = "ZC300", 409, 4, "conflict"
 
@@ -83,19 +82,19 @@ class WaitTimedOut(CoordinatorError):
 
 
 class Unauthenticated(CoordinatorError):
-    """There is no token, or it is not known, revoked or expired."""
+    """The token is missing, unknown, revoked or expired."""
 
     sqlstate, http_status, exit_code, name = "ZC500", 401, 5, "unauthenticated"
 
 
 class SchemaMismatch(CoordinatorError):
-    """The database's schema and this program do not fit."""
+    """The database's schema does not fit this program."""
 
     sqlstate, http_status, exit_code, name = "ZC600", 503, 6, "schema-mismatch"
 
 
 class DatabaseUnavailable(CoordinatorError):
-    """No answer from the database. Whether an unanswered call was done is not known."""
+    """The database did not respond. A write may have succeeded."""
 
     sqlstate, http_status, exit_code, name = "08000", 503, 7, "database-unavailable"
 
@@ -107,7 +106,7 @@ class PermissionDenied(CoordinatorError):
 
 
 class ConfigurationError(CoordinatorError):
-    """A setting is malformed; found before any connection is made."""
+    """A setting is malformed. This is found before any connection is made."""
 
     sqlstate, http_status, exit_code, name = "F0000", 500, 78, "configuration-error"
 
@@ -135,7 +134,7 @@ _BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
 
 
 def from_sqlstate(sqlstate: str) -> type[CoordinatorError]:
-    """Tell which class of the tree an SQLSTATE belongs to; ``CoordinatorError`` itself for what has no place in it."""
+    """Return the class for an SQLSTATE; ``CoordinatorError`` itself if no class fits."""
     for prefix, error in _BY_SQLSTATE_PREFIX:
         if sqlstate.startswith(prefix):
             return error

@@ -1,4 +1,4 @@
-"""Agents: running incarnations."""
+"""Agents: each is one run of a program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Agent", "Reaped"]
 
 
 class Agent(msgspec.Struct, frozen=True):
-    """One running incarnation: ``id`` is new at each start, ``name`` stays."""
+    """One run of an agent: ``id`` is new at each start, ``name`` stays the same."""
 
     id: UUID
     project: str
@@ -28,7 +28,7 @@ class Agent(msgspec.Struct, frozen=True):
 
 
 class Reaped(msgspec.Struct, frozen=True):
-    """What one look for lost agents did; ``missing`` processes want another look in 0.7 seconds."""
+    """How many agents one call reaped; if processes are ``missing``, call again in 0.7 seconds."""
 
     reaped: int
     missing: int

@@ -12,7 +12,10 @@ __all__ = ["Directive", "Pending", "Receipt"]
 
 
 class Directive(msgspec.Struct, frozen=True):
-    """What a manager tells agents; both targets null: everyone. ``status``: in an inbox unseen or seen, else the directive's own."""
+    """An instruction to agents; without ``to_agent`` and ``to_role``, to everyone.
+
+    ``status`` is unseen or seen in an agent's inbox, and the directive's own status elsewhere.
+    """
 
     id: int
     project: str
@@ -40,7 +43,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """A recipient that has not answered an open directive: ``status`` unseen or seen."""
+    """A recipient that has not answered an open directive; ``status`` is unseen or seen."""
 
     id: int
     agent: str

@@ -1,4 +1,4 @@
-"""Durations as people write them: ``30s``, ``1h30m``, ``7d``; plain numbers are seconds."""
+"""Durations as people write them: ``30s``, ``1h30m``, ``7d``. A plain number is seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 __all__ = ["HINT", "parse"]
 
-HINT = "Write it like 30s, 5m, 1h30m or 7d; a plain number is seconds."
+HINT = "Write 30s, 5m, 1h30m or 7d; a plain number is seconds."
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
@@ -17,17 +17,17 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 def parse(text: str) -> timedelta:
     """Read a duration.
 
-    Raises: ``ValueError`` for what is none; ``OverflowError`` beyond what a timedelta holds.
+    Raises: ``ValueError`` if it is malformed; ``OverflowError`` if a timedelta cannot hold it.
     """
     compact = text.strip().lower()
     if len(compact) > 50:
-        raise ValueError("too long for a duration")
+        raise ValueError("invalid duration: longer than 50 characters")
     if _NUMBER.fullmatch(compact):
         return timedelta(seconds=float(compact))
     parts = list(_PART.finditer(compact))
     if not parts or "".join(part.group() for part in parts) != compact:
-        raise ValueError(f'"{text}" is no duration')
+        raise ValueError(f'invalid duration "{text}"')
     units = [_UNITS[part[2]] for part in parts]
     if units != sorted(set(units), reverse=True):
-        raise ValueError(f'"{text}" is no duration: units go from large to small, each once')
+        raise ValueError(f'invalid duration "{text}": units go from large to small, each once')
     return timedelta(seconds=sum(float(part[1]) * unit for part, unit in zip(parts, units, strict=True)))

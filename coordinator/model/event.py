@@ -1,4 +1,4 @@
-"""Events, as they are everywhere: one JSON object."""
+"""Events: the same JSON object on every floor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ BOOKMARK = "bookmark"
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One change. ``type`` reset: events between the reader's cursor and this one are gone, with the reason in ``data``.
+    """One change: ``key`` is what changed, ``actor`` who changed it.
 
-    ``cursor`` is opaque; hand it back to go on after this event. ``key`` is what the event is about, ``actor`` who did it.
+    ``cursor`` is opaque: pass it as ``after`` to continue after this event. An event of type ``reset`` says that events between
+    the reader's cursor and this one are missing; the reason is in ``data``.
     """
 
     cursor: str

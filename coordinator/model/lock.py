@@ -1,4 +1,4 @@
-"""Locks: who holds what, what a request became, what a path's state is."""
+"""Locks: who holds and who waits, what a request returns, and the state of a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Grant", "Lock", "PathCheck", "Renewal", "Waiter"]
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held. ``slot`` of ``slots``: its place in a counted one."""
+    """A lock that is held. A counted lock has ``slots``; ``slot`` is the one that is held."""
 
     resource: str
     kind: str
@@ -26,7 +26,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a request has for one resource: the lock, or while not ``granted`` a place in the queue until ``expires_at``."""
+    """What a request has for one resource: a lock, or if not ``granted``, a place in the queue until ``expires_at``."""
 
     resource: str
     mode: str
@@ -39,7 +39,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Renewal(msgspec.Struct, frozen=True):
-    """Until when a renewed lock is held."""
+    """When a renewed lock expires."""
 
     resource: str
     fencing_token: int
@@ -47,7 +47,7 @@ class Renewal(msgspec.Struct, frozen=True):
 
 
 class PathCheck(msgspec.Struct, frozen=True):
-    """Whether an agent may write a path: ``state`` free, mine or held; the rest is about the lock that decides it."""
+    """Whether an agent may write a path: ``state`` is free, mine or held. The other fields describe the lock that decides it."""
 
     path: str
     state: str
@@ -60,7 +60,7 @@ class PathCheck(msgspec.Struct, frozen=True):
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """Who waits for a resource; the smaller ticket comes first."""
+    """A place in the queue for a resource; the smallest ticket comes first."""
 
     ticket: int
     resource: str

@@ -148,7 +148,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         return True
 
     def leases(self, result: R) -> Iterable[LeaseChange]:  # noqa: ARG002 - the usual case
-        """Yield what this call, answered with ``result``, changed in the leases of its caller."""
+        """Yield what this call changed in its caller's leases, given its result."""
         return ()
 
     @classmethod

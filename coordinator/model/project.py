@@ -10,7 +10,7 @@ __all__ = ["Project", "ProjectContents"]
 
 
 class Project(msgspec.Struct, frozen=True):
-    """What holds everything else."""
+    """A project, which contains everything else."""
 
     name: str
     description: str
@@ -18,7 +18,7 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class ProjectContents(msgspec.Struct, frozen=True):
-    """A project with how much it holds: of directives the open ones, of locks those that are held."""
+    """A project and how much it contains: agents, signals, open directives and held locks."""
 
     name: str
     description: str

@@ -1,7 +1,7 @@
-"""Routes: where an operation is on HTTP, told from the operation alone; for those who serve it and those who call it.
+"""Routes: the HTTP method and path of an operation, derived from the operation alone, for server and client.
 
-A write is ``POST /v1/<nouns>/<verb>`` with its parameters as a JSON body. A read is ``GET /v1/<nouns>`` if its verb is
-list, else ``GET /v1/<nouns>/<verb>``, unless the operation says otherwise by ``route``; its parameters are the query's.
+A write is ``POST /v1/<nouns>/<verb>`` with its parameters in a JSON body. A read is ``GET /v1/<nouns>`` if its verb is list,
+otherwise ``GET /v1/<nouns>/<verb>``, or what the operation's ``route`` says. Its parameters are in the query.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STREAM_PATH = "/v1/events/stream"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Method and path. ``parameter``: the name in braces at the path's end; it takes all that is left."""
+    """Method and path. ``parameter`` is the name in braces at the end of the path; it takes the rest of the path."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -28,7 +28,7 @@ class Route(msgspec.Struct, frozen=True):
 
 @cache
 def route_of(operation: type[Operation[Any]]) -> Route:
-    """Tell where an operation is."""
+    """Return the route of an operation."""
     noun, _, verb = operation.function.rpartition("_")
     path = operation.route
     if path is None:

@@ -13,7 +13,7 @@ __all__ = ["Rule", "Signal"]
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """A project's key with a value; absent for everybody from ``expires_at`` on (never, if critical)."""
+    """A key of a project with a value. From ``expires_at`` on, nobody sees it; a critical signal does not expire."""
 
     project: str
     key: str
@@ -28,7 +28,7 @@ class Signal(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What setting a key's last segment clears beside it; ``project`` null: in all projects."""
+    """Setting a key with the last segment ``when_set`` clears the keys ``clears`` beside it; without ``project``, everywhere."""
 
     project: str | None
     when_set: str

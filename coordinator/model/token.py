@@ -1,7 +1,7 @@
-"""Tokens: what opens the HTTP face, and the secrets that they are of.
+"""Tokens: they give access to the HTTP API; each has a secret.
 
-A secret is ``coo_`` and 256 random bits. Whoever makes one shows it once and keeps only its SHA-256: a slow hash guards
-what people choose, and nobody guesses 256 random bits.
+A secret is ``coo_`` and 256 random bits. It is shown once, and only its SHA-256 is kept. A slow hash would protect passwords
+that people choose; nobody guesses 256 random bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX_LENGTH = 8
 
 
 class Role(IntEnum):
-    """Who may what: each may do what those before it may."""
+    """Roles: each may do everything that the ones before it may."""
 
     reader = 1
     agent = 2
@@ -30,7 +30,7 @@ class Role(IntEnum):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token without its secret; ``project`` none: it opens all projects."""
+    """A token without its secret; without ``project``, it is for all projects."""
 
     id: int
     name: str
@@ -45,7 +45,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A new secret, and what may be kept of it."""
+    """A new secret, and the parts of it that may be kept."""
 
     text: str
     hash: str
@@ -56,11 +56,11 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 def new_secret() -> Secret:
-    """Draw a new secret."""
+    """Generate a secret."""
     text = "coo_" + secrets.token_urlsafe(32)
     return Secret(text, digest(text), text[:PREFIX_LENGTH])
 
 
 def digest(secret: str) -> str:
-    """Hash a secret: all that is ever kept or sent to the database of it."""
+    """Hash a secret; the database only ever sees this hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -8,7 +8,7 @@ __all__ = ["Gauge", "Lead", "Step"]
 
 
 class Lead(msgspec.Struct, frozen=True):
-    """Whether a process leads, since which term, and which loops have work now."""
+    """Whether a process leads, in which term, and which loops have work now."""
 
     leads: bool
     term: int
@@ -16,7 +16,7 @@ class Lead(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One batch of the relay: how many events it numbered, up to which, and whether to go on at once."""
+    """One batch of the relay: how many events it numbered, the last number, and whether to continue immediately."""
 
     moved: int
     head_seq: int

@@ -1,4 +1,4 @@
-"""Agents: register at each start, heartbeat, deregister; lost ones are reaped with all they held."""
+"""Agents: they register at each start, send heartbeats, and deregister. Lost agents are reaped, and all they held is released."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["Deregister", "Heartbeat", "List", "Named", "ProjectOf", "Reap", "Reg
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
-    """Register a starting agent; the answer's ``id`` is new at each start.
+    """Register an agent that starts; it gets a new ``id`` at each start.
 
-    ``ttl`` (1 second to 1 day): reaped when silent for so long. ``process``: reaped within 2 seconds of its death, too.
+    An agent that sends no heartbeat for ``ttl`` (1 second to 1 day) is reaped. With ``process``, it is also reaped within
+    2 seconds of that process's death.
 
-    Raises: ``NotFound`` where there is no such project or process.
+    Raises: ``NotFound`` if the project or the process does not exist.
     """
 
     function = "agent_register"
@@ -36,9 +37,9 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
-    """Say that an agent lives; answers until when that holds.
+    """Extend an agent's registration by its TTL; return when it expires.
 
-    Raises: ``NotFound``: it was given up, and what it held is let go; register again.
+    Raises: ``NotFound`` if the agent was reaped and what it held was released; register again.
     """
 
     function = "agent_heartbeat"
@@ -49,9 +50,9 @@ class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
 
 
 class Deregister(Operation[bool], frozen=True, kw_only=True):
-    """End an agent and let go of everything it holds.
+    """End an agent and release everything it holds.
 
-    Raises: ``NotFound``: it is gone already.
+    Raises: ``NotFound`` if the agent has already ended.
     """
 
     function = "agent_deregister"
@@ -76,7 +77,7 @@ class List(Operation[list[Agent]], frozen=True, kw_only=True):
 
 
 class ProjectOf(Operation[str], frozen=True, kw_only=True):
-    """Tell which project an agent is of; that never changes.
+    """Return the project of an agent, which never changes.
 
     Raises: ``NotFound``.
     """
@@ -89,9 +90,9 @@ class ProjectOf(Operation[str], frozen=True, kw_only=True):
 
 
 class Named(Operation[bool], frozen=True, kw_only=True):
-    """Tell whether an agent of this name is registered in a project.
+    """Return whether a project has a registered agent of this name.
 
-    Raises: ``NotFound`` where there is no such project.
+    Raises: ``NotFound`` if the project does not exist.
     """
 
     function = "agent_named"
@@ -103,7 +104,7 @@ class Named(Operation[bool], frozen=True, kw_only=True):
 
 
 class Reap(Operation[Reaped], frozen=True, kw_only=True):
-    """Give up agents whose TTL passed or whose process died."""
+    """Reap agents whose TTL has passed or whose process has died."""
 
     function = "agent_reap"
     internal = True

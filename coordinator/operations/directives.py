@@ -1,4 +1,4 @@
-"""Directives: what managers tell agents; durable, ordered, acknowledged."""
+"""Directives: durable, ordered instructions from managers to agents, who acknowledge them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Re
 
 
 class Send(Operation[Directive], frozen=True, kw_only=True):
-    """Send a directive to one agent name, a role, or everyone, for ``ttl`` (1 second to 366 days).
+    """Send a directive to an agent name, to a role, or to everyone. It is open for ``ttl`` (1 second to 366 days).
 
-    ``priority`` is -100 to 100, higher first. ``key``: supersedes the open one of the same key and target.
+    ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and target.
 
-    Raises: ``InvalidArgument`` unless there is exactly one target.
+    Raises: ``InvalidArgument`` unless the call names exactly one target.
     """
 
     function = "directive_send"
@@ -38,7 +38,7 @@ class Send(Operation[Directive], frozen=True, kw_only=True):
 
 
 class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
-    """List what is open for an agent name, its roles and everyone, by priority and order of sending."""
+    """List the open directives for an agent name, for its roles and for everyone, by priority and order of sending."""
 
     function = "directive_inbox"
     reads = True
@@ -52,14 +52,14 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
     limit: int = 100
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
-        """Tell whether a directive is for this agent, a role or everyone, or an agent that registered is this one."""
+        """Return whether the directive is for this agent, a role or everyone, or the agent that registered is this one."""
         return data.get("to_agent", data.get("name")) in (None, self.agent)
 
 
 class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
-    """Answer a directive: seen, then done or refused with a reason. Saying the same again changes nothing.
+    """Acknowledge a directive as seen, then as done or, with a reason, refused. Repeating an answer changes nothing.
 
-    Raises: ``Conflict`` where it is no longer open or was answered otherwise; ``NotFound``.
+    Raises: ``Conflict`` if the directive is no longer open or has another answer; ``NotFound``.
     """
 
     function = "directive_acknowledge"
@@ -74,9 +74,9 @@ class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
 
 
 class Revoke(Operation[bool], frozen=True, kw_only=True):
-    """Take an open directive back; false if it was revoked already.
+    """Revoke an open directive; return false if it was already revoked.
 
-    Raises: ``Conflict`` where it ended otherwise; ``NotFound``.
+    Raises: ``Conflict`` if it ended in another way; ``NotFound``.
     """
 
     function = "directive_revoke"
@@ -90,7 +90,7 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Directive]], frozen=True, kw_only=True):
-    """List directives in order of sending, by default only open ones."""
+    """List directives in order of sending; by default, only open ones."""
 
     function = "directive_list"
     reads = True
@@ -104,7 +104,7 @@ class List(Operation[list[Directive]], frozen=True, kw_only=True):
 
 
 class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
-    """List who has not answered open directives, or one directive, yet: by priority, order of sending, and name."""
+    """List who has not yet answered: open directives, or one directive, by priority, order of sending and agent name."""
 
     function = "directive_pending"
     reads = True
@@ -118,7 +118,7 @@ class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):
-    """Mark open directives whose time passed; answers how many. Again until 0."""
+    """Expire open directives whose TTL has passed; return how many. Repeat until 0."""
 
     function = "directive_expire"
     internal = True
@@ -127,7 +127,7 @@ class Expire(Operation[int], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete directives that ended longer ago than ``retention``; answers how many. Again until 0."""
+    """Delete directives that ended longer ago than ``retention``; return how many. Repeat until 0."""
 
     function = "directive_prune"
     internal = True

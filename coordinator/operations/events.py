@@ -1,4 +1,4 @@
-"""Events: emitted in the caller's transaction, read by cursor, followed without a gap."""
+"""Events: emitted in the caller's transaction, read from a cursor, followed without gaps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from coordinator.operations.executor import Executor
 
 __all__ = ["POLL_S", "Emit", "Head", "Prune", "Since", "follow"]
 
-POLL_S = 10.0  # a reader looks so often, in seconds, when no hint comes
+POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
 
 
 class Emit(Operation[None], frozen=True, kw_only=True):
-    """Emit an event of your own, of a type ``custom.…``."""
+    """Emit an event of your own, with a type ``custom.…``."""
 
     function = "event_emit"
     scope = Scope.IN_PROJECT
@@ -31,12 +31,13 @@ class Emit(Operation[None], frozen=True, kw_only=True):
 
 
 class Since(Operation[list[Event]], frozen=True, kw_only=True):
-    """Read the log after the cursor ``after`` (none: all that is retained; ``now``: nothing yet), filtered by project and topics.
+    """Read the log after a cursor, filtered by project and topics.
 
-    Go on from the cursor of the last event. An event of type ``reset`` says that events are gone; with ``bookmarks`` the
-    last may be of type ``bookmark``: nothing matched up to its cursor.
+    Without ``after``, the read starts at the oldest retained event; with ``now``, after the newest. Continue from the cursor
+    of the last event. An event of type ``reset`` says that events are missing. With ``bookmarks``, the last event may be of
+    type ``bookmark``: nothing else matched up to its cursor.
 
-    Raises: ``InvalidArgument`` for what is no cursor or topic.
+    Raises: ``InvalidArgument`` for a malformed cursor or topic.
     """
 
     function = "events_since"
@@ -52,7 +53,7 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
 
 
 class Head(Operation[str], frozen=True, kw_only=True):
-    """Read the cursor after the newest event; read it before a snapshot, to follow on from the snapshot without a gap."""
+    """Return the cursor after the newest event. Read it before you take a snapshot, then follow from it without a gap."""
 
     function = "event_head"
     reads = True
@@ -60,7 +61,7 @@ class Head(Operation[str], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Prune events numbered longer ago than ``retention``; answers how many. Again until 0."""
+    """Delete events that were numbered longer ago than ``retention``; return how many. Repeat until 0."""
 
     function = "event_prune"
     internal = True
@@ -72,9 +73,9 @@ class Prune(Operation[int], frozen=True, kw_only=True):
 async def follow(
     executor: Executor, *, cursor: str | None = None, project: str | None = None, topics: Sequence[str] = ()
 ) -> AsyncIterator[list[Event]]:
-    """Yield pages of events after ``cursor``, for ever: first the log, then what comes; in order, each at least once.
+    """Yield pages of events after a cursor without end: in order, each event at least once.
 
-    A page is empty when the reader has caught up and waits. Lost hints cost ``POLL_S`` seconds at the most, never an event.
+    A page is empty when the reader has caught up and waits. A lost hint costs at most ``POLL_S`` seconds, never an event.
 
     Raises: what ``Since`` raises; after ``DatabaseUnavailable`` follow again from the last cursor.
     """

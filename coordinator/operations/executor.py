@@ -1,4 +1,4 @@
-"""What runs operations: straight on PostgreSQL, or through a daemon."""
+"""Executors run operations: directly on PostgreSQL, or through a daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Wake(Protocol):
     """Wakes a reader of the log when it may have grown."""
 
     async def wait(self, timeout_s: float) -> bool:
-        """Return at the next hint (true), or after ``timeout_s`` seconds: a hint may be lost, and only makes a reader quicker."""
+        """Return true at the next hint, false after ``timeout_s`` seconds. Hints may be lost: they only make a reader faster."""
 
 
 class Executor(Protocol):
@@ -26,12 +26,12 @@ class Executor(Protocol):
     async def run(self, operation: Operation[R]) -> R:
         """Run one operation.
 
-        Raises: ``CoordinatorError`` of the kind that the operation documents; ``DatabaseUnavailable`` when there was no
-        answer, and then it is not known whether an operation that writes was done.
+        Raises: the ``CoordinatorError`` that the operation documents; ``DatabaseUnavailable`` if the response was lost, in
+        which case a write may have succeeded.
         """
 
     def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
-        """Listen for growth of the event log as long as the context lasts.
+        """Listen for growth of the event log while the context lasts.
 
-        ``project`` and ``topics`` say which events matter; hints may come for others, too.
+        ``project`` and ``topics`` select the events that matter. Hints may also come for others.
         """

@@ -1,4 +1,4 @@
-"""Answers of requests that may come again: recorded with the change itself, in one transaction. Not on any face."""
+"""Idempotency keys: the response to a request is recorded in the transaction of its change. Internal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Claim", "Prune", "Store"]
 
 
 class Claim(Operation[str | None], frozen=True, kw_only=True):
-    """Claim a key for a request, or learn what it was answered with; waits for one that is under way.
+    """Claim a key for a request, or return its recorded response; wait for a request in progress with the same key.
 
-    Raises: ``Conflict`` where the key belongs to another request, or to one that is under way for long.
+    Raises: ``Conflict`` if the key belongs to another request, or if the request in progress takes too long.
     """
 
     function = "idempotency_claim"
@@ -25,7 +25,7 @@ class Claim(Operation[str | None], frozen=True, kw_only=True):
 
 
 class Store(Operation[None], frozen=True, kw_only=True):
-    """Record the answer for a key that was claimed in the same transaction."""
+    """Record the response for a key that was claimed in the same transaction."""
 
     function = "idempotency_store"
     internal = True
@@ -36,7 +36,7 @@ class Store(Operation[None], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete recorded answers whose time passed; answers how many. Again until 0."""
+    """Delete recorded responses whose TTL has passed; return how many. Repeat until 0."""
 
     function = "idempotency_prune"
     internal = True

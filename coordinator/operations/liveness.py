@@ -1,7 +1,7 @@
-"""The proof that this process lives: an advisory lock on a connection that comes back when it is lost.
+"""Proof that this process is alive: an advisory lock on a connection that reconnects automatically.
 
-The server frees the lock when the process dies; whoever depends on the process (the lead, its agents) is then given up
-within 2 seconds. A connection that only broke comes back under the same process id.
+The server releases the lock when the process dies. Within 2 seconds, what depends on the process (leadership, agents) is
+taken over or reaped. After a broken connection, the process takes the lock again under the same id.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ TAKE_AGAIN_S = 0.2
 
 
 class Liveness:
-    """Holds the lock for as long as the session is kept. ``kind``: daemon, sidecar or client.
+    """Holds the lock while the session lasts. ``kind`` is daemon, sidecar or client.
 
-    ``process`` is the id once the session was connected first; ``returned`` is set at each (re)connection.
+    ``process`` is the id, from the first connection on. ``returned`` is set at each connection.
     """
 
     def __init__(self, session: Session, kind: str) -> None:

@@ -1,8 +1,8 @@
 """Locks: fenced leases over names, paths, globs and slots.
 
-A resource is a text: ``name:deploy``, ``src/a.py``, ``src/`` (all below), ``src/**/*.py``; ``path:app/[id]/x`` takes a path
-as it stands. A grant of several resources has one token. ``coordinator.assert_fence`` is no operation: it guards the
-transaction that it is called in, which is the caller's own.
+A resource is text: ``name:deploy``, ``src/a.py``, ``src/`` (everything below it), ``src/**/*.py``; ``path:app/[id]/x`` takes
+a path literally. A grant of several resources has one token. ``coordinator.assert_fence`` is not an operation: it guards the
+transaction of its caller.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = [
 
 
 class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
-    """Lock resources, all or none; with ``wait``, the answer may be a ticket to ``Poll`` with.
+    """Lock several resources atomically. With ``wait``, the result may be a ticket; poll with it.
 
-    ``ttl`` and ``wait`` are 1 second to 1 day, ``delay`` (nobody gets it for so long after it expired, was broken, or its
-    agent ended) up to 1 hour. What the agent holds already is renewed. Asked again with the same ``request_id`` the
-    answer is the same.
+    ``ttl`` and ``wait`` are 1 second to 1 day. ``delay`` is at most 1 hour: nobody else gets the lock for this long after it
+    expired or was broken, or its agent ended. Locks that the agent already holds are renewed. A repetition with the same
+    ``request_id`` returns the same result.
 
-    Raises: ``Conflict`` naming who is in the way, or the circle that waiting would close.
+    Raises: ``Conflict``, which names the holder, or the cycle if waiting would be a deadlock.
     """
 
     function = "lock_acquire"
@@ -57,15 +57,15 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     request_id: UUID | None = None
 
     def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
-        """Yield what was granted, and what is to be waited for."""
+        """Yield the grants, and the places in the queue."""
         for grant in result:
             yield _change(LeaseStep.GRANTED if grant.granted else LeaseStep.WAITING, self, grant, self.ttl)
 
 
 class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
-    """Ask for what a ticket waits for; the TTL begins at the first asking, within 10 seconds of the hand-off.
+    """Ask for the locks that a ticket waits for. Ask within 10 seconds of the hand-off: the TTL starts then.
 
-    Raises: ``WaitTimedOut``; ``NotFound``: cancelled, ended, or not asked for in time: acquire again.
+    Raises: ``WaitTimedOut``; ``NotFound`` if the ticket was cancelled, has ended or was not polled in time: acquire again.
     """
 
     function = "lock_poll"
@@ -78,11 +78,11 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     agent: UUID
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
-        """Tell whether a lock went to this ticket."""
+        """Return whether a lock was granted to this ticket."""
         return data.get("ticket") == self.ticket
 
     def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
-        """Yield what was granted, for the TTL of the request that the ticket is of."""
+        """Yield the grants, for the TTL that the ticket's request named."""
         for grant in result:
             if grant.granted:
                 yield _change(LeaseStep.GRANTED, self, grant, None)
@@ -93,7 +93,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
 
 class Cancel(Operation[bool], frozen=True, kw_only=True):
-    """Wait no more, and give back what the ticket was handed meanwhile; false: there is neither."""
+    """Cancel a ticket and release what it was granted meanwhile; return false if there is no such ticket."""
 
     function = "lock_cancel"
     scope = Scope.IN_PROJECT
@@ -109,9 +109,9 @@ class Cancel(Operation[bool], frozen=True, kw_only=True):
 
 
 class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
-    """Keep locks for their TTL from now on, all or none; ``tokens``: one for all, or one for each.
+    """Renew locks for their TTL, or for ``ttl``, all or none. ``tokens`` is one for all resources, or one for each.
 
-    Raises: ``Conflict``: one is lost. Stop what it was for.
+    Raises: ``Conflict`` if one of them is lost: stop the work that it protects.
     """
 
     function = "lock_renew"
@@ -125,7 +125,7 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
     ttl: timedelta | None = None
 
     def leases(self, result: list[model.Renewal]) -> Iterator[LeaseChange]:
-        """Yield what was renewed."""
+        """Yield the renewals."""
         for renewal in result:
             yield LeaseChange(
                 step=LeaseStep.RENEWED,
@@ -139,9 +139,9 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
 
 
 class Release(Operation[int], frozen=True, kw_only=True):
-    """Give locks back, all or none, and hand them to who waits next; ``tokens``: one for all, or one for each.
+    """Release locks, all or none, and hand them to the next waiters. ``tokens`` is one for all resources, or one for each.
 
-    Raises: ``Conflict``: one is lost already; after a release whose answer was lost, it was done.
+    Raises: ``Conflict`` if one of them is lost; if the response to an earlier release was lost, that release succeeded.
     """
 
     function = "lock_release"
@@ -161,9 +161,9 @@ class Release(Operation[int], frozen=True, kw_only=True):
 
 
 class Break(Operation[int], frozen=True, kw_only=True):
-    """Take a lock from its holders, or from the one with ``agent`` and ``token``; answers from how many.
+    """Take a lock from its holders, or only from the one with ``agent`` and ``token``; return how many lost it.
 
-    Raises: ``NotFound``: nobody holds it. ``Conflict``: not this one.
+    Raises: ``NotFound`` if nobody holds it; ``Conflict`` if somebody else does.
     """
 
     function = "lock_break"
@@ -180,7 +180,7 @@ class Break(Operation[int], frozen=True, kw_only=True):
 
 
 class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
-    """Tell for each path whether an agent may write it: free, mine or held. At most 1,000 paths, taken as they stand."""
+    """Check for each path whether an agent may write it: free, mine or held. At most 1,000 paths, taken literally."""
 
     function = "lock_check"
     reads = True
@@ -192,7 +192,7 @@ class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
 
 
 class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
-    """List locks in byte order: of a project, of an agent, or all that overlap the directory ``under``."""
+    """List locks in byte order: those of a project, of an agent, or all that overlap the directory ``under``."""
 
     function = "lock_list"
     reads = True
@@ -207,9 +207,9 @@ class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
 
 
 class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
-    """Tell who holds a resource or what overlaps it.
+    """Show who holds a resource or one that overlaps it.
 
-    Raises: ``NotFound``: nobody.
+    Raises: ``NotFound`` if nobody does.
     """
 
     function = "lock_show"
@@ -221,7 +221,7 @@ class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
 
 
 class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
-    """List who waits for a resource or what overlaps it, in order."""
+    """List who waits for a resource or one that overlaps it, in order."""
 
     function = "lock_waiting"
     reads = True
@@ -235,7 +235,7 @@ class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):
-    """Take away locks and tickets whose time passed, and serve who waits; answers how many. Again until 0."""
+    """Expire locks and tickets whose time has passed, and serve the waiters; return how many. Repeat until 0."""
 
     function = "lock_expire"
     internal = True
@@ -244,7 +244,7 @@ class Expire(Operation[int], frozen=True, kw_only=True):
 
 
 class PruneBreaks(Operation[int], frozen=True, kw_only=True):
-    """Delete from the audit trail what was broken longer ago than ``retention``; answers how many. Again until 0."""
+    """Delete records of locks that were broken longer ago than ``retention``; return how many. Repeat until 0."""
 
     function = "lock_break_prune"
     internal = True

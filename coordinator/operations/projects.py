@@ -1,4 +1,4 @@
-"""Projects: what holds everything else."""
+"""Projects: each holds its own signals, locks, directives, agents and events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Create", "Delete", "List", "Show"]
 class Create(Operation[Project], frozen=True, kw_only=True):
     """Create a project.
 
-    Raises: ``Conflict`` where the name is taken.
+    Raises: ``Conflict`` if the name is taken.
     """
 
     function = "project_create"
@@ -24,7 +24,7 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Project]], frozen=True, kw_only=True):
-    """List all projects, by name."""
+    """List all projects by name."""
 
     function = "project_list"
     reads = True
@@ -40,7 +40,7 @@ class List(Operation[list[Project]], frozen=True, kw_only=True):
 
 
 class Show(Operation[ProjectContents], frozen=True, kw_only=True):
-    """Show a project and how much it holds.
+    """Show a project and how much it contains.
 
     Raises: ``NotFound``.
     """
@@ -54,7 +54,7 @@ class Show(Operation[ProjectContents], frozen=True, kw_only=True):
 
 
 class Delete(Operation[bool], frozen=True, kw_only=True):
-    """Delete a project with all that is in it.
+    """Delete a project and everything in it.
 
     Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
     """

@@ -1,4 +1,4 @@
-"""Rules: what setting one signal clears, in the same transaction."""
+"""Rules: setting one signal clears others in the same transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ __all__ = ["Delete", "List", "Set"]
 
 
 class Set(Operation[Rule], frozen=True, kw_only=True):
-    """Make or change the rule for setting a last segment: it clears ``clears`` beside it, in this project or ``everywhere``."""
+    """Create or change a rule: setting a key with the last segment ``when_set`` clears the keys ``clears`` beside it.
+
+    It holds in one project, or with ``everywhere`` in all.
+    """
 
     function = "rule_set"
     scope = Scope.IN_PROJECT
@@ -22,12 +25,12 @@ class Set(Operation[Rule], frozen=True, kw_only=True):
     actor: str | None = None
 
     def about(self) -> str | None:
-        """Return the project, or None for a rule of all projects."""
+        """Return the project; None for a rule that holds in all."""
         return None if self.everywhere else self.project
 
 
 class List(Operation[list[Rule]], frozen=True, kw_only=True):
-    """List the rules that hold in a project, by what is set; its own come before those for all."""
+    """List the rules that hold in a project, by ``when_set``. Its own rules come before those for all projects."""
 
     function = "rule_list"
     reads = True
@@ -55,5 +58,5 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     actor: str | None = None
 
     def about(self) -> str | None:
-        """Return the project, or None for a rule of all projects."""
+        """Return the project; None for a rule that holds in all."""
         return None if self.everywhere else self.project

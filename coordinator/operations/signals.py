@@ -1,4 +1,4 @@
-"""Signals: a project's keys with values, versions and TTL."""
+"""Signals: keys of a project with values, versions and TTL."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Delete", "Expire", "Get", "List", "Prune", "Set"]
 
 
 class Set(Operation[Signal], frozen=True, kw_only=True):
-    """Set a signal, and clear what its rule says, in one transaction.
+    """Set a signal, and clear those that its rule names in the same transaction.
 
-    ``ttl`` is 1 second to 366 days, by default 24 hours; ``critical`` has none. ``expect``: only at this version, 0:
-    only if not set. ``ephemeral``: it ends with ``agent``.
+    ``ttl`` is 1 second to 366 days, by default 24 hours; a ``critical`` signal has none. ``expect`` is the version that it must
+    have now; 0 if it must not exist. An ``ephemeral`` signal ends with ``agent``.
 
-    Raises: ``Conflict`` with the present version in ``detail``: read again and decide anew.
+    Raises: ``Conflict`` with the current version in ``detail``: read it and decide again.
     """
 
     function = "signal_set"
@@ -39,7 +39,7 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
 class Get(Operation[Signal], frozen=True, kw_only=True):
     """Read a signal.
 
-    Raises: ``NotFound`` where it is not set, deleted or expired.
+    Raises: ``NotFound`` if it was never set, was deleted or has expired.
     """
 
     function = "signal_get"
@@ -66,7 +66,7 @@ class List(Operation[list[Signal]], frozen=True, kw_only=True):
 
 
 class Delete(Operation[int], frozen=True, kw_only=True):
-    """Delete a signal, with ``expect`` only at this version; answers with the version it had.
+    """Delete a signal, with ``expect`` only at that version; return the version it had.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -83,7 +83,7 @@ class Delete(Operation[int], frozen=True, kw_only=True):
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):
-    """Take away signals whose TTL passed; answers how many. Again until 0."""
+    """Expire signals whose TTL has passed; return how many. Repeat until 0."""
 
     function = "signal_expire"
     internal = True
@@ -92,7 +92,7 @@ class Expire(Operation[int], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete signals that were set while their project was being deleted; answers how many."""
+    """Delete signals that were set while their project was being deleted; return how many."""
 
     function = "signal_prune"
     internal = True

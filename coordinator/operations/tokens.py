@@ -1,4 +1,4 @@
-"""Tokens: who may use HTTP, as what, in which project, and for how long."""
+"""Tokens: who may use HTTP, with which role, in which project, and for how long."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Authenticate", "Create", "List", "Live", "Revoke", "Use"]
 
 
 class Create(Operation[Token], frozen=True, kw_only=True):
-    """Record a token by the SHA-256 of its secret, which stays with the caller; ``project`` none: for all projects.
+    """Create a token from the SHA-256 of its secret, which stays with the caller. Without ``project``, it is for all projects.
 
-    ``role`` is reader, agent, manager or admin; ``ttl`` is 1 second to 366 days; ``prefix``: the secret's first 8
-    characters, to recognise it by. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
+    ``role`` is reader, agent, manager or admin. ``ttl`` is 1 second to 366 days. ``prefix`` is the secret's first 8 characters,
+    to recognise it by. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
 
-    Raises: ``InvalidArgument``; ``NotFound`` where there is no such project.
+    Raises: ``InvalidArgument``; ``NotFound`` if the project does not exist.
     """
 
     function = "token_create"
@@ -33,7 +33,7 @@ class Create(Operation[Token], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Token]], frozen=True, kw_only=True):
-    """List tokens in the order of their making; ended ones, too."""
+    """List tokens in order of creation, including those that have ended."""
 
     function = "token_list"
     reads = True
@@ -45,7 +45,7 @@ class List(Operation[list[Token]], frozen=True, kw_only=True):
 
 
 class Revoke(Operation[bool], frozen=True, kw_only=True):
-    """Revoke a token, at once and with the streams that it opened; false if it was revoked already.
+    """Revoke a token immediately and end the streams that it opened; return false if it was already revoked.
 
     Raises: ``NotFound``.
     """
@@ -59,9 +59,9 @@ class Revoke(Operation[bool], frozen=True, kw_only=True):
 
 
 class Authenticate(Operation[Token], frozen=True, kw_only=True):
-    """Find the token of a secret by its hash.
+    """Find a token by the hash of its secret.
 
-    Raises: ``Unauthenticated`` where it is not known, revoked or expired.
+    Raises: ``Unauthenticated`` if the token is unknown, revoked or expired.
     """
 
     function = "token_authenticate"
@@ -72,7 +72,7 @@ class Authenticate(Operation[Token], frozen=True, kw_only=True):
 
 
 class Use(Operation[bool], frozen=True, kw_only=True):
-    """Note that a token was used."""
+    """Record that a token was used."""
 
     function = "token_use"
     internal = True
@@ -81,7 +81,7 @@ class Use(Operation[bool], frozen=True, kw_only=True):
 
 
 class Live(Operation[list[int]], frozen=True, kw_only=True):
-    """Tell which of up to 1,000 tokens still open something."""
+    """Return which of up to 1,000 tokens are still valid."""
 
     function = "token_live"
     reads = True

@@ -1,4 +1,4 @@
-"""The daemon's own work: to lead, to relay, to sample. Not on any face."""
+"""The daemon's own work: leading, relaying, sampling. Internal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class ProcessRegister(Operation[int], frozen=True, kw_only=True):
-    """Register the session's process and take its liveness lock; ``id``: come back after a lost connection."""
+    """Register the session's process and take its liveness lock. ``id`` is that of a process that reconnects."""
 
     function = "process_register"
     internal = True
@@ -30,7 +30,7 @@ class ProcessRegister(Operation[int], frozen=True, kw_only=True):
 
 
 class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
-    """Take or keep the lead for ``ttl``, and learn which loops have work."""
+    """Take or keep the lead for ``ttl``; return which loops have work."""
 
     function = "leader_renew"
     internal = True
@@ -40,7 +40,7 @@ class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
 
 
 class RelayRecover(Operation[bool], frozen=True, kw_only=True):
-    """Begin a new epoch if the database was restored elsewhere."""
+    """Start a new epoch if the database was restored elsewhere."""
 
     function = "relay_recover"
     internal = True
@@ -57,7 +57,7 @@ class RelayStep(Operation[Step], frozen=True, kw_only=True):
 
 
 class RelayArm(Operation[bool], frozen=True, kw_only=True):
-    """Arm the doorbell; true: one more empty step makes it safe to sleep."""
+    """Arm the doorbell; return whether the relay may sleep after one more empty step."""
 
     function = "relay_arm"
     internal = True
@@ -66,7 +66,7 @@ class RelayArm(Operation[bool], frozen=True, kw_only=True):
 
 
 class OutboxPrune(Operation[int], frozen=True, kw_only=True):
-    """Delete from the outbox what is in the log, from transaction ``start`` on; answers with the one to go on from."""
+    """Delete outbox rows that are in the log, from transaction ``start`` on; return the transaction to continue from."""
 
     function = "outbox_prune"
     internal = True
@@ -75,7 +75,7 @@ class OutboxPrune(Operation[int], frozen=True, kw_only=True):
 
 
 class SampleGauges(Operation[list[Gauge]], frozen=True, kw_only=True):
-    """Sample what the metrics endpoint shows of the database's contents."""
+    """Sample the figures of the database's contents that the metrics endpoint shows."""
 
     function = "gauge_sample"
     reads = True

@@ -114,9 +114,9 @@ async def test_pages_together_are_the_whole(tx: Transaction, case: Case, limit: 
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation.function)
-async def test_most_ends_a_walk_with_a_cursor_to_go_on_with(tx: Transaction, case: Case) -> None:
+async def test_max_rows_ends_a_walk_with_a_cursor_to_continue_from(tx: Transaction, case: Case) -> None:
     await case.fill(tx)
-    pages = [page async for page in walk(tx.run, replace(case.operation, limit=2), most=3)]
+    pages = [page async for page in walk(tx.run, replace(case.operation, limit=2), max_rows=3)]
     assert [len(page) for page in pages] == [2, 1]
     assert pages[-1].cursor is not None
 
