@@ -1,11 +1,12 @@
-"""Daemons as real processes, on a database that a test names: start, await, stop, pause, kill.
+"""Daemons as real processes, on a database that the test names: start, wait for, stop, pause, kill.
 
-As a program: `python -m tests.daemon <settings as JSON>` runs one, with its log lines as JSON on standard error, and ends
-with the exit code of the error table.
+As a program, `python -m tests.daemon <settings as JSON>` runs one daemon. It logs JSON to standard error and exits with the
+code of the error table.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,6 @@ import asyncpg
 import httpx
 import msgspec
 
-from coordinator.api import tokens
 from coordinator.config import Config
 from coordinator.daemon import serve
 from coordinator.db.connection import connect
@@ -36,9 +36,15 @@ ROOT = Path(__file__).parent.parent
 
 
 class Daemon:
-    """One daemon process; leaving the block ends it, however it is."""
+    """One daemon process, killed when the block ends.
 
-    def __init__(self, database_url: str | None, **settings: object) -> None:
+    `constants` sets constants of the daemon's modules, by their dotted names. Make a fallback slower than `DEADLINE_S`, and
+    the test passes only by the mechanism that it is about.
+    """
+
+    def __init__(
+        self, database_url: str | None, *, constants: Mapping[str, float] | None = None, **settings: object
+    ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         given = {
             "database_url": database_url,
@@ -47,6 +53,7 @@ class Daemon:
             "max_connections": 5,
             "log_level": "debug",
             "access": "open",
+            "constants": constants or {},
             **settings,
         }
         self.process = subprocess.Popen(
@@ -55,27 +62,27 @@ class Daemon:
         weakref.finalize(self, self.process.kill)  # whatever became of the test
 
     def output(self) -> str:
-        """Everything that the process wrote to standard error so far."""
+        """Return everything that the process has written to standard error."""
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), size, 0).decode()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The whole log lines so far; those of one event, if it is named."""
+        """Return the complete log lines, of one event if it is named."""
         whole = self.output().rpartition("\n")[0].splitlines()
         return [line for line in map(json.loads, whole) if event in (None, line["event"])]
 
     def events(self) -> list[str]:
-        """Names of the log lines so far, in order."""
+        """Return the names of the log lines, in order."""
         return [line["event"] for line in self.lines()]
 
     @property
     def url(self) -> str:
-        """Where its HTTP port is."""
+        """Address of its HTTP port."""
         return str(self.lines("daemon.started")[0]["http"])
 
     @property
     def leads(self) -> bool:
-        """Whether its last word about it was that it leads."""
+        """Whether it leads, by its last log line about it."""
         return bool((self.lines("leader.changed") or [{"leads": False}])[-1]["leads"])
 
     async def get(self, path: str) -> httpx.Response:
@@ -83,21 +90,25 @@ class Daemon:
             return await client.get(self.url + path, timeout=DEADLINE_S)
 
     async def metric(self, name: str) -> float:
-        """A metric's value, by its name with labels; 0 if it is not there yet."""
+        """Return the value of a metric, named with its labels; 0 if the metric is absent."""
         lines = (await self.get("/metrics")).text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
+
+    async def heartbeats(self) -> int:
+        """Return how many heartbeats it has sent: time as the daemon counts it, however slow the machine is."""
+        return int(await self.metric('coordinator_call_seconds_count{function="leader_renew"}'))
 
     async def is_ready(self) -> bool:
         assert self.process.poll() is None, self.output()
         return bool(self.lines("daemon.started")) and (await self.get("/readyz")).status_code == 200
 
     async def ready(self) -> Self:
-        """Wait until it says that it is ready."""
+        """Wait until it reports that it is ready."""
         await until(self.is_ready, "the daemon is ready", every_s=0.05)
         return self
 
     async def logged(self, event: str) -> dict[str, Any]:
-        """Wait for a log line."""
+        """Wait for a log line, and return it."""
 
         async def look() -> list[dict[str, Any]]:
             return self.lines(event)
@@ -121,7 +132,7 @@ class Daemon:
         self.process.wait()
 
     async def ended(self) -> int:
-        """Wait for the process to end; its exit code."""
+        """Wait until the process has ended, and return its exit code."""
 
         async def look() -> bool:
             return self.process.poll() is not None
@@ -150,7 +161,7 @@ async def log_of(url: str) -> list[asyncpg.Record]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of one's own that speaks our JSON."""
+    """Open a connection with the product's codecs, for the duration of the block."""
     connection = await connect(url)
     try:
         yield connection
@@ -159,7 +170,7 @@ async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def drained(url: str, count: int) -> list[asyncpg.Record]:
-    """Wait until the log holds so many events of writers (custom.…), and return these."""
+    """Wait until the log holds that many events of writers (custom.…), and return them."""
 
     async def look() -> list[asyncpg.Record] | None:
         events = [event for event in await log_of(url) if event["type"].startswith("custom.")]
@@ -169,7 +180,7 @@ async def drained(url: str, count: int) -> list[asyncpg.Record]:
 
 
 def check_unavailable(answer: httpx.Response) -> None:
-    """Check that an answer says, as it should, that it cannot be done now, and what to do about it."""
+    """Check that a response is a complete 503: a problem document with a hint, and Retry-After."""
     assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) > 0
@@ -177,21 +188,25 @@ def check_unavailable(answer: httpx.Response) -> None:
 
 
 def note(what: str, values: Sequence[float]) -> None:
-    """Keep a measurement in the file that COORDINATOR_TEST_NOTES names, for whoever asks for numbers."""
+    """Append a measurement to the file that COORDINATOR_TEST_NOTES names, if it is set."""
     if path := os.environ.get("COORDINATOR_TEST_NOTES"):
         with Path(path).open("a") as file:
             file.write(json.dumps({what: [round(value, 3) for value in values]}) + "\n")
 
 
-class _Beside(msgspec.Struct):
-    """What a test can change that is no setting."""
+class _Constants(msgspec.Struct):
+    """The constants among the settings."""
 
-    believed_s: float = tokens.BELIEVED_S
+    constants: dict[str, float]
 
 
 async def _main(settings: str) -> int:
     config = msgspec.json.decode(settings, type=Config, strict=False)
-    tokens.BELIEVED_S = msgspec.json.decode(settings, type=_Beside, strict=False).believed_s
+    for name, value in msgspec.json.decode(settings, type=_Constants, strict=False).constants.items():
+        module, _, constant = name.rpartition(".")
+        found = importlib.import_module(module)
+        assert hasattr(found, constant), name
+        setattr(found, constant, value)
     logs.configure(format="json", level=config.log_level)
     try:
         await serve(config)

@@ -14,7 +14,7 @@ import anyio
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
 from coordinator.client.lease import now_s
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, NotFound, WaitTimedOut
 from coordinator.model.lock import Grant
 from coordinator.operations import locks
 
@@ -61,7 +61,14 @@ class LockWait:
         until = now_s() + (request.wait.total_seconds() if request.wait else 0)
         while True:
             asked_at = now_s()
-            grants = await self._caller.run(poll, again=True)
+            try:
+                grants = await self._caller.run(poll, again=True)
+            except NotFound:
+                if asked_at < until:
+                    raise
+                raise WaitTimedOut(  # the sweep may remove a ticket whose time has passed before it is polled
+                    "the locks did not become free in time", hint="Acquire them again, with a longer wait."
+                ) from None
             if grants[0].granted:
                 return grants, asked_at
             with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_LEAST_S)):

@@ -13,8 +13,11 @@ from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S
 
-# Short, so that nobody waits for what takes long by purpose.
-LIMITS = {"http_heartbeat_s": 1.0, "http_write_deadline_s": 2.0, "http_body_bytes": 100_000}
+# Short, so that no test waits for what is slow on purpose.
+LIMITS = {"http_wait_s": 600, "http_heartbeat_s": 1.0, "http_write_deadline_s": 2.0, "http_body_bytes": 100_000}
+
+# Long, so that only an event can end a wait, and a reader that was closed can still read why.
+CONSTANTS = {"coordinator.api.calls.POLL_S": 3600, "coordinator.api.stream.LEAVE_S": 600}
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +30,7 @@ def api_url(server_url: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def daemon(api_url: str) -> Iterator[Daemon]:
-    with Daemon(api_url, **LIMITS) as process:
+    with Daemon(api_url, constants=CONSTANTS, **LIMITS) as process:
         asyncio.run(process.ready())
         yield process
 

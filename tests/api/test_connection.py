@@ -6,7 +6,6 @@ import contextlib
 import resource
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -93,9 +92,7 @@ async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
                 pass
 
         tasks.start_soon(drip)
-        began = time.monotonic()
         await to_the_end(stream)
-        assert time.monotonic() - began < 5
         tasks.cancel_scope.cancel()
 
 

@@ -51,7 +51,7 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
         ("GET", "/v1/signals/absent", 404, "not-found"),
         ("GET", "/v1/signals/k?project=absent", 404, "not-found"),
         ("GET", "/v1/directives/inbox", 422, "invalid-argument"),
-        ("GET", "/v1/directives/inbox?agent=a&wait=61s", 422, "invalid-argument"),
+        ("GET", "/v1/directives/inbox?agent=a&wait=601s", 422, "invalid-argument"),
         ("GET", "/v1/directives/inbox?agent=a&wait=soon", 422, "invalid-argument"),
         ("GET", "/v1/events?after=x", 422, "invalid-argument"),
         ("GET", "/v1/events?topic=A.b", 422, "invalid-argument"),

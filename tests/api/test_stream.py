@@ -232,7 +232,9 @@ async def test_who_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient
 
 @pytest.fixture
 async def own(database_url: str) -> AsyncIterator[Daemon]:
-    with Daemon(database_url, http_streams=3, http_heartbeat_s=1.0) as daemon:
+    """A daemon that waits long for connections to end: at shutdown it must end them itself."""
+    constants = {"coordinator.api.server.DRAIN_S": 600}
+    with Daemon(database_url, constants=constants, http_streams=3, http_heartbeat_s=1.0) as daemon:
         yield await daemon.ready()
 
 
@@ -273,11 +275,9 @@ async def test_at_shutdown_every_stream_gets_bye_and_every_wait_its_answer(own: 
 
             await until(waiting, "the long-poll waits")
             own.send(signal.SIGTERM)
-            began = time.monotonic()
             bye = (await frames.until("bye"))[-1]
             assert bye.data["reason"].startswith("shutdown")
             assert await frames.next() is None
     assert answers[0].json()["items"] == []
     assert await own.ended() == 0
-    assert time.monotonic() - began < 4
     assert not [line for line in own.lines() if line["level"] == "error"], own.output()

@@ -1,8 +1,9 @@
-"""Long-polls: answered at the event, at the deadline, or never to a client that has gone."""
+"""Long-polls: answered at the event, at the deadline, or never to a client that has gone.
+
+The daemon of these tests does not look without an event: see `CONSTANTS`.
+"""
 
 from __future__ import annotations
-
-import time
 
 import anyio
 import httpx
@@ -28,22 +29,20 @@ async def test_an_inbox_is_answered_when_a_directive_comes(
     answers: list[httpx.Response] = []
 
     async def wait() -> None:
-        query = {"project": project, "agent": "coder", "wait": "20s"}
+        query = {"project": project, "agent": "coder", "wait": "10m"}
         answers.append(await http.get("/v1/directives/inbox", params=query))
 
-    began = time.monotonic()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await waiting(daemon, 1)
         await post(http, "directives/send", project=project, body="not yours", to_agent="other")
         await post(http, "directives/send", project=project, body="stop", to_agent="coder")
     assert [item["body"] for item in answers[0].json()["items"]] == ["stop"]
-    assert time.monotonic() - began < 4  # by the event: a look without one is taken after 5 seconds
 
 
 async def test_an_inbox_that_has_something_is_answered_at_once(http: httpx.AsyncClient, project: str) -> None:
     await post(http, "directives/send", project=project, body="stop", everyone=True)
-    answer = await http.get("/v1/directives/inbox", params={"project": project, "agent": "a", "wait": "20s"})
+    answer = await http.get("/v1/directives/inbox", params={"project": project, "agent": "a", "wait": "10m"})
     assert len(answer.json()["items"]) == 1
 
 
@@ -56,11 +55,11 @@ async def test_a_wait_ends_at_its_deadline_with_nothing(http: httpx.AsyncClient,
 async def test_a_client_that_goes_away_is_waited_for_no_more(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
-    query = {"project": project, "agent": "coder", "wait": "60s"}
+    query = {"project": project, "agent": "coder", "wait": "10m"}
     with anyio.move_on_after(60):
         async with anyio.create_task_group() as tasks:
             for path in ("/v1/directives/inbox", "/v1/events?after=now"):
-                parameters = query if "inbox" in path else {"after": "now", "wait": "60s"}
+                parameters = query if "inbox" in path else {"after": "now", "wait": "10m"}
                 tasks.start_soon(lambda p=path, q=parameters: http.get(p.partition("?")[0], params=q))
             await waiting(daemon, 2)
             tasks.cancel_scope.cancel()
@@ -74,7 +73,7 @@ async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(
     answers: list[httpx.Response] = []
 
     async def wait() -> None:
-        query = {"project": project, "topic": "custom.b", "exclude_self": "me", "after": "now", "wait": "20s"}
+        query = {"project": project, "topic": "custom.b", "exclude_self": "me", "after": "now", "wait": "10m"}
         answers.append(await http.get("/v1/events", params=query))
 
     async with anyio.create_task_group() as tasks:
@@ -100,9 +99,8 @@ async def test_a_lock_is_waited_for_until_it_is_handed_over(
 
     async def poll() -> None:
         body = {"project": project, "ticket": queued["items"][0]["ticket"], "agent": second}
-        answers.append(await http.post("/v1/locks/poll", params={"wait": "20s"}, json=body))
+        answers.append(await http.post("/v1/locks/poll", params={"wait": "10m"}, json=body))
 
-    began = time.monotonic()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(poll)
         await waiting(daemon, 1)
@@ -110,4 +108,3 @@ async def test_a_lock_is_waited_for_until_it_is_handed_over(
     (grant,) = answers[0].json()["items"]
     assert grant["granted"]
     assert grant["fencing_token"] > token
-    assert time.monotonic() - began < 4

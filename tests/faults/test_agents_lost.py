@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -55,7 +54,7 @@ async def reaped(url: str, agent: UUID) -> dict[str, object]:
     return (await until(look, "the agent is reaped"))[0]
 
 
-async def test_an_agent_whose_process_is_killed_is_reaped_within_two_seconds_with_all_it_held(
+async def test_an_agent_whose_process_is_killed_is_reaped_within_two_heartbeats_with_all_it_held(
     database_url: str,
 ) -> None:
     await settled(database_url)
@@ -65,15 +64,15 @@ async def test_an_agent_whose_process_is_killed_is_reaped_within_two_seconds_wit
         for turn in range(2):
             with holder(database_url, f"doomed {turn}") as (process, agent):
                 await anyio.sleep(0.4 * turn)  # at another point of the leader's second
-                began = time.monotonic()
+                began = await daemon.heartbeats()
                 process.kill()
                 assert (await reaped(database_url, agent))["reason"] == "process died"
-                took.append(time.monotonic() - began)
-    note("process killed: its agent is reaped after, s", took)
+                took.append(await daemon.heartbeats() - began)
+    note("process killed: its agent is reaped after, heartbeats", took)
     log = await log_of(database_url)
     assert [e["key"] for e in log if e["type"] == "signal.ended"] == [f"here/doomed {turn}" for turn in range(2)]
-    assert min(took) < 2, took
-    assert max(took) < 4, took
+    assert min(took) <= 2, took
+    assert max(took) <= 4, took
 
 
 async def test_an_agent_whose_connection_blinks_is_not_reaped(db: Database, database_url: str) -> None:
@@ -112,7 +111,7 @@ async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: 
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()
         silent = await db.run(agents.Register(project="default", name="silent", ttl=timedelta(seconds=1)))
-        speaks = await db.run(agents.Register(project="default", name="speaks", ttl=timedelta(seconds=1)))
+        speaks = await db.run(agents.Register(project="default", name="speaks", ttl=timedelta(seconds=30)))
         async with anyio.create_task_group() as tasks:
 
             async def speak() -> None:
@@ -123,4 +122,6 @@ async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: 
             tasks.start_soon(speak)
             assert (await reaped(database_url, silent.id))["reason"] == "expired"
             tasks.cancel_scope.cancel()
-        assert [one.name for one in await db.run(agents.List(project="default"))] == ["speaks"]
+        (left,) = await db.run(agents.List(project="default"))
+        assert left.name == "speaks"
+        assert left.expires_at > speaks.expires_at

@@ -30,21 +30,21 @@ REQUESTS: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("POST", "/v1/events/emit", {"json": TICK}),
     ("POST", "/v1/events/emit", {"json": TICK, "headers": {"idempotency-key": "once"}}),
     ("GET", "/v1/events?after=start", {}),
-    ("GET", "/v1/events?after=now&wait=10", {}),
+    ("GET", "/v1/events?after=now&wait=60", {}),
 )
 
 
 @asynccontextmanager
 async def guarded(way: Way, dsn: str, secret: str) -> AsyncIterator[tuple[Daemon, str]]:
     """What asks for tokens on that way to the database, and the address to ask at."""
-    with Daemon(dsn, access="tokens") as daemon:
+    with Daemon(dsn, access="tokens", call_timeout_s=600) as daemon:
         await daemon.logged("daemon.started")
         if way == "daemon":
             yield daemon, daemon.url
             return
-        url, environment = dsn, {"COORDINATOR_ACCESS": "tokens"}
+        url, environment = dsn, {"COORDINATOR_ACCESS": "tokens", "COORDINATOR_CALL_TIMEOUT_S": "600s"}
         if way != "sidecar":
-            url, environment = daemon.url, {"COORDINATOR_TOKEN": secret}
+            url, environment = daemon.url, {"COORDINATOR_TOKEN": secret, "COORDINATOR_CALL_TIMEOUT_S": "600s"}
         beside = Sidecar(url, "--agent", "coder", **environment)
         try:
             await beside.started()
@@ -133,7 +133,7 @@ async def told_by_readyz(daemon: Daemon) -> None:
 
 
 async def refused(http: httpx.AsyncClient, method: str, path: str, more: dict[str, object]) -> None:
-    with anyio.fail_after(5):  # at once, and not when a deadline is over
+    with anyio.fail_after(DEADLINE_S / 2):  # at once: every deadline of the product is longer
         check_unavailable(await http.request(method, path, **more))  # type: ignore[arg-type]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
-
-import anyio
 
 from tests.daemon import Daemon, drained, log_of, note, opened
 from tests.relay.load import Load
@@ -18,36 +15,35 @@ async def pair(url: str) -> tuple[Daemon, Daemon]:
     return leader, await Daemon(url).ready()
 
 
-async def test_when_the_leader_is_killed_another_leads_within_two_seconds(database_url: str) -> None:
+async def test_when_the_leader_is_killed_another_leads_within_two_heartbeats(database_url: str) -> None:
     took = []
     leader, follower = await pair(database_url)
     for _ in range(2):
         with leader:
-            began = time.monotonic()
+            began = await follower.heartbeats()
             leader.kill()
             await follower.lead()
-            took.append(time.monotonic() - began)
+            took.append(await follower.heartbeats() - began)
         leader, follower = follower, await Daemon(database_url).ready()
     with leader, follower:
         pass
-    note("leader killed: another leads after, s", took)
-    assert min(took) < 2, took
-    assert max(took) < 4, took
+    note("leader killed: another leads after, heartbeats", took)
+    assert min(took) <= 2, took
+    assert max(took) <= 4, took
 
 
 async def test_when_the_leader_is_paused_another_leads_and_no_harm_is_done_when_it_wakes(database_url: str) -> None:
     load = Load(database_url)
     leader, follower = await pair(database_url)
     with leader, follower:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: load.run(2, 6.5, pace_s=0.02))
-            await anyio.sleep(0.3)
-            began = time.monotonic()
+        async with load.running(2, pace_s=0.02):
+            await drained(database_url, 1)
+            began = await follower.heartbeats()
             leader.send(signal.SIGSTOP)
             await follower.lead()
-            took = time.monotonic() - began
+            took = await follower.heartbeats() - began
             # The relay of the new leader goes on: what is committed now arrives, though the old one is still paused.
-            await drained(database_url, len(load.committed), deadline_s=5)
+            await drained(database_url, len(load.committed))
             leader.send(signal.SIGCONT)
 
             async def yields() -> bool:
@@ -61,6 +57,6 @@ async def test_when_the_leader_is_paused_another_leads_and_no_harm_is_done_when_
         assert row["term"] == 2
         assert [leader.leads, follower.leads] == [False, True]
         assert [await daemon.metric("coordinator_leader") for daemon in (leader, follower)] == [0, 1]
-    note("leader paused: another leads after, s", [took])
-    assert took < 8, took
+    note("leader paused: another leads after, heartbeats", [took])
+    assert took <= 7, took  # the lead expires after 5 seconds
     load.judge(await log_of(database_url))

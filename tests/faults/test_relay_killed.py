@@ -14,8 +14,10 @@ from tests.daemon import Daemon, drained, log_of
 from tests.relay.load import LONG_S, Listener, Load, Reader
 from tests.waiting import until
 
+KILLS = 4  # at least, however slow the machine is
 
-@pytest.mark.parametrize("duration_s", [4.0, pytest.param(LONG_S, marks=pytest.mark.long)])
+
+@pytest.mark.parametrize("duration_s", [0.0, pytest.param(LONG_S, marks=pytest.mark.long)])
 async def test_a_relay_that_is_killed_again_and_again_loses_doubles_and_reorders_nothing(
     database_url: str, config: Config, duration_s: float
 ) -> None:
@@ -33,10 +35,9 @@ async def test_a_relay_that_is_killed_again_and_again_loses_doubles_and_reorders
         ):
             readers.start_soon(reader.follow, database)
             readers.start_soon(listener.listen, database_url, database)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: load.run(4, duration_s, pace_s=0.01))
+            async with load.running(4, pace_s=0.01):
                 ends_at = time.monotonic() + duration_s
-                while time.monotonic() < ends_at:
+                while time.monotonic() < ends_at or killed < KILLS:
                     await anyio.sleep(chance.uniform(0.3, 1.3))
                     leader = max(daemons, key=lambda daemon: daemon.leads)
                     with leader:
@@ -56,7 +57,7 @@ async def test_a_relay_that_is_killed_again_and_again_loses_doubles_and_reorders
         for daemon in daemons:
             with daemon:
                 pass
-    assert killed >= duration_s / 2
+    assert killed >= KILLS
     whole = await log_of(database_url)
     load.judge(whole)
     written = [event["key"] for event in whole if event["type"] == "custom.load"]
@@ -74,8 +75,7 @@ async def test_a_daemon_that_comes_alone_after_a_crash_delivers_what_waited(data
         daemon.kill()
     await load.run(2, 0.5)
     with Daemon(database_url) as daemon:
-        began = time.monotonic()
         await daemon.ready()
         await drained(database_url, len(load.committed))
-        assert time.monotonic() - began < 10
+        assert await daemon.heartbeats() <= 10
     load.judge(await log_of(database_url))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -44,15 +44,24 @@ class Load:
         self.repeated = 0  # requests that were sent again
 
     async def run(self, writers: int, duration_s: float, *, pace_s: float = 0.0) -> None:
-        """Write for so long."""
+        """Write for some time."""
+        async with self.running(writers, pace_s=pace_s):
+            await anyio.sleep(duration_s)
+
+    @asynccontextmanager
+    async def running(self, writers: int, *, pace_s: float = 0.0) -> AsyncIterator[None]:
+        """Write during the block; transactions that are open at its end are completed."""
+        enough = anyio.Event()
         async with anyio.create_task_group() as tasks:
             for _ in range(writers):
-                tasks.start_soon(self._write, time.monotonic() + duration_s, pace_s)
+                tasks.start_soon(self._write, enough, pace_s)
+            yield
+            enough.set()
 
-    async def _write(self, until: float, pace_s: float) -> None:
+    async def _write(self, enough: anyio.Event, pace_s: float) -> None:
         connection = await connect(self._url)
         try:
-            while time.monotonic() < until:
+            while not enough.is_set():
                 await self._transaction(connection)
                 await anyio.sleep(self._random.uniform(0, 2 * pace_s))
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,6 +21,7 @@ EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
 
 @asynccontextmanager
 async def relaying(database: Database) -> AsyncIterator[Relay]:
+    """Run a relay that nothing but the doorbell wakes: no heartbeat, and no look after a time."""
     relay = Relay(database)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(relay.run_forever)
@@ -38,28 +38,29 @@ async def armed(connection: asyncpg.Connection) -> None:
     await until(look, "the doorbell is armed", every_s=0.001)
 
 
-async def delivered(connection: asyncpg.Connection, key: str) -> float:
-    """Wait until an event is in the log; how long that took, in seconds."""
-    began = time.monotonic()
+async def delivered(connection: asyncpg.Connection, key: str) -> None:
+    """Wait until an event is in the log."""
 
     async def look() -> bool:
         return bool(await connection.fetchval("select true from coordinator.events where key = $1", key))
 
     await until(look, f"{key} is in the log", every_s=0.001)
-    return time.monotonic() - began
+
+
+@pytest.fixture(autouse=True)
+def _never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.relay.REARM_S", 3600)
 
 
 async def test_a_writer_that_begins_after_the_bell_was_armed_is_delivered_at_once(
     db: Database, database_url: str
 ) -> None:
     async with opened(database_url) as writer, relaying(db):
-        took = []
         for turn in range(20):
             await armed(writer)
             await anyio.sleep(0.002 * (turn % 7))
             await writer.execute(EMIT, f"after {turn}")
-            took.append(await delivered(writer, f"after {turn}"))
-        assert sorted(took)[15] < 0.1, took  # the slow ones of a loaded machine apart
+            await delivered(writer, f"after {turn}")
 
 
 async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after_is_delivered_soon(
@@ -67,7 +68,6 @@ async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after
 ) -> None:
     """It read "awake" and does not ring; the relay must not sleep before it is over."""
     async with opened(database_url) as writer, opened(database_url) as other, relaying(db):
-        took = []
         for turn in range(20):
             await armed(other)
             # An event of somebody else wakes the relay; this one is emitted while it is awake.
@@ -76,9 +76,7 @@ async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after
                 await writer.execute(EMIT, f"before {turn}")
                 await armed(other)
                 await anyio.sleep(0.005 * (turn % 10))
-            took.append(await delivered(other, f"before {turn}"))
-            assert took[-1] < 5, "the relay sleeps past an event"
-        assert sorted(took)[15] < 0.15, took
+            await delivered(other, f"before {turn}")
 
 
 async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Database, database_url: str) -> None:
@@ -89,23 +87,25 @@ async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Datab
             await writer.execute(EMIT, f"sweep {turn}")
             await anyio.sleep(turn * 0.00003)
             if turn % 3 == 0:
-                assert await delivered(writer, f"sweep {turn}") < 5, "the relay sleeps past an event"
-        assert await delivered(writer, "sweep 299") < 5
+                await delivered(writer, f"sweep {turn}")
+        await delivered(writer, "sweep 299")
 
 
-async def test_a_lost_doorbell_costs_two_seconds_at_the_most(database_url: str) -> None:
+async def test_a_lost_doorbell_costs_at_most_two_heartbeats(database_url: str) -> None:
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()
         async with opened(database_url) as writer:
             took = []
             for turn in range(3):
                 await armed(writer)
+                began = await daemon.heartbeats()
                 async with writer.transaction():
                     await writer.execute("set local coordinator.doorbell = off")
                     await writer.execute(EMIT, f"silent {turn}")
-                took.append(await delivered(writer, f"silent {turn}"))
-            assert min(took) < 2, took
-            assert max(took) < 4, took
+                await delivered(writer, f"silent {turn}")
+                took.append(await daemon.heartbeats() - began)
+            assert min(took) <= 2, took
+            assert max(took) <= 4, took
 
 
 async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(db: Database, database_url: str) -> None:
@@ -114,7 +114,7 @@ async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(d
             await slow.execute(EMIT, "slow")
             for turn in range(50):
                 await writer.execute(EMIT, f"quick {turn}")
-            assert await delivered(writer, "quick 49") < 5
+            await delivered(writer, "quick 49")
             before = calls()
             await anyio.sleep(2)
             spent = calls() - before

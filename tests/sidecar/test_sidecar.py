@@ -148,7 +148,7 @@ async def test_sigterm_gives_everything_back(db: Database, database_url: str) ->
     assert await db.run(locks.List(project="default")) == []
 
 
-async def test_kill_9_ends_its_agent_and_its_locks_within_two_seconds(db: Database, database_url: str) -> None:
+async def test_kill_9_ends_its_agent_and_its_locks_within_two_heartbeats(db: Database, database_url: str) -> None:
     await settled(database_url)
     took = []
     with Daemon(database_url) as daemon:
@@ -158,13 +158,13 @@ async def test_kill_9_ends_its_agent_and_its_locks_within_two_seconds(db: Databa
                 await beside.started()
                 async with coordinator.connect(beside.url) as client:
                     await acquire(client, beside.agent, "src/a.py", ttl=600)
-                began = time.monotonic()
+                began = await daemon.heartbeats()
                 beside.process.kill()
                 assert (await reaped(database_url, beside.agent))["reason"] == "process died"
-                took.append(time.monotonic() - began)
+                took.append(await daemon.heartbeats() - began)
             assert await db.run(locks.List(project="default")) == []
-    note("sidecar killed: its agent is reaped after, s", took)
-    assert min(took) < 2, took
+    note("sidecar killed: its agent is reaped after, heartbeats", took)
+    assert min(took) <= 2, took
 
 
 @pytest.mark.parametrize("way", ["pid", "attach"])
@@ -381,7 +381,7 @@ async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database
     secret = new_secret()
     create = tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default")
     token = await db.run(create)
-    with Daemon(database_url, access="tokens", believed_s=3600) as daemon:
+    with Daemon(database_url, access="tokens", constants={"coordinator.api.tokens.BELIEVED_S": 3600}) as daemon:
         await daemon.logged("daemon.started")
         with (
             sidecar(database_url, "--agent", "a", program=BELIEVING, COORDINATOR_ACCESS="tokens") as direct,
