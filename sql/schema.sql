@@ -370,24 +370,40 @@ create view coordinator.agents_live (
   role          text, -- What directives to a role are addressed to.
   job_types     text[], -- Kinds of work that it takes.
   metadata      jsonb, -- A JSON object of the agent's own.
-  process_id    integer, -- The process that it ends with, see processes.
   ttl           interval, -- How long it may be silent.
   registered_at timestamp with time zone, -- When it registered.
   heartbeat_at  timestamp with time zone, -- When it was heard of last.
-  expires_at    timestamp with time zone -- Reaped after this.
+  expires_at    timestamp with time zone, -- Reaped after this.
+  process_id    integer -- The process that it ends with, see processes.
 );
 
 -- Who has not acknowledged which open directive yet: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents registered now, but not the sender.
 create view coordinator.directives_pending (
-  project    text, -- Name of the project.
   id         bigint, -- Number of the directive.
-  priority   smallint, -- Higher comes first.
+  agent      text, -- Name of the recipient.
+  status     text, -- unseen: no acknowledgement; seen: seen only.
+  priority   integer, -- Higher comes first.
   body       text, -- The text.
   actor      text, -- Who sent it.
   sent_at    timestamp with time zone, -- When it was sent.
   expires_at timestamp with time zone, -- Nobody gets it from here on.
-  agent      text, -- Name of the recipient.
-  status     text -- unseen: no acknowledgement; seen: seen only.
+  project    text -- Name of the project.
+);
+
+-- Directives, open and ended, with the name of their project.
+create view coordinator.directives_sent (
+  id         bigint, -- Number of the directive; grows in the order of sending.
+  project    text, -- Name of the project.
+  to_agent   text, -- Name of the one agent it is for.
+  to_role    text, -- Role of the agents it is for. Both null: everyone in the project.
+  body       text, -- The text.
+  data       jsonb, -- A JSON object for programs; may be empty.
+  priority   integer, -- Higher comes first.
+  key        text, -- A newer directive with the same key and target supersedes the older; may be null.
+  status     text, -- open, revoked, superseded or expired; in an inbox unseen or seen.
+  actor      text, -- Who sent it.
+  sent_at    timestamp with time zone, -- When it was sent.
+  expires_at timestamp with time zone -- No agent receives it after this.
 );
 
 -- Paths, directories and globs that are locked now.
@@ -402,30 +418,30 @@ create view coordinator.file_locks (
 
 -- Who holds what, now.
 create view coordinator.lock_holders (
-  project       text, -- Name of the project.
   resource      text, -- What is locked: name:deploy, src/a.py, src/ or src/**/*.py.
   kind          text, -- name, path, directory or glob.
   mode          text, -- exclusive or shared.
   slots         integer, -- How many may hold a counted lock; null for others.
-  slot          bigint, -- Which of the slots it is, from 1; null for others.
+  slot          integer, -- Which of the slots it is, from 1; null for others.
   agent_id      uuid, -- The holder, see agents.
   agent         text, -- The holder's name.
   fencing_token bigint, -- Greater with each grant.
   acquired_at   timestamp with time zone, -- When it was granted.
-  expires_at    timestamp with time zone -- The holder has it until then.
+  expires_at    timestamp with time zone, -- The holder has it until then.
+  project       text -- Name of the project.
 );
 
 -- Who waits for what; the smaller ticket comes first.
 create view coordinator.lock_waiters (
-  project     text, -- Name of the project.
   ticket      bigint, -- Place in the queue. A ticket of several resources has as many rows.
   resource    text, -- What is waited for.
   mode        text, -- exclusive or shared.
-  slots       integer, -- How many may hold a counted lock; null for others.
   agent_id    uuid, -- Who waits, see agents.
   agent       text, -- The waiter's name.
   enqueued_at timestamp with time zone, -- When it began to wait.
-  expires_at  timestamp with time zone -- It waits no longer than that.
+  expires_at  timestamp with time zone, -- It waits no longer than that.
+  slots       integer, -- How many may hold a counted lock; null for others.
+  project     text -- Name of the project.
 );
 
 -- Who waits for whom: for holders, and for tickets that come first.
@@ -439,6 +455,13 @@ create view coordinator.lock_waits_for (
   for_agent    text, -- Name of who is in the way.
   for_resource text, -- What that one holds or waits for itself.
   for_ticket   bigint -- The ticket that comes first; null: it holds the lock.
+);
+
+-- The projects that the reader may use.
+create view coordinator.projects_live (
+  name        text, -- Name of the project.
+  description text, -- One line for people; may be empty.
+  created_at  timestamp with time zone -- When it was created.
 );
 
 -- Rules with the name of their project.
@@ -495,7 +518,7 @@ create function coordinator.agent_heartbeat(p_agent uuid)
 
 -- The agents of a project, by name and id, of one role if p_role is given. p_after: array[name, id] of the row before.
 create function coordinator.agent_list(p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
-  returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval, registered_at timestamp with time zone, heartbeat_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.agents_live
   stable security definer;
 
 -- Whether an agent of this name is registered in a project. Internal: gateways ask whether a token may speak as it.
@@ -515,7 +538,7 @@ create function coordinator.agent_reap(p_limit integer default 1000)
 
 -- Register a starting agent; returns its id, new at each start. It is reaped when silent for p_ttl (1 second to 1 day), or when p_process dies.
 create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null)
-  returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval, registered_at timestamp with time zone, heartbeat_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.agents_live
   volatile security definer;
 
 -- Call it first in a transaction that writes what a lock protects: ZC312 if the token is stale, else nobody is granted the lock before the transaction is over, however long the lease has expired by then.
@@ -560,7 +583,7 @@ create function coordinator.cursor_text(p_seq bigint)
 
 -- Answer a directive for an agent name: seen, then done or refused with a reason. Saying the same again changes nothing; another answer after done or refused is ZC303; a directive that is no longer open is ZC304.
 create function coordinator.directive_acknowledge(p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
-  returns table (directive_id bigint, agent text, status text, reason text, seen_at timestamp with time zone, acknowledged_at timestamp with time zone)
+  returns SETOF coordinator.directive_receipts
   volatile security definer;
 
 -- Mark up to p_limit open directives whose time passed; returns how many. Call again until 0.
@@ -570,17 +593,17 @@ create function coordinator.directive_expire(p_limit integer default 1000)
 
 -- What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the row before.
 create function coordinator.directive_inbox(p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
-  returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.directives_sent
   stable security definer;
 
 -- Directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the row before.
 create function coordinator.directive_list(p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
-  returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.directives_sent
   stable security definer;
 
 -- Who has not answered an open directive of the project yet (see directives_pending), all or one directive; by priority, order of sending and name. p_after: array[priority, id, agent] of the row before.
 create function coordinator.directive_pending(p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
-  returns table (id bigint, agent text, status text, priority integer, body text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.directives_pending
   stable security definer;
 
 -- Delete up to p_limit directives that ended longer ago than p_retention, with their receipts; returns how many. Call again until 0. No events.
@@ -595,7 +618,7 @@ create function coordinator.directive_revoke(p_project text, p_directive bigint,
 
 -- Send a directive to one agent name, a role, or everyone in the project, now or later, until p_ttl passes. With p_key it supersedes the open one of the same key and target.
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
-  returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text, sent_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.directives_sent
   volatile security definer;
 
 -- Emit an event of your own (type custom.…) in the caller's transaction.
@@ -660,12 +683,12 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
 
 -- Lock resources for an agent: all, with one token, or none. p_shared: with others that share. p_slots: one of so many places of a name. p_wait: if they are not free, enqueue for so long at the most, and answer with a ticket and granted false: ask again with lock_poll. Without p_wait ZC310 names who is in the way. ZC313: waiting would close a circle. What the agent holds already is renewed. p_delay: nobody gets them for so long after they expired, were broken or the agent ended. p_request_id: asked again with it, the answer is the same.
 create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null)
-  returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
+  returns SETOF coordinator.lock_grant
   volatile security definer;
 
 -- lock_acquire, whatever the resources are and whoever is in the way. Internal.
 create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
-  returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
+  returns SETOF coordinator.lock_grant
   volatile;
 
 -- What keeps an agent from a resource: others' locks that are not free yet, and tickets before p_ticket (null: all). Internal.
@@ -780,7 +803,7 @@ create function coordinator.lock_key(p_project_id bigint, p_path text)
 
 -- Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.
 create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
-  returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.lock_holders
   stable security definer;
 
 -- Raise that a token is stale, naming the present holder, token and expiry. Internal.
@@ -810,7 +833,7 @@ create function coordinator.lock_path_text(p_path text, p_directory boolean)
 
 -- Ask for what lock_acquire gave a ticket for: granted true with the locks, whose TTL begins now, or granted false while it waits. Asked again it says the same. ZC401: its time passed. ZC208: it is gone.
 create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
-  returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
+  returns SETOF coordinator.lock_grant
   volatile security definer;
 
 -- Take the lock under which a project's queue changes, to the end of the transaction; the last of all that are taken. Internal.
@@ -860,12 +883,12 @@ create function coordinator.lock_segments_meet(p_a text, p_b text)
 
 -- Who holds a resource or what overlaps it; ZC207: nobody.
 create function coordinator.lock_show(p_project text, p_resource text)
-  returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.lock_holders
   stable security definer;
 
 -- What a ticket is or became. Internal.
 create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
-  returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone, ticket bigint, granted boolean)
+  returns SETOF coordinator.lock_grant
   stable;
 
 -- Take tickets out of the queue and serve whom they held up. Under the queue lock. Internal.
@@ -885,7 +908,7 @@ create function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[
 
 -- Who waits for a resource or what overlaps it, in order. p_after: array[ticket, resource] of the row before.
 create function coordinator.lock_waiting(p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
-  returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.lock_waiters
   stable security definer;
 
 -- Tickets, those whose time passed included, on what overlaps a resource. Internal.
@@ -930,7 +953,7 @@ create function coordinator.project_check(p_project text)
 
 -- Create a project; ZC301 where the name is taken.
 create function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
-  returns table (name text, description text, created_at timestamp with time zone)
+  returns SETOF coordinator.projects_live
   volatile security definer;
 
 -- Delete a project with all that is in it: agents, signals, directives, rules. Its events stay in the log until they are pruned.
@@ -945,7 +968,7 @@ create function coordinator.project_id(p_project text)
 
 -- All projects that the caller may use, by name. p_after: array[name] of the row before.
 create function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
-  returns table (name text, description text, created_at timestamp with time zone)
+  returns SETOF coordinator.projects_live
   stable security definer;
 
 -- One project with how many agents, signals, open directives and held locks it has.
@@ -1020,12 +1043,12 @@ create function coordinator.rule_delete(p_project text, p_when_set text, p_every
 
 -- The rules that hold in a project, by what is set, its own first; project null: in all. p_after: array[when_set, project] of the row before, '' for null.
 create function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
-  returns table (project text, when_set text, clears text[], created_at timestamp with time zone)
+  returns SETOF coordinator.rules
   stable security definer;
 
 -- Make or change the rule for setting p_when_set: it clears p_clears beside it. In this project, or p_everywhere.
 create function coordinator.rule_set(p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
-  returns table (project text, when_set text, clears text[], created_at timestamp with time zone)
+  returns SETOF coordinator.rules
   volatile security definer;
 
 -- Close what was applied to everybody, and grant anew to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller's rights.
@@ -1070,12 +1093,12 @@ create function coordinator.signal_expire(p_limit integer default 1000)
 
 -- Read a signal; ZC203 where it is not set or has expired.
 create function coordinator.signal_get(p_project text, p_key text)
-  returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text, created_at timestamp with time zone, updated_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.signals_live
   stable security definer;
 
 -- Signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the row before.
 create function coordinator.signal_list(p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
-  returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text, created_at timestamp with time zone, updated_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.signals_live
   stable security definer;
 
 -- Delete signals that were set while their project was being deleted; returns how many. No events: their project is gone.
@@ -1085,7 +1108,7 @@ create function coordinator.signal_prune()
 
 -- Set a signal: for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version, 0: only if it is not set; else ZC301 with the present version. p_ephemeral: it ends with p_agent. Rules clear other signals in the same transaction.
 create function coordinator.signal_set(p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false, p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
-  returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text, created_at timestamp with time zone, updated_at timestamp with time zone, expires_at timestamp with time zone)
+  returns SETOF coordinator.signals_live
   volatile security definer;
 
 -- A snapshot that has not seen p_xid. A snapshot counts its own transaction as seen; what that emits later has yet to be copied. Internal.
@@ -1095,17 +1118,17 @@ create function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8)
 
 -- The token whose secret has this SHA-256. ZC501: not known, ZC502: revoked, ZC503: expired. Internal: what a gateway asks.
 create function coordinator.token_authenticate(p_hash text)
-  returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
+  returns SETOF coordinator.token
   stable security definer;
 
 -- Record a token by the SHA-256 of its secret, for p_ttl (1 second to 366 days), in one project or (p_project null) all. The secret itself stays with the caller.
 create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_actor text default null)
-  returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
+  returns SETOF coordinator.token
   volatile security definer;
 
 -- Tokens in the order of their making; ended ones, too. project null: all projects. p_after: array[id] of the row before.
 create function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
-  returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamp with time zone, expires_at timestamp with time zone, last_used_at timestamp with time zone, revoked_at timestamp with time zone)
+  returns SETOF coordinator.token
   stable security definer;
 
 -- Those of up to 1,000 tokens that still open something. Internal: gateways ask for the tokens of open streams.

@@ -24,11 +24,15 @@ _JSON_NULL = msgspec.Raw(b"null")  # a value of its own; asyncpg would send None
 
 @cache
 def statement(operation: type[Operation[Any]]) -> str:
-    """Write the one statement of an operation; parameters by name, so that their order in SQL does not matter."""
+    """Write the one statement of an operation.
+
+    Parameters and columns are named, so that a newer schema may append to either.
+    """
     names = [field.name for field in msgspec.structs.fields(operation)]
     arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
-    target = "" if operation.answer()[0] is Shape.SCALAR else "* from "
-    return f"select {target}coordinator.{operation.function}({arguments})"
+    shape, result = operation.answer()
+    columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result))
+    return f"select {columns}{columns and ' from '}coordinator.{operation.function}({arguments})"  # noqa: S608 - our names
 
 
 class _Plan(NamedTuple):

@@ -16,8 +16,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('agent_ttl_max', 86400, 'seconds', 'Longest TTL of an agent: one day.');
 
 create or replace view coordinator.agents_live with (security_barrier) as
-  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.process_id, a.ttl, a.registered_at,
-         a.heartbeat_at, a.expires_at
+  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
   from coordinator.agents a
   where coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped, with the name of their project.';
@@ -27,21 +26,19 @@ comment on column coordinator.agents_live.name          is 'What directives are 
 comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
 comment on column coordinator.agents_live.job_types     is 'Kinds of work that it takes.';
 comment on column coordinator.agents_live.metadata      is 'A JSON object of the agent''s own.';
-comment on column coordinator.agents_live.process_id    is 'The process that it ends with, see processes.';
 comment on column coordinator.agents_live.ttl           is 'How long it may be silent.';
 comment on column coordinator.agents_live.registered_at is 'When it registered.';
 comment on column coordinator.agents_live.heartbeat_at  is 'When it was heard of last.';
 comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
+comment on column coordinator.agents_live.process_id    is 'The process that it ends with, see processes.';
 
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
   p_ttl interval default '30 seconds', p_process integer default null)
-returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval,
-               registered_at timestamptz, heartbeat_at timestamptz, expires_at timestamptz)
+returns setof coordinator.agents_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
@@ -68,7 +65,7 @@ begin
     jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'metadata', p_metadata,
                        'ttl_s', extract(epoch from p_ttl)));
   return query
-    select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl;
+    select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl, p_process;
 end
 $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer) is
@@ -144,18 +141,16 @@ comment on function coordinator.agent_deregister(uuid) is
 
 create or replace function coordinator.agent_list(
   p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
-returns table (id uuid, project text, name text, role text, job_types text[], metadata jsonb, ttl interval,
-               registered_at timestamptz, heartbeat_at timestamptz, expires_at timestamptz)
+returns setof coordinator.agents_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,id}');
   return query
-    select a.id, p_project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at
+    select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
     from coordinator.agents a
     where a.project_id = v_project and (p_role is null or a.role = p_role)
       and (a.name, a.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)

@@ -20,8 +20,29 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('text',     65536, 'characters', 'Body of a directive.'),
   ('priority', 100,   '',           'Priority of a directive: -100 to 100.');
 
+create or replace view coordinator.directives_sent with (security_barrier) as
+  select d.id, p.name as project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer as priority, d.key,
+         case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end as status,
+         d.actor, d.sent_at, d.expires_at
+  from coordinator.directives d join coordinator.projects p on p.id = d.project_id
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.directives_sent            is 'Directives, open and ended, with the name of their project.';
+comment on column coordinator.directives_sent.id         is 'Number of the directive; grows in the order of sending.';
+comment on column coordinator.directives_sent.project    is 'Name of the project.';
+comment on column coordinator.directives_sent.to_agent   is 'Name of the one agent it is for.';
+comment on column coordinator.directives_sent.to_role    is 'Role of the agents it is for. Both null: everyone in the project.';
+comment on column coordinator.directives_sent.body       is 'The text.';
+comment on column coordinator.directives_sent.data       is 'A JSON object for programs; may be empty.';
+comment on column coordinator.directives_sent.priority   is 'Higher comes first.';
+comment on column coordinator.directives_sent.key        is 'A newer directive with the same key and target supersedes the older; may be null.';
+comment on column coordinator.directives_sent.status     is 'open, revoked, superseded or expired; in an inbox unseen or seen.';
+comment on column coordinator.directives_sent.actor      is 'Who sent it.';
+comment on column coordinator.directives_sent.sent_at    is 'When it was sent.';
+comment on column coordinator.directives_sent.expires_at is 'No agent receives it after this.';
+
 create or replace view coordinator.directives_pending with (security_barrier) as
-  select p.name as project, d.id, d.priority, d.body, d.actor, d.sent_at, d.expires_at, t.agent, coalesce(r.status, 'unseen') as status
+  select d.id, t.agent, coalesce(r.status, 'unseen') as status, d.priority::integer as priority, d.body, d.actor, d.sent_at, d.expires_at,
+         p.name as project
   from coordinator.directives d
   join coordinator.projects p on p.id = d.project_id
   cross join lateral (
@@ -34,26 +55,24 @@ create or replace view coordinator.directives_pending with (security_barrier) as
   where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.directives_pending            is 'Who has not acknowledged which open directive yet: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents registered now, but not the sender.';
-comment on column coordinator.directives_pending.project    is 'Name of the project.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
+comment on column coordinator.directives_pending.agent      is 'Name of the recipient.';
+comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
 comment on column coordinator.directives_pending.priority   is 'Higher comes first.';
 comment on column coordinator.directives_pending.body       is 'The text.';
 comment on column coordinator.directives_pending.actor      is 'Who sent it.';
 comment on column coordinator.directives_pending.sent_at    is 'When it was sent.';
 comment on column coordinator.directives_pending.expires_at is 'Nobody gets it from here on.';
-comment on column coordinator.directives_pending.agent      is 'Name of the recipient.';
-comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
+comment on column coordinator.directives_pending.project    is 'Name of the project.';
 
 create or replace function coordinator.directive_send(
   p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false,
   p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}',
   p_actor text default null)
-returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
-               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+returns setof coordinator.directives_sent
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
@@ -104,12 +123,10 @@ comment on function coordinator.directive_send(text, text, text, text, boolean, 
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
-returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
-               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+returns setof coordinator.directives_sent
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_roles   text[];
@@ -135,11 +152,10 @@ comment on function coordinator.directive_inbox(text, text, text[], integer) is
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
-returns table (directive_id bigint, agent text, status text, reason text, seen_at timestamptz, acknowledged_at timestamptz)
+returns setof coordinator.directive_receipts
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project   bigint := coordinator.project_id(p_project);
   v_now       timestamptz := coordinator.now_utc();
@@ -163,7 +179,7 @@ begin
   end if;
   select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
   if v_receipt.status = p_status or v_receipt.status in ('done', 'refused') and p_status = 'seen' then
-    return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+    return next v_receipt;
     return; -- said already: the answer was lost, or two incarnations of one name said it
   elsif v_receipt.status in ('done', 'refused') then
     raise exception using errcode = 'ZC303',
@@ -188,7 +204,7 @@ begin
   if not found then -- another incarnation of the name answered between the look and here
     select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
     if v_receipt.status = p_status or p_status = 'seen' then
-      return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+      return next v_receipt;
       return;
     end if;
     raise exception using errcode = 'ZC303', message = format('agent "%s" has answered directive %s already', p_agent, p_directive),
@@ -196,7 +212,7 @@ begin
   end if;
   perform coordinator.outbox_append('directive.acknowledged', p_project, p_directive::text, p_agent, v_now,
     jsonb_build_object('agent', p_agent, 'status', p_status, 'reason', p_reason));
-  return query select v_receipt.directive_id, v_receipt.agent, v_receipt.status, v_receipt.reason, v_receipt.seen_at, v_receipt.acknowledged_at;
+  return next v_receipt;
 end
 $$;
 comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
@@ -239,12 +255,10 @@ comment on function coordinator.directive_revoke(text, bigint, text, text) is
 
 create or replace function coordinator.directive_list(
   p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
-returns table (id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text,
-               status text, actor text, sent_at timestamptz, expires_at timestamptz)
+returns setof coordinator.directives_sent
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
@@ -264,11 +278,10 @@ comment on function coordinator.directive_list(text, boolean, text[], integer) i
 
 create or replace function coordinator.directive_pending(
   p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
-returns table (id bigint, agent text, status text, priority integer, body text, actor text, sent_at timestamptz, expires_at timestamptz)
+returns setof coordinator.directives_pending
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project   bigint := coordinator.project_id(p_project);
   v_directive coordinator.directives;
@@ -285,7 +298,7 @@ begin
   loop
     return query
       select v_directive.id, t.agent, coalesce(r.status, 'unseen'), v_directive.priority::integer, v_directive.body, v_directive.actor,
-             v_directive.sent_at, v_directive.expires_at
+             v_directive.sent_at, v_directive.expires_at, p_project
       from (select v_directive.to_agent as agent where v_directive.to_agent is not null
             union
             select a.name from coordinator.agents a

@@ -56,6 +56,15 @@ $$;
 comment on function coordinator.everywhere_check() is
   'Refuse (42501) a role that is kept to projects what concerns all of them. Internal.';
 
+create or replace view coordinator.projects_live with (security_barrier) as
+  select p.name, p.description, p.created_at
+  from coordinator.projects p
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.projects_live             is 'The projects that the reader may use.';
+comment on column coordinator.projects_live.name        is 'Name of the project.';
+comment on column coordinator.projects_live.description is 'One line for people; may be empty.';
+comment on column coordinator.projects_live.created_at  is 'When it was created.';
+
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -82,11 +91,10 @@ comment on function coordinator.project_id(text) is
   'The number of a project; ZC201 where there is none, 42501 where the caller''s role is kept out of it. Internal.';
 
 create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
-returns table (name text, description text, created_at timestamptz)
+returns setof coordinator.projects_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_now timestamptz := coordinator.now_utc();
 begin
@@ -104,23 +112,22 @@ begin
   end if;
   perform coordinator.outbox_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('description', coalesce(p_description, '')));
-  return query select p.name, p.description, p.created_at from coordinator.projects p where p.name = p_project;
+  return query select p_project, coalesce(p_description, ''), v_now;
 end
 $$;
 comment on function coordinator.project_create(text, text, text) is
   'Create a project; ZC301 where the name is taken.';
 
 create or replace function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
-returns table (name text, description text, created_at timestamptz)
+returns setof coordinator.projects_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_visible text[] := coordinator.projects_visible();
 begin
   perform coordinator.check_page(p_limit, p_after, '{text}');
-  return query
+  return query -- not from the view: a security barrier lets no bound reach the index
     select p.name, p.description, p.created_at from coordinator.projects p
     where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
     order by p.name limit p_limit;

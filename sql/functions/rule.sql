@@ -21,11 +21,10 @@ comment on column coordinator.rules.created_at is 'When it was made or changed l
 
 create or replace function coordinator.rule_set(
   p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
-returns table (project text, when_set text, clears text[], created_at timestamptz)
+returns setof coordinator.rules
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
@@ -58,11 +57,10 @@ comment on function coordinator.rule_set(text, text, text[], boolean, text) is
   'Make or change the rule for setting p_when_set: it clears p_clears beside it. In this project, or p_everywhere.';
 
 create or replace function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
-returns table (project text, when_set text, clears text[], created_at timestamptz)
+returns setof coordinator.rules
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin

@@ -34,12 +34,10 @@ comment on column coordinator.signals_live.expires_at is 'Absent from here on; n
 create or replace function coordinator.signal_set(
   p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false,
   p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
-returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
-               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+returns setof coordinator.signals_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project    bigint := coordinator.project_id(p_project);
   v_now        timestamptz := coordinator.now_utc();
@@ -163,12 +161,10 @@ comment on function coordinator.signal_clear(bigint, text, text, text[], text, t
   'Delete the signals beside p_key whose last segment is in p_clears. Internal: what a rule does.';
 
 create or replace function coordinator.signal_get(p_project text, p_key text)
-returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
-               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+returns setof coordinator.signals_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
@@ -188,12 +184,10 @@ comment on function coordinator.signal_get(text, text) is
 
 create or replace function coordinator.signal_list(
   p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
-returns table (project text, key text, value jsonb, version bigint, critical boolean, agent_id uuid, actor text,
-               created_at timestamptz, updated_at timestamptz, expires_at timestamptz)
+returns setof coordinator.signals_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin

@@ -20,12 +20,10 @@ insert into coordinator.rights (function, role) values
 create or replace function coordinator.token_create(
   p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days',
   p_actor text default null)
-returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
-               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+returns setof coordinator.token
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_now     timestamptz := coordinator.now_utc();
   v_project bigint := case when p_project is not null then coordinator.project_id(p_project) end;
@@ -70,12 +68,10 @@ comment on function coordinator.token_create(text, text, text, text, text, inter
   'Record a token by the SHA-256 of its secret, for p_ttl (1 second to 366 days), in one project or (p_project null) all. The secret itself stays with the caller.';
 
 create or replace function coordinator.token_authenticate(p_hash text)
-returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
-               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+returns setof coordinator.token
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_token record;
 begin
@@ -128,12 +124,10 @@ comment on function coordinator.token_live(bigint[]) is
   'Those of up to 1,000 tokens that still open something. Internal: gateways ask for the tokens of open streams.';
 
 create or replace function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
-returns table (id bigint, name text, role text, project text, prefix text, actor text, created_at timestamptz,
-               expires_at timestamptz, last_used_at timestamptz, revoked_at timestamptz)
+returns setof coordinator.token
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_visible text[] := coordinator.projects_visible();
 begin

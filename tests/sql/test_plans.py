@@ -13,8 +13,6 @@ import pytest
 from coordinator.db import schema
 from tests.conftest import Transaction
 
-SOURCES = {file.name: file.text for file in schema.files()}
-
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan

@@ -134,14 +134,12 @@ comment on function coordinator.lock_write(text, coordinator.locks, boolean) is
 create or replace function coordinator.lock_acquire_any(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval,
   p_delay interval, p_request_id uuid)
-returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
-               ticket bigint, granted boolean)
+returns setof coordinator.lock_grant
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
 set plan_cache_mode = force_generic_plan -- an array's length is no reason to plan anew at each call
 as $$
-#variable_conflict use_column
 declare
   v_all     coordinator.lock_resource[];
   v_r       coordinator.lock_resource;
@@ -267,15 +265,8 @@ begin
     v_lock.prefix := case when v_lock.kind in ('directory', 'glob') then v_all[v_i].path end;
     v_lock.pattern := v_all[v_i].pattern;
     v_row := coordinator.lock_write(p_project, v_lock, v_own[v_i]);
-    resource := v_row.resource;
-    mode := v_row.mode;
-    slot := case when v_row.slots is not null then v_row.slot end;
-    fencing_token := v_row.fencing_token;
-    acquired_at := v_row.acquired_at;
-    expires_at := v_row.expires_at;
-    ticket := v_row.ticket;
-    granted := true;
-    return next;
+    return next (v_row.resource, v_row.mode, case when v_row.slots is not null then v_row.slot::integer end, v_row.fencing_token,
+                 v_row.acquired_at, v_row.expires_at, v_row.ticket, true)::coordinator.lock_grant;
   end loop;
 end
 $$;
@@ -285,19 +276,21 @@ comment on function coordinator.lock_acquire_any(text, text[], uuid, boolean, in
 create or replace function coordinator.lock_acquire(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null,
   p_ttl interval default '30 seconds', p_wait interval default null, p_delay interval default '0', p_request_id uuid default null)
-returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
-               ticket bigint, granted boolean)
+returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
 set plan_cache_mode = force_generic_plan -- an array's length is no reason to plan anew at each call
 as $$
-#variable_conflict use_column
 declare
-  v_project bigint;
-  v_name    text;
-  v_places  text[];
-  v_told    boolean;
+  v_project    bigint;
+  v_name       text;
+  v_mode       text;
+  v_token      bigint;
+  v_now        timestamptz;
+  v_expires_at timestamptz;
+  v_places     text[];
+  v_told       boolean;
 begin
   -- Nearly always nothing is in the way of one path or name: then it is one look and one row. Whatever it is otherwise,
   -- wrong arguments included, is the business of lock_acquire_any.
@@ -308,27 +301,25 @@ begin
     from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
     if found then
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]);
-      resource := p_resources[1];
-      mode := case when p_shared then 'shared' else 'exclusive' end;
-      fencing_token := nextval('coordinator.lock_tokens');
-      acquired_at := coordinator.now_utc();
-      expires_at := acquired_at + p_ttl;
+      v_mode := case when p_shared then 'shared' else 'exclusive' end;
+      v_token := nextval('coordinator.lock_tokens');
+      v_now := coordinator.now_utc();
+      v_expires_at := v_now + p_ttl;
       insert into coordinator.locks (project_id, resource, slot, kind, mode, agent_id, agent_name, fencing_token, ttl, delay, request_id,
                                      acquired_at, expires_at, free_at)
-      select v_project, lock_acquire.resource, case when p_shared then - lock_acquire.fencing_token else 0 end,
-             case when lock_acquire.resource like 'name:%' then 'name' else 'path' end, lock_acquire.mode, p_agent, v_name, lock_acquire.fencing_token, p_ttl,
-             p_delay, p_request_id, lock_acquire.acquired_at, lock_acquire.expires_at, lock_acquire.expires_at
+      select v_project, p_resources[1], case when p_shared then - v_token else 0 end,
+             case when p_resources[1] like 'name:%' then 'name' else 'path' end, v_mode, p_agent, v_name, v_token, p_ttl, p_delay,
+             p_request_id, v_now, v_expires_at, v_expires_at
       where not exists (select from coordinator.lock_waits w where w.project_id = v_project)
-        and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = lock_acquire.resource)
+        and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = p_resources[1])
         and not exists (
           select from unnest(v_places) place -- with offset 0 each is looked up by index, never all of them hashed
           where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = substr(place, 2) offset 0));
       if found then
-        v_told := coordinator.outbox_append('lock.granted', p_project, resource, v_name, acquired_at,
-          jsonb_build_object('agent_id', p_agent, 'mode', mode, 'slot', null, 'fencing_token', fencing_token, 'expires_at', expires_at,
+        v_told := coordinator.outbox_append('lock.granted', p_project, p_resources[1], v_name, v_now,
+          jsonb_build_object('agent_id', p_agent, 'mode', v_mode, 'slot', null, 'fencing_token', v_token, 'expires_at', v_expires_at,
                              'ticket', null)) is null;
-        granted := true;
-        return next;
+        return next (p_resources[1], v_mode, null::integer, v_token, v_now, v_expires_at, null::bigint, true)::coordinator.lock_grant;
         return;
       end if;
     end if;

@@ -66,13 +66,12 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_claim',     10,    'seconds', 'Time in which a waiter asks for the lock that it was handed.');
 
 create or replace view coordinator.lock_holders with (security_barrier) as
-  select p.name as project, l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot end as slot, l.agent_id,
-         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at
+  select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end as slot, l.agent_id,
+         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at, p.name as project
   from coordinator.locks l join coordinator.projects p on p.id = l.project_id
   where l.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.lock_holders               is 'Who holds what, now.';
-comment on column coordinator.lock_holders.project       is 'Name of the project.';
 comment on column coordinator.lock_holders.resource      is 'What is locked: name:deploy, src/a.py, src/ or src/**/*.py.';
 comment on column coordinator.lock_holders.kind          is 'name, path, directory or glob.';
 comment on column coordinator.lock_holders.mode          is 'exclusive or shared.';
@@ -83,6 +82,7 @@ comment on column coordinator.lock_holders.agent         is 'The holder''s name.
 comment on column coordinator.lock_holders.fencing_token is 'Greater with each grant.';
 comment on column coordinator.lock_holders.acquired_at   is 'When it was granted.';
 comment on column coordinator.lock_holders.expires_at    is 'The holder has it until then.';
+comment on column coordinator.lock_holders.project       is 'Name of the project.';
 
 create or replace view coordinator.file_locks as
   select regexp_replace(l.resource, '^path:', '') as path, l.agent_id, l.mode as lock_type, l.acquired_at as created_at, l.expires_at, l.project

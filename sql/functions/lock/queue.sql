@@ -7,20 +7,20 @@
 -- On failure: what a lost event or a crash leaves undone, the waiter's next lock_poll or the loop does within a second.
 
 create or replace view coordinator.lock_waiters with (security_barrier) as
-  select p.name as project, w.ticket, w.resource, w.mode, w.slots, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at
+  select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at, w.slots, p.name as project
   from coordinator.lock_waits w join coordinator.projects p on p.id = w.project_id
   where w.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.lock_waiters             is 'Who waits for what; the smaller ticket comes first.';
-comment on column coordinator.lock_waiters.project     is 'Name of the project.';
 comment on column coordinator.lock_waiters.ticket      is 'Place in the queue. A ticket of several resources has as many rows.';
 comment on column coordinator.lock_waiters.resource    is 'What is waited for.';
 comment on column coordinator.lock_waiters.mode        is 'exclusive or shared.';
-comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
 comment on column coordinator.lock_waiters.agent_id    is 'Who waits, see agents.';
 comment on column coordinator.lock_waiters.agent       is 'The waiter''s name.';
 comment on column coordinator.lock_waiters.enqueued_at is 'When it began to wait.';
 comment on column coordinator.lock_waiters.expires_at  is 'It waits no longer than that.';
+comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
+comment on column coordinator.lock_waiters.project     is 'Name of the project.';
 
 create or replace view coordinator.lock_waits_for as
   select p.name as project, w.ticket, w.agent_id, w.agent_name as agent, w.resource, b.agent_id as for_agent_id,

@@ -34,13 +34,11 @@ comment on function coordinator.lock_check(text, text[], uuid) is
 
 create or replace function coordinator.lock_list(
   p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
-returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
-               acquired_at timestamptz, expires_at timestamptz)
+returns setof coordinator.lock_holders
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
@@ -51,7 +49,7 @@ begin
     v_under := coordinator.lock_parse(case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
     return query
       select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-             l.fencing_token, l.acquired_at, l.expires_at
+             l.fencing_token, l.acquired_at, l.expires_at, p_project
       from coordinator.lock_held_overlapping(v_project, v_under) l
       where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
         and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -60,7 +58,7 @@ begin
   end if;
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at
+           l.fencing_token, l.acquired_at, l.expires_at, p_project
     from coordinator.locks l
     where l.project_id = v_project and l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
       and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -71,19 +69,17 @@ comment on function coordinator.lock_list(text, text, uuid, text[], integer) is
   'Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.';
 
 create or replace function coordinator.lock_show(p_project text, p_resource text)
-returns table (resource text, kind text, mode text, slots integer, slot integer, agent_id uuid, agent text, fencing_token bigint,
-               acquired_at timestamptz, expires_at timestamptz)
+returns setof coordinator.lock_holders
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_project  bigint := coordinator.project_id(p_project);
   v_resource coordinator.lock_resource := coordinator.lock_parse(p_resource);
 begin
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at
+           l.fencing_token, l.acquired_at, l.expires_at, p_project
     from coordinator.lock_held_overlapping(v_project, v_resource) l
     where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
   if not found then
@@ -97,15 +93,14 @@ comment on function coordinator.lock_show(text, text) is
 
 create or replace function coordinator.lock_waiting(
   p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
-returns table (ticket bigint, resource text, mode text, agent_id uuid, agent text, enqueued_at timestamptz, expires_at timestamptz)
+returns setof coordinator.lock_waiters
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,text}');
   return query
-    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.enqueued_at, w.expires_at
+    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.enqueued_at, w.expires_at, w.slots, p_project
     from coordinator.lock_waits_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource)) w
     where w.expires_at > coordinator.now_utc() and (w.ticket, w.resource) > (coalesce(p_after[1]::bigint, 0), p_after[2])
     order by w.ticket, w.resource limit p_limit;

@@ -1,13 +1,11 @@
 -- Waiting for locks, as a waiter sees it: asking what became of a ticket, and cancelling it (see queue.sql).
 
 create or replace function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
-returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
-               ticket bigint, granted boolean)
+returns setof coordinator.lock_grant
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-#variable_conflict use_column
 begin
   return query
     select l.resource, l.mode, case when l.slots is not null then l.slot::integer end, l.fencing_token, l.acquired_at, l.expires_at, p_ticket, true
@@ -24,13 +22,11 @@ comment on function coordinator.lock_ticket(bigint, bigint, uuid) is
   'What a ticket is or became. Internal.';
 
 create or replace function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
-returns table (resource text, mode text, slot integer, fencing_token bigint, acquired_at timestamptz, expires_at timestamptz,
-               ticket bigint, granted boolean)
+returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-#variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
