@@ -87,7 +87,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     function: ClassVar[str]
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
-    scope: ClassVar[Scope]
+    scope: ClassVar[Scope | None] = None
     speakers: ClassVar[tuple[str, ...]] = ()
     registers: ClassVar[bool] = False
     route: ClassVar[str | None] = None
@@ -103,7 +103,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         super().__init_subclass__()
         if cls.internal:
             return
-        if not hasattr(cls, "scope"):
+        if cls.scope is None:
             raise TypeError(f"{cls.__qualname__} declares no scope; say which projects it is about: scope = Scope.…")
         if not cls.reads and not cls.speakers:
             raise TypeError(f"{cls.__qualname__} writes and declares no speakers; name the fields that say who acts")
@@ -120,7 +120,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     def about(self) -> str | UUID | None:
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
-        name = _SCOPE_FIELDS.get(self.scope)
+        name = _SCOPE_FIELDS.get(self.scope) if self.scope else None
         found: str | UUID | None = getattr(self, name) if name else None
         return found
 

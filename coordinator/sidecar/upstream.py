@@ -17,9 +17,9 @@ from coordinator.backoff import Backoff
 from coordinator.client.http import HttpExecutor
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError, PermissionDenied
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Operation, Scope
 from coordinator.operations import idempotency
-from coordinator.operations.events import POLL_S, Head, Since
+from coordinator.operations.events import POLL_S, Head
 
 __all__ = ["Upstream"]
 
@@ -41,8 +41,8 @@ class Upstream:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation."""
-        if self.confined and isinstance(operation, Since) and operation.project is None:
-            return cast("R", await self.executor.run(replace(operation, project=self.project)))
+        if self.confined and operation.reads and operation.scope is Scope.IN_PROJECT and operation.about() is None:
+            operation = replace(operation, project=self.project)
         return await self.executor.run(operation)
 
     @asynccontextmanager
