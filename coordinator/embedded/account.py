@@ -1,9 +1,9 @@
-"""As which user the server runs: PostgreSQL refuses to run as root, and its files must belong to its user.
+"""The user whom the server runs as: PostgreSQL refuses to run as root, and its files must belong to its user.
 
-An ordinary user runs it plainly. Root runs it as root's files' owner in a user namespace, where root is
-called nobody and has no powers; where namespaces are forbidden (many containers), as the user nobody, to
-whom the cluster is then given. A cluster that already belongs to somebody is run as that somebody. No user
-is added and no mode is loosened.
+An ordinary user runs the server directly. Root runs it in a user namespace, where root is called nobody, keeps its files and
+has no privileges. Where namespaces are forbidden, as in many containers, root gives the cluster to the user nobody and runs
+the server as nobody. The server of a cluster that belongs to another user runs as that user. No user is added, and no mode is
+loosened.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["Account", "candidates"]
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A way to run the server's programs: `name` is what the launcher takes, `uid:gid` own the files."""
+    """A way to run the server's programs: `name` is the launcher's argument, `uid:gid` own the files."""
 
     name: str
     uid: int
     gid: int
 
     def command(self, program: Path, *arguments: str, folder: Path) -> list[str]:
-        """Put the launcher in front of a command; `folder` is one it must be able to enter."""
+        """Put the launcher in front of a command, which must be able to enter `folder`."""
         return [
             *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), self.name, str(folder)),
             *(str(program), *arguments),
         ]
 
     def give(self, path: Path) -> None:
-        """Give a file or folder to the account, with all that is in it; nothing to do if it is its own."""
+        """Give a file, or a folder with its content, to the account."""
         with files.errors_named(path):
             _give(path, self.uid, self.gid)
 
@@ -50,9 +50,9 @@ def _give(path: Path, uid: int, gid: int) -> None:
 
 
 def candidates(path: Path, *, new: bool) -> list[Account]:
-    """List the accounts to try, best first: for the cluster in a folder, or a new one in a data directory.
+    """Return the accounts to try, best first: for the cluster in a folder, or for a new one in a data directory.
 
-    Only initdb, so only a new cluster, needs an account with a name; containers often run as a number.
+    Only initdb needs an account with a name, so only a new cluster does. Containers often run as a number.
 
     Raises:
         ConfigurationError: the path belongs to another user and this one is not root.

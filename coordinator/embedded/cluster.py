@@ -1,11 +1,10 @@
-"""The files of the cluster: made whole or not at all, recognised before they are touched, never deleted.
+"""The files of the cluster: created atomically, recognised before they are changed, never deleted.
 
-A new cluster is made in a temporary sibling and renamed when it is complete, so a `kill -9` in the middle
-leaves only the sibling, which the next start removes. A cluster is ours when it has `PG_VERSION` and our
-`coordinator.conf`.
+A new cluster is created in a temporary sibling and renamed when it is complete. A `kill -9` in between leaves only the
+sibling, which the next start removes. A cluster is ours if it has `PG_VERSION` and our `coordinator.conf`.
 
-Settings, later wins: `coordinator.conf` (written at each start), `postgresql.conf` (the operator's), ALTER
-SYSTEM, then what the daemon passes on the command line.
+Settings, in order of increasing precedence: `coordinator.conf` (written at each start), `postgresql.conf` (the operator's),
+ALTER SYSTEM, and the daemon's command line.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _UNFINISHED = "postgres.new-"
 _BUILTIN_LOCALE_SINCE = 17
 
 _CONFIGURATION = f"""\
-# Written at every start of the coordinator. Your own settings belong in postgresql.conf: they win over these.
+# The coordinator writes this file at each start. Put your settings into postgresql.conf: they take precedence.
 max_connections = 200
 shared_buffers = 128MB
 max_wal_size = 512MB
@@ -67,21 +66,21 @@ log_line_prefix = '%m [%p] %q%u@%d '
 log_checkpoints = off
 """
 _POSTGRESQL_CONF = """\
-# Yours to edit: what stands below the include wins over the coordinator's own settings.
+# Edit this file: settings below the include take precedence over the coordinator's.
 include_if_exists = 'coordinator.conf'
 """
 _HBA_CONF = """\
-# The socket's folder has mode 0700: whoever can reach the socket may come in. There is no TCP.
+# The socket's folder has mode 0700: whoever can reach the socket can connect. There is no TCP.
 local all all trust
 local replication all trust
 """
 
 
 def major(data_dir: Path) -> int | None:
-    """Tell the major version of the data directory's cluster; None if there is none yet.
+    """Return the major version of the data directory's cluster; None if there is no cluster yet.
 
     Raises:
-        ConfigurationError: there is something that is not our cluster, or it cannot be read.
+        ConfigurationError: the folder contains something else, or cannot be read.
 
     """
     cluster = cluster_dir(data_dir)
@@ -91,24 +90,24 @@ def major(data_dir: Path) -> int | None:
         if not cluster.exists() or (cluster.is_dir() and not any(cluster.iterdir())):
             return None
         if not cluster.is_dir() or not (cluster / "PG_VERSION").exists():
-            raise _foreign(cluster, "is not empty and not a PostgreSQL cluster")
+            raise _foreign(cluster, "is not empty and is not a PostgreSQL cluster")
         if not (cluster / "coordinator.conf").exists():
-            raise _foreign(cluster, "is a PostgreSQL cluster that the coordinator did not make")
+            raise _foreign(cluster, "is a PostgreSQL cluster that the coordinator did not create")
         return int((cluster / "PG_VERSION").read_text("ascii").split(".")[0])
 
 
 def _foreign(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} {what}; nothing was changed in it.",
+        f"{path} {what}. Nothing in it was changed.",
         hint="Choose another --data-dir, or move that folder away.",
     )
 
 
 async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
-    """Make the cluster with its database; the caller owns the lock. `sync` false skips flushing, for data nobody will miss.
+    """Create the cluster with its database; the caller owns the lock. Without `sync`, files are not flushed.
 
     Raises:
-        ConfigurationError: initdb refused; the detail is what it said.
+        ConfigurationError: initdb failed; the detail is its output.
         DatabaseUnavailable: the disk is full, or initdb did not end in time.
 
     """
@@ -132,9 +131,9 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
 
 
 async def remove_unfinished(data_dir: Path) -> None:
-    """Remove what an interrupted `create` left; its initdb may still be dying. The caller owns the lock."""
+    """Remove what an interrupted `create` left, while its initdb may still be ending. The caller owns the lock."""
     with anyio.move_on_after(REMOVAL_TIMEOUT_S):
-        while _remove_unfinished(data_dir):  # noqa: ASYNC110 - a process is waited for
+        while _remove_unfinished(data_dir):  # noqa: ASYNC110 - another process
             await anyio.sleep(_REMOVAL_POLL_S)
 
 
@@ -147,7 +146,7 @@ def _remove_unfinished(data_dir: Path) -> bool:
 
 async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
     options = ["--encoding=UTF8", "--locale=C", "--auth=trust", "--data-checksums", f"--username={ROLE}"]
-    if binaries.major >= _BUILTIN_LOCALE_SINCE:  # sorts as C does, and knows the cases of all letters
+    if binaries.major >= _BUILTIN_LOCALE_SINCE:  # sorts like C, and knows upper and lower case of all letters
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     if not sync:
         options.append("--no-sync")
@@ -155,7 +154,7 @@ async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: b
     code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S)
     if code != 0:
         where = cluster_dir(folder.parent)
-        raise failure(f"The database cluster {where} could not be made", where, _last_lines(text))
+        raise failure(f"The database cluster {where} could not be created", where, _last_lines(text))
 
 
 async def _create_database(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
@@ -165,13 +164,13 @@ async def _create_database(folder: Path, binaries: Binaries, account: Account, *
     code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S, text=f'create database "{DATABASE}"\n')
     if code != 0:
         where = cluster_dir(folder.parent)
-        raise failure(f"The database in {where} could not be made", where, _last_lines(text))
+        raise failure(f"The database in {where} could not be created", where, _last_lines(text))
 
 
 def _rename(temporary: Path, cluster: Path) -> None:
     with files.errors_named(cluster):
         _flush(temporary)
-        temporary.rename(cluster)  # takes the place of an empty folder
+        temporary.rename(cluster)  # replaces an empty folder
         _flush(cluster.parent)
 
 
@@ -184,7 +183,7 @@ def _flush(folder: Path) -> None:
 
 
 def configure(data_dir: Path, account: Account) -> None:
-    """Bring modes, owner and our settings file of the cluster into order before a start."""
+    """Set modes and owner of the cluster, and write our settings file, before a start."""
     cluster = cluster_dir(data_dir)
     account.give(cluster)
     with files.errors_named(cluster):
@@ -198,7 +197,7 @@ def configure(data_dir: Path, account: Account) -> None:
 
 
 def log_dir(cluster: Path) -> Path:
-    """Name the folder of the server's log files."""
+    """Return the folder of the server's log files."""
     return cluster / "log"
 
 
@@ -210,7 +209,7 @@ def prune_logs(cluster: Path) -> None:
 
 
 def log_tail(cluster: Path) -> str:
-    """Read the last lines of the server's log: what it said before its log file was open, then the newest."""
+    """Return the last lines of the server's log: what it wrote before its log file was open, then the newest file."""
     found = [log_dir(cluster) / "start.log", *sorted(log_dir(cluster).glob("postgresql-*.log"))[-1:]]
     text = ""
     for path in found:
@@ -228,7 +227,7 @@ def _last_lines(text: str) -> str:
 
 
 def failure(what: str, path: Path, log: str) -> CoordinatorError:
-    """Make an error from what a program of PostgreSQL said last, by what somebody can do about it."""
+    """Return the error for the last output of a PostgreSQL program, by what the user can do."""
     if "No space left on device" in log or "Disk quota exceeded" in log:
         return files.disk_full(path, detail=log)
     fatal = [line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line]
@@ -237,4 +236,4 @@ def failure(what: str, path: Path, log: str) -> CoordinatorError:
     signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")
     if any(sign in log for sign in signs):
         return ConfigurationError(message, hint="Correct what the last lines of its log name.", detail=log)
-    return DatabaseUnavailable(message, hint="The last lines of its log say why.", detail=log)
+    return DatabaseUnavailable(message, hint="The last lines of its log give the reason.", detail=log)

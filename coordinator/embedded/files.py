@@ -1,4 +1,4 @@
-"""What the operating system refuses, as errors of the tree that name the path."""
+"""Files: the operating system's refusals as errors that name the path, and atomic writes."""
 
 from __future__ import annotations
 
@@ -11,48 +11,46 @@ from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUna
 
 __all__ = ["disk_full", "errors_named", "make_private", "write_whole"]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into an error that names its path, or the given one if it has none.
+    """Turn an `OSError` of the block into an error that names its path, or the given path if it has none.
 
     Raises:
-        DatabaseUnavailable: the disk is full; make room and try again.
-        ConfigurationError: anything else, mostly a missing right.
+        DatabaseUnavailable: the disk is full; free some space and try again.
+        ConfigurationError: anything else, usually a missing permission.
 
     """
     try:
         yield
     except OSError as error:
         place = Path(error.filename) if isinstance(error.filename, str) else path
-        if error.errno in _FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(place) from None
         raise ConfigurationError(
             f"Cannot use {place}: {error.strerror or error}.",
-            hint="Give this user the right to write there, or choose another data directory.",
+            hint="Give this user permission to write there, or choose another data directory.",
         ) from None
 
 
 def disk_full(path: Path, *, detail: str | None = None) -> CoordinatorError:
-    """Describe a full disk."""
+    """Return the error for a full disk."""
     return DatabaseUnavailable(
         f"No space is left on the disk of {path}.",
-        hint="Make room there, or choose a data directory on another disk.",
+        hint="Free some space there, or choose a data directory on another disk.",
         detail=detail,
         code="53100",
     )
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of mode 0700, with its parents, unless it is there."""
+    """Create a folder of mode 0700, with its parents, unless it exists."""
     with errors_named(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of mode 0600, whole or not at all: a full disk leaves the old one."""
+    """Write a file of mode 0600 atomically: a full disk leaves the old one."""
     with errors_named(path):
         temporary = path.with_name(f"{path.name}.new")
         temporary.unlink(missing_ok=True)

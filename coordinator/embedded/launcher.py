@@ -1,17 +1,16 @@
-"""The program between fork and exec: become the server's account, tie its life to the daemon's, exec it.
+"""The program between fork and exec: change to the server's account, tie its life to the daemon's, execute it.
 
-Run as a script by an isolated interpreter (`python -I -S launcher.py …`), so that nothing of it runs
-between a fork and an exec of the threaded daemon, and the standard library is all it may import.
+An isolated interpreter runs it as a script (`python -I -S launcher.py …`), so that no Python code runs between a fork and an
+exec of the threaded daemon. It can only import the standard library.
 
     launcher.py <parent pid> <account> <folder> <command…>
 
-`account` is `self`, `namespace` (root, seen as nobody in a user namespace of its own; keeps root's files,
-has none of root's powers) or `<uid>:<gid>`. `folder` is where the command must be able to work.
+`account` is `self`, `namespace` (root, called nobody in its own user namespace: owns root's files, has none of root's
+privileges) or `<uid>:<gid>`. The command must be able to enter `folder`.
 
-Guarantees: when the parent's starting thread ends for whatever reason, the command gets SIGINT, a fast
-shutdown. The death signal is set last, because a change of credentials clears it; the parent is then
-compared, because it may have died before. Ends with 125 if the account cannot be had, 126 if the command
-cannot be run.
+When the thread that started the launcher ends, for whatever reason, the command gets SIGINT, which is a fast shutdown. The
+death signal is set last, because a change of credentials clears it. The parent is compared after that, because it may have
+died before. The exit code is 125 if the account is not available, and 126 if the command cannot be executed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 def enter_namespace(libc: ctypes.CDLL) -> None:
-    """Enter a user namespace in which this user is called nobody; files still belong to the real one."""
+    """Enter a user namespace in which this user is called nobody and still owns its files."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
@@ -46,10 +45,10 @@ def enter_namespace(libc: ctypes.CDLL) -> None:
 
 
 def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> None:
-    """Become another user for good.
+    """Change to another user permanently.
 
-    A folder on the way that only root may enter is no reason to loosen its mode: the command then keeps the
-    one capability that lets it pass, if this process has it.
+    If only root can enter a folder on the path, its mode stays as it is. The command then keeps the one capability that lets
+    it pass, if this process has it.
     """
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
@@ -69,13 +68,13 @@ def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> 
 
 
 def check_reach(folder: str, program: str) -> None:
-    """Fail if the folder, or one on the way to it or to the program, may not be entered."""
+    """Raise `PermissionError` if the folder, or one on the path to it or to the program, cannot be entered."""
     for path in (f"{folder}/.", program):
         os.stat(path)  # noqa: PTH116 - a Path would lose the dot
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module says; return only if the command could not be started."""
+    """Do what the module says; return only if the command cannot be executed."""
     parent, account, folder, *command = arguments
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)
@@ -95,7 +94,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != int(parent):
         return REFUSED
     try:
-        os.execv(command[0], command)  # noqa: S606 - a shell is the last thing wanted here
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         sys.stderr.write(f"launcher: cannot run {command[0]} as {account}: {error.strerror}\n")
     return NOT_RUNNABLE

@@ -1,8 +1,8 @@
 """Who owns the server: the process that holds a flock on `postgres.lock` in the data directory.
 
-The kernel gives the lock back when its holder ends, however it ends, so there is no stale lock and no
-time-out. The file holds the holder's process id for people; nobody decides by it. It is never deleted: that
-would make two locks.
+The kernel releases the lock when its holder ends, however it ends: there is no stale lock and no time-out. The file contains
+the holder's process id, for messages and to be woken when it ends; nothing is decided by it. The file is never deleted,
+because a second file would be a second lock.
 """
 
 from __future__ import annotations
@@ -10,54 +10,42 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 from coordinator.embedded import files
 
-__all__ = ["Ownership", "holder"]
+__all__ = ["holder", "try_acquire"]
 
 
-class Ownership:
-    """A held lock; `release` gives it back."""
+def try_acquire(data_dir: Path) -> IO[str] | None:
+    """Return the locked file if nobody else holds the lock; closing it releases the lock.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    Raises:
+        ConfigurationError: the lock file cannot be written.
 
-    @classmethod
-    def try_acquire(cls, data_dir: Path) -> Ownership | None:
-        """Take the lock if nobody holds it; None if somebody does.
-
-        Raises:
-            ConfigurationError: the lock file cannot be written.
-
-        """
-        path = _path(data_dir)
-        with files.errors_named(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            try:
-                if os.geteuid() == 0:  # root lets the folder's owner take over later
-                    owner = data_dir.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-            except OSError:
-                os.close(descriptor)
-                raise
-        return cls(descriptor)
-
-    def release(self) -> None:
-        """Give the lock back; harmless when done twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    """
+    path = _path(data_dir)
+    with files.errors_named(path):
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="ascii")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.geteuid() == 0:  # lets the folder's owner take over later
+                owner = data_dir.stat()
+                os.fchown(lock.fileno(), owner.st_uid, owner.st_gid)
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+        except BlockingIOError:
+            lock.close()
+            return None
+        except OSError:
+            lock.close()
+            raise
+    return lock
 
 
 def holder(data_dir: Path) -> int | None:
-    """Read the process id of the last holder, for messages and to be woken when it ends."""
+    """Return the process id of the last holder."""
     try:
         return int(_path(data_dir).read_text("ascii"))
     except (OSError, ValueError):

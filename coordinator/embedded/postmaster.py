@@ -1,9 +1,8 @@
-"""One life of the server process: from a cleared field to taking connections, and to its end.
+"""One life of the server process: from a cleared field to accepting connections, and to its end.
 
-Before a start nothing of an earlier life may be left: an orphaned postmaster gets the time to shut down
-cleanly, backends of a killed one are ended, and a `postmaster.pid` whose process is not our server is made
-harmless without being removed: PostgreSQL still reads from it which shared memory must be free of users,
-which guards the data.
+Nothing of an earlier life may be left before a start. An orphaned postmaster gets time to shut down cleanly, and the backends
+of a killed one are ended. A `postmaster.pid` of a process that is not our server is made harmless, but not removed: PostgreSQL
+reads from it which shared memory must have no users, and that check protects the data.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from coordinator.embedded.account import Account
 from coordinator.embedded.binaries import Binaries
 from coordinator.embedded.server import (
     PORT,
-    Record,
-    answers,
+    Server,
+    accepts,
     cluster_dir,
     identity,
-    read_postmaster,
+    read_pid_file,
     read_record,
     write_record,
 )
@@ -42,7 +41,7 @@ _READY_POLL_MAX_S = 0.02
 
 
 class Postmaster:
-    """A server process that this process started; at most one life at a time."""
+    """A server process that this process started."""
 
     def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], socket_dir: Path) -> None:
         self.data_dir = data_dir
@@ -51,29 +50,22 @@ class Postmaster:
 
     @classmethod
     async def start(
-        cls,
-        data_dir: Path,
-        binaries: Binaries,
-        account: Account,
-        settings: Mapping[str, str],
-        *,
-        runtime_dir: Path | None,
-    ) -> tuple[Postmaster, Record]:
-        """Start the server of an existing cluster; return when it takes connections.
+        cls, data_dir: Path, binaries: Binaries, account: Account, settings: Mapping[str, str]
+    ) -> tuple[Postmaster, Server]:
+        """Start the server of an existing cluster, and return when it accepts connections.
 
-        The caller owns the lock, and its thread lives as long as the server shall.
+        The caller owns the lock. The server ends with the caller's thread.
 
         Raises:
-            ConfigurationError: a setting or a right is wrong.
-            DatabaseUnavailable: the server ended, or was not ready in time; the detail is the tail of its
-                log.
+            ConfigurationError: a setting or a permission is wrong.
+            DatabaseUnavailable: the server ended, or was not ready in time; the detail is the end of its log.
 
         """
         home = cluster_dir(data_dir)
         await _clear(data_dir)
         cluster.configure(data_dir, account)
         cluster.prune_logs(home)
-        socket_dir = socket_folder.prepare(data_dir, account, runtime_dir=runtime_dir)
+        socket_dir = socket_folder.prepare(data_dir, account)
         socket_folder.clean(socket_dir)
         fixed = {
             "listen_addresses": "",
@@ -83,52 +75,52 @@ class Postmaster:
         }
         options = [part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")]
         command = account.command(binaries.postgres, "-D", str(home), *options, folder=home)
-        server = cls(data_dir, _spawn(command, home, account), socket_dir)
+        postmaster = cls(data_dir, _spawn(command, home, account), socket_dir)
         try:
-            await server._wait_ready()
-            record = Record(
-                home=identity(data_dir),
-                pid=server.process.pid,
+            await postmaster._wait_ready()
+            server = Server(
+                data_dir=data_dir,
                 version=binaries.version,
-                bin_dir=str(binaries.folder),
-                socket_dir=str(socket_dir),
+                bin_dir=binaries.folder,
+                socket_dir=socket_dir,
+                pid=postmaster.process.pid,
+                home=identity(data_dir),
+                owned=True,
             )
             with files.errors_named(data_dir):
-                write_record(data_dir, record)
+                write_record(server)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await server.stop()
+                await postmaster.stop()
             raise
-        return server, record
+        return postmaster, server
 
     async def _wait_ready(self) -> None:
         home = cluster_dir(self.data_dir)
         delay_s = _READY_POLL_S
         with anyio.move_on_after(START_TIMEOUT_S):
-            while True:
+            while read_pid_file(home) != (self.process.pid, True) or not accepts(self.socket_dir):
                 if self.process.poll() is not None:
                     raise cluster.failure(f"PostgreSQL did not start in {home}", home, cluster.log_tail(home))
-                state = read_postmaster(home)
-                if state and state.pid == self.process.pid and state.status == "ready" and answers(self.socket_dir):
-                    return
                 await anyio.sleep(delay_s)
                 delay_s = min(delay_s * 1.2, _READY_POLL_MAX_S)
+            return
         raise DatabaseUnavailable(
             f"PostgreSQL in {home} was not ready within {START_TIMEOUT_S:.0f} s.",
-            hint="A recovery may need longer; its log says how far it is.",
+            hint="A recovery may need longer; its log shows the progress.",
             detail=cluster.log_tail(home),
         )
 
-    def socket_is_there(self) -> bool:
-        """Tell whether clients can still find the socket; a cleaner of temporary files may have taken it."""
+    def has_socket(self) -> bool:
+        """Return whether clients can find the socket; a cleaner of temporary files may have removed it."""
         return (self.socket_dir / f".s.PGSQL.{PORT}").exists()
 
     async def exited(self, timeout_s: float) -> bool:
-        """Wait until the server has ended, at most so long; tell whether it has."""
+        """Wait until the server has ended, at most this long, and return whether it has."""
         return await processes.exited(self.process, timeout_s)
 
     async def stop(self) -> None:
-        """Stop the server: fast, then immediately (it recovers at the next start), then by force."""
+        """Stop the server: fast, then immediately (it recovers at its next start), then by force."""
         for number, limit_s in (
             (signal.SIGINT, FAST_SHUTDOWN_S),
             (signal.SIGQUIT, IMMEDIATE_SHUTDOWN_S),
@@ -150,40 +142,36 @@ def _spawn(command: list[str], home: Path, account: Account) -> subprocess.Popen
 
 
 async def _clear(data_dir: Path) -> None:
-    """Make sure that no server of the cluster runs, and that no file says one does."""
+    """Ensure that no server of the cluster runs, and that no file says that one does."""
     home = cluster_dir(data_dir)
-    state = read_postmaster(home)
-    if state is None:
-        await processes.end(home)
-        return
-    if state.pid in processes.servers_of(home):
-        # Its owner is dead, so it is on its way down already; say it again in case it has no such custom
-        # here.
+    state = read_pid_file(home)
+    if state and state.pid in processes.servers_of(home):
+        # Its owner is dead, so it is shutting down already. Off Linux it may not know.
         processes.send(home, state.pid, signal.SIGINT)
         await processes.exited(state.pid, ORPHAN_TIMEOUT_S)
-    else:
+    elif state:
         await _wait_silence(data_dir)
     await processes.end(home)
-    with files.errors_named(home / "postmaster.pid"):
-        _disarm(home / "postmaster.pid")
+    if state:
+        with files.errors_named(home / "postmaster.pid"):
+            _disarm(home / "postmaster.pid")
 
 
 async def _wait_silence(data_dir: Path) -> None:
-    # Where processes cannot be told apart, a socket that answers is the sign of a server that is still
-    # going down.
+    # Where processes cannot be recognised, a socket that answers shows that a server is still shutting down.
     record = read_record(data_dir)
     with anyio.move_on_after(ORPHAN_TIMEOUT_S):
-        while record and answers(Path(record.socket_dir)):  # noqa: ASYNC110 - not ours to signal
+        while record and accepts(record.socket_dir):  # noqa: ASYNC110 - another process
             await anyio.sleep(_READY_POLL_MAX_S)
         return
     raise DatabaseUnavailable(
-        f"A PostgreSQL that nobody here started runs in {cluster_dir(data_dir)}.",
+        f"A PostgreSQL that the coordinator did not start runs in {cluster_dir(data_dir)}.",
         hint=f"Stop it: pg_ctl -D {cluster_dir(data_dir)} stop -m fast",
     )
 
 
 def _disarm(path: Path) -> None:
-    # PostgreSQL ignores its parent's process id in this file, but still checks the shared memory it names.
+    # PostgreSQL ignores its parent's process id in this file, but still checks the shared memory that the file names.
     try:
         _, separator, rest = path.read_text("utf-8", "surrogateescape").partition("\n")
     except FileNotFoundError:

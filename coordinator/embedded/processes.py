@@ -1,9 +1,8 @@
-"""Waiting for processes to end, telling a server's processes from strangers, and ending them.
+"""Processes: start and wait for them, recognise those of a server, and end them.
 
-A process id alone proves nothing: it may belong to somebody else by now. A process counts as one of a
-cluster's only if it is a `postgres` whose working directory is the cluster, and it is signalled through a
-pidfd opened before that check. Without /proc (off Linux) there is no such proof, and nothing is signalled
-but our own child.
+A process id alone proves nothing, because the kernel reuses it. A process belongs to a cluster's server only if it is a
+`postgres` whose working directory is the cluster. It is signalled through a pidfd that was opened before that check. Without
+/proc (off Linux) there is no such proof, and only our own child is signalled.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -20,18 +20,18 @@ import anyio
 
 __all__ = ["end", "exited", "run", "send", "servers_of", "spawn"]
 
-# Nothing of the daemon's environment: PGDATA, PGOPTIONS, LANG and the like would change what the programs do.
+# Nothing of the daemon's environment: PGDATA, PGOPTIONS, LANG and others would change what the programs do.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _POLL_S = 0.02
 _LEFTOVER_QUIT_S = 2.0
 _LEFTOVER_KILL_S = 10.0
 
 
-def spawn(command: list[str], output: IO[bytes], *, text: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own: a Ctrl-C in the daemon's terminal is the daemon's alone."""
+def spawn(command: list[str], output: IO[bytes], *, source: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Start a program in its own session, so that Ctrl-C in the daemon's terminal reaches the daemon only."""
     return subprocess.Popen(
         command,
-        stdin=text or subprocess.DEVNULL,
+        stdin=source or subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         env=_ENVIRONMENT,
@@ -41,11 +41,14 @@ def spawn(command: list[str], output: IO[bytes], *, text: IO[bytes] | None = Non
 
 
 async def run(command: list[str], *, timeout_s: float, text: str = "") -> tuple[int | None, str]:
-    """Run a program on a text; return its exit code and output. At the limit kill it and its children: None."""
+    """Run a program on a text and return its exit code and output.
+
+    After the time limit, kill the program and its children; the exit code is None.
+    """
     with _scratch() as output, _scratch() as source:
         source.write(text.encode())
         source.seek(0)
-        process = spawn(command, output, text=source)
+        process = spawn(command, output, source=source)
         try:
             code = process.returncode if await exited(process, timeout_s) else None
         finally:
@@ -57,29 +60,31 @@ async def run(command: list[str], *, timeout_s: float, text: str = "") -> tuple[
 
 
 def _scratch() -> IO[bytes]:
-    # In memory where that can be: a container with a read-only root file system has no temporary folder.
+    # In memory if possible: a container with a read-only root file system has no temporary folder.
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("output"), "w+b")
     return tempfile.TemporaryFile()
 
 
 async def exited(process: subprocess.Popen[bytes] | int, timeout_s: float) -> bool:
-    """Wait until a process has ended, at most so long; tell whether it has. A child is reaped."""
+    """Wait until a process has ended, at most this long, and return whether it has. A child is reaped."""
+
+    def running() -> bool:
+        return _alive(process) if isinstance(process, int) else process.poll() is None
+
     with anyio.move_on_after(timeout_s):
-        if isinstance(process, int):
-            await _gone(process)
-        elif process.poll() is None:
-            await _gone(process.pid, process)
-    return process.poll() is not None if not isinstance(process, int) else not _alive(process)
+        if running():
+            await _gone(process if isinstance(process, int) else process.pid, running)
+    return not running()
 
 
-async def _gone(pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+async def _gone(pid: int, running: Callable[[], bool]) -> None:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     except (OSError, AttributeError):  # no pidfd on this system
-        while _alive(pid) if child is None else child.poll() is None:  # noqa: ASYNC110 - not ours to signal
+        while running():  # noqa: ASYNC110 - another process
             await anyio.sleep(_POLL_S)
         return
     try:
@@ -102,7 +107,7 @@ def _alive(pid: int) -> bool:
 
 
 def servers_of(cluster: Path) -> list[int]:
-    """List the processes of a cluster's server: postmaster and backends, in order of their ids."""
+    """Return the processes of a cluster's server, postmaster and backends, in order of their ids."""
     try:
         home = cluster.stat()
         candidates = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
@@ -122,19 +127,19 @@ def _is_server(pid: int, home: os.stat_result) -> bool:
 
 
 async def end(cluster: Path) -> None:
-    """End what a dead postmaster left behind: SIGQUIT, at which a backend leaves at once, then SIGKILL."""
+    """End what a dead postmaster left behind: SIGQUIT, on which a backend exits at once, then SIGKILL."""
     for number, limit_s in ((signal.SIGQUIT, _LEFTOVER_QUIT_S), (signal.SIGKILL, _LEFTOVER_KILL_S)):
         leftovers = servers_of(cluster)
         for pid in leftovers:
             send(cluster, pid, number)
         with anyio.move_on_after(limit_s):
             for pid in leftovers:
-                await _gone(pid)
+                await exited(pid, float("inf"))
             return
 
 
 def send(cluster: Path, pid: int, number: signal.Signals) -> None:
-    """Signal a process if it is one of the cluster's; not if its id has gone to somebody else."""
+    """Signal a process if it belongs to the cluster's server, and not if another program has its id now."""
     with suppress(OSError, AttributeError):
         descriptor = os.pidfd_open(pid)
         try:

@@ -1,8 +1,9 @@
 """A running server as others see it: its address, and how to find it without touching it.
 
-The owner writes a record (`postgres.json` in the data directory) when the server takes connections. `find` believes the record only if PostgreSQL's own `postmaster.pid` names the same
-process as ready *and* the socket takes a connection: so neither a stale file nor a process id that now
-belongs to somebody else can mislead it. It starts nothing, waits for nothing and imports nothing heavy.
+The owner writes a record (`postgres.json` in the data directory) when the server accepts connections. `find` believes the
+record only if PostgreSQL's own `postmaster.pid` says that the same process is ready, and if the socket accepts a connection.
+A stale file, or a process id that the kernel has given to another program, cannot mislead it. `find` starts nothing, waits for
+nothing and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shlex
 import socket
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -22,15 +24,14 @@ __all__ = [
     "DATABASE",
     "PORT",
     "ROLE",
-    "Postmaster",
-    "Record",
+    "PidFile",
     "Server",
     "absolute",
-    "answers",
+    "accepts",
     "cluster_dir",
     "find",
     "identity",
-    "read_postmaster",
+    "read_pid_file",
     "read_record",
     "write_record",
 ]
@@ -42,21 +43,32 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A server that takes connections.
+    """A server that accepts connections.
 
-    `dsn` suits asyncpg and libpq; `psql` is a command line for a person; `version` is the full one
-    ("18.1"); `owned` says whether this process started it and will stop it; `pid` is the postmaster's, and
-    changes at a restart.
+    `version` is the whole one ("18.6"). `pid` is the postmaster's, and changes when the server restarts. `owned` says whether
+    this process started the server and will stop it. `home` identifies the cluster's folder: the record in a copy of a data
+    directory names the original's socket, so it must not count.
     """
 
-    dsn: str
-    psql: str
     data_dir: Path
     version: str
-    owned: bool
     bin_dir: Path
     socket_dir: Path
     pid: int
+    home: str
+    owned: bool = False
+
+    @property
+    def dsn(self) -> str:
+        """The address for asyncpg and libpq."""
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self.socket_dir), safe='/')}&port={PORT}"
+
+    @property
+    def psql(self) -> str:
+        """The command line that opens psql."""
+        return shlex.join(
+            [str(self.bin_dir / "psql"), "-h", str(self.socket_dir), "-p", str(PORT), "-U", ROLE, DATABASE]
+        )
 
     @property
     def upgrade(self) -> Upgrade | None:
@@ -64,87 +76,55 @@ class Server(msgspec.Struct, frozen=True):
         return upgrade(self.version, self.bin_dir)
 
 
-class Record(msgspec.Struct, frozen=True):
-    """What the owner leaves in the data directory for others and for the next start.
-
-    `home` identifies the cluster's folder, so that the record in a copy of a data directory counts for
-    nothing: it names the original's socket.
-    """
-
-    home: str
-    pid: int
-    version: str
-    bin_dir: str
-    socket_dir: str
-
-    def server(self, data_dir: Path, *, owned: bool) -> Server:
-        """Describe the recorded server."""
-        socket_dir = self.socket_dir
-        psql = [f"{self.bin_dir}/psql", "-h", socket_dir, "-p", str(PORT), "-U", ROLE, DATABASE]
-        return Server(
-            dsn=f"postgresql://{ROLE}@/{DATABASE}?host={quote(socket_dir, safe='/')}&port={PORT}",
-            psql=shlex.join(psql),
-            data_dir=data_dir,
-            version=self.version,
-            owned=owned,
-            bin_dir=Path(self.bin_dir),
-            socket_dir=Path(socket_dir),
-            pid=self.pid,
-        )
-
-
-class Postmaster(msgspec.Struct, frozen=True):
-    """What `postmaster.pid` says; `status` is empty while the file is still being written."""
+class PidFile(NamedTuple):
+    """What `postmaster.pid` says. The process may have ended long ago."""
 
     pid: int
-    status: str
+    ready: bool
 
 
 def cluster_dir(data_dir: Path) -> Path:
-    """Name the cluster's folder in a data directory."""
+    """Return the cluster's folder in a data directory."""
     return data_dir / "postgres"
 
 
 def find(data_dir: Path) -> Server | None:
-    """Find the running server of a data directory, without side effects; None if there is none that answers.
+    """Return the running server of a data directory, or None; without side effects.
 
     Raises:
-        ConfigurationError: this user may not look into the directory; ask as its owner.
+        ConfigurationError: this user cannot read the directory; run as its owner.
 
     """
     data_dir = absolute(data_dir)
     try:
         record = read_record(data_dir)
-        postmaster = read_postmaster(cluster_dir(data_dir))
-        if record is None or postmaster is None or postmaster.pid != record.pid or postmaster.status != "ready":
-            return None
-        if not answers(Path(record.socket_dir)):
-            return None
+        if record and read_pid_file(cluster_dir(data_dir)) == (record.pid, True) and accepts(record.socket_dir):
+            return record
     except PermissionError as error:
         raise ConfigurationError(
             f"The data directory {data_dir} belongs to another user ({error.filename or 'its socket'}).",
             hint="Run as the user who owns it, or choose another data directory.",
         ) from None
-    return record.server(data_dir, owned=False)
+    return None
 
 
 def absolute(path: Path) -> Path:
-    """Make a path absolute, and the same for the same words: links are not followed, dots are."""
+    """Make a path absolute without following links, so that the same words always give the same path."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps `..`
 
 
-def read_postmaster(cluster: Path) -> Postmaster | None:
-    """Read `postmaster.pid`; None if there is none. The process it names may be long gone."""
+def read_pid_file(cluster: Path) -> PidFile | None:
+    """Read `postmaster.pid`; None if there is none."""
     try:
         lines = (cluster / "postmaster.pid").read_text("utf-8", "replace").splitlines()
-        pid = abs(int(lines[0]))  # a single-user server writes its process id negated
+        pid = abs(int(lines[0]))  # a single-user server negates it
     except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
         return None
-    return Postmaster(pid, lines[7].strip() if len(lines) > 7 else "")
+    return PidFile(pid, len(lines) > 7 and lines[7].strip() == "ready")
 
 
-def answers(socket_dir: Path) -> bool:
-    """Tell whether something takes connections at the socket; a full queue counts as yes."""
+def accepts(socket_dir: Path) -> bool:
+    """Return whether a process accepts connections at the socket; a full queue counts as yes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(CONNECT_TIMEOUT_S)
         try:
@@ -158,23 +138,30 @@ def answers(socket_dir: Path) -> bool:
         return True
 
 
-def read_record(data_dir: Path) -> Record | None:
-    """Read the owner's record; None if there is none, none that can be read, or one of another folder."""
+def read_record(data_dir: Path) -> Server | None:
+    """Read the owner's record; None if there is none, if it is unreadable, or if it is another folder's."""
     try:
-        record = msgspec.json.decode((data_dir / "postgres.json").read_bytes(), type=Record)
-        return record if record.home == identity(data_dir) else None
+        content = (data_dir / "postgres.json").read_bytes()
+        record = msgspec.json.decode(content, type=Server, dec_hook=_to_path)
+        if record.home == identity(data_dir):
+            return msgspec.structs.replace(record, data_dir=data_dir, owned=False)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        pass
+    return None
+
+
+def write_record(server: Server) -> None:
+    """Replace the owner's record atomically."""
+    temporary = server.data_dir / "postgres.json.new"
+    temporary.write_bytes(msgspec.json.encode(server, enc_hook=str))
+    temporary.replace(server.data_dir / "postgres.json")
+
+
+def _to_path(kind: type, value: Any) -> Any:
+    return kind(value)
 
 
 def identity(data_dir: Path) -> str:
-    """Identify the cluster's folder, by whatever path it is reached."""
+    """Return what identifies the cluster's folder, by whatever path it is reached."""
     found = cluster_dir(data_dir).stat()
     return f"{found.st_dev}:{found.st_ino}"
-
-
-def write_record(data_dir: Path, record: Record) -> None:
-    """Replace the owner's record, whole or not at all."""
-    temporary = data_dir / "postgres.json.new"
-    temporary.write_bytes(msgspec.json.encode(record))
-    temporary.replace(data_dir / "postgres.json")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import embedded
-from coordinator.embedded import account, cluster, launcher, processes
+from coordinator.embedded import account, cluster, launcher, processes, socket_folder
 from coordinator.errors import ConfigurationError
 from tests.embedded.process import QUICK, Daemon, query, soon, until
 
@@ -23,9 +23,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become som
 
 
 @pytest.fixture
-def runtime_dir() -> Iterator[Path]:
-    """Give a folder that is short enough for a socket, as `tmp_path` is not in every process of the suite."""
-    with tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as folder:
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the only folder in which socket folders can be; its path is short, unlike that of tmp_path."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(socket_folder, "parents", lambda: [Path(folder)])
         yield Path(folder)
 
 
@@ -38,7 +39,7 @@ def far(own: Path) -> Path:
 
 
 async def test_long_path_gets_a_short_private_socket_folder(far: Path, runtime_dir: Path) -> None:
-    async with embedded.run(far, settings=QUICK, runtime_dir=runtime_dir) as server:
+    async with embedded.run(far, settings=QUICK) as server:
         assert server.socket_dir.parent == runtime_dir
         assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
         assert await query(server.dsn, "select 1") == 1
@@ -48,20 +49,29 @@ async def test_long_path_gets_a_short_private_socket_folder(far: Path, runtime_d
     assert list(runtime_dir.iterdir()) == [], "nothing is left behind"
 
 
+async def test_machine_without_a_short_path_is_told_so(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_folder, "parents", lambda: [far])
+    with pytest.raises(ConfigurationError, match="too long") as caught:
+        async with embedded.run(far, settings=QUICK):
+            pass
+    assert "--data-dir" in (caught.value.hint or "")
+    assert not list(far.glob("coordinator-*"))
+
+
 async def test_socket_folder_that_was_cleaned_away_is_made_again(far: Path, runtime_dir: Path) -> None:
-    async with embedded.run(far, settings=QUICK, runtime_dir=runtime_dir) as server:
+    async with embedded.run(far, settings=QUICK) as server:
         shutil.rmtree(server.socket_dir)
         await soon(lambda: embedded.find(far) is not None, "found again")
         assert await query(server.dsn, "select 1") == 1
 
 
 async def test_socket_folder_of_somebody_else_is_not_used(tmp_path: Path, far: Path, runtime_dir: Path) -> None:
-    async with embedded.run(far, settings=QUICK, runtime_dir=runtime_dir) as server:
+    async with embedded.run(far, settings=QUICK) as server:
         expected = server.socket_dir
     trap = tmp_path / "trap"
     trap.mkdir(mode=0o700)
     expected.symlink_to(trap)
-    async with embedded.run(far, settings=QUICK, runtime_dir=runtime_dir) as server:
+    async with embedded.run(far, settings=QUICK) as server:
         assert server.socket_dir != expected
         assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
         assert await query(server.dsn, "select 1") == 1
@@ -95,7 +105,7 @@ async def test_folder_with_something_else_in_it_is_refused_and_untouched(tmp_pat
 async def test_cluster_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own" / "postgres").mkdir(parents=True)
     (tmp_path / "own" / "postgres" / "PG_VERSION").write_text("18\n")
-    with pytest.raises(ConfigurationError, match="did not make"):
+    with pytest.raises(ConfigurationError, match="did not create"):
         async with embedded.run(tmp_path / "own"):
             pass
     with pytest.raises(ConfigurationError, match="is itself the cluster"):

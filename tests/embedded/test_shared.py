@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import embedded
-from coordinator.embedded import supervisor
-from coordinator.embedded.ownership import Ownership
+from coordinator.embedded import ownership, supervisor
 from coordinator.errors import DatabaseUnavailable
 from tests.embedded.process import QUICK, Daemon, query, query_when_up, soon
 
@@ -66,15 +65,13 @@ async def test_one_of_several_attached_daemons_takes_over(tmp_path: Path) -> Non
 
 async def test_owner_without_a_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "ATTACH_TIMEOUT_S", 0.1)
-    ownership = Ownership.try_acquire(tmp_path)
-    assert ownership
-    try:
+    lock = ownership.try_acquire(tmp_path)
+    assert lock
+    with lock:
         with pytest.raises(DatabaseUnavailable, match=f"held by process {os.getpid()}") as caught:
             async with embedded.run(tmp_path):
                 pass
         assert caught.value.hint
-    finally:
-        ownership.release()
 
 
 async def test_second_block_in_the_same_process_attaches(made: Path) -> None:
