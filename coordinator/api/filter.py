@@ -41,6 +41,11 @@ class Filter:
         self._seen: dict[str, bool] = {}
 
     @property
+    def project(self) -> str | None:
+        """The project, where there is just one."""
+        return next(iter(self.projects)) if self.projects and len(self.projects) == 1 else None
+
+    @property
     def key(self) -> tuple[frozenset[str] | None, tuple[str, ...]]:
         """What makes two filters the same."""
         return self.projects, self.topics

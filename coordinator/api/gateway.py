@@ -29,19 +29,19 @@ from anyio.lowlevel import checkpoint
 from coordinator.api.filter import Filter
 from coordinator.api.limits import Limits
 from coordinator.api.problems import Overloaded
-from coordinator.api.ring import Frame, Ring, chunk, frame_of, position, runs
+from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
 from coordinator.db.database import HEAD_CHANNEL, Database
-from coordinator.db.session import Session, SessionWake
+from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
-from coordinator.model.event import BOOKMARK, RESET, Event
-from coordinator.operations.events import POLL_S, Head, Since
+from coordinator.model.event import RESET, Event, position
+from coordinator.operations.events import POLL_S
+from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
 __all__ = ["Gateway", "Reader"]
 
 FILL_EVENTS = 5000  # of the newest are read into the ring at the start, so that returning clients need not read the log
 LINGER_S = 0.002  # between reads, so that they are not of one event each
-RETRY_S = 1.0
 TICK_S = 1.0
 
 log = structlog.get_logger()
@@ -121,18 +121,18 @@ class Gateway:
     async def run_forever(self) -> None:
         """Follow the log until cancelled."""
         wake = self._session.wake(HEAD_CHANNEL)
+        reader = LogReader(limit=self.limits.page, outlasts=(CoordinatorError,))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._session.run_forever)
             tasks.start_soon(self._beat_forever)
-            while True:
-                try:
-                    if self._session.connected:  # else there is a hint as soon as it is
-                        await self._read(self._session)
-                except CoordinatorError as error:
-                    log.warning("gateway.failed", error=error.message)
-                    await anyio.sleep(RETRY_S)
-                    continue  # the hint that led here is used up
+            while not self._session.connected:
                 await wake.wait(POLL_S)
+            await self._fill(reader)
+            while True:
+                events = await reader.next(self._session, wake)
+                await self._publish(events, reader)
+                if len(events) < self.limits.page:
+                    await anyio.sleep(LINGER_S)
 
     def close(self) -> None:
         """Take leave of every stream and long-poll, and take no more."""
@@ -206,45 +206,28 @@ class Gateway:
             if not self._by_project[project]:
                 del self._by_project[project]
 
-    async def _read(self, session: Session) -> None:
-        """Read the log to its end."""
-        if self.epoch is None:
-            await self._fill(session)
-        while True:
-            page = await session.run(Since(after=self.cursor, limit=self.limits.page, bookmarks=True))
-            await self._publish(page)
-            if len(page) < self.limits.page:
-                if not page:
-                    return
-                await anyio.sleep(LINGER_S)
-
-    async def _fill(self, session: Session) -> None:
+    async def _fill(self, reader: LogReader) -> None:
         """Fill the ring with the newest events; only then is there anything to subscribe to."""
-        epoch, head = position(await session.run(Head()))
+        epoch, head = position(await reader.head(self._session))
         self.ring.clear(max(0, head - min(FILL_EVENTS, self.limits.ring_events)))
-        while self.ring.head < head:
-            since = Since(after=f"{epoch}.{self.ring.head}", limit=self.limits.page, bookmarks=True)
-            page = await session.run(since)
-            if not page:
-                break
-            if page[0].type == RESET:
-                epoch, floor = position(page[0].cursor)
-                self.ring.clear(floor)
-            if frames := [frame_of(event) for event in page if event.type not in (RESET, BOOKMARK)]:
-                self.ring.extend(frames)
-            self.ring.advance(page[-1].seq)
-        self.epoch = epoch
+        reader.after = f"{epoch}.{self.ring.head}"
+        while self.ring.head < head and not reader.at_end:
+            events = await reader.read(self._session)
+            if events and events[0].type == RESET:
+                self.ring.clear(events.pop(0).seq)
+            if events:
+                self.ring.extend([frame_of(event) for event in events])
+            self.ring.advance(position(reader.after)[1])
+        self.epoch, _ = position(reader.after)
         self.started.set()
         log.info("gateway.started", cursor=self.cursor, ring=self.ring.head - self.ring.floor)
 
-    async def _publish(self, page: list[Event]) -> None:
+    async def _publish(self, events: list[Event], reader: LogReader) -> None:
         frames: list[Frame] = []
         concerned: dict[_Group, list[Frame]] = {}
-        for event in page:
+        for event in events:
             if event.type == RESET:
                 self._reset(event)
-                continue
-            if event.type == BOOKMARK:
                 continue
             frame = frame_of(event)
             frames.append(frame)
@@ -256,8 +239,8 @@ class Gateway:
                             concerned.setdefault(group, []).append(frame)
         if frames:
             self.ring.extend(frames)
-        if page:
-            self.ring.advance(page[-1].seq)
+        if reader.after is not None:
+            self.ring.advance(position(reader.after)[1])
         metrics.STREAM_EVENTS.inc(len(frames))
         for group, wanted in concerned.items():
             for run in runs(wanted, self.limits.buffer_bytes):

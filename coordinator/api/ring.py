@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.event import Event
 
-__all__ = ["Frame", "Ring", "bookmark", "chunk", "frame_of", "position", "runs"]
+__all__ = ["Frame", "Ring", "bookmark", "chunk", "frame_of", "runs"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,28 +29,19 @@ class Frame(NamedTuple):
 
 
 def frame_of(event: Event) -> Frame:
-    """Encode an event; a bookmark is only an id, which moves a client's cursor and calls nobody."""
-    if event.type == BOOKMARK:
-        data = bookmark(event.cursor)
-    else:
-        data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), _encode(event))
+    """Encode an event."""
+    data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), _encode(event))
     return Frame(event.seq, event.type, event.project, event.actor, data)
 
 
 def bookmark(cursor: str) -> bytes:
-    """Encode a cursor alone."""
+    """Encode a cursor alone, which moves a client's cursor and calls nobody."""
     return b"id: %b\n\n" % cursor.encode()
 
 
 def chunk(data: bytes) -> bytes:
     """Wrap bytes as one chunk of an HTTP body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def position(cursor: str) -> tuple[str, int]:
-    """Take a cursor apart; only the gateway does, outside they are opaque."""
-    epoch, _, seq = cursor.partition(".")
-    return epoch, int(seq)
 
 
 def runs(frames: Iterable[Frame], most_bytes: int) -> Iterator[list[Frame]]:

@@ -26,11 +26,11 @@ from litestar.types import Receive, Scope, Send
 
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
-from coordinator.api.ring import Frame, bookmark, chunk, frame_of, position, runs
+from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
 from coordinator.errors import DatabaseUnavailable
-from coordinator.model.event import BOOKMARK, RESET
-from coordinator.operations.events import Since
+from coordinator.model.event import BOOKMARK, RESET, position
 from coordinator.operations.executor import Executor
+from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
 __all__ = ["TRANSPORT", "Stream"]
@@ -176,28 +176,29 @@ class Stream:
 
     async def _read_log(self) -> list[Frame] | None:
         """Read one page of the log; None if there was no answer."""
-        projects = self.filter.projects
-        since = Since(
-            after=None if self._epoch is None else f"{self._epoch}.{self.seq}",
-            project=next(iter(projects)) if projects and len(projects) == 1 else None,
-            topics=list(self.filter.topics) or None,
+        reader = LogReader(
+            None if self._epoch is None else f"{self._epoch}.{self.seq}",
+            project=self.filter.project,
+            topics=self.filter.topics,
             limit=self._limits.page,
-            bookmarks=True,
         )
         try:
             async with self._gateway.log_turns:
-                page = await self._executor.run(since)
+                events = await reader.read(self._executor)
         except DatabaseUnavailable as error:
             log.warning("stream.read_failed", error=error.message)
             await self._write(_HEARTBEAT)
             await anyio.sleep(RETRY_S)
             return None
-        if page:
-            self._epoch, self.seq = position(page[-1].cursor)
-        if len(page) > 1 and page[-1].cursor == page[-2].cursor:
-            del page[-1]  # a bookmark where an event is
-        frames = [frame_of(event) for event in page]
-        return [frame for frame in frames if frame.type in _PASSES or self.filter.takes(frame.type, frame.project)]
+        if reader.at_end or reader.after is None:
+            return []
+        self._epoch, self.seq = position(reader.after)
+        frames = [
+            frame_of(event) for event in events if event.type == RESET or self.filter.takes(event.type, event.project)
+        ]
+        if not frames or frames[-1].seq != self.seq:
+            frames.append(Frame(self.seq, BOOKMARK, None, "", bookmark(reader.after)))
+        return frames
 
     async def _write(self, data: bytes) -> None:
         """Write when the socket has room.

@@ -19,8 +19,9 @@ from coordinator.api.request import Answer, Request
 from coordinator.api.stream import Stream
 from coordinator.db.database import Database
 from coordinator.errors import InvalidArgument
-from coordinator.model.event import BOOKMARK, RESET, Event
-from coordinator.operations.events import POLL_S, Head, Since
+from coordinator.model.event import RESET, Event
+from coordinator.operations.events import POLL_S, Since
+from coordinator.operations.log_reader import LogReader
 
 __all__ = ["EventPage", "EventQuery", "StreamQuery", "Subscriptions"]
 
@@ -100,28 +101,15 @@ class Subscriptions:
         return answer
 
     async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Answer:
-        cursor = None if query.after == "start" else query.after
-        if cursor == "now":
-            cursor = await self._calls.run(Head())
-        projects = filter.projects
+        after = None if query.after == "start" else query.after
+        reader = LogReader(after, project=filter.project, topics=filter.topics, limit=query.limit)
         while True:
-            page = await self._calls.run(
-                Since(
-                    after=cursor,
-                    project=next(iter(projects)) if projects and len(projects) == 1 else None,
-                    topics=list(filter.topics) or None,
-                    limit=query.limit,
-                    bookmarks=True,
-                )
-            )
-            items = [event for event in page if _wanted(event, query, filter)]
-            if page:
-                cursor = page[-1].cursor
-            assert cursor is not None, "without a cursor no page is empty"  # noqa: S101
+            items = [event for event in await reader.read(self._calls) if _wanted(event, query, filter)]
+            assert reader.after is not None, "a first read always moves the position"  # noqa: S101
             left_s = deadline - anyio.current_time()
-            if items or (not page and (wake is None or left_s <= 0 or self._gateway.closing)):
-                return Answer(200, _encode(EventPage(items, cursor, cursor)), [])
-            if not page:
+            if items or (reader.at_end and (wake is None or left_s <= 0 or self._gateway.closing)):
+                return Answer(200, _encode(EventPage(items, reader.after, reader.after)), [])
+            if reader.at_end:
                 await wake.wait(min(left_s, POLL_S))
                 await request.caller.confirm()
 
@@ -132,8 +120,6 @@ class Subscriptions:
 
 
 def _wanted(event: Event, query: EventQuery, filter: Filter) -> bool:
-    if event.type == BOOKMARK:
-        return False
     return event.type == RESET or (event.actor != query.exclude_self and filter.takes(event.type, event.project))
 
 

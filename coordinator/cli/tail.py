@@ -1,8 +1,8 @@
-"""Printing events: what is retained, then what comes.
+"""Printing events: those that are retained, then those that come.
 
-Guarantees: in order, each at least once; while it follows, a lost connection is made anew with back-off and the tail goes
-on from the last event that it printed. The first connection is not waited for: without a database the tail ends at once.
-SIGTERM and Ctrl-C end a tail that follows with exit code 0, as ending is how one stops following; also while nobody reads.
+Guarantees: in order, each at least once. While it follows, the tail reconnects with back-off and goes on after the last page
+that it printed. It does not wait for the first connection: without a database it ends at once. SIGTERM and Ctrl-C end a tail
+that follows with exit code 0, since there is no other way to stop it; they also work while nothing reads its output.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from coordinator.backoff import Backoff
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import DatabaseUnavailable, InvalidArgument, WaitTimedOut
-from coordinator.model.event import BOOKMARK, RESET, Event
-from coordinator.operations.events import Head, Since, follow
-from coordinator.operations.executor import Executor
+from coordinator.model.event import RESET, Event, position
+from coordinator.operations.log_reader import LogReader
 
 __all__ = ["Tail"]
 
-PAGE = 1000
-DATA_MOST = 120  # characters of data on a line of text
+DATA_MAX = 120  # characters of data on a line of text
 
 
 class Tail:
@@ -45,9 +43,9 @@ class Tail:
         if limit is not None and limit < 1:
             raise InvalidArgument(f"--limit: {limit} is out of range", hint="It can be 1 or more.")
         self._call = call
-        self._topics = topics
-        self._cursor = after
+        self._reader = LogReader(after, project=project, topics=topics)
         self._project = project
+        self._topics = topics
         self._follow = follow
         self._left = limit
         self._timeout = timeout
@@ -55,19 +53,19 @@ class Tail:
     def run(self) -> None:
         """Print until the end.
 
-        Raises: ``DatabaseUnavailable``; ``WaitTimedOut``; ``InvalidArgument`` for what is no cursor or topic.
+        Raises: ``DatabaseUnavailable``; ``WaitTimedOut``; ``InvalidArgument`` for an invalid cursor or topic.
         """
         anyio.run(self._until_ended)
 
     async def _until_ended(self) -> None:
         async with anyio.create_task_group() as tasks:
-            if self._follow:  # else ending it cuts it off, and is no success
+            if self._follow:  # without it, an early end is a failure
                 tasks.start_soon(self._until_shutdown, tasks.cancel_scope)
             seconds = None if self._timeout is None else self._timeout.total_seconds()
             with anyio.move_on_after(seconds) as scope:
                 await (self._following() if self._follow else self._retained())
             if scope.cancelled_caught:
-                raise WaitTimedOut(f"{seconds:g} seconds are over", hint="Go on from the cursor of the last event.")
+                raise WaitTimedOut(f"{seconds:g} seconds have passed", hint="Go on with --after the last cursor.")
             tasks.cancel_scope.cancel()
 
     async def _until_shutdown(self, scope: anyio.CancelScope) -> None:
@@ -76,52 +74,37 @@ class Tail:
                 scope.cancel()
 
     async def _retained(self) -> None:
+        reader = self._reader
         async with self._call.open() as executor:
-            # What is emitted meanwhile is not waited for: else a busy log would have no end.
-            head = await executor.run(Head())
-            head_seq = int(head.rpartition(".")[2])
-            seq = -1
-            while seq < head_seq:
-                page = await executor.run(
-                    Since(
-                        after=self._cursor,
-                        project=self._project,
-                        topics=[*self._topics] or None,
-                        limit=PAGE,
-                        bookmarks=True,
-                    )
-                )
-                if not page or await self._print([event for event in page if event.type != BOOKMARK]):
+            # Up to the present end of the log, since a busy log never ends.
+            _, head = position(await reader.head(executor))
+            while True:
+                enough = await self._print(await reader.read(executor))
+                if enough or reader.at_end or (reader.after and position(reader.after)[1] >= head):
                     return
-                self._cursor, seq = page[-1].cursor, page[-1].seq
 
     async def _following(self) -> None:
         backoff: Backoff | None = None  # none before the first connection
         while True:
             try:
-                async with self._call.open(direct=True) as executor:
+                async with (
+                    self._call.open(direct=True) as executor,
+                    executor.wake(project=self._project, topics=self._topics) as wake,
+                ):
                     if backoff:
                         self._call.output.note("connected again")
                     backoff = Backoff(0.1, 5.0)
-                    if await self._pages(executor):
-                        return
+                    while not await self._print(await self._reader.next(executor, wake)):
+                        pass
+                    return
             except DatabaseUnavailable as error:
                 if not backoff:
                     raise
                 self._call.output.note(f"{error.message}; trying again")
             await backoff.wait()
 
-    async def _pages(self, executor: Executor) -> bool:
-        """Print pages; true when there have been enough."""
-        if self._cursor == "now":
-            self._cursor = await executor.run(Head())  # now is now, and not when the connection came back
-        async for page in follow(executor, cursor=self._cursor, project=self._project, topics=self._topics):
-            if await self._print(page):
-                return True
-        return False
-
     async def _print(self, events: list[Event]) -> bool:
-        """Print events; true when there have been enough."""
+        """Print events, and return whether that was enough."""
         if self._left is not None:
             events = events[: self._left]
             self._left -= len(events)
@@ -130,18 +113,17 @@ class Tail:
             if event.type == RESET:
                 reason = event.data.get("reason")
                 sys.stderr.write(
-                    f"reset: events before cursor {event.cursor} are gone ({reason}); look at everything afresh\n"
+                    f"reset: events before cursor {event.cursor} are gone ({reason}); read the state again\n"
                 )
             lines.append(msgspec.json.encode(event).decode() if self._call.output.json else _text(event))
-        if events:
+        if lines:
             await self._call.output.lines(lines)
-            self._cursor = events[-1].cursor
         return self._left == 0
 
 
 def _text(event: Event) -> str:
     data = msgspec.json.encode(event.data).decode()
-    if len(data) > DATA_MOST:
-        data = data[: DATA_MOST - 1] + "…"
+    if len(data) > DATA_MAX:
+        data = data[: DATA_MAX - 1] + "…"
     at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     return plain(f"{at} {event.seq:>6} {event.type:<22} {event.key or '-'}  {event.actor}  {data}")

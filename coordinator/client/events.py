@@ -1,30 +1,29 @@
 """Events: emitted by the caller, followed without a gap.
 
-A stream reads the log by cursor. A notification only tells it to look sooner, so whatever happens to connections, it
-misses nothing, repeats nothing and stays in order; after an interruption it goes on from where it was, for as long as it
-takes. Where events are gone (pruned, or the database was restored) it says so by an event of type ``reset``.
+A stream reads the log from a cursor on (see ``operations.log_reader``), and a notification only makes it look sooner. So it
+misses nothing, repeats nothing and stays in order, whatever happens to connections; after an interruption of any length it
+goes on where it was. Where events are gone (pruned, or the database was restored), it returns an event of type ``reset``.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from weakref import WeakSet
 
-import anyio
 import structlog
 from anyio.abc import TaskGroup
-from msgspec.structs import replace
 
 from coordinator.backoff import Backoff
 from coordinator.client.caller import Caller
+from coordinator.db.session import SessionWake
 from coordinator.errors import DatabaseUnavailable
-from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.event import Event
 from coordinator.model.operation import Json
 from coordinator.operations import events
+from coordinator.operations.log_reader import LogReader
 
 __all__ = ["EventStream", "Events"]
-
-PAGE = 500  # events
 
 log = structlog.get_logger()
 
@@ -35,8 +34,8 @@ class Events:
     def __init__(self, caller: Caller, tasks: TaskGroup) -> None:
         self._caller = caller
         self._tasks = tasks
-        self._hint = anyio.Event()
         self._listening: set[str | None] = set()
+        self._wakes: WeakSet[SessionWake] = WeakSet()  # a stream needs no closing
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
         """Emit an event of your own, of a type ``custom.…``."""
@@ -70,86 +69,70 @@ class Events:
     def stream(self, *, topics: Sequence[str] = (), after: str | None = "now", everywhere: bool = False) -> EventStream:
         """Follow events after a cursor: ``now`` (what comes after the first step), or none for all that is retained.
 
-        Raises, at its first step: ``InvalidArgument`` for what is no cursor or topic.
+        Raises, at its first step: ``InvalidArgument`` for an invalid cursor or topic.
         """
-        self.listen(everywhere=everywhere)
-        project = None if everywhere else self._caller.project
-        return EventStream(
-            self,
-            self._caller,
-            events.Since(after=after, project=project, topics=list(topics) or None, limit=PAGE, bookmarks=True),
+        reader = LogReader(
+            after,
+            project=None if everywhere else self._caller.project,
+            topics=topics,
+            outlasts=(DatabaseUnavailable,),
         )
+        return EventStream(reader, self._caller, self.wake(everywhere=everywhere))
 
-    @property
-    def hint(self) -> anyio.Event:
-        """What is set when the log may have grown. Taken before a look at the log, it misses nothing after the look."""
-        return self._hint
-
-    def listen(self, *, everywhere: bool = False) -> anyio.Event:
-        """Listen from now on, as every stream does, and give the ``hint``."""
+    def wake(self, *, everywhere: bool = False) -> SessionWake:
+        """Return what is set when the log may have grown. All share one listening connection, which opens now."""
         project = None if everywhere else self._caller.project
         if not self._listening & {project, None}:
             self._listening.add(project)
             self._tasks.start_soon(self._listen, project)
-        return self._hint
+        wake = SessionWake()
+        self._wakes.add(wake)
+        return wake
 
     async def _listen(self, project: str | None) -> None:
-        """Keep one listening connection for all streams of the client, and hand every hint to all of them."""
+        """Keep one listening connection for the client, and pass every hint on."""
         backoff = Backoff(2.0)
         while True:
             try:
                 async with self._caller.executor.wake(project=project) as wake:
                     while True:
                         await wake.wait(events.POLL_S)
-                        self._wake_streams()
+                        self._pass_on()
             except DatabaseUnavailable as error:
                 log.warning("stream.unheard", error=str(error), retry_s=backoff.next_s)
-            self._wake_streams()
+            self._pass_on()
             await backoff.wait()
 
-    def _wake_streams(self) -> None:
-        hint, self._hint = self._hint, anyio.Event()
-        hint.set()
+    def _pass_on(self) -> None:
+        for wake in self._wakes:
+            wake.set()
 
 
 class EventStream:
-    """An endless iterator of events. One task reads it; it needs no closing, and can be left and gone on with.
+    """An endless iterator of events. One task reads it. It needs no closing; a reader can stop and go on later.
 
-    ``cursor`` stands after the event it gave last: keep it, and ``stream(after=cursor)`` goes on there in another process.
+    ``cursor`` stands after the last event that it returned. Keep it, and ``stream(after=cursor)`` goes on there, in another
+    process if need be.
     """
 
-    def __init__(self, source: Events, caller: Caller, since: events.Since) -> None:
-        self._source = source
+    def __init__(self, reader: LogReader, caller: Caller, wake: SessionWake) -> None:
+        self._reader = reader
         self._caller = caller
-        self._since = since
+        self._wake = wake
         self._page: deque[Event] = deque()
-        self.cursor: str | None = since.after
+        self._last: str | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The position in the log."""
+        return self._last if self._page else self._reader.after
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        while True:
-            while self._page:
-                event = self._page.popleft()
-                self.cursor = event.cursor
-                if event.type != BOOKMARK:
-                    return event
-            await self._read()
-
-    async def _read(self) -> None:
-        """Wait for the next page, through whatever happens to the database."""
-        backoff = Backoff()
         while not self._page:
-            hint = self._source.hint
-            try:
-                if self.cursor == "now":
-                    self.cursor = await self._source.head()
-                page = await self._caller.run(replace(self._since, after=self.cursor))
-            except DatabaseUnavailable as error:
-                log.warning("stream.interrupted", error=str(error), retry_s=backoff.next_s)
-                await backoff.wait()
-                continue
-            self._page.extend(page)
-            if not page:
-                await hint.wait()
+            self._page.extend(await self._reader.next(self._caller, self._wake))
+        event = self._page.popleft()
+        self._last = event.cursor
+        return event

@@ -1,10 +1,10 @@
-"""Keeping locks: what runs beside the code that holds them, and giving them back.
+"""Keeping locks: what runs beside the code that holds them, and their release.
 
-One task a lock renews it; one for all of them watches the log for locks that were broken or ended with their agent, so that
-their holder learns of it within a second or so rather than at its next renewal.
+One task for each block renews its locks. One more watches the log for locks that were broken or that ended with their agent,
+so that the holder learns of it within about a second instead of at the next renewal.
 
-Giving back is tried for a few seconds and left to the TTL then. What turns out to have been lost before it was given back
-is lost: the work was not under the lock to its end.
+On failure: a release is retried for a few seconds; after that the locks expire. If a lock turns out to have been lost before
+its release, it is lost: the work was not under the lock to its end.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from coordinator.backoff import Backoff
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
 from coordinator.client.held import Handle, Held
-from coordinator.client.lease import LeaseState
-from coordinator.errors import Conflict, CoordinatorError, DatabaseUnavailable
+from coordinator.client.lease import LeaseState, is_refusal
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.operations import locks
-from coordinator.operations.events import Since
+from coordinator.operations.log_reader import LogReader
 
 __all__ = ["LockKeeper"]
 
-GIVE_BACK_S = 5.0
-RETRY_S = 0.2
-WATCH_S = 1.0  # one look so often at the most, however busy the log is
-PAGE = 500
+RELEASE_S = 5.0
+WATCH_S = 1.0  # between two looks at the log, however busy it is
 TOPICS = ["lock.broken", "lock.ended"]
 
 log = structlog.get_logger()
@@ -47,11 +46,11 @@ class LockKeeper:
         self._tasks = tasks
         self._held: set[Held] = set()
         self._uses: Counter[tuple[str, int]] = Counter()
-        self._watching = False
+        self._watching = anyio.CancelScope()
 
     @asynccontextmanager
     async def kept(self, held: Held, on_lost: Literal["cancel", "keep"], *, release: bool) -> AsyncIterator[Held]:
-        """Keep locks as long as the context lasts, then give them back.
+        """Keep locks for as long as the context lasts, then release them.
 
         Raises: ``LockLost`` at the end, unless ``on_lost`` is ``keep``.
         """
@@ -59,10 +58,10 @@ class LockKeeper:
         for other in self._sharing(held.handle):
             other.renew_for = max(other.renew_for, held.handle.ttl)
         self._uses.update(held.handle.tokens.items())
+        if not self._held:
+            self._watching = anyio.CancelScope()
+            self._tasks.start_soon(self._watch, self._watching)
         self._held.add(held)
-        if not self._watching:
-            self._watching = True
-            self._tasks.start_soon(self._watch)
         try:
             self._tasks.start_soon(held.keep)
             with anyio.CancelScope() as body:
@@ -72,90 +71,74 @@ class LockKeeper:
         finally:
             held.end()
             self._held.discard(held)
-            mine = self._unused(held)
-            if release and mine:
-                await self._give_back(held, mine)
+            if not self._held:
+                self._watching.cancel()
+            unused = self._unused(held)
+            if release and unused:
+                await self._release(held, unused)
         if on_lost == "cancel" and held.state is LeaseState.LOST:
             held.check()
 
     def renew_for(self, handle: Handle) -> timedelta:
-        """Tell for how long to renew locks: no shorter than any other block of this agent that uses one relies on."""
+        """Return the TTL to renew locks for: no shorter than that of any block of this agent that uses one of them."""
         return max([handle.ttl, *(other.renew_for for other in self._sharing(handle))])
 
     def _sharing(self, handle: Handle) -> list[Held]:
         return [other for other in self._held if other.handle.tokens.items() & handle.tokens.items()]
 
     def _unused(self, held: Held) -> dict[str, int]:
-        """Count a use less, and give what no other block of this agent uses."""
+        """Count one use less, and return the locks that no other block of this agent uses."""
         self._uses.subtract(held.handle.tokens.items())
-        mine = {resource: token for resource, token in held.handle.tokens.items() if self._uses[resource, token] <= 0}
-        for key in mine.items():
+        unused = {resource: token for resource, token in held.handle.tokens.items() if self._uses[resource, token] <= 0}
+        for key in unused.items():
             del self._uses[key]
-        return mine
-
-    async def _give_back(self, held: Held, tokens: dict[str, int]) -> None:
-        asked = False
-        with anyio.move_on_after(GIVE_BACK_S, shield=True):
-            while True:
-                try:
-                    await self._release(held, tokens)
-                except DatabaseUnavailable:
-                    asked = True  # and perhaps done
-                    await anyio.sleep(RETRY_S)
-                except Conflict as error:
-                    if not asked:
-                        held.lose(error)
-                        await self._give_back_each(held, tokens)
-                    return
-                except CoordinatorError as error:
-                    log.warning("lock.release_failed", resources=list(tokens), error=str(error))
-                    return
-                else:
-                    return
-        log.warning("lock.release_failed", resources=list(tokens), error="no answer in time", hint="They expire.")
-
-    async def _give_back_each(self, held: Held, tokens: dict[str, int]) -> None:
-        """Give back what is left of locks of which one is lost: together they are refused."""
-        for resource, token in tokens.items() if len(tokens) > 1 else ():
-            try:
-                await self._release(held, {resource: token})
-            except Conflict:
-                continue
+        return unused
 
     async def _release(self, held: Held, tokens: dict[str, int]) -> None:
-        await self._caller.run(
-            locks.Release(
-                project=held.handle.project,
-                resources=list(tokens),
-                agent=held.handle.agent,
-                tokens=list(tokens.values()),
-            )
-        )
+        with anyio.move_on_after(RELEASE_S, shield=True) as scope:
+            await self._try_release(held, tokens)
+        if scope.cancelled_caught:
+            log.warning("lock.release_failed", resources=list(tokens), error="no answer in time", hint="They expire.")
 
-    async def _watch(self) -> None:
-        """Let those locks be looked at that the log says were taken away. Only hints: renewals say what is true."""
-        cursor: str | None = None
+    async def _try_release(self, held: Held, tokens: dict[str, int]) -> None:
+        """Release locks together; if one of them is lost, that is refused, so release the others one by one."""
+        asked = False
+        backoff = Backoff()
         while True:
-            hint = self._events.listen()
             try:
-                cursor = await self._look(cursor) if self._held else None
+                await self._caller.run(
+                    locks.Release(
+                        project=held.handle.project,
+                        resources=list(tokens),
+                        agent=held.handle.agent,
+                        tokens=list(tokens.values()),
+                    )
+                )
+            except DatabaseUnavailable:
+                asked = True  # and perhaps released
+                await backoff.wait()
+                continue
             except CoordinatorError as error:
-                log.warning("lock.unwatched", error=str(error))
-            await hint.wait()
-            await anyio.sleep(WATCH_S)
+                if not is_refusal(error):
+                    log.warning("lock.release_failed", resources=list(tokens), error=str(error))
+                elif not asked:
+                    held.lose(error)
+                    for resource, token in tokens.items() if len(tokens) > 1 else ():
+                        await self._try_release(held, {resource: token})
+            return
 
-    async def _look(self, cursor: str | None) -> str:
-        """Read the log after a cursor, to its end; answer with where that was."""
-        if cursor is None:
-            return await self._events.head()
-        while True:
-            page = await self._caller.run(
-                Since(after=cursor, project=self._caller.project, topics=TOPICS, limit=PAGE, bookmarks=True)
-            )
-            for event in page:
-                cursor = event.cursor
-                for held in self._held:
-                    if held.handle.tokens.get(event.key or "") == event.data.get("fencing_token", 0):
-                        held.look()
-            if not page:
-                return cursor
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        """Renew at once the locks that were taken away according to the log. It only hints: the renewal decides."""
+        reader = LogReader(project=self._caller.project, topics=TOPICS, outlasts=(CoordinatorError,))
+        with scope:
+            await anyio.sleep(WATCH_S)  # most locks are released by then
+            wake = self._events.wake()
+            reader.after = await reader.head(self._caller)
+            for held in self._held:
+                held.look()  # something may have happened before that position
+            while True:
+                for event in await reader.next(self._caller, wake):
+                    for held in self._held:
+                        if held.handle.tokens.get(event.key or "") == event.data.get("fencing_token", 0):
+                            held.look()
+                await anyio.sleep(WATCH_S)

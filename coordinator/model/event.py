@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["BOOKMARK", "RESET", "Event"]
+__all__ = ["BOOKMARK", "RESET", "Event", "position"]
 
 RESET = "reset"
 BOOKMARK = "bookmark"
@@ -29,3 +29,9 @@ class Event(msgspec.Struct, frozen=True):
     actor: str
     at: datetime
     data: dict[str, Json]
+
+
+def position(cursor: str) -> tuple[str, int]:
+    """Take a cursor apart into the log's epoch and the number of the event that it stands after."""
+    epoch, _, seq = cursor.partition(".")
+    return epoch, int(seq)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import msgspec
 
-from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.event import Event
 from coordinator.model.operation import Json, Operation, Scope
-from coordinator.operations.executor import Executor
 
-__all__ = ["POLL_S", "Emit", "Head", "Prune", "Since", "follow"]
+__all__ = ["POLL_S", "Emit", "Head", "Prune", "Since"]
 
 POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
 
@@ -68,26 +66,3 @@ class Prune(Operation[int], frozen=True, kw_only=True):
 
     retention: timedelta = timedelta(days=7)
     limit: int = 2000
-
-
-async def follow(
-    executor: Executor, *, cursor: str | None = None, project: str | None = None, topics: Sequence[str] = ()
-) -> AsyncIterator[list[Event]]:
-    """Yield pages of events after a cursor without end: in order, each event at least once.
-
-    A page is empty when the reader has caught up and waits. A lost hint costs at most ``POLL_S`` seconds, never an event.
-
-    Raises: what ``Since`` raises; after ``DatabaseUnavailable`` follow again from the last cursor.
-    """
-    names = list(topics) or None
-    async with executor.wake(project=project, topics=topics) as wake:
-        if cursor == "now":
-            cursor = await executor.run(Head())
-        while True:
-            page = await executor.run(Since(after=cursor, project=project, topics=names, bookmarks=True))
-            if page:
-                cursor = page[-1].cursor
-                yield [event for event in page if event.type != BOOKMARK]
-            else:
-                yield []
-                await wake.wait(POLL_S)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from coordinator.model.operation import Operation
 
-__all__ = ["Executor", "Wake"]
+__all__ = ["Executor", "Runner", "Wake"]
 
 R = TypeVar("R")
 
@@ -20,7 +20,7 @@ class Wake(Protocol):
         """Return true at the next hint, false after ``timeout_s`` seconds. Hints may be lost: they only make a reader faster."""
 
 
-class Executor(Protocol):
+class Runner(Protocol):
     """Runs operations: one call, one round trip, one transaction."""
 
     async def run(self, operation: Operation[R]) -> R:
@@ -29,6 +29,10 @@ class Executor(Protocol):
         Raises: the ``CoordinatorError`` that the operation documents; ``DatabaseUnavailable`` if the response was lost, in
         which case a write may have succeeded.
         """
+
+
+class Executor(Runner, Protocol):
+    """Runs operations, and wakes readers of the log."""
 
     def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
         """Listen for growth of the event log while the context lasts.

@@ -15,18 +15,12 @@ from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
 from coordinator.model.operation import Operation
+from coordinator.operations.executor import Runner
 from coordinator.sidecar.lock_book import LockBook
 
-__all__ = ["Backend", "Base", "Runner"]
+__all__ = ["Backend", "Base"]
 
 R = TypeVar("R")
-
-
-class Runner(Protocol):
-    """Runs operations."""
-
-    async def run(self, operation: Operation[R]) -> R:
-        """Run one."""
 
 
 class Base(Runner, Protocol):

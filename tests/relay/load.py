@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from coordinator.db.connection import connect, mapped_errors
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable
 from coordinator.operations import events
+from coordinator.operations.log_reader import LogReader
 from tests.daemon import check_unavailable
 
 LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))  # duration of each long run
@@ -133,7 +134,7 @@ class Load:
 
 
 class Reader:
-    """Follows the log from the beginning and, after any error, from the cursor that it got last."""
+    """Follows the log from the beginning, and goes on where it was after any error."""
 
     def __init__(self) -> None:
         self.seqs: list[int] = []
@@ -143,11 +144,12 @@ class Reader:
 
     async def follow(self, database: Database) -> None:
         """Read until cancelled."""
+        reader = LogReader()  # its position survives connections
         while True:
             try:
-                async with aclosing(events.follow(database, cursor=self._cursor)) as pages:
-                    async for page in pages:
-                        for event in page:
+                async with database.wake() as wake:
+                    while True:
+                        for event in await reader.next(database, wake):
                             assert event.type != "reset", event.data
                             self.take(event)
             except DatabaseUnavailable:

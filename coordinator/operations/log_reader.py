@@ -1,0 +1,99 @@
+"""Reading the event log: from a position on, page by page, through whatever happens to the connection.
+
+Guarantees: a reader hands out every event after its position once, in order. The position ``after`` moves when a page is
+handed out, and not before: a read that fails or is cancelled has no effect, and the reader goes on later, over the same
+connection or another. Where events are gone, it hands out an event of type ``reset``. Bookmarks only move the position.
+
+On failure: errors of the kinds in ``outlasts`` are waited out with back-off; others are raised. A lost hint costs ``POLL_S``
+seconds at most, never an event.
+
+What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import structlog
+
+from coordinator.backoff import Backoff
+from coordinator.errors import CoordinatorError
+from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.operation import Operation
+from coordinator.operations.events import POLL_S, Head, Since
+from coordinator.operations.executor import Runner, Wake
+
+__all__ = ["LogReader"]
+
+PAGE = 1000  # events
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+
+class LogReader:
+    """A position in the log, and what to read after it.
+
+    ``after`` is a cursor, ``now`` (what is emitted after the first read), or None (all that is retained). ``at_end`` says
+    that the last read found nothing more.
+    """
+
+    def __init__(
+        self,
+        after: str | None = None,
+        *,
+        project: str | None = None,
+        topics: Sequence[str] = (),
+        limit: int = PAGE,
+        outlasts: tuple[type[CoordinatorError], ...] = (),
+    ) -> None:
+        self.after = after
+        self.at_end = False
+        self._project = project
+        self._topics = list(topics) or None
+        self._limit = limit
+        self._outlasts = outlasts
+
+    async def read(self, runner: Runner) -> list[Event]:
+        """Read a page. It is empty at the end, and where nothing matches up to the new position.
+
+        Raises: what ``Since`` raises.
+        """
+        if self.after == "now":
+            self.after = await self.head(runner)
+        page = await self._run(
+            runner,
+            Since(after=self.after, project=self._project, topics=self._topics, limit=self._limit, bookmarks=True),
+        )
+        self.at_end = not page
+        if page:
+            self.after = page[-1].cursor
+        return [event for event in page if event.type != BOOKMARK]
+
+    async def next(self, runner: Runner, wake: Wake) -> list[Event]:
+        """Read a page; at the end, wait until the position can move. ``wake`` is set when the log may have grown.
+
+        Raises: what ``Since`` raises.
+        """
+        while True:
+            events = await self.read(runner)
+            if not self.at_end:
+                return events
+            await wake.wait(POLL_S)
+
+    async def head(self, runner: Runner) -> str:
+        """Read the position at the end of the log.
+
+        Raises: what ``Head`` raises.
+        """
+        return await self._run(runner, Head())
+
+    async def _run(self, runner: Runner, operation: Operation[R]) -> R:
+        backoff = Backoff()
+        while True:
+            try:
+                return await runner.run(operation)
+            except self._outlasts as error:
+                log.warning("log.unread", after=self.after, error=error.message, retry_s=backoff.next_s)
+            await backoff.wait()
