@@ -46,7 +46,7 @@ format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 demo: .venv/run  ## a manager and six agents over this source tree
-	@$(BIN)/coordinator demo .
+	@$(BIN)/python -m examples.fleet .
 
 bench: .venv/test ## measure, as ratios beside a baseline; see bench/RESULTS.md
 	$(BIN)/python -m bench
