@@ -2,7 +2,7 @@
 
 A read answers with the object, with ``{"items", "cursor", "event_cursor"}`` for a list, with ``{"result"}`` for a single
 value. ``event_cursor`` (of an object: the header ``Event-Cursor``) was read before the data: the events after it and the
-data leave no gap between them. A list's ``cursor`` leads to the next page. What names the events that can give it
+data leave no gap between them. A list's ``cursor`` leads to the next page, as the parameter ``after``. What names the events that can give it
 an answer may ``wait``: it is repeated whenever such an event passes, until there is an answer or the time is over.
 
 With ``Idempotency-Key`` a write and the record of its answer are one transaction: a repetition with the same key, in the
@@ -177,16 +177,16 @@ class Calls:
         for name, text in request.query():
             if name == "wait" and endpoint.operation.woken_by:
                 wait_s = duration_of(text, self._limits.wait_s)
-            elif name == "cursor" and endpoint.pages:
-                values["after"] = place_of(endpoint.operation, text)
-            elif name not in kinds or (name == "after" and endpoint.pages) or name == endpoint.parameter:
+            elif name not in kinds or name == endpoint.parameter:
                 raise InvalidArgument(
                     f'there is no parameter "{name[:100]}"', hint="See /schema for those that there are."
                 )
-            elif kinds[name] == "list":
+            elif kinds[name] == "list" and not (name == "after" and endpoint.pages):
                 values.setdefault(name, []).append(text)
             elif name in values:
                 raise InvalidArgument(f'the parameter "{name}" is there twice', hint="Give it once.")
+            elif name == "after" and endpoint.pages:
+                values[name] = place_of(endpoint.operation, text)
             elif text.lower() == "null" and kinds[name] != "text":
                 raise InvalidArgument(f'the parameter "{name}" cannot be null', hint="Leave it away.")
             else:

@@ -101,7 +101,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         (limit,) = (field for field in msgspec.structs.fields(endpoint.parameters) if field.name == "limit")
         rows = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": limit.default}
         parameters.append(_parameter("limit", rows, "Rows of one page."))
-        parameters.append(_parameter("cursor", {"type": "string"}, "The cursor of the page before."))
+        parameters.append(_parameter("after", {"type": "string"}, "The cursor of the previous page."))
     if endpoint.operation.woken_by:
         parameters.append(_parameter("wait", _DURATION, "Wait so long for an answer that is not empty."))
     result = schema_of[repr(endpoint.result)]

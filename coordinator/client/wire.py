@@ -122,7 +122,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             if name == "bookmarks":  # every page has a cursor
                 continue
         elif name == "after" and operation.page_by:
-            name, value = "cursor", cursor_of(type(operation), value)
+            value = cursor_of(type(operation), value)
         for one in value if isinstance(value, list) else [value]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from coordinator.api.endpoint import Endpoint, endpoints
+from coordinator.model.page import cursor_of
 
 
 async def post(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
@@ -103,7 +104,7 @@ async def test_pages_lead_through_a_list_without_gap_or_repetition(http: httpx.A
         seen: list[str] = []
         cursor: str | None = None
         for _ in range(4):
-            query = {"project": project, "limit": 2} | ({"cursor": cursor} if cursor else {})
+            query = {"project": project, "limit": 2} | ({"after": cursor} if cursor else {})
             page = await get(http, noun, **query)
             seen += [item[field] for item in page["items"]]
             cursor = page["cursor"]
@@ -124,13 +125,15 @@ async def test_every_list_has_its_cursor_and_limit_in_the_same_place(
     answer = await http.get(endpoint.path, params=query | {"limit": 1})
     assert set(answer.json()) == {"items", "cursor", "event_cursor"}
     for bad in ("x", "ä", "WyJub25lIl0"):
-        refused = await http.get(endpoint.path, params=query | {"cursor": bad})
+        refused = await http.get(endpoint.path, params=query | {"after": bad})
         assert (refused.status_code, refused.json()["code"], bool(refused.json()["hint"])) == (422, "ZC103", True)
-    assert (await http.get(endpoint.path, params=query | {"after": "x"})).status_code == 422  # SQL's own form
+    assert (await http.get(endpoint.path, params=query | {"cursor": "x"})).status_code == 422
+    cursor = cursor_of(endpoint.operation, ["1"] * len(endpoint.operation.page_by))
+    assert "twice" in (await http.get(endpoint.path, params=query | {"after": [cursor, cursor]})).json()["detail"]
     described = (await http.get("/schema/openapi.json")).json()["paths"][endpoint.path]["get"]
     parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
-    assert "after" not in parameters
-    assert parameters["cursor"]["schema"] == {"type": "string"}
+    assert "cursor" not in parameters
+    assert parameters["after"]["schema"] == {"type": "string"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000} | (
         {"default": 100} if endpoint.operation.function == "directive_inbox" else {"default": 1000}
     )
@@ -142,8 +145,8 @@ async def test_a_cursor_of_another_list_is_refused(http: httpx.AsyncClient, proj
     for number in range(2):
         await post(http, "signals/set", project=project, key=str(number), value=number)
     cursor = (await get(http, "signals", project=project, limit=1))["cursor"]
-    assert [item["key"] for item in (await get(http, "signals", project=project, cursor=cursor))["items"]] == ["1"]
-    refused = await http.get("/v1/directives", params={"project": project, "cursor": cursor})
+    assert [item["key"] for item in (await get(http, "signals", project=project, after=cursor))["items"]] == ["1"]
+    refused = await http.get("/v1/directives", params={"project": project, "after": cursor})
     assert (refused.status_code, refused.json()["code"]) == (422, "ZC103")
 
 

@@ -45,7 +45,7 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
         ("GET", "/v1/signals?limit=1&limit=2", 422, "invalid-argument"),
         ("GET", "/v1/signals?unknown=1", 422, "invalid-argument"),
         ("GET", "/v1/signals?after=k", 422, "invalid-argument"),
-        ("GET", "/v1/signals?cursor=%21", 422, "invalid-argument"),
+        ("GET", "/v1/signals?after=%21", 422, "invalid-argument"),
         ("GET", "/v1/signals?wait=1s", 422, "invalid-argument"),
         ("GET", "/v1/signals/k?key=k", 422, "invalid-argument"),
         ("GET", "/v1/signals/absent", 404, "not-found"),
