@@ -1,6 +1,6 @@
-# The daemon and the sidecar, for a PostgreSQL of yours: set COORDINATOR_DATABASE_URL. With
-# --build-arg EXTRAS=embedded the private server is in it, too; mount a volume at /var/lib/coordinator for its data.
-# It runs as 10001:10001 on a read-only root file system, and needs no capability.
+# The daemon, the sidecar and the command line. Set COORDINATOR_DATABASE_URL to your PostgreSQL; or build with
+# --build-arg EXTRAS=embedded, which adds a private PostgreSQL, and mount a volume for its data at /var/lib/coordinator.
+# The container runs as 10001:10001 on a read-only root file system and needs no capability.
 FROM python:3.13-slim AS build
 ARG EXTRAS=""
 WORKDIR /src
@@ -8,7 +8,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY coordinator ./coordinator
 COPY sql ./sql
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Nothing is installed in the running image, so its environment has no pip.
+# The running image installs nothing, so its environment has no pip.
 RUN python -m venv --without-pip /opt/coordinator \
  && python -m pip --python /opt/coordinator/bin/python install --quiet ".${EXTRAS:+[$EXTRAS]}"
 

@@ -1,9 +1,9 @@
-// Follow the event stream in a browser (or Node 18 and newer) with a token. EventSource cannot send one, fetch can:
+// Follows the event stream in a browser (or Node 18 and newer) with a token, which fetch can send and EventSource cannot:
 //
 //   for await (const event of follow("https://coordinator.example", { token, project: "shop", topics: ["signal.*"] })) …
 //
-// Every event comes once and in order, over lost connections and restarts of the daemon. An event of the type "reset" says
-// that history is gone: take a new snapshot. What the daemon refuses (a revoked token, a wrong topic) is thrown.
+// Each event arrives once and in order, across lost connections and restarts of the daemon. An event of the type "reset" means
+// that history is gone: take a new snapshot. If the daemon rejects the request (a revoked token, a wrong topic), follow throws.
 const SILENCE_MS = 45_000; // three heartbeats
 
 export async function* follow(url, { token, project, topics = [], after = "now" }) {

@@ -1,4 +1,4 @@
-"""A manager: gives tasks out, waits for what comes back, and sends the workers home. usage: manager.py URL."""
+"""A manager: publishes tasks, waits for their results, and tells the workers to stop. usage: manager.py URL."""
 
 import sys
 
@@ -9,7 +9,7 @@ import coordinator
 
 async def main(url: str) -> None:
     async with coordinator.connect(url, agent="manager") as client:
-        after = await client.events.head()  # read first, so that no answer can slip by
+        after = await client.events.head()  # before the first task, so that no result is missed
         open_tasks = {f"task/{number}" for number in range(3)}
         for task in sorted(open_tasks):
             await client.signals.set(f"{task}/TODO", f"measure {task}", ttl=3600)

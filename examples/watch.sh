@@ -1,6 +1,6 @@
 #!/bin/sh
-# A watcher in plain shell and curl: sets a signal, follows the stream, and goes on where it was when it is cut.
-# usage: watch.sh URL [COUNT]     COORDINATOR_TOKEN, where the daemon asks for one. Prints each event's cursor and type.
+# A watcher in plain shell and curl: sets a signal, follows the stream, and resumes after a lost connection.
+# usage: watch.sh URL [COUNT]     Prints the cursor and type of each event. Set COORDINATOR_TOKEN if the daemon requires a token.
 set -eu
 url=$1 count=${2:-0} last='' seen=0
 call() { curl -sS ${COORDINATOR_TOKEN:+-H "Authorization: Bearer $COORDINATOR_TOKEN"} "$@"; }
@@ -22,5 +22,5 @@ while :; do
         [ "$seen" -ne "$count" ] || exit 0 ;;
     esac
   done <"$events"
-  sleep 1 # cut off: go on after the last event
+  sleep 1 # connection lost: resume after the last event
 done

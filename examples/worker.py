@@ -1,4 +1,4 @@
-"""A worker: claims every task that comes, reports it, and ends when it is told. usage: worker.py URL."""
+"""A worker: claims each new task, reports its result, and ends on a directive. usage: worker.py URL."""
 
 import sys
 
@@ -17,7 +17,7 @@ async def main(url: str) -> None:
             task, _, flag = (event.key or "").rpartition("/")
             if flag != "TODO" or await client.signals.list(f"{task}/COMPLETED"):
                 continue
-            try:  # ephemeral: if this process dies, the claim ends by itself
+            try:  # ephemeral: the claim ends with this process
                 await client.signals.set(f"{task}/CLAIMED", ephemeral=True, expect=0)
             except Conflict:
                 continue

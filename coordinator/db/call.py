@@ -1,4 +1,4 @@
-"""Operations on PostgreSQL: one statement each, made from the operation's fields, timed under the function's name."""
+"""Operations on PostgreSQL: one statement for each, made of the operation's fields, timed under the function's name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["call", "statement"]
 
 R = TypeVar("R")
 
-_JSON_NULL = msgspec.Raw(b"null")  # a value of its own; asyncpg would send None as SQL's null
+_JSON_NULL = msgspec.Raw(b"null")  # differs from SQL's null, as which asyncpg would send None
 
 
 @cache
 def statement(operation: type[Operation[Any]]) -> str:
-    """Write the one statement of an operation.
+    """Return the statement of an operation.
 
-    Parameters and columns are named, so that a newer schema may append to either.
+    It names parameters and columns, so that a newer schema can append to both.
     """
     names = [field.name for field in msgspec.structs.fields(operation)]
     arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
@@ -36,7 +36,7 @@ def statement(operation: type[Operation[Any]]) -> str:
 
 
 class _Plan(NamedTuple):
-    """What a call needs to know of its operation; made once."""
+    """What a call needs of its operation, computed once."""
 
     sql: str
     values: Callable[[Any], tuple[Any, ...]]
@@ -70,7 +70,7 @@ def _is_json(field: msgspec.structs.FieldInfo) -> bool:
 
 
 async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_s: float | None = None) -> R:
-    """Run an operation on a connection, in the transaction that is open there or one of its own.
+    """Run an operation on a connection, in its open transaction or in a new one.
 
     Raises: the errors of the operation, mapped.
     """

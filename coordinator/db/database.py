@@ -1,7 +1,7 @@
-"""A PostgreSQL that operations run on: a pool for calls, direct connections for those who listen or must not wait.
+"""The database that operations run on: a pool for calls, and direct connections for what listens or must not wait.
 
-A call is one round trip. Reads are tried once more when their connection turns out to be dead (the server was
-restarted); writes are not, since a lost answer may have been a done deed.
+A call is one round trip. A read is repeated once if its connection is dead, as after a restart of the server. A write is never
+repeated: a lost response may mean that the write succeeded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class Transaction:
-    """Runs operations in the transaction that is open on a connection."""
+    """Runs operations in the open transaction of a connection."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -57,9 +57,9 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, config: Config, *, direct_dsn: str | None = None) -> AsyncIterator[Database]:
-        """Open a pool that connects when needed; closed when the context ends, calls under way after ``CLOSE_S`` seconds.
+        """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
 
-        Raises: ``DatabaseUnavailable`` when the first connection fails.
+        Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
 
         async def opened() -> asyncpg.Connection:
@@ -67,14 +67,16 @@ class Database:
                 dsn, statement_cache_size=config.statement_cache_size, call_timeout_s=config.call_timeout_s
             )
 
-        pool = Pool(opened, least=min(config.min_connections, config.max_connections), most=config.max_connections)
+        pool = Pool(
+            opened, min_size=min(config.min_connections, config.max_connections), max_size=config.max_connections
+        )
         try:
             async with pool.taken(config.call_timeout_s):
                 pass
             yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config)
         finally:
             try:
-                with mapped_errors(), anyio.move_on_after(CLOSE_S):  # a server that is stuck says no goodbye
+                with mapped_errors(), anyio.move_on_after(CLOSE_S):  # a stuck server does not answer
                     await pool.close()
             except DatabaseUnavailable:
                 pass
@@ -82,7 +84,7 @@ class Database:
                 pool.terminate()
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation in a transaction of its own."""
+        """Run an operation in a transaction."""
         try:
             return await self._run(operation)
         except DatabaseUnavailable:
@@ -107,7 +109,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Run several operations in one transaction: all of them, or none when an error passes."""
+        """Run several operations in one transaction: all of them, or none if the context raises."""
         async with self._pool.taken(self._config.call_timeout_s) as connection:
             with mapped_errors():
                 async with connection.transaction():
@@ -122,24 +124,24 @@ class Database:
         )
 
     async def notify(self, channel: str) -> None:
-        """Notify a channel from a pooled connection, to learn whether a session hears it."""
+        """Notify a channel from a pooled connection, to test whether a session receives it."""
         async with self._pool.taken(self._config.call_timeout_s) as connection:
             with mapped_errors():
                 await connection.execute("select pg_notify($1, '')", channel)
 
     def session(self, *channels: str) -> Session:
-        """Make a direct connection that listens and comes back; run it in a task group."""
+        """Return a direct connection that listens and reconnects; run it in a task group."""
         return Session(self.connect, channels)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
-        """Listen for growth of the event log, on a connection of its own."""
+        """Listen for new events in the log, on a separate connection."""
         async with self.session(HEAD_CHANNEL).kept() as session:
             yield session.wake(HEAD_CHANNEL)
 
 
 async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30.0) -> asyncpg.Connection:
-    """Open one connection as soon as the database takes it, trying again for ``limit_s``.
+    """Open a connection; while the database is unavailable, try again for ``limit_s`` seconds.
 
     Raises: as ``connect``.
     """
@@ -152,7 +154,7 @@ async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30
             if time.monotonic() + backoff.next_s > deadline:
                 raise DatabaseUnavailable(
                     f"no database within {limit_s:g} seconds: {error.message}",
-                    hint=f"Is {without_password(dsn)} right, and is the server up?",
+                    hint=f"Check that {without_password(dsn)} is right and that the server runs.",
                 ) from error
             log.warning("database.awaited", error=error.message, retry_s=backoff.next_s)
             await backoff.wait()

@@ -1,11 +1,11 @@
-"""Connections that calls take in turns.
+"""A pool of connections that calls use in turn.
 
-The one used last goes first, so that the surplus grows idle and is closed. A turn costs no round trip, no task and no
-turn of the event loop while a connection is free: asyncpg's own pool spends 50 to 70 µs of each call on those, which is
-half of a small call. Nothing is reset: operations leave nothing in the session. Callers beyond ``most`` wait in order.
+The connection used last is used next, so that surplus ones become idle and are closed. While a connection is free, acquiring
+it costs no round trip, no task and no turn of the event loop; asyncpg's pool spends 50 to 70 µs of each call on them, half of a
+small call. Nothing is reset, because operations leave nothing in the session. Callers beyond ``max_size`` wait in order.
 
-A connection that was lost is left out when its turn comes. One whose call did not end (cancelled, timed out) is cut: its
-next answer could be that of the last question.
+A lost connection is skipped. A connection whose call did not end (cancelled or timed out) is closed, because its next response
+could belong to that call.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ IDLE_S = 60.0
 
 
 class Pool:
-    """At most ``most`` connections, opened when needed; more than ``least`` are closed after a minute without use."""
+    """At most ``max_size`` connections, opened on demand; those beyond ``min_size`` are closed after a minute without use."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, least: int, most: int) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, min_size: int, max_size: int) -> None:
         self._connect = connect
-        self._least = least
-        self._most = most
-        self._turns = anyio.Semaphore(most, fast_acquire=True)
+        self._min_size = min_size
+        self._max_size = max_size
+        self._turns = anyio.Semaphore(max_size, fast_acquire=True)
         self._free: deque[tuple[asyncpg.Connection, float]] = deque()
         self._open: set[asyncpg.Connection] = set()
 
     @asynccontextmanager
     async def taken(self, timeout_s: float) -> AsyncIterator[asyncpg.Connection]:
-        """Take a connection for the context: see ``acquire`` and ``release``, which are quicker."""
+        """Acquire a connection for the context; ``acquire`` and ``release`` are faster."""
         connection = await self.acquire(timeout_s)
         sound = False
         try:
@@ -53,9 +53,9 @@ class Pool:
             self.release(connection, sound=sound)
 
     async def acquire(self, timeout_s: float) -> asyncpg.Connection:
-        """Take a connection; give it back with ``release``.
+        """Acquire a connection; pass it to ``release`` afterwards.
 
-        Raises: ``DatabaseUnavailable`` when none was free in time or none could be opened.
+        Raises: ``DatabaseUnavailable`` if no connection became free in time, or none could be opened.
         """
         try:
             self._turns.acquire_nowait()
@@ -66,7 +66,7 @@ class Pool:
             except TimeoutError:
                 raise DatabaseUnavailable(
                     f"no connection became free within {timeout_s:g} seconds",
-                    hint="More calls at once than connections: raise MAX_CONNECTIONS, or call less at once.",
+                    hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
                 ) from None
         while self._free:
             connection, _ = self._free.pop()
@@ -82,25 +82,25 @@ class Pool:
         return connection
 
     def release(self, connection: asyncpg.Connection, *, sound: bool) -> None:
-        """Give a connection back; ``sound``: its call ended, well or with an error of the server's."""
+        """Return a connection to the pool; ``sound`` says that its call ended, with a result or with an error of the server."""
         now = time.monotonic()
         if not sound or connection.is_closed() or connection.is_in_transaction():
             self._cut(connection)
         else:
             self._free.append((connection, now))
         self._turns.release()
-        while len(self._open) > self._least and self._free and self._free[0][1] < now - IDLE_S:
+        while len(self._open) > self._min_size and self._free and self._free[0][1] < now - IDLE_S:
             self._cut(self._free.popleft()[0])
 
     async def close(self) -> None:
-        """Close all connections, those in use after their call."""
-        for _ in range(self._most):
+        """Close all connections, each after its call."""
+        for _ in range(self._max_size):
             await self._turns.acquire()
         while self._free:
             await self._free.pop()[0].close()
 
     def terminate(self) -> None:
-        """Cut all connections."""
+        """Close all connections at once."""
         for connection in list(self._open):
             self._cut(connection)
 

@@ -1,8 +1,8 @@
-"""A direct connection that listens, and comes back when it is lost.
+"""A direct connection that listens, and reconnects when it is lost.
 
-Guarantees: after every (re)connection all wakers are woken once, so that whoever waits for a hint looks once by itself;
-``on_connect`` runs before that on each new connection. A connection that does not answer a ping is given up. What was
-notified while there was no connection is lost, and nobody may rely on it.
+After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
+new connection. A connection that does not answer a ping is closed. Notifications that were sent while there was no connection
+are lost, and nothing may rely on them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["Session", "SessionWake"]
 PING_S = 15.0
 PING_TIMEOUT_S = 5.0
 
-# The server notices within seconds that this host is gone, and frees the session's locks. Not as startup parameters,
-# which poolers refuse.
+# With these the server notices within seconds that this host is gone, and releases the session's locks. They are no startup
+# parameters, because poolers reject those.
 KEEPALIVE = (
     "select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
     "set_config('tcp_keepalives_count', '3', false)"
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 
 class SessionWake:
-    """Wakes one waiter at notifications of one channel; level, not edge: a hint between two waits is not lost."""
+    """Wakes one waiter on notifications of one channel. A notification between two waits is not lost."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
@@ -48,7 +48,7 @@ class SessionWake:
         self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Return at the next hint or after ``timeout_s``; tell whether there was one."""
+        """Wait for a notification, at most ``timeout_s``, and return whether there was one."""
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
         woken = self._event.is_set()
@@ -57,14 +57,14 @@ class SessionWake:
 
 
 class _Link(NamedTuple):
-    """A connection, and what is set when it is lost."""
+    """A connection, and an event that is set when it is lost."""
 
     connection: asyncpg.Connection
     lost: anyio.Event
 
 
 class Session:
-    """Holds one direct connection open for as long as ``run_forever`` runs."""
+    """Keeps one direct connection open while ``run_forever`` runs."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str]) -> None:
         self._connect = connect
@@ -80,36 +80,38 @@ class Session:
         return self._link is not None
 
     def wake(self, channel: str) -> SessionWake:
-        """Make a waker for notifications of a channel that the session listens on."""
+        """Return what wakes a waiter on notifications of a channel that the session listens on."""
         wake = SessionWake()
         wake.set()
         self._wakes.append((channel, wake))
         return wake
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation on this very connection.
+        """Run an operation on this connection.
 
-        Raises: ``DatabaseUnavailable`` while there is none.
+        Raises: ``DatabaseUnavailable`` while there is no connection.
         """
         link = self._link
         if link is None:
-            raise DatabaseUnavailable("the direct connection to the database is away", hint="It comes back by itself.")
+            raise DatabaseUnavailable(
+                "no direct connection to the database", hint="Try again: it reconnects automatically."
+            )
         async with self._lock:
             try:
                 return await call(link.connection, operation)
             finally:
-                if link.connection.is_closed():  # the driver tells no listener of a connection that it gave up itself
+                if link.connection.is_closed():  # the driver does not report a connection that it closed itself
                     link.lost.set()
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Session]:
-        """Keep the session for as long as the context lasts; connected when the context begins.
+        """Keep the session, connected from the start, until the context ends.
 
-        Raises: ``DatabaseUnavailable`` when the first connection fails.
+        Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
         first = await self._open()
-        # No task group: readers yield from within, and a generator must not hold a cancel scope open; and what is raised
-        # within comes out as it is.
+        # Not a task group: readers yield inside the context, and a generator must not keep a cancel scope open. An exception
+        # of the context also passes unchanged.
         keeping = asyncio.create_task(self._keep(first))
         try:
             yield self
@@ -119,7 +121,7 @@ class Session:
                 await asyncio.wait([keeping])
 
     async def run_forever(self) -> None:
-        """Keep the session until cancelled, from the first connection on with back-off."""
+        """Keep the session until cancelled, with back-off from the first connection on."""
         await self._keep(None)
 
     async def _keep(self, opened: _Link | None) -> None:
@@ -128,7 +130,7 @@ class Session:
             try:
                 link = opened or await self._open()
                 opened = None
-            except Exception as error:  # noqa: BLE001 - the session comes back, whatever it was
+            except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
                 log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
                 await backoff.wait()
                 continue
@@ -174,9 +176,9 @@ class Session:
             if link.lost.is_set():
                 return
             try:
-                if not self._lock.locked():  # else a call is under way, and has a deadline of its own
+                if not self._lock.locked():  # else a call is running, with its own deadline
                     async with self._lock:
                         await link.connection.execute("select 1", timeout=PING_TIMEOUT_S)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
+            except Exception as error:  # noqa: BLE001 - the connection is useless, whatever the cause
                 log.warning("session.mute", error=str(error) or type(error).__name__)
                 return

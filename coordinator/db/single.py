@@ -1,6 +1,6 @@
-"""One connection that operations run on: for programs that make a call or two and end.
+"""One connection that operations run on, for programs that make a few calls and end.
 
-No pool, no task beside it, and cheap to import. A lost connection stays lost: the caller opens another.
+It has no pool and no task, and is cheap to import. It does not reconnect: the caller opens another one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @asynccontextmanager
 async def connected(dsn: str, config: Config) -> AsyncIterator[Connection]:
-    """Open one connection for as long as the context lasts.
+    """Open a connection, and close it when the context ends.
 
     Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
     """
@@ -54,7 +54,7 @@ class Single:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, config: Config) -> AsyncIterator[Single]:
-        """Open the connection; closed when the context ends.
+        """Open the connection, and close it when the context ends.
 
         Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
         """
@@ -62,13 +62,13 @@ class Single:
             yield cls(connection)
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation in a transaction of its own."""
+        """Run an operation in a transaction."""
         return await call(self._connection, operation)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
-        """Listen on this very connection for growth of the event log; its loss wakes, and the next call says so."""
-        # Slow to import, and needed by followers alone.
+        """Listen on this connection for new events in the log. Its loss wakes the waiter, whose next call then fails."""
+        # Slow to import; only followers need it.
         from coordinator.db.database import HEAD_CHANNEL  # noqa: PLC0415
         from coordinator.db.session import SessionWake  # noqa: PLC0415
 

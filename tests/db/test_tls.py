@@ -88,7 +88,7 @@ def test_verify_full_refuses_a_wrong_name(place: Place) -> None:
 def test_a_wrong_root_is_refused(place: Place, mode: str) -> None:
     found = place.error(place.url(sslmode=mode, sslrootcert=str(place.other)), 7)
     assert found["name"] == "database-unavailable"
-    assert "certificate is not accepted" in found["message"]
+    assert "untrusted certificate" in found["message"]
     assert "sslrootcert" in found["hint"]
 
 
