@@ -6,7 +6,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
 PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults format lint schema clean
+.PHONY: help run test quick coverage demo bench faults format lint schema docs clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -55,7 +55,10 @@ faults: .venv/test ## the long fault runs
 	$(BIN)/pytest -q -m long --long
 
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
-	$(BIN)/python -m tests.dump_schema
+	$(BIN)/python -m tests.generate schema
+
+docs: .venv/test ## generate the tables in docs/ after a change to what they list
+	$(BIN)/python -m tests.generate docs
 
 clean:           ## remove what the other targets made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -27,7 +27,6 @@ from coordinator import embedded
 from coordinator.api.access import Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
-from coordinator.api.limits import Limits
 from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
@@ -112,8 +111,7 @@ async def _run(  # noqa: PLR0917
     relay = Relay(database)
     access = Access(None if is_open(config) else database)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
-    limits = Limits.of(config)
-    gateway = Gateway(database, limits)
+    gateway = Gateway(database, config)
     keeper = Keeper(
         database,
         table(config),
@@ -141,7 +139,7 @@ async def _run(  # noqa: PLR0917
             loopback=is_loopback(config.host),
             origins=origins_of(config),
         )
-        async with serving(app, listener, limits, certificate):
+        async with serving(app, listener, config, certificate):
             _announce(listener, place, tls=certificate is not None)
             lifetime.up.set()
             await lifetime.stop.wait()

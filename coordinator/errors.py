@@ -1,20 +1,9 @@
-"""Errors: one tree, with the SQLSTATE, HTTP status and exit code of each class in one table.
+"""The tree of errors: each has an SQLSTATE, an HTTP status and an exit code.
 
-Every error that leaves the program is one of these. The database raises SQLSTATEs of class ``ZC``, Python raises the classes
-below, the HTTP API responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside this tree
-is a bug; the command line then exits with 1.
-
-| class               | SQLSTATE | HTTP | exit | the caller should                                              |
-|---------------------|----------|------|------|----------------------------------------------------------------|
-| InvalidArgument     | ZC1xx    | 422  | 5    | correct the value; the hint says how                           |
-| NotFound            | ZC2xx    | 404  | 3    | create it first, or accept that it is gone                     |
-| Conflict            | ZC3xx    | 409  | 4    | read it and decide again                                       |
-| WaitTimedOut        | ZC4xx    | 408  | 8    | try again, or do without                                       |
-| Unauthenticated     | ZC5xx    | 401  | 5    | present a valid token                                          |
-| SchemaMismatch      | ZC6xx    | 503  | 6    | apply the schema, or run the program version that fits it      |
-| DatabaseUnavailable | 08, 57P… | 503  | 7    | try again later; a write without a response may have succeeded |
-| PermissionDenied    | 42501    | 403  | 5    | ask an administrator for a role that may                       |
-| ConfigurationError  | -        | 500  | 78   | correct the setting that the message names                     |
+Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid, ``ZC2xx`` not
+found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema); Python raises
+the classes below. HTTP responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside
+the tree is a bug and exits with 1. ``docs/errors.md`` lists the tree.
 """
 
 from __future__ import annotations
@@ -22,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BY_SQLSTATE_PREFIX",
     "ConfigurationError",
     "Conflict",
     "CoordinatorError",
@@ -39,13 +29,15 @@ __all__ = [
 class CoordinatorError(Exception):
     """An error with a message for people, a hint where the caller can act, and a stable code for programs.
 
-    ``code`` is the SQLSTATE. ``detail`` is a JSON text or a sentence with the facts (present version, present holder).
+    ``code`` is the SQLSTATE. ``detail`` is JSON text or a sentence with the facts (current version, current holder).
+    ``remedy`` says what the caller should do.
     """
 
     sqlstate: ClassVar[str] = "XX000"
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     name: ClassVar[str] = "internal"
+    remedy: ClassVar[str] = "Report the bug."
 
     def __init__(
         self, message: str, *, hint: str | None = None, detail: str | None = None, code: str | None = None
@@ -61,57 +53,66 @@ class InvalidArgument(CoordinatorError):
     """A value is malformed or over a limit. Nothing was changed."""
 
     sqlstate, http_status, exit_code, name = "ZC100", 422, 5, "invalid-argument"
+    remedy = "Correct the value; the hint says how."
 
 
 class NotFound(CoordinatorError):
     """The named thing does not exist, or no longer exists."""
 
     sqlstate, http_status, exit_code, name = "ZC200", 404, 3, "not-found"
+    remedy = "Create it first, or treat it as gone."
 
 
 class Conflict(CoordinatorError):
     """Something else came first: another version, another holder, the same name. Nothing was changed."""
 
     sqlstate, http_status, exit_code, name = "ZC300", 409, 4, "conflict"
+    remedy = "Read again and decide again."
 
 
 class WaitTimedOut(CoordinatorError):
-    """A wait ended at its deadline."""
+    """A wait reached its deadline."""
 
     sqlstate, http_status, exit_code, name = "ZC400", 408, 8, "wait-timed-out"
+    remedy = "Try again, or do without."
 
 
 class Unauthenticated(CoordinatorError):
     """The token is missing, unknown, revoked or expired."""
 
     sqlstate, http_status, exit_code, name = "ZC500", 401, 5, "unauthenticated"
+    remedy = "Present a valid token."
 
 
 class SchemaMismatch(CoordinatorError):
     """The database's schema does not fit this program."""
 
     sqlstate, http_status, exit_code, name = "ZC600", 503, 6, "schema-mismatch"
+    remedy = "Apply the schema, or run the version that fits it."
 
 
 class DatabaseUnavailable(CoordinatorError):
     """The database did not respond. A write may have succeeded."""
 
     sqlstate, http_status, exit_code, name = "08000", 503, 7, "database-unavailable"
+    remedy = "Try again later; before repeating a write, read whether it succeeded."
 
 
 class PermissionDenied(CoordinatorError):
-    """The role or token may not do this."""
+    """The role or token lacks the right."""
 
     sqlstate, http_status, exit_code, name = "42501", 403, 5, "permission-denied"
+    remedy = "Ask an administrator for a role that may."
 
 
 class ConfigurationError(CoordinatorError):
     """A setting is malformed. This is found before any connection is made."""
 
     sqlstate, http_status, exit_code, name = "F0000", 500, 78, "configuration-error"
+    remedy = "Correct the setting that the message names."
 
 
-_BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
+BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC1", InvalidArgument),
     ("ZC2", NotFound),
     ("ZC3", Conflict),
@@ -135,7 +136,7 @@ _BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
 
 def from_sqlstate(sqlstate: str) -> type[CoordinatorError]:
     """Return the class for an SQLSTATE; ``CoordinatorError`` itself if no class fits."""
-    for prefix, error in _BY_SQLSTATE_PREFIX:
+    for prefix, error in BY_SQLSTATE_PREFIX:
         if sqlstate.startswith(prefix):
             return error
     return CoordinatorError

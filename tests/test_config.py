@@ -11,14 +11,12 @@ import msgspec
 import pytest
 
 from coordinator import config
-from coordinator.api.limits import Limits
-from coordinator.config import Config, load
-from coordinator.config.settings import ALIASES, RANGES, SECRETS
+from coordinator.config import SETTINGS, Config, load
+from coordinator.config.value import Given, convert
 from coordinator.errors import ConfigurationError
 from coordinator.model import address, duration
 
 DATABASE = "postgresql://u@h/d"
-LIMITS = Path(__file__).parent.parent / "docs" / "limits.md"
 
 
 @pytest.fixture(autouse=True)
@@ -33,24 +31,19 @@ def settings(environment: Mapping[str, str] | None = None, **flags: str) -> Conf
     return load(environment=environment or {}, flags={name: (f"--{name}", value) for name, value in flags.items()})
 
 
-def test_the_table_holds_every_setting_with_its_variable_and_default() -> None:
-    rows = re.findall(r"^\| (\w+)( \*)? +\| ([^|]+?) +\| ([^|]+?) +\|", config.__doc__ or "", re.MULTILINE)
-    rows = [row for row in rows if row[0] != "setting"]
-    assert [name for name, *_ in rows] == list(Config.__struct_fields__)
-    defaults = Config()
-    for name, star, variables, default in rows:
-        assert bool(star) == (name in SECRETS), name
-        names = [f"COORDINATOR_{name.upper()}"] + ([ALIASES[name]] if name in ALIASES else [])
-        assert variables.split(", ") == names
-        value = getattr(defaults, name)
-        if value is None:
-            assert default.startswith("none: ") or name == "direct_url", name
-        elif isinstance(value, timedelta):
-            assert duration.parse(default) == value, name
-        elif isinstance(value, Path):
-            assert Path(default).name == value.name
-        else:
-            assert type(value)(default) == value, name
+def test_every_setting_is_declared_and_says_what_applies_without_a_value() -> None:
+    assert list(SETTINGS) == list(Config.__struct_fields__)
+    for name, setting in SETTINGS.items():
+        assert setting.help[0].isupper(), name
+        assert not setting.help.endswith("."), name
+        assert setting.unit, name
+        assert (setting.default is None) == (setting.unset is not None), name
+
+
+def test_a_default_is_written_as_it_can_be_given() -> None:
+    for name, setting in SETTINGS.items():
+        if setting.default is not None:
+            assert convert(setting, Given(setting.default_text, name, 0)) == setting.default, name
 
 
 def test_every_number_has_a_range_that_holds_its_default() -> None:
@@ -59,30 +52,9 @@ def test_every_number_has_a_range_that_holds_its_default() -> None:
         for name, value in msgspec.structs.asdict(Config()).items()
         if isinstance(value, int | float | timedelta)
     }
-    assert numbers.keys() == RANGES.keys()
+    assert numbers.keys() == {name for name, setting in SETTINGS.items() if setting.max}
     for name, value in numbers.items():
-        assert RANGES[name][0] <= value <= RANGES[name][1], name
-
-
-def test_the_document_has_every_limit_of_http_with_its_default_and_range() -> None:
-    rows = re.findall(
-        r"^\| (http_\w+) +\| \w+ +\| (\S+) +\| (\w+) +\| ([^|]+?) +\|", config.__doc__ or "", re.MULTILINE
-    )
-    assert [name for name, *_ in rows] == [name for name in RANGES if name.startswith("http_")]
-    table = []
-    for name, default, unit, meaning in rows:
-        least, most = (f"{value:,.16g}" for value in RANGES[name])
-        table.append(f"| `COORDINATOR_{name.upper()}` | {int(default):,} | {least} to {most} | {unit} | {meaning} |")
-    written = [line for line in LIMITS.read_text("utf-8").splitlines() if line.startswith("| `COORDINATOR_HTTP_")]
-    assert written == table
-
-
-def test_every_limit_of_http_is_a_setting() -> None:
-    made_from_others = {"running", "idempotency_s"}
-    settings = {name.removeprefix("http_") for name in Config.__struct_fields__ if name.startswith("http_")}
-    assert settings == set(Limits.__struct_fields__) - made_from_others
-    changed = Limits.of(Config(http_head_bytes=2048, max_connections=3, idempotency_retention=timedelta(hours=1)))
-    assert (changed.head_bytes, changed.running, changed.idempotency_s) == (2048, 3, 3600.0)
+        assert SETTINGS[name].min <= value <= SETTINGS[name].max, name
 
 
 def test_the_example_is_one(tmp_path: Path) -> None:
@@ -117,7 +89,7 @@ def test_a_direct_url_counts_only_beside_its_own_database(tmp_path: Path) -> Non
     both = {"COORDINATOR_DATABASE_URL": DATABASE, "COORDINATOR_DIRECT_URL": "postgresql://u@direct/d"}
     assert settings(both).direct_url == "postgresql://u@direct/d"
     assert settings(both, database_url="postgresql://u@elsewhere/d").direct_url is None
-    with pytest.raises(ConfigurationError, match="COORDINATOR_DIRECT_URL is set, but no database_url"):
+    with pytest.raises(ConfigurationError, match="COORDINATOR_DIRECT_URL is set, but database_url is not"):
         settings({"COORDINATOR_DIRECT_URL": DATABASE})
 
 
@@ -145,24 +117,24 @@ def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "message", "hint"),
     [
-        ({"COORDINATOR_PORT": "http"}, 'COORDINATOR_PORT "http" is no whole number', ""),
-        ({"COORDINATOR_PORT": "70000"}, "COORDINATOR_PORT", "It can be 0 to 65535."),
-        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS", "It can be 1 to 1000."),
+        ({"COORDINATOR_PORT": "http"}, 'COORDINATOR_PORT "http" is not a whole number', ""),
+        ({"COORDINATOR_PORT": "70000"}, "COORDINATOR_PORT", "Give 0 to 65535."),
+        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS", "Give 1 to 1000."),
         ({"MAX_CONNECTIONS": "9" * 30}, "out of range", ""),
-        ({"COORDINATOR_CALL_TIMEOUT_S": "soon"}, "no duration", "30s"),
+        ({"COORDINATOR_CALL_TIMEOUT_S": "soon"}, "not a duration", "30s"),
         ({"COORDINATOR_CALL_TIMEOUT_S": "0"}, "out of range", "0.1 to 3600 seconds"),
-        ({"COORDINATOR_EVENT_RETENTION": "1s1d"}, "no duration", ""),
+        ({"COORDINATOR_EVENT_RETENTION": "1s1d"}, "not a duration", ""),
         ({"COORDINATOR_LOG_LEVEL": "inof"}, "COORDINATOR_LOG_LEVEL", "Did you mean info?"),
-        ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "It can be apply, verify."),
+        ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "Use one of apply, verify."),
         ({"COORDINATOR_HOST": " "}, "COORDINATOR_HOST is empty", ""),
         ({"COORDINATOR_MIN_CONNECTIONS": "9", "MAX_CONNECTIONS": "3"}, "COORDINATOR_MIN_CONNECTIONS is 9", "Lower"),
         ({"COORDINATOR_DATABSE_URL": "x"}, "COORDINATOR_DATABSE_URL", "Did you mean COORDINATOR_DATABASE_URL?"),
         ({"COORDINATOR_DATABASE_URL_FILE": "none"}, "named by COORDINATOR_DATABASE_URL_FILE, cannot be read", ""),
-        ({"COORDINATOR_HTTP_BODY_BYTES": "1MB"}, "no whole number", ""),
+        ({"COORDINATOR_HTTP_BODY_BYTES": "1MB"}, "not a whole number", ""),
         ({"COORDINATOR_HTTP_PAGE": "10001"}, "out of range", "1 to 10000"),
         ({"COORDINATOR_HTTP_HEARTBEAT_S": "0"}, "out of range", "1 to 30 seconds"),
         ({"COORDINATOR_HTTP_HEADBYTES": "1"}, "unknown setting", "Did you mean COORDINATOR_HTTP_HEAD_BYTES?"),
-        ({"COORDINATOR_PROFILE": "dev"}, "no coordinator.yaml was found", "--config"),
+        ({"COORDINATOR_PROFILE": "dev"}, "there is no coordinator.yaml", "--config"),
     ],
 )
 def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str], message: str, hint: str) -> None:
@@ -180,18 +152,18 @@ def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str]
         ("profiles: {dev: {http_steams: 1}}", 'unknown setting "http_steams"', "Did you mean http_streams?"),
         ("profiles: {dev: {http_wait_s: 2h}}", "is out of range", "0.1 to 3600 seconds"),
         ("profile: dev\nprofils: {}", 'unknown setting "profils"', "Did you mean profiles?"),
-        ("profiles: {dve: {}}", 'no profile "dev"', "Did you mean dve?"),
-        ("profiles: {dev: {port: [1]}}", "is no text or number", ""),
-        ("profiles: {dev: {port: true}}", "is no text or number", ""),
-        ("profiles: {dev: {port: 1.5}}", "is no whole number", ""),
-        ("profiles: {dev: [1]}", "is no mapping", ""),
-        ("profiles: [1]", "is no mapping", ""),
-        ("- 1", "is no mapping", ""),
-        ("profiles: {dev: {database_url: 'postgresql://u:s3cret", "is no YAML", ""),
+        ("profiles: {dve: {}}", 'profile "dev" not found', "Did you mean dve?"),
+        ("profiles: {dev: {port: [1]}}", "is neither text nor a number", ""),
+        ("profiles: {dev: {port: true}}", "is neither text nor a number", ""),
+        ("profiles: {dev: {port: 1.5}}", "is not a whole number", ""),
+        ("profiles: {dev: [1]}", "is not a mapping", ""),
+        ("profiles: [1]", "is not a mapping", ""),
+        ("- 1", "is not a mapping", ""),
+        ("profiles: {dev: {database_url: 'postgresql://u:s3cret", "is not valid YAML", ""),
         ("profiles: {dev: {database_url_file: gone}}", "cannot be read", ""),
-        ("profiles: {dev: {database_url_file: 1}}", "is no path", ""),
-        ("profiles: {dev: {database_url: x, database_url_file: y}}", "is there, too", ""),
-        ("a: &a [x]\nb: !!python/object/apply:os.abort []", "is no YAML", ""),
+        ("profiles: {dev: {database_url_file: 1}}", "is not a path", ""),
+        ("profiles: {dev: {database_url: x, database_url_file: y}}", "is set, too", ""),
+        ("a: &a [x]\nb: !!python/object/apply:os.abort []", "is not valid YAML", ""),
     ],
 )
 def test_a_malformed_file_is_named_with_a_way_out(tmp_path: Path, content: str, message: str, hint: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from coordinator.cli.main import program
-from coordinator.config.settings import ALIASES, PREFIX, SECRETS, Config
+from coordinator.config import PREFIX, SETTINGS, Config
 from coordinator.version import version
 
 ROOT = Path(__file__).parent.parent
@@ -77,8 +77,8 @@ def test_every_command_line_is_one_that_the_program_understands() -> None:
 
 
 def test_every_variable_is_one_that_the_program_reads() -> None:
-    settings = {f"{PREFIX}{name.upper()}" for name in Config.__struct_fields__}
-    read = settings | {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} | set(ALIASES.values())
+    read = {setting.variable for setting in SETTINGS.values()} | {setting.alias for setting in SETTINGS.values()}
+    read |= {f"{setting.variable}_FILE" for setting in SETTINGS.values() if setting.secret}
     named = {name for name in variables() if name.startswith(PREFIX) or name in ("POD_NAME", "POD_NAMESPACE")}
     assert {"COORDINATOR_DATABASE_URL", "COORDINATOR_TOKEN", "COORDINATOR_DATA_DIR", "POD_NAME"} <= named <= read
 

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from coordinator import errors
+from coordinator.cli.main import USAGE
 from coordinator.errors import CoordinatorError, from_sqlstate
 
+README = Path(__file__).parent.parent / "README.md"
 ALL = {error.__name__: error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__}
 
 
-def test_the_table_says_what_the_classes_say() -> None:
-    rows = re.findall(r"^\| (\w+) +\| (\S.*?) +\| (\d+) +\| (\d+) +\|", errors.__doc__ or "", re.MULTILINE)
-    assert {name for name, *_ in rows} == set(ALL)
-    for name, state, http, code in rows:
-        assert (ALL[name].http_status, ALL[name].exit_code) == (int(http), int(code)), name
-        if state.startswith("ZC"):
-            assert ALL[name].sqlstate.startswith(state[:3]), name
+def test_every_error_says_what_it_means_and_what_to_do() -> None:
+    for name, error in ALL.items():
+        assert (error.__doc__ or "").endswith("."), name
+        assert error.remedy != CoordinatorError.remedy, name
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    (sentence,) = re.findall(r"^Exit codes: (.*?)\.$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    named = {int(number) for number in re.findall(r"\b\d+\b", sentence)}
+    assert named == {0, CoordinatorError.exit_code, USAGE} | {error.exit_code for error in ALL.values()}
 
 
 def test_names_and_states_are_unlike_each_other() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from coordinator.api.limits import Limits
 from coordinator.api.problems import Overloaded
+from coordinator.config import Config
 
 __all__ = ["Admission"]
 
@@ -18,9 +18,9 @@ class Admission:
     Raises: ``Overloaded`` on entry, when the queue is full or did not move in time.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._turns = anyio.Semaphore(limits.running, fast_acquire=True)
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._turns = anyio.Semaphore(config.max_connections, fast_acquire=True)
         self._queued = 0
 
     async def __aenter__(self) -> None:
@@ -35,13 +35,13 @@ class Admission:
         self._turns.release()
 
     async def _queue(self) -> None:
-        if self._queued >= self._limits.queue:
+        if self._queued >= self._config.http_queue:
             raise Overloaded(f"{self._queued} requests wait for the database already", hint=_HINT)
         self._queued += 1
         try:
-            with anyio.move_on_after(self._limits.queue_s) as scope:
+            with anyio.move_on_after(self._config.http_queue_s) as scope:
                 await self._turns.acquire()
         finally:
             self._queued -= 1
         if scope.cancelled_caught:
-            raise Overloaded(f"the database was busy for {self._limits.queue_s:g} seconds", hint=_HINT)
+            raise Overloaded(f"the database was busy for {self._config.http_queue_s:g} seconds", hint=_HINT)

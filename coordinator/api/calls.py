@@ -61,8 +61,8 @@ class Calls:
     def __init__(self, database: Database, gateway: Gateway) -> None:
         self._database = database
         self._gateway = gateway
-        self._limits = gateway.limits
-        self._admission = Admission(gateway.limits)
+        self._config = gateway.config
+        self._admission = Admission(gateway.config)
 
     async def run(self, operation: Operation[Any]) -> Any:
         """Run an operation when it is its turn.
@@ -99,7 +99,7 @@ class Calls:
     async def write(self, endpoint: Endpoint, request: Request) -> Answer:
         """Answer a POST."""
         request.caller.check_role(endpoint.operation)  # before anything is looked at
-        operation = await request.body(endpoint.parameters, self._limits.body_bytes)
+        operation = await request.body(endpoint.parameters, self._config.http_body_bytes)
         operation, conditional = _conditions(endpoint, request, operation)
         operation = await request.caller.permit(operation)
         key = request.header(b"idempotency-key")
@@ -125,7 +125,7 @@ class Calls:
         request = msgspec.json.encode((operation.function, operation), enc_hook=timedelta.total_seconds)
         digest = hashlib.sha256(request).hexdigest()
         recorded = await executor.run(
-            Claim(project=project, key=key, request=digest, ttl=timedelta(seconds=self._limits.idempotency_s))
+            Claim(project=project, key=key, request=digest, ttl=self._config.idempotency_retention)
         )
         if recorded is not None:
             body = recorded.encode()
@@ -143,7 +143,7 @@ class Calls:
         for name, text in request.query():
             if name != "wait" or not endpoint.operation.woken_by:
                 raise InvalidArgument(f'there is no parameter "{name[:100]}"', hint="Parameters are in the body.")
-            wait_s = duration_of(text, self._limits.wait_s)
+            wait_s = duration_of(text, self._config.http_wait_s)
         return wait_s
 
     async def _wait(self, operation: Operation[Any], wait_s: float, request: Request) -> Any:
@@ -176,7 +176,7 @@ class Calls:
             values[endpoint.parameter] = request.argument
         for name, text in request.query():
             if name == "wait" and endpoint.operation.woken_by:
-                wait_s = duration_of(text, self._limits.wait_s)
+                wait_s = duration_of(text, self._config.http_wait_s)
             elif name not in kinds or name == endpoint.parameter:
                 raise InvalidArgument(
                     f'there is no parameter "{name[:100]}"', hint="See /schema for those that there are."

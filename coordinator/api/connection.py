@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from coordinator.api.limits import Limits
 from coordinator.api.problems import MEDIA_TYPE, Overloaded, headers_of, problem_of
+from coordinator.config import Config
 from coordinator.errors import CoordinatorError
 
 __all__ = ["LimitedConnection"]
@@ -42,16 +42,16 @@ class _Malformed(CoordinatorError):
 class LimitedConnection(HttpToolsProtocol):
     """Closes itself when a request takes too long to come or has too large a head."""
 
-    def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, settings: Config, /, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._limits = limits
+        self._settings = settings
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._begin_head()
-        if len(self.connections) > self._limits.connections:
+        if len(self.connections) > self._settings.http_connections:
             self._close(Overloaded("this daemon has all the connections that it takes", hint="Try again later."))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -64,12 +64,12 @@ class LimitedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._received += len(data)
-            if self._received > self._limits.head_bytes:
+            if self._received > self._settings.http_head_bytes:
                 self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser could not read."""
-        if self._held > self._limits.head_bytes:
+        if self._held > self._settings.http_head_bytes:
             self._refuse_head()
         else:
             self._close(_Malformed(msg.rstrip("."), hint="Send HTTP/1.1."))
@@ -93,7 +93,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait for the body."""
         self._in_head = False
-        self._arm(self._limits.body_s)
+        self._arm(self._settings.http_body_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -104,15 +104,15 @@ class LimitedConnection(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._in_head = True
         self._received = self._held = 0
-        self._arm(self._limits.head_s)
+        self._arm(self._settings.http_head_s)
 
     def _hold(self, size: int) -> None:
         self._held += size
-        if self._held > self._limits.head_bytes:
+        if self._held > self._settings.http_head_bytes:
             raise ValueError  # the parser stops, and the server asks for its 400
 
     def _refuse_head(self) -> None:
-        most = self._limits.head_bytes
+        most = self._settings.http_head_bytes
         self._close(_HeadTooLarge(f"the head is larger than {most} bytes", hint="Send fewer headers."))
 
     def _arm(self, delay_s: float) -> None:

@@ -27,9 +27,9 @@ import structlog
 from anyio.lowlevel import checkpoint
 
 from coordinator.api.filter import Filter
-from coordinator.api.limits import Limits
 from coordinator.api.problems import Overloaded
 from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
+from coordinator.config import Config
 from coordinator.db.database import HEAD_CHANNEL, Database
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
@@ -99,13 +99,13 @@ class _Group:
 class Gateway:
     """Follows the log for this process; made once, by the daemon."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
-        self.limits = limits
-        self.ring = Ring(limits.ring_events, limits.ring_bytes)
+    def __init__(self, database: Database, config: Config) -> None:
+        self.config = config
+        self.ring = Ring(config.http_ring_events, config.http_ring_bytes)
         self.epoch: str | None = None  # None until the log was read
         self.closing = False
         self.started = anyio.Event()
-        self.log_turns = anyio.CapacityLimiter(limits.log_readers)
+        self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
         self._session = database.session(HEAD_CHANNEL)
         self._groups: dict[object, _Group] = {}
         self._by_project: dict[str | None, set[_Group]] = {}
@@ -121,7 +121,7 @@ class Gateway:
     async def run_forever(self) -> None:
         """Follow the log until cancelled."""
         wake = self._session.wake(HEAD_CHANNEL)
-        reader = LogReader(limit=self.limits.page, outlasts=(CoordinatorError,))
+        reader = LogReader(limit=self.config.http_page, outlasts=(CoordinatorError,))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._session.run_forever)
             tasks.start_soon(self._beat_forever)
@@ -131,7 +131,7 @@ class Gateway:
             while True:
                 events = await reader.next(self._session, wake)
                 await self._publish(events, reader)
-                if len(events) < self.limits.page:
+                if len(events) < self.config.http_page:
                     await anyio.sleep(LINGER_S)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Gateway:
             raise Overloaded("the daemon is shutting down", hint="Try again: another one takes over, or it comes back.")
         if self.epoch is None:
             raise Overloaded("the event log has not been read yet", hint="Try again in a second.")
-        if self._connections >= self.limits.streams:
+        if self._connections >= self.config.http_streams:
             raise Overloaded(
                 f"there are {self._connections} streams and long-polls already; this daemon takes no more",
                 hint="Try again later, or at another daemon.",
@@ -209,7 +209,7 @@ class Gateway:
     async def _fill(self, reader: LogReader) -> None:
         """Fill the ring with the newest events; only then is there anything to subscribe to."""
         epoch, head = position(await reader.head(self._session))
-        self.ring.clear(max(0, head - min(FILL_EVENTS, self.limits.ring_events)))
+        self.ring.clear(max(0, head - min(FILL_EVENTS, self.config.http_ring_events)))
         reader.after = f"{epoch}.{self.ring.head}"
         while self.ring.head < head and not reader.at_end:
             events = await reader.read(self._session)
@@ -243,7 +243,7 @@ class Gateway:
             self.ring.advance(position(reader.after)[1])
         metrics.STREAM_EVENTS.inc(len(frames))
         for group, wanted in concerned.items():
-            for run in runs(wanted, self.limits.buffer_bytes):
+            for run in runs(wanted, self.config.http_buffer_bytes):
                 group.deliver(run)
                 await checkpoint()  # sockets take what was written; who joins meanwhile has these events already
 

@@ -21,9 +21,9 @@ from litestar.types import ASGIApp
 from msgspec.structs import replace
 
 from coordinator.api.connection import LimitedConnection
-from coordinator.api.limits import Limits
 from coordinator.api.stream import TRANSPORT
 from coordinator.api.tls import Certificate
+from coordinator.config import Config
 from coordinator.errors import ConfigurationError
 
 __all__ = ["bind", "fitted", "serving"]
@@ -77,28 +77,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def fitted(limits: Limits) -> Limits:
+def fitted(config: Config) -> Config:
     """Raise the process's limit of open files as far as is wanted and allowed, and lower ``connections`` to what fits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    beside = limits.running + FILES_BESIDE
-    wanted = limits.connections + beside
+    beside = config.max_connections + FILES_BESIDE
+    wanted = config.http_connections + beside
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return limits
+        return config
     connections = max(1, soft - beside)
-    log.warning("http.few_files", files=soft, connections=connections, wanted=limits.connections)
-    return replace(limits, connections=connections)
+    log.warning("http.few_files", files=soft, connections=connections, wanted=config.http_connections)
+    return replace(config, http_connections=connections)
 
 
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
     listener: socket.socket,
-    limits: Limits,
+    config: Config,
     certificate: Certificate | None = None,
     *,
     also: Sequence[socket.socket] = (),
@@ -107,20 +107,21 @@ async def serving(
 
     With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
     """
-    limits = fitted(limits)
-    config = uvicorn.Config(
-        app,
-        http=cast("Any", partial(_Protocol, limits)),
-        ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
-        loop="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=ceil(limits.keep_alive_s),
-        timeout_graceful_shutdown=int(DRAIN_S),
+    config = fitted(config)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=cast("Any", partial(_Protocol, config)),
+            ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
+            loop="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=ceil(config.http_keep_alive_s),
+            timeout_graceful_shutdown=int(DRAIN_S),
+        )
     )
-    server = _Server(config)
     ended = anyio.Event()
     async with anyio.create_task_group() as tasks:
 

@@ -69,7 +69,7 @@ class Stream:
         self._epoch: str | None = None
         self._gateway = gateway
         self._executor = executor
-        self._limits = gateway.limits
+        self._config = gateway.config
         self._written_at = 0.0
         self._marked = 0  # the last id that was written
         self._serving: anyio.CancelScope | None = None
@@ -106,7 +106,7 @@ class Stream:
     def push(self, data: bytes, first_seq: int) -> None:
         """Write a chunk, or go on at one's own pace if the socket is full."""
         transport = self._transport
-        if transport.get_write_buffer_size() > self._limits.buffer_bytes:
+        if transport.get_write_buffer_size() > self._config.http_buffer_bytes:
             self.seq = first_seq - 1
             self._gateway.leave(self)
             self.interrupt()
@@ -118,7 +118,7 @@ class Stream:
         """Write a bookmark or a comment if nothing was written for the heartbeat's time."""
         if not self._written_at:
             self._written_at = now
-        if now - self._written_at < self._limits.heartbeat_s or self._transport.is_closing():
+        if now - self._written_at < self._config.http_heartbeat_s or self._transport.is_closing():
             return
         self._written_at = now
         head = max(self._gateway.ring.head, self.seq)
@@ -158,7 +158,7 @@ class Stream:
         gateway = self._gateway
         while not self._over and not self._transport.is_closing():
             if self._epoch == gateway.epoch and gateway.ring.covers(self.seq):
-                frames = gateway.ring.after(self.seq, self._limits.page)
+                frames = gateway.ring.after(self.seq, self._config.http_page)
                 if not frames:
                     return
                 self.seq = frames[-1].seq
@@ -171,7 +171,7 @@ class Stream:
                     return
                 frames = found
             wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
-            for run in runs(wanted, self._limits.buffer_bytes):
+            for run in runs(wanted, self._config.http_buffer_bytes):
                 await self._write(b"".join([frame.data for frame in run]))
 
     async def _read_log(self) -> list[Frame] | None:
@@ -180,7 +180,7 @@ class Stream:
             None if self._epoch is None else f"{self._epoch}.{self.seq}",
             project=self.filter.project,
             topics=self.filter.topics,
-            limit=self._limits.page,
+            limit=self._config.http_page,
         )
         try:
             async with self._gateway.log_turns:
@@ -205,7 +205,7 @@ class Stream:
 
         Raises: ``_TooSlow``.
         """
-        with anyio.move_on_after(self._limits.write_deadline_s) as scope:
+        with anyio.move_on_after(self._config.http_write_deadline_s) as scope:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if scope.cancelled_caught:
             raise _TooSlow

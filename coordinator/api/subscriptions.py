@@ -60,7 +60,7 @@ class Subscriptions:
         self._calls = calls
         self._gateway = gateway
         self._database = database
-        self._limits = gateway.limits
+        self._config = gateway.config
 
     async def stream(self, request: Request) -> None:
         """Serve a stream until it ends. ``Last-Event-ID`` goes before ``after``: it is the newer when a browser returns."""
@@ -87,7 +87,7 @@ class Subscriptions:
         """Answer with the events after a cursor, or with the first that come while waiting."""
         query = _query(request, EventQuery)
         wanted = self._filter(request, query)
-        wait_s = duration_of(query.wait, self._limits.wait_s)
+        wait_s = duration_of(query.wait, self._config.http_wait_s)
         if not wait_s:
             return await self._page(query, wanted, None, 0, request)
         with (
@@ -116,7 +116,7 @@ class Subscriptions:
     def _filter(self, request: Request, query: StreamQuery) -> Filter:
         request.caller.check_role(Since)
         request.caller.check_projects(query.project or None)
-        return Filter(query.project, query.topic, self._limits.topics)
+        return Filter(query.project, query.topic, self._config.http_topics)
 
 
 def _wanted(event: Event, query: EventQuery, filter: Filter) -> bool:

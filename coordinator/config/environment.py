@@ -7,38 +7,43 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from coordinator.config.file import read
-from coordinator.config.settings import ALIASES, PREFIX, SECRETS, Config
+from coordinator.config.settings import PREFIX, SETTINGS
 from coordinator.config.value import Given
 from coordinator.errors import ConfigurationError
 
 __all__ = ["from_environment"]
 
-_OTHER_VARIABLES = ("config", "profile", "debug")
+_OTHER_VARIABLES = (f"{PREFIX}CONFIG", f"{PREFIX}PROFILE", f"{PREFIX}DEBUG")
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
-    """Find the settings in the environment; what is nearly the name of one is refused.
+    """Find the settings in the environment; reject a variable whose name is almost that of a setting.
 
     Raises: ``ConfigurationError``.
     """
-    names = Config.__struct_fields__
-    given = {name: Given(environment[alias], alias, 1) for name, alias in ALIASES.items() if environment.get(alias)}
-    known = {f"{PREFIX}{name.upper()}" for name in (*names, *_OTHER_VARIABLES)}
-    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+    settings = SETTINGS.values()
+    known = {*_OTHER_VARIABLES, *(setting.variable for setting in settings)}
+    known |= {f"{setting.variable}_FILE" for setting in settings if setting.secret}
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             close = get_close_matches(variable.removeprefix(PREFIX), [k.removeprefix(PREFIX) for k in known], 1, 0.9)
             if close:
                 raise ConfigurationError(f"unknown setting {variable}", hint=f"Did you mean {PREFIX}{close[0]}?")
-    for name in names:
-        variable = f"{PREFIX}{name.upper()}"
-        value = environment.get(variable)
-        # Kubernetes sets COORDINATOR_PORT=tcp://… beside a Service of the name "coordinator".
-        if value and not (name == "port" and value.startswith("tcp://")):
-            given[name] = Given(value, variable, 1)
-        path = environment.get(f"{variable}_FILE") if name in SECRETS else None
+    given: dict[str, Given] = {}
+    for setting in settings:
+        if setting.alias and (value := environment.get(setting.alias)):
+            given[setting.name] = Given(value, setting.alias, 1)
+        value = environment.get(setting.variable)
+        # Kubernetes sets COORDINATOR_PORT=tcp://… for a Service named "coordinator".
+        if value and not (setting.name == "port" and value.startswith("tcp://")):
+            given[setting.name] = Given(value, setting.variable, 1)
+        path = environment.get(f"{setting.variable}_FILE") if setting.secret else None
         if path:
             if value:
-                raise ConfigurationError(f"{variable} and {variable}_FILE are both set", hint="Unset one.")
-            given[name] = Given(read(Path(path), f"{variable}_FILE").strip(), f"{variable}_FILE", 1)
+                raise ConfigurationError(
+                    f"{setting.variable} and {setting.variable}_FILE are both set", hint="Unset one."
+                )
+            given[setting.name] = Given(
+                read(Path(path), f"{setting.variable}_FILE").strip(), f"{setting.variable}_FILE", 1
+            )
     return given

@@ -1,4 +1,4 @@
-"""Files that settings are read from: text, and not much of it."""
+"""Small text files that settings are read from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from coordinator.errors import ConfigurationError
 
-__all__ = ["FILE_MOST", "read"]
+__all__ = ["MAX_FILE_BYTES", "read"]
 
-FILE_MOST = 1_000_000  # bytes
+MAX_FILE_BYTES = 1_000_000
 
 
 def read(path: Path, origin: str) -> str:
@@ -18,8 +18,8 @@ def read(path: Path, origin: str) -> str:
     """
     try:
         with path.open("rb") as opened:
-            content = opened.read(FILE_MOST + 1)
-        if len(content) > FILE_MOST:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise ConfigurationError(f"{path}, named by {origin}, is too large", hint="Is it the right file?")
         return content.decode()
     except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.config.file import read
-from coordinator.config.settings import PREFIX, SECRETS, Config
+from coordinator.config.settings import PREFIX, SETTINGS
 from coordinator.config.value import Given
 from coordinator.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ FILE = "coordinator.yaml"
 
 
 def from_profile(profile: str | None, file: str | None, environment: Mapping[str, str]) -> dict[str, Given]:
-    """Find the settings of the profile that is chosen; none where none is.
+    """Find the settings of the chosen profile; without one, there are none.
 
     Raises: ``ConfigurationError``.
     """
@@ -32,42 +32,42 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
         if name is None:
             return {}
         raise ConfigurationError(
-            f'there is no profile "{name}": no {FILE} was found',
-            hint=f"Make {' or '.join(str(place) for place in places)}, or give --config FILE.",
+            f'profile "{name}" not found: there is no {FILE}',
+            hint=f"Create {' or '.join(str(place) for place in places)}, or give --config FILE.",
         )
     document = _parse(path, read(path, origin))
     _known(document, ("profile", "profiles"), str(path))
     profiles = document.get("profiles") or {}
     name = name or document.get("profile")
     if not isinstance(profiles, dict) or not all(isinstance(key, str) for key in profiles):
-        raise ConfigurationError(f"profiles in {path} is no mapping", hint="Write profiles: {dev: {port: 7420}}.")
+        raise ConfigurationError(f"profiles in {path} is not a mapping", hint="Write profiles: {dev: {port: 7420}}.")
     if name is None:
         return {}
     if not isinstance(name, str) or name not in profiles:
         close = get_close_matches(str(name), profiles, 1)
         known = ", ".join(sorted(profiles)) or "none"
         raise ConfigurationError(
-            f'there is no profile "{name}" in {path}',
-            hint=f"Did you mean {close[0]}?" if close else f"There are: {known}.",
+            f'profile "{name}" not found in {path}',
+            hint=f"Did you mean {close[0]}?" if close else f"The file has: {known}.",
         )
     settings = profiles[name] or {}
     if not isinstance(settings, dict):
-        raise ConfigurationError(f'profile "{name}" in {path} is no mapping', hint="Write it as setting: value.")
-    fields = Config.__struct_fields__
-    _known(settings, (*fields, *(f"{secret}_file" for secret in SECRETS)), f'profile "{name}" in {path}')
+        raise ConfigurationError(f'profile "{name}" in {path} is not a mapping', hint="Write it as setting: value.")
+    files = [f"{setting.name}_file" for setting in SETTINGS.values() if setting.secret]
+    _known(settings, (*SETTINGS, *files), f'profile "{name}" in {path}')
     given = {}
     for key, value in settings.items():
         where = f'{key} of profile "{name}" in {path}'
         if value is None:
             continue
-        if key in fields:
+        if key in SETTINGS:
             given[key] = Given(value, where, 2)
             continue
         setting = key.removesuffix("_file")
         if settings.get(setting) is not None:
-            raise ConfigurationError(f"{where}: {setting} is there, too", hint="Keep one of the two.")
+            raise ConfigurationError(f"{where}: {setting} is set, too", hint="Remove one of the two.")
         if not isinstance(value, str):
-            raise ConfigurationError(f"{where} is no path", hint="Give the path of a file as a text.")
+            raise ConfigurationError(f"{where} is not a path", hint="Write the path of a file as text.")
         given[setting] = Given(read(path.parent / Path(value).expanduser(), where).strip(), where, 2)
     return given
 
@@ -78,7 +78,7 @@ def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -
             close = get_close_matches(str(key), known, 1)
             raise ConfigurationError(
                 f'unknown setting "{key}" in {where}',
-                hint=f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}.",
+                hint=f"Did you mean {close[0]}?" if close else f"Known settings: {', '.join(known)}.",
             )
 
 
@@ -91,9 +91,9 @@ def _parse(path: Path, text: str) -> dict[Any, Any]:
         mark = getattr(error, "problem_mark", None)
         # Not the parser's own message: it quotes the line, and the line may hold a password.
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigurationError(f"{path} is no YAML{where}", hint="Check indentation and quotes.") from None
+        raise ConfigurationError(f"{path} is not valid YAML{where}", hint="Check indentation and quotes.") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} is no mapping", hint="Begin it with profiles:")
+        raise ConfigurationError(f"{path} is not a mapping", hint="Begin it with profiles:")
     return document

@@ -1,114 +1,260 @@
-"""The settings: their types and defaults, the range of each number, and which of them are secrets."""
+"""Every setting, declared once: its type, default, range, unit and help.
 
-from __future__ import annotations
+``docs/settings.md``, the help of command-line options and the checks of values are made from this.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-__all__ = ["ADDRESSES", "ALIASES", "PREFIX", "RANGES", "SECRETS", "Config"]
+from coordinator.model import duration
+
+__all__ = ["PREFIX", "SETTINGS", "Config", "Setting"]
 
 PREFIX = "COORDINATOR_"
-ALIASES = {
-    "database_url": "DATABASE_URL",
-    "max_connections": "MAX_CONNECTIONS",
-    "pod_name": "POD_NAME",
-    "pod_namespace": "POD_NAMESPACE",
-}
-SECRETS = frozenset({"database_url", "direct_url", "token"})
-ADDRESSES = frozenset({"database_url", "direct_url"})
+YEAR_S = 366 * 86_400
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What a setting is. Numbers have a range; that of a duration is in seconds.
+
+    ``unset`` says what applies to a setting without a default. ``alias`` is a second variable that gives it. A
+    ``secret`` is never repeated in messages, and can be read from a file. A sidecar lowers a setting to ``sidecar_max``.
+    """
+
+    help: str
+    unit: str
+    min: float = 0
+    max: float = 0
+    unset: str | None = None
+    alias: str | None = None
+    secret: bool = False
+    sidecar_max: int | None = None
+    name: str = ""
+    type: Any = str
+    default: Any = None
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable."""
+        return f"{PREFIX}{self.name.upper()}"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it can have, if these are few."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
+    def default_text(self) -> str:
+        """The default as people write it; without one, what applies instead."""
+        match self.default:
+            case None:
+                return self.unset or ""
+            case Path():
+                return str(self.default).replace(str(Path.home()), "~")
+            case timedelta():
+                return duration.written(self.default)
+            case float():
+                return duration.written(timedelta(seconds=self.default))
+            case _:
+                return str(self.default)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set. Durations are in seconds where the name ends in ``_s``."""
+    """The settings of one process. Names that end in ``_s`` are in seconds."""
 
-    database_url: str | None = None
-    direct_url: str | None = None
-    token: str | None = None
-    data_dir: Path = Path("~/.local/share/coordinator").expanduser()
-    min_connections: int = 5
-    max_connections: int = 20
-    connect_limit_s: float = 60.0
-    call_timeout_s: float = 30.0
-    statement_cache_size: int = 100
-    schema: Literal["apply", "verify"] = "apply"
-    host: str = "127.0.0.1"
-    port: int = 7420
-    access: Literal["auto", "open", "tokens"] = "auto"
-    hosts: str | None = None
-    origins: str | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    http_connections: int = 21_000
-    http_head_bytes: int = 32 << 10
-    http_head_s: float = 10.0
-    http_body_bytes: int = 1 << 20
-    http_body_s: float = 60.0
-    http_keep_alive_s: float = 75.0
-    http_queue: int = 1000
-    http_queue_s: float = 2.0
-    http_streams: int = 20_000
-    http_wait_s: float = 60.0
-    http_heartbeat_s: float = 15.0
-    http_write_deadline_s: float = 30.0
-    http_buffer_bytes: int = 64 << 10
-    http_page: int = 500
-    http_log_readers: int = 4
-    http_ring_events: int = 20_000
-    http_ring_bytes: int = 16 << 20
-    http_topics: int = 100
-    log_format: Literal["auto", "json", "console"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    event_retention: timedelta = timedelta(days=7)
-    directive_retention: timedelta = timedelta(days=30)
-    idempotency_retention: timedelta = timedelta(days=1)
-    project: str = "default"
-    actor: str | None = None
-    agent: str | None = None
-    role: str | None = None
-    listen: str = "127.0.0.1:7421"
-    socket: Path | None = None
-    pod_name: str | None = None
-    pod_namespace: str | None = None
-    pod_labels: Path = Path("/etc/podinfo/labels")
-    output: Literal["auto", "text", "json"] = "auto"
+    database_url: Annotated[
+        str | None,
+        Setting(
+            "Address of the database, postgresql://…; for a client also of a daemon or sidecar, https://… or unix:///…",
+            "URL",
+            unset="the embedded server",
+            alias="DATABASE_URL",
+            secret=True,
+        ),
+    ] = None
+    direct_url: Annotated[
+        str | None,
+        Setting(
+            "Address of the same database past any pooler, for LISTEN, liveness locks and the schema",
+            "URL",
+            unset="database_url",
+            secret=True,
+        ),
+    ] = None
+    token: Annotated[
+        str | None, Setting("API token for a daemon or sidecar, coo_…", "token", unset="no token", secret=True)
+    ] = None
+    data_dir: Annotated[Path, Setting("Directory of the embedded server's data", "dir")] = Path(
+        "~/.local/share/coordinator"
+    ).expanduser()
+    min_connections: Annotated[
+        int, Setting("Connections that the pool keeps open", "count", 1, 1000, sidecar_max=1)
+    ] = 5
+    max_connections: Annotated[
+        int,
+        Setting("Maximum connections of the pool", "count", 1, 1000, alias="MAX_CONNECTIONS", sidecar_max=2),
+    ] = 20
+    connect_limit_s: Annotated[
+        float, Setting("Time that a daemon or sidecar waits for its first connection", "duration", 0, 86_400)
+    ] = 60.0
+    call_timeout_s: Annotated[float, Setting("Time after which a call fails", "duration", 0.1, 3600)] = 30.0
+    statement_cache_size: Annotated[
+        int, Setting("Prepared statements cached for each connection; 0 disables the cache", "count", 0, 10_000)
+    ] = 100
+    schema: Annotated[
+        Literal["apply", "verify"], Setting("What the daemon does with the schema when it starts", "choice")
+    ] = "apply"
+    host: Annotated[str, Setting("Address on which the daemon serves HTTP", "address")] = "127.0.0.1"
+    port: Annotated[int, Setting("Port on which the daemon serves HTTP; 0 takes any free port", "port", 0, 65_535)] = (
+        7420
+    )
+    access: Annotated[
+        Literal["auto", "open", "tokens"],
+        Setting("Whether HTTP needs a token; auto: no for the embedded server on loopback, else yes", "choice"),
+    ] = "auto"
+    hosts: Annotated[
+        str | None,
+        Setting(
+            "Further names of the daemon in Host and Origin headers, separated by commas",
+            "names",
+            unset="localhost only",
+        ),
+    ] = None
+    origins: Annotated[
+        str | None,
+        Setting(
+            "Origins whose web pages may use HTTP (CORS), https://…, separated by commas", "names", unset="no others"
+        ),
+    ] = None
+    tls_certificate: Annotated[
+        Path | None,
+        Setting("PEM file of the certificate and its chain; read again when it changes", "file", unset="plain HTTP"),
+    ] = None
+    tls_key: Annotated[Path | None, Setting("PEM file of the certificate's key", "file", unset="plain HTTP")] = None
+    http_connections: Annotated[
+        int,
+        Setting("Open connections, idle ones included; the next one gets 503", "count", 1, 1_000_000, sidecar_max=2000),
+    ] = 21_000
+    http_head_bytes: Annotated[int, Setting("Size of a request's head; beyond: 431", "bytes", 1 << 10, 1 << 20)] = (
+        32 << 10
+    )
+    http_head_s: Annotated[
+        float, Setting("Time in which a request's head has to arrive; beyond: 408", "duration", 0.1, 3600)
+    ] = 10.0
+    http_body_bytes: Annotated[int, Setting("Size of a request's body; beyond: 413", "bytes", 1 << 10, 64 << 20)] = (
+        1 << 20
+    )
+    http_body_s: Annotated[
+        float, Setting("Time in which a request's body has to arrive; beyond: 408", "duration", 0.1, 3600)
+    ] = 60.0
+    http_keep_alive_s: Annotated[
+        float,
+        Setting("Time for which an idle connection stays open; clients close theirs after 60 s", "duration", 61, 3600),
+    ] = 75.0
+    http_queue: Annotated[
+        int,
+        Setting("Requests that wait for one of max_connections; the next one gets 503", "count", 0, 100_000),
+    ] = 1000
+    http_queue_s: Annotated[
+        float, Setting("Time that a request waits for one of max_connections; beyond: 503", "duration", 0.01, 60)
+    ] = 2.0
+    http_streams: Annotated[
+        int,
+        Setting("Open streams and long-polls; the next one gets 503", "count", 1, 1_000_000, sidecar_max=1000),
+    ] = 20_000
+    http_wait_s: Annotated[float, Setting("Longest long-poll; beyond: 422", "duration", 0.1, 3600)] = 60.0
+    http_heartbeat_s: Annotated[
+        float,
+        Setting(
+            "Time without events after which a stream sends a comment; clients give up after 45 s", "duration", 1, 30
+        ),
+    ] = 15.0
+    http_write_deadline_s: Annotated[
+        float, Setting("Time without reading after which a stream is closed", "duration", 0.1, 3600)
+    ] = 30.0
+    http_buffer_bytes: Annotated[
+        int,
+        Setting(
+            "Data buffered for a stream; beyond, it continues from the ring or the log", "bytes", 1 << 10, 16 << 20
+        ),
+    ] = 64 << 10
+    http_page: Annotated[int, Setting("Events read from the log in one call", "count", 1, 10_000)] = 500
+    http_log_readers: Annotated[
+        int,
+        Setting(
+            "Streams that read the log at the same time, each on one of max_connections",
+            "count",
+            1,
+            1000,
+            sidecar_max=1,
+        ),
+    ] = 4
+    http_ring_events: Annotated[
+        int, Setting("Newest events kept in memory for streams", "count", 1, 10_000_000, sidecar_max=5000)
+    ] = 20_000
+    http_ring_bytes: Annotated[int, Setting("The same, in bytes", "bytes", 1 << 10, 4 << 30, sidecar_max=4 << 20)] = (
+        16 << 20
+    )
+    http_topics: Annotated[
+        int, Setting("Topics of a subscription, and its projects; beyond: 422", "count", 1, 1000)
+    ] = 100
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Setting("Format of log lines; auto: console on a terminal, else json", "choice"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Setting("Lowest level of the log lines that are written", "choice"),
+    ] = "info"
+    event_retention: Annotated[timedelta, Setting("Age at which events are pruned", "duration", 1, YEAR_S)] = timedelta(
+        days=7
+    )
+    directive_retention: Annotated[
+        timedelta, Setting("Time after their end at which directives are pruned", "duration", 1, YEAR_S)
+    ] = timedelta(days=30)
+    idempotency_retention: Annotated[
+        timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
+    ] = timedelta(days=1)
+    project: Annotated[str, Setting("Project", "name")] = "default"
+    actor: Annotated[str | None, Setting("Who acts, as events record it", "name", unset="the database role")] = None
+    agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="pod_name")] = None
+    role: Annotated[str | None, Setting("Role of the sidecar's agent", "role", unset="no role")] = None
+    listen: Annotated[
+        str, Setting("Address on loopback on which the sidecar serves HTTP; none: only the socket", "address")
+    ] = "127.0.0.1:7421"
+    socket: Annotated[
+        Path | None, Setting("Unix socket on which the sidecar serves HTTP", "path", unset="no socket")
+    ] = None
+    pod_name: Annotated[
+        str | None,
+        Setting("The sidecar's pod, from the downward API", "name", unset="no pod", alias="POD_NAME"),
+    ] = None
+    pod_namespace: Annotated[
+        str | None, Setting("Namespace of the pod", "name", unset="no pod", alias="POD_NAMESPACE")
+    ] = None
+    pod_labels: Annotated[Path, Setting("File with the labels of the pod", "file")] = Path("/etc/podinfo/labels")
+    output: Annotated[
+        Literal["auto", "text", "json"], Setting("Format of results; auto: text on a terminal, else json", "choice")
+    ] = "auto"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the daemon may be called by, beside localhost."""
+        """Names of the daemon beside localhost."""
         return tuple(name.strip() for name in (self.hosts or "").split(",") if name.strip())
 
 
-# Of numbers and durations (in seconds): the least and the most.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "min_connections": (1, 1000),
-    "max_connections": (1, 1000),
-    "connect_limit_s": (0, 86400),
-    "call_timeout_s": (0.1, 3600),
-    "statement_cache_size": (0, 10000),
-    "port": (0, 65535),
-    "http_connections": (1, 1_000_000),
-    "http_head_bytes": (1024, 1 << 20),
-    "http_head_s": (0.1, 3600),
-    "http_body_bytes": (1024, 64 << 20),
-    "http_body_s": (0.1, 3600),
-    "http_keep_alive_s": (61, 3600),  # clients let go of a connection after 60
-    "http_queue": (0, 100_000),
-    "http_queue_s": (0.01, 60),
-    "http_streams": (1, 1_000_000),
-    "http_wait_s": (0.1, 3600),
-    "http_heartbeat_s": (1, 30),  # clients take 45 seconds of silence for the end
-    "http_write_deadline_s": (0.1, 3600),
-    "http_buffer_bytes": (1024, 16 << 20),
-    "http_page": (1, 10_000),
-    "http_log_readers": (1, 1000),
-    "http_ring_events": (1, 10_000_000),
-    "http_ring_bytes": (1024, 4 << 30),
-    "http_topics": (1, 1000),
-    "event_retention": (1, 31622400),
-    "directive_retention": (1, 31622400),
-    "idempotency_retention": (1, 31622400),
-}
+def _declared() -> dict[str, Setting]:
+    defaults = Config()
+    return {
+        name: msgspec.structs.replace(
+            hint.__metadata__[0], name=name, type=hint.__origin__, default=getattr(defaults, name)
+        )
+        for name, hint in Config.__annotations__.items()
+    }
+
+
+SETTINGS: Mapping[str, Setting] = _declared()

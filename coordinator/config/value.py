@@ -1,14 +1,14 @@
-"""One value: where it was given, and what type of the settings it has to become."""
+"""One value: where it was given, and its conversion to the setting's type."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import msgspec
 
-from coordinator.config.settings import RANGES, SECRETS
+from coordinator.config.settings import Setting
 from coordinator.errors import ConfigurationError
 from coordinator.model import duration
 
@@ -16,48 +16,48 @@ __all__ = ["Given", "convert"]
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as it was given: where, and how near to the caller (the smallest is nearest)."""
+    """A value as given, where it was given, and its level: the lowest level wins."""
 
     value: object
     origin: str
     level: int
 
 
-def convert(name: str, hint: object, given: Given) -> Any:
-    """Make a value of the setting's type; a YAML scalar or a text.
+def convert(setting: Setting, given: Given) -> Any:
+    """Convert a YAML scalar or a text to the setting's type.
 
     Raises: ``ConfigurationError``, which never repeats a secret.
     """
     if isinstance(given.value, (bool, dict, list)) or not isinstance(given.value, (str, int, float)):
-        raise ConfigurationError(f"{given.origin} is no text or number", hint="Put quotes around a text.")
+        raise ConfigurationError(f"{given.origin} is neither text nor a number", hint="Put quotes around text.")
     text = str(given.value).strip()
-    shown = "" if name in SECRETS else f' "{text[:100]}"'
-    if get_origin(hint) is Literal:
-        choices: tuple[str, ...] = get_args(hint)
-        if text not in choices:
-            close = get_close_matches(text.lower(), choices, 1)
+    shown = "" if setting.secret else f' "{text[:100]}"'
+    if setting.choices:
+        if text not in setting.choices:
+            close = get_close_matches(text.lower(), setting.choices, 1)
             raise ConfigurationError(
-                f"{given.origin}{shown} is no {name}",
-                hint=f"Did you mean {close[0]}?" if close else f"It can be {', '.join(choices)}.",
+                f"{given.origin}{shown} is not a valid {setting.name}",
+                hint=f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(setting.choices)}.",
             )
         return text
     if not text or "\0" in text:
-        raise ConfigurationError(f"{given.origin} is empty", hint="Give a value, or leave it out.")
-    if hint in (str, str | None):
+        raise ConfigurationError(f"{given.origin} is empty", hint="Give a value, or omit it.")
+    if setting.type in (str, str | None):
         return text
-    if hint in (Path, Path | None):
+    if setting.type in (Path, Path | None):
         return Path(text).expanduser()
+    whole = setting.type is int
     try:
-        value: Any = int(text) if hint is int else duration.parse(text)
-        number = value if hint is int else value.total_seconds()
+        value: Any = int(text) if whole else duration.parse(text)
+        number = value if whole else value.total_seconds()
     except (ValueError, OverflowError):
-        wanted = "Give a whole number." if hint is int else duration.HINT
-        what = "whole number" if hint is int else "duration"
-        raise ConfigurationError(f"{given.origin}{shown} is no {what}", hint=wanted) from None
-    least, most = RANGES[name]
-    if not least <= number <= most:
-        unit = "" if hint is int else " seconds"
         raise ConfigurationError(
-            f"{given.origin}{shown} is out of range", hint=f"It can be {least:.16g} to {most:.16g}{unit}."
+            f"{given.origin}{shown} is not a {'whole number' if whole else 'duration'}",
+            hint="Give a whole number." if whole else duration.HINT,
+        ) from None
+    if not setting.min <= number <= setting.max:
+        raise ConfigurationError(
+            f"{given.origin}{shown} is out of range",
+            hint=f"Give {setting.min:.16g} to {setting.max:.16g}{'' if whole else ' seconds'}.",
         )
-    return number if hint is float else value
+    return number if setting.type is float else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-__all__ = ["HINT", "parse"]
+__all__ = ["HINT", "parse", "written"]
 
 HINT = "Write 30s, 5m, 1h30m or 7d; a plain number is seconds."
 
@@ -31,3 +31,14 @@ def parse(text: str) -> timedelta:
     if units != sorted(set(units), reverse=True):
         raise ValueError(f'invalid duration "{text}": units go from large to small, each once')
     return timedelta(seconds=sum(float(part[1]) * unit for part, unit in zip(parts, units, strict=True)))
+
+
+def written(length: timedelta) -> str:
+    """Write a duration of at most three decimals so that ``parse`` reads the same."""
+    milliseconds = round(length.total_seconds() * 1000)
+    parts: list[str] = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, milliseconds = divmod(milliseconds, round(_UNITS[unit] * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

@@ -32,14 +32,13 @@ from msgspec.structs import replace
 from coordinator.api.access import Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
-from coordinator.api.limits import Limits
 from coordinator.api.origin import OriginGuard, origins_of
 from coordinator.api.server import serving
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.http import HttpExecutor
 from coordinator.client.lease import LeaseState
 from coordinator.client.presence import Presence
-from coordinator.config import Config
+from coordinator.config import SETTINGS, Config
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.lifetime import Lifetime, run_until_shutdown
@@ -55,12 +54,6 @@ from coordinator.sidecar.upstream import Upstream
 from coordinator.version import version
 
 __all__ = ["serve"]
-
-CALLS = 2  # connections for calls; with the direct one there are three
-CONNECTIONS = 2000
-STREAMS = 1000
-RING_EVENTS = 5000
-RING_BYTES = 4 << 20
 
 log = structlog.get_logger()
 
@@ -101,7 +94,7 @@ async def _base(config: Config) -> AsyncIterator[Base]:
         return
     first = await connect_within(config.connect_limit_s, url, call_timeout_s=config.call_timeout_s)
     first.terminate()
-    async with Database.open(url, replace(config, min_connections=1, max_connections=CALLS)) as database:
+    async with Database.open(url, _lowered(config)) as database:
         yield cast("Base", database)
 
 
@@ -116,8 +109,8 @@ async def _run(  # noqa: PLR0917
     backend = Backend(base)
     session = backend.session()
     liveness = None if isinstance(base, Upstream) else Liveness(session, "sidecar")
-    limits = _limits(config)
-    gateway = Gateway(cast("Database", backend), limits)
+    config = _lowered(config)
+    gateway = Gateway(cast("Database", backend), config)
     access = Access(cast("Database", backend) if config.access == "tokens" else None)
 
     async with anyio.create_task_group() as tasks:
@@ -169,7 +162,7 @@ async def _run(  # noqa: PLR0917
             async with serving(
                 OriginGuard(cast("Any", app), config.names, loopback=True, origins=origins),
                 sockets[0],
-                limits,
+                config,
                 also=sockets[1:],
             ):
                 addresses = [_written(listener) for listener in sockets]
@@ -181,18 +174,10 @@ async def _run(  # noqa: PLR0917
         tasks.cancel_scope.cancel()
 
 
-def _limits(config: Config) -> Limits:
-    """Take the limits from the settings; for one agent none needs to be as large as a daemon's."""
-    limits = Limits.of(config)
-    return replace(
-        limits,
-        running=CALLS,
-        log_readers=1,
-        connections=min(limits.connections, CONNECTIONS),
-        streams=min(limits.streams, STREAMS),
-        ring_events=min(limits.ring_events, RING_EVENTS),
-        ring_bytes=min(limits.ring_bytes, RING_BYTES),
-    )
+def _lowered(config: Config) -> Config:
+    """Lower the settings to what one agent needs."""
+    maxima = {name: setting.sidecar_max for name, setting in SETTINGS.items() if setting.sidecar_max is not None}
+    return replace(config, **{name: min(getattr(config, name), maximum) for name, maximum in maxima.items()})
 
 
 def _written(listener: socket.socket) -> str:

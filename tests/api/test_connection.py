@@ -16,7 +16,6 @@ import pytest
 import structlog
 from litestar.types import Receive, Scope, Send
 
-from coordinator.api.limits import Limits
 from coordinator.api.server import FILES_BESIDE, bind, fitted, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
@@ -46,7 +45,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def server(certificate: Certificate | None = None, **settings: Any) -> AsyncIterator[int]:
     with bind("127.0.0.1", 0) as listener:
-        async with serving(echo, listener, Limits.of(Config(**settings)), certificate):
+        async with serving(echo, listener, Config(**settings), certificate):
             yield listener.getsockname()[1]
 
 
@@ -164,8 +163,8 @@ def files() -> Iterator[tuple[int, int]]:
 
 def test_the_limit_of_open_files_is_raised_for_as_many_connections_as_are_wanted(files: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
-    limits = Limits.of(Config(http_connections=600, max_connections=10))
-    assert fitted(limits) == limits
+    config = Config(http_connections=600, max_connections=10)
+    assert fitted(config) == config
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 10 + FILES_BESIDE, files[1])
 
 
@@ -180,8 +179,8 @@ def test_where_files_may_not_be_opened_fewer_connections_are_taken(
     with monkeypatch.context() as patched:
         patched.setattr(resource, "setrlimit", refused)
         with structlog.testing.capture_logs() as logs:
-            found = fitted(Limits.of(Config(max_connections=10)))
-    assert found.connections == 500 - 10 - FILES_BESIDE
+            found = fitted(Config(max_connections=10))
+    assert found.http_connections == 500 - 10 - FILES_BESIDE
     assert [line["event"] for line in logs] == ["http.few_files"]
 
 

@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +15,6 @@ from coordinator.model.token import new_secret
 from coordinator.operations import agents, directives, events, locks, projects, rules, signals, tokens
 from tests.conftest import Transaction
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "events.md"
 CODE = "\n".join(
     re.sub(r"insert into coordinator\.event_types .*?\);\n\n", "", file.text, flags=re.DOTALL)
     for file in schema.files()
@@ -166,15 +164,3 @@ async def test_an_event_of_ones_own_carries_what_was_given(tx: Transaction) -> N
     (row,) = await tx.outbox()
     assert (row["type"], row["project"], row["key"], row["actor"]) == ("custom.build_finished", "default", "b/1", "ci")
     assert row["data"] == {"ok": True}
-
-
-async def test_the_document_is_the_table(catalogue: asyncpg.Connection) -> None:
-    rows = await catalogue.fetch("select * from coordinator.event_types order by ordinal")
-    table = [
-        f"| `{row['type']}` | {row['key']} | {', '.join(f'`{name}`' for name in row['data'])} | {row['meaning']} |".replace(
-            "|  |", "| |"
-        )
-        for row in rows
-    ]
-    written = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
-    assert [line for line in written if not line.startswith("| `coordinator")] == table

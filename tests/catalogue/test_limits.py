@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import anyio
-import asyncpg
 import pytest
 
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import InvalidArgument
 from tests.conftest import Transaction
 from tests.waiting import DEADLINE_S
-
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "limits.md"
 
 # name of the limit → (statement with the value as $1, type of $1); several where several places share it
 UNDER_TEST: dict[str, list[str]] = {
@@ -178,16 +174,3 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
     finally:
         await listener.close()
         await writer.close()
-
-
-async def test_the_document_is_the_table(catalogue: asyncpg.Connection) -> None:
-    rows = await catalogue.fetch(
-        "select name, to_char(value, 'FM999,999,999') as value, unit, meaning from coordinator.limits order by ordinal"
-    )
-    table = [f"| `{row['name']}` | {row['value']} | {row['unit']} | {row['meaning']} |" for row in rows]
-    written = [
-        line
-        for line in DOCUMENT.read_text("utf-8").splitlines()
-        if line.startswith("| `") and "COORDINATOR_" not in line
-    ]
-    assert written == table

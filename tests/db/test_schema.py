@@ -24,7 +24,7 @@ from coordinator.operations import events, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister, RelayRecover, RelayStep, SampleGauges
 from tests.catalogue.test_events import DRIVERS
 from tests.conftest import FAKE_CLOCK, Transaction, cloned
-from tests.dump_schema import dump
+from tests.generate.schema import dump
 from tests.server import SETTINGS
 from tests.waiting import until_blocked, until_true
 

@@ -1,6 +1,6 @@
-"""What is generated from the database: sql/schema.sql and coordinator/model/catalogue.py.
+"""What is generated from the database alone: sql/schema.sql and coordinator/model/catalogue.py.
 
-`python -m tests.dump_schema` writes both, and tests compare them. The schema is taken from PostgreSQL's catalogue so that it
+The schema is taken from PostgreSQL's catalogue so that it
 does not depend on the server's version: tables with columns, constraints and indexes, views, sequences, and functions by
 their signatures, each with its comment. It is there to be read, not to be run.
 """
@@ -12,15 +12,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 
-from coordinator.db import schema
-from coordinator.db.connection import connect
-from tests.conftest import admin, local_server, with_database
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "sql" / "schema.sql"
 CATALOGUE = ROOT / "coordinator" / "model" / "catalogue.py"
 
@@ -172,22 +167,3 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {await mapping("type, data f
         subprocess.run, formatter, input=module, cwd=ROOT, capture_output=True, text=True, check=True
     )
     return done.stdout
-
-
-async def _fresh(server_url: str) -> tuple[str, str]:
-    name = f"dump_{uuid4().hex[:8]}"
-    await admin(server_url, f"create database {name}")
-    connection = await connect(with_database(server_url, name))
-    try:
-        await schema.apply(connection)
-        return await dump(connection), await catalogue(connection)
-    finally:
-        await connection.close()
-        await admin(server_url, f"drop database {name}")
-
-
-if __name__ == "__main__":
-    with local_server() as url:
-        schema_text, catalogue_text = asyncio.run(_fresh(url))
-    SCHEMA.write_text(schema_text, "utf-8")
-    CATALOGUE.write_text(catalogue_text, "utf-8")

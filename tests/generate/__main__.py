@@ -1,0 +1,35 @@
+"""Write the generated files from a fresh database: `schema` or `docs`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from uuid import uuid4
+
+from coordinator.db import schema
+from coordinator.db.connection import connect
+from tests.conftest import admin, local_server, with_database
+from tests.generate import docs
+from tests.generate.schema import CATALOGUE, SCHEMA, catalogue, dump
+
+
+async def _write(server_url: str, what: str) -> None:
+    name = f"generate_{uuid4().hex[:8]}"
+    await admin(server_url, f"create database {name}")
+    connection = await connect(with_database(server_url, name))
+    try:
+        await schema.apply(connection)
+        if what == "schema":
+            files = {SCHEMA: await dump(connection), CATALOGUE: await catalogue(connection)}
+        else:
+            files = await docs.pages(connection)
+        for path, text in files.items():
+            path.write_text(text, "utf-8")
+    finally:
+        await connection.close()
+        await admin(server_url, f"drop database {name}")
+
+
+if __name__ == "__main__":
+    with local_server() as url:
+        asyncio.run(_write(url, sys.argv[1]))

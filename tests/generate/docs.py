@@ -1,0 +1,123 @@
+"""The generated tables in `docs/`. Each stands between two comments, which name it; the prose around it is by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import asyncpg
+
+from coordinator import errors
+from coordinator.config import SETTINGS, Setting
+from coordinator.errors import CoordinatorError
+from coordinator.model.token import Role
+from coordinator.telemetry.metrics import REGISTRY
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PART = re.compile(r'(<!-- "make docs" generates this table: (\w+) -->\n).*?(<!-- end -->\n)', re.DOTALL)
+
+
+async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
+    """Return the pages with their tables made again; the database gives events, limits and rights."""
+    tables = {
+        "events": await _events(connection),
+        "limits": await _limits(connection),
+        "rights": await _rights(connection),
+        "settings": _settings(one for one in SETTINGS.values() if not one.name.startswith("http_")),
+        "http_settings": _settings(one for one in SETTINGS.values() if one.name.startswith("http_")),
+        "metrics": _metrics(),
+        "errors": _errors(),
+    }
+    found = {page: page.read_text("utf-8") for page in sorted(DOCS.glob("*.md"))}
+    placed = [name for text in found.values() for _, name, _ in PART.findall(text)]
+    assert sorted(placed) == sorted(tables), "each table has one place in docs/"
+    return {page: PART.sub(lambda part: part[1] + tables[part[2]] + part[3], text) for page, text in found.items()}
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+
+
+async def _events(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch("select * from coordinator.event_types order by ordinal")
+    return _table(
+        ("type", "key", "data", "what happened"),
+        ((f"`{row['type']}`", row["key"], _names(row["data"]), row["meaning"]) for row in rows),
+    )
+
+
+async def _limits(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch("select * from coordinator.limits order by ordinal")
+    return _table(
+        ("limit", "value", "unit", "where it applies"),
+        ((f"`{row['name']}`", f"{row['value']:,}", row["unit"] or "", row["meaning"]) for row in rows),
+    )
+
+
+async def _rights(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch("select function, role from coordinator.rights order by function")
+    return _table(
+        ("role", "functions"),
+        ((f"`{role.name}`", _names(row["function"] for row in rows if row["role"] == role.name)) for role in Role),
+    )
+
+
+def _settings(settings: Iterable[Setting]) -> str:
+    def number(value: float) -> str:
+        return f"{value:,.16g}"
+
+    return _table(
+        ("setting", "environment", "default", "range", "unit", "meaning"),
+        (
+            (
+                f"`{one.name}`",
+                _names(
+                    [
+                        one.variable,
+                        *([one.alias] if one.alias else []),
+                        *([f"{one.variable}_FILE"] if one.secret else []),
+                    ]
+                ),
+                one.default_text if one.default is None else f"`{one.default_text}`",
+                f"{number(one.min)} to {number(one.max)}"
+                if one.max
+                else ", ".join(f"`{word}`" for word in one.choices),
+                one.unit,
+                one.help + (f". A sidecar: at most {number(one.sidecar_max)}" if one.sidecar_max else "") + ".",
+            )
+            for one in settings
+        ),
+    )
+
+
+def _metrics() -> str:
+    rows = []
+    for family in REGISTRY._names_to_collectors.values():
+        name = family._name + ("_total" if family._type == "counter" else "")
+        rows.append((f"`{name}`", family._type, _names(family._labelnames), family._documentation))
+    return _table(("metric", "type", "labels", "meaning"), list(dict.fromkeys(rows)))
+
+
+def _errors() -> str:
+    own = [error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__]
+    return _table(
+        ("class", "name", "SQLSTATE", "HTTP status", "exit code", "meaning", "what to do"),
+        (
+            (
+                f"`{error.__name__}`",
+                f"`{error.name}`",
+                _names(prefix + "…" * (len(prefix) < 5) for prefix, its in errors.BY_SQLSTATE_PREFIX if its is error),
+                str(error.http_status),
+                str(error.exit_code),
+                (error.__doc__ or "").partition("\n")[0],
+                error.remedy,
+            )
+            for error in own
+        ),
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
