@@ -1,4 +1,4 @@
-"""What the image and the manifests say is what the program understands; no cluster and no container is needed."""
+"""The program understands what the image and the manifests say. No cluster and no container is needed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ours() -> list[Object]:
 
 
 def instructions(name: str) -> list[str]:
-    """Give the arguments of each such instruction of the Dockerfile."""
+    """Return the arguments of each instruction of that name in the Dockerfile."""
     text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text("utf-8"))
     return re.findall(rf"^{name} (.*)$", text, re.MULTILINE)
 

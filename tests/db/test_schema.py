@@ -1,4 +1,4 @@
-"""Applying the schema: at once by many, interrupted, edited, older, newer, without rights, by hand, on every PostgreSQL here."""
+"""Applying the schema: concurrently, interrupted, edited, older, newer, without rights, by hand, on every PostgreSQL found."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def connection(empty_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def reference(server_url: str) -> str:
-    """What applying makes, written down."""
+    """Return a dump of the applied schema."""
     async with cloned(server_url, None) as url:
         connection = await connect(url)
         try:
@@ -69,7 +69,7 @@ async def reference(server_url: str) -> str:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *files: schema.SqlFile) -> None:
-    """Let the program have these files."""
+    """Replace the program's SQL files."""
     monkeypatch.setattr(schema, "files", lambda: files)
 
 
@@ -108,7 +108,7 @@ async def test_twenty_processes_at_once_apply_it_once(empty_url: str, connection
 async def test_who_waited_for_the_lock_sees_what_was_applied_meanwhile(
     empty_url: str, connection: asyncpg.Connection
 ) -> None:
-    """The waiter's caches may be as before its wait: few changes do not make the server bring them up to date."""
+    """The waiter's caches can be those from before its wait: the server does not refresh them after few changes."""
     bootstrap, migration = first("bootstrap"), first("migration")
     other = await connect(empty_url)
     try:
@@ -321,7 +321,7 @@ async def test_readers_never_see_the_catalogue_empty(connection: asyncpg.Connect
 
 @pytest.fixture
 async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
-    """A role without any right of its own."""
+    """A role without any privileges."""
     name = f"clerk_{connection.get_server_pid()}"
     await connection.execute(f"create role {name} login")
     yield name
@@ -438,7 +438,7 @@ async def test_the_printed_script_changes_nothing_when_it_fails(empty_url: str, 
 
 
 async def majors() -> dict[int, Path]:
-    """Major version and folder of the programs of each PostgreSQL on this machine."""
+    """Return the folder of each major version of PostgreSQL on this machine."""
     found: dict[int, Path] = {}
     for folder in binaries.folders():
         version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout

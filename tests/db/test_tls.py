@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL, against a server that takes nothing else: what each sslmode accepts, and how the rest is refused."""
+"""TLS to PostgreSQL, with a server that requires it: what each sslmode accepts, and how it rejects the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import DEADLINE_S
 
 
 class Place(NamedTuple):
-    """A server, the root of its certificate (which is for 127.0.0.1 alone), and another root."""
+    """A server, the root of its certificate (for 127.0.0.1 only), and another root."""
 
     folder: Path
     port: int

@@ -1,4 +1,4 @@
-"""A PostgreSQL that speaks TLS, on a TCP port of loopback, in a process that the block ends."""
+"""A PostgreSQL with TLS on a TCP port of loopback, in a process that ends with the block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLE = "app"
 
 @contextmanager
 def tls_server(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
-    """Run the first PostgreSQL of this machine that was built with TLS; its port."""
+    """Run the first PostgreSQL of this machine that was built with TLS, and return its port."""
     account = Account("namespace" if os.geteuid() == 0 else "self", os.geteuid(), os.getegid())
     for programs in binaries.folders():
         data = Path(tempfile.mkdtemp(dir=folder))

@@ -1,4 +1,4 @@
-"""Fixtures of the tests about the embedded PostgreSQL."""
+"""Fixtures for the tests of the embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.embedded.process import QUICK
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data directory whose cluster is made; shared by tests that leave it as good as they found it."""
+    """Return a data directory with a cluster, shared by tests that leave it usable."""
 
     async def make(data_dir: Path) -> None:
         async with embedded.run(data_dir, settings=QUICK):
@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path, made: Path) -> Path:
-    """Give a copy of `made` that the test may change for good."""
+    """Return a copy of `made` that the test can damage."""
     data_dir = tmp_path / "data"
     subprocess.run(["cp", "-a", made, data_dir], check=True)
     return data_dir

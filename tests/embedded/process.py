@@ -1,7 +1,7 @@
-"""A stand-in for the daemon, in a process of its own that tests may kill: it runs an embedded PostgreSQL.
+"""A stand-in for the daemon that runs an embedded PostgreSQL in a process that tests can kill.
 
 As a program: `python -m tests.embedded.process <data_dir> [<bin_dir>]` prints one JSON line, the server
-or the error, and stays until SIGTERM.
+or the error, and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition by looking often."""
+    """Wait for a condition, blocking the event loop."""
     ends_at = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < ends_at, f"not within {DEADLINE_S:g} seconds: {what}"
@@ -40,7 +40,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 async def soon(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition while the event loop goes on."""
+    """Wait for a condition while the event loop runs."""
     with anyio.move_on_after(DEADLINE_S):
         while not condition():
             await anyio.sleep(0.005)
@@ -49,7 +49,7 @@ async def soon(condition: Callable[[], object], what: str) -> None:
 
 
 async def query(dsn: str, statement: str) -> object:
-    """Run one statement on a connection of its own and return its first value."""
+    """Run one statement on a new connection and return its first value."""
     connection = await asyncpg.connect(dsn)
     try:
         return await connection.fetchval(statement)
@@ -58,7 +58,7 @@ async def query(dsn: str, statement: str) -> object:
 
 
 async def query_when_up(dsn: str, statement: str) -> object:
-    """Run one statement as soon as the server takes connections again."""
+    """Run one statement as soon as the server accepts connections again."""
     with anyio.fail_after(DEADLINE_S):
         while True:
             try:
@@ -68,7 +68,7 @@ async def query_when_up(dsn: str, statement: str) -> object:
 
 
 class Daemon:
-    """A daemon process; leaving the block ends it and whatever is left of the server."""
+    """A daemon process; leaving the block ends it and the server."""
 
     def __init__(self, data_dir: Path, bin_dir: Path | None = None, *, prefix: tuple[str, ...] = ()) -> None:
         self.data_dir = data_dir
@@ -78,10 +78,10 @@ class Daemon:
         )
 
     def answer(self) -> Answer:
-        """Wait for the line the daemon prints: the server, or the error."""
+        """Wait for the daemon's line: the server, or the error."""
         assert self.process.stdout
         line = self.process.stdout.readline()
-        assert line, "the daemon ended without a word"
+        assert line, "the daemon ended without output"
         answer: Answer = json.loads(line)
         return answer
 

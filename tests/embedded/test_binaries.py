@@ -1,4 +1,4 @@
-"""Which PostgreSQL runs: a carrier's, the system's, PATH's; for a cluster, one of its own major version."""
+"""Which PostgreSQL runs: a carrier's, the system's, or PATH's; an existing cluster needs its own major version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_ONE_MAJOR = [
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Act like a machine without carriers and without PostgreSQL."""
+    """Simulate a machine without carriers and without PostgreSQL."""
     monkeypatch.setattr(binaries, "CARRIERS", ())
     monkeypatch.setattr(binaries, "SYSTEM_FOLDERS", ())
     monkeypatch.setenv("PATH", "/nowhere")

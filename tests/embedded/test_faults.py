@@ -1,4 +1,4 @@
-"""Survival with all data: every process killed at every moment, and what the dead leave behind."""
+"""All data survives when any process is killed at any moment, whatever it leaves behind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from coordinator.errors import ConfigurationError
 from tests.embedded.process import Daemon, query, query_when_up, soon, until
 from tests.waiting import DEADLINE_S
 
-BUSY = "select sum(i) from generate_series(1, 100000000000) i"  # never looks whether the postmaster lives
+BUSY = "select sum(i) from generate_series(1, 100000000000) i"  # never checks whether the postmaster runs
 
 
 def renewed(data_dir: Path, old_pid: int) -> bool:
-    """Tell whether another postmaster than the old one runs."""
+    """Return whether a new postmaster runs."""
     found = embedded.find(data_dir)
     return found is not None and found.pid != old_pid
 
@@ -33,7 +33,7 @@ def log_of(data_dir: Path) -> str:
 
 
 async def busy_backend(daemon: Daemon, dsn: str) -> subprocess.Popen[bytes]:
-    """Start a client whose backend computes without end; return the client."""
+    """Start a client whose backend computes endlessly; return the client."""
     found = embedded.find(daemon.data_dir)
     assert found
     client = subprocess.Popen(
@@ -125,7 +125,7 @@ async def test_start_succeeds_after_daemon_and_postmaster_died_and_a_backend_did
         await query(answer["dsn"], "create table kept_7 as select 1 as it")
         client = await busy_backend(daemon, answer["dsn"])
         try:
-            daemon.process.send_signal(signal.SIGSTOP)  # it shall not restart the server
+            daemon.process.send_signal(signal.SIGSTOP)  # so that it does not restart the server
             os.kill(int(answer["pid"]), signal.SIGKILL)
             daemon.kill()
             assert daemon.server_pids, "a backend goes on"

@@ -1,4 +1,4 @@
-"""Data directories of all kinds: odd paths, somebody else's, unwritable, a full disk, other accounts."""
+"""Unusual data directories: odd paths, another owner, no permission, a full disk, other accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become som
 
 @pytest.fixture
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the only folder in which socket folders can be; its path is short, unlike that of tmp_path."""
+    """Return the only folder that can contain socket folders; its path is short, unlike that of tmp_path."""
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setattr(socket_folder, "parents", lambda: [Path(folder)])
         yield Path(folder)
@@ -32,7 +32,7 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def far(own: Path) -> Path:
-    """Give a data directory whose path is too long for a socket."""
+    """Return a data directory whose path is too long for a socket."""
     data_dir = own.parent / ("long" * 20) / ("longer" * 20)
     data_dir.parent.mkdir()
     return own.rename(data_dir)
@@ -141,7 +141,7 @@ async def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> tuple[str, ...]:
-    """Give the start of a command line that runs the rest with a disk of 8 MB at tmp_path/disk."""
+    """Return the start of a command line that runs the rest with a disk of 8 MB at tmp_path/disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=8m,mode=0700 tmpfs '{disk}' && exec \"$@\""
@@ -162,7 +162,7 @@ def test_full_disk_is_named_as_such(tmp_path: Path, small_disk: tuple[str, ...])
 
 @pytest.fixture
 def without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Act like a container in which root may not make user namespaces."""
+    """Simulate a container in which root cannot create user namespaces."""
     candidates = account.candidates
     monkeypatch.setattr(
         account,

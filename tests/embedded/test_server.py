@@ -1,4 +1,4 @@
-"""A private PostgreSQL: what a start gives, and what is there at the next one."""
+"""The embedded PostgreSQL: what a start provides, and what the next start finds."""
 
 from __future__ import annotations
 
