@@ -17,6 +17,7 @@ import structlog
 from coordinator.api.believed import Believed
 from coordinator.api.known_agents import KnownAgents
 from coordinator.errors import CoordinatorError
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.token import Token
 from coordinator.operations.executor import Executor, Wake
 from coordinator.operations.tokens import Authenticate, Live, Use
@@ -27,7 +28,6 @@ TOKEN_CHANNEL = "coordinator.token"  # noqa: S105 - a channel's name
 BELIEVED_S = 1.0
 NOTED_S = 60.0  # a token's use is noted at most this often
 CHECKS = 4  # at once: a flood of false tokens must not take the whole pool
-LIVE_PAGE = 1000
 
 log = structlog.get_logger()
 
@@ -85,8 +85,8 @@ class Tokens:
 
     async def _end_dead(self) -> None:
         watched = list(self._watched)
-        for place in range(0, len(watched), LIVE_PAGE):
-            page = watched[place : place + LIVE_PAGE]
+        for place in range(0, len(watched), LIMITS["list"]):
+            page = watched[place : place + LIMITS["list"]]
             live = await self._executor.run(Live(tokens=page))
             for token in page:
                 if token not in live:

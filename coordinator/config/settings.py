@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from coordinator.model import duration
+from coordinator.model.catalogue import LIMITS
 
 __all__ = ["PREFIX", "SETTINGS", "Config", "Setting"]
 
@@ -182,7 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Data buffered for a stream; beyond, it continues from the ring or the log", "bytes", 1 << 10, 16 << 20
         ),
     ] = 64 << 10
-    http_page: Annotated[int, Setting("Events read from the log in one call", "count", 1, 10_000)] = 500
+    http_page: Annotated[int, Setting("Events read from the log in one call", "count", 1, LIMITS["page"])] = 500
     http_log_readers: Annotated[
         int,
         Setting(
@@ -200,7 +201,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         16 << 20
     )
     http_topics: Annotated[
-        int, Setting("Topics of a subscription, and its projects; beyond: 422", "count", 1, 1000)
+        int, Setting("Topics of a subscription, and its projects; beyond: 422", "count", 1, LIMITS["list"])
     ] = 100
     log_format: Annotated[
         Literal["auto", "json", "console"],

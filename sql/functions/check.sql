@@ -7,7 +7,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('json',    262144,   'bytes',      'A JSON value as it is stored.'),
   ('ttl_min', 1,        'seconds',    'Shortest TTL.'),
   ('ttl_max', 31622400, 'seconds',    'Longest TTL: 366 days.'),
-  ('list',    1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader.'),
+  ('list',    1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader, tokens of one question.'),
   ('page',    10000,    'rows',       'One page of a list or of events.');
 
 create or replace function coordinator.check_text(p_what text, p_value text, p_most integer) returns void

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
+import coordinator
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import InvalidArgument
+from coordinator.model.catalogue import LIMITS
+from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 from tests.waiting import DEADLINE_S
+
+PROGRAM = Path(coordinator.__file__).parent
 
 # name of the limit → (statement with the value as $1, type of $1); several where several places share it
 UNDER_TEST: dict[str, list[str]] = {
@@ -58,6 +66,7 @@ UNDER_TEST: dict[str, list[str]] = {
         "coordinator.agent_register('default', 'a', p_job_types => array_fill('a'::text, array[$1::integer]))",
         "coordinator.rule_set('default', 'A', array_fill('a'::text, array[$1::integer]))",
         "coordinator.events_since('now', p_topics => array_fill('a.b'::text, array[$1::integer]))",
+        "coordinator.token_live(array_fill(1::bigint, array[$1::integer]))",
     ],
     "page": [
         "coordinator.signal_list('default', p_limit => $1::integer)",
@@ -174,3 +183,36 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
     finally:
         await listener.close()
         await writer.close()
+
+
+# How much the program asks for in one call, where it does not take the limit itself; and the limit that holds.
+SIZES = {
+    "client/listing.PAGE": "page",
+    "operations/log_reader.PAGE": "page",
+    "relay.BATCH": "page",
+}
+
+
+def sizes() -> dict[str, int]:
+    """The constants of the program that are called a page, a batch or a chunk."""
+    found = {}
+    for path in PROGRAM.rglob("*.py"):
+        for statement in ast.parse(path.read_text("utf-8")).body:
+            match statement:
+                case ast.Assign([ast.Name(name)], ast.Constant(int(value))) if re.search(r"PAGE|BATCH|CHUNK", name):
+                    found[f"{path.relative_to(PROGRAM).with_suffix('')}.{name}"] = value
+    return found
+
+
+def test_no_constant_of_the_program_contradicts_a_limit() -> None:
+    found = sizes()
+    assert found.keys() == SIZES.keys(), "take the value from coordinator.model.catalogue, or name the limit here"
+    for name, limit in SIZES.items():
+        assert found[name] <= LIMITS[limit], name
+
+
+def test_what_an_operation_asks_for_by_default_is_within_the_limit() -> None:
+    for kind in OPERATIONS:
+        for field in msgspec.structs.fields(kind):
+            if field.name == "limit":
+                assert 0 < field.default <= LIMITS["page"], kind.function
