@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
@@ -52,13 +54,44 @@ def test_wheel_holds_modules_and_sql_and_nothing_else(wheel: Path) -> None:
     assert [name.name for name in packaged if name.suffix == ".txt"] == ["order.txt"]
 
 
-def test_unpacked_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    ZipFile(wheel).extractall(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.split() == [str(tmp_path), version(), *(file.name for file in schema.files())]
+@pytest.fixture
+def program(wheel: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return what starts Python on the unpacked wheel, without the checkout."""
+    ZipFile(wheel).extractall(tmp_path / "wheel")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
+    environment = {
+        **kept,
+        "PYTHONPATH": str(tmp_path / "wheel"),
+        "HOME": str(tmp_path),
+        "COORDINATOR_DATA_DIR": str(tmp_path / "data"),
+    }
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+def test_unpacked_wheel_finds_its_sql(program: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    said, _ = program("-c", PROGRAM).communicate()
+    assert said.split() == [str(tmp_path / "wheel"), version(), *(file.name for file in schema.files())]
+
+
+def test_unpacked_wheel_serves_on_the_embedded_database(program: Callable[..., subprocess.Popen[str]]) -> None:
+    with program("-m", "coordinator", "serve", "--port", "0", "--log-format", "json") as daemon:
+        try:
+            assert daemon.stderr
+            url = next(json.loads(line)["http"] for line in daemon.stderr if '"daemon.started"' in line)
+            program("-m", "coordinator", "signal", "set", "build/state", '"green"').communicate()
+            for database in ((), ("--url", url)):
+                said, _ = program("-m", "coordinator", *database, "signal", "get", "build/state").communicate()
+                assert json.loads(said)["value"] == "green"
+        finally:
+            daemon.terminate()
+            daemon.communicate()
+    assert daemon.returncode == 0
 
 
 def test_readme_names_the_distribution_and_every_extra() -> None:
