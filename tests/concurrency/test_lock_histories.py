@@ -1,8 +1,12 @@
-"""Random histories of real processes under faults are judged; and the judge finds bugs that were planted for it."""
+"""The judge finds no fault in random histories of real processes, and finds each bug that is planted for it.
+
+How long these tests run is decided by the work that was done, never by the clock alone: a slow machine does it later.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from coordinator import embedded
 from coordinator.db import schema
 from tests.concurrency.lock_fleet import LIGHT, Fleet, prepare
-from tests.concurrency.lock_history import grants
+from tests.concurrency.lock_history import Answer, Grant, grants
 from tests.conftest import cloned
 from tests.daemon import note, opened
 from tests.relay.load import LONG_S
@@ -20,32 +24,44 @@ from tests.waiting import DEADLINE_S
 
 # What a server acknowledged is on its way to the disk; nobody loses power here.
 SETTINGS = {"fsync": "off", "max_connections": "100"}
+GRANTS, WAITED = 30, 5  # more than so many are judged
+FLEETS = 12
+ANSWERS = 3000  # of a fleet with a planted bug; the bug mostly shows within a few hundred
+ROUNDS = 40  # for a fleet that does not get so far, since its workers block each other
 
 
-@pytest.mark.parametrize("seconds", [6.0, pytest.param(LONG_S, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(LONG_S, marks=pytest.mark.long)])
 async def test_histories_under_faults_have_no_fault(tmp_path: Path, seconds: float) -> None:
+    """Every fault at least once, and as many grants as it takes to judge by."""
     folder = tmp_path / "history"
     folder.mkdir()
-    seed = time.time_ns() % 1_000_000 if seconds > 6 else 7
+    seed = time.time_ns() % 1_000_000 if seconds else 7
     async with embedded.run(tmp_path / "data", settings=SETTINGS) as server:
         async with opened(server.dsn) as connection:
             await schema.apply(connection)
         await prepare(server.dsn)
         fleet = Fleet(server.dsn, folder, seed=seed)
-        with fleet.running():
+        with anyio.fail_after(seconds + 5 * DEADLINE_S), fleet.running():
             await fleet.working()
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
+            granted: list[Grant] = []
+            while time.monotonic() < deadline or len(granted) <= GRANTS or waited(granted) <= WAITED:
                 for heavy in (fleet.kill, fleet.pause, partial(fleet.restart, server)):
                     await fleet.befall(LIGHT, 1)
                     await heavy()
                 await fleet.befall(LIGHT, 1)
+                granted = grants(fleet.lines())
         violations = await fleet.violations()
     granted = grants(fleet.lines())
     note("histories: grants, waited", [len(granted), sum(grant.ticket is not None for grant in granted)])
     assert not violations, (seed, len(violations), violations[:5], fleet.befallen)
-    assert len(granted) > 30
-    assert sum(grant.waiting is not None for grant in granted) > 5, "nobody waited: order was not tested"
+    assert len(granted) > GRANTS
+    assert waited(granted) > WAITED, "nobody waited: order was not tested"
+
+
+def waited(granted: Sequence[Grant]) -> int:
+    """Return how many of the grants were waited for."""
+    return sum(grant.waiting is not None for grant in granted)
 
 
 # Each makes one promise untrue, as somebody who means well might.
@@ -89,30 +105,29 @@ returns setof coordinator.lock_waits language sql stable as 'select * from coord
 
 @pytest.mark.parametrize("promise", PLANTED)
 async def test_a_planted_bug_is_found(server_url: str, template: str, tmp_path: Path, promise: str) -> None:
-    found: list[str] = []
-    seed = 3
-    with anyio.fail_after(DEADLINE_S):
-        # Where a bug shows at all it does so soon; where the workers came to stand in each other's way, others begin anew.
-        while not any(violation.startswith(promise) for violation in found):
-            (folder := tmp_path / str(seed)).mkdir()
-            found = await planted(server_url, template, folder, promise, seed)
-            seed += 1
-    note(f"planted {promise}: violations, fleets", [len(found), seed - 3])
+    for seed in range(3, 3 + FLEETS):
+        (folder := tmp_path / str(seed)).mkdir()
+        if await shows(server_url, template, folder, promise, seed):
+            return
+    pytest.fail(f"the judge did not find the planted bug in {FLEETS} fleets")
 
 
-async def planted(server_url: str, template: str, folder: Path, promise: str, seed: int) -> list[str]:
-    """Let a fleet run for some seconds with a broken promise, and judge it."""
+async def shows(server_url: str, template: str, folder: Path, promise: str, seed: int) -> bool:
+    """Let a fleet work with a broken promise; return whether the judge notices."""
     async with cloned(server_url, template) as url:
         async with opened(url) as connection:
             await connection.execute(PLANTED[promise])
         await prepare(url)
         fleet = Fleet(url, folder, seed=seed)
-        found: list[str] = []
         with fleet.running():
             await fleet.working()
-            for _ in range(8):
+            for _ in range(ROUNDS):
                 await fleet.befall(("take",), 0.5)
                 found = await fleet.violations()
+                answers = sum(isinstance(line, Answer) for line in fleet.lines())
                 if any(violation.startswith(promise) for violation in found):
+                    note(f"planted {promise}: violations, seed, answers", [len(found), seed, answers])
+                    return True
+                if answers > ANSWERS:
                     break
-        return found
+        return False

@@ -1,9 +1,10 @@
-"""Subscribers of the event stream that are cut at random moments, and go on from a cursor."""
+"""Subscribers of the event stream that are cut at random moments, and resume from a cursor."""
 
 from __future__ import annotations
 
 import random
 from contextlib import suppress
+from math import inf
 
 import anyio
 import httpx
@@ -16,13 +17,14 @@ from tests.waiting import DEADLINE_S
 
 __all__ = ["ClientSubscriber", "Subscriber", "http_of"]
 
-CUT_S = 0.5  # a connection lasts so long in the mean
+CUT_S = 0.5  # mean time until a connection is cut
+EARLY = 0.2  # of the connections may be cut before they have brought anything; the others make progress on any machine
 BACK_BY = 50  # places that a cursor may be behind: not every client keeps the newest
 CUTS = (httpx.HTTPError, httpx.StreamError, TimeoutError, DatabaseUnavailable)
 
 
 def http_of(url: str) -> httpx.AsyncClient:
-    """A client for ``http://…`` or ``unix:///path``."""
+    """Return a client for ``http://…`` or ``unix:///path``."""
     if not url.startswith("unix:"):
         return httpx.AsyncClient(base_url=url, timeout=DEADLINE_S)
     transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix://"))
@@ -30,7 +32,7 @@ def http_of(url: str) -> httpx.AsyncClient:
 
 
 class Subscriber:
-    """Reads Server-Sent Events; ``seen`` are the keys of its events by their number, in the order of their coming."""
+    """Reads Server-Sent Events; ``seen`` maps the number of each event to its key, in order of arrival."""
 
     def __init__(self, url: str, seed: int, **query: str) -> None:
         self.url = url
@@ -40,14 +42,20 @@ class Subscriber:
         self._random = random.Random(seed)  # noqa: S311
         self._places: list[tuple[str | None, int]] = [(None, 0)]  # cursors, and the number that each stands after
         self._latest = 0
+        self._cut = anyio.CancelScope()
+        self._lasts_s = inf
 
     async def run(self, last: str) -> None:
-        """Read until an event of that key has come."""
+        """Read until the event with that key has arrived."""
         while last not in self.seen.values():
             cursor, self._latest = self._places[-1]
             if self._random.random() < 0.2:
                 cursor, self._latest = self._random.choice(self._places[-BACK_BY:])
-            with suppress(*CUTS), anyio.move_on_after(self._random.expovariate(1 / CUT_S)):
+            lasts_s = self._random.expovariate(1 / CUT_S)
+            with suppress(*CUTS), anyio.CancelScope() as self._cut:
+                if self._random.random() < EARLY:
+                    self._cut.deadline = anyio.current_time() + lasts_s
+                self._lasts_s = lasts_s
                 await self._connect(cursor, last)
             await anyio.sleep(0.01)
 
@@ -76,14 +84,16 @@ class Subscriber:
     def _take(self, seq: int, key: str) -> None:
         assert seq > self._latest, f"event {seq} came after {self._latest} on one connection, or again after its cursor"
         self._latest = seq
-        self.seen.setdefault(seq, key)
+        if seq not in self.seen:
+            self.seen[seq] = key
+            self._cut.deadline = min(self._cut.deadline, anyio.current_time() + self._lasts_s)
 
 
 class ClientSubscriber(Subscriber):
-    """Reads with the Python client, which goes on by itself: nobody else cuts it."""
+    """Reads with the Python client, which resumes itself; the test does not cut it."""
 
     async def run(self, last: str) -> None:
-        """Read until an event of that key has come."""
+        """Read until the event with that key has arrived."""
         await self._connect(None, last)
 
     async def _connect(self, cursor: str | None, last: str) -> None:

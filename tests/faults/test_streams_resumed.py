@@ -22,7 +22,7 @@ from tests.daemon import log_of
 from tests.faults.plane import SETTINGS, Plane, Way
 from tests.faults.subscriber import ClientSubscriber, Subscriber, http_of
 from tests.relay.load import LONG_S, Load
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 BETWEEN = 40  # events that everybody gets between two faults
 LAST = "last"
@@ -44,7 +44,7 @@ async def test_a_client_that_is_cut_resumes_without_loss_or_disorder_over_every_
         ]
         subscribers = [*cut, ClientSubscriber(last, seed), ClientSubscriber(server.dsn, seed)]
         async with plane.running(), Database.open(server.dsn, config) as database:
-            with anyio.fail_after(60 + 2 * duration_s):
+            with anyio.fail_after(5 * DEADLINE_S + 2 * duration_s):
                 await befall(plane, load, database, subscribers, seed, duration_s)
             log = await log_of(server.dsn)
     load.judge(log)
