@@ -786,11 +786,6 @@ create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p
   returns void
   volatile;
 
--- Locks, expired ones included, on what overlaps a resource. Internal.
-create function coordinator.lock_held_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
-  returns SETOF coordinator.locks
-  stable;
-
 -- Whether the text of a lock is a name or a path that needs no parsing: most are. Internal.
 create function coordinator.lock_is_plain(p_resource text)
   returns boolean
@@ -815,6 +810,11 @@ create function coordinator.lock_lost(p_project_id bigint, p_resource text, p_ag
 create function coordinator.lock_meets(p_r coordinator.lock_resource, p_glob text, p_kind text, p_resource text, p_pattern text)
   returns boolean
   immutable;
+
+-- The locks on what overlaps a resource, expired ones included; p_waiting: the tickets instead, as lock_rows shows them. Internal.
+create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean)
+  returns SETOF coordinator.locks
+  stable;
 
 -- Say what the text of a lock means: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ as they stand. ZC101 to ZC103 where it is none of them.
 create function coordinator.lock_parse(p_resource text)
@@ -871,6 +871,11 @@ create function coordinator.lock_renew(p_project text, p_resources text[], p_age
   returns table (resource text, fencing_token bigint, expires_at timestamp with time zone)
   volatile security definer;
 
+-- All locks, or all tickets in the shape of locks. The planner puts it in the place of its call, so indexes serve. Internal.
+create function coordinator.lock_rows(p_waiting boolean)
+  returns SETOF coordinator.locks
+  stable;
+
 -- Part a segment of a glob into * and ?, classes as regular expressions, and literal characters with = before them; ZC103 where it is no glob. Internal.
 create function coordinator.lock_segment_tokens(p_segment text)
   returns text[]
@@ -910,11 +915,6 @@ create function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[
 create function coordinator.lock_waiting(p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.lock_waiters
   stable security definer;
-
--- Tickets, those whose time passed included, on what overlaps a resource. Internal.
-create function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
-  returns SETOF coordinator.lock_waits
-  stable;
 
 -- Grant a lock, or renew it where p_own and the agent holds it. The caller made sure that it may. Internal.
 create function coordinator.lock_write(p_project text, p_new coordinator.locks, p_own boolean)

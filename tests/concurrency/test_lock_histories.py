@@ -97,8 +97,8 @@ end $$
 """,
     # Whoever asks gets what is free, whoever waits.
     "order": """
-create or replace function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
-returns setof coordinator.lock_waits language sql stable as 'select * from coordinator.lock_waits where false'
+create or replace function coordinator.lock_rows(p_waiting boolean) returns setof coordinator.locks language sql stable
+as 'select * from coordinator.locks where not p_waiting'
 """,
 }
 

@@ -25,13 +25,13 @@ begin
   return query
     select l.resource, l.agent_id, l.agent_name, l.mode, l.fencing_token, l.free_at, null::bigint
     from (
-      select h.*, count(*) over () as taken from coordinator.lock_held_overlapping(p_project_id, p_resource) h
+      select h.*, count(*) over () as taken from coordinator.lock_overlapping(p_project_id, p_resource, false) h
       where h.free_at > v_now and (h.agent_id <> p_agent or h.expires_at <= v_now)) l
     where (p_mode = 'exclusive' or l.mode = 'exclusive')
       and (p_slots is null or l.slots is distinct from p_slots or l.taken >= p_slots);
   return query
     select w.resource, w.agent_id, w.agent_name, w.mode, null::bigint, w.expires_at, w.ticket
-    from coordinator.lock_waits_overlapping(p_project_id, p_resource) w
+    from coordinator.lock_overlapping(p_project_id, p_resource, true) w
     where (p_ticket is null or w.ticket < p_ticket) and w.agent_id <> p_agent and w.expires_at > v_now
       and (p_mode = 'exclusive' or w.mode = 'exclusive');
 end
@@ -195,7 +195,7 @@ begin
               where l.project_id = v_agent.project_id and l.resource = r.resource and l.agent_id is not distinct from p_agent
                 and l.expires_at > coordinator.now_utc() and (p_shared or l.mode = 'exclusive'))
         and exists (
-              select from coordinator.lock_waits_overlapping(v_agent.project_id, r) w
+              select from coordinator.lock_overlapping(v_agent.project_id, r, true) w
               where w.agent_id <> p_agent and (not p_shared or w.mode = 'exclusive')));
   end if;
 
@@ -207,7 +207,7 @@ begin
     foreach v_r in array v_all loop
       v_taken := 0;
       v_own := v_own || false;
-      for v_lock in select * from coordinator.lock_held_overlapping(v_agent.project_id, v_r) loop
+      for v_lock in select * from coordinator.lock_overlapping(v_agent.project_id, v_r, false) loop
         if v_lock.agent_id = p_agent and v_lock.expires_at > v_now then
           if v_lock.resource = v_r.resource then
             v_own[cardinality(v_own)] := true;

@@ -130,82 +130,55 @@ $$;
 comment on function coordinator.lock_ranges(coordinator.lock_resource) is
   'Of a directory or glob: ranges, from and before, of the texts of paths and directories that it could hold. Internal.';
 
-create or replace function coordinator.lock_held_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
+create or replace function coordinator.lock_rows(p_waiting boolean) returns setof coordinator.locks
+language sql stable
+begin atomic
+  select * from coordinator.locks where not p_waiting
+  union all
+  select project_id, resource, null, kind, prefix, pattern, mode, slots, agent_id, agent_name, null, ttl, delay, request_id, ticket,
+         false, enqueued_at, expires_at, expires_at, null
+  from coordinator.lock_waits where p_waiting;
+end;
+comment on function coordinator.lock_rows(boolean) is
+  'All locks, or all tickets in the shape of locks. The planner puts it in the place of its call, so indexes serve. Internal.';
+
+create or replace function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean)
 returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans are made while the table is small, and must do when it is not
+set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
 as $$
 declare
-  v_glob  text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
-  v_range text[];
+  v_glob   text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
+  v_ranges text[];
 begin
   return query
     select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
-      select * from coordinator.locks l where l.project_id = p_project_id and l.resource = c offset 0) x;
+      select * from coordinator.lock_rows(p_waiting) l where l.project_id = p_project_id and l.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
   end if;
   return query
     select l.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.locks g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
+      select * from coordinator.lock_rows(p_waiting) g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
     where coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
   if p_r.kind = 'path' then
     return;
   end if;
+  v_ranges := coordinator.lock_ranges(p_r);
   return query -- globs below: 0 comes after /
-    select l.* from coordinator.locks l
+    select l.* from coordinator.lock_rows(p_waiting) l
     where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
-      and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern));
-  foreach v_range slice 1 in array coordinator.lock_ranges(p_r) loop -- one by one: joined, they would be read by whatever plan is guessed
-    return query
-      select l.* from coordinator.locks l
-      where l.project_id = p_project_id and l.resource >= v_range[1] and l.resource < v_range[2] and l.kind in ('path', 'directory')
-        and l.resource <> all (p_r.covered_by) and coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
-  end loop;
+      and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern))
+    union all
+    select l.* from generate_subscripts(v_ranges, 1) n, lateral (
+      select * from coordinator.lock_rows(p_waiting) l
+      where l.project_id = p_project_id and l.resource >= v_ranges[n][1] and l.resource < v_ranges[n][2] offset 0) l
+    where l.kind in ('path', 'directory') and l.resource <> all (p_r.covered_by)
+      and coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
 end
 $$;
-comment on function coordinator.lock_held_overlapping(bigint, coordinator.lock_resource) is
-  'Locks, expired ones included, on what overlaps a resource. Internal.';
-
-create or replace function coordinator.lock_waits_overlapping(p_project_id bigint, p_r coordinator.lock_resource)
-returns setof coordinator.lock_waits
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans are made while the table is small, and must do when it is not
-as $$
-declare
-  v_glob  text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
-  v_range text[];
-begin
-  return query
-    select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
-      select * from coordinator.lock_waits w where w.project_id = p_project_id and w.resource = c offset 0) x;
-  if p_r.kind = 'name' then
-    return;
-  end if;
-  return query
-    select w.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.lock_waits g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) w
-    where coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern);
-  if p_r.kind = 'path' then
-    return;
-  end if;
-  return query -- globs below: 0 comes after /
-    select w.* from coordinator.lock_waits w
-    where w.project_id + 0 = p_project_id and w.kind = 'glob' and w.prefix <> p_r.path
-      and w.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
-      and w.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
-      and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern));
-  foreach v_range slice 1 in array coordinator.lock_ranges(p_r) loop -- one by one: joined, they would be read by whatever plan is guessed
-    return query
-      select w.* from coordinator.lock_waits w
-      where w.project_id = p_project_id and w.resource >= v_range[1] and w.resource < v_range[2] and w.kind in ('path', 'directory')
-        and w.resource <> all (p_r.covered_by) and coordinator.lock_meets(p_r, v_glob, w.kind, w.resource, w.pattern);
-  end loop;
-end
-$$;
-comment on function coordinator.lock_waits_overlapping(bigint, coordinator.lock_resource) is
-  'Tickets, those whose time passed included, on what overlaps a resource. Internal.';
+comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean) is
+  'The locks on what overlaps a resource, expired ones included; p_waiting: the tickets instead, as lock_rows shows them. Internal.';

@@ -76,7 +76,7 @@ begin
   end if;
   -- Rows that somebody is changing are not waited for: whoever does comes here next, or the loop does.
   select array_agg(distinct h) into v_gone
-  from unnest(v_waits) w, lateral coordinator.lock_held_overlapping(p_project_id, coordinator.lock_parse(w.resource)) h
+  from unnest(v_waits) w, lateral coordinator.lock_overlapping(p_project_id, coordinator.lock_parse(w.resource), false) h
   where h.free_at <= v_now and (w.mode = 'exclusive' or h.mode = 'exclusive' or h.agent_id = w.agent_id)
      or h.agent_id = w.agent_id and h.resource = w.resource;
   foreach v_held in array coalesce(v_gone, '{}') loop
@@ -138,7 +138,7 @@ declare
 begin
   foreach v_r in array p_resources loop
     for v_w in
-      select distinct w.ticket, w.mode, w.slots from coordinator.lock_waits_overlapping(p_project_id, v_r) w
+      select distinct w.ticket, w.mode, w.slots from coordinator.lock_overlapping(p_project_id, v_r, true) w
       where w.expires_at > coordinator.now_utc() order by w.ticket
     loop
       v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_w.ticket, false);
@@ -158,7 +158,7 @@ set enable_seqscan = off
 as $$
 begin
   if exists (select from coordinator.lock_waits w where w.project_id = p_project_id)
-     and exists (select from unnest(p_resources) r, lateral coordinator.lock_waits_overlapping(p_project_id, r) w) then
+     and exists (select from unnest(p_resources) r, lateral coordinator.lock_overlapping(p_project_id, r, true) w) then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_hand_off(p_project_id, p_project, p_resources);
   end if;
@@ -251,7 +251,7 @@ begin
   perform coordinator.lock_queue_enter(p_project_id);
   v_now := coordinator.now_utc();
   select array_agg(distinct w.ticket) into v_dead
-  from unnest(p_resources) r, lateral coordinator.lock_waits_overlapping(p_project_id, r) w where w.expires_at <= v_now;
+  from unnest(p_resources) r, lateral coordinator.lock_overlapping(p_project_id, r, true) w where w.expires_at <= v_now;
   if v_dead is not null then
     perform coordinator.lock_ticket_drop(p_project_id, p_project, v_dead);
   end if;

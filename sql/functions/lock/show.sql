@@ -18,8 +18,8 @@ begin
   end if;
   foreach v_path in array p_paths loop
     select l.* into v_lock
-    from coordinator.lock_held_overlapping(v_project, coordinator.lock_parse(
-      case when v_path ~ '^(name|path|glob):' then v_path else 'path:' || v_path end)) l
+    from coordinator.lock_overlapping(v_project, coordinator.lock_parse(
+      case when v_path ~ '^(name|path|glob):' then v_path else 'path:' || v_path end), false) l
     where l.free_at > v_now
     order by l.agent_id is not distinct from p_agent and l.expires_at > v_now, l.expires_at desc limit 1;
     return query select v_path,
@@ -50,7 +50,7 @@ begin
     return query
       select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
              l.fencing_token, l.acquired_at, l.expires_at, p_project
-      from coordinator.lock_held_overlapping(v_project, v_under) l
+      from coordinator.lock_overlapping(v_project, v_under, false) l
       where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
         and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
       order by l.resource, l.fencing_token limit p_limit;
@@ -80,7 +80,7 @@ begin
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
            l.fencing_token, l.acquired_at, l.expires_at, p_project
-    from coordinator.lock_held_overlapping(v_project, v_resource) l
+    from coordinator.lock_overlapping(v_project, v_resource, false) l
     where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
   if not found then
     raise exception using errcode = 'ZC207', message = format('nobody holds "%s" in project "%s"', v_resource.resource, p_project),
@@ -100,8 +100,8 @@ as $$
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,text}');
   return query
-    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.enqueued_at, w.expires_at, w.slots, p_project
-    from coordinator.lock_waits_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource)) w
+    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.acquired_at, w.expires_at, w.slots, p_project
+    from coordinator.lock_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource), true) w
     where w.expires_at > coordinator.now_utc() and (w.ticket, w.resource) > (coalesce(p_after[1]::bigint, 0), p_after[2])
     order by w.ticket, w.resource limit p_limit;
 end

@@ -10,7 +10,7 @@ from coordinator.model.agent import Agent
 from coordinator.model.lock import Grant
 from coordinator.operations import agents, locks
 from tests.conftest import Transaction
-from tests.sql.test_lock import acquire, holders, register, release, s, tx, types
+from tests.sql.lock.test_lock import acquire, holders, register, release, s, tx, types
 
 __all__ = ["tx"]
 

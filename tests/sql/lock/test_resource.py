@@ -70,7 +70,7 @@ def names(resource: str) -> set[str]:
 
 OVERLAPPING = """
 with project as (select id from coordinator.projects where name = 'default')
-select l.resource from project, coordinator.lock_held_overlapping(project.id, coordinator.lock_parse($1)) l
+select l.resource from project, coordinator.lock_overlapping(project.id, coordinator.lock_parse($1), false) l
 """
 
 
@@ -190,7 +190,7 @@ async def test_what_is_no_resource_is_refused_with_a_hint_and_changes_nothing(tx
 
 
 async def test_a_file_and_the_directory_over_it_overlap_and_siblings_do_not(tx: Transaction) -> None:
-    query = "select l.resource from coordinator.projects p, coordinator.lock_held_overlapping(p.id, coordinator.lock_parse($1)) l where p.name = 'default'"
+    query = "select l.resource from coordinator.projects p, coordinator.lock_overlapping(p.id, coordinator.lock_parse($1), false) l where p.name = 'default'"
     agent = await tx.run(agents.Register(project="default", name="a"))
     for resource in ("src/a.py", "src/b/", "src-old/a.py", "src0", "docs/*.md"):
         await tx.run(locks.Acquire(project="default", resources=[resource], agent=agent.id))
