@@ -1,4 +1,4 @@
-"""The program as a process: runs the command, and turns whatever ends it into a message and an exit code."""
+"""The program as a process: runs a command, and turns the error that ends it into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 
 
 @click.command(cls=Program)
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version and exit."
+)
 def program() -> None:
-    """Coordinate fleets of AI agents on nothing but PostgreSQL.
+    """Coordinate fleets of AI agents through PostgreSQL.
 
-    "coordinator serve" starts the daemon, with a database of its own if none is configured; every other
-    command talks to the database directly, or with --url https://… to a daemon. Each has --help with examples.
+    "coordinator serve" starts the daemon, and a private PostgreSQL if no database is configured. Every other command
+    connects to the database, or with --url https://… to a daemon. Each has --help with examples.
     """
 
 
@@ -55,18 +57,18 @@ def _run(arguments: list[str]) -> int:
         sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        # JSON is UTF-8 whatever the locale says; what cannot be shown is escaped rather than an error.
+        # JSON is UTF-8 in every locale. What cannot be encoded is escaped.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     invocation = Invocation()
     try:
         answer = program.main(arguments, "coordinator", standalone_mode=False, obj=invocation)
-    except BaseException as error:  # noqa: BLE001 - the last place: nothing passes but as a message
+    except BaseException as error:  # noqa: BLE001 - nothing leaves the program except as a message
         return _end(error, _form(arguments, invocation))
     return answer if isinstance(answer, int) else 0
 
 
 def _form(arguments: list[str], invocation: Invocation) -> str:
-    """Tell the form of errors, even where the line could not be understood to its end."""
+    """Return the format of errors, even for a command line that cannot be parsed to its end."""
     if "output" in invocation.flags:
         return invocation.flags["output"][1]
     for before, argument in pairwise(["", *arguments]):
@@ -106,7 +108,7 @@ def _end(error: BaseException, form: str) -> int:
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Choose the error to report of those that ended tasks side by side: one that tells the user something, if any."""
+    """Choose one error of those that ended concurrent tasks: a bug, if there is one."""
     leaves: list[BaseException] = []
     groups = [group]
     while groups:
@@ -120,28 +122,21 @@ def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _usage(error: click.ClickException) -> tuple[str, str]:
-    """Say in our words what click found wrong."""
+    """Return message and hint for a usage error."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else "coordinator"
     hint = f'See "{path} --help".'
     message = error.format_message().rstrip(".")
     match error:
-        case click.NoSuchOption() if ctx:
-            known = [
-                name for param in ctx.command.get_params(ctx) if isinstance(param, click.Option) for name in param.opts
-            ]
+        case click.NoSuchOption():
             message = f'unknown option "{error.option_name}"'
-            if close := get_close_matches(error.option_name, known, 1):
-                hint = f"Did you mean {close[0]}?"
+            if error.possibilities:
+                hint = f"Did you mean {error.possibilities[0]}?"
             elif error.option_name[1:2].isdigit():
                 hint = 'Put "--" before a value that begins with "-".'
-        case click.UsageError() if (
-            ctx and isinstance(ctx.command, click.Group) and message.startswith("No such command")
-        ):
-            asked = message.split("'")[1] if "'" in message else ""
-            what = "verb" if ctx.parent else "command"
-            message = f'unknown {what} "{asked}"'
-            if close := get_close_matches(asked, ctx.command.list_commands(ctx), 1):
+        case click.exceptions.NoSuchCommand() if ctx and isinstance(ctx.command, click.Group):
+            message = f'unknown command "{path} {error.command_name}"'
+            if close := get_close_matches(error.command_name, ctx.command.list_commands(ctx), 1):
                 hint = f'Did you mean "{path} {close[0]}"?'
         case click.MissingParameter() if error.param:
             called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
@@ -154,7 +149,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
 
 
 def _discard_output() -> None:
-    """Let go of an output that nobody reads: else the interpreter would complain about it at its end."""
+    """Discard an output that nobody reads, so that the interpreter does not report it when it exits."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

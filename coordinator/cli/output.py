@@ -1,7 +1,7 @@
-"""Results: tables and plain values as text, one object or array as JSON; by default text on a terminal, else JSON.
+"""Results: tables and values as text, or one object or array as JSON. The default is text on a terminal, else JSON.
 
-Text is for people: ages in place of times, control characters of what others wrote shown and not obeyed. Programs read
-JSON, whose names do not change.
+Text is for people: it has ages instead of times, and escapes the control characters of other people's texts. Programs
+read JSON, whose names do not change.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ __all__ = ["NobodyReadsError", "Output", "age", "plain", "span"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-AT_ONCE = select.PIPE_BUF  # a pipe that is ready takes so many bytes without blocking
-CELL_MOST = 200  # characters of one cell; JSON has the whole
+AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
+MAX_CELL = 200  # characters of a cell; JSON has them all
+UNBOUNDED = 1_000_000  # columns of a table that no terminal shows
 
 
 class NobodyReadsError(Exception):
-    """The reader of the output went away, as ``head`` does: the program ends, and there is nothing to report."""
+    """The reader of the output went away, as ``head`` does. The program ends and reports nothing."""
 
 
 class Output:
@@ -39,7 +40,7 @@ class Output:
         self.json = form == "json" or (form == "auto" and not sys.stdout.isatty())
 
     def one(self, result: msgspec.Struct | Mapping[str, object], text: str | None = None) -> None:
-        """Write one thing: an object; as text the sentence or value that is given, else a line for each field."""
+        """Write one result: as JSON an object; as text the given text, or without one a line for each field."""
         if self.json:
             self._json(result)
         elif text is not None:
@@ -48,10 +49,10 @@ class Output:
             fields = msgspec.structs.asdict(result) if isinstance(result, msgspec.Struct) else result
             width = max(map(len, fields))
             for name, value in fields.items():
-                self.line(f"{name:<{width}}  {_cell(value, most=None)}".rstrip())
+                self.line(f"{name:<{width}}  {_cell(value, maximum=None)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
-        """Write things: an array; as text a table of ``columns``, or the sentence that there are none."""
+        """Write several results: as JSON an array; as text a table of ``columns``, or ``empty`` if there are none."""
         if self.json:
             self._json(results)
             return
@@ -60,22 +61,17 @@ class Output:
             return
         names = list(columns)
         rows = [[_cell(getattr(result, name)) for name in names] for result in results]
-        if sys.stdout.isatty():
-            _table(names, rows)
-            return
-        widths = [max(map(len, cells)) for cells in zip(names, *rows, strict=True)]
-        for row in [[name.upper() for name in names], *rows]:
-            self.line("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        self.raw(_table(names, rows))
 
     async def lines(self, lines: Iterable[str]) -> None:
-        """Write lines as the reader takes them: while it does not, the caller can be cancelled."""
+        """Write lines as fast as the reader takes them. The caller can be cancelled while it waits."""
         import anyio  # noqa: PLC0415
 
         descriptor = sys.stdout.fileno()
         content = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
         with _written():
             for start in range(0, len(content), AT_ONCE):
-                # Files are always ready, and cannot be waited for.
+                # A file is always writable and cannot be waited for.
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     with suppress(PermissionError):
                         await anyio.wait_writable(descriptor)
@@ -88,16 +84,16 @@ class Output:
         self._write(text + "\n")
 
     def raw(self, text: str) -> None:
-        """Write a text as it is."""
+        """Write text unchanged."""
         self._write(text)
 
     def note(self, text: str) -> None:
-        """Say something beside the results, to people only."""
+        """Write a note to standard error, unless the output is JSON."""
         if not self.json:
             sys.stderr.write(text + "\n")
 
     def flush(self) -> None:
-        """See that everything is written."""
+        """Flush the output."""
         self._write("")
 
     def _json(self, result: object) -> None:
@@ -120,27 +116,30 @@ def _written() -> Iterator[None]:
         if error.errno == errno.EPIPE:
             raise NobodyReadsError from error
         raise CoordinatorError(
-            f"the output cannot be written: {error.strerror}",
-            hint="What was asked for may be done nevertheless.",
+            f"cannot write the output: {error.strerror}",
+            hint="The command may have succeeded; check before you repeat it.",
         ) from error
 
 
-def _table(names: list[str], rows: list[list[str]]) -> None:
-    # On a terminal only, and late: importing rich takes longer than the whole call.
-    from rich import box  # noqa: PLC0415
+def _table(names: list[str], rows: list[list[str]]) -> str:
+    # Late, because importing rich takes longer than a call.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name.upper(), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout, emoji=False, highlight=False, markup=False).print(table)
+        table.add_row(*map(Text, row))
+    width = None if sys.stdout.isatty() else UNBOUNDED
+    console = Console(file=sys.stdout, width=width, emoji=False, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
-def _cell(value: object, most: int | None = CELL_MOST) -> str:
+def _cell(value: object, maximum: int | None = MAX_CELL) -> str:
     match value:
         case None:
             return "-"
@@ -158,18 +157,18 @@ def _cell(value: object, most: int | None = CELL_MOST) -> str:
             text = plain(msgspec.json.encode(value).decode())
         case _:
             text = str(value)
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return text if maximum is None or len(text) <= maximum else text[: maximum - 1] + "…"
 
 
 def plain(text: str) -> str:
-    """Show control characters rather than obey them: others wrote this, and a terminal would."""
+    """Escape control characters, which a terminal would obey."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def span(length: timedelta) -> str:
-    """Write a length of time in its largest two units."""
+    """Format a duration in its two largest units."""
     seconds = round(abs(length).total_seconds())
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -180,6 +179,6 @@ def span(length: timedelta) -> str:
 
 
 def age(instant: datetime) -> str:
-    """Write an instant as how long ago it was, or is to come."""
+    """Format an instant as the time since it, or until it."""
     ahead = instant - datetime.now(UTC)
     return f"in {span(ahead)}" if ahead > timedelta(0) else f"{span(ahead)} ago"

@@ -1,4 +1,4 @@
-"""Errors: two lines for people, one JSON object for programs, on standard error."""
+"""Errors on standard error: two lines for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coordinator.cli.output import plain
 
 __all__ = ["report", "report_bug"]
 
-BUG_HINT = "Please report it with what you did; COORDINATOR_DEBUG=1 shows where it happened."
+BUG_HINT = "Please report it, with what you did and the output of COORDINATOR_DEBUG=1."
 
 
 def report(
@@ -23,7 +23,7 @@ def report(
             "code": code,
             "message": _sendable(message),
             "hint": None if hint is None else _sendable(hint),
-            "detail": _facts(detail),
+            "detail": _detail(detail),
         }
         sys.stderr.write(msgspec.json.encode({"error": error}).decode() + "\n")
         return
@@ -33,7 +33,7 @@ def report(
 
 
 def report_bug(form: str, error: BaseException, *, trace: bool) -> None:
-    """Write that the program itself failed."""
+    """Write that the program has a bug."""
     if trace:
         import traceback  # noqa: PLC0415
 
@@ -43,12 +43,12 @@ def report_bug(form: str, error: BaseException, *, trace: bool) -> None:
 
 
 def _sendable(text: str) -> str:
-    """Show bytes of the command line that are no UTF-8: JSON cannot carry them."""
+    """Escape bytes of the command line that are not UTF-8, because JSON cannot contain them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _facts(detail: str | None) -> object:
-    """Give facts that are JSON as JSON."""
+def _detail(detail: str | None) -> object:
+    """Decode a detail that is JSON; return other text as it is."""
     if detail is None:
         return None
     try:

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-import structlog
-
 from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import BOOKMARK, Event
@@ -28,7 +26,6 @@ __all__ = ["LogReader"]
 
 PAGE = 1000  # events
 
-log = structlog.get_logger()
 R = TypeVar("R")
 
 
@@ -95,5 +92,9 @@ class LogReader:
             try:
                 return await runner.run(operation)
             except self._outlasts as error:
-                log.warning("log.unread", after=self.after, error=error.message, retry_s=backoff.next_s)
+                import structlog  # noqa: PLC0415 - slow to import, and a command that reads the log does without
+
+                structlog.get_logger().warning(
+                    "log.unread", after=self.after, error=error.message, retry_s=backoff.next_s
+                )
             await backoff.wait()
