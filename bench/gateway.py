@@ -15,7 +15,10 @@ from statistics import median
 
 import anyio
 import uvicorn
-from litestar import Litestar, post
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from bench.http import Connection, Counter, Timer, request, subscribe
 from bench.load import paced
@@ -151,7 +154,7 @@ async def _calls(place: Place, port: int, options: Options) -> Table:
             *rows,
             [f"signal set, POST, {CALLS_AT_ONCE} clients", "", f"{set_rate:,.0f}", f"{set_rate / bare:.2f}", ""],
             [f"signal get, GET, {CALLS_AT_ONCE} clients", "", f"{get_rate:,.0f}", f"{get_rate / bare:.2f}", ""],
-            [f"bare Litestar handler, {CALLS_AT_ONCE} clients", "", f"{bare:,.0f}", "", ""],
+            [f"bare Starlette handler, {CALLS_AT_ONCE} clients", "", f"{bare:,.0f}", "", ""],
         ],
         [
             "Of one client the ratio is to Database.run in the same round; of many, to the bare handler.",
@@ -353,9 +356,8 @@ async def _broadcast(port: int, shape: str, size: int, count: int) -> None:
     await server.serve_forever()
 
 
-@post("/bare", status_code=200)
-async def _bare(data: dict[str, object]) -> dict[str, object]:
-    return data
+async def _bare(request: Request) -> JSONResponse:
+    return JSONResponse(await request.json())
 
 
 def _main(kind: str, port: int, *arguments: str) -> None:
@@ -368,7 +370,7 @@ def _main(kind: str, port: int, *arguments: str) -> None:
             _broadcast, port, arguments[0], int(arguments[1]), int(arguments[2]), backend_options={"use_uvloop": True}
         )
     else:
-        app = Litestar([_bare], openapi_config=None)
+        app = Starlette(routes=[Route("/bare", _bare, methods=["POST"])])
         uvicorn.run(app, port=port, http="httptools", loop="uvloop", access_log=False, log_level="error")
 
 

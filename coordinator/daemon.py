@@ -27,7 +27,7 @@ from coordinator import embedded
 from coordinator.api.access import Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
-from coordinator.api.origin import OriginGuard, origins_of
+from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.api.tokens import TOKEN_CHANNEL
@@ -133,12 +133,8 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
-        app = OriginGuard(
-            create_app(readiness, database, gateway, access),
-            config.names,
-            loopback=is_loopback(config.host),
-            origins=origins_of(config),
-        )
+        middleware = origin_middleware(config, loopback=is_loopback(config.host))
+        app = create_app(readiness, database, gateway, access, middleware)
         async with serving(app, listener, config, certificate):
             _announce(listener, place, tls=certificate is not None)
             lifetime.up.set()

@@ -1,1 +1,1 @@
-"""The HTTP face; the only place that knows Litestar."""
+"""The HTTP API; the only package that imports Starlette."""

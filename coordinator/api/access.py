@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from litestar.types import Scope
+from starlette.types import Scope
 
 from coordinator.api.principal import Principal
 from coordinator.api.tokens import Tokens

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
-from litestar import Litestar, Request, Response, asgi, get
-from litestar.config.app import AppConfig
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.routing import Route
 
 from coordinator.api import openapi
 from coordinator.api.access import Access
 from coordinator.api.gateway import Gateway
-from coordinator.api.problems import (
-    MEDIA_TYPE,
-    MalformedRequest,
-    MethodNotAllowed,
-    NoRoute,
-    headers_of,
-    problem_of,
-)
-from coordinator.api.router import Router
+from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
+from coordinator.api.response import Response
+from coordinator.api.routes import Handler, OperationRoutes
 from coordinator.db.database import Database
+from coordinator.errors import CoordinatorError
 from coordinator.telemetry import metrics
 from coordinator.version import version
 
@@ -36,62 +33,71 @@ class Readiness(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-def create_app(readiness: Callable[[], Readiness], database: Database, gateway: Gateway, access: Access) -> Litestar:
-    """Make the application; ``readiness`` is asked at each ``/readyz`` and must not wait."""
+def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the daemon
+    readiness: Callable[[], Readiness],
+    database: Database,
+    gateway: Gateway,
+    access: Access,
+    middleware: Sequence[Middleware],
+    further: Mapping[str, Handler] | None = None,
+) -> Starlette:
+    """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
+
+    ``further`` maps other paths below ``/v1`` to what responds to their GET.
+    """
     schema = msgspec.json.encode(openapi.document())
     page = openapi.page().encode()
 
-    @get("/livez", sync_to_thread=False)
-    def livez() -> dict[str, str]:
-        """Answer while the process can answer at all."""
-        return {"status": "alive", "version": version()}
+    async def livez(_request: Request) -> Response:
+        """Respond while the process can respond at all."""
+        return Response(200, msgspec.json.encode({"status": "alive", "version": version()}))
 
-    @get("/readyz", sync_to_thread=False)
-    def readyz() -> Response[Readiness]:
-        """Answer 200 while the database is heard from and the daemon is not shutting down, else 503."""
+    async def readyz(_request: Request) -> Response:
+        """Respond with 200 while the database answers and the daemon is not shutting down, else with 503."""
         state = readiness()
-        return Response(state, status_code=200 if state.ready else 503)
+        return Response(200 if state.ready else 503, msgspec.json.encode(state))
 
-    @get("/metrics", sync_to_thread=False, media_type="text/plain; version=0.0.4; charset=utf-8")
-    def render_metrics() -> bytes:
-        """Answer with every metric in Prometheus' text format."""
-        return metrics.render()
+    async def render_metrics(_request: Request) -> Response:
+        """Respond with all metrics in Prometheus' text format."""
+        return Response(200, metrics.render(), media_type=b"text/plain; version=0.0.4; charset=utf-8")
 
-    @get("/schema", sync_to_thread=False, media_type="text/html")
-    def show_schema() -> bytes:
-        """Answer with the API's description for people."""
-        return page
+    async def show_schema(_request: Request) -> Response:
+        """Respond with the API's description for people."""
+        return Response(200, page, media_type=b"text/html; charset=utf-8")
 
-    @get("/schema/openapi.json", sync_to_thread=False, media_type="application/json")
-    def show_openapi() -> bytes:
-        """Answer with the API's description for programs."""
-        return schema
+    async def show_openapi(_request: Request) -> Response:
+        """Respond with the API's description for programs."""
+        return Response(200, schema)
 
-    return Litestar.from_config(
-        AppConfig(
-            route_handlers=[
-                livez,
-                readyz,
-                render_metrics,
-                show_schema,
-                show_openapi,
-                asgi("/v1", is_mount=True, copy_scope=True)(Router(database, gateway, access)),
-            ],
-            exception_handlers={Exception: _problem},
-            openapi_config=None,
-            debug=False,
-        )
+    handlers = {
+        "/livez": livez,
+        "/readyz": readyz,
+        "/metrics": render_metrics,
+        "/schema": show_schema,
+        "/schema/openapi.json": show_openapi,
+    }
+    app = Starlette(
+        routes=[
+            OperationRoutes(database, gateway, access, further or {}),
+            *(_get(path, handler) for path, handler in handlers.items()),
+        ],
+        middleware=middleware,
+        exception_handlers={HTTPException: _problem, CoordinatorError: _problem, Exception: _problem},
     )
+    app.router.redirect_slashes = False  # a path with a slash at its end is another path
+    return app
 
 
-def _problem(request: Request, error: Exception) -> Response[bytes]:  # type: ignore[type-arg]
-    """Answer for everything that is not below ``/v1``."""
-    if isinstance(error, MethodNotAllowedException):
-        error = MethodNotAllowed(f"{request.method} is not possible here", allow="GET", hint="Use GET.")
-    elif isinstance(error, NotFoundException):
-        error = NoRoute("there is nothing at this path", hint="The API is below /v1; see /schema.")
-    elif isinstance(error, HTTPException) and error.status_code < 500:
-        error = MalformedRequest(error.detail, hint="See /schema.")
-    problem = problem_of(error)
-    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
-    return Response(msgspec.json.encode(problem), media_type=MEDIA_TYPE, status_code=problem.status, headers=headers)
+def _get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
+    route = Route(path, handler)
+    route.methods = {"GET"}  # without the HEAD that Starlette adds: nothing here has it
+    return route
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    """Describe what Starlette or a handler raised."""
+    if isinstance(error, HTTPException):
+        allow = (error.headers or {}).get("Allow")
+        path = request.scope["path"]
+        error = MethodNotAllowed(request.method, allow.split(", ")) if allow else NoRoute(path)
+    return problem_response(error)

@@ -26,7 +26,8 @@ from coordinator.api.endpoint import Duration, Endpoint, decode_hook
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
 from coordinator.api.problems import PreconditionFailed
-from coordinator.api.request import Answer, Request
+from coordinator.api.request import Request
+from coordinator.api.response import Response
 from coordinator.db.database import Database, Transaction
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.operation import Operation, Shape
@@ -34,7 +35,7 @@ from coordinator.model.page import page_of, place_of
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.idempotency import Claim, Store
 
-__all__ = ["Calls", "duration_of", "gone"]
+__all__ = ["Calls", "duration_of"]
 
 _encode = msgspec.json.Encoder().encode
 _ENTITY_TAG = re.compile(r'"([0-9]{1,18})"')
@@ -72,8 +73,8 @@ class Calls:
         async with self._admission:
             return await self._database.run(operation)
 
-    async def read(self, endpoint: Endpoint, request: Request) -> Answer:
-        """Answer a GET."""
+    async def read(self, endpoint: Endpoint, request: Request) -> Response:
+        """Respond to a GET."""
         request.caller.check_role(endpoint.operation)  # before anything is looked at
         operation, wait_s = self._parameters(endpoint, request)
         operation = await request.caller.permit(operation)
@@ -85,24 +86,24 @@ class Calls:
             result = await self.run(operation)
         if endpoint.shape is Shape.MANY:
             rows = request.caller.confine(operation, result)
-            return Answer(200, _encode(_List(rows, page_of(operation, result).cursor, event_cursor)), [])
+            return Response(200, _encode(_List(rows, page_of(operation, result).cursor, event_cursor)))
         headers = [(b"event-cursor", event_cursor.encode())]
         if endpoint.shape is Shape.SCALAR:
-            return Answer(200, _encode(_Value(result)), headers)
+            return Response(200, _encode(_Value(result)), headers)
         if endpoint.versioned:
             tag = b'"%d"' % result.version
             headers.append((b"etag", tag))
-            if request.header(b"if-none-match") == tag.decode():
-                return Answer(304, b"", headers)
-        return Answer(200, _encode(result), headers)
+            if request.header("if-none-match") == tag.decode():
+                return Response(304, b"", headers)
+        return Response(200, _encode(result), headers)
 
-    async def write(self, endpoint: Endpoint, request: Request) -> Answer:
-        """Answer a POST."""
+    async def write(self, endpoint: Endpoint, request: Request) -> Response:
+        """Respond to a POST."""
         request.caller.check_role(endpoint.operation)  # before anything is looked at
-        operation = await request.body(endpoint.parameters, self._config.http_body_bytes)
+        operation = await request.decode(endpoint.parameters, self._config.http_body_bytes)
         operation, conditional = _conditions(endpoint, request, operation)
         operation = await request.caller.permit(operation)
-        key = request.header(b"idempotency-key")
+        key = request.header("idempotency-key")
         wait_s = self._wait_of(endpoint, request)
         try:
             if wait_s:
@@ -120,7 +121,7 @@ class Calls:
 
     async def _write_once(
         self, endpoint: Endpoint, operation: Operation[Any], key: str, executor: Transaction
-    ) -> Answer:
+    ) -> Response:
         project = _project(operation) or ""
         request = msgspec.json.encode((operation.function, operation), enc_hook=timedelta.total_seconds)
         digest = hashlib.sha256(request).hexdigest()
@@ -132,7 +133,7 @@ class Calls:
             headers = [(b"idempotency-replayed", b"true")]
             if endpoint.versioned:
                 headers.append((b"etag", b'"%d"' % msgspec.json.decode(body, type=_Tagged).version))
-            return Answer(200, body, headers)
+            return Response(200, body, headers)
         answer = _answer(endpoint, await executor.run(operation))
         await executor.run(Store(project=project, key=key, response=answer.body.decode()))
         return answer
@@ -157,7 +158,7 @@ class Calls:
             self._gateway.watch(wanted, operation.concerned_by) as wake,
             request.caller.watching(wake.set),
         ):
-            async with gone(request):
+            async with request.while_connected():
                 while True:
                     result = await self.run(operation)
                     left_s = deadline - anyio.current_time()
@@ -199,34 +200,6 @@ class Calls:
             ) from None
 
 
-class gone:  # noqa: N801 - read as a word: async with gone(request)
-    """Cancel what is within when the client goes away."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._tasks = anyio.create_task_group()
-
-    async def __aenter__(self) -> None:
-        """Begin to look out."""
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._look_out)
-
-    async def __aexit__(self, *error: Any) -> bool | None:  # noqa: PYI036
-        """End looking out."""
-        self._tasks.cancel_scope.cancel()
-        try:
-            return await self._tasks.__aexit__(*error)
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
-
-    async def _look_out(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-        self._tasks.cancel_scope.cancel()
-
-
 def duration_of(text: str, most_s: float) -> float:
     """Read how long to wait, at most ``most_s`` seconds.
 
@@ -241,17 +214,17 @@ def duration_of(text: str, most_s: float) -> float:
     return seconds
 
 
-def _answer(endpoint: Endpoint, result: Any) -> Answer:
+def _answer(endpoint: Endpoint, result: Any) -> Response:
     if endpoint.shape is Shape.MANY:
-        return Answer(200, _encode({"items": result}), [])
+        return Response(200, _encode({"items": result}))
     if endpoint.shape is Shape.SCALAR:
-        return Answer(200, _encode(_Value(result)), [])
-    return Answer(200, _encode(result), [(b"etag", b'"%d"' % result.version)] if endpoint.versioned else [])
+        return Response(200, _encode(_Value(result)))
+    return Response(200, _encode(result), [(b"etag", b'"%d"' % result.version)] if endpoint.versioned else [])
 
 
 def _conditions(endpoint: Endpoint, request: Request, operation: Any) -> tuple[Any, bool]:
     """Take the expected version from the headers, if it is there; tells whether it was."""
-    match, none_match = request.header(b"if-match"), request.header(b"if-none-match")
+    match, none_match = request.header("if-match"), request.header("if-none-match")
     if match is None and none_match is None:
         return operation, False
     if not endpoint.conditional:

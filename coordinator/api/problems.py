@@ -1,32 +1,35 @@
-"""Errors as HTTP answers: problem+json (RFC 9457), from the one tree of errors, and nothing else.
+"""Errors as HTTP responses: problem+json (RFC 9457), made from the error tree and from nothing else.
 
-``type`` is stable and for programs, ``code`` the SQLSTATE (class ``ZH`` for what only HTTP knows), ``detail`` and ``hint``
-are for people, ``facts`` holds what is the case (the present version, the present holder). What is not in the tree is a
-bug: it is logged, and answered with 500 without any detail.
+Programs read ``type``, which is stable, and ``code``, the SQLSTATE (class ``ZH`` for errors that only HTTP has). People read
+``detail`` and ``hint``. ``facts`` says what is the case: the present version, the present holder. Any other exception is a
+bug: it is logged, and the response is 500 without details.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 import structlog
 
+from coordinator.api.response import Response
 from coordinator.errors import Conflict, CoordinatorError, PermissionDenied, Unauthenticated
 from coordinator.model.operation import Json
 
 __all__ = [
     "MEDIA_TYPE",
+    "ForeignRequest",
+    "HeadTooLarge",
     "MalformedRequest",
     "MethodNotAllowed",
     "NoRoute",
     "Overloaded",
     "PreconditionFailed",
     "Problem",
+    "RequestTimedOut",
     "TooLarge",
     "UnsupportedMediaType",
-    "headers_of",
-    "problem_of",
+    "problem_response",
 ]
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,59 +50,80 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MalformedRequest(CoordinatorError):
-    """The request is no HTTP or JSON that can be read."""
+    """The request is not valid HTTP or JSON."""
 
     sqlstate, http_status, exit_code, name = "ZH400", 400, 5, "malformed-request"
 
 
 class NoRoute(CoordinatorError):
-    """There is nothing at this path."""
+    """No route has this path."""
 
     sqlstate, http_status, exit_code, name = "ZH404", 404, 3, "no-route"
 
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at {path[:200]}", hint="The API is below /v1; see /schema.")
+
 
 class MethodNotAllowed(CoordinatorError):
-    """The path has other methods; ``allow`` names them."""
+    """The path has other methods, which the header ``Allow`` lists."""
 
     sqlstate, http_status, exit_code, name = "ZH405", 405, 5, "method-not-allowed"
 
-    def __init__(self, message: str, *, allow: str, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.allow = allow
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        self.allow = ", ".join(sorted(allowed))
+        super().__init__(f"{method} is not possible here", hint=f"Use {self.allow}.")
+
+
+class ForeignRequest(PermissionDenied):
+    """The request is not meant for this daemon, or comes from a page of another site."""
+
+
+class RequestTimedOut(CoordinatorError):
+    """The request did not arrive in time."""
+
+    sqlstate, http_status, exit_code, name = "ZH408", 408, 8, "request-timed-out"
 
 
 class PreconditionFailed(Conflict):
-    """The version is not the one that ``If-Match`` or ``If-None-Match`` asks for."""
+    """The version is not the one that ``If-Match`` or ``If-None-Match`` requires."""
 
     http_status, name = 412, "precondition-failed"
 
 
 class TooLarge(CoordinatorError):
-    """The body is over the limit."""
+    """The body exceeds the limit."""
 
     sqlstate, http_status, exit_code, name = "ZH413", 413, 5, "too-large"
 
 
 class UnsupportedMediaType(CoordinatorError):
-    """The body is not said to be JSON."""
+    """The body is not declared as JSON."""
 
     sqlstate, http_status, exit_code, name = "ZH415", 415, 5, "unsupported-media-type"
 
 
+class HeadTooLarge(CoordinatorError):
+    """The request line and headers exceed the limit."""
+
+    sqlstate, http_status, exit_code, name = "ZH431", 431, 5, "head-too-large"
+
+
 class Overloaded(CoordinatorError):
-    """A limit of the daemon is reached; nothing was done."""
+    """The daemon is at one of its limits; nothing was done."""
 
     sqlstate, http_status, exit_code, name = "ZH503", 503, 7, "overloaded"
 
 
-def problem_of(error: Exception) -> Problem:
-    """Describe an error; logs it if it is a bug."""
+def problem_response(error: Exception) -> Response:
+    """Describe an error; log it if it is a bug."""
     if not isinstance(error, CoordinatorError):
         log.error("request.failed", error=repr(error), exc_info=error)
-        error = CoordinatorError("the daemon failed at this request", hint="This is a bug; its log says more.")
+        error = CoordinatorError(
+            "the daemon failed to handle this request", hint="This is a bug; see the daemon's log."
+        )
     elif error.http_status == CoordinatorError.http_status:
         log.error("request.failed", error=error.message, code=error.code)
-    return Problem(
+    problem = Problem(
         type=f"urn:coordinator:{error.name}",
         title=error.name.replace("-", " ").capitalize(),
         status=error.http_status,
@@ -108,27 +132,26 @@ def problem_of(error: Exception) -> Problem:
         hint=error.hint,
         facts=_facts(error.detail),
     )
+    return Response(problem.status, msgspec.json.encode(problem), _headers(error), MEDIA_TYPE.encode())
 
 
-def headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
-    """Give the headers that belong to an error."""
+def _headers(error: CoordinatorError) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, ForeignRequest | TooLarge):
+        return [(b"connection", b"close")]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allow.encode())]
-    if isinstance(error, Unauthenticated):  # RFC 6750: no reason where there was no token
+    if isinstance(error, Unauthenticated):  # RFC 6750: no reason if the request has no token
         reason = b"" if error.code == Unauthenticated.sqlstate else b', error="invalid_token"'
         return [(b"www-authenticate", b'Bearer realm="coordinator"' + reason)]
     if isinstance(error, PermissionDenied):
         return [(b"www-authenticate", b'Bearer realm="coordinator", error="insufficient_scope"')]
-    if isinstance(error, CoordinatorError) and error.http_status == Overloaded.http_status:
+    if error.http_status == Overloaded.http_status:
         return [(b"retry-after", b"1")]
-    return [(b"connection", b"close")] if isinstance(error, TooLarge) else []
+    return []
 
 
 def _facts(detail: str | None) -> Json:
-    if detail is None:
-        return None
     try:
-        facts: Any = msgspec.json.decode(detail)
+        return None if detail is None else msgspec.json.decode(detail, type=Json)
     except msgspec.DecodeError:
         return detail
-    return facts  # type: ignore[no-any-return]

@@ -1,64 +1,52 @@
-"""A request and its answer, as the handlers of ``/v1`` see them."""
+"""A request as the handlers see it: Starlette's, read strictly and within limits."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import parse_qsl
 
+import anyio
 import msgspec
-from litestar.types import Receive, Scope, Send
+from starlette import requests
+from starlette.types import Receive, Scope, Send
 
 from coordinator.api.endpoint import decode_hook
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
 from coordinator.errors import InvalidArgument
 
-__all__ = ["Answer", "Request"]
+__all__ = ["Request"]
 
 QUERY_FIELDS = 2000
-HEADER_MOST = 1000
+HEADER_MAX = 1000
 DISCARD_FACTOR = 16
 
 
-class Answer(NamedTuple):
-    """What goes back."""
-
-    status: int
-    body: bytes
-    headers: list[tuple[bytes, bytes]]
-    media_type: bytes = b"application/json"
-
-
-class Request:
-    """One request. ``argument`` is what the path's parameter took."""
+class Request(requests.Request):
+    """One request. ``argument`` is the part of the path that its parameter matched."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, caller: Principal) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
+        super().__init__(scope, receive, send)
         self.argument = argument
         self.caller = caller
 
-    def header(self, name: bytes) -> str | None:
-        """Give a header's value.
+    def header(self, name: str) -> str | None:
+        """Return a header's value.
 
         Raises: ``MalformedRequest``.
         """
-        for key, value in self.scope["headers"]:
-            if key == name:
-                try:
-                    text = value.decode("ascii")
-                except UnicodeDecodeError:
-                    text = ""
-                if not text or len(text) > HEADER_MOST:
-                    raise MalformedRequest(
-                        f"the header {name.decode()} is empty, too long or not ASCII", hint="Correct it."
-                    )
-                return text
-        return None
+        value = self.headers.get(name)
+        if value is not None and not (value.isascii() and 0 < len(value) <= HEADER_MAX):
+            raise MalformedRequest(
+                f"the header {name} is empty, not ASCII, or too long",
+                hint=f"Send 1 to {HEADER_MAX} ASCII characters, or omit it.",
+            )
+        return value
 
     def query(self) -> list[tuple[str, str]]:
-        """Take the query apart.
+        """Return the names and values of the query.
 
         Raises: ``MalformedRequest``.
         """
@@ -69,45 +57,63 @@ class Request:
             return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS)
         except ValueError as error:
             raise MalformedRequest(
-                f"the query cannot be read: {error}",
-                hint="Write name=value&name=value, in UTF-8, with %XX where needed.",
+                f"invalid query: {error}", hint="Write name=value&name=value, in UTF-8, with %XX where needed."
             ) from None
 
-    async def body(self, type: type[Any], most_bytes: int) -> Any:
-        """Read the JSON body.
+    async def decode(self, type: type[Any], max_bytes: int) -> Any:
+        """Read the JSON body as ``type``.
 
-        Raises: ``UnsupportedMediaType``, ``TooLarge``, ``MalformedRequest``; ``InvalidArgument`` where it does not fit.
+        Raises: ``UnsupportedMediaType``, ``TooLarge``, ``MalformedRequest``; ``InvalidArgument`` for JSON of another shape.
         """
-        media_type = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        media_type = (self.header("content-type") or "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType(
-                f'the body is said to be "{media_type}"' if media_type else "the body is not said to be anything",
+                f'unsupported media type "{media_type}"' if media_type else "the body has no media type",
                 hint="Send JSON, with the header Content-Type: application/json",
             )
-        data = await self._read(most_bytes)
+        data = await self._read(max_bytes)
         try:
             return msgspec.json.decode(data, type=type, dec_hook=decode_hook)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(f"the body does not fit: {error}", hint="See /schema for what is expected.") from None
+            raise InvalidArgument(f"invalid body: {error}", hint="See /schema for what is expected.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedRequest(f"the body is no JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
+            raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
 
-    async def _read(self, most_bytes: int) -> bytes:
-        """Read the body; what is over the limit is thrown away for a while, so that the client sees the answer."""
+    @asynccontextmanager
+    async def while_connected(self) -> AsyncIterator[None]:
+        """Cancel what runs within the context when the client disconnects."""
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def watch() -> None:
+                    while (await self.receive())["type"] != "http.disconnect":
+                        pass
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(watch)
+                yield
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+
+    async def _read(self, max_bytes: int) -> bytes:
+        """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response."""
         parts = []
         size = 0
-        more = True
-        while more and size <= most_bytes * DISCARD_FACTOR:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise MalformedRequest("the request ended within its body", hint="Send all of it.")
-            size += len(message["body"])
-            more = message.get("more_body", False)
-            if size <= most_bytes:
-                parts.append(message["body"])
-        if size > most_bytes:
+        try:
+            async for part in self.stream():
+                size += len(part)
+                if size <= max_bytes:
+                    parts.append(part)
+                elif size > max_bytes * DISCARD_FACTOR:
+                    break
+        except requests.ClientDisconnect:
+            raise MalformedRequest("the request ended within its body", hint="Send all of it.") from None
+        if size > max_bytes:
             raise TooLarge(
-                f"the body is larger than {most_bytes} bytes",
-                hint="Keep large things elsewhere and share where they are.",
+                f"the body is larger than {max_bytes} bytes",
+                hint="Store large data elsewhere and share its location.",
             )
         return b"".join(parts)

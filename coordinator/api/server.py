@@ -1,7 +1,4 @@
-"""The HTTP server: uvicorn on a socket that is already bound, stopped by its owner and not by shutdown signals.
-
-Each request's scope holds the connection's transport, for streams: see coordinator/api/stream.py.
-"""
+"""The HTTP server: uvicorn on a socket that is already bound. Its owner stops it, not a shutdown signal."""
 
 from __future__ import annotations
 
@@ -17,11 +14,10 @@ from typing import Any, cast
 import anyio
 import structlog
 import uvicorn
-from litestar.types import ASGIApp
 from msgspec.structs import replace
+from starlette.types import ASGIApp
 
 from coordinator.api.connection import LimitedConnection
-from coordinator.api.stream import TRANSPORT
 from coordinator.api.tls import Certificate
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
@@ -30,30 +26,23 @@ __all__ = ["bind", "fitted", "serving"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
-FILES_BESIDE = 128  # open files of the process that are no connections of HTTP or of the pool
-SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for so long is gone
+FILES_BESIDE = 128  # open files other than connections of HTTP and of the pool
+SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for this long is gone
 
 log = structlog.get_logger()
-
-
-class _Protocol(LimitedConnection):
-    def on_message_begin(self) -> None:
-        """Hand the transport over."""
-        super().on_message_begin()
-        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the daemon."""
+        """Leave shutdown signals to the daemon."""
         yield
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the listening socket, before anything else is started.
+    """Bind the listening socket, before anything else starts.
 
-    Raises: ``ConfigurationError`` where the address is taken or not ours.
+    Raises: ``ConfigurationError`` if the address is in use or not ours.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -72,19 +61,19 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
-            hint="Is a daemon running already? Choose another port with --port; 0 takes any free one.",
+            hint="Is a daemon already running? Choose another port with --port; 0 picks a free one.",
         ) from error
     return listener
 
 
 def fitted(config: Config) -> Config:
-    """Raise the process's limit of open files as far as is wanted and allowed, and lower ``connections`` to what fits."""
+    """Raise the process's limit of open files as far as needed and allowed; lower ``http_connections`` to what fits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     beside = config.max_connections + FILES_BESIDE
     wanted = config.http_connections + beside
     if soft != resource.RLIM_INFINITY and soft < wanted:
         raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
             soft = raised
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -103,18 +92,18 @@ async def serving(
     *,
     also: Sequence[socket.socket] = (),
 ) -> AsyncIterator[None]:
-    """Serve for as long as the context lasts; at its end requests under way have ``DRAIN_S`` seconds.
+    """Serve within the context. At its end, requests that have started get ``DRAIN_S`` seconds to finish.
 
-    With a certificate it serves HTTPS and nothing else, and looks after the certificate's files.
+    With a certificate it serves only HTTPS, and reloads the certificate when its files change.
     """
     config = fitted(config)
     server = _Server(
         uvicorn.Config(
             app,
-            http=cast("Any", partial(_Protocol, config)),
+            http=cast("Any", partial(LimitedConnection, config)),
             ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
             loop="none",
-            lifespan="on",
+            lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
@@ -131,7 +120,7 @@ async def serving(
             finally:
                 ended.set()
             if not server.should_exit:
-                raise RuntimeError("the HTTP server ended by itself")
+                raise RuntimeError("the HTTP server ended unexpectedly")
 
         tasks.start_soon(run)
         if certificate is not None:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import time
 from asyncio import Transport
-from typing import cast
 
 import anyio
 import msgspec
 import structlog
-from litestar.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
+from coordinator.api.principal import Principal
 from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.event import BOOKMARK, RESET, position
@@ -33,7 +34,7 @@ from coordinator.operations.executor import Executor
 from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
-__all__ = ["TRANSPORT", "Stream"]
+__all__ = ["TRANSPORT", "StreamResponse"]
 
 TRANSPORT = "coordinator.transport"  # extension of the scope
 RECONNECT_MS = 1000
@@ -57,12 +58,20 @@ class _TooSlow(Exception):
     """The socket took nothing for the write deadline."""
 
 
-class Stream:
+class StreamResponse(Response):
     """One subscriber; a ``Reader`` of the gateway."""
 
     def __init__(
-        self, gateway: Gateway, executor: Executor, filter: Filter, *, after: str | None, exclude: str | None
+        self,
+        gateway: Gateway,
+        executor: Executor,
+        caller: Principal,
+        filter: Filter,
+        *,
+        after: str | None,
+        exclude: str | None,
     ) -> None:
+        self._caller = caller
         self.filter = filter
         self.exclude = exclude
         self.seq = 0
@@ -81,14 +90,14 @@ class Stream:
         if after is not None:  # else all that is retained
             self._epoch, self.seq = position(after)
 
-    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until one side ends it.
 
         Raises: ``Overloaded``.
         """
-        self._transport = cast("Transport", cast("dict[str, object]", scope)["extensions"][TRANSPORT])  # type: ignore[index]
+        self._transport = scope["extensions"][TRANSPORT]
         self._send = send
-        with self._gateway.connection(self):
+        with self._gateway.connection(self), self._caller.watching(self.revoke):
             await receive()  # the request, which has no body
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:

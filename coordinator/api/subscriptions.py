@@ -12,11 +12,12 @@ from typing import Any
 import anyio
 import msgspec
 
-from coordinator.api.calls import Calls, duration_of, gone
+from coordinator.api.calls import Calls, duration_of
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
-from coordinator.api.request import Answer, Request
-from coordinator.api.stream import Stream
+from coordinator.api.request import Request
+from coordinator.api.response import Response
+from coordinator.api.stream import StreamResponse
 from coordinator.db.database import Database
 from coordinator.errors import InvalidArgument
 from coordinator.model.event import RESET, Event
@@ -62,29 +63,28 @@ class Subscriptions:
         self._database = database
         self._config = gateway.config
 
-    async def stream(self, request: Request) -> None:
+    async def stream(self, request: Request) -> StreamResponse:
         """Serve a stream until it ends. ``Last-Event-ID`` goes before ``after``: it is the newer when a browser returns."""
         query = _query(request, StreamQuery)
         wanted = self._filter(request, query)
-        after = request.header(b"last-event-id") or query.after or "now"
+        after = request.header("last-event-id") or query.after or "now"
         if not _CURSOR.fullmatch(after):
             raise InvalidArgument(
                 f'"{after[:100]}" is no cursor',
                 hint="Give a cursor as an event carried it, now, or start.",
                 code="ZC103",
             )
-        stream = Stream(
+        return StreamResponse(
             self._gateway,
             self._database,
+            request.caller,
             wanted,
             after=None if after == "start" else after,
             exclude=query.exclude_self,
         )
-        with request.caller.watching(stream.revoke):
-            await stream.run(request.scope, request.receive, request.send)
 
-    async def read(self, request: Request) -> Answer:
-        """Answer with the events after a cursor, or with the first that come while waiting."""
+    async def read(self, request: Request) -> Response:
+        """Respond with the events after a cursor, or with the first that come while waiting."""
         query = _query(request, EventQuery)
         wanted = self._filter(request, query)
         wait_s = duration_of(query.wait, self._config.http_wait_s)
@@ -95,12 +95,12 @@ class Subscriptions:
             self._gateway.watch(wanted) as wake,
             request.caller.watching(wake.set),
         ):
-            answer = Answer(499, b"", [])  # the client has gone
-            async with gone(request):
-                answer = await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
-        return answer
+            response = Response(499, b"")  # the client has disconnected
+            async with request.while_connected():
+                response = await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
+        return response
 
-    async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Answer:
+    async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Response:
         after = None if query.after == "start" else query.after
         reader = LogReader(after, project=filter.project, topics=filter.topics, limit=query.limit)
         while True:
@@ -108,7 +108,7 @@ class Subscriptions:
             assert reader.after is not None, "a first read always moves the position"  # noqa: S101
             left_s = deadline - anyio.current_time()
             if items or (reader.at_end and (wake is None or left_s <= 0 or self._gateway.closing)):
-                return Answer(200, _encode(EventPage(items, reader.after, reader.after)), [])
+                return Response(200, _encode(EventPage(items, reader.after, reader.after)))
             if reader.at_end:
                 await wake.wait(min(left_s, POLL_S))
                 await request.caller.confirm()

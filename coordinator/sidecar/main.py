@@ -32,7 +32,7 @@ from msgspec.structs import replace
 from coordinator.api.access import Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
-from coordinator.api.origin import OriginGuard, origins_of
+from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import serving
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.http import HttpExecutor
@@ -47,7 +47,7 @@ from coordinator.operations import agents
 from coordinator.operations.liveness import Liveness
 from coordinator.sidecar.agent_process import AgentProcess
 from coordinator.sidecar.backend import Backend, Base
-from coordinator.sidecar.face import AgentReport, Face, SidecarReport
+from coordinator.sidecar.face import AgentReport, SidecarReport, face
 from coordinator.sidecar.listeners import listeners
 from coordinator.sidecar.pod import agent_name, metadata
 from coordinator.sidecar.upstream import Upstream
@@ -154,17 +154,11 @@ async def _run(  # noqa: PLR0917
             lifetime.stop.set()
 
         tasks.start_soon(leave_with_agent)
-        origins = origins_of(config)
-        app = Face(
-            create_app(readiness, cast("Database", backend), gateway, access), access, report, process, lifetime.stop
-        )
+        middleware = origin_middleware(config, loopback=True)
+        paths = face(report, process, lifetime.stop)
+        app = create_app(readiness, cast("Database", backend), gateway, access, middleware, paths)
         try:
-            async with serving(
-                OriginGuard(cast("Any", app), config.names, loopback=True, origins=origins),
-                sockets[0],
-                config,
-                also=sockets[1:],
-            ):
+            async with serving(app, sockets[0], config, also=sockets[1:]):
                 addresses = [_written(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
                 await lifetime.stop.wait()

@@ -14,7 +14,9 @@ from typing import Any
 import anyio
 import pytest
 import structlog
-from litestar.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from coordinator.api.server import FILES_BESIDE, bind, fitted, serving
 from coordinator.api.tls import Certificate, certificate_of
@@ -25,21 +27,11 @@ from tests.waiting import DEADLINE_S
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]
-        for kind in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{kind}.complete"})  # type: ignore[misc]
+    try:
+        body = await Request(scope, receive).body()
+    except ClientDisconnect:
         return
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            return
-        body += message["body"]
-        more = message["more_body"]
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await Response(body)(scope, receive, send)
 
 
 @asynccontextmanager

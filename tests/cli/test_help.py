@@ -83,7 +83,7 @@ def test_nothing_asked_is_answered_with_help(lone: Program) -> None:
     assert lone.run("--version").stdout.startswith("coordinator ")
 
 
-SLOW = ("litestar", "aiohttp", "uvicorn", "rich", "structlog", "coordinator.client", "coordinator.daemon", "yaml")
+SLOW = ("starlette", "aiohttp", "uvicorn", "rich", "structlog", "coordinator.client", "coordinator.daemon", "yaml")
 
 
 @pytest.mark.parametrize(

@@ -176,5 +176,5 @@ def test_check_imports_nothing_that_it_does_not_need(program: Program) -> None:
     )
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "0" in loaded
-    slow = {"coordinator.client", "coordinator.cli.lock_run", "structlog", "rich", "anyio", "yaml", "litestar"}
+    slow = {"coordinator.client", "coordinator.cli.lock_run", "structlog", "rich", "anyio", "yaml", "starlette"}
     assert loaded & slow == set()
