@@ -16,100 +16,18 @@ import coordinator
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import LIMITS
+from tests import nouns
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 from tests.waiting import DEADLINE_S
 
 PROGRAM = Path(coordinator.__file__).parent
 
-# name of the limit → (statement with the value as $1, type of $1); several where several places share it
-UNDER_TEST: dict[str, list[str]] = {
-    "project_name": ["coordinator.project_create(repeat('a', $1::integer))"],
-    "name": [
-        "coordinator.agent_register('default', repeat('ä', $1::integer))",
-        "coordinator.agent_register('default', 'a', repeat('a', $1::integer))",
-        "coordinator.agent_register('default', 'a', p_job_types => array[repeat('a', $1::integer)])",
-        "coordinator.directive_send('default', 'x', repeat('a', $1::integer))",
-        "coordinator.signal_set('default', 'k', '1', p_actor => repeat('a', $1::integer))",
-        "coordinator.process_register('client', repeat('a', $1::integer))",
-    ],
-    "key": [
-        "coordinator.signal_set('default', repeat('ä', $1::integer), '1')",
-        "coordinator.directive_send('default', 'x', 'a', p_key => repeat('a', $1::integer))",
-        "coordinator.event_emit('default', 'custom.x', repeat('a', $1::integer))",
-        "coordinator.rule_set('default', repeat('a', $1::integer), '{X}')",
-    ],
-    "text": ["coordinator.directive_send('default', repeat('ä', $1::integer), 'a')"],
-    "reason": [
-        "coordinator.project_create('p', repeat('a', $1::integer))",
-        "coordinator.directive_revoke('default', (select max(id) from coordinator.directives), repeat('a', $1::integer))",
-        "coordinator.directive_acknowledge('default', (select max(id) from coordinator.directives), 'a', 'refused', repeat('a', $1::integer))",
-    ],
-    # A JSON text is stored with 12 bytes around it, in an object with one key of one letter with 17.
-    "json": [
-        "coordinator.signal_set('default', 'k', to_jsonb(repeat('x', $1::integer - 12)))",
-        "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
-        "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
-        "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
-    ],
-    "ttl_min": [
-        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
-        "coordinator.directive_send('default', 'x', 'a', p_ttl => make_interval(secs => $1))",
-        "coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))",
-    ],
-    "ttl_max": [
-        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
-        "coordinator.directive_send('default', 'x', 'a', p_ttl => make_interval(secs => $1))",
-    ],
-    "agent_ttl_max": ["coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))"],
-    "list": [
-        "coordinator.agent_register('default', 'a', p_job_types => array_fill('a'::text, array[$1::integer]))",
-        "coordinator.rule_set('default', 'A', array_fill('a'::text, array[$1::integer]))",
-        "coordinator.events_since('now', p_topics => array_fill('a.b'::text, array[$1::integer]))",
-        "coordinator.token_live(array_fill(1::bigint, array[$1::integer]))",
-    ],
-    "page": [
-        "coordinator.signal_list('default', p_limit => $1::integer)",
-        "coordinator.agent_list('default', p_limit => $1::integer)",
-        "coordinator.directive_list('default', p_limit => $1::integer)",
-        "coordinator.directive_inbox('default', 'a', p_limit => $1::integer)",
-        "coordinator.directive_pending('default', p_limit => $1::integer)",
-        "coordinator.rule_list('default', p_limit => $1::integer)",
-        "coordinator.project_list(p_limit => $1::integer)",
-        "coordinator.token_list(p_limit => $1::integer)",
-        "coordinator.lock_list('default', p_limit => $1::integer)",
-        "coordinator.lock_waiting('default', 'x', p_limit => $1::integer)",
-        "coordinator.events_since(p_limit => $1::integer)",
-        "coordinator.relay_step($1::integer)",
-        "coordinator.event_prune(p_limit => $1::integer)",
-        "coordinator.signal_expire($1::integer)",
-        "coordinator.directive_expire($1::integer)",
-        "coordinator.directive_prune(p_limit => $1::integer)",
-        "coordinator.agent_reap($1::integer)",
-    ],
-    "priority": [
-        "coordinator.directive_send('default', 'x', 'a', p_priority => $1::integer)",
-        "coordinator.directive_send('default', 'x', 'a', p_priority => -$1::integer)",
-    ],
-}
 AGENT = "(select id from coordinator.agents limit 1)"
-UNDER_TEST |= {
-    "lock_resource": [f"coordinator.lock_acquire('default', array[repeat('a', $1::integer)], {AGENT})"],
-    "lock_resources": [
-        f"coordinator.lock_acquire('default', array(select 'f' || n from generate_series(1, $1::integer) n), {AGENT})",
-    ],
-    "lock_check": ["coordinator.lock_check('default', array(select 'f' || n from generate_series(1, $1::integer) n))"],
-    "lock_slots": [f"coordinator.lock_acquire('default', '{{name:x}}', {AGENT}, p_slots => $1::integer)"],
-    "lock_ttl_max": [
-        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_ttl => make_interval(secs => $1))",
-        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_wait => make_interval(secs => $1))",
-    ],
-    "lock_delay_max": [f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_delay => make_interval(secs => $1))"],
-}
 # The payload is not refused: see the test below. The other two are of queues: see the tests of locks.
 ELSEWHERE = {"notify_payload", "lock_waiters", "lock_claim"}
 STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)
-CASES = [(name, sql) for name, statements in UNDER_TEST.items() for sql in statements]
+CASES = [(name, sql) for name, statements in nouns.LIMITS.items() for sql in statements]
 
 
 async def attempt(tx: Transaction, sql: str, value: float) -> None:
@@ -139,7 +57,7 @@ async def test_the_most_passes_and_the_next_is_refused_with_a_hint(tx: Transacti
 
 async def test_every_limit_is_under_test_and_every_limit_tested_is_documented(tx: Transaction) -> None:
     rows = await tx.connection.fetch("select name from coordinator.limits")
-    assert sorted(row["name"] for row in rows) == sorted({*UNDER_TEST, *ELSEWHERE})
+    assert sorted(row["name"] for row in rows) == sorted({*nouns.LIMITS, *ELSEWHERE})
 
 
 async def test_the_json_limit_counts_a_value_that_comes_compressed_from_a_table(tx: Transaction) -> None:

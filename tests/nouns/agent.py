@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.operations import agents, signals
+from tests.conftest import Transaction
+
+HOUR = timedelta(hours=1)
+
+LIMITS = {
+    "name": [
+        "coordinator.agent_register('default', repeat('ä', $1::integer))",
+        "coordinator.agent_register('default', 'a', repeat('a', $1::integer))",
+        "coordinator.agent_register('default', 'a', p_job_types => array[repeat('a', $1::integer)])",
+    ],
+    "json": [
+        "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+    ],
+    "ttl_min": [
+        "coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))",
+    ],
+    "agent_ttl_max": [
+        "coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))",
+    ],
+    "list": [
+        "coordinator.agent_register('default', 'a', p_job_types => array_fill('a'::text, array[$1::integer]))",
+    ],
+    "page": [
+        "coordinator.agent_list('default', p_limit => $1::integer)",
+        "coordinator.agent_reap($1::integer)",
+    ],
+}
+
+
+async def drive(tx: Transaction) -> None:
+    settled = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
+    await tx.connection.execute(settled)
+    first = await tx.run(agents.Register(project="default", name="a", role="coder"))
+    await tx.run(agents.Register(project="default", name="b"))
+    await tx.run(signals.Set(project="default", key="here", value=1, agent=first.id, ephemeral=True))
+    await tx.run(agents.Deregister(agent=first.id))
+    await tx.set_clock(HOUR)
+    await tx.run(agents.Reap())

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+LIMITS = {
+    "key": [
+        "coordinator.event_emit('default', 'custom.x', repeat('a', $1::integer))",
+    ],
+    "json": [
+        "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+    ],
+    "list": [
+        "coordinator.events_since('now', p_topics => array_fill('a.b'::text, array[$1::integer]))",
+    ],
+    "page": [
+        "coordinator.events_since(p_limit => $1::integer)",
+        "coordinator.event_prune(p_limit => $1::integer)",
+    ],
+}

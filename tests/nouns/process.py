@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+LIMITS = {
+    "name": [
+        "coordinator.process_register('client', repeat('a', $1::integer))",
+    ],
+}

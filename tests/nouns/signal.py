@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.operations import signals
+from tests.conftest import Transaction
+
+HOUR = timedelta(hours=1)
+
+LIMITS = {
+    "name": [
+        "coordinator.signal_set('default', 'k', '1', p_actor => repeat('a', $1::integer))",
+    ],
+    "key": [
+        "coordinator.signal_set('default', repeat('ä', $1::integer), '1')",
+    ],
+    "json": [
+        "coordinator.signal_set('default', 'k', to_jsonb(repeat('x', $1::integer - 12)))",
+    ],
+    "ttl_min": [
+        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
+    ],
+    "ttl_max": [
+        "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
+    ],
+    "page": [
+        "coordinator.signal_list('default', p_limit => $1::integer)",
+        "coordinator.signal_expire($1::integer)",
+    ],
+}
+
+
+async def drive(tx: Transaction) -> None:
+    await tx.run(signals.Set(project="default", key="t/COMPLETED", value=1))
+    await tx.run(signals.Set(project="default", key="t/REJECTED", value=1, critical=True))
+    await tx.run(signals.Delete(project="default", key="t/REJECTED"))
+    await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=1)))
+    await tx.set_clock(HOUR)
+    await tx.run(signals.Expire())
