@@ -1,4 +1,4 @@
-"""The Python client: the same verbs as everywhere, as methods of one class for each noun.
+"""The Python client: the verbs of every other face, as methods of one class per noun.
 
     async with coordinator.connect("postgresql://…", agent="coder", role="developer") as client:
         await client.signals.set("build/state", "green", ttl=3600)
@@ -7,12 +7,12 @@
         async with client.lock("src/app.py", ttl=30, wait=10) as held:
             ...
 
-Guarantees: every call is one round trip and one transaction, ends within ``Config.call_timeout_s``, and raises an error of
-``coordinator.errors`` or nothing. Reads are tried again until then; what changes something never is, since a lost answer
-may have been a done deed: the caller knows whether to repeat it (``expect`` makes that safe). A stream of events comes
-back by itself after every interruption and goes on where it was.
+Guarantees: every call is one round trip and one transaction, ends within ``Config.call_timeout_s``, and raises only errors of
+``coordinator.errors``. Reads are retried until then. Writes are never retried: a lost response may mean that the write
+succeeded, and only the caller knows whether to repeat it (``expect`` makes that safe). A stream of events reconnects after
+every interruption and goes on where it was.
 
-It deliberately has no synchronous twin, keeps no copy of anything, and never registers a lost agent again by itself.
+What it deliberately does not do: offer a synchronous twin, cache anything, or register a lost agent again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Agents: who is there. The client's own agent is ``client.agent``; these calls are for everybody's."""
+"""Agents: the running ones. The client's own agent is ``client.agent``; these calls work on any agent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Agents:
         metadata: Mapping[str, Json] | None = None,
         ttl: Duration = DEFAULT_TTL_S,
     ) -> Agent:
-        """Register an agent that the caller keeps alive itself, by heartbeats; ``connect(agent=…)`` does it for you."""
+        """Register an agent and leave its heartbeats to the caller; ``connect(agent=…)`` sends them for you."""
         return await self._caller.run(
             agents.Register(
                 project=self._caller.project,
@@ -45,16 +45,16 @@ class Agents:
         )
 
     async def heartbeat(self, agent: UUID) -> datetime:
-        """Say that an agent lives; answers until when that holds.
+        """Keep an agent alive; return when it expires unless there is another heartbeat.
 
-        Raises: ``NotFound``: it was given up, and what it held is let go.
+        Raises: ``NotFound``: the agent was reaped, with all that it held.
         """
         return await self._caller.run(agents.Heartbeat(agent=agent))
 
     async def deregister(self, agent: UUID) -> None:
-        """End an agent and let go of everything it holds.
+        """End an agent and release everything that it holds.
 
-        Raises: ``NotFound``: it is gone already.
+        Raises: ``NotFound``: it has ended already.
         """
         await self._caller.run(agents.Deregister(agent=agent))
 

@@ -1,4 +1,4 @@
-"""Who calls: the project, the agent as whom, and how long a call may take."""
+"""Who calls: the project, the agent, and how long a call may take."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Caller:
         self._timeout_s = timeout_s
 
     async def run(self, operation: Operation[R], *, again: bool = False) -> R:
-        """Run an operation within the time of a call; a read is tried again while there is any left.
+        """Run an operation within the time of a call, and retry a read for as long.
 
-        So is, with ``again``, what the server knows again: a request with an id, for instance.
+        With ``again`` it retries a write, too: one that the server recognises, by a request id for instance.
 
-        Raises: what the operation raises; ``DatabaseUnavailable`` at the latest when the time is up.
+        Raises: what the operation raises; ``DatabaseUnavailable`` when the time is up.
         """
         failure: DatabaseUnavailable | None = None
         with anyio.move_on_after(self._timeout_s):
@@ -51,20 +51,20 @@ class Caller:
                 await backoff.wait()
         raise failure or DatabaseUnavailable(
             f"no answer from the database within {self._timeout_s:g} seconds",
-            hint="A call that changes something may or may not have been done.",
+            hint="A write may have succeeded.",
         )
 
     async def agent_id(self) -> UUID | None:
-        """Give the id of this client's agent; none without one.
+        """Return the id of this client's agent, if it has one.
 
-        Raises: ``NotFound`` when it was given up.
+        Raises: ``NotFound`` when the agent was reaped.
         """
         return None if self.presence is None else await self.presence.alive()
 
     async def actor(self) -> str | None:
-        """Give the name of this client's agent for the record of who did it; none without one.
+        """Return the name of this client's agent, if it has one, to record who acts.
 
-        Raises: ``NotFound`` when the agent was given up.
+        Raises: ``NotFound`` when the agent was reaped.
         """
         if self.presence is None:
             return None
@@ -72,28 +72,26 @@ class Caller:
         return self.presence.name
 
     async def agent_name(self, name: str | None) -> str:
-        """Give the name of the agent that is meant: the one given, else this client's own.
+        """Return the given name, or that of this client's agent.
 
-        Raises: ``InvalidArgument`` where there is neither; ``NotFound`` when the own agent was given up.
+        Raises: ``InvalidArgument`` without either; ``NotFound`` when this client's agent was reaped.
         """
         own = await self.actor() if name is None else None
         if name is None and own is None:
             raise InvalidArgument(
-                "no agent is named", hint='Give agent="…" here, or connect with agent="…" to be one yourself.'
+                "no agent is named", hint='Pass agent="…" here, or connect with agent="…" to be an agent.'
             )
         return name or own or ""
 
 
 def as_duration(value: Duration) -> timedelta:
-    """Read a duration: a timedelta, or seconds.
+    """Convert seconds to a timedelta; return a timedelta as it is.
 
-    Raises: ``InvalidArgument`` for what is neither.
+    Raises: ``InvalidArgument``.
     """
     if isinstance(value, timedelta):
         return value
     try:
         return timedelta(seconds=value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidArgument(
-            f"a duration of {value!r} is out of range", hint="Give seconds, or a timedelta."
-        ) from None
+        raise InvalidArgument(f"invalid duration {value!r}", hint="Pass seconds, or a timedelta.") from None

@@ -1,4 +1,4 @@
-"""Connecting: a client for as long as a context lasts, with an agent of its own if it is to be one."""
+"""Connecting: a client that lasts as long as its context, with an agent of its own on request."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Client:
     def agent(self) -> Presence:
         """The client's own agent.
 
-        Raises: ``ConfigurationError`` where it was not to have one.
+        Raises: ``ConfigurationError`` if it connected without one.
         """
         if self._caller.presence is None:
-            raise ConfigurationError("this client is no agent", hint='Connect with agent="…".')
+            raise ConfigurationError("this client has no agent", hint='Connect with agent="…".')
         return self._caller.presence
 
 
@@ -69,14 +69,14 @@ async def connect(
     token: str | None = None,
     config: Config = DEFAULT,
 ) -> AsyncIterator[Client]:
-    """Connect, and with ``agent`` be that agent until the context ends: registered, kept alive, deregistered.
+    """Connect. With ``agent``, register that agent, keep it alive, and deregister it when the context ends.
 
-    ``url`` is a database's, ``postgresql://…``, or a daemon's or sidecar's: ``https://…`` (with a ``token``, where it
-    asks for one), ``http://…`` or ``unix:///path``. Over HTTP an agent whose process died is noticed by its TTL only.
+    ``url`` is the address of a database, ``postgresql://…``, or of a daemon or sidecar: ``https://…`` (with a ``token``
+    if it requires one), ``http://…`` or ``unix:///path``.
 
-    On PostgreSQL, the agent needs a direct connection besides the pool (``config.direct_url``, where the address is a
-    pooler's), and so do the client's streams. ``ttl`` is how long the agent may be silent; that its process died is
-    noticed at once.
+    ``ttl`` is how long the agent may be silent. On PostgreSQL the death of its process is noticed at once, over HTTP only
+    when the TTL has passed. On PostgreSQL the agent and the client's streams each need a direct connection besides the
+    pool; set ``config.direct_url`` if the address is a pooler's.
 
     Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
     """
@@ -98,7 +98,7 @@ async def connect(
         _liveness(transport, registration) as liveness,
         anyio.create_task_group() as tasks,
     ):
-        # Carried past the task groups, which would wrap the caller's own errors into groups.
+        # Carried past the task groups, which would wrap the caller's own errors in groups.
         try:
             presence = None
             if registration is not None:
@@ -120,7 +120,7 @@ async def connect(
 
 @asynccontextmanager
 async def _liveness(transport: Transport, registration: agents.Register | None) -> AsyncIterator[Liveness | None]:
-    """Keep a proof of life for as long as the context lasts, if there is to be an agent."""
+    """Keep a proof of life while the context lasts, if the client registers an agent."""
     if registration is None or transport.session is None:
         yield None
         return

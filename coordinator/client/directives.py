@@ -1,4 +1,4 @@
-"""Directives: what managers tell agents; durable, ordered, acknowledged."""
+"""Directives: instructions from managers to agents; durable, ordered, acknowledged."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Directives:
         key: str | None = None,
         data: Mapping[str, Json] | None = None,
     ) -> Directive:
-        """Send a directive to one agent's name, a role, or everyone.
+        """Send a directive to an agent, by name, to a role, or to everyone.
 
-        ``priority`` is -100 to 100, higher first. ``key``: supersedes the open one of the same key and target.
+        ``priority`` is -100 to 100, higher first. With ``key`` it supersedes the open directive of that key and target.
 
         Raises: ``InvalidArgument`` unless there is exactly one target.
         """
@@ -56,7 +56,7 @@ class Directives:
         )
 
     def inbox(self, *, agent: str | None = None, after: str | None = None, limit: int = 100) -> Listing[Directive]:
-        """List what is open for an agent (by default one's own), by priority and order of sending."""
+        """List the open directives of an agent (default: the client's own), by priority, then oldest first."""
 
         async def operation() -> directives.Inbox:
             name = await self._caller.agent_name(agent)
@@ -72,9 +72,9 @@ class Directives:
         reason: str | None = None,
         agent: str | None = None,
     ) -> Receipt:
-        """Answer a directive: seen, then done or refused with a reason. Saying the same again changes nothing.
+        """Acknowledge a directive: seen, then done, or refused with a reason. Repeating it changes nothing.
 
-        Raises: ``Conflict`` where it is no longer open or was answered otherwise; ``NotFound``.
+        Raises: ``Conflict`` if the directive is no longer open or has another answer; ``NotFound``.
         """
         return await self._caller.run(
             directives.Acknowledge(
@@ -87,9 +87,9 @@ class Directives:
         )
 
     async def revoke(self, directive: Directive | int, *, reason: str | None = None) -> bool:
-        """Take an open directive back; false if it was revoked already.
+        """Revoke an open directive; return false if it was revoked already.
 
-        Raises: ``Conflict`` where it ended otherwise; ``NotFound``.
+        Raises: ``Conflict`` if it ended in another way; ``NotFound``.
         """
         return await self._caller.run(
             directives.Revoke(
@@ -103,13 +103,13 @@ class Directives:
     def pending(
         self, directive: Directive | int | None = None, *, after: str | None = None, limit: int = PAGE
     ) -> Listing[Pending]:
-        """List who has not answered open directives, or one directive, yet."""
+        """List the agents that have yet to acknowledge one directive, or any open directive."""
         number = None if directive is None else _number(directive)
         operation = directives.ListPending(project=self._caller.project, directive=number, limit=limit)
         return Listing(self._caller, operation, after)
 
     def list(self, *, open: bool = True, after: str | None = None, limit: int = PAGE) -> Listing[Directive]:
-        """List directives in order of sending, by default only open ones."""
+        """List directives, oldest first; with ``open=False`` also those that have ended."""
         return Listing(self._caller, directives.List(project=self._caller.project, open=open, limit=limit), after)
 
 

@@ -38,7 +38,7 @@ class Events:
         self._wakes: WeakSet[SessionWake] = WeakSet()  # a stream needs no closing
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
-        """Emit an event of your own, of a type ``custom.…``."""
+        """Emit an event of your own, with a type ``custom.…``."""
         await self._caller.run(
             events.Emit(
                 project=self._caller.project,
@@ -50,13 +50,13 @@ class Events:
         )
 
     async def head(self) -> str:
-        """Read the cursor after the newest event; read it before a snapshot, to stream on from it without a gap."""
+        """Return the cursor after the newest event; read it before a snapshot, to stream from there without a gap."""
         return await self._caller.run(events.Head())
 
     async def since(
         self, after: str | None = None, *, topics: Sequence[str] = (), everywhere: bool = False, limit: int = 1000
     ) -> list[Event]:
-        """Read one page of the log after a cursor (none: all that is retained) and return at once."""
+        """Return one page of the log after a cursor (default: all that is retained), without waiting for events."""
         return await self._caller.run(
             events.Since(
                 after=after,

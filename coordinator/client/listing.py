@@ -1,9 +1,9 @@
-"""Listings: a list as the client gives it, page by page or whole.
+"""Listings: a list as the client returns it, page by page or whole.
 
-    page = await client.signals.list("build/", limit=100)      # one page; go on with after=page.cursor
+    page = await client.signals.list("build/", limit=100)      # one page; the next one with after=page.cursor
     async for signal in client.signals.list("build/"): ...     # all of them, fetched as they are needed
 
-Each page is read anew: see ``model.page`` for what that means while rows come and go. Nothing is asked before the first step.
+Each page is read on its own: ``model.page`` says what that means while rows come and go. Nothing is read before the first step.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ R = TypeVar("R")
 
 
 class Listing(Generic[R]):
-    """One page when awaited, all rows when iterated over, ``limit`` at a time; both as often as wanted.
+    """One page when awaited; all rows when iterated over, ``limit`` at a time. Both can be repeated.
 
-    Raises, when awaited and at each step: ``InvalidArgument`` for what is no cursor of this list, and what the list raises.
+    Raises, when awaited and at each step: ``InvalidArgument`` for a cursor of another list, and what the operation raises.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Getting locks: at once, or by a ticket that waits in the queue.
+"""Acquiring locks: at once, or with a ticket that waits in the queue.
 
-Guarantees: a lost answer is asked for again, by the request's id. A waiter is woken by the event of its hand-off, and asks
-now and then besides, since a lock that was handed to it goes on to the next after a while. Whoever stops waiting, for
-whatever reason but the death of the process, leaves the queue and gives back what it was handed meanwhile.
+Guarantees: a request is repeated by its id when its response is lost. The event of the grant wakes the waiter; it also asks
+every few seconds, because a grant that nobody claims goes to the next in the queue. A waiter that stops for any reason but
+the death of its process leaves the queue and releases what it was granted meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coordinator.operations import locks
 __all__ = ["LockWait"]
 
 POLL_S = 3.0
-POLL_LEAST_S = 0.05
+POLL_MIN_S = 0.05
 WITHDRAW_S = 3.0
 
 
@@ -33,7 +33,7 @@ class LockWait:
         self._events = events
 
     async def obtain(self, request: locks.Acquire) -> tuple[list[Grant], float]:
-        """Acquire, and wait if need be; answers also with when it was asked for, from which on the TTL counts.
+        """Acquire, and wait if necessary; return also when the request was sent, from which the TTL counts.
 
         Raises: ``Conflict``; ``WaitTimedOut``; ``DatabaseUnavailable``.
         """
@@ -71,13 +71,13 @@ class LockWait:
                 ) from None
             if grants[0].granted:
                 return grants, asked_at
-            with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_LEAST_S)):
+            with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_MIN_S)):
                 async for event in stream:
                     if poll.concerned_by(event.data):
                         break
 
     async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:
-        """Leave the queue; where no answer came, ask again what became of the request, to undo it."""
+        """Leave the queue. If no response came, repeat the request first, to learn what there is to undo."""
         with anyio.move_on_after(WITHDRAW_S, shield=True), suppress(CoordinatorError):
             if ticket is None:
                 grants = await self._caller.run(request)

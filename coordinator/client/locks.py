@@ -1,10 +1,10 @@
-"""Locks: fenced leases over files, names and slots; held as long as a block of code runs.
+"""Locks: leases with fencing tokens over files, names and slots, held while a block of code runs.
 
     async with client.lock("src/app.py", ttl=30, wait=10) as held:
         ...  # renewed in the background; cancelled when the lock is lost
 
-The holder is the agent. Two tasks of one agent do not keep each other out: they share the lock, and it is given back when
-the last of them leaves. See ``lock_wait`` for waiting, ``held`` for what is known of a lock that is held.
+The holder is the agent. Two tasks of one agent do not exclude each other: they share the lock, which is released when the
+last of them leaves its block. See ``lock_wait`` for waiting, and ``held`` for what is known of a held lock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEFAULT_TTL_S = 30.0
 
 
 class Locks:
-    """The locks of the client's project. Where no ``agent`` is given, the client's own is meant."""
+    """The locks of the client's project. ``agent`` is by default the client's own."""
 
     def __init__(self, caller: Caller, events: Events, tasks: TaskGroup) -> None:
         self._caller = caller
@@ -53,12 +53,12 @@ class Locks:
         on_lost: Literal["cancel", "keep"] = "cancel",
         release: bool = True,
     ) -> AsyncIterator[Held]:
-        """Hold locks, all or none, as long as the context lasts; this is ``client.lock``.
+        """Hold locks, all or none, while the context lasts; this is ``client.lock``.
 
-        When they are lost the body is cancelled and the context raises; with ``on_lost="keep"`` the body goes on and looks
-        at ``held.state`` itself. ``release=False`` leaves them to whoever resumes ``held.handle``.
+        When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body goes on, and
+        has to look at ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``.
 
-        Raises: ``Conflict`` naming who is in the way; ``WaitTimedOut`` after ``wait``; ``LockLost``.
+        Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
         request = locks.Acquire(
             project=self._caller.project,
@@ -74,7 +74,7 @@ class Locks:
         grants, asked_at = await self._wait.obtain(request)
         tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
         handle = Handle(request.project, request.agent, tokens, request.ttl)
-        if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # the response took so long that much is over
+        if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # a slow response: most of the TTL may be over
             asked_at = await self._renewed(handle)
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
             yield held
@@ -83,14 +83,14 @@ class Locks:
     async def resume(
         self, handle: Handle, *, on_lost: Literal["cancel", "keep"] = "cancel", release: bool = True
     ) -> AsyncIterator[Held]:
-        """Go on with locks that were held before, in this process or another; their agent must have been kept alive.
+        """Go on with locks that this process or another left. Their agent must have stayed alive.
 
-        Raises: ``LockLost`` where they are somebody else's, or nobody's, by now.
+        Raises: ``LockLost`` if another agent holds them by now, or none does.
         """
         if handle.project != self._caller.project:
             raise InvalidArgument(
                 f'the locks are in project "{handle.project}", not "{self._caller.project}"',
-                hint="Connect with the project of the handle.",
+                hint="Connect to the project of the handle.",
             )
         asked_at = await self._renewed(handle)
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
@@ -107,9 +107,9 @@ class Locks:
         agent: UUID | None = None,
         request_id: UUID | None = None,
     ) -> list[Grant]:
-        """Acquire locks that the caller renews and releases itself, all or none; ``hold`` does it for you.
+        """Acquire locks, all or none, and leave renewal and release to the caller; ``hold`` does both for you.
 
-        Raises: ``Conflict`` naming who is in the way; ``WaitTimedOut`` after ``wait``.
+        Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``.
         """
         grants, _ = await self._wait.obtain(
             locks.Acquire(
@@ -129,9 +129,9 @@ class Locks:
     async def renew(
         self, tokens: Mapping[str, int], *, agent: UUID | None = None, ttl: Duration | None = None
     ) -> list[Renewal]:
-        """Keep locks for their TTL (``ttl``: another one) from now on, all or none; ``tokens`` by resource.
+        """Renew locks, all or none, for their TTL or another one; ``tokens`` by resource.
 
-        Raises: ``Conflict``: one is lost.
+        Raises: ``Conflict``: one of them is lost.
         """
         return await self._caller.run(
             locks.Renew(
@@ -144,9 +144,9 @@ class Locks:
         )
 
     async def release(self, tokens: Mapping[str, int], *, agent: UUID | None = None) -> int:
-        """Give locks back, all or none; ``tokens`` by resource.
+        """Release locks, all or none; ``tokens`` by resource.
 
-        Raises: ``Conflict``: one is lost already.
+        Raises: ``Conflict``: one of them is lost.
         """
         return await self._caller.run(
             locks.Release(
@@ -166,9 +166,9 @@ class Locks:
         token: int | None = None,
         delay: Duration | None = None,
     ) -> int:
-        """Take a lock from its holders, or from the one with ``agent`` and ``token``; answers from how many.
+        """Take a lock from its holders, or from the one with ``agent`` and ``token``; return from how many.
 
-        Raises: ``NotFound``: nobody holds it. ``Conflict``: not this one.
+        Raises: ``NotFound``: no agent holds it. ``Conflict``: that agent does not.
         """
         return await self._caller.run(
             locks.Break(
@@ -183,38 +183,38 @@ class Locks:
         )
 
     async def check(self, *paths: str, agent: UUID | None = None) -> list[PathCheck]:
-        """Tell for each path whether an agent may write it: free, mine or held."""
+        """Return for each path whether an agent may write it: free, mine or held."""
         own = await self._caller.agent_id() if agent is None else agent
         return await self._caller.run(locks.Check(project=self._caller.project, paths=list(paths), agent=own))
 
     async def show(self, resource: str) -> list[Lock]:
-        """Tell who holds a resource or what overlaps it.
+        """List the holders of a resource and of what overlaps it.
 
-        Raises: ``NotFound``: nobody.
+        Raises: ``NotFound``: no agent holds it.
         """
         return await self._caller.run(locks.Show(project=self._caller.project, resource=resource))
 
     def waiting(self, resource: str, *, after: str | None = None, limit: int = PAGE) -> Listing[Waiter]:
-        """List who waits for a resource or what overlaps it, in order."""
+        """List the requests that wait for a resource or for what overlaps it, in order."""
         operation = locks.ListWaiting(project=self._caller.project, resource=resource, limit=limit)
         return Listing(self._caller, operation, after)
 
     def list(
         self, *, under: str | None = None, agent: UUID | None = None, after: str | None = None, limit: int = PAGE
     ) -> Listing[Lock]:
-        """List locks in byte order: of the project, of an agent, or all that overlap the directory ``under``."""
+        """List locks in byte order: all of the project, those of an agent, or those that overlap the directory ``under``."""
         operation = locks.List(project=self._caller.project, under=under, agent=agent, limit=limit)
         return Listing(self._caller, operation, after)
 
     async def _agent(self, agent: UUID | None) -> UUID:
-        """Give the id of the agent that is meant."""
+        """Return the given agent, or the client's own."""
         own = await self._caller.agent_id() if agent is None else agent
         if own is None:
-            raise InvalidArgument("no agent is named", hint='Give agent=ID here, or connect with agent="…" to be one.')
+            raise InvalidArgument("no agent is named", hint='Pass agent=ID here, or connect with agent="…".')
         return own
 
     async def _renewed(self, handle: Handle) -> float:
-        """Renew at once; answer with when it was asked for."""
+        """Renew now; return when the request was sent."""
         asked_at = now_s()
         try:
             await self.renew(handle.tokens, agent=handle.agent, ttl=self._keeper.renew_for(handle))

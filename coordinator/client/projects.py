@@ -1,4 +1,4 @@
-"""Projects: what holds everything else."""
+"""Projects: each holds its own signals, locks, directives and agents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Projects:
     async def create(self, name: str, *, description: str = "") -> Project:
         """Create a project.
 
-        Raises: ``Conflict`` where the name is taken.
+        Raises: ``Conflict`` if the name is taken.
         """
         return await self._caller.run(
             projects.Create(project=name, description=description, actor=await self._caller.actor())
@@ -30,14 +30,14 @@ class Projects:
         return Listing(self._caller, projects.List(limit=limit), after)
 
     async def show(self, name: str | None = None) -> ProjectContents:
-        """Show a project (by default the client's own) and how much it holds.
+        """Return a project (default: the client's own) and how much it holds.
 
         Raises: ``NotFound``.
         """
         return await self._caller.run(projects.Show(project=self._caller.project if name is None else name))
 
     async def delete(self, name: str) -> None:
-        """Delete a project with all that is in it.
+        """Delete a project and everything in it.
 
         Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
         """

@@ -1,4 +1,4 @@
-"""Rules: what setting one signal clears, in the same transaction."""
+"""Rules: which signals the setting of another one clears, in the same transaction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["Rules"]
 
 
 class Rules:
-    """The rules that hold in the client's project."""
+    """The rules that apply in the client's project."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def set(self, when_set: str, clears: Sequence[str], *, everywhere: bool = False) -> Rule:
-        """Make or change the rule for setting a last segment: it clears ``clears`` beside it, here or ``everywhere``."""
+        """Create or change a rule, for this project or ``everywhere``.
+
+        When a signal is set whose key ends in the segment ``when_set``, the signals ``clears`` beside it are deleted.
+        """
         return await self._caller.run(
             rules.Set(
                 project=self._caller.project,
@@ -31,7 +34,7 @@ class Rules:
         )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Rule]:
-        """List the rules that hold in the project, by what is set; its own come before those for all."""
+        """List the rules that apply in the project, by ``when_set``; its own come before those for all projects."""
         return Listing(self._caller, rules.List(project=self._caller.project, limit=limit), after)
 
     async def delete(self, when_set: str, *, everywhere: bool = False) -> None:

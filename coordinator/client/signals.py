@@ -29,10 +29,10 @@ class Signals:
     ) -> Signal:
         """Set a signal, and clear what its rule says, in one transaction.
 
-        ``ttl`` is by default 24 hours; ``critical`` has none. ``expect``: only at this version, 0: only if not set.
-        ``ephemeral``: it ends with the client's own agent.
+        ``ttl`` defaults to 24 hours; a ``critical`` signal has none. With ``expect``, set it only at this version; 0 means
+        only if it is not set. An ``ephemeral`` signal ends with the client's own agent.
 
-        Raises: ``Conflict`` with the present version in ``detail``; ``NotFound`` when the own agent was given up.
+        Raises: ``Conflict`` with the present version in ``detail``; ``NotFound`` when the client's agent was reaped.
         """
         return await self._caller.run(
             signals.Set(
@@ -49,9 +49,9 @@ class Signals:
         )
 
     async def get(self, key: str) -> Signal:
-        """Read a signal.
+        """Return a signal.
 
-        Raises: ``NotFound`` where it is not set, deleted or expired.
+        Raises: ``NotFound`` if it is not set or has expired.
         """
         return await self._caller.run(signals.Get(project=self._caller.project, key=key))
 
@@ -60,7 +60,7 @@ class Signals:
         return Listing(self._caller, signals.List(project=self._caller.project, prefix=prefix, limit=limit), after)
 
     async def delete(self, key: str, *, expect: int | None = None) -> int:
-        """Delete a signal, with ``expect`` only at this version; answers with the version it had.
+        """Delete a signal, with ``expect`` only at this version; return the version that it had.
 
         Raises: ``NotFound``, ``Conflict``.
         """

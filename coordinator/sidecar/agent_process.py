@@ -1,10 +1,10 @@
-"""Whether the agent's process lives: by its number, or by a connection that it keeps open.
+"""Whether the agent's process lives, known by its process id or by a connection that it keeps open.
 
-The process opens ``GET /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N`` does; the kernel
-closes it however the process ends. When the last such connection is closed, or the process of ``--pid`` has ended, the
-agent is gone, at once: on one machine nothing else closes it, and a process that comes back a moment later, as
-Kubernetes starts a container again, is another one, which knows nothing of the locks of the first. Where neither is used,
-the agent lives as long as the sidecar.
+The process opens ``GET /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N`` does. The kernel closes the
+connection however the process ends. When the last such connection closes, or the process of ``--pid`` ends, the agent is
+gone at once: on one machine nothing else closes a connection, and a process that starts again a moment later, as when
+Kubernetes restarts a container, knows nothing of the locks of the first. Without either, the agent lives as long as the
+sidecar.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ POLL_S = 0.5
 
 
 class AgentProcess:
-    """The process that the sidecar is beside; ``pid`` none: it attaches, or is not watched."""
+    """The process beside which the sidecar runs. Without ``pid`` it attaches, or is not watched."""
 
     def __init__(self, pid: int | None) -> None:
         self.attached = 0
         self._detached = anyio.Event()
         self._pid = pid
         if pid is not None and not _exists(pid):
-            raise ConfigurationError(f"there is no process {pid}", hint="Give the process id of the agent, as --pid.")
+            raise ConfigurationError(f"there is no process {pid}", hint="Pass the process id of the agent as --pid.")
 
     @contextmanager
     def attachment(self) -> Iterator[None]:
-        """Count a connection as long as the context lasts."""
+        """Count a connection while the context lasts."""
         self.attached += 1
         try:
             yield
@@ -44,7 +44,7 @@ class AgentProcess:
                 self._detached.set()
 
     async def gone(self) -> str:
-        """Wait until the agent has gone; answers with how that was noticed."""
+        """Wait until the agent is gone; return what showed it."""
         how = ""
         async with anyio.create_task_group() as tasks:
 
@@ -58,7 +58,7 @@ class AgentProcess:
             async def detached() -> None:
                 nonlocal how
                 await self._detached.wait()
-                how = "the last attached process let go"
+                how = "the last attached process disconnected"
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(ended)
@@ -87,5 +87,5 @@ async def _ended(pid: int) -> None:
         finally:
             os.close(descriptor)
         return
-    while _exists(pid):  # noqa: ASYNC110 - nothing tells but to look
+    while _exists(pid):  # noqa: ASYNC110 - there is no event to wait for
         await anyio.sleep(POLL_S)

@@ -1,7 +1,7 @@
-"""What the sidecar's HTTP face runs operations on: the database or a daemon, with an eye on what its agent does.
+"""What the sidecar's HTTP face runs operations on: the database or a daemon, while the lock book watches its agent's calls.
 
-One direct connection is shared by all that need one: it listens, it carries the liveness lock, and heartbeats go over
-it. Where nobody is named as having done something, the sidecar's agent has.
+All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
+An operation that names no speaker is run in the name of the sidecar's agent.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ R = TypeVar("R")
 
 
 class Base(Runner, Protocol):
-    """The database, or what stands for it."""
+    """The database, or a daemon in its place."""
 
     def transaction(self) -> AbstractAsyncContextManager[Runner]:
         """Run several operations in one transaction."""
 
     def session(self, *channels: str) -> Session:
-        """Make a direct connection."""
+        """Return a direct connection that listens on channels."""
 
 
 class Backend:
@@ -43,11 +43,11 @@ class Backend:
         self.actor: str | None = None
 
     def session(self, *_channels: str) -> Session:
-        """Give the one direct connection."""
+        """Return the one direct connection."""
         return self._session
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation, and take down what it did to the agent's locks."""
+        """Run an operation, and record what it changed in the agent's leases."""
         return await self._run(self._base, operation)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Where the sidecar listens: on loopback, on a unix socket, or both; nowhere else."""
+"""Where the sidecar listens: on loopback, on a unix socket, or on both."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["listeners"]
 
-SOCKET_MODE = 0o660  # the agent's container shares the group, or the user
+SOCKET_MODE = 0o660  # the agent's container has the same group or user
 
 
 @contextmanager
 def listeners(listen: str, path: Path | None) -> Iterator[list[socket.socket]]:
-    """Bind ``host:port``, unless it is ``none``, and the socket, if there is to be one; its file goes with the context.
+    """Bind ``host:port``, unless it is ``none``, and the socket at ``path``, whose file is removed when the context ends.
 
     Raises: ``ConfigurationError``.
     """
@@ -28,18 +28,20 @@ def listeners(listen: str, path: Path | None) -> Iterator[list[socket.socket]]:
             host, _, port = listen.rpartition(":")
             host = host.strip("[]")
             if not host or not port.isdecimal() or not 0 <= int(port[:9]) < 65536:
-                raise ConfigurationError(f'"{listen[:100]}" is no place to listen', hint="Write it as 127.0.0.1:7421.")
+                raise ConfigurationError(
+                    f'invalid address "{listen[:100]}" to listen on', hint="Write it like 127.0.0.1:7421."
+                )
             if not is_loopback(host):
                 raise ConfigurationError(
                     f"a sidecar does not listen on {host}",
-                    hint="It is for this machine alone: listen on 127.0.0.1, or run a daemon.",
+                    hint="It serves this machine only. Listen on 127.0.0.1, or run a daemon.",
                 )
             sockets.append(stack.enter_context(bind(host, int(port))))
         if path is not None:
             sockets.append(stack.enter_context(_bind(path)))
             stack.callback(path.unlink, missing_ok=True)
         if not sockets:
-            raise ConfigurationError("the sidecar listens nowhere", hint="Give --listen, --socket, or both.")
+            raise ConfigurationError("the sidecar listens nowhere", hint="Pass --listen, --socket, or both.")
         yield sockets
 
 
@@ -54,13 +56,13 @@ def _bind(path: Path) -> socket.socket:
         listener.close()
         raise ConfigurationError(
             f"cannot listen on {path}: {error.strerror or error}",
-            hint="Give a path of at most 100 characters in a folder that this user can write to.",
+            hint="Choose a path of at most 100 characters in a folder that this user can write to.",
         ) from error
     return listener
 
 
 def _clear(path: Path) -> None:
-    """Take away a socket that nobody listens on any more."""
+    """Remove the file of a socket that no process listens on."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:

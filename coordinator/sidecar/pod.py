@@ -1,4 +1,4 @@
-"""Who the sidecar's agent is: its name, and what Kubernetes' downward API tells of its pod."""
+"""Who the sidecar's agent is: its name, and what the downward API of Kubernetes says about its pod."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LABELS_BYTES = 100_000
 
 
 def agent_name(config: Config) -> str:
-    """Tell the agent's name: the one given, else the pod's.
+    """Return the agent's name: the configured one, or that of the pod.
 
     Raises: ``ConfigurationError``.
     """
     name = config.agent or config.pod_name
     if name is None:
         raise ConfigurationError(
-            "the agent has no name", hint="Give --agent NAME, or set POD_NAME as the manifest does."
+            "the agent has no name", hint="Pass --agent NAME, or set POD_NAME as the manifest does."
         )
     return name
 
 
 def metadata(config: Config) -> dict[str, Json]:
-    """Tell what is known of the pod: its name, namespace and labels."""
+    """Return what is known about the pod: its name, namespace and labels."""
     found: dict[str, Json] = {}
     if config.pod_name is not None:
         found["pod"] = config.pod_name
@@ -43,7 +43,7 @@ def metadata(config: Config) -> dict[str, Json]:
 
 
 def _labels(path: Path) -> dict[str, Json]:
-    """Read ``key="value"`` lines, values escaped as in Go; a file that is not there has none."""
+    """Read lines like ``key="value"``, with values quoted as in Go; a missing file has no labels."""
     try:
         text = path.read_bytes()[:LABELS_BYTES].decode()
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
-"""A daemon in the place of the database: what the sidecar's face needs of one, over HTTP.
+"""A daemon in place of the database, with what the sidecar's face needs of either.
 
-One stream from the daemon serves all streams of the sidecar. A write with an ``Idempotency-Key`` is one there, too: the
-daemon records its answer, and a repetition that comes here is asked for again there.
+One stream from the daemon serves all streams of the sidecar. The sidecar passes an ``Idempotency-Key`` on: the daemon records
+the response, and a repeated request is repeated there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from coordinator.operations.events import POLL_S, Head
 
 __all__ = ["Upstream"]
 
-
 log = structlog.get_logger()
 R = TypeVar("R")
 
@@ -31,7 +30,7 @@ R = TypeVar("R")
 class Upstream:
     """Runs operations through a daemon, as the database would.
 
-    A token may be for one project alone: then ``project`` is it, and its events are all that there are.
+    ``confined``: the token is for ``project`` alone, so the events of that project are all that the sidecar can read.
     """
 
     def __init__(self, executor: HttpExecutor, project: str) -> None:
@@ -51,12 +50,12 @@ class Upstream:
         yield _Keyed(self.executor)
 
     def session(self, *_channels: str) -> Any:
-        """Make what stands for a direct connection."""
+        """Return what takes the place of a direct connection."""
         return _Stream(self)
 
 
 class _Keyed:
-    """Runs what the face runs for a request with a key: claim, the write, store."""
+    """Runs what the face runs for a request with a key: the claim, the write, the record of its response."""
 
     def __init__(self, executor: HttpExecutor) -> None:
         self._executor = executor
@@ -72,7 +71,7 @@ class _Keyed:
 
 
 class _Stream:
-    """A stream of hints in the place of a session."""
+    """A stream of hints in place of a session."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.connected = False
@@ -96,7 +95,7 @@ class _Stream:
                 project = upstream.project if upstream.confined else None
                 async with upstream.executor.wake(project=project) as hints:
                     while True:
-                        await upstream.run(Head())  # whether anybody is there behind the stream
+                        await upstream.run(Head())  # whether the database answers behind the stream
                         self.connected = True
                         backoff.reset()
                         for wake in self._wakes:

@@ -65,7 +65,7 @@ async def test_without_follow_it_prints_what_is_retained_and_ends(program: Progr
     assert line.split()[1:4] == ["6", "custom.hi", "x"]
 
 
-async def test_it_follows_by_topic_and_ends_with_0_at_a_shutdown(program: Program, db: Database) -> None:
+async def test_it_follows_by_topic_and_ends_with_0_at_shutdown(program: Program, db: Database) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with tailing(
             program, "--topic", "signal.*", "--topic", "custom.*", "--after", (await db.run(events.Head()))
@@ -80,7 +80,7 @@ async def test_it_follows_by_topic_and_ends_with_0_at_a_shutdown(program: Progra
             assert process.stderr.read() == ""
 
 
-async def test_it_ends_though_nobody_reads_what_it_prints(program: Program, db: Database) -> None:
+async def test_it_ends_even_if_nothing_reads_its_output(program: Program, db: Database) -> None:
     with tailing(program) as process:
         await db.run(signals.Set(project="default", key="large", value="x" * 200_000))
         await emit(db, "more")
@@ -91,13 +91,13 @@ async def test_it_ends_though_nobody_reads_what_it_prints(program: Program, db: 
         assert process.wait(DEADLINE_S) == 0
 
 
-async def test_it_ends_after_so_many_events(program: Program, db: Database) -> None:
+async def test_it_ends_after_the_limit_of_events(program: Program, db: Database) -> None:
     await emit(db, "a", "b", "c")
     done = program.run("event", "tail", "--follow", "--limit", "2")
     assert (done.returncode, keys(done.stdout)) == (0, ["a", "b"])
 
 
-async def test_it_goes_on_from_the_last_event_when_its_connection_was_lost(
+async def test_it_resumes_after_the_last_event_when_its_connection_is_lost(
     program: Program, db: Database, database_url: str
 ) -> None:
     with tailing(program) as process:
@@ -112,7 +112,7 @@ async def test_it_goes_on_from_the_last_event_when_its_connection_was_lost(
         assert await next_key(process) == "after"
 
 
-async def test_a_reset_is_told_on_standard_error_and_in_the_stream(program: Program, db: Database) -> None:
+async def test_a_reset_is_reported_on_standard_error_and_in_the_stream(program: Program, db: Database) -> None:
     await emit(db, "a")
     head = await db.run(events.Head())
     seq = int(head.rpartition(".")[2])

@@ -1,4 +1,4 @@
-"""An agent in a process of its own: sets an ephemeral signal, says so, and lives until killed."""
+"""An agent in a process of its own. It sets an ephemeral signal, reports it, and lives until it is killed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ async def relayed(db: Database) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def root(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A bare connection to the test's own database, which gives agents up even in the server's first 10 seconds."""
+    """A bare connection to the test's own database, which reaps agents even in the server's first 10 seconds."""
     connection = await asyncpg.connect(database_url)
     await connection.execute(
         "create or replace function coordinator.server_settled() returns boolean "

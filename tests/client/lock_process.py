@@ -1,4 +1,4 @@
-"""A holder in a process of its own: locks, says so, and on waking looks at the lock before anything else."""
+"""A holder in a process of its own. It locks, reports it, and looks at the lock first when it wakes."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from tests.waiting import DEADLINE_S
 
 @pytest.fixture(scope="module")
 def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
-    """A daemon of this file's own, and its database."""
+    """A daemon and its database, for this file only."""
     name = f"behaviour_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
     with Daemon(with_database(server_url, name)) as process:
@@ -57,7 +57,7 @@ def beside(daemon: tuple[Daemon, str], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def through(daemon: tuple[Daemon, str]) -> Iterator[str]:
-    """A sidecar that goes through the daemon."""
+    """A sidecar that is connected to the daemon."""
     with sidecar(daemon[0].url, "--agent", "through") as running:
         asyncio.run(running.started())
         yield running.url
@@ -94,7 +94,7 @@ def connect(url: str, project: str) -> Any:
 @pytest.mark.parametrize(
     "value", [None, True, 0, -1.5, 2**53, "", 'é "\\\n\U0001f600', [], [[None, {}]], {"a": {"b": [1, "2", False]}}]
 )
-async def test_a_value_comes_back_as_it_was_given(connect: Any, value: object) -> None:
+async def test_a_value_comes_back_unchanged(connect: Any, value: object) -> None:
     async with connect() as client:
         given = await client.signals.set("k", value)  # type: ignore[arg-type]
         assert given == await client.signals.get("k")
@@ -105,7 +105,7 @@ async def test_a_value_comes_back_as_it_was_given(connect: Any, value: object) -
 @pytest.mark.parametrize(
     "key", ["a", "a/b/c", "/a//b/", "..", ".", "a/../b", "set", "a b+c%2Fd?e#f&g=h", "é/\U0001f600"]
 )
-async def test_a_key_is_taken_as_it_stands(connect: Any, key: str) -> None:
+async def test_a_key_is_taken_literally(connect: Any, key: str) -> None:
     async with connect() as client:
         try:
             version = (await client.signals.set(key, key)).version
@@ -174,7 +174,7 @@ async def test_every_list_is_read_in_pages_and_followed_whole(connect: Any, prog
     assert program.fails(5, "lock", "list", "--after", "x")["code"] == "ZC103"
 
 
-async def test_errors_are_the_same_with_class_code_and_hint(connect: Any) -> None:
+async def test_errors_have_the_same_class_code_and_hint(connect: Any) -> None:
     async with connect("coder") as client:
         taken = await client.agents.register("guest")
         await client.signals.set("k")
@@ -208,7 +208,7 @@ async def test_errors_are_the_same_with_class_code_and_hint(connect: Any) -> Non
         await client.agents.deregister(taken.id)
 
 
-async def test_directives_go_to_agents_roles_and_everyone_and_are_answered(connect: Any) -> None:
+async def test_directives_reach_agents_roles_and_everyone_and_are_acknowledged(connect: Any) -> None:
     async with connect("boss") as boss, connect("coder", role="developer") as coder:
         sent = await boss.directives.send("Stop.", to="coder", ttl=timedelta(hours=1), data={"now": True})
         assert (sent.data, sent.expires_at - sent.sent_at) == ({"now": True}, timedelta(hours=1))
@@ -240,7 +240,7 @@ async def test_projects_and_rules_have_their_verbs(connect: Any) -> None:
         assert (await client.projects.show()).signal_count == 1
 
 
-async def test_an_agent_is_there_for_as_long_as_its_client(connect: Any) -> None:
+async def test_an_agent_is_registered_while_its_client_is_connected(connect: Any) -> None:
     async with connect() as other:
         async with connect("coder", role="r", job_types=["build"], metadata={"m": [1]}, ttl=60) as client:
             (agent,) = await other.agents.list("r")
@@ -252,7 +252,7 @@ async def test_an_agent_is_there_for_as_long_as_its_client(connect: Any) -> None
         assert await other.signals.list() == []
 
 
-async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_given_up(connect: Any) -> None:
+async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_reaped(connect: Any) -> None:
     async with connect() as other, connect("coder", ttl=1) as client:
         (before,) = await other.agents.list()
         with anyio.fail_after(DEADLINE_S):
@@ -265,7 +265,7 @@ async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_given_up(connect
             await client.signals.set("k")
 
 
-async def test_a_stream_gives_what_comes_in_order_and_goes_on_from_a_cursor(connect: Any) -> None:
+async def test_a_stream_returns_events_in_order_and_resumes_from_a_cursor(connect: Any) -> None:
     async with connect("coder") as client:
         after = await client.events.head()
         stream = client.events.stream(topics=["custom.*"], after=after)
@@ -287,7 +287,7 @@ async def test_a_stream_gives_what_comes_in_order_and_goes_on_from_a_cursor(conn
         assert [event.data["value"] for event in page] == [0, 1, 2]
 
 
-async def test_a_stream_wakes_at_once_for_what_comes(connect: Any) -> None:
+async def test_a_stream_wakes_at_once_for_an_event(connect: Any) -> None:
     async with connect() as client, connect() as writer:
         stream = client.events.stream(topics=["custom.*"], everywhere=True)
         waits: list[float] = []
@@ -312,7 +312,7 @@ async def test_a_stream_says_when_events_are_gone(connect: Any) -> None:
         assert (event.type, event.data["reason"]) == ("reset", "restored")
 
 
-async def test_locks_are_held_and_refused_with_the_name_of_the_holder(connect: Any) -> None:
+async def test_a_held_lock_is_refused_with_the_name_of_its_holder(connect: Any) -> None:
     async with (
         connect("coder") as coder,
         connect("tester") as tester,
@@ -330,7 +330,7 @@ async def test_locks_are_held_and_refused_with_the_name_of_the_holder(connect: A
             await tester.locks.acquire("docs/a.md", wait=1)
 
 
-async def test_a_lock_is_handed_to_who_waits_for_it(connect: Any) -> None:
+async def test_a_released_lock_is_granted_to_its_waiter(connect: Any) -> None:
     async with connect("coder") as coder, connect("tester") as tester:
         (mine,) = await coder.locks.acquire("src/app.py", ttl=60)
         assert mine.fencing_token is not None
@@ -352,7 +352,7 @@ async def test_a_lock_is_handed_to_who_waits_for_it(connect: Any) -> None:
         assert await tester.locks.release({"src/app.py": grant.fencing_token}) == 1
 
 
-async def test_a_lock_that_is_broken_is_lost_and_its_block_is_cancelled(connect: Any) -> None:
+async def test_a_broken_lock_is_lost_and_its_block_is_cancelled(connect: Any) -> None:
     async with connect("coder") as coder, connect("boss") as boss:
 
         async def work() -> None:
@@ -365,7 +365,7 @@ async def test_a_lock_that_is_broken_is_lost_and_its_block_is_cancelled(connect:
             await work()
 
 
-async def test_no_answer_is_said_so(url: str) -> None:
+async def test_a_server_that_does_not_answer_is_unavailable(url: str) -> None:
     away = "postgresql:///x?host=/nowhere" if url.startswith("postgresql") else "http://127.0.0.1:1"
     with pytest.raises(DatabaseUnavailable) as raised:
         async with coordinator.connect(away, agent="coder"):
@@ -378,7 +378,7 @@ def program(url: str, project: str, tmp_path: Path) -> Program:
     return Program(tmp_path, {"COORDINATOR_DATABASE_URL": url, "COORDINATOR_PROJECT": project})
 
 
-def test_the_program_has_the_same_verbs_answers_and_exit_codes(program: Program, project: str) -> None:
+def test_the_program_has_the_same_verbs_results_and_exit_codes(program: Program, project: str) -> None:
     agent = program.json("agent", "register", "coder", "--role", "r", "--ttl", "1h")
     assert [one["id"] for one in program.json("agent", "list")] == [agent["id"]]
     program.json("signal", "set", "a/../b", '{"n": [1, null]}', "--ttl", "1h")

@@ -21,7 +21,7 @@ from tests.waiting import DEADLINE_S
 
 
 async def numbers(stream: EventStream, upto: int) -> list[int]:
-    """What ``custom.tick`` events carry, up to a number."""
+    """The numbers in ``custom.tick`` events, up to a limit."""
     got: list[int] = []
     with anyio.fail_after(DEADLINE_S):
         async for event in stream:
@@ -31,7 +31,7 @@ async def numbers(stream: EventStream, upto: int) -> list[int]:
     return got
 
 
-async def test_a_stream_gives_what_comes_filtered_by_project_and_topic(db: Database, database_url: str) -> None:
+async def test_a_stream_is_filtered_by_project_and_topic(db: Database, database_url: str) -> None:
     async with relayed(db), coordinator.connect(database_url, agent="coder") as client:
         registered = await anext(client.events.stream(topics=["agent.*"], after=None))
         after = registered.cursor
@@ -54,7 +54,7 @@ async def test_a_stream_gives_what_comes_filtered_by_project_and_topic(db: Datab
         assert [e.actor for e in await client.events.since(after)] == ["coder"] * 3
 
 
-async def test_a_stream_goes_on_from_the_cursor_of_the_last_event_it_gave(db: Database, database_url: str) -> None:
+async def test_a_stream_resumes_from_the_cursor_of_its_last_event(db: Database, database_url: str) -> None:
     async with relayed(db), coordinator.connect(database_url) as client:
         first = client.events.stream(topics=["custom.tick"], after=None)
         for number in range(10):
@@ -116,7 +116,7 @@ async def test_a_stream_says_when_events_are_gone(db: Database, database_url: st
             assert (await anext(stream)).type == "custom.tick"
 
 
-async def test_a_stream_of_no_topic_is_refused_at_its_first_step(database_url: str) -> None:
+async def test_a_stream_with_an_invalid_topic_is_refused_at_its_first_step(database_url: str) -> None:
     async with coordinator.connect(database_url) as client:
         for stream in (client.events.stream(topics=["%"]), client.events.stream(after="yesterday")):
             with pytest.raises(InvalidArgument):

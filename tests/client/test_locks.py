@@ -30,7 +30,7 @@ from tests.waiting import DEADLINE_S, until
 
 @asynccontextmanager
 async def connected(url: str, name: str) -> AsyncIterator[Client]:
-    """A client in a task of its own: fixtures begin and end in different ones, which cancel scopes do not bear."""
+    """A client in a task of its own. A fixture starts and ends in different tasks, which cancel scopes do not allow."""
     ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()
 
@@ -63,7 +63,7 @@ async def held_by(db: Database) -> list[tuple[str, str]]:
     return [(lock.resource, lock.agent) for lock in await db.run(locks.List(project="default"))]
 
 
-async def test_a_lock_is_held_as_long_as_the_block_and_names_its_holder(
+async def test_a_lock_is_held_while_the_block_runs_and_names_its_holder(
     coder: Client, tester: Client, db: Database
 ) -> None:
     async with coder.lock("src/app.py", "./docs/", ttl=30) as mine:
@@ -135,7 +135,7 @@ async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database) -> 
 async def test_a_waiter_gets_the_lock_within_moments_of_its_release(
     coder: Client, tester: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_wait, "POLL_S", 3600)  # only the event can tell it
+    monkeypatch.setattr(lock_wait, "POLL_S", 3600)  # only the event can wake it
     served = 0
 
     async def wait() -> None:
@@ -169,7 +169,7 @@ async def test_a_wait_times_out_and_leaves_the_queue(coder: Client, tester: Clie
         assert await coder.locks.waiting("a") == []
 
 
-async def test_a_wait_whose_ticket_was_swept_away_times_out_all_the_same(
+async def test_a_wait_times_out_even_if_its_ticket_was_swept(
     coder: Client, tester: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Caller.run
@@ -197,7 +197,7 @@ async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Cli
     assert await tester.locks.waiting("a") == []
 
 
-async def test_a_circle_of_waiters_is_refused_with_the_circle(coder: Client, tester: Client) -> None:
+async def test_a_deadlock_is_refused_and_the_error_lists_the_cycle(coder: Client, tester: Client) -> None:
     async with coder.lock("a"), tester.lock("b"), anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: coder.locks.acquire("b", wait=60))
 
@@ -219,10 +219,10 @@ async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, test
                 await anyio.sleep(DEADLINE_S)
                 pytest.fail("the body was not cancelled; the next renewal would be in minutes")
     assert mine.state is LeaseState.LOST
-    assert await held_by(db) == []  # what was not broken is given back
+    assert await held_by(db) == []  # the other lock is released
 
 
-async def test_with_keep_the_body_goes_on_and_is_told(coder: Client, tester: Client) -> None:
+async def test_with_keep_the_body_goes_on_and_sees_the_loss(coder: Client, tester: Client) -> None:
     async with coder.lock("a", ttl=1, on_lost="keep") as mine:
         await tester.locks.break_("a", "stuck")
         with anyio.fail_after(DEADLINE_S):
@@ -232,15 +232,13 @@ async def test_with_keep_the_body_goes_on_and_is_told(coder: Client, tester: Cli
             mine.check()
 
 
-async def test_a_lock_that_was_lost_unnoticed_is_told_at_the_end(coder: Client, tester: Client) -> None:
+async def test_a_lock_that_was_lost_unnoticed_raises_at_the_end(coder: Client, tester: Client) -> None:
     with pytest.raises(LockLost):
         async with coder.lock("a", ttl=600):
             await tester.locks.break_("a", "stuck")
 
 
-async def test_the_bodys_own_errors_come_out_as_they_are_and_the_lock_is_given_back(
-    coder: Client, db: Database
-) -> None:
+async def test_the_bodys_own_errors_pass_through_and_the_lock_is_released(coder: Client, db: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with coder.lock("a"):
             raise ZeroDivisionError
@@ -305,7 +303,7 @@ async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_serve
                     states.append(mine.state)
                 await anyio.sleep(0.01)
         assert states == [LeaseState.HELD, LeaseState.UNKNOWN]
-        assert await held_by(db) == [("a", "coder")]  # the server has it a little longer
+        assert await held_by(db) == [("a", "coder")]  # at the server it lasts a little longer
         monkeypatch.undo()
 
 
@@ -338,7 +336,7 @@ async def test_past_its_local_deadline_a_lock_is_lost_for_good(coder: Client, mo
             mine.check()
 
 
-async def test_a_process_that_was_stopped_beyond_the_ttl_sees_it_first_when_it_wakes(
+async def test_a_process_that_was_stopped_past_the_ttl_sees_the_loss_when_it_wakes(
     database_url: str, db: Database
 ) -> None:
     process = subprocess.Popen(
@@ -371,7 +369,7 @@ async def test_a_process_that_was_stopped_beyond_the_ttl_sees_it_first_when_it_w
         process.stdout.close()
 
 
-async def test_an_answer_that_was_lost_is_asked_for_again(
+async def test_a_request_whose_response_was_lost_is_repeated(
     coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Database.run

@@ -18,7 +18,7 @@ from coordinator.operations import agents, signals
 from tests.waiting import DEADLINE_S, until
 
 
-async def test_an_agent_is_there_for_as_long_as_the_context(db: Database, database_url: str) -> None:
+async def test_an_agent_is_registered_while_the_context_lasts(db: Database, database_url: str) -> None:
     async with coordinator.connect(
         database_url, agent="coder", role="developer", job_types=["build"], metadata={"model": "m"}, ttl=60
     ) as client:
@@ -42,7 +42,7 @@ async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_ur
         assert client.agent.state is LeaseState.HELD
 
 
-async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: Database, database_url: str) -> None:
+async def test_a_reaped_agent_is_lost_and_calls_that_need_it_raise(db: Database, database_url: str) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=1) as client:
         await db.run(agents.Deregister(agent=client.agent.id))
         with anyio.fail_after(DEADLINE_S):
@@ -55,7 +55,7 @@ async def test_an_agent_that_was_given_up_says_so_and_refuses_what_needs_it(db: 
         assert await client.signals.list() == []
 
 
-async def test_an_agent_that_was_paused_beyond_its_ttl_asks_before_it_acts(
+async def test_an_agent_that_was_paused_past_its_ttl_sends_a_heartbeat_before_it_acts(
     db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
@@ -99,7 +99,7 @@ async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
     database_url: str, root: asyncpg.Connection
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=600) as client:
-        # As the reaper leaves it when the lock was free for too long.
+        # The state in which the reaper leaves it.
         await root.execute(
             "select coordinator.agent_end(id, 'agent.reaped', 'coordinator', '{}') from coordinator.agents"
         )

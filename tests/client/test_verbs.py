@@ -26,7 +26,7 @@ async def test_signals_are_set_read_listed_and_deleted(database_url: str) -> Non
             await client.signals.get("build/state")
 
 
-async def test_a_directive_goes_from_manager_to_agent_and_its_answer_back(database_url: str) -> None:
+async def test_a_directive_goes_from_manager_to_agent_and_is_acknowledged(database_url: str) -> None:
     async with (
         coordinator.connect(database_url, agent="boss") as boss,
         coordinator.connect(database_url, agent="coder", role="developer") as coder,
@@ -70,7 +70,7 @@ async def test_what_is_done_as_an_agent_is_recorded_under_its_name(database_url:
         assert (await client.signals.set("k")).actor == "coder"
 
 
-async def test_the_callers_own_errors_leave_the_context_as_they_are(database_url: str) -> None:
+async def test_the_callers_own_errors_pass_through_the_context(database_url: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with coordinator.connect(database_url, agent="coder"):
             raise ZeroDivisionError
@@ -90,13 +90,13 @@ async def test_an_address_of_another_scheme_is_a_configuration_error(url: str) -
     assert raised.value.hint
 
 
-async def test_no_database_is_said_so() -> None:
+async def test_a_missing_database_is_unavailable() -> None:
     with pytest.raises(DatabaseUnavailable):
         async with coordinator.connect("postgresql:///x?host=/nowhere", agent="coder"):
             pytest.fail("entered")
 
 
-async def test_calls_that_need_an_agent_say_so_where_there_is_none(database_url: str) -> None:
+async def test_calls_that_need_an_agent_are_refused_without_one(database_url: str) -> None:
     async with coordinator.connect(database_url) as client:
         for call in (
             client.directives.inbox(),
@@ -124,7 +124,7 @@ class Failing:
         return "answer"
 
 
-async def test_reads_are_tried_again_and_writes_never_are() -> None:
+async def test_reads_are_retried_and_writes_never_are() -> None:
     reads = Failing(times=2)
     assert await Caller(reads, "default", 10, None).run(signals.Get(project="default", key="k")) == "answer"  # type: ignore[arg-type]
     assert reads.calls == 3

@@ -80,7 +80,7 @@ class Sidecar:
 
 @contextmanager
 def sidecar(url: str, *arguments: str, program: Sequence[str] = (), **environment: str) -> Iterator[Sidecar]:
-    """A sidecar that is killed at the latest when the block ends."""
+    """A sidecar that is killed when the block ends, unless it ended before."""
     running = Sidecar(url, *arguments, program=program, **environment)
     try:
         yield running

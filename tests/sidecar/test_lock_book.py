@@ -101,7 +101,7 @@ async def test_locks_are_renewed_in_as_few_calls_as_the_server_takes(
     assert set(beside.states().values()) == {"HELD"}
 
 
-async def test_locks_that_were_acquired_one_by_one_come_to_be_renewed_together(
+async def test_locks_that_were_acquired_one_by_one_are_soon_renewed_together(
     beside: Beside, passes: Callable[[float], None]
 ) -> None:
     for number in range(10):
@@ -133,7 +133,9 @@ async def test_one_lost_lock_among_many_is_found_by_halves_and_the_others_are_re
     assert beside.renewed == []
 
 
-async def test_what_is_no_word_on_the_lock_does_not_lose_it(beside: Beside, passes: Callable[[float], None]) -> None:
+async def test_an_error_that_does_not_concern_the_lock_does_not_lose_it(
+    beside: Beside, passes: Callable[[float], None]
+) -> None:
     await beside.acquire("a", "b")
     for failure in (DatabaseUnavailable("away"), Conflict("deadlock detected", code="40P01"), TimeoutError()):
         beside.failure = failure

@@ -102,9 +102,7 @@ async def test_it_keeps_at_most_three_connections(database_url: str) -> None:
     assert max(counts) == 3
 
 
-async def test_it_renews_the_locks_of_its_agent_and_forgets_what_was_given_back(
-    db: Database, database_url: str
-) -> None:
+async def test_it_renews_the_locks_of_its_agent_and_forgets_released_ones(db: Database, database_url: str) -> None:
     with sidecar(database_url, "--agent", "coder") as beside:
         await beside.started()
         async with coordinator.connect(beside.url) as client:
@@ -128,7 +126,7 @@ async def test_it_renews_the_locks_of_its_agent_and_forgets_what_was_given_back(
             async def forgotten() -> bool:
                 return [lock["resource"] for lock in (await beside.report())["locks"]] == ["src/b.py"]
 
-            await until(forgotten, "what was given back is forgotten, however it was spelled", every_s=0.05)
+            await until(forgotten, "the released lock is forgotten, however it was spelled", every_s=0.05)
             await client.locks.break_("src/b.py", "urgent")
 
             async def lost() -> bool:
@@ -137,7 +135,7 @@ async def test_it_renews_the_locks_of_its_agent_and_forgets_what_was_given_back(
             await until(lost, "the broken lock is shown as lost", every_s=0.05)
 
 
-async def test_sigterm_gives_everything_back(db: Database, database_url: str) -> None:
+async def test_sigterm_releases_everything(db: Database, database_url: str) -> None:
     with sidecar(database_url, "--agent", "coder", "--ttl", "10m") as beside:
         await beside.started()
         async with coordinator.connect(beside.url) as client:
@@ -168,7 +166,7 @@ async def test_kill_9_ends_its_agent_and_its_locks_within_two_heartbeats(db: Dat
 
 
 @pytest.mark.parametrize("way", ["pid", "attach"])
-async def test_when_the_agents_process_ends_everything_is_given_back(db: Database, database_url: str, way: str) -> None:
+async def test_everything_is_released_when_the_agents_process_ends(db: Database, database_url: str, way: str) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         arguments = ("--pid", str(process.pid)) if way == "pid" else ()
         with sidecar(database_url, "--agent", "coder", "--ttl", "10m", *arguments) as beside:
@@ -188,8 +186,10 @@ async def test_when_the_agents_process_ends_everything_is_given_back(db: Databas
     assert await db.run(agents.List(project="default")) == []
 
 
-async def test_an_agent_that_comes_back_at_once_is_another_one(db: Database, database_url: str) -> None:
-    """As a container is: it knows nothing of the locks of the one before, and would never give them back."""
+async def test_a_process_that_attaches_after_the_last_one_ended_is_another_agent(
+    db: Database, database_url: str
+) -> None:
+    """A restarted container knows nothing of the locks of its predecessor, and would never release them."""
     with sidecar(database_url, "--agent", "coder", "--ttl", "10m") as beside:
         await beside.started()
         async with coordinator.connect(beside.url) as client:
@@ -206,7 +206,7 @@ async def test_an_agent_that_comes_back_at_once_is_another_one(db: Database, dat
                 return bool((await beside.report())["attached"] == 0)
             return True  # it has ended already
 
-        await until(noticed, "the end of the first is noticed")
+        await until(noticed, "the end of the first process is noticed")
         with contextlib.suppress(ConnectionError), socket.create_connection(place, DEADLINE_S) as second:
             second.sendall(request)
             assert await beside.ended() == 0
@@ -214,7 +214,7 @@ async def test_an_agent_that_comes_back_at_once_is_another_one(db: Database, dat
     assert await db.run(locks.List(project="default")) == []
 
 
-async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then_that_it_does(tmp_path: Path) -> None:
+async def test_states_are_unknown_while_the_database_is_down_and_known_again_afterwards(tmp_path: Path) -> None:
     async with embedded.run(tmp_path, settings={"fsync": "off"}) as server:
         connection = await connect(server.dsn)
         await schema.apply(connection)
@@ -233,7 +233,7 @@ async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then
         async def unknown() -> bool:
             return await states() == ("UNKNOWN", {"long": "UNKNOWN", "short": "LOST"})
 
-        await until(unknown, "it says what it does not know", every_s=0.05)
+        await until(unknown, "the states are unknown", every_s=0.05)
         async with httpx.AsyncClient() as http:
             answer = await http.get(beside.url + "/readyz")
             assert (answer.status_code, answer.json()["reason"]) == (503, "no answer from the database")
@@ -244,7 +244,7 @@ async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then
             async def known() -> bool:
                 return await states() == ("HELD", {"long": "HELD", "short": "LOST"})
 
-            await until(known, "it knows again", every_s=0.05)
+            await until(known, "the states are known again", every_s=0.05)
             async with Database.open(dsn, Config(min_connections=1, max_connections=2)) as db:
                 assert [a.id for a in await db.run(agents.List(project="default"))] == [beside.agent]
                 assert "long" in [lock.resource for lock in await db.run(locks.List(project="default"))]
@@ -252,9 +252,7 @@ async def test_while_the_database_is_away_it_says_that_it_does_not_know_and_then
         beside.close()
 
 
-async def test_an_agent_that_was_given_up_is_shown_as_lost_and_is_not_registered_anew(
-    db: Database, database_url: str
-) -> None:
+async def test_a_reaped_agent_is_shown_as_lost_and_not_registered_again(db: Database, database_url: str) -> None:
     with sidecar(database_url, "--agent", "coder", "--ttl", "1s") as beside:
         await beside.started()
         await db.run(agents.Deregister(agent=beside.agent))
@@ -307,7 +305,7 @@ async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Datab
     ("arguments", "code", "wanted"),
     [
         (("--agent", "a", "--listen", "0.0.0.0:0"), 78, "does not listen on 0.0.0.0"),
-        (("--agent", "a", "--listen", "7421"), 78, "no place to listen"),
+        (("--agent", "a", "--listen", "7421"), 78, "invalid address"),
         (("--agent", "a", "--listen", "none"), 78, "listens nowhere"),
         (("--agent", "a", "--socket", "/nowhere/s.sock"), 78, "cannot listen"),
         ((), 78, "has no name"),
@@ -315,7 +313,7 @@ async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Datab
         (("--agent", "a", "--pid", "999999999"), 78, "no process"),
     ],
 )
-async def test_what_is_wrong_is_said_with_an_exit_code(
+async def test_a_failed_start_has_a_message_and_an_exit_code(
     database_url: str, arguments: tuple[str, ...], code: int, wanted: str
 ) -> None:
     with sidecar(database_url, *arguments) as beside:
@@ -327,7 +325,7 @@ async def test_what_is_wrong_is_said_with_an_exit_code(
 async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_every_event_once_and_in_order(
     db: Database, database_url: str
 ) -> None:
-    """The numbers that such a sidecar sees have gaps, where other projects' events are."""
+    """The events of other projects leave gaps in the numbers that such a sidecar sees."""
     secret = new_secret()
     await db.run(projects.Create(project="other"))
     await db.run(tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default"))
@@ -355,7 +353,7 @@ async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_eve
                     assert [frame.id for frame in rest] == [frame.id for frame in found[place + 1 :]]
 
 
-async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Database, database_url: str) -> None:
+async def test_with_tokens_it_refuses_other_processes_on_the_machine(db: Database, database_url: str) -> None:
     secret = new_secret()
     await db.run(tokens.Create(name="pod", role="reader", hash=secret.hash, prefix=secret.prefix, project="default"))
     with sidecar(database_url, "--agent", "coder", COORDINATOR_ACCESS="tokens") as beside:
@@ -369,7 +367,7 @@ async def test_with_tokens_it_is_closed_to_all_others_on_the_machine(db: Databas
             assert (await http.post("/v1/sidecar")).status_code == 405
 
 
-# A check is believed for a second at the most: with this, for longer than any test, so that only being told can help.
+# A check is believed for a second. With this, it is believed for longer than any test, so that only a notification can help.
 BELIEVING = (
     "-c",
     "from coordinator.api import tokens; tokens.BELIEVED_S = 3600; from coordinator.__main__ import main; main()",
@@ -377,7 +375,7 @@ BELIEVING = (
 
 
 async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database_url: str) -> None:
-    """Whether the sidecar asks for tokens, or has one of a daemon."""
+    """Both if the sidecar checks tokens and if it uses one of a daemon."""
     secret = new_secret()
     create = tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default")
     token = await db.run(create)
