@@ -44,16 +44,6 @@ class Binaries(msgspec.Struct, frozen=True):
         """The major version, which a cluster is bound to."""
         return number(self.version)[0]
 
-    @property
-    def postgres(self) -> Path:
-        """The server."""
-        return self.folder / "postgres"
-
-    @property
-    def initdb(self) -> Path:
-        """The program that creates clusters."""
-        return self.folder / "initdb"
-
 
 async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: int | None) -> Binaries:
     """Choose the programs in `bin_dir`, or the best on this machine; of one major version, if it is given.
@@ -68,11 +58,10 @@ async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: i
     for place in [[bin_dir]] if bin_dir else _places():
         fitting: list[Binaries] = []
         for folder in place:
-            version, complaint = await _version(folder, account, home)
-            if version is None:
-                broken.append(complaint)
+            found = await _examine(folder, account, home)
+            if isinstance(found, str):
+                broken.append(found)
                 continue
-            found = Binaries(folder, version)
             fits = found.major == major or (major is None and found.major >= OLDEST_MAJOR)
             (fitting if fits else others).append(found)
         if fitting:
@@ -128,18 +117,16 @@ def _has_programs(folder: Path) -> bool:
     return all((folder / name).is_file() and os.access(folder / name, os.X_OK) for name in ("postgres", "initdb"))
 
 
-async def _version(folder: Path, account: Account, home: Path) -> tuple[str | None, str]:
+async def _examine(folder: Path, account: Account, home: Path) -> Binaries | str:
+    """Return the programs in a folder, or what is wrong with them."""
     if not _has_programs(folder):
-        return None, f"{folder}: postgres and initdb are not both there"
+        return f"{folder}: postgres and initdb are not both there"
     program = folder / "postgres"
-    command = [str(program), "--version"]
-    if account.name != "self":
-        command = account.command(program, "--version", folder=home)
+    plain = [str(program), "--version"]
+    command = plain if account.name == "self" else account.command(program, "--version", folder=home)
     code, text = await processes.run(command, timeout_s=VERSION_TIMEOUT_S)
     text = text.strip()
     if code == launcher.REFUSED:
         raise AccountRefused(text)
     match = re.search(r"\(PostgreSQL\) (\d\S*)", text)
-    if code != 0 or match is None:
-        return None, f"{folder}: {text or code}"
-    return match[1], ""
+    return Binaries(folder, match[1]) if code == 0 and match else f"{folder}: {text or code}"

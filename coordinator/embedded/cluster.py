@@ -115,8 +115,7 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
         temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=data_dir))
     try:
         account.give(temporary)
-        await _initdb(temporary, binaries, account, sync=sync)
-        await _create_database(temporary, binaries, account, sync=sync)
+        await _fill(temporary, binaries, account, sync=sync)
         for name, text in (
             ("postgresql.conf", _POSTGRESQL_CONF),
             ("pg_hba.conf", _HBA_CONF),
@@ -132,39 +131,30 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
 
 async def remove_unfinished(data_dir: Path) -> None:
     """Remove what an interrupted `create` left, while its initdb may still be ending. The caller owns the lock."""
-    with anyio.move_on_after(REMOVAL_TIMEOUT_S):
-        while _remove_unfinished(data_dir):  # noqa: ASYNC110 - another process
+    with files.errors_named(data_dir), anyio.move_on_after(REMOVAL_TIMEOUT_S):
+        while left := list(data_dir.glob(f"{_UNFINISHED}*")):  # noqa: ASYNC240
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
             await anyio.sleep(_REMOVAL_POLL_S)
 
 
-def _remove_unfinished(data_dir: Path) -> bool:
-    with files.errors_named(data_dir):
-        for folder in data_dir.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-        return any(data_dir.glob(f"{_UNFINISHED}*"))
-
-
-async def _initdb(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
+async def _fill(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
     options = ["--encoding=UTF8", "--locale=C", "--auth=trust", "--data-checksums", f"--username={ROLE}"]
     if binaries.major >= _BUILTIN_LOCALE_SINCE:  # sorts like C, and knows upper and lower case of all letters
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     if not sync:
         options.append("--no-sync")
-    command = account.command(binaries.initdb, *options, "--pgdata", str(folder), folder=folder)
-    code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S)
-    if code != 0:
-        where = cluster_dir(folder.parent)
-        raise failure(f"The database cluster {where} could not be created", where, _last_lines(text))
-
-
-async def _create_database(folder: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
-    # A stand-alone backend needs no socket, no driver and no second start.
-    options = ["--single", "-D", str(folder), "-c", "exit_on_error=on", "-c", f"fsync={'on' if sync else 'off'}"]
-    command = account.command(binaries.postgres, *options, "postgres", folder=folder)
-    code, text = await processes.run(command, timeout_s=INITDB_TIMEOUT_S, text=f'create database "{DATABASE}"\n')
-    if code != 0:
-        where = cluster_dir(folder.parent)
-        raise failure(f"The database in {where} could not be created", where, _last_lines(text))
+    # A stand-alone backend creates the database: it needs no socket, no driver and no second start.
+    single = ["-c", "exit_on_error=on", "-c", f"fsync={'on' if sync else 'off'}", "postgres"]
+    for program, arguments, text in (
+        ("initdb", ["-D", str(folder), *options], ""),
+        ("postgres", ["--single", "-D", str(folder), *single], f'create database "{DATABASE}"\n'),
+    ):
+        command = account.command(binaries.folder / program, *arguments, folder=folder)
+        code, output = await processes.run(command, timeout_s=INITDB_TIMEOUT_S, text=text)
+        if code != 0:
+            where = cluster_dir(folder.parent)
+            raise failure(f"The database cluster {where} could not be created", where, _last_lines(output))
 
 
 def _rename(temporary: Path, cluster: Path) -> None:

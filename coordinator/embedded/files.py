@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 
-__all__ = ["disk_full", "errors_named", "make_private", "write_whole"]
+__all__ = ["disk_full", "errors_named", "write_whole"]
 
 
 @contextmanager
@@ -41,12 +41,6 @@ def disk_full(path: Path, *, detail: str | None = None) -> CoordinatorError:
         detail=detail,
         code="53100",
     )
-
-
-def make_private(folder: Path) -> None:
-    """Create a folder of mode 0700, with its parents, unless it exists."""
-    with errors_named(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -74,7 +74,7 @@ class Postmaster:
             "unix_socket_permissions": "0700",
         }
         options = [part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")]
-        command = account.command(binaries.postgres, "-D", str(home), *options, folder=home)
+        command = account.command(binaries.folder / "postgres", "-D", str(home), *options, folder=home)
         postmaster = cls(data_dir, _spawn(command, home, account), socket_dir)
         try:
             await postmaster._wait_ready()

@@ -12,7 +12,7 @@ import os
 import shlex
 import socket
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -142,7 +142,7 @@ def read_record(data_dir: Path) -> Server | None:
     """Read the owner's record; None if there is none, if it is unreadable, or if it is another folder's."""
     try:
         content = (data_dir / "postgres.json").read_bytes()
-        record = msgspec.json.decode(content, type=Server, dec_hook=_to_path)
+        record = msgspec.json.decode(content, type=Server, dec_hook=lambda kind, value: kind(value))
         if record.home == identity(data_dir):
             return msgspec.structs.replace(record, data_dir=data_dir, owned=False)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
@@ -155,10 +155,6 @@ def write_record(server: Server) -> None:
     temporary = server.data_dir / "postgres.json.new"
     temporary.write_bytes(msgspec.json.encode(server, enc_hook=str))
     temporary.replace(server.data_dir / "postgres.json")
-
-
-def _to_path(kind: type, value: Any) -> Any:
-    return kind(value)
 
 
 def identity(data_dir: Path) -> str:

@@ -71,7 +71,8 @@ class Supervisor:
 
     async def open(self) -> Server:
         """Start the server; or wait until its owner has it ready, and attach."""
-        files.make_private(self._data_dir)
+        with files.errors_named(self._data_dir):
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with anyio.move_on_after(ATTACH_TIMEOUT_S) as limit:
             while True:
                 self._lock = ownership.try_acquire(self._data_dir)
