@@ -1,4 +1,4 @@
-"""Write the generated files from a fresh database: `schema` or `docs`."""
+"""Write the generated files, each from a fresh database: `schema`, `docs`, or both."""
 
 from __future__ import annotations
 
@@ -32,4 +32,5 @@ async def _write(server_url: str, what: str) -> None:
 
 if __name__ == "__main__":
     with local_server() as url:
-        asyncio.run(_write(url, sys.argv[1]))
+        for what in sys.argv[1:]:
+            asyncio.run(_write(url, what))

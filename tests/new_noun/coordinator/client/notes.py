@@ -1,0 +1,40 @@
+"""Notes: short texts that agents of a project leave for each other."""
+
+from __future__ import annotations
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.note import Note
+from coordinator.operations import notes
+
+__all__ = ["Notes"]
+
+
+class Notes:
+    """The notes of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def write(self, key: str, text: str, *, ttl: Duration = 86400) -> Note:
+        """Write a note, or replace the one with the same key."""
+        return await self._caller.run(
+            notes.Write(
+                project=self._caller.project,
+                key=key,
+                text=text,
+                ttl=as_duration(ttl),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Note]:
+        """List the notes of the project by key."""
+        return Listing(self._caller, notes.List(project=self._caller.project, limit=limit), after)
+
+    async def delete(self, key: str) -> None:
+        """Delete a note.
+
+        Raises: ``NotFound``.
+        """
+        await self._caller.run(notes.Delete(project=self._caller.project, key=key, actor=await self._caller.actor()))
