@@ -49,11 +49,6 @@ class Endpoint(msgspec.Struct, frozen=True):
         """Whether the answer has a version, and so an ETag."""
         return self.shape is Shape.ONE and "version" in self.result.__struct_fields__
 
-    @property
-    def conditional(self) -> bool:
-        """Whether the operation compares a version before it writes."""
-        return self.operation.conditional
-
 
 @cache
 def endpoints() -> tuple[Endpoint, ...]:

@@ -127,7 +127,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     parameters = [_parameter("wait", _DURATION, "Wait so long for an answer.")] if endpoint.operation.woken_by else []
     parameters += [_header("Idempotency-Key", "The same answer again if the same request comes again.")]
     errors = list(_WRITE_ERRORS)
-    if endpoint.conditional:
+    if endpoint.operation.conditional:
         parameters.append(_header("If-Match", 'An ETag: only at this version, as "expect".'))
         parameters.append(_header("If-None-Match", '*: only if it is not there, as "expect": 0.'))
         errors.append(412)

@@ -27,10 +27,10 @@ DISCARD_FACTOR = 16
 class Request(requests.Request):
     """One request. ``argument`` is the part of the path that its parameter matched."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, caller: Principal) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, principal: Principal) -> None:
         super().__init__(scope, receive, send)
         self.argument = argument
-        self.caller = caller
+        self.principal = principal
 
     def header(self, name: str) -> str | None:
         """Return a header's value.

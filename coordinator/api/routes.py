@@ -65,8 +65,8 @@ class OperationRoutes(BaseRoute):
         response: responses.Response
         try:
             name, handler, argument = self._find(scope["method"], scope["raw_path"])
-            caller = await self._access.identify(scope)
-            response = await handler(Request(scope, receive, send, argument, caller))
+            principal = await self._access.identify(scope)
+            response = await handler(Request(scope, receive, send, argument, principal))
         except Exception as error:  # noqa: BLE001 - a bug is logged there
             response = problem_response(error)
         if isinstance(response, Response):  # complete: streams are not measured

@@ -65,13 +65,13 @@ class StreamResponse(Response):
         self,
         gateway: Gateway,
         executor: Executor,
-        caller: Principal,
+        principal: Principal,
         filter: Filter,
         *,
         after: str | None,
         exclude: str | None,
     ) -> None:
-        self._caller = caller
+        self._principal = principal
         self.filter = filter
         self.exclude = exclude
         self.seq = 0
@@ -97,7 +97,7 @@ class StreamResponse(Response):
         """
         self._transport = scope["extensions"][TRANSPORT]
         self._send = send
-        with self._gateway.connection(self), self._caller.watching(self.revoke):
+        with self._gateway.connection(self), self._principal.watching(self.revoke):
             await receive()  # the request, which has no body
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:

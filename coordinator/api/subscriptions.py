@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import msgspec
 
-from coordinator.api.calls import Calls, duration_of
+from coordinator.api.calls import Calls
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
+from coordinator.api.parameters import duration_of
 from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.stream import StreamResponse
@@ -77,7 +78,7 @@ class Subscriptions:
         return StreamResponse(
             self._gateway,
             self._database,
-            request.caller,
+            request.principal,
             wanted,
             after=None if after == "start" else after,
             exclude=query.exclude_self,
@@ -93,7 +94,7 @@ class Subscriptions:
         with (
             self._gateway.connection(),
             self._gateway.watch(wanted) as wake,
-            request.caller.watching(wake.set),
+            request.principal.watching(wake.set),
         ):
             response = Response(499, b"")  # the client has disconnected
             async with request.while_connected():
@@ -106,16 +107,17 @@ class Subscriptions:
         while True:
             items = [event for event in await reader.read(self._calls) if _wanted(event, query, filter)]
             assert reader.after is not None, "a first read always moves the position"  # noqa: S101
+            if wake is not None:
+                await request.principal.confirm()  # the last event may be that its token is revoked
             left_s = deadline - anyio.current_time()
             if items or (reader.at_end and (wake is None or left_s <= 0 or self._gateway.closing)):
                 return Response(200, _encode(EventPage(items, reader.after, reader.after)))
             if reader.at_end:
                 await wake.wait(min(left_s, POLL_S))
-                await request.caller.confirm()
 
     def _filter(self, request: Request, query: StreamQuery) -> Filter:
-        request.caller.check_role(Since)
-        request.caller.check_projects(query.project or None)
+        request.principal.check_role(Since)
+        request.principal.check_projects(query.project or None)
         return Filter(query.project, query.topic, self._config.http_topics)
 
 

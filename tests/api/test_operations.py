@@ -129,7 +129,7 @@ async def test_every_list_has_its_cursor_and_limit_in_the_same_place(
         assert (refused.status_code, refused.json()["code"], bool(refused.json()["hint"])) == (422, "ZC103", True)
     assert (await http.get(endpoint.path, params=query | {"cursor": "x"})).status_code == 422
     cursor = cursor_of(endpoint.operation, ["1"] * len(endpoint.operation.page_by))
-    assert "twice" in (await http.get(endpoint.path, params=query | {"after": [cursor, cursor]})).json()["detail"]
+    assert "repeated" in (await http.get(endpoint.path, params=query | {"after": [cursor, cursor]})).json()["detail"]
     described = (await http.get("/schema/openapi.json")).json()["paths"][endpoint.path]["get"]
     parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
     assert "cursor" not in parameters

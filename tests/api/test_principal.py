@@ -71,7 +71,7 @@ async def refused(who: Principal, operation: Operation[Any], why: str) -> None:
     assert raised.value.hint
 
 
-async def test_a_worker_is_an_agent_of_the_project_or_refused() -> None:
+async def test_a_worker_must_be_an_agent_of_the_project() -> None:
     agent = holder("agent")
     mine = Claim(project="alpha", worker="coder-1")
     assert await agent.permit(mine) == mine
@@ -81,31 +81,31 @@ async def test_a_worker_is_an_agent_of_the_project_or_refused() -> None:
     await refused(holder("reader"), mine, "has the role reader")
 
 
-async def test_a_manager_may_name_any_worker_but_the_loops() -> None:
+async def test_a_manager_may_name_any_worker_except_the_loops() -> None:
     manager = holder("manager")
     assert (await manager.permit(Claim(project="alpha", worker="boss"))).worker == "boss"
     await refused(manager, Claim(project="alpha", worker="coordinator"), "may not speak as")
 
 
-async def test_not_even_a_token_of_their_name_speaks_as_the_loops() -> None:
+async def test_no_token_speaks_as_the_loops_not_even_one_of_that_name() -> None:
     await refused(holder("admin", None, "coordinator"), Report(), "may not speak as")
 
 
-async def test_a_call_that_names_nobody_gets_the_tokens_name_and_one_that_names_an_agent_by_id_does_not() -> None:
+async def test_a_call_gets_the_tokens_name_unless_it_names_a_speaker_by_name_or_id() -> None:
     every = holder("agent", None)
     assert (await every.permit(Report())).reporter == "the token"
     assert (await every.permit(Report(agent=UUID(int=1)))).reporter is None
     assert await Principal().permit(Report()) == Report()
 
 
-async def test_an_agent_is_in_its_project_whatever_names_it() -> None:
+async def test_a_call_about_an_agent_is_confined_to_its_project() -> None:
     own = holder("agent")
     assert (await own.permit(Report(agent=UUID(int=1)))).agent
     await refused(own, Report(agent=UUID(int=2)), "may not use project")
     await refused(own, Report(), "concerns all projects")
 
 
-async def test_an_operation_without_an_entry_in_the_rights_is_for_nobody() -> None:
+async def test_no_role_may_call_an_operation_without_a_right() -> None:
     class Forgotten(Operation[bool], frozen=True, kw_only=True):
         function = "toy_forgotten"
         reads = True
@@ -115,7 +115,7 @@ async def test_an_operation_without_an_entry_in_the_rights_is_for_nobody() -> No
     await refused(Principal(), Forgotten(), "may not do this")
 
 
-def test_a_write_that_does_not_say_who_speaks_is_no_operation() -> None:
+def test_a_public_write_must_declare_its_speakers() -> None:
     with pytest.raises(TypeError, match="Claim writes and declares no speakers"):
 
         class Claim(Operation[bool], frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ def test_a_write_that_does_not_say_who_speaks_is_no_operation() -> None:
             worker: UUID
 
 
-def test_an_operation_that_does_not_say_what_it_is_about_is_none() -> None:
+def test_a_public_operation_must_declare_its_scope() -> None:
     with pytest.raises(TypeError, match="Claim declares no scope"):
 
         class Claim(Operation[bool], frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ def test_an_operation_that_does_not_say_what_it_is_about_is_none() -> None:
         ({"conditional": True}, "expect"),
     ],
 )
-def test_what_an_operation_declares_it_has(declared: dict[str, Any], missing: str) -> None:
+def test_an_operation_must_have_the_fields_that_it_declares(declared: dict[str, Any], missing: str) -> None:
     namespace = {"function": "toy", "scope": Scope.NONE, "speakers": ("actor",), "__annotations__": {"actor": str}}
     with pytest.raises(TypeError, match=f"has no field {missing}"):
         type(Operation)("Toy", (Operation,), {"__module__": __name__, **namespace, **declared})

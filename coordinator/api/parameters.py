@@ -1,0 +1,123 @@
+"""Parameters: the operation that a request asks for, read from its path, query, body and headers.
+
+A GET has its parameters in path and query, a POST in a JSON body. What both can have in the query is ``wait``, if the
+operation can be waited for. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
+``If-None-Match: *``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from coordinator.api.endpoint import Duration, Endpoint, decode_hook
+from coordinator.api.request import Request
+from coordinator.errors import InvalidArgument
+from coordinator.model.operation import Operation
+from coordinator.model.page import place_of
+
+__all__ = ["duration_of", "expecting", "from_body", "from_query", "wait_of"]
+
+_ENTITY_TAG = re.compile(r'"([0-9]{1,18})"')
+
+
+def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
+    """Read the operation of a GET from its path and query.
+
+    Raises: ``InvalidArgument``.
+    """
+    values: dict[str, Any] = {}
+    kinds = _kinds(endpoint.parameters)
+    if endpoint.parameter is not None:
+        values[endpoint.parameter] = request.argument
+    for name, text in request.query():
+        if name == "wait" and endpoint.operation.woken_by:
+            continue
+        if name not in kinds or name == endpoint.parameter:
+            raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint="See /schema for the parameters.")
+        is_cursor = name == "after" and endpoint.pages
+        if kinds[name] == "list" and not is_cursor:
+            values.setdefault(name, []).append(text)
+        elif name in values:
+            raise InvalidArgument(f'the parameter "{name}" is repeated', hint="Send it once.")
+        elif is_cursor:
+            values[name] = place_of(endpoint.operation, text)
+        elif text.lower() == "null" and kinds[name] != "text":
+            raise InvalidArgument(f'the parameter "{name}" cannot be null', hint="Omit it.")
+        else:
+            values[name] = text
+    try:
+        operation: Operation[Any] = msgspec.convert(values, endpoint.parameters, strict=False, dec_hook=decode_hook)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid query: {error}", hint="See /schema for what is expected.") from None
+    return operation
+
+
+async def from_body(endpoint: Endpoint, request: Request, max_bytes: int) -> Operation[Any]:
+    """Read the operation of a POST from its body.
+
+    Raises: ``InvalidArgument``, and what ``Request.decode`` raises.
+    """
+    for name, _ in request.query():
+        if name != "wait" or not endpoint.operation.woken_by:
+            raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint="Send the parameters in the body.")
+    operation: Operation[Any] = await request.decode(endpoint.parameters, max_bytes)
+    return operation
+
+
+def wait_of(endpoint: Endpoint, request: Request, max_s: float) -> float:
+    """Read for how many seconds a request waits for a result.
+
+    Raises: ``InvalidArgument``.
+    """
+    given = [text for name, text in request.query() if name == "wait"] if endpoint.operation.woken_by else []
+    return duration_of(given[-1], max_s) if given else 0.0
+
+
+def duration_of(text: str, max_s: float) -> float:
+    """Read a wait, in seconds.
+
+    Raises: ``InvalidArgument``.
+    """
+    try:
+        seconds: float = msgspec.convert(text, Duration, dec_hook=decode_hook).total_seconds()
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid wait: {error}", hint="Write it like 30s.") from None
+    if not 0 <= seconds <= max_s:
+        raise InvalidArgument(f"a wait of {text[:50]} is out of range", hint=f"Wait 0 to {max_s:g} seconds.")
+    return seconds
+
+
+def expecting(endpoint: Endpoint, request: Request) -> int | None:
+    """Read the version that a write expects from its headers; None if they name none.
+
+    Raises: ``InvalidArgument``.
+    """
+    match, none_match = request.header("if-match"), request.header("if-none-match")
+    if match is None and none_match is None:
+        return None
+    if not endpoint.operation.conditional:
+        raise InvalidArgument("this operation has no version to compare", hint="Omit If-Match and If-None-Match.")
+    if match is not None and none_match is not None:
+        raise InvalidArgument("the request has If-Match and If-None-Match", hint="Send one of them.")
+    tag = _ENTITY_TAG.fullmatch(match or "")
+    if (match is not None and not (tag and int(tag[1]))) or (none_match is not None and none_match != "*"):
+        raise InvalidArgument(
+            "If-Match or If-None-Match holds no version",
+            hint='Send an ETag as you received it, If-Match: "12", or If-None-Match: * for a key that must not exist.',
+        )
+    return int(tag[1]) if tag else 0
+
+
+@cache
+def _kinds(parameters: type[Any]) -> dict[str, str]:
+    """Return for each parameter whether it is text, a list of values, or one value."""
+    kinds = {}
+    for field in msgspec.structs.fields(parameters):
+        members = get_args(field.type) or (field.type,)
+        is_list = get_origin(field.type) is list or any(get_origin(member) is list for member in members)
+        kinds[field.name] = "list" if is_list else "text" if str in members else "value"
+    return kinds
