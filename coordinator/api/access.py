@@ -19,7 +19,7 @@ from coordinator.api.tokens import Tokens
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, Unauthenticated
 from coordinator.model.token import SECRET, digest
-from coordinator.operations.executor import Executor, Wake
+from coordinator.operations.executor import Runner, Wake
 
 __all__ = ["Access", "is_loopback", "is_open"]
 
@@ -51,7 +51,7 @@ def is_open(config: Config) -> bool:
 class Access:
     """Identifies who is behind a request. The daemon makes one; without an ``executor``, access is open."""
 
-    def __init__(self, executor: Executor | None) -> None:
+    def __init__(self, executor: Runner | None) -> None:
         self._tokens = None if executor is None else Tokens(executor)
 
     async def run_forever(self, wake: Wake) -> None:

@@ -17,8 +17,8 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler, OperationRoutes
-from coordinator.db.database import Database
 from coordinator.errors import CoordinatorError
+from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
 from coordinator.version import version
 
@@ -35,7 +35,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the daemon
     readiness: Callable[[], Readiness],
-    database: Database,
+    database: Source,
     gateway: Gateway,
     access: Access,
     middleware: Sequence[Middleware],

@@ -29,11 +29,11 @@ from coordinator.api.parameters import expecting, from_body, from_query, wait_of
 from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
 from coordinator.api.response import Response
-from coordinator.db.database import Database, Transaction
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.operation import Conditional, Operation, Shape
 from coordinator.model.page import page_of
 from coordinator.operations.events import POLL_S, Head
+from coordinator.operations.executor import Runner, Source
 from coordinator.operations.idempotency import Claim, Store
 
 __all__ = ["Calls"]
@@ -59,7 +59,7 @@ class _Tagged(msgspec.Struct):
 class Calls:
     """Runs operations for requests; made once, by the application."""
 
-    def __init__(self, database: Database, gateway: Gateway) -> None:
+    def __init__(self, database: Source, gateway: Gateway) -> None:
         self._database = database
         self._gateway = gateway
         self._config = gateway.config
@@ -113,7 +113,7 @@ class Calls:
             raise PreconditionFailed(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
 
     async def _write_once(
-        self, endpoint: Endpoint, operation: Operation[Any], key: str, transaction: Transaction
+        self, endpoint: Endpoint, operation: Operation[Any], key: str, transaction: Runner
     ) -> Response:
         project = _project(operation) or ""
         request = msgspec.json.encode((operation.function, operation), enc_hook=timedelta.total_seconds)

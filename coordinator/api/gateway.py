@@ -30,11 +30,12 @@ from coordinator.api.filter import Filter
 from coordinator.api.problems import Overloaded
 from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
 from coordinator.config import Config
-from coordinator.db.database import HEAD_CHANNEL, Database
+from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import RESET, Event, position
 from coordinator.operations.events import POLL_S
+from coordinator.operations.executor import Source
 from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
@@ -99,7 +100,7 @@ class _Group:
 class Gateway:
     """Follows the log for this process; made once, by the daemon."""
 
-    def __init__(self, database: Database, config: Config) -> None:
+    def __init__(self, database: Source, config: Config) -> None:
         self.config = config
         self.ring = Ring(config.http_ring_events, config.http_ring_bytes)
         self.epoch: str | None = None  # None until the log was read

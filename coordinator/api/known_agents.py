@@ -6,7 +6,7 @@ from uuid import UUID
 
 from coordinator.api.believed import Believed
 from coordinator.operations.agents import Named, ProjectOf
-from coordinator.operations.executor import Executor
+from coordinator.operations.executor import Runner
 
 __all__ = ["KnownAgents"]
 
@@ -16,7 +16,7 @@ NAME_BELIEVED_S = 60.0
 class KnownAgents:
     """Looks up agents, and remembers them: a project for good, since it never changes, a name for ``NAME_BELIEVED_S``."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Runner) -> None:
         self._executor = executor
         self._projects: Believed[UUID, str] = Believed()
         self._names: Believed[tuple[str, str], bool] = Believed(NAME_BELIEVED_S)

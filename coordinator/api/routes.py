@@ -24,9 +24,9 @@ from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute
 from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.subscriptions import Subscriptions
-from coordinator.db.database import Database
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.events import Since
+from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
 
 __all__ = ["Handler", "OperationRoutes"]
@@ -37,7 +37,7 @@ Handler = Callable[[Request], Awaitable[responses.Response]]
 class OperationRoutes(BaseRoute):
     """One route for all operations; it finds the handler by path and method."""
 
-    def __init__(self, database: Database, gateway: Gateway, access: Access, further: Mapping[str, Handler]) -> None:
+    def __init__(self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Handler]) -> None:
         self._access = access
         self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
         self._beneath: dict[str, dict[str, tuple[str, Handler]]] = {}

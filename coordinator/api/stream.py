@@ -30,7 +30,7 @@ from coordinator.api.principal import Principal
 from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.event import BOOKMARK, RESET, position
-from coordinator.operations.executor import Executor
+from coordinator.operations.executor import Runner
 from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
@@ -64,7 +64,7 @@ class StreamResponse(Response):
     def __init__(
         self,
         gateway: Gateway,
-        executor: Executor,
+        executor: Runner,
         principal: Principal,
         filter: Filter,
         *,

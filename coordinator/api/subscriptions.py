@@ -19,10 +19,10 @@ from coordinator.api.parameters import duration_of
 from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.stream import StreamResponse
-from coordinator.db.database import Database
 from coordinator.errors import InvalidArgument
 from coordinator.model.event import RESET, Event
 from coordinator.operations.events import POLL_S, Since
+from coordinator.operations.executor import Source
 from coordinator.operations.log_reader import LogReader
 
 __all__ = ["EventPage", "EventQuery", "StreamQuery", "Subscriptions"]
@@ -58,7 +58,7 @@ class EventPage(msgspec.Struct, frozen=True):
 class Subscriptions:
     """Serves events; made once, by the application."""
 
-    def __init__(self, calls: Calls, gateway: Gateway, database: Database) -> None:
+    def __init__(self, calls: Calls, gateway: Gateway, database: Source) -> None:
         self._calls = calls
         self._gateway = gateway
         self._database = database

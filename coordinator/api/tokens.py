@@ -19,7 +19,7 @@ from coordinator.api.known_agents import KnownAgents
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.token import Token
-from coordinator.operations.executor import Executor, Wake
+from coordinator.operations.executor import Runner, Wake
 from coordinator.operations.tokens import Authenticate, Live, Use
 
 __all__ = ["TOKEN_CHANNEL", "Tokens"]
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class Tokens:
     """Checks tokens, and tells those who watch one when it ends."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Runner) -> None:
         self.agents = KnownAgents(executor)
         self._executor = executor
         self._known: Believed[str, Token] = Believed(BELIEVED_S)

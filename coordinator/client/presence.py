@@ -25,11 +25,10 @@ import structlog
 from msgspec.structs import replace
 
 from coordinator.client.lease import Lease, LeaseState, is_refusal, now_s
-from coordinator.db.session import Session
 from coordinator.errors import CoordinatorError, DatabaseUnavailable, NotFound
 from coordinator.model.agent import Agent
 from coordinator.operations import agents
-from coordinator.operations.executor import Executor
+from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 
 __all__ = ["Presence"]
@@ -43,7 +42,7 @@ log = structlog.get_logger()
 class Presence:
     """One incarnation: ``id`` is new at each start, ``name`` stays. ``lost`` is set when the agent was reaped."""
 
-    def __init__(self, agent: Agent, asked_at: float, liveness: Liveness | None, executor: Executor) -> None:
+    def __init__(self, agent: Agent, asked_at: float, liveness: Liveness | None, executor: Runner) -> None:
         self.id = agent.id
         self.name = agent.name
         self.role = agent.role
@@ -54,7 +53,7 @@ class Presence:
         self._executor = executor
 
     @classmethod
-    async def register(cls, registration: agents.Register, liveness: Liveness | None, executor: Executor) -> Presence:
+    async def register(cls, registration: agents.Register, liveness: Liveness | None, executor: Runner) -> Presence:
         """Register.
 
         Raises: what ``agents.Register`` raises.
@@ -120,11 +119,11 @@ class Presence:
         Raises: ``CoordinatorError`` when there is no answer.
         """
         session = None if self._liveness is None else self._liveness.session
-        executor: Executor | Session = session if session is not None and session.connected else self._executor
+        runner = session if session is not None and session.connected else self._executor
         asked_at = now_s()
         try:
             with anyio.fail_after(HEARTBEAT_TIMEOUT_S):
-                await executor.run(agents.Heartbeat(agent=self.id))
+                await runner.run(agents.Heartbeat(agent=self.id))
         except CoordinatorError as error:
             if is_refusal(error):
                 self._lose()

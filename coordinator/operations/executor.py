@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from coordinator.db.session import Session
 from coordinator.model.operation import Operation
 
-__all__ = ["Executor", "Runner", "Wake"]
+__all__ = ["Executor", "Runner", "Source", "Wake"]
 
 R = TypeVar("R")
 
@@ -39,3 +40,13 @@ class Executor(Runner, Protocol):
 
         ``project`` and ``topics`` select the events that matter. Hints may also come for others.
         """
+
+
+class Source(Runner, Protocol):
+    """What a process serves from: the database, or a daemon in its place."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Runner]:
+        """Run several operations in one transaction."""
+
+    def session(self, *channels: str) -> Session:
+        """Return a direct connection that listens on channels."""

@@ -7,38 +7,28 @@ An operation that names no speaker is run in the name of the sidecar's agent.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, TypeVar
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
 from coordinator.model.operation import Operation
-from coordinator.operations.executor import Runner
+from coordinator.operations.executor import Runner, Source
 from coordinator.sidecar.lock_book import LockBook
 
-__all__ = ["Backend", "Base"]
+__all__ = ["Backend"]
 
 R = TypeVar("R")
-
-
-class Base(Runner, Protocol):
-    """The database, or a daemon in its place."""
-
-    def transaction(self) -> AbstractAsyncContextManager[Runner]:
-        """Run several operations in one transaction."""
-
-    def session(self, *channels: str) -> Session:
-        """Return a direct connection that listens on channels."""
 
 
 class Backend:
     """Runs the operations of the face."""
 
-    def __init__(self, base: Base) -> None:
-        self._base = base
-        self._session = base.session(HEAD_CHANNEL, TOKEN_CHANNEL)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._session = source.session(HEAD_CHANNEL, TOKEN_CHANNEL)
         self.book = LockBook(self._session, lambda: self._session.connected)
         self.actor: str | None = None
 
@@ -48,12 +38,12 @@ class Backend:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation, and record what it changed in the agent's leases."""
-        return await self._run(self._base, operation)
+        return await self._run(self._source, operation)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Runner]:
         """Run several operations in one transaction."""
-        async with self._base.transaction() as transaction:
+        async with self._source.transaction() as transaction:
             yield _Through(self, transaction)
 
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:

@@ -1,19 +1,19 @@
-"""The sidecar as a program: builds everything long-lived, and takes it down in order.
+"""The sidecar as a program: builds everything long-lived, and shuts it down in order.
 
-It is the daemon's HTTP face beside one agent, without relay and loops: it registers the agent, heartbeats for it,
-renews the locks that the agent acquires through it, and says what it knows of all that (``GET /v1/sidecar``). It opens
-at most three connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so a killed
-sidecar's agent is reaped within 2 seconds. Through a daemon (``--upstream``) it opens none, and the agent's TTL tells.
+It is the daemon's HTTP face beside one agent, without relay and loops. It registers the agent, sends its heartbeats, renews
+the locks that the agent acquires through it, and reports on all that (``GET /v1/sidecar``). It opens at most three
+connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so the agent of a killed sidecar
+is reaped within 2 seconds. Through a daemon (``--upstream``) it opens none, and that agent is reaped after its TTL.
 
-Down, on SIGTERM, SIGINT, or when the agent has gone: ``/readyz`` answers 503, HTTP takes leave of streams and finishes
-what is under way, the agent is deregistered, and with it goes all that it held; then the connections.
+Shutdown, on SIGTERM, SIGINT, or when the agent is gone: ``/readyz`` answers 503; HTTP ends streams and finishes what is under
+way; the agent is deregistered, which releases all that it held; then the connections close.
 
-On failure: who is asked for at the start is awaited for ``connect_limit_s``. While nobody answers the agent and its locks are UNKNOWN, and everything comes back by itself. An agent that
-was given up is LOST for good: what it held is somebody else's now. The sidecar never registers it anew by itself;
-restart it.
+On failure: at its start, the sidecar waits for the other side for ``connect_limit_s``. Later, while the other side does not
+answer, the agent and its locks are UNKNOWN; connections come back automatically. An agent that was reaped is LOST for good,
+since others may hold by now what it held. The sidecar never registers it again; restart the sidecar.
 
-What it deliberately does not do: listen where other machines can reach it. It is open to all on this one, unless
-``access`` is ``tokens``: what the agent may do is what the sidecar's role in the database, or its token, may.
+What it deliberately does not do: listen where other machines can reach it. Anyone on this machine acts with the privileges of
+the sidecar's database role or token, unless ``access`` is ``tokens``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, cast
 
 import anyio
 import structlog
@@ -44,9 +43,10 @@ from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.model.address import is_gateway
 from coordinator.operations import agents
+from coordinator.operations.executor import Source
 from coordinator.operations.liveness import Liveness
 from coordinator.sidecar.agent_process import AgentProcess
-from coordinator.sidecar.backend import Backend, Base
+from coordinator.sidecar.backend import Backend
 from coordinator.sidecar.face import AgentReport, SidecarReport, face
 from coordinator.sidecar.listeners import listeners
 from coordinator.sidecar.pod import agent_name, metadata
@@ -55,11 +55,13 @@ from coordinator.version import version
 
 __all__ = ["serve"]
 
+NOT_READY = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
+
 log = structlog.get_logger()
 
 
 async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
-    """Run the sidecar until SIGTERM, SIGINT, or the end of the agent's process, if ``pid`` or an attachment tell of it.
+    """Run the sidecar until SIGTERM, SIGINT, or the end of the agent's process, known by ``pid`` or an attachment.
 
     Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``); what
     ``agents.Register`` raises.
@@ -71,23 +73,23 @@ async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
 
     async def run(lifetime: Lifetime) -> None:
         with listeners(config.listen, config.socket) as sockets:
-            async with _base(config) as base:
-                await _run(config, base, registration, AgentProcess(pid), sockets, lifetime)
+            async with _source(config) as source:
+                await _run(config, source, registration, AgentProcess(pid), sockets, lifetime)
 
     await run_until_shutdown("sidecar", run)
 
 
 @asynccontextmanager
-async def _base(config: Config) -> AsyncIterator[Base]:
+async def _source(config: Config) -> AsyncIterator[Source]:
     """Open the database, or the way to a daemon."""
     url = config.database_url
     if url is None:
-        raise ConfigurationError("no database is configured", hint="Give --url postgresql://… or --upstream https://…")
+        raise ConfigurationError("no database is configured", hint="Pass --url postgresql://… or --upstream https://…")
     if is_gateway(url):
         if config.access == "tokens":
             raise ConfigurationError(
                 "through a daemon the sidecar cannot check tokens",
-                hint="Leave access away: it is open on this machine.",
+                hint="Omit access: the sidecar is open on this machine.",
             )
         async with HttpExecutor.open(url, config) as executor:
             yield Upstream(executor, config.project)
@@ -95,23 +97,23 @@ async def _base(config: Config) -> AsyncIterator[Base]:
     first = await connect_within(config.connect_limit_s, url, call_timeout_s=config.call_timeout_s)
     first.terminate()
     async with Database.open(url, _lowered(config)) as database:
-        yield cast("Base", database)
+        yield database
 
 
 async def _run(  # noqa: PLR0917
     config: Config,
-    base: Base,
+    source: Source,
     registration: agents.Register,
     process: AgentProcess,
     sockets: list[socket.socket],
     lifetime: Lifetime,
 ) -> None:
-    backend = Backend(base)
+    backend = Backend(source)
     session = backend.session()
-    liveness = None if isinstance(base, Upstream) else Liveness(session, "sidecar")
+    liveness = None if isinstance(source, Upstream) else Liveness(session, "sidecar")
     config = _lowered(config)
-    gateway = Gateway(cast("Database", backend), config)
-    access = Access(cast("Database", backend) if config.access == "tokens" else None)
+    gateway = Gateway(backend, config)
+    access = Access(backend if config.access == "tokens" else None)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gateway.run_forever)
@@ -122,41 +124,32 @@ async def _run(  # noqa: PLR0917
         if not gateway.started.is_set():
             tasks.cancel_scope.cancel()
             raise DatabaseUnavailable(
-                f"no answer within {config.connect_limit_s:g} seconds", hint="Is the address right, and is it up?"
+                f"no answer within {config.connect_limit_s:g} seconds",
+                hint="Is the address correct, and does a server run there?",
             )
         lifetime.up.set()
-        presence = await Presence.register(registration, liveness, cast("Any", base))
+        presence = await Presence.register(registration, liveness, source)
         backend.actor, backend.book.agent = presence.name, presence.id
         tasks.start_soon(presence.keep)
         tasks.start_soon(backend.book.run_forever)
 
+        tasks.start_soon(_stop_with_agent, process, lifetime)
+
         def state() -> LeaseState:
-            if presence.state is LeaseState.HELD and not session.connected:
-                return LeaseState.UNKNOWN
-            return presence.state
+            doubtful = presence.state is LeaseState.HELD and not session.connected
+            return LeaseState.UNKNOWN if doubtful else presence.state
 
         def report() -> SidecarReport:
-            return SidecarReport(
-                AgentReport(presence.id, registration.project, presence.name, presence.role, state().name),
-                session.connected,
-                process.attached,
-                backend.book.report(),
-            )
+            agent = AgentReport(presence.id, registration.project, presence.name, presence.role, state().name)
+            return SidecarReport(agent, session.connected, process.attached, backend.book.report())
 
         def readiness() -> Readiness:
-            reasons = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
-            reason = "shutting down" if lifetime.stop.is_set() else reasons.get(state())
+            reason = "shutting down" if lifetime.stop.is_set() else NOT_READY.get(state())
             return Readiness(ready=reason is None, leads=False, reason=reason)
 
-        async def leave_with_agent() -> None:
-            how = await process.gone()
-            log.info("sidecar.stopping", reason=how)
-            lifetime.stop.set()
-
-        tasks.start_soon(leave_with_agent)
         middleware = origin_middleware(config, loopback=True)
         paths = face(report, process, lifetime.stop)
-        app = create_app(readiness, cast("Database", backend), gateway, access, middleware, paths)
+        app = create_app(readiness, backend, gateway, access, middleware, paths)
         try:
             async with serving(app, sockets[0], config, also=sockets[1:]):
                 addresses = [_written(listener) for listener in sockets]
@@ -166,6 +159,12 @@ async def _run(  # noqa: PLR0917
         finally:
             await presence.deregister()
         tasks.cancel_scope.cancel()
+
+
+async def _stop_with_agent(process: AgentProcess, lifetime: Lifetime) -> None:
+    reason = await process.gone()
+    log.info("sidecar.stopping", reason=reason)
+    lifetime.stop.set()
 
 
 def _lowered(config: Config) -> Config:
