@@ -1,12 +1,7 @@
-"""Daemons as real processes, on a database that the test names: start, wait for, stop, pause, kill.
-
-As a program, `python -m tests.daemon <settings as JSON>` runs one daemon. It logs JSON to standard error and exits with the
-code of the error table.
-"""
+"""Daemons as real processes, on a database that the test names: start, wait for, stop, pause, kill."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -20,17 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import anyio
 import asyncpg
 import httpx
-import msgspec
 
-from coordinator.config import Config
-from coordinator.daemon import serve
 from coordinator.db.connection import connect
-from coordinator.errors import CoordinatorError
-from coordinator.telemetry import logs
-from tests.waiting import DEADLINE_S, until
+from tests.http_client import http_client
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +47,9 @@ class Daemon:
             **settings,
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.daemon", json.dumps(given, default=str)], stderr=self._output, cwd=ROOT
+            [sys.executable, "-m", "tests.daemon_process", json.dumps(given, default=str)],
+            stderr=self._output,
+            cwd=ROOT,
         )
         weakref.finalize(self, self.process.kill)  # whatever became of the test
 
@@ -86,8 +78,8 @@ class Daemon:
         return bool((self.lines("leader.changed") or [{"leads": False}])[-1]["leads"])
 
     async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient() as client:
-            return await client.get(self.url + path, timeout=DEADLINE_S)
+        async with http_client() as client:
+            return await client.get(self.url + path)
 
     async def metric(self, name: str) -> float:
         """Return the value of a metric, named with its labels; 0 if the metric is absent."""
@@ -192,33 +184,3 @@ def note(what: str, values: Sequence[float]) -> None:
     if path := os.environ.get("COORDINATOR_TEST_NOTES"):
         with Path(path).open("a") as file:
             file.write(json.dumps({what: [round(value, 3) for value in values]}) + "\n")
-
-
-class _Constants(msgspec.Struct):
-    """The constants among the settings."""
-
-    constants: dict[str, float]
-
-
-async def _main(settings: str) -> int:
-    config = msgspec.json.decode(settings, type=Config, strict=False)
-    for name, value in msgspec.json.decode(settings, type=_Constants, strict=False).constants.items():
-        module, _, constant = name.rpartition(".")
-        found = importlib.import_module(module)
-        assert hasattr(found, constant), name
-        setattr(found, constant, value)
-    logs.configure(format="json", level=config.log_level)
-    try:
-        await serve(config)
-    except CoordinatorError as error:
-        json.dump(
-            {"event": "daemon.failed", "error": type(error).__name__, "message": str(error), "hint": error.hint},
-            sys.stderr,
-        )
-        sys.stderr.write("\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(anyio.run(_main, sys.argv[1], backend_options={"use_uvloop": True}))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
-from tests.waiting import DEADLINE_S
+from tests.http_client import http_client
 
 # Short, so that no test waits for what is slow on purpose.
 LIMITS = {"http_wait_s": 600, "http_heartbeat_s": 1.0, "http_write_deadline_s": 2.0, "http_body_bytes": 100_000}
@@ -37,7 +37,7 @@ def daemon(api_url: str) -> Iterator[Daemon]:
 
 @pytest.fixture
 async def http(daemon: Daemon) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=DEADLINE_S) as client:
+    async with http_client(daemon.url) as client:
         yield client
 
 

@@ -26,6 +26,7 @@ from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import agents, directives, locks, projects, signals, tokens
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
+from tests.http_client import http_client
 from tests.waiting import DEADLINE_S, until
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to be refused
@@ -72,7 +73,7 @@ class Issuer:
 
     def client(self, secret: Secret | None, **headers: str) -> httpx.AsyncClient:
         given = headers if secret is None else {"Authorization": f"Bearer {secret.text}", **headers}
-        return httpx.AsyncClient(base_url=self.url, headers=given, timeout=DEADLINE_S)
+        return http_client(self.url, headers=given)
 
     async def as_(self, role: str, project: str | None = None) -> httpx.AsyncClient:
         return self.client((await self.token(role, project))[1])

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from coordinator.db.database import Database
@@ -17,6 +16,7 @@ from coordinator.model.token import new_secret
 from coordinator.operations import events, tokens
 from tests.api.sse import emit
 from tests.daemon import Daemon
+from tests.http_client import http_client
 from tests.waiting import until
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -142,7 +142,7 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
     try:
         async with browsing(port, PAGE, tmp_path) as proxy:
             await until(_has(proxy, "ready"), "the browser's stream is ready")
-            async with httpx.AsyncClient(base_url=daemon.url) as http:
+            async with http_client(daemon.url) as http:
                 await emit(http, "default", "1", "2")
                 await until(_has(proxy, "1-2"), "the browser has seen two events")
                 daemon.kill()

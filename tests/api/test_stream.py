@@ -17,6 +17,7 @@ from tests.api.sse import emit, stream
 from tests.api.test_operations import post
 from tests.api.test_problems import problem
 from tests.daemon import Daemon
+from tests.http_client import http_client
 from tests.waiting import DEADLINE_S, until
 
 
@@ -139,7 +140,7 @@ async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
 async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> None:
     with Daemon(database_url, http_ring_events=10, http_page=7, http_heartbeat_s=1.0) as daemon:
         await daemon.ready()
-        async with httpx.AsyncClient(base_url=daemon.url, timeout=DEADLINE_S) as http:
+        async with http_client(daemon.url) as http:
             keys = [str(number) for number in range(60)]
             async with stream(http, topic="custom.*") as live:
                 await live.until("ready")
@@ -239,7 +240,7 @@ async def own(database_url: str) -> AsyncIterator[Daemon]:
 
 
 async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) -> None:
-    async with httpx.AsyncClient(base_url=own.url, timeout=DEADLINE_S) as http:
+    async with http_client(own.url) as http:
         async with stream(http) as one, stream(http) as two:
             await one.until("ready")
             await two.until("ready")
@@ -260,7 +261,7 @@ async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) ->
 
 
 async def test_at_shutdown_every_stream_gets_bye_and_every_wait_its_answer(own: Daemon) -> None:
-    async with httpx.AsyncClient(base_url=own.url, timeout=DEADLINE_S) as http, anyio.create_task_group() as tasks:
+    async with http_client(own.url) as http, anyio.create_task_group() as tasks:
         answers: list[httpx.Response] = []
 
         async def wait() -> None:

@@ -13,22 +13,14 @@ import coordinator
 from coordinator.errors import DatabaseUnavailable
 from tests.api.sse import Frames
 from tests.daemon import check_unavailable
-from tests.waiting import DEADLINE_S
+from tests.http_client import http_client
 
-__all__ = ["ClientSubscriber", "Subscriber", "http_of"]
+__all__ = ["ClientSubscriber", "Subscriber"]
 
 CUT_S = 0.5  # mean time until a connection is cut
 EARLY = 0.2  # of the connections may be cut before they have brought anything; the others make progress on any machine
 BACK_BY = 50  # places that a cursor may be behind: not every client keeps the newest
 CUTS = (httpx.HTTPError, httpx.StreamError, TimeoutError, DatabaseUnavailable)
-
-
-def http_of(url: str) -> httpx.AsyncClient:
-    """Return a client for ``http://…`` or ``unix:///path``."""
-    if not url.startswith("unix:"):
-        return httpx.AsyncClient(base_url=url, timeout=DEADLINE_S)
-    transport = httpx.AsyncHTTPTransport(uds=url.removeprefix("unix://"))
-    return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=DEADLINE_S)
 
 
 class Subscriber:
@@ -63,7 +55,7 @@ class Subscriber:
         headers = {"last-event-id": cursor} if cursor else {}
         query = {"after": "start", **self.query}
         async with (
-            http_of(self.url) as http,
+            http_client(self.url) as http,
             http.stream("GET", "/v1/events/stream", params=query, headers=headers) as response,
         ):
             if response.status_code != httpx.codes.OK:

@@ -21,6 +21,7 @@ from coordinator.operations import tokens
 from tests.api.sse import emit, stream
 from tests.daemon import Daemon, check_unavailable, opened
 from tests.faults.plane import SETTINGS, Way
+from tests.http_client import http_client
 from tests.sidecar.conftest import Sidecar
 from tests.waiting import DEADLINE_S, until
 
@@ -70,7 +71,7 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
                 )
             daemon, url = await stack.enter_async_context(guarded(way, server.dsn, secret.text))
             headers = {"authorization": f"Bearer {secret.text}"}
-            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, headers=headers))
+            http = await stack.enter_async_context(http_client(url, headers=headers))
             standing = await stack.enter_async_context(stream(http, topic="custom.*"))
             await standing.until("ready")
             await emit(http, "default", "before")
@@ -94,7 +95,7 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
 
             await until(not_believed_any_more, "a new stream is refused")
             check_unavailable(await http.get("/v1/signals", headers={"authorization": f"Bearer {new_secret().text}"}))
-            async with httpx.AsyncClient(base_url=url) as nobody:
+            async with http_client(url) as nobody:
                 assert (await nobody.get("/v1/signals")).status_code == httpx.codes.UNAUTHORIZED
 
         if way == "daemon":

@@ -20,7 +20,8 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from tests.daemon import log_of
 from tests.faults.plane import SETTINGS, Plane, Way
-from tests.faults.subscriber import ClientSubscriber, Subscriber, http_of
+from tests.faults.subscriber import ClientSubscriber, Subscriber
+from tests.http_client import http_client
 from tests.relay.load import LONG_S, Load
 from tests.waiting import DEADLINE_S, until
 
@@ -75,7 +76,7 @@ async def befall(  # noqa: PLR0917
             reading.start_soon(subscriber.run, LAST)
         async with anyio.create_task_group() as writing:
             for url in plane.urls:
-                writing.start_soon(load.post, http_of(url), enough)
+                writing.start_soon(load.post, http_client(url), enough)
             writing.start_soon(load.call, database, enough)
             faults = chance.sample(list(plane.faults), len(plane.faults))
             while faults:
@@ -85,4 +86,4 @@ async def befall(  # noqa: PLR0917
                     faults = [chance.choice(list(plane.faults))]
             await further()
             enough.set()
-        await load.post(http_of(plane.urls[0]), enough, keys=[LAST])
+        await load.post(http_client(plane.urls[0]), enough, keys=[LAST])

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-import httpx
 import pytest
 
 from tests.daemon import ROOT
-from tests.waiting import DEADLINE_S, until
+from tests.http_client import http_client
+from tests.waiting import until
 
 
 class Sidecar:
@@ -60,8 +60,8 @@ class Sidecar:
         return UUID(self.lines("sidecar.started")[0]["agent"])
 
     async def report(self) -> dict[str, Any]:
-        async with httpx.AsyncClient() as client:
-            answer = await client.get(self.url + "/v1/sidecar", timeout=DEADLINE_S)
+        async with http_client() as client:
+            answer = await client.get(self.url + "/v1/sidecar")
         assert answer.status_code == 200
         return dict(answer.json())
 

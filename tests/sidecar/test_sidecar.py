@@ -25,6 +25,7 @@ from coordinator.operations import agents, events, locks, projects, tokens
 from tests.api.sse import stream
 from tests.daemon import Daemon, note, opened
 from tests.faults.test_agents_lost import reaped, settled
+from tests.http_client import http_client
 from tests.sidecar.conftest import Sidecar, sidecar
 from tests.waiting import DEADLINE_S, until
 
@@ -72,7 +73,7 @@ async def test_it_keeps_at_most_three_connections(database_url: str) -> None:
     with sidecar(database_url, "--agent", "coder") as beside:
         await beside.started()
         async with (
-            httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http,
+            http_client(beside.url) as http,
             opened(database_url) as connection,
         ):
             counts: list[int] = []
@@ -234,7 +235,7 @@ async def test_states_are_unknown_while_the_database_is_down_and_known_again_aft
             return await states() == ("UNKNOWN", {"long": "UNKNOWN", "short": "LOST"})
 
         await until(unknown, "the states are unknown", every_s=0.05)
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             answer = await http.get(beside.url + "/readyz")
             assert (answer.status_code, answer.json()["reason"]) == (503, "no answer from the database")
             assert (await http.get(beside.url + "/livez")).status_code == 200
@@ -261,7 +262,7 @@ async def test_a_reaped_agent_is_shown_as_lost_and_not_registered_again(db: Data
             return bool((await beside.report())["agent"]["state"] == "LOST")
 
         await until(lost, "the agent is shown as lost", every_s=0.05)
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             answer = await http.get(beside.url + "/readyz")
         assert (answer.status_code, answer.json()["reason"]) == (503, "the agent was reaped")
         assert await db.run(agents.List(project="default")) == []
@@ -278,7 +279,7 @@ async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Datab
             async with opened(database_url) as connection:
                 kinds = await connection.fetch("select distinct kind from coordinator.processes")
                 assert [row["kind"] for row in kinds] == ["daemon"]
-            async with coordinator.connect(beside.url) as client, httpx.AsyncClient(base_url=beside.url) as http:
+            async with coordinator.connect(beside.url) as client, http_client(beside.url) as http:
                 changes = client.events.stream(topics=["signal.set"], after=await client.events.head())
                 signal_ = await client.signals.set("k", [1])
                 assert signal_.actor == "coder"
@@ -340,7 +341,7 @@ async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_eve
         await emit(0)
         with sidecar(daemon.url, "--agent", "coder", COORDINATOR_TOKEN=secret.text) as beside:
             await beside.started()
-            async with httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http:
+            async with http_client(beside.url) as http:
                 async with stream(http, topic="custom.*", after="start") as frames:
                     await emit(10)
                     found = await frames.events(20)
@@ -358,7 +359,7 @@ async def test_with_tokens_it_refuses_other_processes_on_the_machine(db: Databas
     await db.run(tokens.Create(name="pod", role="reader", hash=secret.hash, prefix=secret.prefix, project="default"))
     with sidecar(database_url, "--agent", "coder", COORDINATOR_ACCESS="tokens") as beside:
         await beside.started()
-        async with httpx.AsyncClient(base_url=beside.url, timeout=DEADLINE_S) as http:
+        async with http_client(beside.url) as http:
             for path in ("/v1/sidecar", "/v1/sidecar/attach", "/v1/signals"):
                 assert (await http.get(path)).status_code == 401
             http.headers["authorization"] = f"Bearer {secret.text}"
@@ -389,8 +390,8 @@ async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database
             await through.started()
             header = {"Authorization": f"Bearer {secret.text}"}
             async with (
-                httpx.AsyncClient(base_url=direct.url, headers=header, timeout=DEADLINE_S) as one,
-                httpx.AsyncClient(base_url=through.url, timeout=DEADLINE_S) as other,
+                http_client(direct.url, headers=header) as one,
+                http_client(through.url) as other,
                 stream(one, project="default") as frames,
             ):
                 await frames.until("ready")

@@ -1,0 +1,49 @@
+"""The program that `tests.daemon` starts: `python -m tests.daemon_process <settings as JSON>`.
+
+It runs one daemon, logs JSON to standard error, and exits with the code of the error table. It imports little beside the
+product, since the suite starts it often.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import anyio
+import msgspec
+
+from coordinator.config import Config
+from coordinator.daemon import serve
+from coordinator.errors import CoordinatorError
+from coordinator.telemetry import logs
+
+
+class Constants(msgspec.Struct):
+    """The constants among the settings."""
+
+    constants: dict[str, float]
+
+
+async def main(settings: str) -> int:
+    config = msgspec.json.decode(settings, type=Config, strict=False)
+    for name, value in msgspec.json.decode(settings, type=Constants, strict=False).constants.items():
+        module, _, constant = name.rpartition(".")
+        found = importlib.import_module(module)
+        assert hasattr(found, constant), name
+        setattr(found, constant, value)
+    logs.configure(format="json", level=config.log_level)
+    try:
+        await serve(config)
+    except CoordinatorError as error:
+        json.dump(
+            {"event": "daemon.failed", "error": type(error).__name__, "message": str(error), "hint": error.hint},
+            sys.stderr,
+        )
+        sys.stderr.write("\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(anyio.run(main, sys.argv[1], backend_options={"use_uvloop": True}))
