@@ -1,1 +1,1 @@
-"""Benchmarks: ratios beside a baseline on the same server in the same run. See bench/README.md."""
+"""Benchmarks: ratios to a baseline that runs on the same server in the same run. See bench/README.md."""

@@ -1,4 +1,4 @@
-"""How fast a relay drains a backlog, by the size of its batches. For information: there is no target."""
+"""The rate at which a relay drains a backlog, by batch size. For information; it has no target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EMIT = (
 
 
 async def run(options: Options) -> list[Table]:
-    """Fill and drain once for each size, on one server."""
+    """Fill and drain the outbox once for each batch size, on one server."""
     rows = []
     async with fresh(options) as place:
         connection = await place.connect()

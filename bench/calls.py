@@ -1,4 +1,4 @@
-"""One operation through the Python layer, against the same call through bare asyncpg; one client, one after the other."""
+"""One operation through the Python layer, compared with the same call through bare asyncpg, by one client in sequence."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def _pooled(pool: asyncpg.Pool, text: str, arguments: tuple[object, ...]) 
 
 
 async def _rounds(callers: dict[str, Caller], seconds: float) -> dict[str, list[float]]:
-    """Answer with the median microseconds of a call in each round."""
+    """Return the median microseconds of a call in each round."""
     found: dict[str, list[float]] = {name: [] for name in callers}
     for caller in callers.values():
         for _ in range(WARM):

@@ -1,4 +1,4 @@
-"""HTTP and its streams: from the commit to the subscriber, memory of idle ones, fan-out against a bare broadcast, calls."""
+"""HTTP and its streams: latency from commit to subscriber, memory of idle streams, fan-out compared with a bare broadcast, calls."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def run(options: Options) -> list[Table]:
 
 @asynccontextmanager
 async def process(kind: str, *arguments: str) -> AsyncIterator[tuple[int, int]]:
-    """Run a server in a process of its own; answers with its port and process id."""
+    """Run a server in a separate process; yield its port and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -116,7 +116,7 @@ async def _latency(place: Place, port: int, options: Options) -> Table:
 
 
 async def _calls(place: Place, port: int, options: Options) -> Table:
-    """Compare in turns: one client, one call after the other; then many clients at once."""
+    """Compare callers in turns: first one client in sequence, then many clients in parallel."""
     set_request, get_request = request("POST", "/v1/signals/set", BODY), request("GET", "/v1/signals/bench/call")
     set_ = signals.Set(project="default", key="bench/call", value={"state": "done", "by": "a"})
     get = signals.Get(project="default", key="bench/call")
@@ -164,7 +164,7 @@ async def _calls(place: Place, port: int, options: Options) -> Table:
 
 
 async def _in_turns(callers: dict[str, Callable[[], Awaitable[object]]], options: Options) -> dict[str, list[float]]:
-    """Answer with the median microseconds of a call in each round; within a round the callers take turns call by call."""
+    """Return the median microseconds of a call in each round; within a round the callers alternate call by call."""
     found: dict[str, list[float]] = {name: [] for name in callers}
     for _ in range(options.rounds * 4):
         times: dict[str, list[float]] = {name: [] for name in callers}
@@ -199,7 +199,7 @@ async def _rate(port: int, message: bytes, seconds: float) -> float:
 
 
 async def _fan_out(place: Place, port: int, pid: int) -> Table:
-    """Deliver to many streams; then the same bytes from a server that does nothing but write them."""
+    """Deliver to many streams, then send the same bytes from a server that only writes them."""
     size = await _size(place, port) // BURST
     rows = []
     for shape, count in (("at once", BURST), ("one by one", SINGLE)):
@@ -236,7 +236,7 @@ async def _fan_out(place: Place, port: int, pid: int) -> Table:
 
 
 async def _size(place: Place, port: int) -> int:
-    """Tell how many bytes a burst has on the wire."""
+    """Return how many bytes a burst has on the wire."""
     first = Counter()
     transport = await subscribe(port, "/v1/events/stream?topic=custom.burst", first)
     await anyio.sleep(0.5)
@@ -253,7 +253,7 @@ async def _size(place: Place, port: int) -> int:
 async def _deliver(  # noqa: PLR0917
     place: Place, port: int, pid: int, size: int, count: int, name: str
 ) -> tuple[float, float]:
-    """Answer with deliveries a second, and microseconds of the server's processor a delivery."""
+    """Return deliveries per second, and microseconds of the server's processor time per delivery."""
     counters = [Counter() for _ in range(FANS)]
     transports = [await subscribe(port, "/v1/events/stream?topic=custom.burst", counter) for counter in counters]
     await anyio.sleep(0.5)
@@ -310,19 +310,19 @@ async def _memory(port: int, pid: int) -> Table:
 
 
 def cpu_s(pid: int) -> float:
-    """Read the processor time of a process."""
+    """Return the processor time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kb(pid: int) -> int:
-    """Read the resident memory of a process."""
+    """Return the resident memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 class _Broadcaster(asyncio.Protocol):
-    """A server that writes bytes to whoever is connected when somebody asks for /go."""
+    """A server that writes bytes to all connected clients when one requests /go."""
 
     everybody: set[asyncio.Transport]
     pieces: list[bytes]

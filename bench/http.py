@@ -1,4 +1,4 @@
-"""Clients that cost little: one keep-alive connection for calls, and readers of streams that only count or look at the time."""
+"""Cheap clients: one keep-alive connection for calls, and stream readers that only count bytes or read times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LENGTH = re.compile(rb"content-length: (\d+)")
 
 
 class Connection:
-    """One HTTP/1.1 connection that sends the same request again and again."""
+    """One HTTP/1.1 connection that repeats the same request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -26,7 +26,7 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send(self, request: bytes) -> bytes:
-        """Send one request and read its answer."""
+        """Send one request and read its response."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
@@ -40,7 +40,7 @@ class Connection:
 
 
 def request(method: str, path: str, body: bytes = b"") -> bytes:
-    """Write a request."""
+    """Format a request."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -48,7 +48,7 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
 
 
 class Counter(asyncio.Protocol):
-    """A subscriber that counts bytes, and tells when it has so many; ``began``: when the first of them came."""
+    """A subscriber that counts bytes up to ``wanted``; ``began`` is when the first of them arrived."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -57,7 +57,7 @@ class Counter(asyncio.Protocol):
         self.done = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
-        """Count."""
+        """Count the bytes."""
         self.size += len(data)
         if self.wanted:
             self.began = self.began or time.perf_counter()
@@ -66,14 +66,14 @@ class Counter(asyncio.Protocol):
 
 
 class Timer(asyncio.Protocol):
-    """A subscriber that takes the time from each event's own."""
+    """A subscriber that measures the time since each event's own instant."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
-        """Find the events that have come."""
+        """Parse the events that have arrived."""
         now = time.time()
         data = self._rest + data
         end = data.rfind(b"\n") + 1

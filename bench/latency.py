@@ -1,4 +1,4 @@
-"""From the call to the LISTEN client: under a paced load, and the first event after idleness; what idleness costs."""
+"""Latency from the call to a LISTEN client, under a paced load and after idleness, and the cost of an idle daemon."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTLE_S = 8.0  # every loop has run once
 
 
 async def run(options: Options) -> list[Table]:
-    """Measure the three on one server."""
+    """Measure all three on one server."""
     async with fresh(options) as place, daemon(place):
         # In this order: after load the server's own work (autovacuum) would count as queries of an idle daemon.
         return [await _idle(place), await _after_idle(place), await _under_load(place, options)]
@@ -66,7 +66,7 @@ async def _under_load(place: Place, options: Options) -> Table:
 
 
 async def _settled(heard: Heard) -> None:
-    """Wait until nothing has come for a while."""
+    """Wait until no event has arrived for a while."""
     with anyio.fail_after(30):
         while time.time() - (heard.last() or time.time()) < 0.5:
             await anyio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A LISTEN client that keeps what it heard and when, and reads it only afterwards."""
+"""A LISTEN client that records payloads and arrival times, and parses them only afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Event(msgspec.Struct):
 
 
 class Heard:
-    """What came, in order of arrival."""
+    """The payloads received, in order of arrival."""
 
     def __init__(self) -> None:
         self._arrivals: list[tuple[float, str]] = []
@@ -30,15 +30,15 @@ class Heard:
         self._arrivals.append((time.time(), str(payload)))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget everything received."""
         self._arrivals.clear()
 
     def last(self) -> float | None:
-        """Tell when the last event came, in seconds since 1970."""
+        """Return when the last event arrived, in seconds since 1970."""
         return self._arrivals[-1][0] if self._arrivals else None
 
     def latencies(self) -> list[tuple[float, float]]:
-        """Answer with instant of arrival (s) and latency (ms) of each event; ends the run if one is missing.
+        """Return the arrival time (s) and latency (ms) of each event; end the run if one is missing.
 
         The latency is counted from the clock that the call itself read, so its commit is part of it.
         """
@@ -55,7 +55,7 @@ class Heard:
 
 @asynccontextmanager
 async def listening(place: Place, channel: str) -> AsyncIterator[Heard]:
-    """Listen on one channel as long as the block lasts."""
+    """Listen on one channel while the context lasts."""
     connection = await place.connect()
     heard = Heard()
     try:

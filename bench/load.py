@@ -1,4 +1,4 @@
-"""Load by pgbench, found beside the server's binaries: it costs far less processor time than Python would."""
+"""Load from pgbench, which lies beside the server's binaries and costs far less processor time than Python would."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ async def _run(place: Place, sql: str, *arguments: str) -> str:
 
 
 async def throughput(place: Place, sql: str, *, clients: int, seconds: float) -> float:
-    """Run a script as fast as it goes; answers with transactions a second."""
+    """Run a script as fast as possible; return transactions per second."""
     output = await _run(place, sql, "-c", str(clients), "-j", "1", "-T", f"{seconds:.0f}")
     return _rate(output)
 
 
 async def transactions(place: Place, sql: str, *, clients: int, count: int) -> None:
-    """Run a script so many times."""
+    """Run a script a given number of times."""
     await _run(place, sql, "-c", str(clients), "-j", "1", "-t", str(count // clients))
 
 
@@ -63,7 +63,7 @@ async def transactions(place: Place, sql: str, *, clients: int, count: int) -> N
 async def paced(
     place: Place, sql: str, *, clients: int, rate: float, seconds: float
 ) -> AsyncIterator[asyncio.Task[float]]:
-    """Run a script at a rate beside the block; the task answers with the rate that was reached."""
+    """Run a script at a rate while the context lasts; the task returns the rate that it reached."""
 
     async def run() -> float:
         return _rate(await _run(place, sql, "-c", str(clients), "-j", "1", "-R", f"{rate:.0f}", "-T", f"{seconds:.0f}"))

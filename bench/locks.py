@@ -1,4 +1,4 @@
-"""Locks: one client beside bare writes and other lock servers, 32 clients, a million held, and one that 200 wait for."""
+"""Locks: one client compared with bare writes and other lock servers, 32 clients, a million held locks, and one with 200 waiters."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def _locks(connection: asyncpg.Connection, resource: str) -> Pair:
 
 
 async def _rounds(pairs: dict[str, Pair], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Answer with the median milliseconds of a pair in each round, and with all of them."""
+    """Return the median milliseconds of a pair in each round, and all measurements."""
     medians: dict[str, list[float]] = {name: [] for name in pairs}
     every: dict[str, list[float]] = {name: [] for name in pairs}
     for pair in pairs.values():
@@ -225,7 +225,7 @@ async def _million(place: Place, options: Options) -> Table:
 
 
 class _Hot:
-    """Waiters of one lock: each waits for the event of its ticket, asks, gives back, and waits again."""
+    """Waiters of one lock: each waits for the event of its ticket, polls, releases, and waits again."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
@@ -263,7 +263,7 @@ class _Hot:
             self.released_at = time.perf_counter()
 
     async def watch(self) -> None:
-        """Wake everybody when nothing was handed on for long: a wake-up was lost, and is counted."""
+        """Wake all waiters when the lock has not been handed on for long: a wake-up was lost, and is counted."""
         while True:
             before = len(self.times_ms)
             await anyio.sleep(LOST_S)

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: a fresh cluster with full durability, the schema, and a daemon in a process of its own."""
+"""The place where a benchmark runs: a fresh cluster with full durability, the schema, and a daemon in a separate process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = {"max_wal_size": "4GB", "checkpoint_timeout": "30min"}
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the command line says."""
+    """The options of the command line."""
 
     bin_dir: Path | None
     rounds: int
@@ -54,7 +54,7 @@ class Place(msgspec.Struct):
         return await connect(self.dsn)
 
     async def drained(self) -> float:
-        """Wait until the relay has numbered all events; answers with how long that took, in seconds."""
+        """Wait until the relay has numbered all events; return how long that took, in seconds."""
         connection = await self.connect()
         began = time.perf_counter()
         try:
@@ -66,7 +66,7 @@ class Place(msgspec.Struct):
         return time.perf_counter() - began
 
     async def execute(self, *statements: str) -> None:
-        """Run statements, each in a transaction of its own."""
+        """Run statements, each in its own transaction."""
         connection = await self.connect()
         try:
             for statement in statements:
@@ -77,7 +77,7 @@ class Place(msgspec.Struct):
 
 @asynccontextmanager
 async def fresh(options: Options, *, disk: Path | None = None) -> AsyncIterator[Place]:
-    """Start a cluster that nobody has used, and take it down at the end."""
+    """Start a fresh cluster, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="coordinator-bench-", dir=disk, ignore_cleanup_errors=True) as folder:
         async with embedded.run(Path(folder), bin_dir=options.bin_dir, settings=SETTINGS) as server:
             connection = await connect(server.dsn)
@@ -91,7 +91,7 @@ async def fresh(options: Options, *, disk: Path | None = None) -> AsyncIterator[
 
 @asynccontextmanager
 async def daemon(place: Place) -> AsyncIterator[None]:
-    """Run a daemon on the server, from the moment that it leads to the end of the block."""
+    """Run a daemon on the server; the context begins when it leads."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.place", place.dsn)
     try:
         connection = await place.connect()
@@ -104,7 +104,7 @@ async def daemon(place: Place) -> AsyncIterator[None]:
         finally:
             await connection.close()
         if process.returncode is not None:
-            raise SystemExit("the daemon ended by itself")
+            raise SystemExit("the daemon ended unexpectedly")
         yield
     finally:
         with suppress(ProcessLookupError):

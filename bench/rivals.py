@@ -1,4 +1,4 @@
-"""Other programs that give locks, started fresh beside ours where they are installed: Redis and etcd."""
+"""Other lock servers, started fresh beside ours if they are installed: Redis and etcd."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _running(command: Sequence[str], port: int) -> Iterator[None]:
 
 @contextmanager
 def redis(*, durable: bool) -> Iterator[Pair | None]:
-    """SET NX PX and a delete that compares; durable: every write is synced before its answer."""
+    """SET NX PX and a conditional delete; durable: every write is synced before its response."""
     program = shutil.which("redis-server")
     if program is None:
         yield None
@@ -78,7 +78,7 @@ def redis(*, durable: bool) -> Iterator[Pair | None]:
 
 @contextmanager
 def etcd() -> Iterator[Pair | None]:
-    """Lock and unlock of its v3 API, under one lease."""
+    """Lock and unlock of the v3 API, under one lease."""
     program = shutil.which("etcd")
     if program is None:
         yield None

@@ -1,4 +1,4 @@
-"""Signals set a second by 32 writers: with the outbox, without any event, and with a NOTIFY for each commit."""
+"""Signals set per second by 32 writers: with the outbox, without events, and with a NOTIFY per commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 WRITERS = 32
 APPEND = re.compile(r"perform coordinator\.outbox_append\('signal\.set'(.*?)\);\n", re.DOTALL)
-# The same payload, as a writer without an outbox would send it; the number stays out, since nobody gives one.
+# The payload that a writer without an outbox would send; it has no number, because none is assigned.
 NOTIFY = (
     "perform pg_notify('coordinator.' || p_project || '.signal', "
     "coordinator.event_json('', 0, 'signal.set'{arguments}));\n"
@@ -26,7 +26,7 @@ VARIANTS = {
 
 
 async def run(options: Options) -> list[Table]:
-    """Measure on the native disk and with 2 ms more for each commit's flush."""
+    """Measure on the native disk, and with 2 ms added to each commit's flush."""
     async with fresh(options) as place:
         await _make_variants(place)
         async with daemon(place):

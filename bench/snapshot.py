@@ -1,4 +1,4 @@
-"""A snapshot that somebody holds open for minutes: latency at 1,000 events a second must not grow without bound."""
+"""A snapshot held open for minutes: latency at 1,000 events per second must not grow without bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 RATE = 1000
 WINDOW_S = 10.0
-EDGE = 3  # windows at each end; their median is compared, so that one noisy window decides nothing
+EDGE = 3  # windows at each end; their median is compared, so that one noisy window does not decide
 BOUND = 3.0  # last to first; steady growth of a few minutes would pass it, the noise of a shared machine does not
 SHOWN = 16  # windows
 
