@@ -126,8 +126,6 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
         for one in value if isinstance(value, list) else [value]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
-    if isinstance(operation, Since) and operation.after is None:
-        query.append(("after", "start"))
     return query
 
 

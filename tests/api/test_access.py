@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import anyio
@@ -23,7 +23,7 @@ from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Unauthenticated
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
-from coordinator.operations import agents, directives, locks, projects, signals, tokens
+from coordinator.operations import agents, directives, events, locks, projects, signals, tokens
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.http_client import http_client
@@ -32,8 +32,8 @@ from tests.waiting import DEADLINE_S, until
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to be refused
 ENDPOINTS = {endpoint.operation.function: endpoint for endpoint in endpoints()}
 SECONDS = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
 
-T = TypeVar("T")
 
 # Nothing looks without an event: a wait can end only by being told.
 CONSTANTS = {"coordinator.api.calls.POLL_S": 3600, "coordinator.api.subscriptions.POLL_S": 3600}
@@ -220,24 +220,29 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
         ids: dict[str, dict[str, Any]] = {}
         for project in ("alpha", "beta"):
             holder, waiter = [
-                UUID((await run(every, agents.Register(project=project, name=name))).json()["id"])
+                UUID((await run(every, agents.Register(project=project, name=name, ttl=HOUR))).json()["id"])
                 for name in ("holder", "waiter")
             ]
             sent = await run(every, directives.Send(project=project, body="x", to_agent="x"))
-            for agent, wait in ((holder, None), (waiter, 60 * SECONDS)):
-                acquire = locks.Acquire(project=project, resources=[f"name:{project}"], agent=agent, wait=wait)
+            for agent, wait in ((holder, None), (waiter, HOUR)):
+                acquire = locks.Acquire(
+                    project=project, resources=[f"name:{project}"], agent=agent, wait=wait, ttl=HOUR
+                )
                 grants = (await run(every, acquire)).json()["items"]
             ids[project] = {"agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"]}
 
-        async def told() -> int:
-            count: int = (await every.get("/v1/events?project=beta&after=start&limit=10000")).json()["items"].__len__()
-            return count
+        async def happened() -> list[str]:
+            """All that happened in beta, up to a mark that shows that the relay has told everything."""
+            mark = uuid4().hex
+            await run(every, events.Emit(project="beta", type="custom.mark", key=mark))
 
-        async def still() -> Any:
-            waiting = await run(every, locks.ListWaiting(project="beta", resource="name:beta"))
-            return [row["ticket"] for row in waiting.json()["items"]], await told()
+            async def told() -> list[dict[str, Any]]:
+                found = (await every.get("/v1/events?project=beta&after=start&limit=10000")).json()["items"]
+                return found if any(event["key"] == mark for event in found) else []
 
-        before = await until_equal(still)
+            return [event["cursor"] for event in await until(told) if event["type"] != "custom.mark"]
+
+        before = await happened()
         for function, endpoint in ENDPOINTS.items():
             kind = endpoint.operation
             if kind.scope is not Scope.IN_PROJECT or kind.reads or kind.least_role() > Role.manager:
@@ -252,17 +257,7 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                 aim = {"project": "alpha", **known, field.name: ids["beta"][field.name]}
                 answer = await run(own, call(kind, **aim))
                 assert answer.status_code in (404, 409) or answer.json() == {"result": False}, (function, answer.text)
-        assert await still() == before
-
-
-async def until_equal(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until two answers in a row, half a second apart, are the same: the relay has told everything."""
-    answer = None
-    with anyio.fail_after(20):
-        while (newer := await ask()) != answer:
-            answer = newer
-            await anyio.sleep(0.5)
-    return newer
+        assert await happened() == before
 
 
 async def test_a_token_of_one_project_finds_it_among_the_projects_and_no_other(issuer: Issuer) -> None:
