@@ -77,20 +77,23 @@ class LockWait:
                         break
 
     async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:
-        """Leave the queue. If no response came, repeat the request first, to learn what there is to undo."""
+        """Leave the queue, and release what was granted. Repeat a request without a response, to learn what to undo."""
         with anyio.move_on_after(WITHDRAW_S, shield=True), suppress(CoordinatorError):
+            grants: list[Grant] = []
             if ticket is None:
                 grants = await self._caller.run(request)
                 ticket = grants[0].ticket
-                if grants[0].granted:
-                    await self._caller.run(
-                        locks.Release(
-                            project=request.project,
-                            resources=[grant.resource for grant in grants],
-                            agent=request.agent,
-                            tokens=[grant.fencing_token or 0 for grant in grants],
-                        )
-                    )
-                    return
             if ticket is not None:
-                await self._caller.run(locks.Cancel(project=request.project, ticket=ticket, agent=request.agent))
+                cancel = locks.Cancel(project=request.project, ticket=ticket, agent=request.agent)
+                if not await self._caller.run(cancel):  # it was granted, and claimed
+                    poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
+                    grants = await self._caller.run(poll)
+            if grants and grants[0].granted:
+                await self._caller.run(
+                    locks.Release(
+                        project=request.project,
+                        resources=[grant.resource for grant in grants],
+                        agent=request.agent,
+                        tokens=[grant.fencing_token or 0 for grant in grants],
+                    )
+                )

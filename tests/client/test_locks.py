@@ -197,6 +197,35 @@ async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Cli
     assert await tester.locks.waiting("a") == []
 
 
+async def test_a_waiter_that_stops_before_it_hears_of_its_grant_releases_it(
+    coder: Client, tester: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Database.run
+    granted = anyio.Event()
+
+    async def once_unheard(self: Database, operation: object) -> object:
+        result = await run(self, operation)  # type: ignore[arg-type]
+        if isinstance(operation, locks.Poll) and result[0].granted and not granted.is_set():  # type: ignore[index]
+            granted.set()
+            await anyio.sleep_forever()
+        return result
+
+    monkeypatch.setattr(Database, "run", once_unheard)
+    monkeypatch.setattr(lock_wait, "POLL_S", 0.05)
+    async with anyio.create_task_group() as tasks:
+        async with coder.lock("a"):
+            tasks.start_soon(lambda: tester.locks.acquire("a", wait=3600, ttl=600))
+
+            async def queued() -> bool:
+                return bool(await coder.locks.waiting("a"))
+
+            await until(queued)
+        with anyio.fail_after(DEADLINE_S):
+            await granted.wait()
+        tasks.cancel_scope.cancel()
+    assert await held_by(db) == []
+
+
 async def test_a_deadlock_is_refused_and_the_error_lists_the_cycle(coder: Client, tester: Client) -> None:
     async with coder.lock("a"), tester.lock("b"), anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: coder.locks.acquire("b", wait=60))
