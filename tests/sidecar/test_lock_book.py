@@ -58,6 +58,20 @@ class Beside:
             token = grants[0].fencing_token or 0
         return token
 
+    async def waited(self, db: Database, resource: str) -> locks.Poll:
+        """Wait for a lock until it can be granted; return what asks for it."""
+        other = await db.run(agents.Register(project="default", name="other"))
+        (held,) = await db.run(locks.Acquire(project="default", resources=[resource], agent=other.id))
+        ttl, wait = timedelta(seconds=TTL_S), timedelta(seconds=60)
+        (waiting,) = await self.does(
+            locks.Acquire(project="default", resources=[resource], agent=self.agent, ttl=ttl, wait=wait)
+        )
+        assert not waiting.granted
+        await db.run(
+            locks.Release(project="default", resources=[resource], agent=other.id, tokens=[held.fencing_token or 0])
+        )
+        return locks.Poll(project="default", ticket=waiting.ticket or 0, agent=self.agent)
+
     def states(self) -> dict[str, str]:
         return {report.resource: report.state for report in self.book.report()}
 
@@ -160,19 +174,7 @@ async def test_what_is_released_is_forgotten_however_it_was_spelled(beside: Besi
 async def test_a_response_that_extends_nothing_is_not_trusted_for_longer(
     beside: Beside, db: Database, passes: Callable[[float], None]
 ) -> None:
-    other = await db.run(agents.Register(project="default", name="other"))
-    (held,) = await db.run(locks.Acquire(project="default", resources=["a"], agent=other.id))
-    wait = locks.Acquire(
-        project="default",
-        resources=["a"],
-        agent=beside.agent,
-        ttl=timedelta(seconds=TTL_S),
-        wait=timedelta(seconds=60),
-    )
-    (waiting,) = await beside.does(wait)
-    assert not waiting.granted
-    await db.run(locks.Release(project="default", resources=["a"], agent=other.id, tokens=[held.fencing_token or 0]))
-    poll = locks.Poll(project="default", ticket=waiting.ticket or 0, agent=beside.agent)
+    poll = await beside.waited(db, "a")
     assert (await beside.does(poll))[0].granted
     assert beside.remaining_s() == pytest.approx(TTL_S - 5, abs=1)
     passes(100)

@@ -1,0 +1,58 @@
+"""A default of the client is that of the operation: each is written twice, and here held to be one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from datetime import timedelta
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.client.agents import Agents
+from coordinator.client.directives import Directives
+from coordinator.client.events import Events
+from coordinator.client.locks import Locks
+from coordinator.client.projects import Projects
+from coordinator.client.rules import Rules
+from coordinator.client.signals import Signals
+from coordinator.operations import agents, directives, events, locks, projects, rules, signals
+
+NOUNS: dict[type, ModuleType] = {
+    Agents: agents,
+    Directives: directives,
+    Events: events,
+    Locks: locks,
+    Projects: projects,
+    Rules: rules,
+    Signals: signals,
+}
+OPERATIONS = {"hold": "Acquire", "break_": "Break", "pending": "ListPending", "waiting": "ListWaiting"}
+METHODS = [
+    (method, getattr(module, OPERATIONS.get(name, name.capitalize()), None))
+    for noun, module in NOUNS.items()
+    for name, method in inspect.getmembers(noun, inspect.isfunction)
+    if not name.startswith("_")
+]
+
+
+def seconds(default: Any) -> Any:
+    return default.total_seconds() if isinstance(default, timedelta) else default
+
+
+@pytest.mark.parametrize(("method", "operation"), METHODS, ids=lambda part: getattr(part, "__qualname__", ""))
+def test_a_method_has_the_defaults_of_its_operation(method: Callable[..., Any], operation: type[Any] | None) -> None:
+    if operation is None:
+        assert method.__qualname__ in {"Events.stream", "Events.wake", "Locks.resume"}
+        return
+    of_operation = {
+        field.name: field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+        for field in msgspec.structs.fields(operation)
+        if not field.required
+    }
+    for name, parameter in inspect.signature(method).parameters.items():
+        if name in of_operation and parameter.default is not inspect.Parameter.empty:
+            mine = parameter.default
+            assert seconds(mine) == seconds(of_operation[name]) or (not mine and not of_operation[name]), name
