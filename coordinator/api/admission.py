@@ -1,4 +1,4 @@
-"""Admission of calls to the database: so many run, so many queue and not for long; the rest are told to come back."""
+"""Admits calls to the database: a number of them run, a number queue for a short time, the others get 503."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HINT = "Try again in a second."
 
 
 class Admission:
-    """A context for each call.
+    """A context that each call enters.
 
-    Raises: ``Overloaded`` on entry, when the queue is full or did not move in time.
+    Raises: ``Overloaded`` on entry, if the queue is full or does not move in time.
     """
 
     def __init__(self, config: Config) -> None:
@@ -31,12 +31,12 @@ class Admission:
             await self._queue()
 
     async def __aexit__(self, *_: object) -> None:
-        """Give the turn back."""
+        """Release the turn."""
         self._turns.release()
 
     async def _queue(self) -> None:
         if self._queued >= self._config.http_queue:
-            raise Overloaded(f"{self._queued} requests wait for the database already", hint=_HINT)
+            raise Overloaded(f"{self._queued} requests are already waiting for the database", hint=_HINT)
         self._queued += 1
         try:
             with anyio.move_on_after(self._config.http_queue_s) as scope:

@@ -1,7 +1,7 @@
-"""Endpoints: every operation that is on HTTP, and in what form its parameters come. Made from the operations alone.
+"""Endpoints: the operations on HTTP, and the form of their parameters. They are derived from the operations.
 
-Where an operation is, ``model.route`` tells. The project is ``default`` where none is given. A duration is a number of
-seconds, ``1h30m``, or ISO 8601.
+``model.route`` says which path an operation has. If a request names no project, it is ``default``. A duration is a number
+of seconds, ``1h30m``, or ISO 8601.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ DEFAULT_PROJECT = "default"
 
 
 class Duration(timedelta):
-    """A duration, read generously."""
+    """A duration, accepted in several forms."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One operation on HTTP. ``parameter``: the name in braces at the end of ``path``; it takes all that is left."""
+    """One operation on HTTP. ``parameter`` is the name in braces at the end of ``path``; it matches the rest of the path."""
 
     operation: type[Operation[Any]]
     name: str
@@ -41,23 +41,23 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def pages(self) -> bool:
-        """Whether the answer comes in pages."""
+        """Whether the result comes in pages."""
         return bool(self.operation.page_by)
 
     @property
     def versioned(self) -> bool:
-        """Whether the answer has a version, and so an ETag."""
+        """Whether the result has a version, and so an ETag."""
         return self.shape is Shape.ONE and "version" in self.result.__struct_fields__
 
 
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
-    """Find every operation that is not internal."""
+    """Return an endpoint for each operation that is not internal."""
     return tuple(_endpoint(operation) for operation in operations.every() if not operation.internal)
 
 
 def decode_hook(type: type[Any], value: Any) -> Any:
-    """Read what msgspec does not know by itself."""
+    """Decode the types that msgspec does not know."""
     if type is not Duration:
         raise NotImplementedError
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -89,7 +89,7 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
 
 
 def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[Any]]:
-    """Derive the operation as it comes over HTTP: with a default project, and generous durations."""
+    """Derive the operation as HTTP takes it: with a default project, and durations in several forms."""
     changed: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(operation):
         if field.name == "project" and field.required and operation.scope is Scope.IN_PROJECT:

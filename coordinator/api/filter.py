@@ -1,4 +1,4 @@
-"""What a subscriber wants to see: projects, topics, and not its own doings. Compiled once, asked for every event."""
+"""Which events a subscriber wants: projects and topics. A filter is compiled once and checks every event."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
 
 
 class Filter:
-    """Projects and topics; none of either means all. Equal filters are one subscription to the gateway.
+    """Projects and topics; an empty list means all. The gateway serves equal filters as one subscription.
 
-    Raises: ``InvalidArgument`` for what is no topic, or too many.
+    Raises: ``InvalidArgument`` for an invalid topic, or for too many.
     """
 
-    def __init__(self, projects: Sequence[str] = (), topics: Sequence[str] = (), most: int = 100) -> None:
-        if len(projects) > most or len(topics) > most:
+    def __init__(self, projects: Sequence[str] = (), topics: Sequence[str] = (), max_count: int = 100) -> None:
+        if len(projects) > max_count or len(topics) > max_count:
             raise InvalidArgument(
-                f"{max(len(projects), len(topics))} projects or topics; at most {most} are allowed",
-                hint="Take fewer, or a pattern such as signal.*",
+                f"{max(len(projects), len(topics))} projects or topics; the maximum is {max_count}",
+                hint="Name fewer, or use a pattern such as signal.*",
                 code="ZC102",
             )
         for topic in topics:
             if len(topic) > LIMITS["name"] or not _TOPIC.fullmatch(topic):
                 raise InvalidArgument(
-                    f'"{topic[: LIMITS["name"]]}" is no topic',
-                    hint="Write a type like signal.set, a pattern like signal.*, or * for all.",
+                    f'invalid topic "{topic[: LIMITS["name"]]}"',
+                    hint="Write a type like signal.set, a pattern like signal.*, or * for all topics.",
                     code="ZC103",
                 )
         self.projects = frozenset(projects) or None
@@ -42,7 +42,7 @@ class Filter:
 
     @property
     def project(self) -> str | None:
-        """The project, where there is just one."""
+        """The project, if there is exactly one."""
         return next(iter(self.projects)) if self.projects and len(self.projects) == 1 else None
 
     @property
@@ -51,7 +51,7 @@ class Filter:
         return self.projects, self.topics
 
     def takes_type(self, type: str) -> bool:
-        """Tell whether events of a type are wanted."""
+        """Return whether events of a type are wanted."""
         wanted = self._seen.get(type)
         if wanted is None:
             if len(self._seen) >= TYPES_REMEMBERED:
@@ -60,5 +60,5 @@ class Filter:
         return wanted
 
     def takes(self, type: str, project: str | None) -> bool:
-        """Tell whether an event of this type in this project is wanted."""
+        """Return whether an event of this type in this project is wanted."""
         return (self.projects is None or project in self.projects) and self.takes_type(type)

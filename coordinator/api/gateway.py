@@ -1,18 +1,19 @@
 """The gateway: one reader of the event log for any number of streams and long-polls of this process.
 
-One connection listens for growth of the log and reads it, each event is encoded once into a ring, and a stream is a place
-in that ring. Streams with equal filters are one group: for each batch the group's bytes are put together once and written
-to every member's socket, and groups that the batch does not concern are not touched. Streams of thousands of agents that
-each leave out their own doings still share a group.
+One connection listens for growth of the log and reads it. Each event is encoded once, into a ring; a stream is a position
+in that ring. Streams with equal filters form a group. For each batch, the gateway joins the group's bytes once and writes
+them to the socket of every member; it does not touch groups that the batch does not concern. Thousands of agents whose
+streams each exclude their own events still share a group.
 
-Guarantees: a stream's events come in order and without a gap, since a stream belongs to a group only while it has all
-events up to the ring's head; whoever cannot take a batch leaves the group, and goes on from the ring or, fallen off it,
-from the log at its own pace. No write waits for a socket.
+Guarantees: a stream's events come in order and without gaps, because a stream belongs to a group only while it has all
+events up to the ring's head. A stream that cannot take a batch leaves the group and continues at its own pace from the ring
+or, if it has fallen off the ring, from the log. No write waits for a socket.
 
-On failure: without the database nothing new comes, streams stay open, and after the reconnection the log is read from
-where it ended. If events were lost for ever (restored elsewhere, pruned), every stream gets the log's ``reset``.
+On failure: while the database is unavailable there are no new events, and streams stay open. After the reconnection, the
+gateway reads the log from where it stopped. If events are lost (pruned, or the database was restored), every stream gets
+the log's ``reset``.
 
-What it deliberately does not do: keep anything of its own. After a restart the ring is filled anew from the log.
+What it deliberately does not do: store anything of its own. After a restart it fills the ring from the log.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from coordinator.telemetry import metrics
 
 __all__ = ["Gateway", "Reader"]
 
-FILL_EVENTS = 5000  # of the newest are read into the ring at the start, so that returning clients need not read the log
-LINGER_S = 0.002  # between reads, so that they are not of one event each
+FILL_EVENTS = 5000  # read into the ring at the start, so that returning clients need not read the log
+LINGER_S = 0.002  # between reads, so that each finds more than one event
 TICK_S = 1.0
 
 log = structlog.get_logger()
@@ -55,20 +56,20 @@ def _any(_data: dict[str, Any]) -> bool:
 
 
 class Reader(Protocol):
-    """A stream, as the gateway sees it."""
+    """What the gateway needs of a stream."""
 
     filter: Filter
     exclude: str | None
     seq: int
 
     def push(self, data: bytes, first_seq: int) -> None:
-        """Write an encoded chunk that begins with event ``first_seq``, or leave the group; never wait."""
+        """Write an encoded chunk that starts with event ``first_seq``, or leave the group; never wait."""
 
     def beat(self, now: float) -> None:
-        """Show a sign of life if nothing was written for long."""
+        """Write a heartbeat if nothing was written for a while."""
 
     def interrupt(self) -> None:
-        """Look up: the gateway is closing."""
+        """Stop waiting: the gateway is closing."""
 
 
 class _Group:
@@ -98,12 +99,12 @@ class _Group:
 
 
 class Gateway:
-    """Follows the log for this process; made once, by the daemon."""
+    """Follows the log for this process. The daemon makes one."""
 
     def __init__(self, database: Source, config: Config) -> None:
         self.config = config
         self.ring = Ring(config.http_ring_events, config.http_ring_bytes)
-        self.epoch: str | None = None  # None until the log was read
+        self.epoch: str | None = None  # None until the log has been read
         self.closing = False
         self.started = anyio.Event()
         self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
@@ -136,7 +137,7 @@ class Gateway:
                     await anyio.sleep(LINGER_S)
 
     def close(self) -> None:
-        """Take leave of every stream and long-poll, and take no more."""
+        """End every stream and long-poll, and accept no more."""
         self.closing = True
         for reader in tuple(self._readers):
             reader.interrupt()
@@ -144,18 +145,20 @@ class Gateway:
 
     @contextmanager
     def connection(self, reader: Reader | None = None) -> Iterator[None]:
-        """Count a stream or long-poll for as long as the context lasts.
+        """Count a stream or long-poll within the context.
 
         Raises: ``Overloaded``.
         """
         if self.closing:
-            raise Overloaded("the daemon is shutting down", hint="Try again: another one takes over, or it comes back.")
+            raise Overloaded(
+                "the daemon is shutting down", hint="Try again; another daemon takes over, or this one comes back."
+            )
         if self.epoch is None:
             raise Overloaded("the event log has not been read yet", hint="Try again in a second.")
         if self._connections >= self.config.http_streams:
             raise Overloaded(
-                f"there are {self._connections} streams and long-polls already; this daemon takes no more",
-                hint="Try again later, or at another daemon.",
+                f"this daemon already serves {self._connections} streams and long-polls, its maximum",
+                hint="Try again later, or use another daemon.",
             )
         self._connections += 1
         if reader is not None:
@@ -169,7 +172,7 @@ class Gateway:
                 self.leave(reader)
 
     def join(self, reader: Reader) -> None:
-        """Write every further event to a reader that has all events up to the ring's head."""
+        """Write each further event to a reader, which has all events up to the ring's head."""
         self._group(reader.filter).readers.add(reader)
 
     def leave(self, reader: Reader) -> None:
@@ -181,7 +184,7 @@ class Gateway:
 
     @contextmanager
     def watch(self, filter: Filter, concern: Concern = _any) -> Iterator[SessionWake]:
-        """Give a waker that is set when an event passes the filter and its data the test, and when the gateway closes."""
+        """Return a wake that is set when an event passes filter and ``concern``, and when the gateway closes."""
         wake = SessionWake()
         group = self._group(filter)
         group.wakes[wake] = concern
@@ -208,7 +211,7 @@ class Gateway:
                 del self._by_project[project]
 
     async def _fill(self, reader: LogReader) -> None:
-        """Fill the ring with the newest events; only then is there anything to subscribe to."""
+        """Fill the ring with the newest events; streams are accepted from then on."""
         epoch, head = position(await reader.head(self._session))
         self.ring.clear(max(0, head - min(FILL_EVENTS, self.config.http_ring_events)))
         reader.after = f"{epoch}.{self.ring.head}"
@@ -246,7 +249,9 @@ class Gateway:
         for group, wanted in concerned.items():
             for run in runs(wanted, self.config.http_buffer_bytes):
                 group.deliver(run)
-                await checkpoint()  # sockets take what was written; who joins meanwhile has these events already
+                await (
+                    checkpoint()
+                )  # sockets send what was written; a stream that joins meanwhile has these events already
 
     def _reset(self, event: Event) -> None:
         log.warning("gateway.reset", cursor=event.cursor, reason=event.data.get("reason"))

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the operations, and a page that shows it without anything from elsewhere."""
+"""The OpenAPI document, generated from the operations, and a self-contained page that shows it."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ _REF = "#/components/schemas/{name}"
 _READ_ERRORS = (400, 401, 403, 404, 422, 500, 503)
 _WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
 _MEANINGS = {
-    304: "not changed since the version of If-None-Match",
+    304: "the version is still that of If-None-Match",
     400: "the request cannot be read",
-    401: "no token, or none that is good",
+    401: "the token is missing or not valid",
     403: "the token may not do this",
-    404: "it does not exist",
-    408: "a wait ended at its deadline",
-    409: "somebody else was there first; read again and decide anew",
-    412: "it is at another version than If-Match or If-None-Match ask for",
+    404: "the object does not exist",
+    408: "the wait timed out",
+    409: "another client was first; read again and decide again",
+    412: "the version is not the one that If-Match or If-None-Match requires",
     413: "the body is too large",
-    415: "the body is not said to be JSON",
-    422: "a value is malformed or over a limit; nothing was changed",
+    415: "the body is not declared as JSON",
+    422: "a value is malformed or exceeds a limit; nothing was changed",
     500: "a bug of the daemon",
     503: "overloaded, shutting down, or without its database; try again after Retry-After",
 }
 _EVENT_CURSOR = {
-    "Event-Cursor": {"description": "The cursor that the snapshot was taken at.", "schema": {"type": "string"}}
+    "Event-Cursor": {
+        "description": "The cursor of the event log at which the snapshot was taken.",
+        "schema": {"type": "string"},
+    }
 }
 _ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
 
 
 def document() -> dict[str, Any]:
-    """Write the document."""
+    """Return the document."""
     found = endpoints()
     types: list[Any] = [Problem, EventPage]
     types += [endpoint.parameters for endpoint in found if not endpoint.operation.reads]
@@ -70,7 +73,7 @@ def document() -> dict[str, Any]:
             "version": version(),
             "summary": "The coordination plane for fleets of AI agents, on nothing but PostgreSQL.",
             "description": (
-                "Durations are a number of seconds, 30s, 5m, 1h30m, 7d, or ISO 8601. Errors are problem+json (RFC 9457). "
+                "Write durations as a number of seconds, as 30s, 5m, 1h30m or 7d, or in ISO 8601. Errors are problem+json (RFC 9457). "
                 "A list's cursor leads to its next page; event_cursor leads into the event stream without a gap."
             ),
         },
@@ -80,7 +83,7 @@ def document() -> dict[str, Any]:
 
 
 def page() -> str:
-    """Write the document as a readable page."""
+    """Return the document as a readable page."""
     shown = document()
     parts = [_HEAD.format(title=f"coordinator {version()}", text=html.escape(shown["info"]["description"]))]
     for path, methods in shown["paths"].items():
@@ -103,7 +106,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         parameters.append(_parameter("limit", rows, "Rows of one page."))
         parameters.append(_parameter("after", {"type": "string"}, "The cursor of the previous page."))
     if endpoint.operation.woken_by:
-        parameters.append(_parameter("wait", _DURATION, "Wait so long for an answer that is not empty."))
+        parameters.append(_parameter("wait", _DURATION, "Wait up to this long for a result that is not empty."))
     result = schema_of[repr(endpoint.result)]
     headers: dict[str, Any] = dict(_EVENT_CURSOR)
     errors = list(_READ_ERRORS)
@@ -118,18 +121,20 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         result = _object(result=result)
     elif endpoint.versioned:
         headers |= _ETAG
-        parameters.append(_header("If-None-Match", "An ETag: no body if it is still that version."))
+        parameters.append(_header("If-None-Match", "An ETag: no body if the version is still the same."))
         errors.append(304)
     return {"parameters": parameters, "responses": _responses(result, headers, errors)}
 
 
 def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
-    parameters = [_parameter("wait", _DURATION, "Wait so long for an answer.")] if endpoint.operation.woken_by else []
-    parameters += [_header("Idempotency-Key", "The same answer again if the same request comes again.")]
+    parameters = (
+        [_parameter("wait", _DURATION, "Wait up to this long for a result.")] if endpoint.operation.woken_by else []
+    )
+    parameters += [_header("Idempotency-Key", "A repeated request with the same key gets the recorded response.")]
     errors = list(_WRITE_ERRORS)
     if endpoint.operation.conditional:
-        parameters.append(_header("If-Match", 'An ETag: only at this version, as "expect".'))
-        parameters.append(_header("If-None-Match", '*: only if it is not there, as "expect": 0.'))
+        parameters.append(_header("If-Match", 'An ETag: write only at this version, like "expect".'))
+        parameters.append(_header("If-None-Match", '*: write only if it does not exist, like "expect": 0.'))
         errors.append(412)
     result = schema_of[repr(endpoint.result)]
     if endpoint.shape is Shape.MANY:
@@ -145,8 +150,8 @@ def _events(schema: Any) -> dict[str, Any]:
     return {
         "operationId": "events_since",
         "tags": ["events"],
-        "summary": "Read the log after a cursor, and wait for the first event if there is none.",
-        "parameters": [*_query_of(EventQuery), _parameter("wait", _DURATION, "Wait so long for an event.")],
+        "summary": "Read the log after a cursor; wait for the first event if there is none.",
+        "parameters": [*_query_of(EventQuery), _parameter("wait", _DURATION, "Wait up to this long for an event.")],
         "responses": _responses(schema, {}, _READ_ERRORS),
     }
 
@@ -157,12 +162,12 @@ def _stream() -> dict[str, Any]:
         "tags": ["events"],
         "summary": "Follow events as Server-Sent Events.",
         "description": (
-            "The first frame is ready; then events, id: the cursor, event: the type, data: the event. reset: events are "
-            "gone, take a new snapshot. bye: the last frame, with the reason. An id without data moves the cursor only."
+            "The first frame is ready. Events follow: id is the cursor, event the type, data the event. reset means that "
+            "events are lost: take a new snapshot. bye is the last frame and says why. An id without data only moves the cursor."
         ),
         "parameters": [
             *_query_of(StreamQuery),
-            _header("Last-Event-ID", "The cursor to go on from; goes before after."),
+            _header("Last-Event-ID", "The cursor to continue from; overrides after."),
         ],
         "responses": _responses({"type": "string"}, {}, _READ_ERRORS, "text/event-stream"),
     }
@@ -171,7 +176,7 @@ def _stream() -> dict[str, Any]:
 def _responses(schema: Any, headers: Any, errors: Any, media_type: str = "application/json") -> dict[str, Any]:
     problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
     responses: dict[str, Any] = {
-        "200": {"description": "Done.", "headers": headers, "content": {media_type: {"schema": schema}}}
+        "200": {"description": "Success.", "headers": headers, "content": {media_type: {"schema": schema}}}
     }
     for status in sorted(errors):
         content = {} if status == 304 else {"content": problem}
@@ -201,7 +206,11 @@ _DURATION = {"type": "string", "examples": ["30s"]}
 def _schema(type: Any) -> dict[str, Any]:
     if type is not Duration:
         raise NotImplementedError
-    return {"type": ["string", "number"], "description": "Seconds, or like 1h30m, or ISO 8601.", "examples": ["30s"]}
+    return {
+        "type": ["string", "number"],
+        "description": "Seconds, a form like 1h30m, or ISO 8601.",
+        "examples": ["30s"],
+    }
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +249,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         + (f"<table>{''.join(rows)}</table>" if rows else "")
         + (f"<p>Body: {_type(body)}</p>" if body else "")
         + "".join(
-            f"<p>Answer: {_type(content['schema'])}</p>"
+            f"<p>Response: {_type(content['schema'])}</p>"
             for content in operation["responses"]["200"]["content"].values()
         )
         + f"<p>Status: {statuses}</p></details>"

@@ -1,7 +1,4 @@
-"""The newest events as frames of the stream, each encoded once; bounded in number and bytes.
-
-Numbers in the log have no gaps, so a reader's place in the ring is a subtraction. What falls off is in the log.
-"""
+"""The newest events as frames of the stream, each encoded once. Number and bytes are bounded; older events are in the log."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Frame(NamedTuple):
-    """An event as the stream carries it."""
+    """An event, encoded for the stream."""
 
     seq: int
     type: str
@@ -35,7 +32,7 @@ def frame_of(event: Event) -> Frame:
 
 
 def bookmark(cursor: str) -> bytes:
-    """Encode a cursor alone, which moves a client's cursor and calls nobody."""
+    """Encode a cursor alone: it moves a client's cursor and triggers no handler."""
     return b"id: %b\n\n" % cursor.encode()
 
 
@@ -44,12 +41,12 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def runs(frames: Iterable[Frame], most_bytes: int) -> Iterator[list[Frame]]:
-    """Part frames into runs of ``most_bytes`` bytes, or of one frame that is larger."""
+def runs(frames: Iterable[Frame], max_bytes: int) -> Iterator[list[Frame]]:
+    """Split frames into runs of up to ``max_bytes`` bytes, or of one frame that is larger."""
     run: list[Frame] = []
     size = 0
     for frame in frames:
-        if run and size + len(frame.data) > most_bytes:
+        if run and size + len(frame.data) > max_bytes:
             yield run
             run, size = [], 0
         run.append(frame)
@@ -63,34 +60,34 @@ def _seq(frame: Frame) -> int:
 
 
 class Ring:
-    """Holds the events after ``floor`` up to ``head``; a reader that may not see all of them has some numbers only."""
+    """Holds the events after ``floor`` up to ``head``. A reader that may not see all of them gets some of the numbers."""
 
-    def __init__(self, most_events: int, most_bytes: int) -> None:
-        self._most_events = most_events
-        self._most_bytes = most_bytes
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
         self._frames: list[Frame] = []
         self._bytes = 0
         self.floor = 0
         self.head = 0
 
     def clear(self, seq: int) -> None:
-        """Begin anew after event ``seq``."""
+        """Forget all events; the next follows event ``seq``."""
         self._frames.clear()
         self._bytes = 0
         self.floor = self.head = seq
 
     def advance(self, seq: int) -> None:
-        """Take note that there is nothing up to event ``seq``."""
+        """Record that there is nothing more up to event ``seq``."""
         self.head = max(self.head, seq)
 
     def extend(self, frames: Sequence[Frame]) -> None:
-        """Append what follows the head, and let go of the oldest beyond the bounds."""
+        """Append what follows the head; drop the oldest events beyond the bounds."""
         self._frames += frames
         self.head = frames[-1].seq
         self._bytes += sum(len(frame.data) for frame in frames)
-        dropped = max(0, len(self._frames) - self._most_events)
+        dropped = max(0, len(self._frames) - self._max_events)
         size = self._bytes - sum(len(frame.data) for frame in self._frames[:dropped])
-        while size > self._most_bytes and dropped < len(self._frames):
+        while size > self._max_bytes and dropped < len(self._frames):
             size -= len(self._frames[dropped].data)
             dropped += 1
         if dropped:
@@ -99,10 +96,10 @@ class Ring:
         self._bytes = size
 
     def covers(self, seq: int) -> bool:
-        """Tell whether everything after ``seq`` is here."""
+        """Return whether the ring has everything after ``seq``."""
         return self.floor <= seq <= self.head
 
-    def after(self, seq: int, most: int) -> list[Frame]:
-        """Give up to ``most`` events after ``seq``, which is covered."""
+    def after(self, seq: int, limit: int) -> list[Frame]:
+        """Return up to ``limit`` events after ``seq``, which is covered."""
         first = bisect_right(self._frames, seq, key=_seq)
-        return self._frames[first : first + most]
+        return self._frames[first : first + limit]

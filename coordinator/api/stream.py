@@ -1,16 +1,16 @@
 """One subscriber's event stream (Server-Sent Events).
 
-Frames: ``ready`` first, with the cursor where the stream begins; then events, ``id:`` the cursor, ``event:`` the type,
-``data:`` the event's JSON; ``reset`` where events are gone; ``bye`` with the reason last. An ``id:`` without data is a
-bookmark: nothing matched up to it. A comment comes when nothing else did for the heartbeat's time.
+Frames: first ``ready``, with the cursor where the stream starts; then events, with the cursor as ``id:``, the type as
+``event:`` and the event's JSON as ``data:``; ``reset`` where events are lost; last ``bye``, with the reason. An ``id:`` without
+data is a bookmark: nothing up to it matched. After a heartbeat's time without a frame there is a comment.
 
-A stream first catches up, each page written when the socket has room; then it joins the gateway's group, which writes to
-the socket directly. When the socket holds more than ``buffer_bytes`` the stream leaves the group and catches up again. A
-socket that takes nothing for the write deadline gets ``bye`` and is closed. The events on the wire are the same either way,
-so a live event never overtakes the backlog.
+A stream first catches up: it writes each page when the socket has room. Then it joins the gateway's group, which writes to
+the socket directly. When the socket holds more than ``http_buffer_bytes``, the stream leaves the group and catches up again.
+A socket that takes nothing within the write deadline gets ``bye`` and is closed. Both ways write the same events, so a live
+event never overtakes the backlog.
 
-Written straight to the transport of the server (coordinator/api/server.py hands it over in the scope): a batch costs a
-stream one write, no task switch and no copy of its bytes.
+The stream writes to the server's transport, which ``api/connection.py`` puts into the scope: a batch costs a stream one
+write, no task switch, and no copy of its bytes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["TRANSPORT", "StreamResponse"]
 TRANSPORT = "coordinator.transport"  # extension of the scope
 RECONNECT_MS = 1000
 RETRY_S = 1.0
-LEAVE_S = 2.0  # a stream that is closed has so long to take what was written
+LEAVE_S = 2.0  # for a closed stream to take what was written
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"connection", b"close"),  # the end of a stream closes its connection, so let nobody send another request on it
-    (b"x-accel-buffering", b"no"),  # proxies shall not collect the stream
-    (b"transfer-encoding", b"chunked"),  # what is written straight to the transport is chunked here
+    (b"connection", b"close"),  # the end of a stream closes its connection: send no other request on it
+    (b"x-accel-buffering", b"no"),  # proxies must not buffer the stream
+    (b"transfer-encoding", b"chunked"),  # what goes directly to the transport is chunked here
 ]
 _HEARTBEAT = b":\n\n"
 _PASSES = frozenset((BOOKMARK, RESET))
@@ -55,7 +55,7 @@ log = structlog.get_logger()
 
 
 class _TooSlow(Exception):
-    """The socket took nothing for the write deadline."""
+    """The socket took nothing within the write deadline."""
 
 
 class StreamResponse(Response):
@@ -105,15 +105,15 @@ class StreamResponse(Response):
                 while await self._serve(receive):
                     pass
             except _TooSlow:
-                await self._leave("slow: nothing was read for the write deadline", receive)
+                await self._leave("slow: the client read nothing within the write deadline", receive)
             else:
                 if self._gateway.closing:
-                    await self._leave("shutdown: go on from your cursor at another daemon, or here later", receive)
+                    await self._leave("shutdown: continue from your cursor at another daemon, or here later", receive)
                 elif self._revoked:
                     await self._leave("revoked: the token that opened the stream has ended", receive)
 
     def push(self, data: bytes, first_seq: int) -> None:
-        """Write a chunk, or go on at one's own pace if the socket is full."""
+        """Write a chunk, or continue at the stream's own pace if the socket is full."""
         transport = self._transport
         if transport.get_write_buffer_size() > self._config.http_buffer_bytes:
             self.seq = first_seq - 1
@@ -121,10 +121,10 @@ class StreamResponse(Response):
             self.interrupt()
         elif not transport.is_closing():
             transport.write(data)
-            self._written_at = 0.0  # looked at by the next beat: cheaper than a clock for each write
+            self._written_at = 0.0  # the next beat sets it: cheaper than reading the clock for each write
 
     def beat(self, now: float) -> None:
-        """Write a bookmark or a comment if nothing was written for the heartbeat's time."""
+        """Write a bookmark or a comment if nothing was written for a heartbeat's time."""
         if not self._written_at:
             self._written_at = now
         if now - self._written_at < self._config.http_heartbeat_s or self._transport.is_closing():
@@ -144,12 +144,12 @@ class StreamResponse(Response):
         self.interrupt()
 
     def interrupt(self) -> None:
-        """Look up: there is something to do but to wait."""
+        """Stop waiting: there is something to do."""
         if self._serving is not None:
             self._serving.cancel()
 
     async def _serve(self, receive: Receive) -> bool:
-        """Catch up, then be a member of the group until that ends; false when the stream has ended."""
+        """Catch up, then stay in the group until interrupted; return false when the stream has ended."""
         with anyio.CancelScope() as self._serving:
             await self._catch_up()
             if not self._over:
@@ -184,7 +184,7 @@ class StreamResponse(Response):
                 await self._write(b"".join([frame.data for frame in run]))
 
     async def _read_log(self) -> list[Frame] | None:
-        """Read one page of the log; None if there was no answer."""
+        """Read one page of the log; return None if the database did not answer."""
         reader = LogReader(
             None if self._epoch is None else f"{self._epoch}.{self.seq}",
             project=self.filter.project,
@@ -228,7 +228,7 @@ class StreamResponse(Response):
         return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (RECONNECT_MS, mark, data)
 
     async def _leave(self, reason: str, receive: Receive) -> None:
-        """Say why, and end the response; a socket that does not take it is aborted."""
+        """Write the reason and end the response; abort a socket that does not take it."""
         metrics.STREAM_CLOSED.labels(reason.partition(":")[0]).inc()
         self._gateway.leave(self)
         data = b"event: bye\ndata: %b\n\n" % msgspec.json.encode({"reason": reason})

@@ -1,7 +1,7 @@
 """Events over HTTP: ``GET /v1/events`` for catching up and long-polling, ``GET /v1/events/stream`` for the stream.
 
-Both take the same filter and the same cursor, so a client can change between them. ``after`` is a cursor, ``now`` or
-``start`` (all that is retained).
+Both take the same filter and the same cursor, so a client can switch between them. ``after`` is a cursor, ``now``, or
+``start`` for everything that is retained.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which events. ``project`` and ``topic`` can be repeated; ``exclude_self``: not those that this actor caused."""
+    """Which events. ``project`` and ``topic`` can be repeated; ``exclude_self`` omits those that this actor caused."""
 
     after: str | None = None
     project: list[str] = msgspec.field(default_factory=list)
@@ -41,14 +41,14 @@ class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class EventQuery(StreamQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which events, how many, and how long to ``wait`` for one."""
+    """Which events, how many, and how long to ``wait`` for the first."""
 
     limit: int = 1000
     wait: str = "0"
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events in order; go on from ``cursor``. An event of type ``reset`` says that events are gone: take a new snapshot."""
+    """Events in order; continue from ``cursor``. An event of type ``reset`` means that events are lost: take a new snapshot."""
 
     items: list[Event]
     cursor: str
@@ -56,7 +56,7 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class Subscriptions:
-    """Serves events; made once, by the application."""
+    """Serves events. The application makes one."""
 
     def __init__(self, calls: Calls, gateway: Gateway, database: Source) -> None:
         self._calls = calls
@@ -65,14 +65,14 @@ class Subscriptions:
         self._config = gateway.config
 
     async def stream(self, request: Request) -> StreamResponse:
-        """Serve a stream until it ends. ``Last-Event-ID`` goes before ``after``: it is the newer when a browser returns."""
+        """Respond with a stream. ``Last-Event-ID`` overrides ``after``: when a browser reconnects, it is the newer."""
         query = _query(request, StreamQuery)
         wanted = self._filter(request, query)
         after = request.header("last-event-id") or query.after or "now"
         if not _CURSOR.fullmatch(after):
             raise InvalidArgument(
-                f'"{after[:100]}" is no cursor',
-                hint="Give a cursor as an event carried it, now, or start.",
+                f'invalid cursor "{after[:100]}"',
+                hint="Give the cursor of an event, now, or start.",
                 code="ZC103",
             )
         return StreamResponse(
@@ -85,7 +85,7 @@ class Subscriptions:
         )
 
     async def read(self, request: Request) -> Response:
-        """Respond with the events after a cursor, or with the first that come while waiting."""
+        """Respond with the events after a cursor, or with the first that arrive during the wait."""
         query = _query(request, EventQuery)
         wanted = self._filter(request, query)
         wait_s = duration_of(query.wait, self._config.http_wait_s)
@@ -131,10 +131,10 @@ def _query(request: Request, type: type[Any]) -> Any:
         if name in ("project", "topic"):
             values.setdefault(name, []).append(text)
         elif name in values:
-            raise InvalidArgument(f'the parameter "{name[:100]}" is there twice', hint="Give it once.")
+            raise InvalidArgument(f'the parameter "{name[:100]}" is given twice', hint="Give it once.")
         else:
             values[name] = text
     try:
         return msgspec.convert(values, type, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"the query does not fit: {error}", hint="See /schema for what is expected.") from None
+        raise InvalidArgument(f"invalid query: {error}", hint="See /schema for what is expected.") from None

@@ -1,7 +1,7 @@
-"""TLS for HTTP: a certificate and key from files, taken anew when the files change.
+"""TLS for HTTP: a certificate and key from files, loaded again when the files change.
 
-New connections get the new certificate, open ones keep theirs. A pair that cannot be loaded (half written, or of two kinds)
-is left alone, with a warning, until the files change again. What it does deliberately not do: ask clients for certificates.
+New connections get the new certificate; open ones keep theirs. A pair that cannot be loaded (half written, or not a pair)
+is ignored, with a warning, until the files change again. What it deliberately does not do: ask clients for certificates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 class Certificate:
     """A certificate with its chain, and its key.
 
-    Raises: ``ConfigurationError`` where they cannot be loaded.
+    Raises: ``ConfigurationError`` if they cannot be loaded.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -37,24 +37,24 @@ class Certificate:
             self.context.load_cert_chain(certificate, key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
-                f"TLS cannot begin with {certificate} and {key}: {_reason(error)}",
-                hint="tls_certificate and tls_key name PEM files: the chain, and its key without a password.",
+                f"cannot load the certificate {certificate} with the key {key}: {_reason(error)}",
+                hint="Set tls_certificate and tls_key to PEM files: the chain, and its key without a password.",
             ) from error
 
     async def run_forever(self) -> None:
-        """Look after the files until cancelled."""
+        """Reload the files when they change, until cancelled."""
         while True:
             await anyio.sleep(LOOK_S)
             self.reload()
 
     def reload(self) -> bool:
-        """Take the files anew if they changed; tells whether it did."""
+        """Load the files if they changed; return whether it did."""
         found = self._look()
         if found == self._seen:
             return False
         self._seen = found
         try:
-            # Tried apart first: a pair that does not fit would leave the one in use half replaced.
+            # Load into a context of its own first: a mismatched pair would leave the one in use half replaced.
             _context().load_cert_chain(self._certificate, self._key, password=_no_password)
             self.context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
@@ -68,7 +68,7 @@ class Certificate:
 
 
 def certificate_of(config: Config) -> Certificate | None:
-    """Load the configured certificate; none is configured: none.
+    """Load the configured certificate; return None if none is configured.
 
     Raises: ``ConfigurationError``.
     """
@@ -76,7 +76,7 @@ def certificate_of(config: Config) -> Certificate | None:
         return None
     if config.tls_certificate is None or config.tls_key is None:
         missing = "tls_certificate" if config.tls_certificate is None else "tls_key"
-        raise ConfigurationError(f"TLS lacks {missing}", hint=f"Set COORDINATOR_{missing.upper()}, too.")
+        raise ConfigurationError(f"TLS lacks {missing}", hint=f"Also set COORDINATOR_{missing.upper()}.")
     return Certificate(config.tls_certificate, config.tls_key)
 
 
@@ -88,7 +88,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    raise ssl.SSLError("the key has a password")  # else the terminal would be asked for it
+    raise ssl.SSLError("the key has a password")  # else OpenSSL would ask for it on the terminal
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

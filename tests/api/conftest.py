@@ -1,4 +1,4 @@
-"""A daemon as a process of its own, shared by the tests that do not disturb it; each test has a project of its own."""
+"""A daemon process that tests share if they do not disturb it; each test has its own project."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Frame(msgspec.Struct):
 
 
 class Frames:
-    """The frames of one response, one by one, each within a deadline."""
+    """The frames of one response, read one by one, each within a deadline."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -30,7 +30,7 @@ class Frames:
         self._lines = response.aiter_lines()
 
     async def next(self) -> Frame | None:
-        """The next frame or comment; None at the end of the response."""
+        """Return the next frame or comment; None at the end of the response."""
         frame = Frame(None, None, None)
         begun = False
         with anyio.fail_after(DEADLINE_S):
@@ -54,7 +54,7 @@ class Frames:
         return None
 
     async def until(self, event: str) -> list[Frame]:
-        """Frames up to the first of a type, that one included."""
+        """Return the frames up to and including the first of a type."""
         found = []
         with anyio.fail_after(DEADLINE_S):
             while True:
@@ -65,7 +65,7 @@ class Frames:
                     return found
 
     async def events(self, count: int, projects: Collection[str] = ()) -> list[Frame]:
-        """So many events, of these projects if any are named; everything else is skipped."""
+        """Return this many events, of these projects if any are named; skip everything else."""
         found: list[Frame] = []
         with anyio.fail_after(DEADLINE_S):
             while len(found) < count:

@@ -24,6 +24,7 @@ from coordinator.errors import ConfigurationError, Unauthenticated
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import agents, directives, events, locks, projects, signals, tokens
+from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.http_client import http_client
@@ -83,16 +84,6 @@ class Issuer:
 async def issuer(guarded: Daemon, guarded_url: str) -> AsyncIterator[Issuer]:
     async with Database.open(guarded_url, Config(min_connections=1, max_connections=2)) as database:
         yield Issuer(database, guarded.url)
-
-
-def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
-    """The answer's problem, which must be this one, with a hint."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = answer.json()
-    assert found["type"] == f"urn:coordinator:{name}"
-    assert found["hint"]
-    return found
 
 
 async def ask(client: httpx.AsyncClient, function: str) -> httpx.Response:

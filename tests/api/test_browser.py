@@ -1,4 +1,4 @@
-"""A real browser's streams go on where they were when the server comes back: EventSource, and with a token examples/follow.js."""
+"""A real browser's streams resume when the server comes back: EventSource, and examples/follow.js with a token."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ try {
 
 
 class Proxy:
-    """One origin for the browser: its page, what the page has seen, and the stream of whichever daemon is there."""
+    """One origin for the browser: its page, what the page has seen, and the stream of the daemon that is running."""
 
     def __init__(self, port: int, page: str) -> None:
         self.port = port
@@ -103,7 +103,7 @@ class Proxy:
 
 @asynccontextmanager
 async def browsing(port: int, page: str, folder: Path, own_port: int = 0) -> AsyncIterator[Proxy]:
-    """A browser that shows a page whose streams go to whatever daemon is at the port."""
+    """Run a browser on a page whose streams go to the daemon at a port."""
     if BROWSER is None:
         pytest.skip("needs chromium: apt-get install chromium")
     proxy = Proxy(port, page)
@@ -155,10 +155,10 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
         daemon.__exit__(None, None, None)
 
 
-async def test_a_page_with_a_token_follows_by_fetch_resumes_and_is_told_of_the_tokens_end(
+async def test_a_page_with_a_token_follows_with_fetch_resumes_and_learns_that_its_token_ended(
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
-    """The page is of another origin than the daemon, which lets it in by name."""
+    """The page has another origin than the daemon, whose settings name it."""
     port, page_port = free_port(), free_port()
     page = FOLLOWING.replace("DAEMON", f"http://127.0.0.1:{port}")
     origins = f"http://127.0.0.1:{page_port}"

@@ -1,4 +1,4 @@
-"""The server against its own OpenAPI document: no 500, no undocumented status, no answer that breaks its schema."""
+"""The server against its own OpenAPI document: no 500, no undocumented status, no response that violates its schema."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CHECKS = (
 
 @pytest.fixture
 async def own(database_url: str) -> Any:
-    """A daemon of its own: what is sent here is anything, and nobody waits for long."""
+    """A daemon for this test alone: requests contain anything, and no wait is long."""
     with Daemon(database_url, http_wait_s=1.0) as daemon:
         yield await daemon.ready()
 
 
 @pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.long)])
-async def test_the_server_keeps_what_its_description_says(own: Daemon, tmp_path: Path, examples: int) -> None:
+async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: Path, examples: int) -> None:
     command = [
         str(Path(sys.executable).with_name("st")),
         "run",
@@ -55,7 +55,7 @@ async def test_the_server_keeps_what_its_description_says(own: Daemon, tmp_path:
     assert not own.lines("request.failed"), own.output()
 
 
-async def test_the_description_names_every_operation_and_every_reference_in_it_exists(http: httpx.AsyncClient) -> None:
+async def test_the_description_has_every_operation_and_no_dangling_reference(http: httpx.AsyncClient) -> None:
     document = (await http.get("/schema/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert {(endpoint.method, endpoint.path) for endpoint in endpoints()} <= described
@@ -75,7 +75,7 @@ async def test_the_description_names_every_operation_and_every_reference_in_it_e
     assert len(names_of) == len(set(names_of))
 
 
-async def test_the_readable_page_needs_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+async def test_the_readable_page_is_self_contained(http: httpx.AsyncClient) -> None:
     page = await http.get("/schema")
     assert page.headers["content-type"].startswith("text/html")
     assert "/v1/signals/set" in page.text

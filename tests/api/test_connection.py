@@ -46,7 +46,7 @@ HASTY = {"http_head_s": 0.3, "http_body_s": 0.6}
 
 
 async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
-    """What comes until the other side closes; that it does so is half of the test."""
+    """Return what arrives until the other side closes; that it closes is half of the test."""
     received = b""
     with anyio.fail_after(DEADLINE_S):
         try:
@@ -57,7 +57,7 @@ async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET / HTTP/1.1\r\nX"])
-async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
+async def test_a_head_that_does_not_arrive_times_out(sent: bytes) -> None:
     async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         if sent:
             await stream.send(sent)
@@ -66,7 +66,7 @@ async def test_a_head_that_does_not_come_is_given_up(sent: bytes) -> None:
     assert b"application/problem+json" in answer
 
 
-async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
+async def test_a_head_that_arrives_drop_by_drop_times_out() -> None:
     async with (
         server(**HASTY) as port,
         await anyio.connect_tcp("127.0.0.1", port) as stream,
@@ -87,17 +87,19 @@ async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_a_body_that_does_not_come_is_given_up() -> None:
+async def test_a_body_that_does_not_arrive_times_out() -> None:
     async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_the_second_request_of_a_connection_has_the_same_time() -> None:
+async def test_the_second_request_of_a_connection_has_as_much_time() -> None:
     async with server(**HASTY) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
         assert (await stream.receive()).endswith(b"abc")
-        await anyio.sleep(HASTY["http_head_s"] * 2)  # idle between two requests: the server's own limit, longer
+        await anyio.sleep(
+            HASTY["http_head_s"] * 2
+        )  # idle between two requests: the server's own limit, which is longer
         await stream.send(b"GET / HTTP/1.1\r\n")
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 408 ")
 
@@ -107,13 +109,13 @@ async def test_the_second_request_of_a_connection_has_the_same_time() -> None:
     b"\r\n".join(b"X-%d: y" % n for n in range(HEAD_BYTES // 6)),
 ])  # fmt: skip
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b""])
-async def test_too_large_a_head_is_refused_whole_or_unfinished(head: bytes, end: bytes) -> None:
+async def test_too_large_a_head_is_refused_complete_or_not(head: bytes, end: bytes) -> None:
     async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + end)
         assert (await to_the_end(stream)).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_large_address_is_refused_and_a_fair_head_is_served() -> None:
+async def test_a_large_path_is_refused_and_a_head_within_the_limit_is_served() -> None:
     async with server() as port:
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             await stream.send(b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -124,7 +126,7 @@ async def test_a_large_address_is_refused_and_a_fair_head_is_served() -> None:
             assert (await to_the_end(stream)).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_beyond_the_most_connections_one_is_refused_until_another_ends() -> None:
+async def test_beyond_the_maximum_a_connection_is_refused_until_another_ends() -> None:
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with server(http_connections=2) as port:
         held = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(2)]
@@ -147,20 +149,20 @@ async def test_beyond_the_most_connections_one_is_refused_until_another_ends() -
 
 @pytest.fixture
 def files() -> Iterator[tuple[int, int]]:
-    """The limits of open files, put back afterwards."""
+    """The limits of open files, restored afterwards."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield limits
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_the_limit_of_open_files_is_raised_for_as_many_connections_as_are_wanted(files: tuple[int, int]) -> None:
+def test_the_limit_of_open_files_is_raised_to_fit_the_configured_connections(files: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
     config = Config(http_connections=600, max_connections=10)
     assert fitted(config) == config
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 10 + FILES_BESIDE, files[1])
 
 
-def test_where_files_may_not_be_opened_fewer_connections_are_taken(
+def test_a_fixed_limit_of_open_files_lowers_the_number_of_connections(
     files: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, files[1]))
@@ -176,7 +178,7 @@ def test_where_files_may_not_be_opened_fewer_connections_are_taken(
     assert [line["event"] for line in logs] == ["http.few_files"]
 
 
-async def test_what_is_no_http_is_answered_as_a_problem() -> None:
+async def test_data_that_is_not_http_gets_a_problem() -> None:
     async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(b"\x16\x03\x01 hello\r\n\r\n")
         answer = await to_the_end(stream)
@@ -184,7 +186,7 @@ async def test_what_is_no_http_is_answered_as_a_problem() -> None:
     assert b"urn:coordinator:malformed-request" in answer
 
 
-async def test_a_large_body_may_follow_a_small_head_in_one_piece() -> None:
+async def test_a_large_body_may_arrive_together_with_its_head() -> None:
     async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         body = b"x" * 300_000
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -193,7 +195,7 @@ async def test_a_large_body_may_follow_a_small_head_in_one_piece() -> None:
 
 
 async def subject(port: int, trusted: Path) -> str:
-    """Connect, trusting one certificate only; the name on the one that is presented."""
+    """Connect, trusting one certificate only; return the name on the presented one."""
     context = ssl.create_default_context(cafile=trusted)
     async with await anyio.connect_tcp("127.0.0.1", port, ssl_context=context, tls_hostname="127.0.0.1") as stream:
         await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -202,7 +204,7 @@ async def subject(port: int, trusted: Path) -> str:
         return str(dict(pair for part in found["subject"] for pair in part)["commonName"])
 
 
-async def test_tls_is_served_and_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
+async def test_tls_is_served_and_a_new_certificate_is_loaded_without_a_restart(tmp_path: Path) -> None:
     first, second = make_pair(tmp_path, "first"), make_pair(tmp_path, "second")
     used = (tmp_path / "tls.crt", tmp_path / "tls.key")
     for source, target in zip(first, used, strict=True):
@@ -212,7 +214,7 @@ async def test_tls_is_served_and_a_new_certificate_is_taken_without_a_restart(tm
     async with server(certificate) as port:
         assert await subject(port, first[0]) == "first"
         assert certificate.reload() is False
-        # Half of the new pair is there: the old one stays in use.
+        # Only half of the new pair is there, so the old one stays in use.
         used[0].write_bytes(second[0].read_bytes())
         with structlog.testing.capture_logs() as logs:
             assert certificate.reload() is False
@@ -223,7 +225,7 @@ async def test_tls_is_served_and_a_new_certificate_is_taken_without_a_restart(tm
         assert await subject(port, second[0]) == "second"
 
 
-async def test_the_server_looks_after_its_certificate_by_itself(
+async def test_the_server_reloads_its_certificate_when_the_files_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.api.tls.LOOK_S", 0.02)
@@ -247,11 +249,11 @@ async def test_plain_http_gets_nothing_from_a_tls_port(tmp_path: Path) -> None:
         assert b"200" not in await to_the_end(stream)
 
 
-def test_tls_below_1_2_is_not_spoken(tmp_path: Path) -> None:
+def test_tls_below_1_2_is_refused(tmp_path: Path) -> None:
     assert Certificate(*make_pair(tmp_path, "first")).context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_what_is_no_certificate_is_a_configuration_error_with_a_hint(tmp_path: Path) -> None:
+def test_an_unusable_certificate_is_a_configuration_error_with_a_hint(tmp_path: Path) -> None:
     certificate, key = make_pair(tmp_path, "first")
     other = make_pair(tmp_path, "second")[1]
     broken = tmp_path / "broken"
@@ -266,6 +268,6 @@ def test_what_is_no_certificate_is_a_configuration_error_with_a_hint(tmp_path: P
     assert certificate_of(Config()) is None
 
 
-def test_a_taken_port_is_a_configuration_error() -> None:
+def test_a_port_in_use_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError):
         bind("127.0.0.1", taken.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a change and the record of its answer are one transaction."""
+"""Idempotency-Key: a change and the record of its response are one transaction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def sent(http: httpx.AsyncClient, project: str) -> int:
     return len((await http.get("/v1/directives", params={"project": project})).json()["items"])
 
 
-async def test_a_request_that_comes_again_is_done_once_and_answered_the_same(
+async def test_a_repeated_request_is_done_once_and_gets_the_same_response(
     http: httpx.AsyncClient, project: str
 ) -> None:
     first, again = await send(http, project, "k"), await send(http, project, "k")
@@ -32,7 +32,7 @@ async def test_a_request_that_comes_again_is_done_once_and_answered_the_same(
     assert await sent(http, project) == 1
 
 
-async def test_a_key_stands_for_one_request_only(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_key_belongs_to_one_request(http: httpx.AsyncClient, project: str) -> None:
     await send(http, project, "k")
     assert problem(await send(http, project, "k", "other"), 409, "conflict")["code"] == "ZC305"
     other = await http.post("/v1/projects/create", json={"project": project}, headers={"Idempotency-Key": "k"})
@@ -40,7 +40,7 @@ async def test_a_key_stands_for_one_request_only(http: httpx.AsyncClient, projec
     assert await sent(http, project) == 1
 
 
-async def test_what_failed_is_not_recorded(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_failed_request_is_not_recorded(http: httpx.AsyncClient, project: str) -> None:
     body = {"project": project, "key": "k", "value": 1}
     headers = {"Idempotency-Key": "k", "If-Match": '"1"'}
     assert (await http.post("/v1/signals/set", json=body, headers=headers)).status_code == 412
@@ -50,7 +50,7 @@ async def test_what_failed_is_not_recorded(http: httpx.AsyncClient, project: str
     assert (again.headers["etag"], again.headers["idempotency-replayed"]) == (done.headers["etag"], "true")
 
 
-async def test_many_at_once_with_one_key_are_done_once(http: httpx.AsyncClient, project: str) -> None:
+async def test_concurrent_requests_with_one_key_are_done_once(http: httpx.AsyncClient, project: str) -> None:
     key = uuid4().hex
     answers: list[httpx.Response] = []
 
@@ -65,9 +65,7 @@ async def test_many_at_once_with_one_key_are_done_once(http: httpx.AsyncClient, 
     assert await sent(http, project) == 1
 
 
-async def test_a_key_can_be_used_anew_when_its_time_has_passed(
-    http: httpx.AsyncClient, project: str, api_url: str
-) -> None:
+async def test_a_key_can_be_used_again_after_it_expires(http: httpx.AsyncClient, project: str, api_url: str) -> None:
     await send(http, project, "k")
     connection = await asyncpg.connect(api_url)
     try:

@@ -65,7 +65,7 @@ async def test_a_rule_is_set_listed_and_deleted(http: httpx.AsyncClient, project
     assert await post(http, "rules/delete", project=project, when_set="FAILED") == {"result": True}
 
 
-async def test_the_project_is_default_where_none_is_named(http: httpx.AsyncClient) -> None:
+async def test_the_project_is_default_if_none_is_named(http: httpx.AsyncClient) -> None:
     assert (await post(http, "signals/set", key="of/nobody", value=1))["project"] == "default"
     assert (await get(http, "signals/of/nobody"))["project"] == "default"
 
@@ -73,7 +73,7 @@ async def test_the_project_is_default_where_none_is_named(http: httpx.AsyncClien
 @pytest.mark.parametrize(
     "key", ["plain", "a/b/c", "set", "set/x", "delete", "a//b", "/a", "a/", "ä ö/%2F", "a?b#c", "..", "%", "a%2Fb", "*"]
 )
-async def test_any_key_can_be_read_whatever_is_in_it(http: httpx.AsyncClient, project: str, key: str) -> None:
+async def test_a_key_of_any_characters_can_be_read(http: httpx.AsyncClient, project: str, key: str) -> None:
     from urllib.parse import quote
 
     await post(http, "signals/set", project=project, key=key, value=key)
@@ -83,7 +83,7 @@ async def test_any_key_can_be_read_whatever_is_in_it(http: httpx.AsyncClient, pr
         assert (answer.status_code, answer.json()["value"]) == (200, key)
 
 
-async def test_a_json_value_comes_back_as_it_was(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_json_value_is_returned_unchanged(http: httpx.AsyncClient, project: str) -> None:
     value = {"a": [1, 2.5, None, True, "ü\u2028\n"], "b": {}, "big": 12345678901234567890}
     await post(http, "signals/set", project=project, key="k", value=value)
     assert (await get(http, "signals/k", project=project))["value"] == value
@@ -92,11 +92,11 @@ async def test_a_json_value_comes_back_as_it_was(http: httpx.AsyncClient, projec
 
 
 @pytest.mark.parametrize("ttl", [90, 90.0, "90", "90s", "1m30s", "PT90S", "PT1M30S"])
-async def test_a_duration_is_read_in_every_form(http: httpx.AsyncClient, project: str, ttl: object) -> None:
+async def test_a_duration_is_accepted_in_every_form(http: httpx.AsyncClient, project: str, ttl: object) -> None:
     assert (await post(http, "agents/register", project=project, name="a", ttl=ttl))["ttl"] == "PT90S"
 
 
-async def test_pages_lead_through_a_list_without_gap_or_repetition(http: httpx.AsyncClient, project: str) -> None:
+async def test_pages_cover_a_list_without_gaps_or_repetitions(http: httpx.AsyncClient, project: str) -> None:
     for number in range(7):
         await post(http, "signals/set", project=project, key=f"k{number}", value=number)
         await post(http, "directives/send", project=project, body=f"d{number}", everyone=True)
@@ -116,7 +116,7 @@ LISTS = [endpoint for endpoint in endpoints() if endpoint.pages]
 
 
 @pytest.mark.parametrize("endpoint", LISTS, ids=lambda endpoint: endpoint.operation.function)
-async def test_every_list_has_its_cursor_and_limit_in_the_same_place(
+async def test_every_list_has_the_same_cursor_and_limit(
     http: httpx.AsyncClient, project: str, endpoint: Endpoint
 ) -> None:
     needed = {"project": project, "agent": "a", "resource": "a"}
@@ -166,7 +166,7 @@ async def test_a_snapshot_and_the_events_after_its_cursor_have_no_gap(http: http
         assert values[-2:] == [2, 3]
 
 
-async def test_an_etag_is_a_version_to_compare_and_set_with(http: httpx.AsyncClient, project: str) -> None:
+async def test_an_etag_is_a_version_for_compare_and_set(http: httpx.AsyncClient, project: str) -> None:
     body = {"project": project, "key": "k", "value": 1}
     made = await http.post("/v1/signals/set", json=body, headers={"If-None-Match": "*"})
     assert made.headers["etag"] == f'"{made.json()["version"]}"'
@@ -194,7 +194,7 @@ async def test_an_etag_is_a_version_to_compare_and_set_with(http: httpx.AsyncCli
     ).status_code == 200
 
 
-def test_every_operation_has_a_path_of_its_own() -> None:
+def test_every_operation_has_its_own_path() -> None:
     found = [(endpoint.method, endpoint.path) for endpoint in endpoints()]
     assert len(found) == len(set(found))
     assert not [endpoint.name for endpoint in endpoints() if endpoint.operation.internal]

@@ -34,7 +34,7 @@ async def status(*, loopback: bool, host: str, **headers: str) -> int:
     (False, "10.0.0.7:7420", 200),
     (False, "anything.example", 200),
 ])  # fmt: skip
-async def test_host_must_be_known_on_loopback_alone(loopback: bool, host: str, expected: int) -> None:
+async def test_host_must_be_known_only_on_loopback(loopback: bool, host: str, expected: int) -> None:
     assert await status(loopback=loopback, host=host) == expected
 
 
@@ -47,14 +47,14 @@ async def test_host_must_be_known_on_loopback_alone(loopback: bool, host: str, e
     ("10.0.0.7:7420", "http://[", 403),
     ("10.0.0.7:7420", "file://10.0.0.7:7420", 403),
 ])  # fmt: skip
-async def test_origin_must_be_ones_own_or_configured_everywhere(host: str, origin: str, expected: int) -> None:
+async def test_origin_must_match_host_or_be_configured_everywhere(host: str, origin: str, expected: int) -> None:
     assert await status(loopback=False, host=host, origin=origin) == expected
 
 
 DASHBOARD = "https://dashboard.example"
 
 
-async def test_pages_of_a_configured_origin_may_ask_and_read() -> None:
+async def test_pages_of_a_configured_origin_may_send_requests_and_read() -> None:
     config = Config(origins=DASHBOARD)
     preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     asked, read = await ask(config, "OPTIONS", origin=DASHBOARD, **preflight), await ask(config, origin=DASHBOARD)
@@ -87,7 +87,7 @@ async def test_pages_of_any_other_origin_may_not(method: str, origin: str, origi
 @pytest.mark.parametrize(
     "origins", ["*", "https://*.example", "dashboard.example", f"{DASHBOARD}/", "HTTPS://x", "null", "https://a@b"]
 )
-def test_what_is_no_origin_is_a_configuration_error(origins: str) -> None:
+def test_an_invalid_origin_is_a_configuration_error(origins: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         origins_of(Config(origins=f"{DASHBOARD}, {origins}"))
     assert raised.value.hint

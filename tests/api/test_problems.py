@@ -1,4 +1,4 @@
-"""Errors: always problem+json, always with a hint, never a page or a trace."""
+"""Errors are always problem+json, always with a hint, and never a page or a stack trace."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+import structlog
+from starlette.responses import Response
+
+from coordinator.api.access import Access
+from coordinator.api.app import Readiness, create_app
+from coordinator.api.gateway import Gateway
+from coordinator.api.request import Request
+from coordinator.config import Config
+from coordinator.db.database import Database
 
 JSON = {"content-type": "application/json"}
 
@@ -62,7 +71,7 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
         ("GET", "/v1/events/stream?limit=1", 422, "invalid-argument"),
     ],
 )
-async def test_a_wrong_address_is_a_problem(
+async def test_a_wrong_path_method_or_query_is_a_problem(
     http: httpx.AsyncClient, method: str, path: str, status: int, name: str
 ) -> None:
     answer = await http.request(method, path)
@@ -107,7 +116,7 @@ async def test_a_wrong_body_is_a_problem_and_changes_nothing(
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
-async def test_a_body_that_is_not_said_to_be_json_is_refused(http: httpx.AsyncClient, media_type: str) -> None:
+async def test_a_body_that_is_not_declared_as_json_is_refused(http: httpx.AsyncClient, media_type: str) -> None:
     headers = {"content-type": media_type} if media_type else {}
     problem(
         await http.post("/v1/signals/set", content=b'{"key":"k","value":1}', headers=headers),
@@ -116,7 +125,7 @@ async def test_a_body_that_is_not_said_to_be_json_is_refused(http: httpx.AsyncCl
     )
 
 
-async def test_a_body_without_length_is_measured_as_it_comes(http: httpx.AsyncClient) -> None:
+async def test_a_body_without_a_length_is_measured_as_it_arrives(http: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> Any:
@@ -125,7 +134,7 @@ async def test_a_body_without_length_is_measured_as_it_comes(http: httpx.AsyncCl
             sent += 10_000
             yield b" " * 10_000
 
-    # The connection is cut once the answer is there; the client sees either.
+    # The server closes the connection after its response; the client may see either.
     with suppress(httpx.ReadError, httpx.WriteError):
         problem(await http.post("/v1/signals/set", content=endless(), headers=JSON), 413, "too-large")
     assert sent < 50_000_000
@@ -141,19 +150,19 @@ async def test_a_body_without_length_is_measured_as_it_comes(http: httpx.AsyncCl
         {"If-Match": '"1"', "If-None-Match": "*"},
     ],
 )
-async def test_a_condition_that_is_none_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+async def test_an_invalid_condition_is_refused(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await http.post("/v1/signals/set", json={"key": "k", "value": 1}, headers=headers)
     problem(answer, 422, "invalid-argument")
     answer = await http.post("/v1/signals/set", json={"key": "k", "value": 1, "expect": 1}, headers={"If-Match": '"1"'})
     problem(answer, 422, "invalid-argument")
 
 
-async def test_a_condition_where_nothing_has_a_version_is_refused(http: httpx.AsyncClient) -> None:
+async def test_a_condition_on_something_without_a_version_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/projects/create", json={"project": "x"}, headers={"If-Match": '"1"'})
     problem(answer, 422, "invalid-argument")
 
 
-async def test_what_the_database_says_comes_as_hint_and_facts(http: httpx.AsyncClient, project: str) -> None:
+async def test_an_error_of_the_database_has_a_hint_and_facts(http: httpx.AsyncClient, project: str) -> None:
     made = await http.post("/v1/signals/set", json={"project": project, "key": "k", "value": 1})
     answer = await http.post("/v1/signals/set", json={"project": project, "key": "k", "value": 1, "expect": 1 << 40})
     found = problem(answer, 409, "conflict")
@@ -161,7 +170,7 @@ async def test_what_the_database_says_comes_as_hint_and_facts(http: httpx.AsyncC
     assert found["title"] == "Conflict"
 
 
-async def test_hundreds_of_requests_at_once_are_served_in_turn(http: httpx.AsyncClient, project: str) -> None:
+async def test_hundreds_of_concurrent_requests_are_served(http: httpx.AsyncClient, project: str) -> None:
     statuses: list[int] = []
 
     async def set_one(number: int) -> None:
@@ -172,3 +181,21 @@ async def test_hundreds_of_requests_at_once_are_served_in_turn(http: httpx.Async
         for number in range(300):
             tasks.start_soon(set_one, number)
     assert statuses == [200] * 300
+
+
+@pytest.mark.parametrize("path", ["/v1/broken", "/readyz"])
+async def test_a_bug_is_a_problem_without_details_and_is_logged(db: Database, path: str) -> None:
+    def broken() -> Readiness:
+        raise ZeroDivisionError("secret words")
+
+    async def handler(_request: Request) -> Response:
+        raise ZeroDivisionError("secret words")
+
+    app = create_app(broken, db, Gateway(db, Config()), Access(None), [], {"/v1/broken": handler})
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    with structlog.testing.capture_logs() as logs:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.get(path)
+    problem(answer, 500, "internal")
+    assert "secret words" not in answer.text
+    assert [(line["event"], line["log_level"]) for line in logs] == [("request.failed", "error")]

@@ -1,4 +1,4 @@
-"""The event stream: its frames, its filters, its limits, its end."""
+"""The event stream: its frames, filters, limits and end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.http_client import http_client
 from tests.waiting import DEADLINE_S, until
 
 
-async def test_a_stream_begins_with_ready_and_gives_what_happens_from_then_on(
+async def test_a_stream_starts_with_ready_and_sends_what_happens_from_then_on(
     http: httpx.AsyncClient, project: str
 ) -> None:
     async with stream(http, project=project, topic="custom.*") as earlier:
@@ -39,7 +39,7 @@ async def test_a_stream_begins_with_ready_and_gives_what_happens_from_then_on(
     assert frames.response.headers["content-type"].startswith("text/event-stream")
 
 
-async def test_a_stream_after_a_cursor_gives_the_backlog_first_and_misses_nothing(
+async def test_a_stream_after_a_cursor_sends_the_backlog_first_and_misses_nothing(
     http: httpx.AsyncClient, project: str
 ) -> None:
     keys = [str(number) for number in range(200)]
@@ -51,7 +51,7 @@ async def test_a_stream_after_a_cursor_gives_the_backlog_first_and_misses_nothin
     assert [frame.data["key"] for frame in found] == keys
 
 
-async def test_last_event_id_goes_before_after(http: httpx.AsyncClient, project: str) -> None:
+async def test_last_event_id_overrides_after(http: httpx.AsyncClient, project: str) -> None:
     await emit(http, project, "1", "2", "3")
     async with stream(http, project=project, topic="custom.*", after="start") as frames:
         found = await frames.events(3)
@@ -101,7 +101,7 @@ async def test_two_subscribers_with_the_same_filter_see_the_same_bytes(http: htt
             assert await late.events(50) == seen
 
 
-async def test_a_sparse_filter_gets_bookmarks_and_a_silent_one_heartbeats(
+async def test_a_filter_that_matches_nothing_gets_bookmarks_and_heartbeats(
     http: httpx.AsyncClient, project: str
 ) -> None:
     async with stream(http, project=project, topic="custom.never") as frames:
@@ -151,7 +151,7 @@ async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> No
 
 
 def connect(http: httpx.AsyncClient, query: str) -> socket.socket:
-    """A subscriber that reads when the test wants it to."""
+    """Return a subscriber that reads only when the test does."""
     url = urlsplit(str(http.base_url))
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -168,7 +168,7 @@ def read_all(client: socket.socket) -> bytes:
     return data
 
 
-async def test_who_does_not_read_is_closed_with_a_reason_and_disturbs_nobody(
+async def test_a_stream_that_does_not_read_is_closed_with_a_reason_and_disturbs_no_other(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
     with connect(http, f"project={project}&topic=custom.*") as slow:
@@ -197,7 +197,7 @@ async def test_who_does_not_read_is_closed_with_a_reason_and_disturbs_nobody(
     assert "request.failed" not in daemon.events()
 
 
-async def test_who_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_stream_that_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient, project: str) -> None:
     with connect(http, f"project={project}&topic=custom.*&after=now") as slow:
         slow.settimeout(DEADLINE_S)
         data = await anyio.to_thread.run_sync(slow.recv, 4096)
@@ -239,7 +239,7 @@ async def own(database_url: str) -> AsyncIterator[Daemon]:
         yield await daemon.ready()
 
 
-async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) -> None:
+async def test_beyond_the_limit_of_streams_the_status_is_503(own: Daemon) -> None:
     async with http_client(own.url) as http:
         async with stream(http) as one, stream(http) as two:
             await one.until("ready")
@@ -260,7 +260,7 @@ async def test_beyond_the_limit_of_connections_the_answer_is_503(own: Daemon) ->
             await again.until("ready")
 
 
-async def test_at_shutdown_every_stream_gets_bye_and_every_wait_its_answer(own: Daemon) -> None:
+async def test_at_shutdown_every_stream_gets_bye_and_every_wait_a_response(own: Daemon) -> None:
     async with http_client(own.url) as http, anyio.create_task_group() as tasks:
         answers: list[httpx.Response] = []
 

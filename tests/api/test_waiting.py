@@ -23,7 +23,7 @@ async def waiting(daemon: Daemon, count: int) -> None:
     await until(look, f"{count} long-polls wait")
 
 
-async def test_an_inbox_is_answered_when_a_directive_comes(
+async def test_a_wait_for_an_inbox_ends_when_a_directive_arrives(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
     answers: list[httpx.Response] = []
@@ -40,21 +40,19 @@ async def test_an_inbox_is_answered_when_a_directive_comes(
     assert [item["body"] for item in answers[0].json()["items"]] == ["stop"]
 
 
-async def test_an_inbox_that_has_something_is_answered_at_once(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_wait_for_an_inbox_with_directives_ends_at_once(http: httpx.AsyncClient, project: str) -> None:
     await post(http, "directives/send", project=project, body="stop", everyone=True)
     answer = await http.get("/v1/directives/inbox", params={"project": project, "agent": "a", "wait": "10m"})
     assert len(answer.json()["items"]) == 1
 
 
-async def test_a_wait_ends_at_its_deadline_with_nothing(http: httpx.AsyncClient, project: str) -> None:
+async def test_a_wait_ends_at_its_deadline_with_an_empty_result(http: httpx.AsyncClient, project: str) -> None:
     for path in ("/v1/directives/inbox?agent=a&", "/v1/events?after=now&"):
         answer = await http.get(f"{path}project={project}&wait=0.3s")
         assert (answer.status_code, answer.json()["items"]) == (200, [])
 
 
-async def test_a_client_that_goes_away_is_waited_for_no_more(
-    http: httpx.AsyncClient, project: str, daemon: Daemon
-) -> None:
+async def test_a_wait_ends_when_its_client_disconnects(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
     query = {"project": project, "agent": "coder", "wait": "10m"}
     with anyio.move_on_after(60):
         async with anyio.create_task_group() as tasks:
@@ -67,7 +65,7 @@ async def test_a_client_that_goes_away_is_waited_for_no_more(
     assert "request.failed" not in daemon.events()
 
 
-async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(
+async def test_a_long_poll_for_events_returns_those_that_match_its_filter(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
     answers: list[httpx.Response] = []
@@ -87,9 +85,7 @@ async def test_a_long_poll_for_events_gives_those_that_pass_its_filter(
     assert after.json()["items"] == []
 
 
-async def test_a_lock_is_waited_for_until_it_is_handed_over(
-    http: httpx.AsyncClient, project: str, daemon: Daemon
-) -> None:
+async def test_a_wait_for_a_lock_ends_when_it_is_granted(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
     first = (await post(http, "agents/register", project=project, name="a"))["id"]
     second = (await post(http, "agents/register", project=project, name="b"))["id"]
     held = await post(http, "locks/acquire", project=project, resources=["name:deploy"], agent=first)
