@@ -23,6 +23,7 @@ from coordinator.model.token import Role, Token
 __all__ = ["Principal"]
 
 LOOPS = "coordinator"  # who reaps and expires, in events
+_BEYOND_PROJECTS = (Scope.NONE, Scope.OWN_ROWS)  # a caller that is confined to a project may use these
 
 T = TypeVar("T", bound=Operation[Any])
 
@@ -76,7 +77,7 @@ class Principal:
         if self._token is None or self._tokens is None:
             return operation
         about = operation.about()
-        if self._project is not None and operation.scope not in (Scope.NONE, Scope.OWN_ROWS):
+        if self._project is not None and operation.scope not in _BEYOND_PROJECTS:
             project = await self._tokens.agents.project_of(about) if isinstance(about, UUID) else about
             self.check_projects(None if project is None else (project,))
         operation = operation.spoken_by(self._token.name)

@@ -88,6 +88,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
     scope: ClassVar[Scope | None] = None
+    _scope_field: ClassVar[str | None] = None
     speakers: ClassVar[tuple[str, ...]] = ()
     registers: ClassVar[bool] = False
     route: ClassVar[str | None] = None
@@ -107,9 +108,9 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
             raise TypeError(f"{cls.__qualname__} declares no scope; say which projects it is about: scope = Scope.…")
         if not cls.reads and not cls.speakers:
             raise TypeError(f"{cls.__qualname__} writes and declares no speakers; name the fields that say who acts")
-        scope_field = _SCOPE_FIELDS.get(cls.scope)
+        cls._scope_field = _SCOPE_FIELDS.get(cls.scope)
         needed = {
-            *([scope_field] if scope_field else []),
+            *([cls._scope_field] if cls._scope_field else []),
             *cls.speakers,
             *(["after", "limit"] if cls.page_by else []),
             *(["expect"] if cls.conditional else []),
@@ -120,8 +121,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     def about(self) -> str | UUID | None:
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
-        name = _SCOPE_FIELDS.get(self.scope) if self.scope else None
-        found: str | UUID | None = getattr(self, name) if name else None
+        found: str | UUID | None = getattr(self, self._scope_field) if self._scope_field else None
         return found
 
     def confine(self, rows: list[Any], project: str) -> list[Any]:
@@ -131,7 +131,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def speaker_names(self) -> list[str]:
         """Return the names that this call speaks under."""
         given = (getattr(self, field) for field in self.speakers)
-        return [str(value) for value in given if not isinstance(value, UUID | None)]
+        return [str(value) for value in given if value is not None and not isinstance(value, UUID)]
 
     def spoken_by(self, name: str | None) -> Self:
         """Return the call in this name, or as it is where it names a speaker already."""
