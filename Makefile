@@ -27,7 +27,7 @@ test: .venv/test lint ## formatting, lint, floors, types and the whole test suit
 	$(PYTEST)
 
 quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client: under two minutes
-	$(PYTEST) $(addprefix tests/,catalogue sql api cli client)
+	$(PYTEST) $(addprefix tests/,catalogue sql operations api cli client)
 
 coverage: .venv/test ## line coverage of the whole suite, processes that tests start included
 	$(BIN)/coverage erase
