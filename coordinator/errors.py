@@ -129,6 +129,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("08", DatabaseUnavailable),
     ("28", DatabaseUnavailable),  # wrong role or password
     ("3D000", DatabaseUnavailable),  # no such database
+    ("55000", DatabaseUnavailable),  # the database accepts no connections: allow_connections is false
     ("53", DatabaseUnavailable),  # too many connections, disk full
     ("57", DatabaseUnavailable),  # shutting down, terminated, cancelled
 )

@@ -47,6 +47,7 @@ def test_names_and_states_are_unlike_each_other() -> None:
         ("28P01", "DatabaseUnavailable"),
         ("3D000", "DatabaseUnavailable"),
         ("53300", "DatabaseUnavailable"),
+        ("55000", "DatabaseUnavailable"),
         ("57P01", "DatabaseUnavailable"),
         ("XX000", "CoordinatorError"),
         ("40P01", "Conflict"),

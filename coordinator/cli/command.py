@@ -1,6 +1,6 @@
-"""How commands are made: nouns, their verbs with examples, and the options that stand anywhere on the line.
+"""Commands: nouns, their verbs with examples, and options that may stand anywhere on the command line.
 
-``coordinator --project shop signal list`` and ``coordinator signal list --project shop`` are the same; the nearer one wins.
+``coordinator --project shop signal list`` and ``coordinator signal list --project shop`` are equal. The last one wins.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import INTEGER
+from coordinator.config import SETTINGS
 
 __all__ = ["Noun", "Program", "Verb", "noun", "paged", "setting"]
 
@@ -22,10 +23,13 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any) -> click.Option:
-    """Make an option that gives a setting; what is wrong with its value, the settings say."""
+    """Make an option that gives a setting; help and metavar come from its declaration."""
+    if declared := SETTINGS.get(name):
+        attributes.setdefault("metavar", "|".join(declared.choices) or declared.unit.upper())
+        attributes.setdefault("help", f"{declared.help}.  [default: {declared.default_text}]")
 
     def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        # Completion parses lines that are not whole, without an invocation to remember anything in.
+        # Completion parses unfinished lines without an invocation.
         if value is None or value is False or not isinstance(ctx.obj, Invocation):
             return
         if name in ("profile", "file"):
@@ -42,23 +46,24 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
 
     path = click.Path(readable=False)
     return [
-        option(
-            "database_url",
-            "--url",
-            metavar="URL",
-            help="Database, postgresql://…, or daemon, https://…; default: the local database.",
-        ),
-        option("project", "-p", "--project", metavar="NAME", help='Project; default "default".'),
-        option("actor", "--actor", metavar="NAME", help="Who does it, in events; default: the database's role."),
-        option("output", "-o", "--output", metavar="text|json", help="Default: text on a terminal, else json."),
+        option("database_url", "--url"),
+        option("project", "-p", "--project"),
+        option("actor", "--actor"),
+        option("output", "-o", "--output"),
         option("profile", "--profile", metavar="NAME", help="Profile of coordinator.yaml."),
-        option("file", "--config", metavar="FILE", type=path, help="Default: coordinator.yaml here or in ~/.config."),
-        option("data_dir", "--data-dir", metavar="DIR", type=path, help="Where the local database is."),
+        option(
+            "file",
+            "--config",
+            metavar="FILE",
+            type=path,
+            help="File with profiles.  [default: ./coordinator.yaml, ~/.config/coordinator/coordinator.yaml]",
+        ),
+        option("data_dir", "--data-dir", type=path),
     ]
 
 
 class Verb(click.Command):
-    """A command that does something; its help ends with examples."""
+    """A command whose help ends with examples."""
 
     def __init__(
         self,
@@ -79,11 +84,11 @@ class Verb(click.Command):
             for example in self.examples:
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
         formatter.write_paragraph()
-        formatter.write_text('Options of every command, such as --project and --output: "coordinator --help".')
+        formatter.write_text('"coordinator --help" lists the options of every command, such as --project and --output.')
 
 
 class Noun(click.Group):
-    """What verbs are about."""
+    """A group of verbs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, context_settings=HELP, **kwargs)
@@ -92,7 +97,7 @@ class Noun(click.Group):
     def verb(
         self, *, examples: Sequence[str], name: str | None = None, settings: Sequence[click.Option] = ()
     ) -> Callable[[Callable[..., Any]], click.Command]:
-        """Make a function a verb, by its own name without a final underscore."""
+        """Make a function a verb, named after the function without a final underscore."""
 
         def make(function: Callable[..., Any]) -> click.Command:
             chosen = name or function.__name__.rstrip("_")
@@ -102,19 +107,21 @@ class Noun(click.Group):
 
 
 def paged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb that lists the options of a list, ``after`` and ``limit``: see ``Invocation.list``."""
-    limit = click.option("--limit", type=INTEGER, metavar="N", help="At most so many; default: all.")
-    after = click.option("--after", metavar="CURSOR", help="Go on from the cursor that --limit ended with.")
+    """Add the options of ``Invocation.list`` to a verb: ``after`` and ``limit``."""
+    limit = click.option("--limit", type=INTEGER, metavar="N", help="Maximum number of rows.  [default: all]")
+    after = click.option(
+        "--after", metavar="CURSOR", help="Start after this cursor, which a list with --limit printed."
+    )
     return after(limit(function))
 
 
 def noun(text: str) -> Noun:
-    """Make a noun; its name is its file's."""
+    """Make a noun, named after its file."""
     return Noun(help=text)
 
 
 class Program(click.Group):
-    """The program: its commands are the files in ``commands/``, imported when they are wanted."""
+    """The program. Its commands are the files in ``commands/``, each imported when it is used."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, context_settings=HELP, **kwargs)

@@ -1,11 +1,11 @@
-"""One run of the program: its flags, the settings made of them, and the way to the database and to the caller."""
+"""One run of the program: its flags, its settings, its connection and its output."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Invocation"]
 
+Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Invocation:
-    """What every verb gets. ``flags`` has, by setting, how the flag is spelled and its value."""
+    """The object that every verb gets. ``flags`` maps a setting to the flag as written and its value."""
 
     def __init__(self) -> None:
         self.flags: dict[str, tuple[str, str]] = {}
@@ -52,15 +53,16 @@ class Invocation:
         """Name of the project."""
         return self.config.project
 
-    @property
-    def actor(self) -> str | None:
-        """Who does it; none: the database's role."""
-        return self.config.actor
+    def operation(self, kind: type[Op], **fields: Any) -> Op:
+        """Make an operation of a verb's options; project and actor come from the settings."""
+        for name in {"project", "actor"} & {*kind.__struct_fields__} - fields.keys():
+            fields[name] = getattr(self.config, name)
+        return kind(**{name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()})
 
     def dsn(self, *, direct: bool = False) -> str:
-        """Find the database, or the daemon to call; ``direct``: past any pooler.
+        """Return the address of the database or daemon; with ``direct``, the one past any pooler.
 
-        Raises: ``DatabaseUnavailable`` where none is configured and no local one runs.
+        Raises: ``DatabaseUnavailable`` if none is configured and no embedded server runs.
         """
         config = self.config
         if config.database_url is not None:
@@ -70,14 +72,14 @@ class Invocation:
         server = embedded.find(config.data_dir)
         if server is None:
             raise DatabaseUnavailable(
-                f"no database is configured, and no local one runs in {config.data_dir}",
+                f"no database is configured, and no embedded server runs in {config.data_dir}",
                 hint='Start one with "coordinator serve", or give --url postgresql://…',
             )
         return server.dsn
 
     @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
-        """Open what operations run on: a connection to the database, or to a daemon or sidecar."""
+        """Connect to the database, or to a daemon or sidecar."""
         dsn = self.dsn(direct=direct)
         if is_gateway(dsn):
             from coordinator.client.http import HttpExecutor  # noqa: PLC0415
@@ -91,7 +93,7 @@ class Invocation:
             yield single
 
     def run(self, operation: Operation[R]) -> R:
-        """Run one operation on a connection of its own."""
+        """Run one operation on a new connection."""
 
         async def once() -> R:
             async with self.open() as executor:
@@ -108,7 +110,7 @@ class Invocation:
         limit: int | None,
         empty: str,
     ) -> None:
-        """Write a list, read page by page on one connection: ``limit`` rows, or all, behind the cursor ``after``."""
+        """Write ``limit`` rows of a list, or all, that follow the cursor ``after``; read them page by page."""
         if after is not None:
             operation = msgspec.structs.replace(operation, after=place_of(type(operation), after))
 
@@ -126,12 +128,14 @@ class Invocation:
             self.output.note(f"There may be more: --after {rows.cursor}")
 
     def on_connection(self, function: Callable[[Connection], Awaitable[R]]) -> R:
-        """Run a function on a direct connection: what is no operation, as the schema's own.
+        """Run a function that is not an operation on a direct connection.
 
-        Raises: ``ConfigurationError`` where a daemon's address is given instead of the database's.
+        Raises: ``ConfigurationError`` if the address is that of a daemon.
         """
         if is_gateway(self.dsn(direct=True)):
-            raise ConfigurationError("this needs the database itself", hint="Give --url postgresql://…")
+            raise ConfigurationError(
+                "this command needs a direct connection to the database", hint="Give --url postgresql://…"
+            )
         from coordinator.db.single import connected  # noqa: PLC0415
 
         async def once() -> R:
@@ -142,6 +146,6 @@ class Invocation:
 
 
 def _finish(work: Coroutine[None, None, R]) -> R:
-    import asyncio  # noqa: PLC0415 - help does without
+    import asyncio  # noqa: PLC0415 - help does not need it
 
     return asyncio.run(work)

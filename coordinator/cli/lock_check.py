@@ -1,7 +1,7 @@
-"""Checking paths against locks, for hooks: reads only, and says who is in the way, until when, and how to ask.
+"""Checks paths against locks, for hooks. A check reads only; it names the holder, the expiry, and how to ask for release.
 
-Paths are taken as they stand, with * and [ in their names, and relative to the project's root. What cannot be checked is an
-error, never free. By a name, what any incarnation of the agent holds is its own.
+Paths are literal (* and [ are characters) and relative to the project's root. A path that cannot be checked is an error,
+never free. If the agent is given by name, the locks of every agent of this name count as its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import STANDARD_INPUT_MOST
+from coordinator.cli.values import MAX_INPUT_BYTES
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.lock import PathCheck
@@ -21,14 +21,14 @@ from coordinator.operations import locks
 
 __all__ = ["check", "read_paths"]
 
-SHOWN = 20  # of those that are locked, in the error
+SHOWN = 20  # locked paths in the error
 KINDS = ("name:", "path:", "glob:")
 
 
 def check(call: Invocation, paths: list[str], agent: str | None) -> None:
-    """Check paths for an agent, by its id or name.
+    """Check paths for an agent, given by id or name.
 
-    Raises: ``Conflict`` where others lock one.
+    Raises: ``Conflict`` if another agent locks one.
     """
     try:
         who: UUID | str | None = UUID(agent or "")
@@ -44,23 +44,23 @@ def check(call: Invocation, paths: list[str], agent: str | None) -> None:
 
 
 def read_paths() -> list[str]:
-    """Read paths from standard input, a NUL after each, as ``git … -z`` and ``find -print0`` write them."""
-    content = sys.stdin.buffer.read(STANDARD_INPUT_MOST + 1)
-    if len(content) > STANDARD_INPUT_MOST:
+    """Read paths from standard input, each ended by NUL, as ``git … -z`` and ``find -print0`` write them."""
+    content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    if len(content) > MAX_INPUT_BYTES:
         raise InvalidArgument(
-            f"standard input has more than {STANDARD_INPUT_MOST} bytes", hint="Check the paths in several calls."
+            f"standard input is longer than {MAX_INPUT_BYTES} bytes", hint="Check the paths in several calls."
         )
     try:
         paths = [path.decode() for path in content.split(b"\0") if path]
     except UnicodeDecodeError as error:
         raise InvalidArgument(
-            f"a path is not UTF-8: {error.object[:200]!r}", hint="No lock can be on it; rename it, or leave it out."
+            f"a path is not UTF-8: {error.object[:200]!r}", hint="Such a path cannot be locked. Rename it, or omit it."
         ) from None
     return list(dict.fromkeys(map(_lockable, paths)))
 
 
 def _lockable(path: str) -> str:
-    """Write a path as what a lock can be on; of one with line ends or outer spaces, that is the directory it is in."""
+    """Return a path as a lockable resource; for one with line ends or outer spaces, its directory."""
     while not path.isprintable() or path != path.strip(" "):
         path = path.rstrip("/").rpartition("/")[0] + "/"
         if path == "/":
@@ -76,7 +76,7 @@ async def _ask(call: Invocation, paths: list[str], who: UUID | str | None) -> li
             one_agent = who if isinstance(who, UUID) else None
             checks = await executor.run(locks.Check(project=call.project, paths=page, agent=one_agent))
             if isinstance(who, str):
-                # Of several holders the server names one. So each incarnation asks again for itself.
+                # The server names one of several holders. So ask again for each agent of this name.
                 for same in {one.agent_id for one in checks if one.agent == who}:
                     mine = await executor.run(locks.Check(project=call.project, paths=page, agent=same))
                     checks = [again if again.state == "mine" else one for one, again in zip(checks, mine, strict=True)]

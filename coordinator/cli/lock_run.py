@@ -1,15 +1,15 @@
-"""Running a command under locks: ``flock`` for a fleet.
+"""Runs a command under locks: ``flock`` for a fleet.
 
-Guarantees: the command runs only while the locks are held, as far as this machine can know. They are renewed beside it. When
-one is lost, or can no longer be known to be held, the command's whole process group gets SIGTERM, and SIGKILL after a grace.
-Signals are passed on to it. The locks are given back when it has ended.
+Guarantees: as far as this machine can know, the command runs only while the locks are held. They are renewed meanwhile. When
+one is lost, or its state is unknown for too long, the command's process group gets SIGTERM, and SIGKILL after a grace period.
+Signals are passed on to the command. The locks are released when it has ended.
 
-On failure: killed itself, this process takes the command along, by the death signal of its parent and by a guard that reads
-the end of a pipe and kills the rest of the group; the agent is reaped within 2 seconds, and the locks with it. Paused itself
-(SIGSTOP), it can end nothing until it goes on; only fencing covers that.
+On failure: if this process is killed, so is the command: by its parent-death signal, and by a guard that reads the end of a
+pipe and kills the rest of the group. The agent is reaped within 2 seconds, and its locks end. If this process is paused
+(SIGSTOP), it cannot end the command; only fencing covers that.
 
-It deliberately does not fence: what the command writes elsewhere, it guards with the token in its environment
-(COORDINATOR_FENCING_TOKEN; COORDINATOR_FENCING_TOKENS, by resource, where there are several).
+It deliberately does not fence. The command guards its own writes with the token in its environment
+(COORDINATOR_FENCING_TOKEN; by resource: COORDINATOR_FENCING_TOKENS).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from coordinator.model.lock import Grant
 from coordinator.operations.locks import Acquire
 from coordinator.telemetry import logs
 
-__all__ = ["Run", "acquire"]
+__all__ = ["LockRun", "acquire"]
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 LAUNCHER = str(Path(launcher.__file__).resolve())
-GUARD = 'read -r _ || kill -s KILL -- "-$1"'  # an end without a word: this process died
+GUARD = 'read -r _ || kill -s KILL -- "-$1"'  # end of file without a line: this process died
 
 
 def acquire(call: Invocation, request: Acquire) -> list[Grant]:
-    """Acquire locks and wait for them; SIGTERM and Ctrl-C leave the queue."""
+    """Acquire locks, and wait for them. SIGTERM and Ctrl-C end the wait."""
     ended = _Ended()
     grants: list[Grant] = []
 
@@ -70,12 +70,12 @@ def acquire(call: Invocation, request: Acquire) -> list[Grant]:
     return grants
 
 
-class Run:
+class LockRun:
     """One run of ``coordinator lock run``."""
 
     def __init__(self, call: Invocation, name: str | None, command: Sequence[str], grace: timedelta) -> None:
         self._call = call
-        self._name = name or call.actor or f"run-{socket.gethostname()[:100]}-{os.getpid()}"
+        self._name = name or call.config.actor or f"run-{socket.gethostname()[:100]}-{os.getpid()}"
         self._command = command
         self._grace_s = grace.total_seconds()
         self._process: asyncio.subprocess.Process | None = None
@@ -90,12 +90,12 @@ class Run:
         shared: bool,
         slots: int | None,
     ) -> int:
-        """Run the command under locks; the exit code is its own, or 128 and the number of the signal that ended it.
+        """Run the command under locks; return its exit code, or 128 plus the number of the signal that ended it.
 
         Raises: ``Conflict``; ``WaitTimedOut``; ``LockLost`` when the command had to be ended.
         """
         if shutil.which(self._command[0]) is None:
-            sys.stderr.write(f"error: there is no command {self._command[0]}\n")
+            sys.stderr.write(f"error: command not found: {self._command[0]}\n")
             return launcher.NOT_FOUND
 
         code = 0
@@ -138,7 +138,7 @@ class Run:
                     tasks.cancel_scope.cancel()
             finally:
                 if held.lost.is_set() or process.returncode is None:
-                    self._signal(signal.SIGKILL)  # what is left of the group, too
+                    self._signal(signal.SIGKILL)  # the rest of the group, too
         return code if code >= 0 else 128 - code
 
     async def _end_when_lost(self, held: Held) -> None:
@@ -149,7 +149,7 @@ class Run:
         self._signal(signal.SIGKILL)
 
     async def _pass_signals(self, scope: anyio.CancelScope) -> None:
-        """Pass signals on to the command; before there is one, they end the wait for it."""
+        """Pass signals on to the command. Before it starts, a signal ends the wait for the locks."""
         with anyio.open_signal_receiver(*PASSED_ON) as signals:
             async for number in signals:
                 if self._process is None:
@@ -189,7 +189,7 @@ async def _connected(call: Invocation, agent: str | None) -> AsyncIterator[Clien
 
 @contextmanager
 def _guarded(group: int) -> Iterator[None]:
-    """See that the group is killed when this process dies without a word."""
+    """Kill the group if this process is killed."""
     with subprocess.Popen(
         ["/bin/sh", "-c", GUARD, "guard", str(group)],
         stdin=subprocess.PIPE,
@@ -205,7 +205,7 @@ def _guarded(group: int) -> Iterator[None]:
 
 @contextmanager
 def _terminal_lent(group: int) -> Iterator[None]:
-    """Put the command in the foreground of the terminal, if this process is: else it could not read from it."""
+    """Put the command in the terminal's foreground if this process is there, so that it can read from the terminal."""
     try:
         own = os.getpgrp()
         ours = os.isatty(0) and os.tcgetpgrp(0) == own
@@ -218,7 +218,7 @@ def _terminal_lent(group: int) -> Iterator[None]:
     try:
         with suppress(OSError):
             os.tcsetpgrp(0, group)
-            os.killpg(group, signal.SIGCONT)  # it may have tried to read already
+            os.killpg(group, signal.SIGCONT)  # it may have stopped at a read
         yield
     finally:
         with suppress(OSError):

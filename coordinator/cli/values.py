@@ -1,4 +1,4 @@
-"""Types of arguments. What is malformed is an ``InvalidArgument``, as it would be at the server: exit code 5."""
+"""Types of arguments. A malformed value is an ``InvalidArgument``, as it would be at the server: exit code 5."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coordinator.model.operation import Json
 
 __all__ = ["DURATION", "ID", "INTEGER", "OBJECT", "read_json", "read_text"]
 
-STANDARD_INPUT_MOST = 4_000_000  # bytes; the server's own limits are lower
+MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -31,7 +31,7 @@ class _Duration(click.ParamType[timedelta]):
             raise InvalidArgument(f"{_called(param)}: {error}", hint=duration.HINT) from None
         except OverflowError:
             raise InvalidArgument(
-                f"{_called(param)}: {value} is out of range", hint="It can be 366 days at the most."
+                f"{_called(param)}: {value} is out of range", hint="The maximum is 366 days."
             ) from None
 
 
@@ -44,9 +44,9 @@ class _Integer(click.ParamType[int]):
         text = str(value)
         digits = text.removeprefix("-")
         if not (digits.isascii() and digits.isdigit()):
-            raise InvalidArgument(f'{_called(param)}: "{text}" is no whole number', hint="Give a number such as 7.")
+            raise InvalidArgument(f'{_called(param)}: "{text}" is not a whole number', hint="Give a number such as 7.")
         if len(digits) > 18:
-            raise InvalidArgument(f"{_called(param)}: {text[:100]} is out of range", hint="Give a smaller one.")
+            raise InvalidArgument(f"{_called(param)}: {text[:100]} is out of range", hint="Give a smaller number.")
         return int(text)
 
 
@@ -58,7 +58,7 @@ class _Id(click.ParamType[UUID]):
             return value if isinstance(value, UUID) else UUID(str(value))
         except ValueError:
             raise InvalidArgument(
-                f'{_called(param)}: "{value}" is no id of an agent',
+                f'{_called(param)}: "{value}" is not the id of an agent',
                 hint='Give the UUID that "coordinator agent register" printed.',
             ) from None
 
@@ -71,7 +71,7 @@ class _Object(click.ParamType[dict[str, Json]]):
             return value
         found = read_json(read_text(str(value)), _called(param))
         if not isinstance(found, dict):
-            raise InvalidArgument(f"{_called(param)}: this is no JSON object", hint='Give {"key": "value"}.')
+            raise InvalidArgument(f"{_called(param)}: not a JSON object", hint='Give {"key": "value"}.')
         return found
 
 
@@ -82,7 +82,7 @@ def _called(param: click.Parameter | None) -> str:
 
 
 def read_json(text: str, called: str) -> Json:
-    """Read a JSON text.
+    """Decode JSON.
 
     Raises: ``InvalidArgument``.
     """
@@ -90,30 +90,30 @@ def read_json(text: str, called: str) -> Json:
         return cast("Json", msgspec.json.decode(text))
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidArgument(
-            f"{called}: this is no JSON: {error}", hint='Put quotes around it for the shell: \'{"key": "value"}\'.'
+            f"{called}: invalid JSON: {error}", hint='Quote it for the shell: \'{"key": "value"}\'.'
         ) from None
     except RecursionError:
-        raise InvalidArgument(f"{called}: this JSON is nested too deeply", hint="Make it flatter.") from None
+        raise InvalidArgument(f"{called}: JSON is nested too deeply", hint="Use fewer levels.") from None
 
 
 def read_text(argument: str) -> str:
-    """Take an argument as it is, or for ``-`` what standard input holds.
+    """Return an argument, or for ``-`` the content of standard input.
 
     Raises: ``InvalidArgument``.
     """
     if argument != "-":
         return argument
-    content = sys.stdin.buffer.read(STANDARD_INPUT_MOST + 1)
-    if len(content) > STANDARD_INPUT_MOST:
+    content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    if len(content) > MAX_INPUT_BYTES:
         raise InvalidArgument(
-            f"standard input has more than {STANDARD_INPUT_MOST} bytes",
-            hint="Keep large things elsewhere and share where they are.",
+            f"standard input is longer than {MAX_INPUT_BYTES} bytes",
+            hint="Store large data elsewhere, and share its address.",
         )
     try:
         return content.decode()
     except UnicodeDecodeError:
         raise InvalidArgument(
-            "standard input is not UTF-8", hint="Encode such data, with base64 for instance."
+            "standard input is not UTF-8", hint="Encode binary data, for instance with base64."
         ) from None
 
 

@@ -70,7 +70,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[
         str | None,
         Setting(
-            "Address of the database, postgresql://…; for a client also of a daemon or sidecar, https://… or unix:///…",
+            "Address of the database (postgresql://…), or of a daemon or sidecar (https://…, unix:///…)",
             "URL",
             unset="the embedded server",
             alias="DATABASE_URL",
@@ -87,7 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     token: Annotated[
-        str | None, Setting("API token for a daemon or sidecar, coo_…", "token", unset="no token", secret=True)
+        str | None, Setting("API token (coo_…) for a daemon or sidecar", "token", unset="no token", secret=True)
     ] = None
     data_dir: Annotated[Path, Setting("Directory of the embedded server's data", "dir")] = Path(
         "~/.local/share/coordinator"

@@ -98,7 +98,7 @@ def test_a_wait_that_is_over_ends_with_8(program: Program) -> None:
 def test_text_has_two_lines_and_shows_control_characters(lone: Program) -> None:
     done = lone.run("-o", "text", "agent", "heartbeat", "\x1b[2J")
     assert done.stderr == (
-        'error: ID: "\\x1b[2J" is no id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
+        'error: ID: "\\x1b[2J" is not the id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
     )
 
 

@@ -90,7 +90,7 @@ def test_what_stands_after_the_dashes_is_the_commands(program: Program) -> None:
     assert program.run("lock", "run", "a", "--", "cat", stdin=b"in").stdout == "in"
     assert program.run("lock", "run", "a", "--", "sh", "-c", "kill -KILL $$").returncode == 137
     done = program.run("lock", "run", "a", "--", "no-such-command")
-    assert (done.returncode, done.stderr) == (127, "error: there is no command no-such-command\n")
+    assert (done.returncode, done.stderr) == (127, "error: command not found: no-such-command\n")
 
 
 async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program, db: Database, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
             both = await pids(note, 2)
             program.json("lock", "break", "a", "--reason", "test")
             code, err = await ended(process)  # within the deadline: its next renewal would be in minutes
-        assert code == 4
+        assert code == 4, err
         assert "nobody holds it" in json.loads(err.splitlines()[-1])["error"]["message"]
         assert not any(map(alive, both))
         assert await held(db) == []
@@ -156,7 +156,7 @@ async def test_without_a_database_the_command_ends_before_the_lock_does(
         )
         code, err = await ended(process)
     error = json.loads(err.splitlines()[-1])["error"]
-    assert code == 4
+    assert code == 4, err
     assert "could not be renewed within its TTL" in error["message"]
     assert "lock show" in error["hint"]
     assert "Traceback" not in err

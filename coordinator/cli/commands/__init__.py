@@ -1,1 +1,1 @@
-"""One file a noun; what it holds as ``command`` is a command of the program, under the file's name."""
+"""One file for each noun. Its ``command`` is a command of the program, under the name of the file."""

@@ -18,11 +18,11 @@ from coordinator.cli.command import Verb
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print a shell's completion script."""
+    """Print the completion script for a shell."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click knows all three
     complete = kind(ctx.find_root().command, {}, "coordinator", "_COORDINATOR_COMPLETE")
-    # Not source(): it would start the shell to ask for its version.
+    # source() would start the shell to ask for its version.
     click.echo(complete.source_template % complete.source_vars())

@@ -24,13 +24,13 @@ command = noun("Events: one for each change, in order.")
     ]
 )
 @click.option(
-    "--topic", "topics", multiple=True, metavar="PATTERN", help="A type or a pattern such as signal.*; may be repeated."
+    "--topic", "topics", multiple=True, metavar="PATTERN", help="Type, or pattern such as signal.*; repeatable."
 )
-@click.option("--after", metavar="CURSOR", help='After the event of this cursor; "now": only what comes.')
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C or SIGTERM.")
-@click.option("--limit", type=INTEGER, metavar="N", help="End after so many events.")
-@click.option("--timeout", type=DURATION, help="End after so long, with exit code 8; with --limit: without them all.")
-@click.option("--all-projects", is_flag=True, help="Events of all projects.")
+@click.option("--after", metavar="CURSOR", help='Start after this cursor, or "now".  [default: the oldest event]')
+@click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C or SIGTERM.")
+@click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
+@click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
+@click.option("--all-projects", is_flag=True, help="Print the events of all projects.")
 @click.pass_obj
 def tail(
     call: Invocation,
@@ -42,10 +42,10 @@ def tail(
     timeout: timedelta | None,
     all_projects: bool,
 ) -> None:
-    """Print events in order: what is retained, with --follow also what comes.
+    """Print the retained events in order; with --follow, also new ones.
 
-    As JSON, an object on each line. Go on later with --after and the cursor of the last event. An event of type "reset"
-    says that events are gone before it. A lost connection is made anew, and no event is left out.
+    JSON output has one object on each line. To resume, give --after the cursor of the last event. An event of type "reset"
+    means that the events before it are gone. After a lost connection, the tail reconnects and misses no event.
     """
     from coordinator.cli.tail import Tail  # noqa: PLC0415
 
@@ -66,21 +66,24 @@ def tail(
     ]
 )
 @click.argument("type")
-@click.option("--key", metavar="KEY", help="What it is about.")
-@click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="An object; - reads standard input.")
+@click.option("--key", metavar="KEY", help="What the event is about.")
+@click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object; - reads standard input.")
 @click.pass_obj
 def emit(call: Invocation, *, type: str, key: str | None, data: dict[str, Json]) -> None:
-    """Emit an event of your own, of a type that begins with "custom."."""
+    """Emit an event of your own. Its type begins with "custom."."""
     from coordinator.operations import events  # noqa: PLC0415
 
-    call.run(events.Emit(project=call.project, type=type, key=key, data=data, actor=call.actor))
+    call.run(call.operation(events.Emit, type=type, key=key, data=data))
     call.output.one({"type": type, "key": key, "emitted": True}, f"emitted {plain(type)}")
 
 
 @command.verb(examples=["after=$(coordinator event head --output text)"])
 @click.pass_obj
 def head(call: Invocation) -> None:
-    """Print the cursor after the newest event: read it, take a look at anything, then tail on from it without a gap."""
+    """Print the cursor of the newest event.
+
+    Read it before you list anything. A tail after this cursor then misses no change.
+    """
     from coordinator.operations import events  # noqa: PLC0415
 
     cursor = call.run(events.Head())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import click
@@ -18,11 +19,13 @@ command = noun("Locks: fenced leases over files, names and slots.")
 COLUMNS = ("resource", "mode", "agent", "agent_id", "fencing_token", "slot", "slots", "acquired_at", "expires_at")
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True)
-_agent = click.option("--agent", type=ID, required=True, metavar="ID", help="The agent that holds them.")
-_shared = click.option("--shared", is_flag=True, help="Together with others that share.")
-_slots = click.option("--slots", type=INTEGER, metavar="N", help="One of so many places of a name, as name:gpu.")
-_ttl = click.option("--ttl", type=DURATION, default="30s", show_default=True, help="Ends after so long unless renewed.")
-_wait = click.option("--wait", type=DURATION, help="Wait for them, so long at the most; else exit code 8.")
+_agent = click.option("--agent", type=ID, required=True, metavar="ID", help="Agent that holds the locks.")
+_shared = click.option("--shared", is_flag=True, help="Share the locks with other shared locks.")
+_slots = click.option("--slots", type=INTEGER, metavar="N", help="Take one of N slots of a name, such as name:gpu.")
+_ttl = click.option(
+    "--ttl", type=DURATION, default="30s", show_default=True, help="Expire the locks after this long, unless renewed."
+)
+_wait = click.option("--wait", type=DURATION, help="Wait at most this long, then exit with 8.  [default: no wait]")
 _tokens = click.option(
     "--token",
     "tokens",
@@ -30,14 +33,14 @@ _tokens = click.option(
     multiple=True,
     required=True,
     metavar="N",
-    help="Of all, or one for each in order.",
+    help="Fencing token of all locks, or one for each, in order.",
 )
 
 
 @command.verb(
     examples=[
         'token=$(coordinator lock acquire src/app.py --agent "$id" --output text)',
-        'coordinator lock acquire src/ docs/index.md --agent "$id" --ttl 5m --wait 1m     # all or none',
+        'coordinator lock acquire src/ docs/index.md --agent "$id" --ttl 5m --wait 1m',
         'coordinator lock acquire "src/**/*.py" --agent "$id" --shared',
         'coordinator lock acquire name:gpu --agent "$id" --slots 4',
     ]
@@ -49,38 +52,21 @@ _tokens = click.option(
 @_ttl
 @_wait
 @click.option(
-    "--delay", type=DURATION, default="0s", help="Nobody gets them for so long after they expire or are broken."
+    "--delay",
+    type=DURATION,
+    default="0s",
+    show_default=True,
+    help="Keep them locked this long after they expire or are broken.",
 )
-@click.option("--request-id", type=ID, metavar="UUID", help="Asked again with it, the answer is the same.")
+@click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same response.")
 @click.pass_obj
-def acquire(
-    call: Invocation,
-    *,
-    resources: tuple[str, ...],
-    agent: UUID,
-    shared: bool,
-    slots: int | None,
-    ttl: timedelta,
-    wait: timedelta | None,
-    delay: timedelta,
-    request_id: UUID | None,
-) -> None:
-    """Acquire locks for an agent, all or none, and print the fencing token.
+def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> None:
+    """Acquire locks for an agent atomically, and print the fencing token.
 
-    A RESOURCE is a path (src/app.py), a directory with all below it (src/), a glob (src/**/*.py) or a name (name:deploy).
-    Exit code 4 says who has it.
+    A RESOURCE is a path (src/app.py), a directory and everything below it (src/), a glob (src/**/*.py) or a name
+    (name:deploy). Exit code 4: another agent holds one; the message names it.
     """
-    request = locks.Acquire(
-        project=call.project,
-        resources=[*resources],
-        agent=agent,
-        shared=shared,
-        slots=slots,
-        ttl=ttl,
-        wait=wait,
-        delay=delay,
-        request_id=request_id,
-    )
+    request = call.operation(locks.Acquire, wait=wait, **options)
     if wait is None:
         grants = call.run(request)
     else:
@@ -97,15 +83,11 @@ def acquire(
 @_resources
 @_agent
 @_tokens
-@click.option("--ttl", type=DURATION, help="For another TTL than they were acquired with.")
+@click.option("--ttl", type=DURATION, help="New TTL.  [default: that of the acquisition]")
 @click.pass_obj
-def renew(
-    call: Invocation, *, resources: tuple[str, ...], agent: UUID, tokens: tuple[int, ...], ttl: timedelta | None
-) -> None:
-    """Keep locks for their TTL from now on, all or none; exit code 4 says that one is lost, and to whom."""
-    renewals = call.run(
-        locks.Renew(project=call.project, resources=[*resources], agent=agent, tokens=[*tokens], ttl=ttl)
-    )
+def renew(call: Invocation, /, **options: Any) -> None:
+    """Extend locks by their TTL, all or none. Exit code 4: one is lost; the message names its holder."""
+    renewals = call.run(call.operation(locks.Renew, **options))
     call.output.many(renewals, ("resource", "fencing_token", "expires_at"), empty="")
 
 
@@ -114,9 +96,9 @@ def renew(
 @_agent
 @_tokens
 @click.pass_obj
-def release(call: Invocation, *, resources: tuple[str, ...], agent: UUID, tokens: tuple[int, ...]) -> None:
-    """Give locks back, all or none; exit code 4 says that one was lost already."""
-    count = call.run(locks.Release(project=call.project, resources=[*resources], agent=agent, tokens=[*tokens]))
+def release(call: Invocation, /, **options: Any) -> None:
+    """Release locks, all or none. Exit code 4: one was already lost."""
+    count = call.run(call.operation(locks.Release, **options))
     call.output.one({"released": count}, f"released {count}")
 
 
@@ -128,36 +110,24 @@ def release(call: Invocation, *, resources: tuple[str, ...], agent: UUID, tokens
     ],
 )
 @click.argument("resource")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for the loser and the audit trail.")
-@click.option("--agent", type=ID, metavar="ID", help="Only if this agent holds it.")
-@click.option("--token", type=INTEGER, metavar="N", help="Only the lock with this token.")
-@click.option("--delay", type=DURATION, help="Nobody gets it for so long.")
+@click.option("--reason", required=True, metavar="TEXT", help="Reason, for the holder and the audit trail.")
+@click.option("--agent", type=ID, metavar="ID", help="Break it only if this agent holds it.")
+@click.option("--token", type=INTEGER, metavar="N", help="Break only the lock with this fencing token.")
+@click.option("--delay", type=DURATION, help="Keep it locked for this long.")
 @click.pass_obj
-def break_(
-    call: Invocation, *, resource: str, reason: str, agent: UUID | None, token: int | None, delay: timedelta | None
-) -> None:
-    """Take a lock from its holders; they are told, and their tokens are worth nothing any more."""
-    count = call.run(
-        locks.Break(
-            project=call.project,
-            resource=resource,
-            reason=reason,
-            agent=agent,
-            token=token,
-            delay=delay,
-            actor=call.actor,
-        )
-    )
-    call.output.one({"resource": resource, "broken": count}, f"broke {plain(resource)}, {count} held it")
+def break_(call: Invocation, /, *, resource: str, **options: Any) -> None:
+    """Take a lock from its holders. They get an event, and their fencing tokens become invalid."""
+    count = call.run(call.operation(locks.Break, resource=resource, **options))
+    call.output.one({"resource": resource, "broken": count}, f"broke {plain(resource)}; holders: {count}")
 
 
 @command.verb(examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"])
-@click.option("--under", metavar="PATH", help="Only what overlaps this directory.")
-@click.option("--agent", type=ID, metavar="ID", help="Only what this agent holds.")
+@click.option("--under", metavar="PATH", help="List only locks that overlap this directory.")
+@click.option("--agent", type=ID, metavar="ID", help="List only locks of this agent.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str | None, limit: int | None) -> None:
-    """List the locks that are held."""
+    """List the locks."""
     operation = locks.List(project=call.project, under=under, agent=agent)
     call.list(operation, COLUMNS, after=after, limit=limit, empty="Nothing is locked.")
 
@@ -166,7 +136,7 @@ def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str
 @click.argument("resource")
 @click.pass_obj
 def show(call: Invocation, *, resource: str) -> None:
-    """Tell who holds a resource or what overlaps it; exit code 3: nobody."""
+    """Show the locks on a resource or overlapping it; exit code 3 if there are none."""
     call.output.many(call.run(locks.Show(project=call.project, resource=resource)), COLUMNS, empty="")
 
 
@@ -175,13 +145,13 @@ def show(call: Invocation, *, resource: str) -> None:
 @paged
 @click.pass_obj
 def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | None) -> None:
-    """List who waits for a resource or what overlaps it, in order."""
+    """List the agents that wait for a resource or one that overlaps it, in order."""
     call.list(
         locks.ListWaiting(project=call.project, resource=resource),
         ("ticket", "resource", "mode", "agent", "agent_id", "enqueued_at", "expires_at"),
         after=after,
         limit=limit,
-        empty="Nobody waits.",
+        empty="No agent waits.",
     )
 
 
@@ -192,13 +162,13 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
     ]
 )
 @click.argument("paths", metavar="PATH…", nargs=-1)
-@click.option("--agent", metavar="ID|NAME", help="What this agent holds is no hindrance.")
-@click.option("--stdin0", is_flag=True, help="Read paths from standard input, a NUL after each.")
+@click.option("--agent", metavar="ID|NAME", help="Agent whose own locks do not count.")
+@click.option("--stdin0", is_flag=True, help="Read paths from standard input, each ended by NUL.")
 @click.pass_obj
 def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0: bool) -> None:
-    """Tell whether paths may be written: exit code 0 if they are free or the agent's own, 4 if others lock one.
+    """Check paths against locks: exit code 0 if none is locked by another agent, else 4.
 
-    It changes nothing, and fails closed: without an answer from the database the exit code is 7.
+    The check changes nothing. If the database does not respond, the exit code is 7.
     """
     if not paths and not stdin0:
         raise click.UsageError("give a PATH, or --stdin0")
@@ -207,8 +177,8 @@ def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0
     lock_check.check(call, [*paths, *(lock_check.read_paths() if stdin0 else ())], agent)
 
 
-class _Run(Verb):
-    """A verb whose line goes on with a command after ``--``, which is nobody's business here."""
+class _CommandVerb(Verb):
+    """A verb with a command after ``--``, which is not parsed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
@@ -221,7 +191,7 @@ class _Run(Verb):
 
 @command.command(
     "run",
-    cls=_Run,
+    cls=_CommandVerb,
     examples=[
         "coordinator lock run src/ -- make test",
         "coordinator lock run name:deploy --wait 10m -- ./deploy.sh production",
@@ -234,9 +204,9 @@ class _Run(Verb):
 @_ttl
 @_wait
 @click.option(
-    "--grace", type=DURATION, default="10s", show_default=True, help="From SIGTERM to SIGKILL, if a lock is lost."
+    "--grace", type=DURATION, default="10s", show_default=True, help="Time from SIGTERM to SIGKILL if a lock is lost."
 )
-@click.option("--as", "name", metavar="NAME", help="Name of the agent that holds them meanwhile.")
+@click.option("--as", "name", metavar="NAME", help="Name of the agent that holds the locks.")
 @click.pass_obj
 @click.pass_context
 def run(
@@ -251,14 +221,15 @@ def run(
     grace: timedelta,
     name: str | None,
 ) -> int:
-    """Run a command while holding locks, and give them back when it ends; the exit code is its own.
+    """Run a command while holding locks, and exit with its exit code.
 
-    The locks are renewed meanwhile. If one is lost, the command is ended (exit code 4). It finds the fencing token in
-    COORDINATOR_FENCING_TOKEN, by resource in COORDINATOR_FENCING_TOKENS, and its agent in COORDINATOR_AGENT_ID.
+    The locks are renewed until the command ends. If one is lost, the command is ended (exit code 4). Its environment has the
+    fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS) and the agent in
+    COORDINATOR_AGENT_ID.
     """
     words: list[str] = ctx.meta[__name__]
     if not words:
         raise click.UsageError("give a command after --")
-    from coordinator.cli.lock_run import Run  # noqa: PLC0415
+    from coordinator.cli.lock_run import LockRun  # noqa: PLC0415
 
-    return Run(call, name, words, grace).run(resources, ttl=ttl, wait=wait, shared=shared, slots=slots)
+    return LockRun(call, name, words, grace).run(resources, ttl=ttl, wait=wait, shared=shared, slots=slots)

@@ -10,19 +10,19 @@ from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.operations import projects
 
-command = noun("Projects: what holds everything else.")
+command = noun("Projects: everything else belongs to one.")
 
 
 @command.verb(examples=["coordinator project create shop --description 'The web shop'"])
 @click.argument("name")
-@click.option("--description", default="", metavar="TEXT", help="What it is, on one line.")
+@click.option("--description", default="", metavar="TEXT", help="Description, one line.")
 @click.pass_obj
 def create(call: Invocation, *, name: str, description: str) -> None:
     """Create a project.
 
-    A name has lower-case letters, digits, - and _, at most 36 of them.
+    A name has at most 36 lower-case letters, digits, - and _.
     """
-    project = call.run(projects.Create(project=name, description=description, actor=call.actor))
+    project = call.run(call.operation(projects.Create, project=name, description=description))
     call.output.one(project, f"created {project.name}")
 
 
@@ -39,17 +39,17 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
 @click.argument("name", required=False)
 @click.pass_obj
 def show(call: Invocation, *, name: str | None) -> None:
-    """Show a project and how much it holds."""
+    """Show a project and the number of its rows."""
     call.output.one(call.run(projects.Show(project=name or call.project)))
 
 
 @command.verb(examples=["coordinator project delete shop --yes"])
 @click.argument("name")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask, not even on a terminal.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def delete(call: Invocation, *, name: str, yes: bool) -> None:
-    """Delete a project with all that is in it."""
+    """Delete a project and everything in it."""
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"Delete project {name} with all that is in it?", abort=True)
-    call.run(projects.Delete(project=name, actor=call.actor))
+        click.confirm(f"Delete project {name} and everything in it?", abort=True)
+    call.run(call.operation(projects.Delete, project=name))
     call.output.one({"name": name, "deleted": True}, f"deleted {name}")

@@ -9,7 +9,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.operations import rules
 
-command = noun("Rules: what setting one signal clears.")
+command = noun("Rules: setting one signal clears others.")
 
 
 @command.verb(
@@ -18,13 +18,11 @@ command = noun("Rules: what setting one signal clears.")
 )
 @click.argument("when_set")
 @click.argument("clears", nargs=-1, required=True)
-@click.option("--everywhere", is_flag=True, help="It holds in all projects.")
+@click.option("--everywhere", is_flag=True, help="Apply the rule in all projects.")
 @click.pass_obj
 def set_(call: Invocation, *, when_set: str, clears: tuple[str, ...], everywhere: bool) -> None:
-    """Make or change a rule: setting …/WHEN_SET clears …/CLEARS beside it, in the same transaction."""
-    rule = call.run(
-        rules.Set(project=call.project, when_set=when_set, clears=[*clears], everywhere=everywhere, actor=call.actor)
-    )
+    """Create or change a rule: setting …/WHEN_SET clears …/CLEARS in the same transaction."""
+    rule = call.run(call.operation(rules.Set, when_set=when_set, clears=clears, everywhere=everywhere))
     call.output.one(rule, plain(f"setting {when_set} clears {', '.join(clears)}"))
 
 
@@ -32,21 +30,21 @@ def set_(call: Invocation, *, when_set: str, clears: tuple[str, ...], everywhere
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
-    """List the rules that hold in a project; without a project: in all."""
+    """List the rules that apply in the project."""
     call.list(
         rules.List(project=call.project),
         ("when_set", "clears", "project", "created_at"),
         after=after,
         limit=limit,
-        empty="No rules hold.",
+        empty="There are no rules.",
     )
 
 
 @command.verb(examples=["coordinator rule delete REJECTED --everywhere"])
 @click.argument("when_set")
-@click.option("--everywhere", is_flag=True, help="The one that holds in all projects.")
+@click.option("--everywhere", is_flag=True, help="Delete the rule for all projects.")
 @click.pass_obj
 def delete(call: Invocation, *, when_set: str, everywhere: bool) -> None:
     """Delete a rule."""
-    call.run(rules.Delete(project=call.project, when_set=when_set, everywhere=everywhere, actor=call.actor))
+    call.run(call.operation(rules.Delete, when_set=when_set, everywhere=everywhere))
     call.output.one({"when_set": when_set, "deleted": True}, f"deleted the rule for {plain(when_set)}")

@@ -8,13 +8,13 @@ from coordinator.cli.command import noun
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 
-command = noun("The schema: apply it, verify it, print it.")
+command = noun("The database schema: apply, verify and print it.")
 
 
 @command.verb(examples=["coordinator schema apply --url postgresql://owner@db.example/agents"])
 @click.pass_obj
 def apply(call: Invocation) -> None:
-    """Bring the database to this program's schema; safe to run twice, and from many places at once."""
+    """Apply this program's schema to the database. Repeated and concurrent runs are safe."""
     from coordinator.db import schema  # noqa: PLC0415
 
     applied = call.on_connection(schema.apply)
@@ -25,11 +25,11 @@ def apply(call: Invocation) -> None:
 @command.verb(examples=["coordinator schema verify && echo fits"])
 @click.pass_obj
 def verify(call: Invocation) -> None:
-    """Check that the database has exactly this program's schema; exit code 6 if not."""
+    """Verify that the database has this program's schema; exit code 6 if not."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.on_connection(schema.verify)
-    call.output.one({"verified": True}, "the schema is this program's")
+    call.output.one({"verified": True}, "the database has this program's schema")
 
 
 @command.verb(examples=["coordinator schema status"])
@@ -49,7 +49,7 @@ def status(call: Invocation) -> None:
 @command.verb(name="print", examples=["coordinator schema print | psql -f - postgresql://owner@db.example/agents"])
 @click.pass_obj
 def print_(call: Invocation) -> None:
-    """Print the whole schema as a script for psql; needs no database."""
+    """Print the schema as a script for psql. This needs no database."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.output.raw(schema.script())
@@ -59,7 +59,7 @@ def print_(call: Invocation) -> None:
 @click.argument("role")
 @click.pass_obj
 def grant(call: Invocation, *, role: str) -> None:
-    """Let a database role run the daemon and use the functions, without any right to change the schema."""
+    """Let a database role run the daemon, without the right to change the schema."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.on_connection(lambda connection: schema.grant(connection, role))

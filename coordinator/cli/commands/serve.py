@@ -7,31 +7,26 @@ import click
 from coordinator.cli.command import Verb, setting
 from coordinator.cli.invocation import Invocation
 
-SETTINGS = [
-    setting("host", "--host", metavar="ADDRESS", help="Where HTTP listens; default 127.0.0.1."),
-    setting("port", "--port", metavar="PORT", help="Where HTTP listens; default 7420; 0: any that is free."),
+OPTIONS = [
+    setting("host", "--host"),
+    setting("port", "--port"),
+    setting("data_dir", "--data-dir"),
     setting(
-        "data_dir",
-        "--data-dir",
-        metavar="DIR",
-        help="Data of the embedded database; default ~/.local/share/coordinator.",
+        "schema",
+        "--verify-schema",
+        is_flag=True,
+        flag_value="verify",
+        metavar=None,
+        help="Only verify the schema.  [default: apply it]",
     ),
-    setting(
-        "schema", "--verify-schema", is_flag=True, flag_value="verify", help="Only verify the schema, do not apply it."
-    ),
-    setting(
-        "log_format",
-        "--log-format",
-        metavar="auto|json|console",
-        help="Default auto: console on a terminal, else json.",
-    ),
-    setting("log_level", "--log-level", metavar="LEVEL", help="debug, info, warning or error; default info."),
+    setting("log_format", "--log-format"),
+    setting("log_level", "--log-level"),
 ]
 
 
 @click.command(
     cls=Verb,
-    settings=SETTINGS,
+    settings=OPTIONS,
     examples=[
         "coordinator serve",
         "coordinator serve --port 0 --data-dir ./data",
@@ -42,8 +37,8 @@ SETTINGS = [
 def command(call: Invocation) -> None:
     """Run the daemon in the foreground.
 
-    Without a configured database it starts an embedded PostgreSQL in the data directory. SIGTERM or Ctrl-C ends it in
-    order, within 10 seconds.
+    If no database is configured, the daemon starts an embedded PostgreSQL in the data directory. SIGTERM or Ctrl-C shuts it
+    down in order, within 10 seconds.
     """
     config = call.config
     import anyio  # noqa: PLC0415

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
-from uuid import UUID
+from typing import Any
 
 import click
 import msgspec
@@ -23,7 +22,7 @@ COLUMNS = ("key", "value", "version", "critical", "actor", "updated_at", "expire
 
 
 def _value(text: str, form: str) -> Json:
-    """Read a value: as JSON if it is some, else as the text that it is."""
+    """Return a value: JSON if it parses, else text."""
     if form == "text":
         return text
     try:
@@ -39,55 +38,32 @@ def _value(text: str, form: str) -> Json:
     examples=[
         "coordinator signal set build/42/COMPLETED true",
         "coordinator signal set build/42/REJECTED 'no tests' --ttl 2h",
-        "coordinator signal set plan '{\"step\": 2}' --expect 7     # only if it is still at version 7",
-        "coordinator signal set leader me --expect 0 --critical    # only if it is not set; stays for ever",
+        "coordinator signal set plan '{\"step\": 2}' --expect 7     # only if it has version 7",
+        "coordinator signal set leader me --expect 0 --critical    # only if it is not set; never expires",
         "git log -1 --format=%s | coordinator signal set last-commit -",
     ],
 )
 @click.argument("key")
 @click.argument("value")
-@click.option("--ttl", type=DURATION, help="Ends after so long; default 24h.")
-@click.option("--critical", is_flag=True, help="Stays until it is deleted.")
+@click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: 24h]")
+@click.option("--critical", is_flag=True, help="Never expire it.")
 @click.option(
-    "--expect", type=INTEGER, metavar="VERSION", help="Only if it is at this version; 0: only if it is not set."
+    "--expect", type=INTEGER, metavar="VERSION", help="Set it only if it has this version; 0: only if it is not set."
 )
-@click.option("--agent", type=ID, metavar="ID", help="The agent that sets it.")
-@click.option("--ephemeral", is_flag=True, help="It ends with the agent.")
-@click.option("--text", "form", flag_value="text", help="VALUE is a text, even if it is JSON, as 1.10 is.")
-@click.option("--json", "form", flag_value="json", help="VALUE is JSON, or else an error.")
+@click.option("--agent", type=ID, metavar="ID", help="Agent that sets it.")
+@click.option("--ephemeral", is_flag=True, help="Delete it when the agent ends.")
+@click.option("--text", "form", flag_value="text", help="Take VALUE as text, even if it is JSON, such as 1.10.")
+@click.option("--json", "form", flag_value="json", help="Reject a VALUE that is not JSON.")
 @click.pass_obj
-def set_(
-    call: Invocation,
-    *,
-    key: str,
-    value: str,
-    ttl: timedelta | None,
-    critical: bool,
-    expect: int | None,
-    agent: UUID | None,
-    ephemeral: bool,
-    form: str | None,
-) -> None:
-    """Set a signal, and clear what the rules say.
+def set_(call: Invocation, /, *, key: str, value: str, form: str | None, **options: Any) -> None:
+    """Set a signal, and clear the signals that the rules name.
 
-    VALUE is JSON if it parses as JSON, else a text; "-" reads it from standard input.
+    VALUE is JSON if it parses as JSON, else text. If it is "-", it is read from standard input.
     """
     content = read_text(value)
     if value == "-":
         content = content.removesuffix("\n")
-    signal = call.run(
-        signals.Set(
-            project=call.project,
-            key=key,
-            value=_value(content, form or ""),
-            ttl=ttl,
-            critical=critical,
-            expect=expect,
-            agent=agent,
-            ephemeral=ephemeral,
-            actor=call.actor,
-        )
-    )
+    signal = call.run(call.operation(signals.Set, key=key, value=_value(content, form or ""), **options))
     end = f"expires {age(signal.expires_at)}" if signal.expires_at else "critical"
     call.output.one(signal, f"{plain(key)} is at version {signal.version}, {end}")
 
@@ -95,11 +71,11 @@ def set_(
 @command.verb(
     examples=[
         "coordinator signal get build/42/COMPLETED",
-        "coordinator signal get last-commit --value     # only the value; a text without quotes",
+        "coordinator signal get last-commit --value     # only the value; text without quotes",
     ]
 )
 @click.argument("key")
-@click.option("--value", "only_value", is_flag=True, help="Print only the value; a text without quotes.")
+@click.option("--value", "only_value", is_flag=True, help="Print only the value; text without quotes.")
 @click.pass_obj
 def get(call: Invocation, *, key: str, only_value: bool) -> None:
     """Read a signal; exit code 3 if it is not set."""
@@ -115,10 +91,10 @@ def get(call: Invocation, *, key: str, only_value: bool) -> None:
     examples=[
         "coordinator signal list",
         "coordinator signal list --prefix build/ | jq -r '.[].key'",
-        "coordinator signal list --limit 100     # and how to go on",
+        "coordinator signal list --limit 100     # and the cursor of the next page",
     ]
 )
-@click.option("--prefix", default="", metavar="P", help="Only keys that begin with it.")
+@click.option("--prefix", default="", metavar="P", help="List only keys with this prefix.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, prefix: str, after: str | None, limit: int | None) -> None:
@@ -129,11 +105,11 @@ def list_(call: Invocation, *, prefix: str, after: str | None, limit: int | None
 
 @command.verb(examples=["coordinator signal delete build/42/COMPLETED", "coordinator signal delete plan --expect 7"])
 @click.argument("key")
-@click.option("--expect", type=INTEGER, metavar="VERSION", help="Only if it is at this version.")
+@click.option("--expect", type=INTEGER, metavar="VERSION", help="Delete it only if it has this version.")
 @click.pass_obj
 def delete(call: Invocation, *, key: str, expect: int | None) -> None:
     """Delete a signal."""
-    version = call.run(signals.Delete(project=call.project, key=key, expect=expect, actor=call.actor))
+    version = call.run(call.operation(signals.Delete, key=key, expect=expect))
     call.output.one(
         {"key": key, "version": version, "deleted": True}, f"deleted {plain(key)}, it was at version {version}"
     )

@@ -14,7 +14,7 @@ from coordinator.cli.values import DURATION, INTEGER
 from coordinator.model.token import Role, new_secret
 from coordinator.operations import tokens
 
-command = noun("Tokens: who may use HTTP, as what, and in which project.")
+command = noun("Tokens: access to HTTP, with a role and a project.")
 
 COLUMNS = ("id", "name", "role", "project", "prefix", "created_at", "expires_at", "last_used_at", "revoked_at")
 
@@ -31,22 +31,24 @@ COLUMNS = ("id", "name", "role", "project", "prefix", "created_at", "expires_at"
     "--role",
     type=click.Choice([role.name for role in Role]),
     required=True,
-    help="What it may do; each may do what the one before may.",
+    help="Role; each includes the one before it.",
 )
-@click.option("--everywhere", is_flag=True, help="It opens all projects, as an admin's always does.")
-@click.option("--ttl", type=DURATION, default="90d", show_default=True, help="Ends after so long.")
+@click.option("--everywhere", is_flag=True, help="Give access to all projects; implied by admin.")
+@click.option("--ttl", type=DURATION, default="90d", show_default=True, help="Expire it after this long.")
 @click.pass_obj
 def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: timedelta) -> None:
-    """Make a token, and show its secret: this once, since only its hash is kept."""
+    """Create a token, and print its secret. Only its hash is stored, so it cannot be printed again."""
     secret = new_secret()
     project = None if everywhere or role == Role.admin.name else call.project
     token = call.run(
-        tokens.Create(
-            name=name, role=role, hash=secret.hash, prefix=secret.prefix, project=project, ttl=ttl, actor=call.actor
+        call.operation(
+            tokens.Create, name=name, role=role, hash=secret.hash, prefix=secret.prefix, project=project, ttl=ttl
         )
     )
     where = f"project {project}" if project else "all projects"
-    call.output.note(plain(f"token {token.id}: {role} of {where}, expires {age(token.expires_at)}; shown this once:"))
+    call.output.note(
+        plain(f"token {token.id}: {role} of {where}, expires {age(token.expires_at)}; shown only this once:")
+    )
     call.output.one(msgspec.structs.asdict(token) | {"secret": secret.text}, secret.text)
 
 
@@ -54,7 +56,7 @@ def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: tim
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
-    """List the tokens of all projects, without their secrets, which nobody has."""
+    """List the tokens of all projects, without their secrets."""
     call.list(tokens.List(), COLUMNS, after=after, limit=limit, empty="There are no tokens.")
 
 
@@ -62,9 +64,9 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
 @click.argument("token", type=INTEGER, metavar="ID")
 @click.pass_obj
 def revoke(call: Invocation, *, token: int) -> None:
-    """Revoke a token: it opens nothing from now on, and streams that it opened end."""
-    revoked = call.run(tokens.Revoke(token=token, actor=call.actor))
+    """Revoke a token, and close its streams."""
+    revoked = call.run(call.operation(tokens.Revoke, token=token))
     call.output.one(
         {"token": token, "revoked": revoked},
-        f"revoked token {token}" if revoked else f"token {token} was revoked already",
+        f"revoked token {token}" if revoked else f"token {token} was already revoked",
     )
