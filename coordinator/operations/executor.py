@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from coordinator.db.session import Session
 from coordinator.model.operation import Operation
+
+if TYPE_CHECKING:  # a command imports no driver before it connects
+    from coordinator.db.session import Session
 
 __all__ = ["Executor", "Runner", "Source", "Wake"]
 
