@@ -22,19 +22,19 @@ _REF = "#/components/schemas/{name}"
 _READ_ERRORS = (400, 401, 403, 404, 422, 500, 503)
 _WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
 _MEANINGS = {
-    304: "the version is still that of If-None-Match",
-    400: "the request cannot be read",
-    401: "the token is missing or not valid",
-    403: "the token may not do this",
-    404: "the object does not exist",
-    408: "the wait timed out",
-    409: "another client was first; read again and decide again",
-    412: "the version is not the one that If-Match or If-None-Match requires",
-    413: "the body is too large",
-    415: "the body is not declared as JSON",
-    422: "a value is malformed or exceeds a limit; nothing was changed",
-    500: "a bug of the daemon",
-    503: "overloaded, shutting down, or without its database; try again after Retry-After",
+    304: "The version is still that of If-None-Match.",
+    400: "The request cannot be read.",
+    401: "The token is missing or not valid.",
+    403: "The token may not do this.",
+    404: "The object does not exist.",
+    408: "The wait timed out.",
+    409: "Another client was first; read again and decide again.",
+    412: "The version is not the one that If-Match or If-None-Match requires.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "A value is malformed or exceeds a limit; nothing was changed.",
+    500: "A bug of the daemon.",
+    503: "Overloaded, shutting down, or without its database; try again after Retry-After.",
 }
 _EVENT_CURSOR = {
     "Event-Cursor": {
@@ -180,7 +180,7 @@ def _responses(schema: Any, headers: Any, errors: Any, media_type: str = "applic
     }
     for status in sorted(errors):
         content = {} if status == 304 else {"content": problem}
-        responses[str(status)] = {"description": _MEANINGS[status].capitalize() + ".", **content}
+        responses[str(status)] = {"description": _MEANINGS[status], **content}
     return responses
 
 

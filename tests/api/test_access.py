@@ -107,14 +107,14 @@ async def test_without_a_valid_token_nothing_below_v1_is_open(issuer: Issuer) ->
             assert answer.headers["www-authenticate"] == 'Bearer realm="coordinator", error="invalid_token"'
 
 
-async def test_two_tokens_at_once_are_none(issuer: Issuer) -> None:
+async def test_a_request_with_two_tokens_is_refused(issuer: Issuer) -> None:
     _, secret = await issuer.token("admin")
     async with issuer.client(None) as client:
         header = ("Authorization", f"Bearer {secret.text}")
         problem(await client.get("/v1/projects", headers=[header, header]), 401, "unauthenticated")
 
 
-async def test_a_token_in_the_address_is_not_taken(issuer: Issuer) -> None:
+async def test_a_token_in_the_address_is_ignored(issuer: Issuer) -> None:
     _, secret = await issuer.token("admin")
     async with issuer.client(None) as client:
         problem(await client.get("/v1/projects", params={"access_token": secret.text}), 401, "unauthenticated")
@@ -280,7 +280,7 @@ async def test_an_agent_is_of_a_project_even_where_a_call_does_not_name_it(issue
         problem(await own.post("/v1/agents/heartbeat", json={"agent": str(uuid4())}), 404, "not-found")
 
 
-async def test_what_a_token_does_is_done_in_its_name(issuer: Issuer) -> None:
+async def test_a_token_acts_in_its_own_name(issuer: Issuer) -> None:
     async with await issuer.as_("agent") as client:
         set_ = {"project": "alpha", "key": "by", "value": 1}
         assert (await client.post("/v1/signals/set", json=set_)).json()["actor"] == "the agent"
@@ -288,7 +288,7 @@ async def test_what_a_token_does_is_done_in_its_name(issuer: Issuer) -> None:
         assert named.json()["actor"] == "the agent"
 
 
-async def test_an_agents_token_speaks_as_agents_of_its_project_and_as_nobody_else(issuer: Issuer) -> None:
+async def test_an_agents_token_may_only_name_agents_of_its_project(issuer: Issuer) -> None:
     async with await issuer.as_("agent") as client, await issuer.as_("manager") as manager:
         for name, project in (("coder-1", "alpha"), ("coder-2", "beta")):
             registered = await client.post("/v1/agents/register", json={"project": project, "name": name})
@@ -310,7 +310,7 @@ async def test_an_agents_token_speaks_as_agents_of_its_project_and_as_nobody_els
                 assert answer.json()["actor"] == "coder-1"
 
 
-async def test_a_manager_may_name_whom_it_likes_but_the_loops(issuer: Issuer) -> None:
+async def test_a_manager_may_name_anyone_except_the_loops(issuer: Issuer) -> None:
     async with await issuer.as_("manager") as client:
         set_ = {"project": "alpha", "key": "by", "value": 1}
         assert (await client.post("/v1/signals/set", json=set_ | {"actor": "boss"})).json()["actor"] == "boss"
@@ -345,7 +345,7 @@ async def follow(client: httpx.AsyncClient, path: str, seen: list[str], ready: a
             ready.set()
 
 
-async def test_a_stream_ends_with_a_word_when_its_token_is_revoked_and_others_go_on(issuer: Issuer) -> None:
+async def test_a_stream_ends_with_a_reason_when_its_token_is_revoked_and_others_continue(issuer: Issuer) -> None:
     token, secret = await issuer.token("reader", "alpha")
     _, other = await issuer.token("reader", "alpha")
     path = "/v1/events/stream?project=alpha"
@@ -413,7 +413,7 @@ async def test_a_wait_ends_when_its_token_is_revoked(issuer: Issuer, path: str) 
     problem(answers[0], 401, "unauthenticated")
 
 
-async def test_use_is_noted(issuer: Issuer) -> None:
+async def test_the_use_of_a_token_is_recorded(issuer: Issuer) -> None:
     token, secret = await issuer.token("reader")
     async with issuer.client(secret) as client:
         await client.get("/v1/projects")
@@ -421,7 +421,7 @@ async def test_use_is_noted(issuer: Issuer) -> None:
     assert found.last_used_at is not None
 
 
-async def test_no_log_line_and_no_answer_holds_a_secret(issuer: Issuer, guarded: Daemon) -> None:
+async def test_no_log_line_and_no_response_contains_a_secret(issuer: Issuer, guarded: Daemon) -> None:
     token, secret = await issuer.token("reader", "alpha")
     paths = ("/v1/projects", "/v1/signals?project=alpha", "/v1/signals?project=beta", "/v1/nowhere")
     async with issuer.client(secret) as client:
@@ -437,7 +437,7 @@ async def test_no_log_line_and_no_answer_holds_a_secret(issuer: Issuer, guarded:
         assert secret.hash not in text
 
 
-async def test_a_token_is_made_and_revoked_over_http(issuer: Issuer) -> None:
+async def test_a_token_is_created_and_revoked_over_http(issuer: Issuer) -> None:
     secret = new_secret()
     async with await issuer.as_("admin") as client, issuer.client(secret) as other:
         body = {"name": "new", "role": "reader", "hash": secret.hash, "prefix": secret.prefix, "ttl": "1h"}
@@ -464,7 +464,7 @@ async def test_this_machine_has_several_names(issuer: Issuer, host: str) -> None
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://localhost:1", "http://localhost.evil", "::"]
 )
-async def test_pages_of_other_sites_are_refused_and_never_invited(issuer: Issuer, origin: str) -> None:
+async def test_pages_of_other_sites_are_refused_without_cors_headers(issuer: Issuer, origin: str) -> None:
     _, secret = await issuer.token("admin")
     async with issuer.client(secret, Origin=origin) as client:
         for method in ("GET", "POST", "OPTIONS"):
@@ -473,7 +473,7 @@ async def test_pages_of_other_sites_are_refused_and_never_invited(issuer: Issuer
             assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-async def test_ones_own_pages_are_served(issuer: Issuer) -> None:
+async def test_the_daemons_own_pages_are_served(issuer: Issuer) -> None:
     _, secret = await issuer.token("reader")
     async with issuer.client(secret, Origin=issuer.url) as client:
         assert (await client.get("/v1/projects")).status_code == 200
@@ -490,7 +490,7 @@ async def test_ones_own_pages_are_served(issuer: Issuer) -> None:
         ({"host": "localhost", "access": "tokens"}, False),
     ],
 )
-def test_access_is_open_only_on_loopback_and_by_itself_only_to_a_private_database(
+def test_access_is_open_only_on_loopback_and_by_default_only_with_a_private_database(
     given: dict[str, Any], answer: bool
 ) -> None:
     assert is_open(Config(**given)) is answer
@@ -509,7 +509,7 @@ async def test_the_daemon_does_not_even_start_with_open_access_beyond_loopback(d
         assert "daemon.started" not in daemon.output()
 
 
-async def test_what_is_revoked_while_the_answer_is_on_its_way_is_not_remembered() -> None:
+async def test_a_token_revoked_during_its_check_is_not_remembered() -> None:
     now = datetime.now(UTC)
     token = Token(1, "t", "reader", None, "coo_aaaa", "x", now, now, now, None)
     asked, answer = anyio.Event(), anyio.Event()
@@ -552,7 +552,7 @@ def test_every_public_endpoint_has_a_right() -> None:
     assert None not in {endpoint.operation.least_role() for endpoint in ENDPOINTS.values()}
 
 
-def test_secrets_are_not_shown_by_what_holds_them() -> None:
+def test_the_repr_of_a_secret_does_not_show_it() -> None:
     secret = new_secret()
     assert secret.text not in repr(secret)
     assert msgspec.to_builtins(secret)["text"] == secret.text  # for the one place that shows it
