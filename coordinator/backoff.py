@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -25,7 +26,7 @@ class Backoff:
         """Begin again with the first wait: an attempt succeeded."""
         self.next_s = self._first_s
 
-    async def wait(self) -> None:
-        """Wait; the next wait is twice as long."""
+    async def wait(self, sleep: Callable[[float], Awaitable[object]] | None = None) -> None:
+        """Wait; the next wait is twice as long. ``sleep`` may return early, for instance at a hint that it is worth trying."""
         wait_s, self.next_s = self.next_s, min(self.next_s * 2, self._max_s)
-        await anyio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret depends on it
+        await (sleep or anyio.sleep)(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret depends on it

@@ -4,7 +4,7 @@ Guarantees: a reader hands out every event after its position once, in order. Th
 handed out, and not before: a read that fails or is cancelled has no effect, and the reader goes on later, over the same
 connection or another. Where events are gone, it hands out an event of type ``reset``. Bookmarks only move the position.
 
-On failure: errors of the kinds in ``outlasts`` are waited out with back-off; others are raised. A lost hint costs ``POLL_S``
+On failure: errors of the kinds in ``outlasts`` are waited out with back-off, which a hint ends; others are raised. A lost hint costs ``POLL_S``
 seconds at most, never an event.
 
 What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does nothing.
@@ -52,16 +52,17 @@ class LogReader:
         self._limit = limit
         self._outlasts = outlasts
 
-    async def read(self, runner: Runner) -> list[Event]:
-        """Read a page. It is empty at the end, and where nothing matches up to the new position.
+    async def read(self, runner: Runner, wake: Wake | None = None) -> list[Event]:
+        """Read a page. It is empty at the end, and where nothing matches up to the new position. ``wake`` ends a back-off.
 
         Raises: what ``Since`` raises.
         """
         if self.after == "now":
-            self.after = await self.head(runner)
+            self.after = await self.head(runner, wake)
         page = await self._run(
             runner,
             Since(after=self.after, project=self._project, topics=self._topics, limit=self._limit, bookmarks=True),
+            wake,
         )
         self.at_end = not page
         if page:
@@ -74,19 +75,19 @@ class LogReader:
         Raises: what ``Since`` raises.
         """
         while True:
-            events = await self.read(runner)
+            events = await self.read(runner, wake)
             if not self.at_end:
                 return events
             await wake.wait(POLL_S)
 
-    async def head(self, runner: Runner) -> str:
+    async def head(self, runner: Runner, wake: Wake | None = None) -> str:
         """Read the position at the end of the log.
 
         Raises: what ``Head`` raises.
         """
-        return await self._run(runner, Head())
+        return await self._run(runner, Head(), wake)
 
-    async def _run(self, runner: Runner, operation: Operation[R]) -> R:
+    async def _run(self, runner: Runner, operation: Operation[R], wake: Wake | None) -> R:
         backoff = Backoff()
         while True:
             try:
@@ -97,4 +98,4 @@ class LogReader:
                 structlog.get_logger().warning(
                     "log.unread", after=self.after, error=error.message, retry_s=backoff.next_s
                 )
-            await backoff.wait()
+            await backoff.wait(None if wake is None else wake.wait)

@@ -6,6 +6,7 @@ from typing import TypeVar
 import anyio
 import pytest
 
+from coordinator.backoff import Backoff
 from coordinator.db.database import Database
 from coordinator.db.session import SessionWake
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
@@ -118,6 +119,17 @@ async def test_it_waits_out_what_it_is_to_outlast_and_raises_the_rest(db: Databa
     assert len(server.asked) == 3
     with pytest.raises(InvalidArgument):
         await LogReader("nonsense", outlasts=(DatabaseUnavailable,)).read(server)
+
+
+async def test_a_hint_ends_the_back_off(db: Database, server: Unsteady, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection that comes back gives a hint, so a long outage does not delay what follows it."""
+    monkeypatch.setattr(log_reader, "Backoff", lambda: Backoff(DEADLINE_S * 10))
+    await emit(db, "a")
+    reader, wake = LogReader(outlasts=(DatabaseUnavailable,)), SessionWake()
+    server.failures = [DatabaseUnavailable("away")]
+    wake.set()
+    with anyio.fail_after(DEADLINE_S):
+        assert [event.key for event in await reader.next(server, wake)] == ["a"]
 
 
 async def test_where_events_are_gone_it_hands_out_a_reset_and_goes_on(db: Database, server: Unsteady) -> None:
