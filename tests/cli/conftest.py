@@ -20,7 +20,11 @@ class Program:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+        }
         self.environment = {
             **kept,
             "HOME": str(folder),
