@@ -1,8 +1,8 @@
--- What must stand before the first migration: the schema and its own records. Every statement may be run again.
+-- What must exist before the first migration: the schema and its records about itself. Every statement can be run again.
 
 create schema if not exists coordinator;
 comment on schema coordinator is
-  'The coordination plane: signals, directives, agents and events. Every change is one function call; read the views. Start with: select * from coordinator.event_types; select * from coordinator.limits;';
+  'The coordination plane: signals, locks, directives, agents and events. Every change is one function call; to read, use the views. Start with: select * from coordinator.event_types; select * from coordinator.limits;';
 
 create table if not exists coordinator.schema_files (
   kind       text        not null,
@@ -14,15 +14,15 @@ create table if not exists coordinator.schema_files (
   constraint schema_files_kind check (kind in ('migration', 'functions'))
 );
 comment on table coordinator.schema_files is
-  'The SQL files this schema was made from, written by "coordinator schema apply".';
-comment on column coordinator.schema_files.kind       is 'migration (applied once, never edited) or functions (re-applied whenever anything changed).';
+  'The SQL files that made this schema, written by "coordinator schema apply".';
+comment on column coordinator.schema_files.kind       is 'migration (applied once, never edited) or functions (applied again whenever any file changed).';
 comment on column coordinator.schema_files.name       is 'File name within migrations/ or functions/, such as 0001_foundation.sql or lock/acquire.sql.';
 comment on column coordinator.schema_files.checksum   is 'SHA-256 of the file''s bytes, hexadecimal.';
-comment on column coordinator.schema_files.program    is 'Version of the program that applied it.';
-comment on column coordinator.schema_files.applied_at is 'When it was applied last (database clock).';
+comment on column coordinator.schema_files.program    is 'Version of the program that applied the file.';
+comment on column coordinator.schema_files.applied_at is 'When it was last applied (database clock).';
 
 create table if not exists coordinator.schema_roles (
   role text not null constraint schema_roles_pkey primary key
 );
-comment on table  coordinator.schema_roles      is 'Roles that were given use of the schema by coordinator.schema_grant; granted anew after every apply.';
+comment on table  coordinator.schema_roles      is 'Roles that coordinator.schema_grant admitted to the schema; granted again after every apply.';
 comment on column coordinator.schema_roles.role is 'Name of a PostgreSQL role.';

@@ -69,6 +69,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "list": 1000,
     "page": 10000,
     "project_name": 36,
+    "project_description": 2000,
     "agent_ttl_max": 86400,
     "text": 65536,
     "priority": 100,
@@ -81,6 +82,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "lock_waiters": 1000,
     "lock_claim": 10,
     "notify_payload": 7900,
+    "role_name": 63,
 }
 
 EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -1,29 +1,32 @@
 -- Access: who may call what, and in which projects.
 --
--- Four roles, each of which may do what the one before may: reader, agent, manager, admin. Tokens (HTTP) and roles of
--- the database (coordinator_reader and so on: groups without login) have the same four, by the same table: rights.
+-- There are four roles, each of which includes the ones before it: reader, agent, manager, admin. Tokens (HTTP) and database
+-- roles (coordinator_reader and so on: groups without login) use the same four and the same table: rights.
 --
--- A function that is not in rights is closed to all but coordinator_admin and the daemon. Tables are closed to all but
--- these, too; the views are open to every role, and show a role that is kept to projects (role_bind) these projects only.
--- That goes by session_user, the role that logged in: functions run with the owner's rights, so current_user says
--- nothing, and SET ROLE cannot leave a project. A role without a binding, the owner and superusers see all.
+-- Only coordinator_admin and the daemon may call functions that are not in rights, and read tables. Views are open to every
+-- role. A role that is bound to projects (role_bind) uses and sees only these. What counts is session_user, the role that
+-- logged in: functions run with the owner's rights, so current_user is always the owner, and SET ROLE cannot leave a project.
+-- A role without a binding, the owner and superusers see everything.
 --
--- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any
--- channel; where projects must not see each other's events, say select coordinator.relay_configure('pointer').
+-- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any channel.
+-- Where projects must not see each other's events, run: select coordinator.relay_configure('pointer').
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('role.bound',   'name of the role', '{}', 'A role of the database was kept to the project.'),
-  ('role.unbound', 'name of the role', '{}', 'A role of the database was no longer kept to the project.');
+  ('role.bound',   'name of the role', '{}', 'A database role was restricted to the project.'),
+  ('role.unbound', 'name of the role', '{}', 'A database role is no longer restricted to the project.');
 
 insert into coordinator.rights (function, role) values
   ('role_bind',   'admin'),
   ('role_unbind', 'admin');
 
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('role_name', 63, 'characters', 'Name of a database role, as PostgreSQL limits it.');
+
 create or replace function coordinator.roles_unbound() returns boolean
 language sql volatile parallel unsafe
 return pg_sequence_last_value('coordinator.role_bindings') = 0;
 comment on function coordinator.roles_unbound() is
-  'Whether no role was ever kept to a project: then nobody need look what the caller''s is kept to. Only for what writes: the sequence cannot be read so on a standby. Internal.';
+  'Return whether no role was ever bound to a project: then nobody needs to look for bindings of the caller''s role. Only for functions that write: a standby cannot read the sequence this way. Internal.';
 
 create or replace function coordinator.role_bound() returns trigger
 language plpgsql volatile
@@ -35,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.role_bound() is
-  'Say, before the first binding commits, that bindings are to be looked at. Internal.';
+  'Record, before the first binding commits, that bindings must be looked up. Internal.';
 
 create or replace trigger role_projects_bound after insert or update on coordinator.role_projects
   for each statement execute function coordinator.role_bound();
@@ -49,7 +52,7 @@ begin
   perform coordinator.check_name('the role', p_role, 63);
   perform coordinator.project_id(p_project);
   if not exists (select from pg_roles where rolname = p_role) then
-    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Make it with: create role … login';
+    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Create it with: create role … login';
   end if;
   insert into coordinator.role_projects (role, project) values (p_role, p_project) on conflict do nothing;
   if not found then
@@ -60,7 +63,7 @@ begin
 end
 $$;
 comment on function coordinator.role_bind(text, text, text) is
-  'Keep a role of the database to a project, and to others that it is bound to; false if it is already. Holds from its next call on. The binding goes by the role''s name: bind anew after renaming it.';
+  'Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role''s name: bind it again after renaming it.';
 
 create or replace function coordinator.role_unbind(p_role text, p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -78,7 +81,7 @@ begin
 end
 $$;
 comment on function coordinator.role_unbind(text, text, text) is
-  'End the binding of a role to a project; false if there is none. A role whose last binding ends may use all projects: drop it, or revoke its group, to shut it out.';
+  'Remove the binding of a role to a project; false if there is none. A role without any binding may use all projects: to lock it out, drop it or revoke its group.';
 
 create or replace function coordinator.role_statements() returns setof text
 language sql stable
@@ -89,7 +92,7 @@ as $$
   where not exists (select from pg_roles where rolname = r.name) order by r.place
 $$;
 comment on function coordinator.role_statements() is
-  'What a database administrator has to run, before the next "coordinator schema apply", where the schema''s owner may not create roles; no rows: all roles are there.';
+  'List the statements that a database administrator must run before the next "coordinator schema apply" if the schema''s owner may not create roles; no rows: all roles exist.';
 
 create or replace function coordinator.access_apply() returns void
 language plpgsql volatile
@@ -108,11 +111,11 @@ begin
       begin
         execute v_statement;
       exception when duplicate_object or unique_violation then
-        null; -- roles belong to the cluster: another database's apply made it meanwhile
+        null; -- roles belong to the cluster: the apply of another database created it in between
       end;
     end loop;
   end if;
-  -- A view calls its functions with the rights of who reads it: one that calls internal ones stays with administrators.
+  -- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only.
   select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace
@@ -141,4 +144,4 @@ begin
 end
 $$;
 comment on function coordinator.access_apply() is
-  'Create the roles coordinator_reader, _agent, _manager and _admin where the caller may, and grant to those that are there exactly what rights says. Called by "coordinator schema apply"; runs with the caller''s rights.';
+  'Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, and grant to those that exist exactly what rights lists. Called by "coordinator schema apply"; runs with the caller''s rights.';

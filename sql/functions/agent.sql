@@ -1,9 +1,9 @@
--- Agents: one row an incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
+-- Agents: one row per incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('agent.registered',   'id of the agent', '{name,role,job_types,metadata,ttl_s}', 'An agent started.'),
-  ('agent.deregistered', 'id of the agent', '{name,role}',                          'An agent ended by itself; what it held is let go.'),
-  ('agent.reaped',       'id of the agent', '{name,role,reason}',                   'An agent was given up, reason "expired" (no heartbeat) or "process died"; what it held is let go.');
+  ('agent.deregistered', 'id of the agent', '{name,role}',                          'An agent ended and released what it held.'),
+  ('agent.reaped',       'id of the agent', '{name,role,reason}',                   'An agent was reaped and lost what it held; reason: "expired" (no heartbeat) or "process died".');
 
 insert into coordinator.rights (function, role) values
   ('agent_list',       'reader'),
@@ -19,18 +19,18 @@ create or replace view coordinator.agents_live with (security_barrier) as
   select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
   from coordinator.agents a
   where coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped, with the name of their project.';
+comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped.';
 comment on column coordinator.agents_live.id            is 'New at each start of the agent.';
 comment on column coordinator.agents_live.project       is 'Name of the project.';
 comment on column coordinator.agents_live.name          is 'What directives are addressed to.';
 comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
-comment on column coordinator.agents_live.job_types     is 'Kinds of work that it takes.';
-comment on column coordinator.agents_live.metadata      is 'A JSON object of the agent''s own.';
-comment on column coordinator.agents_live.ttl           is 'How long it may be silent.';
+comment on column coordinator.agents_live.job_types     is 'Kinds of work that it accepts.';
+comment on column coordinator.agents_live.metadata      is 'A JSON object chosen by the agent.';
+comment on column coordinator.agents_live.ttl           is 'How long it may go without a heartbeat.';
 comment on column coordinator.agents_live.registered_at is 'When it registered.';
-comment on column coordinator.agents_live.heartbeat_at  is 'When it was heard of last.';
+comment on column coordinator.agents_live.heartbeat_at  is 'When it last sent a heartbeat.';
 comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
-comment on column coordinator.agents_live.process_id    is 'The process that it ends with, see processes.';
+comment on column coordinator.agents_live.process_id    is 'The process with which it ends, see processes.';
 
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
@@ -55,7 +55,7 @@ begin
     perform from coordinator.processes where id = p_process for share;
     if not found then
       raise exception using errcode = 'ZC202', message = format('there is no process %s', p_process),
-        hint = 'It was given up; register the process again first.';
+        hint = 'It was reaped; register the process again first.';
     end if;
   end if;
   insert into coordinator.agents (project_id, project, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
@@ -69,7 +69,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer) is
-  'Register a starting agent; returns its id, new at each start. It is reaped when silent for p_ttl (1 second to 1 day), or when p_process dies.';
+  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid) returns timestamptz
 language plpgsql volatile security definer
@@ -83,14 +83,14 @@ begin
   where id = p_agent returning expires_at into v_expires_at;
   if not found then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
+      hint = 'It was reaped or deregistered and lost what it held; register again.';
   end if;
   perform coordinator.agent_check(p_agent);
   return v_expires_at;
 end
 $$;
 comment on function coordinator.agent_heartbeat(uuid) is
-  'Say that an agent lives; returns until when it need not say so again. ZC202: it was given up. No event.';
+  'Send a heartbeat; returns when the agent expires without another one. ZC202: the agent was reaped. No event.';
 
 create or replace function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p_data jsonb) returns boolean
 language plpgsql volatile security definer
@@ -121,7 +121,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_end(uuid, text, text, jsonb) is
-  'Delete an agent and let go of everything it held, with the event p_type; false where there is none. Internal: every way in which an agent ends.';
+  'Delete an agent, release everything it holds and emit p_type; false if there is no such agent. Internal: every end of an agent passes here.';
 
 create or replace function coordinator.agent_deregister(p_agent uuid) returns boolean
 language plpgsql volatile security definer
@@ -131,13 +131,13 @@ begin
   perform coordinator.agent_check(p_agent);
   if not coordinator.agent_end(p_agent, 'agent.deregistered', null, '{}') then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered already, and what it held is let go.';
+      hint = 'It was already reaped or deregistered and lost what it held.';
   end if;
   return true;
 end
 $$;
 comment on function coordinator.agent_deregister(uuid) is
-  'End an agent that stops by itself and let go of everything it held. ZC202: it is gone already.';
+  'End an agent that stops and release everything it holds. ZC202: it is already gone.';
 
 create or replace function coordinator.agent_list(
   p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
@@ -158,7 +158,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_list(text, text, text[], integer) is
-  'The agents of a project, by name and id, of one role if p_role is given. p_after: array[name, id] of the row before.';
+  'List the agents of a project, of one role if p_role is given, by name and id. p_after: array[name, id] of the last row read.';
 
 create or replace function coordinator.agent_named(p_project text, p_name text) returns boolean
 language plpgsql stable security definer
@@ -171,7 +171,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_named(text, text) is
-  'Whether an agent of this name is registered in a project. Internal: gateways ask whether a token may speak as it.';
+  'Return whether an agent of this name is registered in a project. Internal: gateways check whether a token may speak for it.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer)
@@ -188,13 +188,13 @@ begin
     return query select 0, 0;
     return;
   end if;
-  -- A process whose connection broke has 0.7 seconds to come back.
+  -- A process whose connection broke has 0.7 seconds to reconnect.
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where (p.missing_at is null) = not coordinator.process_alive(p.id);
   for v_agent in
     select a.id, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
     from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
-    -- Found through indexes, and judged once more when the row is locked: a heartbeat may have come meanwhile.
+    -- Found by index, and checked again when the row is locked: a heartbeat may have arrived in between.
     where a.id = any (array(
             (select e.id from coordinator.agents e where e.expires_at <= coordinator.now_utc() order by e.expires_at limit p_limit)
             union all
@@ -202,7 +202,7 @@ begin
             where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds')))
       and (a.expires_at <= coordinator.now_utc()
            or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
-    order by a.project_id, a.id limit p_limit -- the queues of locks are taken in the order of the projects
+    order by a.project_id, a.id limit p_limit -- queues of locks are locked in the order of their projects
     for update of a skip locked
   loop
     if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
@@ -216,7 +216,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_reap(integer) is
-  'Give up agents that were silent for their TTL or whose process died, up to p_limit; missing: processes to look at again in 0.7 seconds. Nobody is given up in the server''s first 10 seconds.';
+  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server''s first 10 seconds.';
 
 create or replace function coordinator.agent_project(p_agent uuid) returns text
 language plpgsql stable security definer
@@ -228,14 +228,14 @@ begin
   select project into v_project from coordinator.agents where id = p_agent;
   if v_project is null then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered, and what it held is let go; register again.';
+      hint = 'It was reaped or deregistered and lost what it held; register again.';
   end if;
   perform coordinator.project_check(v_project);
   return v_project;
 end
 $$;
 comment on function coordinator.agent_project(uuid) is
-  'Name of an agent''s project; it never changes. ZC202: there is no such agent.';
+  'Return the name of an agent''s project, which never changes. ZC202: there is no such agent.';
 
 create or replace function coordinator.agent_check(p_agent uuid) returns void
 language plpgsql stable security definer
@@ -248,4 +248,4 @@ begin
 end
 $$;
 comment on function coordinator.agent_check(uuid) is
-  'Refuse (42501) an agent of a project that the role that is logged in is kept out of. Internal.';
+  'Reject (42501) an agent of a project that the logged-in role may not use. Internal.';

@@ -1,5 +1,5 @@
--- The catalogue is emptied here and filled again by the files that follow, each with the events, rights and limits of its
--- own noun. All of them run in one transaction, so readers never see it empty.
+-- The catalogue: emptied here, and filled by the files that follow, each of which inserts the events, rights and limits of its
+-- own noun. All files run in one transaction, so readers never see the tables empty.
 
 delete from coordinator.event_types;
 delete from coordinator.rights;

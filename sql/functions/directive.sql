@@ -1,12 +1,12 @@
--- Directives: what managers tell agents, to one name, a role, or everyone; durable, in order of priority and sending.
--- Recipients are names, not incarnations: an agent that registers later gets what is open for its name, role, or everyone.
+-- Directives: instructions from managers to one agent name, a role or everyone; durable, in order of priority and sending.
+-- Recipients are names, not incarnations: an agent that registers later receives what is open for its name, role or everyone.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('directive.sent',         'id of the directive', '{to_agent,to_role,body,data,priority,key,expires_at}', 'A directive was sent; both targets null: to everyone.'),
   ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                                'An agent acknowledged: status seen, done or refused.'),
-  ('directive.revoked',      'id of the directive', '{reason}',                                             'A directive was taken back.'),
-  ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key took its place.'),
-  ('directive.expired',      'id of the directive', '{}',                                                   'A directive''s time passed while it was open.');
+  ('directive.revoked',      'id of the directive', '{reason}',                                             'A directive was revoked.'),
+  ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key replaced it.'),
+  ('directive.expired',      'id of the directive', '{}',                                                   'A directive expired while it was open.');
 
 insert into coordinator.rights (function, role) values
   ('directive_inbox',       'reader'),
@@ -26,11 +26,11 @@ create or replace view coordinator.directives_sent with (security_barrier) as
          d.actor, d.sent_at, d.expires_at
   from coordinator.directives d join coordinator.projects p on p.id = d.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.directives_sent            is 'Directives, open and ended, with the name of their project.';
-comment on column coordinator.directives_sent.id         is 'Number of the directive; grows in the order of sending.';
+comment on view   coordinator.directives_sent            is 'Directives, open and ended.';
+comment on column coordinator.directives_sent.id         is 'Number of the directive, in the order of sending.';
 comment on column coordinator.directives_sent.project    is 'Name of the project.';
-comment on column coordinator.directives_sent.to_agent   is 'Name of the one agent it is for.';
-comment on column coordinator.directives_sent.to_role    is 'Role of the agents it is for. Both null: everyone in the project.';
+comment on column coordinator.directives_sent.to_agent   is 'Name of the agent that it addresses.';
+comment on column coordinator.directives_sent.to_role    is 'Role of the agents that it addresses. Both null: everyone in the project.';
 comment on column coordinator.directives_sent.body       is 'The text.';
 comment on column coordinator.directives_sent.data       is 'A JSON object for programs; may be empty.';
 comment on column coordinator.directives_sent.priority   is 'Higher comes first.';
@@ -54,7 +54,7 @@ create or replace view coordinator.directives_pending with (security_barrier) as
   left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = t.agent
   where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.directives_pending            is 'Who has not acknowledged which open directive yet: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents registered now, but not the sender.';
+comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
 comment on column coordinator.directives_pending.agent      is 'Name of the recipient.';
 comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
@@ -62,7 +62,7 @@ comment on column coordinator.directives_pending.priority   is 'Higher comes fir
 comment on column coordinator.directives_pending.body       is 'The text.';
 comment on column coordinator.directives_pending.actor      is 'Who sent it.';
 comment on column coordinator.directives_pending.sent_at    is 'When it was sent.';
-comment on column coordinator.directives_pending.expires_at is 'Nobody gets it from here on.';
+comment on column coordinator.directives_pending.expires_at is 'No agent receives it after this.';
 comment on column coordinator.directives_pending.project    is 'Name of the project.';
 
 create or replace function coordinator.directive_send(
@@ -85,8 +85,8 @@ begin
   perform coordinator.check_json('the data', p_data, p_object => true);
   perform coordinator.check_ttl(p_ttl);
   if num_nonnulls(p_to_agent, p_to_role) + p_everyone::integer <> 1 then
-    raise exception using errcode = 'ZC105', message = 'a directive has one target',
-      hint = 'Say the name of an agent, or a role, or everyone.';
+    raise exception using errcode = 'ZC105', message = 'a directive needs exactly one target',
+      hint = 'Give the name of an agent, a role, or everyone.';
   end if;
   if p_to_agent is not null then
     perform coordinator.check_name('the name of the agent', p_to_agent);
@@ -95,11 +95,11 @@ begin
   end if;
   if p_priority is null or p_priority not between -100 and 100 then
     raise exception using errcode = 'ZC104', message = format('a priority of %s is out of range', coalesce(p_priority::text, 'null')),
-      hint = 'It can be -100 to 100.';
+      hint = 'Give -100 to 100.';
   end if;
   if p_key is not null then
-    perform coordinator.check_name('the key', p_key, 512);
-    -- Senders with one key take turns, so that the newest is the one that stays open.
+    perform coordinator.check_key('the key', p_key);
+    -- Senders with the same key take turns, so that the newest directive stays open.
     perform pg_advisory_xact_lock(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
     update coordinator.directives d set status = 'superseded', ended_at = v_now
     where d.project_id = v_project and d.key = p_key and d.status = 'open'
@@ -119,7 +119,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_send(text, text, text, text, boolean, integer, interval, text, jsonb, text) is
-  'Send a directive to one agent name, a role, or everyone in the project, now or later, until p_ttl passes. With p_key it supersedes the open one of the same key and target.';
+  'Send a directive to an agent name, a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target.';
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
@@ -148,7 +148,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_inbox(text, text, text[], integer) is
-  'What is open for an agent name, for the roles it is registered with, and for everyone, without what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the row before.';
+  'List what is open for an agent name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
@@ -164,14 +164,14 @@ declare
 begin
   perform coordinator.check_name('the name of the agent', p_agent);
   if p_status is null or p_status not in ('seen', 'done', 'refused') then
-    raise exception using errcode = 'ZC105', message = format('"%s" is no acknowledgement', left(p_status, 200)),
-      hint = 'Say seen, done or refused.';
+    raise exception using errcode = 'ZC105', message = format('invalid acknowledgement "%s"', left(p_status, 200)),
+      hint = 'Use seen, done or refused.';
   elsif p_status = 'refused' and p_reason is null then
-    raise exception using errcode = 'ZC101', message = 'a refusal needs a reason', hint = 'Say why, in a sentence for the sender.';
+    raise exception using errcode = 'ZC101', message = 'a refusal needs a reason', hint = 'Tell the sender why, in a sentence.';
   elsif p_reason is not null then
-    perform coordinator.check_text('the reason', p_reason, 2000);
+    perform coordinator.check_reason(p_reason);
   end if;
-  -- Shared with other recipients; a revocation waits for this, or this for it.
+  -- Shared with other recipients. A revocation waits for this lock, or this for the revocation.
   select * into v_directive from coordinator.directives d where d.id = p_directive and d.project_id = v_project for share;
   if v_directive.id is null then
     raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
@@ -180,15 +180,15 @@ begin
   select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
   if v_receipt.status = p_status or v_receipt.status in ('done', 'refused') and p_status = 'seen' then
     return next v_receipt;
-    return; -- said already: the answer was lost, or two incarnations of one name said it
+    return; -- a repetition: the response was lost, or two incarnations of one name answered
   elsif v_receipt.status in ('done', 'refused') then
     raise exception using errcode = 'ZC303',
-      message = format('agent "%s" has answered directive %s with %s already', p_agent, p_directive, v_receipt.status),
-      hint = 'An answer stands; the manager can send a new directive.';
+      message = format('agent "%s" already answered directive %s with %s', p_agent, p_directive, v_receipt.status),
+      hint = 'An answer is final; the manager can send a new directive.';
   elsif v_directive.status <> 'open' or v_directive.expires_at <= v_now then
     raise exception using errcode = 'ZC304', message = format('directive %s is %s', p_directive,
         case v_directive.status when 'open' then 'expired' else v_directive.status end),
-      hint = 'It no longer counts; look into the inbox again.';
+      hint = 'It is no longer open; read the inbox again.';
   elsif v_directive.to_agent <> p_agent
      or v_directive.to_role is not null and not exists (
           select from coordinator.agents a where a.project_id = v_project and a.name = p_agent and a.role = v_directive.to_role) then
@@ -201,14 +201,14 @@ begin
   set status = excluded.status, reason = excluded.reason, acknowledged_at = excluded.acknowledged_at
   where r.status = 'seen'
   returning * into v_receipt;
-  if not found then -- another incarnation of the name answered between the look and here
+  if not found then -- another incarnation of the name answered in between
     select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
     if v_receipt.status = p_status or p_status = 'seen' then
       return next v_receipt;
       return;
     end if;
-    raise exception using errcode = 'ZC303', message = format('agent "%s" has answered directive %s already', p_agent, p_directive),
-      hint = 'An answer stands; look into the inbox again.';
+    raise exception using errcode = 'ZC303', message = format('agent "%s" already answered directive %s', p_agent, p_directive),
+      hint = 'An answer is final; read the inbox again.';
   end if;
   perform coordinator.outbox_append('directive.acknowledged', p_project, p_directive::text, p_agent, v_now,
     jsonb_build_object('agent', p_agent, 'status', p_status, 'reason', p_reason));
@@ -216,7 +216,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
-  'Answer a directive for an agent name: seen, then done or refused with a reason. Saying the same again changes nothing; another answer after done or refused is ZC303; a directive that is no longer open is ZC304.';
+  'Answer a directive for an agent name: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.';
 
 create or replace function coordinator.directive_revoke(
   p_project text, p_directive bigint, p_reason text default null, p_actor text default null) returns boolean
@@ -229,7 +229,7 @@ declare
   v_status  text;
 begin
   if p_reason is not null then
-    perform coordinator.check_text('the reason', p_reason, 2000);
+    perform coordinator.check_reason(p_reason);
   end if;
   update coordinator.directives set status = 'revoked', ended_at = v_now, reason = p_reason
   where id = p_directive and project_id = v_project and status = 'open' and expires_at > v_now;
@@ -243,7 +243,7 @@ begin
       return false;
     end if;
     raise exception using errcode = 'ZC304', message = format('directive %s is %s', p_directive, v_status),
-      hint = 'It no longer counts; there is nothing to take back.';
+      hint = 'It is no longer open; there is nothing to revoke.';
   end if;
   perform coordinator.outbox_append('directive.revoked', p_project, p_directive::text, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('reason', p_reason));
@@ -251,7 +251,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_revoke(text, bigint, text, text) is
-  'Take an open directive back; false if it was revoked already.';
+  'Revoke an open directive; false if it was already revoked.';
 
 create or replace function coordinator.directive_list(
   p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
@@ -274,7 +274,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_list(text, boolean, text[], integer) is
-  'Directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the row before.';
+  'List the directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.directive_pending(
   p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
@@ -288,7 +288,7 @@ declare
   v_count     integer;
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,number,text}');
-  -- As in the view, but one directive after the other: with all their recipients at once, each page would make all rows.
+  -- As in the view, but one directive at a time: with the recipients of all directives at once, each page would compute all rows.
   for v_directive in
     select * from coordinator.directives d
     where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
@@ -314,7 +314,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_pending(text, bigint, text[], integer) is
-  'Who has not answered an open directive of the project yet (see directives_pending), all or one directive; by priority, order of sending and name. p_after: array[priority, id, agent] of the row before.';
+  'List the recipients that have not answered an open directive of the project, or this one (see directives_pending); by priority, order of sending and name. p_after: array[priority, id, agent] of the last row read.';
 
 create or replace function coordinator.directive_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -341,7 +341,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_expire(integer) is
-  'Mark up to p_limit open directives whose time passed; returns how many. Call again until 0.';
+  'Mark up to p_limit open directives as expired; returns how many. Repeat until 0.';
 
 create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -360,4 +360,4 @@ begin
 end
 $$;
 comment on function coordinator.directive_prune(interval, integer) is
-  'Delete up to p_limit directives that ended longer ago than p_retention, with their receipts; returns how many. Call again until 0. No events.';
+  'Delete up to p_limit directives that ended more than p_retention ago, with their receipts; returns how many. Repeat until 0. No events.';

@@ -1,17 +1,17 @@
 -- Events: appended to the outbox in the transaction of the change, read from the log by cursor.
 --
--- Guarantees: an event is in the log if and only if its transaction committed; a reader that goes on from the cursor it
--- got last misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
+-- Guarantees: an event is in the log if and only if its transaction committed; a reader that resumes after the last cursor it
+-- received misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('custom.*', 'what the caller says', '{}', 'An event of your own, by event_emit; its data is what the caller gives.');
+  ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.');
 
 insert into coordinator.rights (function, role) values
   ('event_head',   'reader'),
   ('events_since', 'reader'),
   ('event_emit',   'agent');
 
--- Without a search_path of its own, as it runs within its callers': setting one costs as much as half of the rest.
+-- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest.
 create or replace function coordinator.outbox_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
 language plpgsql volatile
@@ -19,8 +19,8 @@ as $$
 begin
   insert into coordinator.outbox (type, project, key, actor, at, data)
   values (p_type, p_project, p_key, p_actor, p_at, p_data);
-  -- Read after the insert: the insert's table lock is what the relay looks for once it has armed the bell.
-  if pg_sequence_last_value('coordinator.relay_bell') > 0 then -- nearly always that decides, and the rest costs more
+  -- Read after the insert: the relay looks for the insert's table lock once it has armed the bell.
+  if pg_sequence_last_value('coordinator.relay_bell') > 0 then -- nearly always 0, and the rest costs more
     if pg_sequence_last_value('coordinator.relay_bell') > extract(epoch from clock_timestamp()) * 1000
        and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'
        and pg_notification_queue_usage() < 0.5 then
@@ -30,7 +30,7 @@ begin
 end
 $$;
 comment on function coordinator.outbox_append(text, text, text, text, timestamptz, jsonb) is
-  'Append an event in the caller''s transaction and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that is to be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
+  'Append an event in the caller''s transaction, and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
 
 create or replace function coordinator.event_emit(
   p_project text, p_type text, p_key text default null, p_data jsonb default '{}', p_actor text default null) returns void
@@ -40,18 +40,18 @@ as $$
 begin
   perform coordinator.project_id(p_project);
   if coalesce(p_type, '') !~ '^custom\.[a-z0-9_]+(\.[a-z0-9_]+)*$' or length(p_type) > 200 then
-    raise exception using errcode = 'ZC103', message = format('"%s" is no type of an event of your own', left(p_type, 200)),
-      hint = 'Write it like custom.build_finished: lower-case letters, digits, _ and dots.';
+    raise exception using errcode = 'ZC103', message = format('invalid type "%s" of a custom event', left(p_type, 200)),
+      hint = 'Write a type such as custom.build_finished: lower-case letters, digits, _ and dots.';
   end if;
   if p_key is not null then
-    perform coordinator.check_name('the key', p_key, 512);
+    perform coordinator.check_key('the key', p_key);
   end if;
   perform coordinator.check_json('the data', p_data, p_object => true);
   perform coordinator.outbox_append(p_type, p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), p_data);
 end
 $$;
 comment on function coordinator.event_emit(text, text, text, jsonb, text) is
-  'Emit an event of your own (type custom.…) in the caller''s transaction.';
+  'Emit a custom event (type custom.…) in the caller''s transaction.';
 
 create or replace function coordinator.cursor_text(p_seq bigint) returns text
 language sql stable security definer
@@ -60,7 +60,7 @@ as $$
   select epoch || '.' || p_seq from coordinator.relay
 $$;
 comment on function coordinator.cursor_text(bigint) is
-  'Make the cursor that stands after event p_seq. Cursors are opaque outside.';
+  'Return the cursor after event p_seq. To callers, cursors are opaque.';
 
 create or replace function coordinator.event_head() returns text
 language sql stable security definer
@@ -69,7 +69,7 @@ as $$
   select coordinator.cursor_text(coalesce((select head_seq from coordinator.relay_batches order by id desc limit 1), 0))
 $$;
 comment on function coordinator.event_head() is
-  'The cursor after the newest event. Read it before a snapshot of anything: the snapshot and the events after it have no gap between them.';
+  'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor.';
 
 create or replace function coordinator.event_json(
   p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns text
@@ -78,7 +78,7 @@ return json_build_object(
   'cursor', p_epoch || '.' || p_seq, 'seq', p_seq, 'type', p_type, 'project', p_project, 'key', p_key,
   'actor', p_actor, 'at', to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'data', p_data)::text;
 comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb) is
-  'The one form of an event: a JSON object of cursor, seq, type, project, key, actor, at, data.';
+  'Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data.';
 
 create or replace function coordinator.topic_pattern(p_topics text[]) returns text
 language plpgsql immutable parallel safe
@@ -93,15 +93,15 @@ begin
   perform coordinator.check_list('the topics', p_topics);
   foreach v_topic in array p_topics loop
     if v_topic !~ '^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$' then
-      raise exception using errcode = 'ZC103', message = format('"%s" is no topic', v_topic),
-        hint = 'Write a type like signal.set, a pattern like signal.*, or * for all.';
+      raise exception using errcode = 'ZC103', message = format('invalid topic "%s"', v_topic),
+        hint = 'Write a type such as signal.set, a pattern such as signal.*, or * for all.';
     end if;
   end loop;
   return '^(' || (select string_agg(replace(replace(t, '.', '\.'), '*', '.*'), '|') from unnest(p_topics) t) || ')$';
 end
 $$;
 comment on function coordinator.topic_pattern(text[]) is
-  'Turn topics (signal.set, signal.*, *) into one regular expression; null for none, which means all.';
+  'Turn topics (signal.set, signal.*, *) into one regular expression; no topics give null, which means all.';
 
 create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,
@@ -134,12 +134,12 @@ begin
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
   if p_after is null then
     v_after := v_relay.floor_seq;
-    v_last := v_after;  -- an empty page would leave the reader without a cursor
+    v_last := v_after;  -- after an empty page the reader would have no cursor
   elsif p_after = 'now' then
     v_after := v_head;
   elsif p_after !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
-    raise exception using errcode = 'ZC103', message = format('"%s" is no cursor', left(p_after, 100)),
-      hint = 'Give a cursor as an event carried it, "now", or none for all that is retained.';
+    raise exception using errcode = 'ZC103', message = format('invalid cursor "%s"', left(p_after, 100)),
+      hint = 'Give the cursor of an event, "now", or nothing for all that is retained.';
   else
     v_after := split_part(p_after, '.', 2)::bigint;
     v_reason := case
@@ -148,14 +148,14 @@ begin
       when v_after > v_head                              then 'ahead'
     end;
     if v_reason is not null then
-      -- Never silence: what lies between is gone. The reader takes a fresh snapshot and goes on from here.
+      -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
       v_after := case v_reason when 'pruned' then v_relay.floor_seq else v_head end;
       return query select v_relay.epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
         clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_relay.floor_seq, 'head', v_head);
       v_left := v_left - 1;
     end if;
   end if;
-  -- Gapless numbers make a page a range: two partitions at most, whatever the filter.
+  -- Numbers have no gaps, so a page is a range in at most two partitions, whatever the filter.
   while v_left > 0 and v_after < v_head loop
     return query
       select v_relay.epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, e.data
@@ -180,4 +180,4 @@ begin
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean) is
-  'Read the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics, p_limit events at the most. Go on from the cursor of the last row. A row of type reset says that events are gone (data: reason pruned, restored or ahead; floor; head): take a fresh snapshot and go on from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; without a cursor there is always a row to go on from.';
+  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';

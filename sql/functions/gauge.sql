@@ -1,4 +1,4 @@
--- Gauges: what the metrics endpoint shows of the database's contents.
+-- Gauges: what the metrics endpoint reports about the database's contents.
 
 create or replace function coordinator.row_count(p_table regclass) returns bigint
 language plpgsql stable security definer
@@ -14,7 +14,7 @@ begin
 end
 $$;
 comment on function coordinator.row_count(regclass) is
-  'Rows of a table: counted, or from the planner''s statistics where there are many. Internal.';
+  'Return the number of rows of a table: counted, or taken from the planner''s statistics if there are many. Internal.';
 
 create or replace function coordinator.gauge_sample() returns table (name text, value double precision)
 language plpgsql stable security definer
@@ -42,4 +42,4 @@ begin
 end
 $$;
 comment on function coordinator.gauge_sample() is
-  'What the metrics endpoint shows: names and values. Sampled by the leader.';
+  'Return the gauges of the metrics endpoint by name. Sampled by the leader.';

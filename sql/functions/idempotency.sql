@@ -1,6 +1,6 @@
--- Requests that may come again: the key is claimed, the change made and the answer recorded in one transaction, so a key
--- has an answer if and only if its change was committed. A second request with the key waits at the primary key until the
--- first has committed, and then gets its answer, or has rolled back, and then runs itself.
+-- Requests that may be repeated: one transaction claims the key, makes the change and records the response, so a key has a
+-- response if and only if its change was committed. A second request with the key waits at the primary key. If the first
+-- commits, the second gets its response; if the first rolls back, the second runs.
 
 create or replace function coordinator.idempotency_claim(
   p_project text, p_key text, p_request text, p_ttl interval default '1 day') returns text
@@ -23,8 +23,8 @@ begin
     where k.expires_at <= v_now
     returning true into v_claims;
   exception when lock_not_available then
-    raise exception using errcode = 'ZC306', message = format('a request with the key "%s" has been under way for 10 seconds', p_key),
-      hint = 'Try again later with the same key.';
+    raise exception using errcode = 'ZC306', message = format('a request with the key "%s" has been running for 10 seconds', p_key),
+      hint = 'Retry later with the same key.';
   end;
   if v_claims then
     return null;
@@ -32,13 +32,13 @@ begin
   select * into v_known from coordinator.idempotency_keys k where k.project = p_project and k.key = p_key;
   if v_known.request is distinct from p_request then
     raise exception using errcode = 'ZC305', message = format('the key "%s" belongs to another request', p_key),
-      hint = 'Take a new key for each thing that is to be done, and the same only to repeat it.';
+      hint = 'Use a new key for each change, and the same key only to repeat it.';
   end if;
   return v_known.response;
 end
 $$;
 comment on function coordinator.idempotency_claim(text, text, text, interval) is
-  'Claim a key for a request for p_ttl and return null, or return the answer that it has; waits for a transaction that holds the key, 10 seconds at most (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
+  'Claim a key for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
 
 create or replace function coordinator.idempotency_store(p_project text, p_key text, p_response text) returns void
 language sql volatile security definer
@@ -47,7 +47,7 @@ as $$
   update coordinator.idempotency_keys set response = p_response where project = p_project and key = p_key
 $$;
 comment on function coordinator.idempotency_store(text, text, text) is
-  'Record the answer for a key that this transaction claimed. No event.';
+  'Record the response for a key that this transaction claimed. No event.';
 
 create or replace function coordinator.idempotency_prune(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -66,4 +66,4 @@ begin
 end
 $$;
 comment on function coordinator.idempotency_prune(integer) is
-  'Delete up to p_limit recorded answers whose time passed; returns how many. Call again until 0. No event.';
+  'Delete up to p_limit expired keys with their responses; returns how many. Repeat until 0. No event.';

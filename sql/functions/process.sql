@@ -1,5 +1,5 @@
--- Processes prove that they live by a session-level advisory lock (1129267026, id) on a direct connection: when they
--- die, the server frees the lock at once. The leader among the daemons runs the relay and the loops.
+-- Processes. A process proves that it is alive by a session-level advisory lock (1129267026, id) on a direct connection: when
+-- the process dies, the server releases the lock at once. The leader among the daemons runs the relay and the loops.
 
 insert into coordinator.rights (function, role) values
   ('process_register', 'agent');
@@ -13,10 +13,10 @@ declare
 begin
   perform coordinator.check_name('the name of the process', p_name);
   if p_kind is null or p_kind not in ('daemon', 'sidecar', 'client') then
-    raise exception using errcode = 'ZC105', message = format('"%s" is no kind of process', left(p_kind, 200)),
-      hint = 'Say daemon, sidecar or client.';
+    raise exception using errcode = 'ZC105', message = format('invalid kind of process "%s"', left(p_kind, 200)),
+      hint = 'Use daemon, sidecar or client.';
   end if;
-  -- The lock comes before the row is seen: nobody can find the row with its lock free.
+  -- The lock is taken before the row is visible: nobody can find the row while its lock is free.
   if v_id is not null then
     if not pg_try_advisory_lock(1129267026, v_id) then
       raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
@@ -36,7 +36,7 @@ begin
 end
 $$;
 comment on function coordinator.process_register(text, text, integer) is
-  'Register this session''s process and take its liveness lock for as long as the session lasts; with p_id, come back after a lost connection. Returns the id: another one than p_id if that was given up meanwhile. Needs a direct connection.';
+  'Register this session''s process and hold its liveness lock until the session ends. With p_id, return after a lost connection. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.';
 
 create or replace function coordinator.process_alive(p_process integer) returns boolean
 language sql stable security definer
@@ -48,13 +48,13 @@ as $$
       and database = (select oid from pg_database where datname = current_database()))
 $$;
 comment on function coordinator.process_alive(integer) is
-  'Whether a process holds its liveness lock.';
+  'Return whether a process holds its liveness lock.';
 
 create or replace function coordinator.server_settled() returns boolean
 language sql stable parallel safe
 return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds';
 comment on function coordinator.server_settled() is
-  'False in the first 10 seconds of the server, while everybody comes back: nobody is given up then.';
+  'Return false in the first 10 seconds of the server, while processes reconnect: nothing is reaped then.';
 
 create or replace function coordinator.leader_renew(p_process integer, p_ttl interval default '5 seconds')
 returns table (leads boolean, term bigint, due text[])
@@ -80,7 +80,7 @@ begin
 end
 $$;
 comment on function coordinator.leader_renew(integer, interval) is
-  'Take or keep the lead, if no living process with an unexpired lead has it; a leader also learns which loops have work. Called once a second by every daemon.';
+  'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.';
 
 create or replace function coordinator.work_due() returns text[]
 language plpgsql stable security definer
@@ -108,4 +108,4 @@ begin
 end
 $$;
 comment on function coordinator.work_due() is
-  'Names of the loops that have something to do now, so that idle loops need not ask.';
+  'Return the names of the loops that have work now, so that idle loops need not ask.';

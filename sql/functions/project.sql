@@ -1,8 +1,8 @@
--- Projects: the unit that holds everything and that access is given by.
+-- Projects: a project holds everything else, and access is granted by project.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.created', 'name of the project', '{description}', 'A project was created.'),
-  ('project.deleted', 'name of the project', '{}',            'A project was deleted with all that was in it.');
+  ('project.deleted', 'name of the project', '{}',            'A project was deleted with everything in it.');
 
 insert into coordinator.rights (function, role) values
   ('projects_visible', 'reader'), -- views call it with their reader's rights
@@ -12,7 +12,8 @@ insert into coordinator.rights (function, role) values
   ('project_delete',   'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('project_name', 36, 'characters', 'Name of a project: lower-case letters, digits, - and _.');
+  ('project_name',        36,   'characters', 'Name of a project: lower-case letters, digits, - and _.'),
+  ('project_description', 2000, 'characters', 'Description of a project.');
 
 create or replace function coordinator.projects_visible() returns text[]
 language sql stable security definer
@@ -21,7 +22,7 @@ as $$
   select array_agg(project) from coordinator.role_projects where role = session_user::text
 $$;
 comment on function coordinator.projects_visible() is
-  'Names of the projects that the role that is logged in is kept to; null: all.';
+  'Names of the projects to which the logged-in role is restricted; null: all projects.';
 
 create or replace function coordinator.project_check(p_project text) returns void
 language plpgsql stable security definer
@@ -34,12 +35,12 @@ begin
   if not (select bool_or(project = p_project) from coordinator.role_projects where role = v_role) then
     raise exception using errcode = '42501',
       message = format('role "%s" may not use project "%s"', session_user, left(p_project, 200)),
-      hint = 'An administrator can let it: select coordinator.role_bind(ROLE, PROJECT).';
+      hint = 'An administrator can allow it: select coordinator.role_bind(ROLE, PROJECT).';
   end if;
 end
 $$;
 comment on function coordinator.project_check(text) is
-  'Refuse (42501) a project that the role that is logged in is kept out of, whether the project exists or not. Internal.';
+  'Reject (42501) a project that the logged-in role may not use, whether or not the project exists. Internal.';
 
 create or replace function coordinator.everywhere_check() returns void
 language plpgsql stable security definer
@@ -48,13 +49,13 @@ as $$
 begin
   if coordinator.projects_visible() is not null then
     raise exception using errcode = '42501',
-      message = format('role "%s" is kept to projects and may not change what holds in all', session_user),
-      hint = 'Ask an administrator, or do it in one project.';
+      message = format('role "%s" is restricted to projects and may not change what applies to all', session_user),
+      hint = 'Ask an administrator, or change it in one project.';
   end if;
 end
 $$;
 comment on function coordinator.everywhere_check() is
-  'Refuse (42501) a role that is kept to projects what concerns all of them. Internal.';
+  'Reject (42501) a change to all projects by a role that is restricted to some. Internal.';
 
 create or replace view coordinator.projects_live with (security_barrier) as
   select p.name, p.description, p.created_at
@@ -68,7 +69,7 @@ comment on column coordinator.projects_live.created_at  is 'When it was created.
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- every call comes through here: a few hundred bindings read whole cost more than all the rest
+set enable_seqscan = off -- every call runs this: reading a few hundred bindings costs more than the rest
 as $$
 declare
   v_role constant text := session_user;
@@ -76,19 +77,19 @@ declare
 begin
   select id into v_id from coordinator.projects
   where name = p_project and not exists (select from coordinator.role_projects where role = v_role);
-  if v_id is null then -- it is not there, or the role is kept to projects
+  if v_id is null then -- there is none, or the role is restricted to projects
     perform coordinator.project_check(p_project);
     select id into v_id from coordinator.projects where name = p_project;
   end if;
   if v_id is null then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', left(p_project, 200)),
-      hint = 'See "coordinator project list"; make one with "coordinator project create NAME".';
+      hint = 'List projects with "coordinator project list"; create one with "coordinator project create NAME".';
   end if;
   return v_id;
 end
 $$;
 comment on function coordinator.project_id(text) is
-  'The number of a project; ZC201 where there is none, 42501 where the caller''s role is kept out of it. Internal.';
+  'Return the id of a project. ZC201: there is no such project. 42501: the caller''s role may not use it. Internal.';
 
 create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
 returns setof coordinator.projects_live
@@ -99,16 +100,16 @@ declare
   v_now timestamptz := coordinator.now_utc();
 begin
   if coalesce(p_project, '') !~ '^[a-z0-9][a-z0-9_-]{0,35}$' then
-    raise exception using errcode = 'ZC103', message = format('"%s" cannot be the name of a project', left(p_project, 200)),
-      hint = 'Use lower-case letters, digits, - and _, at most 36 characters, a letter or digit first.';
+    raise exception using errcode = 'ZC103', message = format('invalid project name "%s"', left(p_project, 200)),
+      hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter or digit.';
   elsif p_description <> '' then
     perform coordinator.check_name('the description', p_description, 2000);
   end if;
   insert into coordinator.projects (name, description, created_at)
   values (p_project, coalesce(p_description, ''), v_now) on conflict (name) do nothing;
   if not found then
-    raise exception using errcode = 'ZC301', message = format('there is a project "%s" already', p_project),
-      hint = 'Take another name, or use the project that is there.';
+    raise exception using errcode = 'ZC301', message = format('project "%s" already exists', p_project),
+      hint = 'Choose another name, or use the existing project.';
   end if;
   perform coordinator.outbox_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('description', coalesce(p_description, '')));
@@ -116,7 +117,7 @@ begin
 end
 $$;
 comment on function coordinator.project_create(text, text, text) is
-  'Create a project; ZC301 where the name is taken.';
+  'Create a project. ZC301: the name is taken.';
 
 create or replace function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.projects_live
@@ -127,14 +128,14 @@ declare
   v_visible text[] := coordinator.projects_visible();
 begin
   perform coordinator.check_page(p_limit, p_after, '{text}');
-  return query -- not from the view: a security barrier lets no bound reach the index
+  return query -- not from the view: its security barrier would keep the bound from the index
     select p.name, p.description, p.created_at from coordinator.projects p
     where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
     order by p.name limit p_limit;
 end
 $$;
 comment on function coordinator.project_list(text[], integer) is
-  'All projects that the caller may use, by name. p_after: array[name] of the row before.';
+  'List the projects that the caller may use, by name. p_after: array[name] of the last row read.';
 
 create or replace function coordinator.project_show(p_project text)
 returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
@@ -156,7 +157,7 @@ begin
 end
 $$;
 comment on function coordinator.project_show(text) is
-  'One project with how many agents, signals, open directives and held locks it has.';
+  'Show a project with its numbers of agents, signals, open directives and held locks.';
 
 create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -167,12 +168,12 @@ declare
 begin
   if p_project = 'default' then
     raise exception using errcode = 'ZC105', message = 'the project "default" cannot be deleted',
-      hint = 'It is where things go when no project is named.';
+      hint = 'It is used when no project is named.';
   end if;
   delete from coordinator.projects where id = v_project;
   if not found then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', p_project),
-      hint = 'Somebody deleted it a moment ago.';
+      hint = 'It was deleted a moment ago.';
   end if;
   delete from coordinator.signals where project_id = v_project;
   delete from coordinator.lock_waits where project_id = v_project;
@@ -183,4 +184,4 @@ begin
 end
 $$;
 comment on function coordinator.project_delete(text, text) is
-  'Delete a project with all that is in it: agents, signals, directives, rules. Its events stay in the log until they are pruned.';
+  'Delete a project with everything in it: agents, signals, directives, rules, locks. Its events stay in the log until they are pruned.';

@@ -1,23 +1,23 @@
--- The relay: outbox to log, in one transaction a batch.
+-- The relay: moves events from the outbox to the log, one transaction per batch.
 --
--- Order. A batch is what the present snapshot sees and the last one did not, by (xid, id). If A was committed before B
--- began, A's transaction id is smaller, and A is in the same or an earlier batch: seq(A) < seq(B). A late commit just
--- gets a later seq. Nothing is skipped, since a row is left behind only if the next snapshot difference holds it.
+-- Order. A batch holds what the current snapshot sees and the previous one did not, by (xid, id). If A committed before B
+-- began, A's transaction id is smaller, and A is in the same batch or an earlier one: seq(A) < seq(B). A late commit gets a
+-- later seq. Nothing is skipped: a row that is left behind is in the next difference of snapshots.
 --
--- Safety. The relay row is locked for the whole transaction: two relays at once are harmless. Numbering and NOTIFY are
--- one transaction, so no death can come between them. Nothing here updates a row in place: a snapshot that somebody
--- holds open for hours must not make a row's history long, and the index on (xid, id) never visits what was copied.
+-- Safety. The relay row is locked for the whole transaction, so two relays at once are harmless. Numbering and NOTIFY are one
+-- transaction, so no crash can separate them. Nothing here updates a row in place: a snapshot that is held open for hours must
+-- not make a row's history long, and the index on (xid, id) never visits what was copied.
 --
--- NOTIFY. One transaction notifies for a batch: 'coordinator' with the head's cursor for gateways, and
--- 'coordinator.<project>.<noun>' with each event, or a pointer to it where it would pass 7,900 bytes or relay_configure
--- said so: any role that may connect can LISTEN on any channel. When the queue is
--- half full (a listener is stuck in a transaction) only the head is notified; readers heal by events_since.
+-- NOTIFY. The batch's transaction notifies 'coordinator' with the head's cursor, for gateways, and
+-- 'coordinator.<project>.<noun>' with each event, or with a pointer if the event exceeds 7,900 bytes or relay_configure chose
+-- pointers: any role that may connect can LISTEN on any channel. When the queue is half full (a listener is stuck in a
+-- transaction), only the head is notified; readers catch up with events_since.
 
 insert into coordinator.rights (function, role) values
   ('relay_configure', 'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('notify_payload', 7900, 'bytes', 'An event in a NOTIFY payload; a larger one comes as a pointer.');
+  ('notify_payload', 7900, 'bytes', 'An event in a NOTIFY payload; a larger one is sent as a pointer.');
 
 create or replace function coordinator.event_partition_create(p_from bigint) returns void
 language plpgsql volatile security definer
@@ -30,7 +30,7 @@ begin
   if to_regclass('coordinator.' || v_name) is not null then
     return;
   end if;
-  -- Attached rather than created in place: attaching does not lock out readers of the log.
+  -- Attached, not created in place: attaching does not lock out readers of the log.
   execute format('create table coordinator.%I (like coordinator.events including all)', v_name);
   execute format('alter table coordinator.events attach partition coordinator.%I for values from (%s) to (%s)',
                  v_name, v_first, v_first + 1000000);
@@ -39,7 +39,7 @@ begin
 end
 $$;
 comment on function coordinator.event_partition_create(bigint) is
-  'Create the partition of the log for p_from, 1,000,000 events wide, if it is not there. Internal.';
+  'Create the partition of the log for p_from, 1,000,000 events wide, if there is none. Internal.';
 
 create or replace function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8) returns pg_snapshot
 language sql immutable parallel safe
@@ -48,7 +48,7 @@ return case when p_xid >= pg_snapshot_xmax(p_snapshot) then p_snapshot else (
   || ':' || pg_snapshot_xmax(p_snapshot) || ':'
   || (select string_agg(x::text, ',' order by x) from (select pg_snapshot_xip(p_snapshot) union select p_xid) r (x)))::pg_snapshot end;
 comment on function coordinator.snapshot_without(pg_snapshot, xid8) is
-  'A snapshot that has not seen p_xid. A snapshot counts its own transaction as seen; what that emits later has yet to be copied. Internal.';
+  'Return a snapshot that has not seen p_xid. A snapshot counts its own transaction as seen, but what that emits later must still be copied. Internal.';
 
 create or replace function coordinator.relay_step(p_limit integer default 1000, p_notify boolean default true)
 returns table (moved integer, head_seq bigint, again boolean)
@@ -75,7 +75,7 @@ declare
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
-      hint = 'A snapshot from before the lock would be older than the last batch.';
+      hint = 'A snapshot taken before the lock would be older than the last batch.';
   end if;
   perform coordinator.check_page(p_limit);
   select r.epoch, r.payloads = 'full' into v_epoch, v_whole from coordinator.relay r for update;
@@ -86,8 +86,8 @@ begin
     perform coordinator.event_partition_create(v_last.head_seq + p_limit);
   end if;
 
-  -- Bounds that stand alone, so that the index begins and ends at them in a generic plan, too: within an "or" they are only
-  -- a filter, and every batch of a round would read the round from its start.
+  -- Separate bounds, so that the index scan starts and ends at them in a generic plan, too: within an "or" they are only a
+  -- filter, and every batch of a round would read the round from its start.
   v_after_xid := coalesce(v_last.round_xid, '0');
   v_after_id  := coalesce(v_last.round_id, 0);
   v_new_xid   := greatest(pg_snapshot_xmax(v_last.base), v_after_xid);
@@ -139,7 +139,7 @@ begin
            clock_timestamp();
   end if;
   if v_moved > 0 then
-    perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody need ring
+    perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody needs to ring
   end if;
   if v_moved > 0 and p_notify and pg_notification_queue_usage() < 0.9 then
     perform pg_notify('coordinator', v_epoch || '.' || v_head);
@@ -148,7 +148,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_step(integer, boolean) is
-  'Number up to p_limit events of the outbox and notify their readers; moved = 0 and not again: nothing is left. Called by the relay; harmless from anywhere.';
+  'Number up to p_limit events of the outbox and notify their readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.';
 
 create or replace function coordinator.relay_configure(p_payloads text) returns void
 language plpgsql volatile security definer
@@ -157,14 +157,14 @@ as $$
 begin
   perform coordinator.everywhere_check();
   if p_payloads is null or p_payloads not in ('full', 'pointer') then
-    raise exception using errcode = 'ZC105', message = format('"%s" is nothing that NOTIFY can carry', left(p_payloads, 200)),
-      hint = 'Say full (events) or pointer (their cursors).';
+    raise exception using errcode = 'ZC105', message = format('invalid payloads "%s"', left(p_payloads, 200)),
+      hint = 'Use full (events) or pointer (their cursors).';
   end if;
   update coordinator.relay set payloads = p_payloads where payloads <> p_payloads;
 end
 $$;
 comment on function coordinator.relay_configure(text) is
-  'Say what NOTIFY carries from the next batch on: full (each event) or pointer (its cursor and type, read it with events_since). Any role that may connect to the database can LISTEN to every project; with pointer, it learns of events but not what they hold. No event.';
+  'Choose what NOTIFY carries from the next batch on: full (each event) or pointer (its cursor and type; read it with events_since). Any role that may connect to the database can LISTEN to every project; with pointer it learns that events happen, but not their contents. No event.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer
@@ -172,7 +172,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform setval('coordinator.relay_bell', (extract(epoch from clock_timestamp() + p_duration) * 1000)::bigint);
-  -- Whoever read the bell before it was armed has appended before that, and holds this lock to the end of its transaction.
+  -- Whoever read the bell before it was armed had already appended, and holds this lock to the end of its transaction.
   return not exists (
     select from pg_locks
     where locktype = 'relation' and mode = 'RowExclusiveLock' and granted and pid is distinct from pg_backend_pid()
@@ -181,7 +181,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_arm(interval) is
-  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so one more look at the outbox makes it safe to sleep.';
+  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more look at the outbox it is safe to sleep.';
 
 create or replace function coordinator.outbox_prune(p_start bigint default 0) returns bigint
 language plpgsql volatile security definer
@@ -192,14 +192,14 @@ declare
   v_base pg_snapshot;
 begin
   select id, base into v_id, v_base from coordinator.relay_batches order by id desc limit 1;
-  -- From p_start on: what was deleted before stays in the index while somebody holds a snapshot.
+  -- From p_start on: rows deleted before stay in the index while anyone holds a snapshot.
   delete from coordinator.outbox where xid >= p_start::text::xid8 and xid < pg_snapshot_xmin(v_base);
   delete from coordinator.relay_batches where id < v_id;
   return pg_snapshot_xmin(v_base)::text::bigint;
 end
 $$;
 comment on function coordinator.outbox_prune(bigint) is
-  'Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction to go on from.';
+  'Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction from which to continue.';
 
 create or replace function coordinator.relay_identity() returns text
 language plpgsql stable security definer
@@ -212,7 +212,7 @@ exception when insufficient_privilege then
 end
 $$;
 comment on function coordinator.relay_identity() is
-  'Cluster and database that this is. Internal.';
+  'Return the identity of this cluster and database. Internal.';
 
 create or replace function coordinator.relay_recover() returns boolean
 language plpgsql volatile security definer
@@ -230,14 +230,14 @@ begin
     update coordinator.relay set identity = v_identity;
     return false;
   end if;
-  -- Restored elsewhere: the snapshots that were kept mean nothing here. What the outbox holds is numbered (once more,
-  -- perhaps), under a new epoch, so that every reader gets a reset.
+  -- Restored elsewhere: the recorded snapshots mean nothing here. What the outbox holds is numbered, perhaps again, under a
+  -- new epoch, so that every reader receives a reset.
   lock table coordinator.outbox in exclusive mode;
   update coordinator.relay
   set identity = v_identity, epoch = substr(md5(gen_random_uuid()::text), 1, 8);
   insert into coordinator.relay_batches (head_seq, base, stamped_at)
   select head_seq, '1:1:', clock_timestamp() from coordinator.relay_batches order by id desc limit 1;
-  -- By id alone: transactions of another cluster may seem to lie in this one's future, which no snapshot sees.
+  -- By id alone: transactions of another cluster may appear to be in this one's future, which no snapshot sees.
   update coordinator.outbox set xid = '3';
   loop
     select moved into v_moved from coordinator.relay_step(10000, false);
@@ -250,7 +250,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_recover() is
-  'Notice that this database was restored from a dump elsewhere and begin a new epoch; true if so. Called by a relay that begins.';
+  'Begin a new epoch if this database was restored from a dump elsewhere; true if so. Called by a relay that starts.';
 
 create or replace function coordinator.event_prune(p_retention interval default '7 days', p_limit integer default 2000)
 returns integer
@@ -269,7 +269,7 @@ begin
   -- Before any lock on the log, as relay_step does.
   select floor_seq into v_floor from coordinator.relay for update;
   select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
-  -- Whole partitions first, without deleting a row; never the one that is written.
+  -- Whole partitions first, without deleting rows; never the partition that is being written.
   for v_partition in
     select c.oid::regclass as name, (substring(c.relname from '\d+$')::bigint + 1) * 1000000 - 1 as last_seq
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -279,7 +279,7 @@ begin
     exit when v_partition.last_seq >= v_head
       or (select stamped_at >= v_cutoff from coordinator.events where seq = v_partition.last_seq);
     begin
-      -- Not waited for: a queue behind this lock would stop every reader.
+      -- Without waiting: a queue behind this lock would stop every reader.
       execute 'lock table coordinator.events, ' || v_partition.name || ' in access exclusive mode nowait';
     exception when lock_not_available then
       exit;
@@ -301,4 +301,4 @@ begin
 end
 $$;
 comment on function coordinator.event_prune(interval, integer) is
-  'Prune events numbered longer ago than p_retention: a whole partition, or up to p_limit rows. Returns how many; call again until 0.';
+  'Prune events that were numbered more than p_retention ago: a whole partition, or up to p_limit rows. Returns how many; repeat until 0.';

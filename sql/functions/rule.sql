@@ -1,7 +1,7 @@
--- Rules: what setting one signal clears, in the same transaction. A project's own rule goes before one for all projects.
+-- Rules: which signals are cleared when one is set, in the same transaction. A project's own rule precedes one for all projects.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('rule.set',     'when_set of the rule', '{clears,everywhere}', 'A rule was made or changed; everywhere: it holds in all projects.'),
+  ('rule.set',     'when_set of the rule', '{clears,everywhere}', 'A rule was created or changed; everywhere: it applies to all projects.'),
   ('rule.deleted', 'when_set of the rule', '{everywhere}',        'A rule was deleted.');
 
 insert into coordinator.rights (function, role) values
@@ -13,11 +13,11 @@ create or replace view coordinator.rules with (security_barrier) as
   select p.name as project, r.when_set, r.clears, r.created_at
   from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.rules            is 'Rules with the name of their project.';
-comment on column coordinator.rules.project    is 'The project that it holds in; null for all.';
-comment on column coordinator.rules.when_set   is 'Last segment of the key whose setting triggers it.';
-comment on column coordinator.rules.clears     is 'Last segments of the keys beside it that are then deleted.';
-comment on column coordinator.rules.created_at is 'When it was made or changed last.';
+comment on view   coordinator.rules            is 'Rules of the projects that the reader may use, and of all projects.';
+comment on column coordinator.rules.project    is 'The project to which it applies; null for all.';
+comment on column coordinator.rules.when_set   is 'Last segment of the key whose setting triggers the rule.';
+comment on column coordinator.rules.clears     is 'Last segments of the keys beside it that are deleted then.';
+comment on column coordinator.rules.created_at is 'When the rule was created or last changed.';
 
 create or replace function coordinator.rule_set(
   p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
@@ -39,10 +39,10 @@ begin
   end if;
   perform coordinator.check_list('cleared signals', p_clears);
   foreach v_key in array array_prepend(p_when_set, p_clears) loop
-    perform coordinator.check_name('the signal of a rule', v_key, 512);
+    perform coordinator.check_key('the signal of a rule', v_key);
     if strpos(v_key, '/') > 0 then
-      raise exception using errcode = 'ZC103', message = format('"%s" has a / in it', v_key),
-        hint = 'A rule speaks of the last segment of keys and works beside the key that is set.';
+      raise exception using errcode = 'ZC103', message = format('"%s" contains a /', v_key),
+        hint = 'A rule names the last segments of keys, and clears keys beside the one that is set.';
     end if;
   end loop;
   insert into coordinator.signal_rules (project_id, when_set, clears, created_at)
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.rule_set(text, text, text[], boolean, text) is
-  'Make or change the rule for setting p_when_set: it clears p_clears beside it. In this project, or p_everywhere.';
+  'Create or change the rule for setting p_when_set: it clears p_clears beside it, in this project or p_everywhere.';
 
 create or replace function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.rules
@@ -74,7 +74,7 @@ begin
 end
 $$;
 comment on function coordinator.rule_list(text, text[], integer) is
-  'The rules that hold in a project, by what is set, its own first; project null: in all. p_after: array[when_set, project] of the row before, '''' for null.';
+  'List the rules that apply to a project, by when_set, the project''s own first; project null: all projects. p_after: array[when_set, project] of the last row read, '''' for null.';
 
 create or replace function coordinator.rule_delete(
   p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null) returns boolean
@@ -88,12 +88,12 @@ begin
   if p_everywhere then
     perform coordinator.everywhere_check();
   end if;
-  perform coordinator.check_name('the signal of a rule', p_when_set, 512);
+  perform coordinator.check_key('the signal of a rule', p_when_set);
   delete from coordinator.signal_rules
   where when_set = p_when_set and project_id is not distinct from case when not p_everywhere then v_project end;
   if not found then
     raise exception using errcode = 'ZC205', message = format('there is no rule for setting "%s"', p_when_set),
-      hint = 'See "coordinator rule list"; a rule for all projects is deleted with --everywhere.';
+      hint = 'See "coordinator rule list"; delete a rule for all projects with --everywhere.';
   end if;
   perform coordinator.outbox_append('rule.deleted', p_project, p_when_set, coordinator.actor_name(p_actor), coordinator.now_utc(),
     jsonb_build_object('everywhere', p_everywhere));

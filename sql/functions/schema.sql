@@ -1,4 +1,4 @@
--- The schema's own records and rights.
+-- The schema's records about itself, and grants on it.
 
 create or replace function coordinator.schema_record(p_kind text, p_name text, p_checksum text, p_program text) returns void
 language sql volatile
@@ -36,16 +36,15 @@ begin
 end
 $$;
 comment on function coordinator.schema_close() is
-  'Close what was applied to everybody, and grant anew to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller''s rights.';
+  'Revoke everything from PUBLIC, and grant again to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller''s rights.';
 
 create or replace function coordinator.schema_grant(p_role text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform coordinator.check_name('the role', p_role, 63);
   if not exists (select from pg_roles where rolname = p_role) then
-    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Make it with: create role … login';
+    raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Create it with: create role … login';
   end if;
   execute format('grant usage on schema coordinator to %I', p_role);
   execute format('grant execute on all functions in schema coordinator to %I', p_role);
@@ -55,4 +54,4 @@ begin
 end
 $$;
 comment on function coordinator.schema_grant(text) is
-  'Let a role run the daemon and use the functions and read the tables, without any right to change the schema. Runs with the caller''s rights: only the owner of the schema can.';
+  'Let a role run the daemon, call the functions and read the tables, without the right to change the schema. Runs with the caller''s rights: only the schema''s owner can call it.';

@@ -1,12 +1,12 @@
--- Signals: a project's keys with values, versions and TTL. An expired signal is absent for every reader and writer from
--- the instant it expires; the loop only takes it away and tells so.
+-- Signals: keys of a project with values, versions and TTLs. An expired signal is absent for every reader and writer from the
+-- instant it expires; the loop only deletes it and emits the event.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('signal.set',     'key of the signal', '{value,version,critical,agent_id,expires_at}', 'A signal was set.'),
   ('signal.deleted', 'key of the signal', '{version}',                                    'A signal was deleted by a caller.'),
-  ('signal.cleared', 'key of the signal', '{version,rule}',                               'A signal was deleted by a rule: rule is the key whose setting did it.'),
+  ('signal.cleared', 'key of the signal', '{version,rule}',                               'A rule deleted a signal; rule: the key whose setting triggered it.'),
   ('signal.ended',   'key of the signal', '{version,agent_id}',                           'An ephemeral signal ended with its agent.'),
-  ('signal.expired', 'key of the signal', '{version,expires_at}',                         'The TTL of a signal passed; readers have not seen it since expires_at.');
+  ('signal.expired', 'key of the signal', '{version,expires_at}',                         'A signal expired; readers have not seen it since expires_at.');
 
 insert into coordinator.rights (function, role) values
   ('signal_get',    'reader'),
@@ -19,17 +19,17 @@ create or replace view coordinator.signals_live with (security_barrier) as
   from coordinator.signals s join coordinator.projects p on p.id = s.project_id
   where (s.expires_at is null or s.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.signals_live            is 'Signals that are set and not expired, with the name of their project.';
+comment on view   coordinator.signals_live            is 'Signals that are set and not expired.';
 comment on column coordinator.signals_live.project    is 'Name of the project.';
-comment on column coordinator.signals_live.key        is '/ parts it into segments.';
+comment on column coordinator.signals_live.key        is 'Segments are separated by /.';
 comment on column coordinator.signals_live.value      is 'Any JSON value.';
 comment on column coordinator.signals_live.version    is 'Grows with each set; compare for equality only.';
 comment on column coordinator.signals_live.critical   is 'True: never expires.';
-comment on column coordinator.signals_live.agent_id   is 'The agent that an ephemeral signal ends with.';
-comment on column coordinator.signals_live.actor      is 'Who set it last.';
-comment on column coordinator.signals_live.created_at is 'When the key came to be.';
-comment on column coordinator.signals_live.updated_at is 'When it was set last.';
-comment on column coordinator.signals_live.expires_at is 'Absent from here on; null when critical.';
+comment on column coordinator.signals_live.agent_id   is 'The agent with which an ephemeral signal ends; null for others.';
+comment on column coordinator.signals_live.actor      is 'Who last set it.';
+comment on column coordinator.signals_live.created_at is 'When the key was created.';
+comment on column coordinator.signals_live.updated_at is 'When it was last set.';
+comment on column coordinator.signals_live.expires_at is 'Absent from then on; null if critical.';
 
 create or replace function coordinator.signal_set(
   p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false,
@@ -51,17 +51,17 @@ declare
   v_signal     coordinator.signals;
 begin
   p_critical := coalesce(p_critical, false);
-  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_key('the key', p_key);
   perform coordinator.check_json('the value', p_value);
   if p_critical and p_ttl is not null then
     raise exception using errcode = 'ZC105', message = 'a critical signal has no TTL',
-      hint = 'Give a TTL or say critical, not both.';
+      hint = 'Give either a TTL or critical.';
   elsif not p_critical then
     perform coordinator.check_ttl(coalesce(p_ttl, interval '24 hours'));
     v_expires_at := v_now + coalesce(p_ttl, interval '24 hours');
   end if;
   if p_agent is not null then
-    -- Shared with others; an agent that ends waits for this, so it leaves no ephemeral signal behind.
+    -- Shared with other callers. An agent that ends waits for this lock, so it leaves no ephemeral signal behind.
     select name into v_agent_name from coordinator.agents
     where id = p_agent and project_id = v_project for key share;
     if not found then
@@ -69,7 +69,7 @@ begin
         hint = 'It was reaped or deregistered; register again.';
     end if;
   elsif p_ephemeral then
-    raise exception using errcode = 'ZC105', message = 'an ephemeral signal needs an agent to end with',
+    raise exception using errcode = 'ZC105', message = 'an ephemeral signal needs an agent',
       hint = 'Give the agent''s id.';
   end if;
   v_actor := coordinator.actor_name(p_actor, v_agent_name);
@@ -78,7 +78,7 @@ begin
   where r.when_set = substring(p_key from '[^/]*$') and (r.project_id is null or r.project_id = v_project)
   order by r.project_id nulls last limit 1;
   if found then
-    -- Rules that clear each other's keys take turns; rows are locked in the order of keys, as by the end of an agent.
+    -- Rules that clear each other's keys take turns. Rows are locked in the order of their keys, as agent_end does.
     v_prefix := coalesce(substring(p_key from '^.*/'), '');
     perform pg_advisory_xact_lock(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
     perform from coordinator.signals s
@@ -115,10 +115,10 @@ begin
     where s.project_id = v_project and s.key = p_key and (s.expires_at is null or s.expires_at > v_now);
     raise exception using errcode = 'ZC301',
       message = case when v_present is null then format('signal "%s" is not set, and version %s was expected', p_key, p_expect)
-                     when p_expect = 0 then format('signal "%s" is set already, at version %s', p_key, v_present)
+                     when p_expect = 0 then format('signal "%s" is already set, at version %s', p_key, v_present)
                      else format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect) end,
       detail = jsonb_build_object('version', v_present)::text,
-      hint = 'Read it again and decide anew; expect 0 for a key that must not be set.';
+      hint = 'Read it and decide again; expect 0 for a key that must not be set.';
   end if;
 
   if v_rule is not null then
@@ -132,7 +132,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_set(text, text, jsonb, interval, boolean, bigint, uuid, boolean, text) is
-  'Set a signal: for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version, 0: only if it is not set; else ZC301 with the present version. p_ephemeral: it ends with p_agent. Rules clear other signals in the same transaction.';
+  'Set a signal for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.';
 
 create or replace function coordinator.signal_clear(
   p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamptz) returns void
@@ -158,7 +158,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_clear(bigint, text, text, text[], text, timestamptz) is
-  'Delete the signals beside p_key whose last segment is in p_clears. Internal: what a rule does.';
+  'Delete the signals beside p_key whose last segment is in p_clears. Internal: applies a rule.';
 
 create or replace function coordinator.signal_get(p_project text, p_key text)
 returns setof coordinator.signals_live
@@ -168,19 +168,19 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_key('the key', p_key);
   return query
     select p_project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
     from coordinator.signals s
     where s.project_id = v_project and s.key = p_key and (s.expires_at is null or s.expires_at > coordinator.now_utc());
   if not found then
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
-      hint = 'It was never set, was deleted, or has expired; see "coordinator signal list".';
+      hint = 'It was never set, was deleted or has expired; see "coordinator signal list".';
   end if;
 end
 $$;
 comment on function coordinator.signal_get(text, text) is
-  'Read a signal; ZC203 where it is not set or has expired.';
+  'Read a signal. ZC203: it is not set or has expired.';
 
 create or replace function coordinator.signal_list(
   p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
@@ -192,14 +192,14 @@ declare
   v_project bigint := coordinator.project_id(p_project);
 begin
   if coalesce(p_prefix, '') <> '' then
-    perform coordinator.check_text('the prefix', p_prefix, 512);
+    perform coordinator.check_text('the prefix', p_prefix);
   end if;
   perform coordinator.check_page(p_limit, p_after, '{text}');
   return query
     select p_project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
     from coordinator.signals s
     where s.project_id = v_project
-      -- By bytes: the prefix and everything up to the greatest character behind it.
+      -- In byte order: from the prefix up to the prefix with the greatest character appended.
       and s.key >= coalesce(p_prefix, '') and s.key < coalesce(p_prefix, '') || U&'\+10FFFF'
       and s.key > coalesce(p_after[1], '')
       and (s.expires_at is null or s.expires_at > coordinator.now_utc())
@@ -207,7 +207,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_list(text, text, text[], integer) is
-  'Signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the row before.';
+  'List the signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the last row read.';
 
 create or replace function coordinator.signal_delete(
   p_project text, p_key text, p_expect bigint default null, p_actor text default null) returns bigint
@@ -220,7 +220,7 @@ declare
   v_version bigint;
   v_present bigint;
 begin
-  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_key('the key', p_key);
   delete from coordinator.signals
   where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now)
     and (p_expect is null or version = p_expect)
@@ -230,10 +230,10 @@ begin
     where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now);
     if v_present is not null then
       raise exception using errcode = 'ZC301', message = format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect),
-        detail = jsonb_build_object('version', v_present)::text, hint = 'Read it again and decide anew.';
+        detail = jsonb_build_object('version', v_present)::text, hint = 'Read it and decide again.';
     end if;
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
-      hint = 'It was never set, was deleted, or has expired; see "coordinator signal list".';
+      hint = 'It was never set, was deleted or has expired; see "coordinator signal list".';
   end if;
   perform coordinator.outbox_append('signal.deleted', p_project, p_key, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('version', v_version));
@@ -241,7 +241,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_delete(text, text, bigint, text) is
-  'Delete a signal, with p_expect only at this version; returns the version it had. ZC203: not set. ZC301: another version.';
+  'Delete a signal and return its version; with p_expect, only at that version. ZC203: it is not set. ZC301: it has another version.';
 
 create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -269,7 +269,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_expire(integer) is
-  'Take away up to p_limit signals whose TTL passed; returns how many. Call again until 0.';
+  'Delete up to p_limit expired signals; returns how many. Repeat until 0.';
 
 create or replace function coordinator.signal_prune() returns integer
 language plpgsql volatile security definer
@@ -278,7 +278,7 @@ as $$
 declare
   v_count integer;
 begin
-  -- One look at the index for each project that has signals, however many signals it has.
+  -- One index lookup for each project that has signals, however many signals it has.
   with recursive used as (
     (select project_id from coordinator.signals order by project_id limit 1)
     union all
@@ -293,4 +293,4 @@ begin
 end
 $$;
 comment on function coordinator.signal_prune() is
-  'Delete signals that were set while their project was being deleted; returns how many. No events: their project is gone.';
+  'Delete signals that were set while their project was being deleted; returns how many. No events: the project is gone.';

@@ -1,15 +1,15 @@
 -- Tokens: who may use HTTP.
 --
--- The secret never comes here: whoever makes a token draws 256 random bits, keeps them, and gives their SHA-256, so that
--- no statement, log line, backup or replica of the database holds what opens it. A slow hash guards what people choose;
--- nobody guesses 256 random bits. Lookup is by the hash's index: a comparison's time tells something of the hash that was
--- asked for, which is no help to find its secret.
+-- The secret never arrives here: the creator of a token draws 256 random bits, keeps them, and gives their SHA-256, so that no
+-- statement, log line, backup or replica contains a usable secret. A slow hash protects what people choose; nobody guesses 256
+-- random bits. Tokens are looked up by the index on the hash: timing may reveal something about the hash asked for, which does
+-- not help to find its secret.
 --
--- A gateway believes a check for at most a second, and forgets all of them at a NOTIFY on 'coordinator.token', which is sent
--- in the revoking transaction: rare enough to be spared the outbox's way, and not held up by a relay that is away.
+-- A gateway trusts a check for at most a second, and forgets all checks at a NOTIFY on 'coordinator.token', which the revoking
+-- transaction sends: it is rare enough to bypass the outbox, and does not depend on the relay.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was made; everywhere: for all projects, and then the event''s project is "default".'),
+  ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was created; everywhere: for all projects, and then the event''s project is "default".'),
   ('token.revoked', 'id of the token', '{name,role}',                       'A token was revoked.');
 
 insert into coordinator.rights (function, role) values
@@ -36,19 +36,19 @@ begin
   perform coordinator.check_name('the name of the token', p_name);
   perform coordinator.check_ttl(p_ttl);
   if p_role is null or p_role not in ('reader', 'agent', 'manager', 'admin') then
-    raise exception using errcode = 'ZC105', message = format('"%s" is no role of a token', left(p_role, 200)),
-      hint = 'Say reader, agent, manager or admin.';
+    raise exception using errcode = 'ZC105', message = format('invalid role "%s"', left(p_role, 200)),
+      hint = 'Use reader, agent, manager or admin.';
   elsif p_role = 'admin' and p_project is not null then
-    raise exception using errcode = 'ZC105', message = 'an administrator''s token is not of one project',
-      hint = 'Leave the project out, or make it a manager''s.';
+    raise exception using errcode = 'ZC105', message = 'an admin token cannot be restricted to a project',
+      hint = 'Omit the project, or use the role manager.';
   elsif coalesce(p_hash, '') !~ '^[0-9a-f]{64}$' then
     raise exception using errcode = 'ZC103', message = 'the hash is not the SHA-256 of a secret',
-      hint = 'Give 64 hexadecimal digits; "coordinator token create" does all of it.';
+      hint = 'Give 64 hexadecimal digits; "coordinator token create" does this for you.';
   elsif coalesce(p_prefix, '') !~ '^coo_[A-Za-z0-9_-]{4}$' then
-    raise exception using errcode = 'ZC103', message = 'the prefix is not that of a secret',
+    raise exception using errcode = 'ZC103', message = 'the prefix is not the start of a secret',
       hint = 'Give the secret''s first 8 characters: coo_ and 4 more.';
   end if;
-  -- What ended long ago goes: its events have told what there was to tell.
+  -- Tokens that ended long ago are deleted; their events remain.
   delete from coordinator.tokens
   where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'
                                order by t.expires_at limit 1000));
@@ -57,7 +57,7 @@ begin
   on conflict (hash) do nothing
   returning tokens.id into v_id;
   if v_id is null then
-    raise exception using errcode = 'ZC301', message = 'there is a token of this secret already', hint = 'Draw a new secret.';
+    raise exception using errcode = 'ZC301', message = 'a token with this secret already exists', hint = 'Draw a new secret.';
   end if;
   perform coordinator.outbox_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));
@@ -65,7 +65,7 @@ begin
 end
 $$;
 comment on function coordinator.token_create(text, text, text, text, text, interval, text) is
-  'Record a token by the SHA-256 of its secret, for p_ttl (1 second to 366 days), in one project or (p_project null) all. The secret itself stays with the caller.';
+  'Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). The secret itself stays with the caller.';
 
 create or replace function coordinator.token_authenticate(p_hash text)
 returns setof coordinator.token
@@ -78,8 +78,8 @@ begin
   select t.*, p.name as project into v_token
   from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id where t.hash = p_hash;
   if v_token.id is null then
-    raise exception using errcode = 'ZC501', message = 'the token is not known',
-      hint = 'Was it copied whole? See "coordinator token list"; make one with "coordinator token create".';
+    raise exception using errcode = 'ZC501', message = 'unknown token',
+      hint = 'Check that it was copied completely; create a token with "coordinator token create".';
   elsif v_token.revoked_at is not null then
     raise exception using errcode = 'ZC502', message = 'the token was revoked', hint = 'Ask an administrator for a new one.';
   elsif v_token.expires_at <= coordinator.now_utc() then
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function coordinator.token_authenticate(text) is
-  'The token whose secret has this SHA-256. ZC501: not known, ZC502: revoked, ZC503: expired. Internal: what a gateway asks.';
+  'Return the token whose secret has this SHA-256. ZC501: unknown. ZC502: revoked. ZC503: expired. Internal: called by gateways.';
 
 create or replace function coordinator.token_use(p_token bigint) returns boolean
 language plpgsql volatile security definer
@@ -105,7 +105,7 @@ begin
 end
 $$;
 comment on function coordinator.token_use(bigint) is
-  'Note that a token was used, at most once a minute. No event. Internal: called by gateways.';
+  'Record that a token was used, at most once a minute. No event. Internal: called by gateways.';
 
 create or replace function coordinator.token_live(p_tokens bigint[]) returns bigint[]
 language plpgsql stable security definer
@@ -114,14 +114,14 @@ as $$
 begin
   if cardinality(p_tokens) > 1000 then
     raise exception using errcode = 'ZC102', message = format('%s tokens; at most 1000 are allowed', cardinality(p_tokens)),
-      hint = 'Ask for fewer at once.';
+      hint = 'Give fewer tokens.';
   end if;
   return array(select id from coordinator.tokens
                where id = any (p_tokens) and revoked_at is null and expires_at > coordinator.now_utc());
 end
 $$;
 comment on function coordinator.token_live(bigint[]) is
-  'Those of up to 1,000 tokens that still open something. Internal: gateways ask for the tokens of open streams.';
+  'Return those of up to 1,000 tokens that are still valid. Internal: gateways check the tokens of open streams.';
 
 create or replace function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.token
@@ -140,7 +140,7 @@ begin
 end
 $$;
 comment on function coordinator.token_list(text[], integer) is
-  'Tokens in the order of their making; ended ones, too. project null: all projects. p_after: array[id] of the row before.';
+  'List tokens in order of creation, ended ones included; project null: all projects. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.token_revoke(p_token bigint, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -172,4 +172,4 @@ begin
 end
 $$;
 comment on function coordinator.token_revoke(bigint, text) is
-  'Revoke a token: it opens nothing from the commit on, and streams that it opened are closed. False if it was revoked already.';
+  'Revoke a token: it is invalid from the commit on, and streams opened with it are closed. False if it was already revoked.';

@@ -1,4 +1,4 @@
-"""coordinator.event_types tells the truth: every type that is emitted, with exactly the names its data really has."""
+"""coordinator.event_types lists every type that is emitted, with exactly the names in its data."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_every_function_that_writes_a_table_of_users_emits(catalogue: asyn
     assert silent == []
 
 
-async def test_an_event_of_ones_own_carries_what_was_given(tx: Transaction) -> None:
+async def test_a_custom_event_carries_what_was_given(tx: Transaction) -> None:
     await tx.run(events.Emit(project="default", type="custom.build_finished", key="b/1", data={"ok": True}, actor="ci"))
     (row,) = await tx.outbox()
     assert (row["type"], row["project"], row["key"], row["actor"]) == ("custom.build_finished", "default", "b/1", "ci")

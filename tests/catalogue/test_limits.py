@@ -1,10 +1,11 @@
-"""coordinator.limits tells the truth: the most passes, the next is refused with a code and a hint."""
+"""coordinator.limits is true: each limit is accepted, and the next value rejected with a code and a hint."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 import coordinator
+from coordinator.db import schema
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import LIMITS
@@ -39,7 +41,9 @@ async def attempt(tx: Transaction, sql: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("name", "sql"), CASES, ids=lambda part: re.sub(r"\(.*", "", part).removeprefix("coordinator.")
 )
-async def test_the_most_passes_and_the_next_is_refused_with_a_hint(tx: Transaction, name: str, sql: str) -> None:
+async def test_the_limit_is_accepted_and_the_next_value_rejected_with_a_hint(
+    tx: Transaction, name: str, sql: str
+) -> None:
     most = await tx.connection.fetchval("select value from coordinator.limits where name = $1", name)
     assert most is not None, f"there is no limit {name}"
     if "directives)" in sql:
@@ -53,6 +57,21 @@ async def test_the_most_passes_and_the_next_is_refused_with_a_hint(tx: Transacti
     assert raised.value.hint
     assert await tx.outbox() == before, "a refused call changed something"
     await attempt(tx, sql, most)
+
+
+def test_a_number_that_limits_an_argument_is_a_limit_of_the_same_noun() -> None:
+    """A noun is a file or a folder of sql/functions. Other nouns call a check that has the number: check_key, check_page."""
+    declared: dict[str, set[int]] = defaultdict(set)
+    used: dict[str, set[int]] = defaultdict(set)
+    for file in schema.files():
+        if file.kind == "functions":
+            noun = file.name.split("/")[0]
+            for rows in re.findall(r"insert into coordinator\.limits .*?;\n\n", file.text, re.DOTALL):
+                declared[noun] |= {int(value) for value in re.findall(r"\('\w+', +(\d+),", rows)}
+            used[noun] |= {int(value) for value in re.findall(r"\.check_\w+\([^;]*, (\d+)\);", file.text)}
+    assert used["check.sql"]
+    assert used["lock"]
+    assert {noun: values - declared[noun] for noun, values in used.items() if values - declared[noun]} == {}
 
 
 async def test_every_limit_is_under_test_and_every_limit_tested_is_documented(tx: Transaction) -> None:

@@ -15,6 +15,9 @@ LIMITS = {
         "coordinator.lock_list('default', p_limit => $1::integer)",
         "coordinator.lock_waiting('default', 'x', p_limit => $1::integer)",
     ],
+    "reason": [
+        "coordinator.lock_break('default', 'a', repeat('a', $1::integer)) from (select coordinator.lock_acquire('default', '{a}', (select id from coordinator.agents limit 1)) offset 0) held",
+    ],
     "lock_resource": [
         f"coordinator.lock_acquire('default', array[repeat('a', $1::integer)], {AGENT})",
     ],

@@ -7,7 +7,7 @@ LIMITS = {
     "project_name": [
         "coordinator.project_create(repeat('a', $1::integer))",
     ],
-    "reason": [
+    "project_description": [
         "coordinator.project_create('p', repeat('a', $1::integer))",
     ],
     "page": [

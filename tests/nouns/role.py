@@ -2,6 +2,12 @@ from __future__ import annotations
 
 from tests.conftest import Transaction
 
+LIMITS = {
+    "role_name": [
+        "coordinator.role_unbind(repeat('a', $1::integer), 'default')",
+    ],
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.connection.execute("select coordinator.role_bind(session_user::text, 'default')")

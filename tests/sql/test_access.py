@@ -107,8 +107,8 @@ async def test_the_view_says_the_same_of_every_operation(database_url: str) -> N
 
 
 @pytest.mark.parametrize("role", LADDER[:3])
-async def test_a_role_may_call_exactly_what_the_view_gives_to_it(logins: Logins, role: str) -> None:
-    """Each function is really called; whoever is let in meets other errors than 42501, or none."""
+async def test_a_role_may_call_exactly_what_the_table_of_rights_grants(logins: Logins, role: str) -> None:
+    """Each function is called; a role with the right gets another error than 42501, or none."""
     connection = await logins.make(role)
     rows = await connection.fetch(f"""
         select p.proname as name, ({ARGUMENTS}) as arguments, r.role from pg_proc p

@@ -30,7 +30,7 @@ async def test_each_start_of_an_agent_has_an_id_of_its_own(tx: Transaction) -> N
     assert [agent.name for agent in await tx.run(agents.List(project="default"))] == ["a", "a"]
 
 
-async def test_register_answers_with_what_was_given(tx: Transaction) -> None:
+async def test_register_returns_what_was_given(tx: Transaction) -> None:
     made = await tx.run(
         agents.Register(
             project="default",
@@ -166,7 +166,7 @@ async def test_an_agent_ends_with_its_process_after_a_moment_of_grace(process: P
     assert await settled.connection.fetchval("select count(*) from coordinator.processes") == 0
 
 
-async def test_a_process_that_comes_back_keeps_its_agents(process: Process, settled: Transaction) -> None:
+async def test_a_process_that_reconnects_keeps_its_agents(process: Process, settled: Transaction) -> None:
     await settled.run(agents.Register(project="default", name="a", process=process.id))
     await process.die(settled)
     assert (await settled.run(agents.Reap())).missing == 1
@@ -176,7 +176,7 @@ async def test_a_process_that_comes_back_keeps_its_agents(process: Process, sett
     assert (again.reaped, again.missing) == (0, 0)
 
 
-async def test_deregister_tells_who_it_was(tx: Transaction) -> None:
+async def test_deregister_emits_who_it_was(tx: Transaction) -> None:
     made = await tx.run(agents.Register(project="default", name="a", role="r"))
     assert await tx.run(agents.Deregister(agent=made.id))
     last = (await tx.outbox())[-1]

@@ -73,7 +73,7 @@ async def test_each_recipient_answers_for_itself(tx: Transaction) -> None:
     assert [(p.agent, p.status) for p in await tx.run(directives.ListPending(project="default"))] == [("b", "unseen")]
 
 
-async def test_pending_tells_unseen_from_seen_and_can_be_of_one_directive(tx: Transaction) -> None:
+async def test_pending_distinguishes_unseen_from_seen_and_takes_one_directive(tx: Transaction) -> None:
     first, second = await send(tx), await send(tx, to_agent="b")
     await acknowledge(tx, first, "seen")
     pending = await tx.run(directives.ListPending(project="default"))
@@ -111,7 +111,7 @@ async def test_the_view_of_what_is_pending_says_the_same_as_the_function(tx: Tra
     assert {tuple(row) for row in rows} == {(p.id, p.agent, p.status) for p in pending}
 
 
-async def test_seen_then_done_keeps_the_time_of_the_first_look(tx: Transaction) -> None:
+async def test_seen_then_done_keeps_the_time_at_which_it_was_first_seen(tx: Transaction) -> None:
     sent = await send(tx)
     await tx.set_clock(timedelta(seconds=1))
     seen = await tx.run(directives.Acknowledge(project="default", directive=sent, agent="a", status="seen"))
@@ -178,7 +178,7 @@ async def test_what_was_done_before_a_revocation_may_be_said_again(tx: Transacti
     await acknowledge(tx, sent)
 
 
-async def test_an_expired_directive_is_gone_before_it_is_swept(tx: Transaction) -> None:
+async def test_an_expired_directive_is_absent_before_it_is_marked(tx: Transaction) -> None:
     sent = await send(tx, ttl=timedelta(seconds=10))
     await tx.set_clock(timedelta(seconds=11))
     assert await inbox(tx) == []

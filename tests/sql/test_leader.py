@@ -91,7 +91,7 @@ async def test_the_id_of_a_living_process_cannot_be_taken(database_url: str) -> 
         await refused(two, ProcessRegister(kind="daemon", name="x", id=living), "ZC302")
 
 
-async def test_an_id_that_was_given_up_is_not_taken_again(tx: Transaction) -> None:
+async def test_the_id_of_a_reaped_process_is_not_used_again(tx: Transaction) -> None:
     assert await tx.run(ProcessRegister(kind="daemon", name="x", id=1_000_000)) != 1_000_000
     assert not await tx.connection.fetchval("select coordinator.process_alive(1000000)")
 

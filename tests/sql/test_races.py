@@ -122,7 +122,7 @@ async def test_rules_that_clear_each_others_keys_never_deadlock(session: Open) -
         assert len(await listed(watcher)) == 2
 
 
-async def test_a_rule_and_the_end_of_an_agent_do_not_wait_for_each_other_in_a_circle(session: Open) -> None:
+async def test_a_rule_and_the_end_of_an_agent_do_not_deadlock(session: Open) -> None:
     holder, one, two, watcher = [await session() for _ in range(4)]
     await call(watcher, rules.Set(project="default", when_set="B", clears=["A"]))
     agent = await call(watcher, agents.Register(project="default", name="a"))
@@ -200,7 +200,7 @@ async def test_a_revocation_waits_for_an_acknowledgement_and_leaves_it_on_record
 
 
 @pytest.mark.parametrize(("again", "code"), [("done", None), ("seen", None), ("refused", "ZC303")])
-async def test_two_incarnations_of_a_name_give_one_answer(session: Open, again: str, code: str | None) -> None:
+async def test_two_incarnations_of_a_name_answer_once(session: Open, again: str, code: str | None) -> None:
     sent = await send(session)
     first, second = await while_uncommitted(
         session,
@@ -246,7 +246,7 @@ async def test_the_reaper_passes_over_an_agent_that_is_busy_and_takes_it_next_ti
     assert await listed(one) == []
 
 
-async def test_a_heartbeat_before_the_reaper_saves_and_after_it_is_told(session: Open) -> None:
+async def test_a_heartbeat_before_the_reaper_saves_the_agent_and_after_it_fails(session: Open) -> None:
     reaper = await session()
     await reaper.execute(
         "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
@@ -269,7 +269,7 @@ async def test_of_many_that_would_lead_one_does(session: Open) -> None:
     assert {lead.term for lead in leads} == {1}
 
 
-async def test_pruning_a_partition_and_the_relay_do_not_wait_for_each_other_in_a_circle(session: Open) -> None:
+async def test_pruning_a_partition_and_the_relay_do_not_deadlock(session: Open) -> None:
     relay, pruner, watcher = [await session() for _ in range(3)]
     await call(watcher, events.Emit(project="default", type="custom.x"))
     await call(watcher, RelayStep())

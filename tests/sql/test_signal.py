@@ -12,7 +12,7 @@ from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
 
-async def test_set_gives_a_version_that_grows(tx: Transaction) -> None:
+async def test_set_returns_a_version_that_grows(tx: Transaction) -> None:
     first = await tx.run(signals.Set(project="default", key="build/state", value={"ok": True}))
     second = await tx.run(signals.Set(project="default", key="build/state", value=[1, "two", None]))
     assert second.version > first.version
@@ -93,7 +93,7 @@ async def test_any_json_value_comes_back_as_it_was(tx: Transaction, value: objec
     assert (await tx.run(signals.Get(project="default", key="k"))).value == value
 
 
-async def test_a_signal_lives_24_hours_unless_told_otherwise(tx: Transaction) -> None:
+async def test_a_signal_lives_24_hours_by_default(tx: Transaction) -> None:
     await tx.set_clock(timedelta(0))
     made = await tx.run(signals.Set(project="default", key="k", value=1))
     assert made.expires_at
@@ -149,7 +149,7 @@ async def test_the_actor_is_who_was_named_else_the_agent_else_the_role(tx: Trans
     assert (await tx.run(signals.Set(project="default", key="k", value=1))).actor == role
 
 
-async def test_a_signal_that_is_set_anew_by_others_no_longer_ends_with_the_agent(tx: Transaction) -> None:
+async def test_a_signal_that_another_caller_sets_again_no_longer_ends_with_the_agent(tx: Transaction) -> None:
     agent = await tx.run(agents.Register(project="default", name="coder"))
     await tx.run(signals.Set(project="default", key="k", value=1, agent=agent.id, ephemeral=True))
     await tx.run(signals.Set(project="default", key="k", value=2))
@@ -192,7 +192,7 @@ async def test_null_flags_in_sql_mean_their_defaults(tx: Transaction) -> None:
     assert row["expires_at"]
 
 
-async def test_expire_takes_the_oldest_first_at_most_its_limit_and_tells(tx: Transaction) -> None:
+async def test_expire_deletes_up_to_its_limit_oldest_first_with_events(tx: Transaction) -> None:
     for seconds, key in ((3, "c"), (1, "a"), (2, "b"), (100, "d")):
         await tx.run(signals.Set(project="default", key=key, value=1, ttl=timedelta(seconds=seconds)))
     await tx.set_clock(timedelta(seconds=50))

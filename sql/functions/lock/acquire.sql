@@ -1,10 +1,10 @@
--- Acquiring locks (see lock.sql). Nearly always one plain path or name is wanted and nothing is in its way: lock_acquire does
--- that by itself, in one look and one row. Whatever it is otherwise is the business of lock_acquire_any, wrong arguments
--- included. Both take the same things in the same order, and decide by the same rows.
+-- Acquiring locks (see lock.sql). Nearly always a call wants one plain path or name and nothing is in its way: lock_acquire
+-- handles that itself, with one look and one row. lock_acquire_any handles everything else, including invalid arguments. Both
+-- take the same locks in the same order and decide by the same rows; the lock tests run on either path.
 --
--- What is short here is so because it was counted (instructions of the server, by callgrind): in functions of this size the
--- start of each statement and of each expression, anew in every transaction, costs more than what they do. From 1,700
--- thousand instructions for an acquire and a release to 860 (PostgreSQL 15; 736 on 18); two bare single-row writes take 95.
+-- The brevity comes from counting the server's instructions (callgrind): in functions of this size, starting a statement or an
+-- expression, again in every transaction, costs more than running it. An acquire and a release went from 1,700 thousand
+-- instructions to 860 (PostgreSQL 15; 736 on 18); two bare single-row writes take 95.
 
 create or replace function coordinator.lock_blockers(
   p_project_id bigint, p_agent uuid, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
@@ -20,7 +20,7 @@ begin
   if exists (select from coordinator.locks l
              where l.project_id = p_project_id and l.resource = p_resource.resource and l.agent_id is not distinct from p_agent
                and l.expires_at > v_now and (l.mode = 'exclusive' or p_mode = 'shared')) then
-    return; -- it holds it
+    return; -- it already holds the resource
   end if;
   return query
     select l.resource, l.agent_id, l.agent_name, l.mode, l.fencing_token, l.free_at, null::bigint
@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_blockers(bigint, uuid, bigint, coordinator.lock_resource, text, integer) is
-  'What keeps an agent from a resource: others'' locks that are not free yet, and tickets before p_ticket (null: all). Internal.';
+  'Return what keeps an agent from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all). Internal.';
 
 create or replace function coordinator.lock_refuse(
   p_project_id bigint, p_agent uuid, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer) returns void
@@ -59,15 +59,15 @@ begin
       then format('"%s" is locked by agent "%s" (%s), %s%s, token %s, until %s', v_b.wanted, v_b.agent_name, v_b.agent_id, v_b.mode,
                   case when v_b.resource <> v_b.wanted then format(', on "%s"', v_b.resource) else '' end, v_b.fencing_token,
                   to_char(v_b.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
-      else format('"%s" is waited for by agent "%s" (%s), %s%s, ticket %s', v_b.wanted, v_b.agent_name, v_b.agent_id, v_b.mode,
+      else format('agent "%2$s" (%3$s) waits for "%1$s", %4$s%5$s, ticket %6$s', v_b.wanted, v_b.agent_name, v_b.agent_id, v_b.mode,
                   case when v_b.resource <> v_b.wanted then format(', on "%s"', v_b.resource) else '' end, v_b.ticket) end,
     detail = jsonb_build_object('resource', v_b.wanted, 'locked', v_b.resource, 'agent_id', v_b.agent_id, 'agent', v_b.agent_name,
       'mode', v_b.mode, 'fencing_token', v_b.fencing_token, 'expires_at', v_b.expires_at, 'ticket', v_b.ticket)::text,
-    hint = format('Wait for it (--wait 30s), or ask for it: coordinator directive send "please release %s" --to %s', v_b.resource, v_b.agent_name);
+    hint = format('Wait for it (--wait 30s), or ask the holder: coordinator directive send "please release %s" --to %s', v_b.resource, v_b.agent_name);
 end
 $$;
 comment on function coordinator.lock_refuse(bigint, uuid, bigint, coordinator.lock_resource[], text, integer) is
-  'Raise ZC310, naming who is in the way. Internal.';
+  'Raise ZC310 with the agent that is in the way. Internal.';
 
 create or replace function coordinator.lock_expire_one(
   p_project_id bigint, p_project text, p_resource text, p_slot bigint, p_now timestamptz) returns boolean
@@ -92,7 +92,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_expire_one(bigint, text, text, bigint, timestamptz) is
-  'Take away one expired lock and tell so; false if it is gone or was renewed. Waits for a guarded transaction. Internal.';
+  'Delete an expired lock and emit the event; false if it is gone or was renewed. Waits for a guarded transaction. Internal.';
 
 create or replace function coordinator.lock_write(
   p_project text, p_new coordinator.locks, p_own boolean) returns coordinator.locks
@@ -113,7 +113,7 @@ begin
     if found then
       return v_lock;
     end if;
-    delete from coordinator.locks -- shared, to be exclusive
+    delete from coordinator.locks -- from shared to exclusive
     where project_id = p_new.project_id and resource = p_new.resource and agent_id is not distinct from p_new.agent_id and expires_at > p_new.acquired_at;
   end if;
   p_new.slot := case
@@ -129,7 +129,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_write(text, coordinator.locks, boolean) is
-  'Grant a lock, or renew it where p_own and the agent holds it. The caller made sure that it may. Internal.';
+  'Grant a lock, or with p_own renew it if the agent holds it. The caller has checked that nothing is in the way. Internal.';
 
 create or replace function coordinator.lock_acquire_any(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval,
@@ -137,8 +137,8 @@ create or replace function coordinator.lock_acquire_any(
 returns setof coordinator.lock_grant
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
-set plan_cache_mode = force_generic_plan -- an array's length is no reason to plan anew at each call
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan -- the length of an array is no reason to plan each call again
 as $$
 declare
   v_all     coordinator.lock_resource[];
@@ -179,14 +179,14 @@ begin
     if found then
       if v_waited <> array(select r.resource from unnest(v_all) r) then
         raise exception using errcode = 'ZC305', message = format('the request id %s waits for other resources', p_request_id),
-          hint = 'Take a new id for each request, and the same one only to ask for its answer again.';
+          hint = 'Use a new id for each request, and the same id only to repeat it.';
       end if;
       return query select * from coordinator.lock_poll(p_project, v_ticket, p_agent);
       return;
     end if;
   end if;
 
-  -- Tickets before holders: see above.
+  -- Tickets before holders: see lock.sql.
   if exists (select from coordinator.lock_waits w where w.project_id = v_agent.project_id) then
     v_queue := exists (
       select from unnest(v_all) r
@@ -239,7 +239,7 @@ begin
     v_again := false;
     foreach v_lock in array v_expired loop
       if not coordinator.lock_expire_one(v_lock.project_id, p_project, v_lock.resource, v_lock.slot, v_now) then
-        v_again := true; -- renewed or taken away since
+        v_again := true; -- renewed or deleted in between
       end if;
     end loop;
     exit when not v_again;
@@ -271,7 +271,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_acquire_any(text, text[], uuid, boolean, integer, interval, interval, interval, uuid) is
-  'lock_acquire, whatever the resources are and whoever is in the way. Internal.';
+  'Do what lock_acquire does, for any resources and whatever is in the way. Internal.';
 
 create or replace function coordinator.lock_acquire(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null,
@@ -279,8 +279,8 @@ create or replace function coordinator.lock_acquire(
 returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
-set plan_cache_mode = force_generic_plan -- an array's length is no reason to plan anew at each call
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan -- the length of an array is no reason to plan each call again
 as $$
 declare
   v_project    bigint;
@@ -292,8 +292,7 @@ declare
   v_places     text[];
   v_told       boolean;
 begin
-  -- Nearly always nothing is in the way of one path or name: then it is one look and one row. Whatever it is otherwise,
-  -- wrong arguments included, is the business of lock_acquire_any.
+  -- The fast path; see the head of this file.
   if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and p_slots is null and p_delay = interval '0'
      and p_ttl is not null and least(p_ttl, p_wait) >= interval '1 second' and greatest(p_ttl, p_wait) <= interval '1 day'
      and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
@@ -313,7 +312,7 @@ begin
       where not exists (select from coordinator.lock_waits w where w.project_id = v_project)
         and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = p_resources[1])
         and not exists (
-          select from unnest(v_places) place -- with offset 0 each is looked up by index, never all of them hashed
+          select from unnest(v_places) place -- offset 0: each is looked up by index, and they are never hashed
           where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = substr(place, 2) offset 0));
       if found then
         v_told := coordinator.outbox_append('lock.granted', p_project, p_resources[1], v_name, v_now,
@@ -328,4 +327,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid) is
-  'Lock resources for an agent: all, with one token, or none. p_shared: with others that share. p_slots: one of so many places of a name. p_wait: if they are not free, enqueue for so long at the most, and answer with a ticket and granted false: ask again with lock_poll. Without p_wait ZC310 names who is in the way. ZC313: waiting would close a circle. What the agent holds already is renewed. p_delay: nobody gets them for so long after they expired, were broken or the agent ended. p_request_id: asked again with it, the answer is the same.';
+  'Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long; the rows then have a ticket and granted false: call lock_poll. Without p_wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';

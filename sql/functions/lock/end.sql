@@ -1,4 +1,4 @@
--- How locks end without their holder: their time passes, or their agent ends.
+-- Locks that end without their holder: they expire, or their agent ends.
 
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -13,7 +13,7 @@ declare
   v_count   integer := 0;
 begin
   perform coordinator.check_page(p_limit);
-  -- Queues in the order of the projects, as agent_reap takes them.
+  -- Queues in the order of their projects, as agent_reap locks them.
   for v_project in
     select d.project_id, p.name from (
       (select project_id from coordinator.locks where free_at <= v_now order by free_at limit p_limit)
@@ -52,7 +52,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_expire(integer) is
-  'Take away up to p_limit locks and the tickets whose time passed, and serve who waits; returns how many. Call again until 0. Not needed for a lock to be free: that it is at its expiry.';
+  'Delete up to p_limit expired locks and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.';
 
 create or replace function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text) returns void
 language plpgsql volatile
@@ -70,7 +70,7 @@ begin
     select * from coordinator.locks where agent_id = p_agent and ended_at is null order by resource, slot
   loop
     v_held := true;
-    -- A guarded transaction may be open for as long as it likes: not waited for. The lock ends, its row stays.
+    -- A guarded transaction may stay open for long, so do not wait for it. The lock ends; its row stays.
     perform from coordinator.locks
     where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot and delay = '0' for update skip locked;
     if found then
@@ -93,4 +93,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_end_agent(bigint, text, uuid, text) is
-  'Let go of what an agent holds or waits for. Called by agent_end, which deleted the agent. Internal.';
+  'Release what an agent holds and remove its tickets. Called by agent_end, which deleted the agent. Internal.';

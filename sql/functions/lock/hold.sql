@@ -1,4 +1,4 @@
--- What happens to a lock that is held: renewed, released, broken, guarded, looked at (see lock.sql).
+-- Locks that are held: renewing, releasing, breaking and guarding them (see lock.sql).
 
 create or replace function coordinator.lock_lost(
   p_project_id bigint, p_resource text, p_agent uuid, p_token bigint, p_errcode text) returns void
@@ -10,24 +10,24 @@ declare
   v_now  timestamptz := coordinator.now_utc();
   v_lock coordinator.locks;
 begin
-  -- The present holder, or else what is left of the one that asks.
+  -- The current holder, or else the caller's own row if it is still there.
   select * into v_lock from coordinator.locks
   where project_id = p_project_id and resource = p_resource
   order by expires_at > v_now desc, fencing_token desc limit 1;
   raise exception using errcode = p_errcode,
-    message = format('token %s is not that of a lock%s on "%s" ', p_token, case when p_agent is not null then ' of agent ' || p_agent else '' end, p_resource)
-      || case when v_lock.resource is null then 'any more: nobody holds it'
-              when v_lock.ended_at is not null then format('any more: it ended at %s', to_char(v_lock.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
-              when v_lock.expires_at <= v_now then format('any more: it expired at %s', to_char(v_lock.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
-              else format('now: agent "%s" (%s) holds it with token %s until %s', v_lock.agent_name, v_lock.agent_id, v_lock.fencing_token,
+    message = format('token %s%s no longer holds "%s": ', p_token, case when p_agent is not null then ' of agent ' || p_agent else '' end, p_resource)
+      || case when v_lock.resource is null then 'nobody holds it'
+              when v_lock.ended_at is not null then format('the lock ended at %s', to_char(v_lock.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+              when v_lock.expires_at <= v_now then format('the lock expired at %s', to_char(v_lock.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+              else format('agent "%s" (%s) holds it with token %s until %s', v_lock.agent_name, v_lock.agent_id, v_lock.fencing_token,
                           to_char(v_lock.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end,
     detail = jsonb_build_object('resource', p_resource, 'agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'mode', v_lock.mode,
                                 'fencing_token', v_lock.fencing_token, 'expires_at', v_lock.expires_at)::text,
-    hint = 'Stop what the lock was for, and undo or check it; then acquire it anew.';
+    hint = 'Stop the work that the lock protected, check or undo it, and acquire the lock again.';
 end
 $$;
 comment on function coordinator.lock_lost(bigint, text, uuid, bigint, text) is
-  'Raise that a token is stale, naming the present holder, token and expiry. Internal.';
+  'Raise that a token is stale, with the current holder, token and expiry. Internal.';
 
 create or replace function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[], out resources coordinator.lock_resource[], out tokens bigint[])
 language plpgsql immutable parallel safe
@@ -44,12 +44,12 @@ begin
   end if;
   if tokens is null or array_position(tokens, null) is not null then
     raise exception using errcode = 'ZC105', message = format('%s tokens for %s resources', coalesce(cardinality(p_tokens), 0), cardinality(p_resources)),
-      hint = 'Give the one token of the call that acquired them, or one for each.';
+      hint = 'Give the token of the call that acquired them, or one token for each.';
   end if;
 end
 $$;
 comment on function coordinator.lock_tokens_for(text[], bigint[]) is
-  'The resources of a call with the token of each: one for all, or as many as resources. Internal.';
+  'Parse the resources of a call, and find the token of each: one for all, or one for each. Internal.';
 
 create or replace function coordinator.lock_renew(
   p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
@@ -84,7 +84,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interval) is
-  'Keep locks for their TTL (p_ttl: for another one) from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; who holds it is said. No event.';
+  'Renew locks for their TTL, or for p_ttl, from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.';
 
 create or replace function coordinator.lock_release_any(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
 language plpgsql volatile
@@ -98,7 +98,7 @@ declare
   v_now     timestamptz;
   v_name    text;
 begin
-  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unseen
+  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unnoticed
   v_now := coordinator.now_utc();
   for v_i in 1 .. cardinality(v_all) loop
     delete from coordinator.locks l -- found by its primary key, not by its agent
@@ -116,7 +116,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_release_any(text, text[], uuid, bigint[]) is
-  'lock_release, whatever the resources are. Internal.';
+  'Do what lock_release does, for any resources. Internal.';
 
 create or replace function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[]) returns integer
 language plpgsql volatile security definer
@@ -131,14 +131,14 @@ declare
   v_waited  boolean;
   v_told    boolean;
 begin
-  -- As in lock_acquire: the plain case by itself, and all others, wrong arguments included, elsewhere. A row that is found has
-  -- its one spelling, so nothing is parsed; without path: that is what the keys are made of.
+  -- A fast path, as in lock_acquire. A row that is found has its one spelling, so nothing is parsed; and without a leading path:
+  -- the spelling is what the keys are made of.
   if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = '' and strpos(p_resources[1], '//') = 0
      and p_resources[1] not like 'path:%' and coordinator.roles_unbound()
      and current_setting('transaction_isolation') = 'read committed' then
     select id into v_project from coordinator.projects where name = p_project;
     if found then
-      v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unseen
+      v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unnoticed
       v_now := coordinator.now_utc();
       delete from coordinator.locks l -- found by its primary key, not by its agent
       where l.project_id = v_project and l.resource = p_resources[1] and l.agent_id is not distinct from p_agent
@@ -158,7 +158,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_release(text, text[], uuid, bigint[]) is
-  'Give locks back, all or none, and hand them to who waits next. p_tokens: one for all, or one for each. ZC311: one is lost already; after a release whose answer was lost that means that it was done. Waits for a guarded transaction that is open.';
+  'Release locks, all or none, and hand them to the next waiters. p_tokens: one for all, or one for each. ZC311: one is already lost; if you repeat a release whose response was lost, it means that the release succeeded. Waits for an open guarded transaction.';
 
 create or replace function coordinator.lock_break(
   p_project text, p_resource text, p_reason text, p_agent uuid default null, p_token bigint default null,
@@ -174,7 +174,7 @@ declare
   v_lock    coordinator.locks;
   v_count   integer := 0;
 begin
-  perform coordinator.check_text('the reason', p_reason, 2000);
+  perform coordinator.check_reason(p_reason);
   if p_delay is not null then
     perform coordinator.lock_check_options(v_all, false, null, null, p_delay);
   end if;
@@ -187,7 +187,7 @@ begin
       and (p_agent is null or agent_id = p_agent) and (p_token is null or fencing_token = p_token)
     order by slot
   loop
-    -- The loser's guarded transaction may be what hangs: not waited for. The lock ends, its row stays until that is over.
+    -- The holder's guarded transaction may be what hangs, so do not wait for it. The lock ends; its row stays until that is over.
     perform from coordinator.locks
     where project_id = v_project and resource = v_lock.resource and slot = v_lock.slot and fencing_token = v_lock.fencing_token
       and coalesce(p_delay, delay) = '0' for update skip locked;
@@ -218,7 +218,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_break(text, text, text, uuid, bigint, interval, text) is
-  'Take a lock from its holders (p_agent, p_token: only from this one), with a reason that is kept in lock_breaks and told in the event lock.broken; returns from how many. p_delay: nobody gets it for so long. ZC207: nobody holds it.';
+  'Break a lock: take it from its holders, or only from p_agent or p_token. The reason is kept in lock_breaks and is part of the event lock.broken. Returns the number of holders. p_delay: nobody gets the lock for this long. ZC207: nobody holds it.';
 
 create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void
 language plpgsql volatile security definer
@@ -229,7 +229,7 @@ declare
   v_project  bigint := coordinator.project_id(p_project);
   v_resource text := (coordinator.lock_parse(p_resource)).resource;
 begin
-  -- Key share: renewals pass, and whatever takes the lock away deletes the row, so it waits.
+  -- Key share: renewals do not wait; whatever takes the lock away deletes the row, so it does.
   perform from coordinator.locks
   where project_id = v_project and resource = v_resource and fencing_token = p_token and expires_at > coordinator.now_utc()
   for key share;
@@ -239,4 +239,4 @@ begin
 end
 $$;
 comment on function coordinator.assert_fence(text, text, bigint) is
-  'Call it first in a transaction that writes what a lock protects: ZC312 if the token is stale, else nobody is granted the lock before the transaction is over, however long the lease has expired by then.';
+  'Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.';

@@ -1,44 +1,44 @@
--- Locks: leases with fencing tokens over names, paths, directories, globs and slots (resource.sql), how they are
--- acquired (acquire.sql), held and let go (hold.sql), and the queue of those who wait for them (queue.sql, wait.sql).
+-- Locks: leases with fencing tokens over names, paths, directories, globs and slots (resource.sql), how they are acquired
+-- (acquire.sql), held and released (hold.sql), and the queue of those who wait for them (queue.sql, wait.sql).
 --
 -- Guarantees
 --   A row of locks is the truth: its holder has the resource until expires_at by the database's clock. No two agents hold
---   what overlaps, unless both share. Each grant has a fencing token that is greater than that of any grant before;
---   renew, release and a given break compare holder, token and expiry, and a stale one changes nothing and says who holds
---   it now. assert_fence keeps the row to the end of the caller's transaction: nobody takes the lock over before that
---   commits. Strict FIFO: nobody, not even who would share or only tries, gets what an earlier ticket waits for. All of a
---   call's resources are granted together, with one token, or none. An agent holds a resource at most once: acquiring
---   again renews what it holds, with the same token; from shared to exclusive it is a new grant, possible when nobody
---   else shares or waits. An agent never conflicts with itself.
---   An expired lock is free for the next caller at once; the loop (lock_expire) only tells so, and serves who waits.
---   A lock-delay (delay) keeps it from everybody for a while after it expired, was broken or its agent ended.
---   A request id makes acquire repeatable: asked again, it finds its ticket or its locks, as long as these stand.
+--   overlapping resources, unless both share. Each grant has a fencing token greater than that of any earlier grant. Renew,
+--   release and break compare holder, token and expiry; a stale one changes nothing and reports the current holder.
+--   assert_fence locks the row to the end of the caller's transaction: nobody takes over the lock before that commits.
+--   Queues are strictly first-in, first-out: nobody, not even a caller who would share or does not wait, gets what an earlier
+--   ticket waits for. The resources of a call are granted together, with one token, or not at all. An agent holds a resource
+--   at most once: acquiring it again renews it, with the same token; going from shared to exclusive is a new grant, possible
+--   if nobody else shares or waits. An agent never conflicts with itself.
+--   An expired lock is free for the next caller at once; the loop (lock_expire) only emits the event and serves waiters.
+--   A lock-delay (delay) keeps the resource from everyone for a while after the lock expired, was broken or its agent ended.
+--   A request id makes acquire repeatable: a repetition finds its ticket or its locks, while these exist.
 --
--- How. Four things are taken, always in this order, so that no two callers wait for each other:
---   1. the agent's row, for key share: an agent that ends waits for it, and leaves no lock behind;
---   2. the keys: transaction-level advisory locks, exclusive on each resource's own path (of a glob: its literal
---      directory), shared on all directories above, in the order of the texts, so root first. What overlaps meets in a
---      key that one of them has exclusively; what does not overlap does not wait. More than 200 keys become the root's.
---   3. rows of locks: what is expired is deleted, which waits for a guarded transaction that is still open;
---   4. the queue: one advisory lock for each project that has waiters, for everything that changes its queue. An
---      uncontended acquire or release never takes it, and whoever has it waits for no row.
--- Acquire and release look at their own resources under the keys. Whoever hands a lock on has the queue and no keys of
--- what the waiter wants: it needs none, since a ticket was enqueued under its keys and keeps every newcomer away. That is
--- why acquire looks for tickets before it looks for holders (a ticket may become a holder in between, not the reverse),
--- and goes through the queue even for a ticket that timed out.
--- A waiter is not kept in SQL, where it would hold a snapshot: acquire with p_wait gives a ticket, and the waiter asks
--- with lock_poll when an event lock.granted with its ticket comes, and now and then. A lock that was handed on must be
--- asked for within 10 seconds. The event comes through the outbox like every other; nothing is notified from here: from
--- the call of release to the event at the waiter's LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
+-- How it works. Four kinds of locks are taken, always in this order, so that callers do not deadlock:
+--   1. the agent's row, for key share: an agent that ends waits for it and leaves no lock behind;
+--   2. the keys: transaction-level advisory locks, exclusive on the path of each resource (of a glob: its literal directory),
+--      shared on all directories above it, in the order of the texts, so root first. Overlapping resources share a key that one
+--      of them takes exclusively; others do not wait for each other. More than 200 keys become the root's;
+--   3. rows of locks: expired rows are deleted, which waits for a guarded transaction that is still open;
+--   4. the queue: one advisory lock for each project that has waiters, for everything that changes its queue. An uncontended
+--      acquire or release never takes it, and its holder waits for no row.
+-- Acquire and release look at their own resources under the keys. A transaction that hands a lock on holds the queue but no keys
+-- of the waiter's resources. It needs none: the ticket was enqueued under its keys and keeps newcomers away. That is why acquire
+-- looks for tickets before holders (a ticket may become a holder in between, but not the reverse), and goes through the queue
+-- even for a ticket that timed out.
+-- A waiter does not wait in SQL, where it would hold a snapshot: acquire with p_wait returns a ticket, and the waiter calls
+-- lock_poll when an event lock.granted with its ticket arrives, and now and then. It must claim a lock that was handed to it
+-- within 10 seconds. The event goes through the outbox like every other. From the call of release to the event at the waiter's
+-- LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
 --
--- Deliberately not: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose
--- locks are gone, locks that span projects.
+-- Deliberately absent: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose locks
+-- are gone, locks that span projects.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('lock.granted',  'the resource', '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who then has 10 seconds to ask for it. Renewals have no event.'),
+  ('lock.granted',  'the resource', '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who must then claim it within 10 seconds. Renewals have no event.'),
   ('lock.waiting',  'the resource', '{agent_id,mode,ticket,expires_at}',                    'An agent waits for a lock.'),
-  ('lock.released', 'the resource', '{agent_id,fencing_token}',                             'A lock was given back.'),
-  ('lock.expired',  'the resource', '{agent_id,agent,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at and its lock-delay.'),
+  ('lock.released', 'the resource', '{agent_id,fencing_token}',                             'A lock was released.'),
+  ('lock.expired',  'the resource', '{agent_id,agent,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
   ('lock.broken',   'the resource', '{agent_id,agent,fencing_token,reason}',                'A lock was taken from its holder.'),
   ('lock.ended',    'the resource', '{agent_id,agent,fencing_token}',                       'A lock ended with its agent.');
 
@@ -57,13 +57,13 @@ insert into coordinator.rights (function, role) values
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_resource',  1024,  'bytes',   'A path, glob or name to lock; a path has at most 32 segments.'),
-  ('lock_resources', 100,   'items',   'Resources of one call that locks, renews or releases.'),
+  ('lock_resources', 100,   'items',   'Resources that one call acquires, renews or releases.'),
   ('lock_check',     1000,  'items',   'Paths of one check.'),
   ('lock_slots',     10000, 'holders', 'Slots of a counted lock.'),
   ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for one: one day.'),
   ('lock_delay_max', 3600,  'seconds', 'Longest lock-delay.'),
   ('lock_waiters',   1000,  'tickets', 'Tickets that wait for one resource.'),
-  ('lock_claim',     10,    'seconds', 'Time in which a waiter asks for the lock that it was handed.');
+  ('lock_claim',     10,    'seconds', 'Time within which a waiter must claim the lock that it was handed.');
 
 create or replace view coordinator.lock_holders with (security_barrier) as
   select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end as slot, l.agent_id,
@@ -71,12 +71,12 @@ create or replace view coordinator.lock_holders with (security_barrier) as
   from coordinator.locks l join coordinator.projects p on p.id = l.project_id
   where l.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.lock_holders               is 'Who holds what, now.';
+comment on view   coordinator.lock_holders               is 'Locks that are held now.';
 comment on column coordinator.lock_holders.resource      is 'What is locked: name:deploy, src/a.py, src/ or src/**/*.py.';
 comment on column coordinator.lock_holders.kind          is 'name, path, directory or glob.';
 comment on column coordinator.lock_holders.mode          is 'exclusive or shared.';
 comment on column coordinator.lock_holders.slots         is 'How many may hold a counted lock; null for others.';
-comment on column coordinator.lock_holders.slot          is 'Which of the slots it is, from 1; null for others.';
+comment on column coordinator.lock_holders.slot          is 'Number of the slot, from 1; null for others.';
 comment on column coordinator.lock_holders.agent_id      is 'The holder, see agents.';
 comment on column coordinator.lock_holders.agent         is 'The holder''s name.';
 comment on column coordinator.lock_holders.fencing_token is 'Greater with each grant.';
@@ -88,7 +88,7 @@ create or replace view coordinator.file_locks as
   select regexp_replace(l.resource, '^path:', '') as path, l.agent_id, l.mode as lock_type, l.acquired_at as created_at, l.expires_at, l.project
   from coordinator.lock_holders l where l.kind <> 'name';
 comment on view   coordinator.file_locks            is 'Paths, directories and globs that are locked now.';
-comment on column coordinator.file_locks.path       is 'A path, a directory with / at its end, or a glob.';
+comment on column coordinator.file_locks.path       is 'A path, a directory that ends with /, or a glob.';
 comment on column coordinator.file_locks.agent_id   is 'The holder, see agents.';
 comment on column coordinator.file_locks.lock_type  is 'exclusive or shared.';
 comment on column coordinator.file_locks.created_at is 'When it was granted.';
@@ -100,17 +100,17 @@ language sql immutable parallel safe
 return p_resource ~ '^(?:name:)?[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(?:/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*$'
        and length(p_resource) <= 1024 and split_part(p_resource, '/', 33) = '';
 comment on function coordinator.lock_is_plain(text) is
-  'Whether the text of a lock is a name or a path that needs no parsing: most are. Internal.';
+  'Return whether a resource is a name or path that needs no parsing, as most are. Internal.';
 
 create or replace function coordinator.lock_key(p_project_id bigint, p_path text) returns bigint
 language sql immutable parallel safe
 return hashtextextended(case when p_path = '' then '' else '/' || p_path end, p_project_id);
 comment on function coordinator.lock_key(bigint, text) is
-  'The advisory lock of a path of a project (empty: its root), or of a name. Internal.';
+  'Return the key of the advisory lock on a path of a project (empty: its root) or on a name. Internal.';
 
--- Without a search_path of its own, as it runs within its callers': setting one costs more than the rest. An advisory
--- lock is taken by an assignment because PERFORM is a statement, which costs twice as much. A name is taken as if it were
--- a path: for that it waits now and then for who changes the root.
+-- Without a search_path of its own, since it runs within its callers': setting one costs more than the rest. Assignments take the
+-- advisory locks, because PERFORM runs a statement, which costs twice as much. A name is treated as a path: the only effect is
+-- that it sometimes waits for a change to the root.
 create or replace function coordinator.lock_enter_plain(p_project_id bigint, p_resource text) returns text[]
 language plpgsql volatile
 as $$
@@ -129,7 +129,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_enter_plain(bigint, text) is
-  'lock_enter for a plain name or path; returns the root, the directories above it and itself, each with / before it. Internal.';
+  'Do what lock_enter does for a plain name or path; returns the root, the directories above it and itself, each with a leading /. Internal.';
 
 create or replace function coordinator.lock_check_isolation() returns void
 language plpgsql stable
@@ -137,13 +137,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'ZC105', message = 'locks change in read committed transactions only',
-      hint = 'A snapshot from before the wait would not show who was quicker; assert_fence works at every level.';
+    raise exception using errcode = 'ZC105', message = 'locks change only in read committed transactions',
+      hint = 'A snapshot from before the wait would hide a faster caller; assert_fence works at every isolation level.';
   end if;
 end
 $$;
 comment on function coordinator.lock_check_isolation() is
-  'Refuse (ZC105) a transaction whose snapshot is from before the locks under which holders and queue change. Internal.';
+  'Reject (ZC105) a transaction whose snapshot may be older than the advisory locks under which holders and queue change. Internal.';
 
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -181,7 +181,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_enter(bigint, coordinator.lock_resource[]) is
-  'Take the advisory locks under which the holders of resources change, to the end of the transaction. Internal.';
+  'Take the advisory locks under which the holders of resources change, until the end of the transaction. Internal.';
 
 create or replace function coordinator.lock_parse_all(p_resources text[]) returns coordinator.lock_resource[]
 language plpgsql immutable parallel safe
@@ -192,15 +192,15 @@ declare
   v_all   coordinator.lock_resource[];
 begin
   if coalesce(cardinality(p_resources), 0) = 0 then
-    raise exception using errcode = 'ZC101', message = 'no resource is given', hint = 'Give at least one, such as src/app.py.';
+    raise exception using errcode = 'ZC101', message = 'no resource was given', hint = 'Give at least one, such as src/app.py.';
   elsif cardinality(p_resources) > 100 then
     raise exception using errcode = 'ZC102',
       message = format('%s resources in one call; at most 100 are allowed', cardinality(p_resources)),
-      hint = 'Lock a directory or a glob that holds them.';
+      hint = 'Lock a directory or glob that contains them.';
   elsif cardinality(p_resources) = 1 then
     return array[coordinator.lock_parse(p_resources[1])];
   end if;
-  -- One of each, in one order for everybody.
+  -- Each once, in the same order for every caller.
   select array_agg(r order by (r).resource collate "C") into v_all
   from (select distinct on ((r).resource) r
         from (select coordinator.lock_parse(t) as r from unnest(p_resources) t offset 0) parsed) one;
@@ -218,11 +218,11 @@ as $$
 begin
   if p_slots is not null then
     if p_slots not between 1 and 10000 then
-      raise exception using errcode = 'ZC104', message = format('%s slots are out of range', p_slots), hint = 'There can be 1 to 10000.';
+      raise exception using errcode = 'ZC104', message = format('%s slots are out of range', p_slots), hint = 'Give 1 to 10000.';
     elsif p_shared then
-      raise exception using errcode = 'ZC105', message = 'a lock with slots cannot be shared', hint = 'Give slots or say shared, not both.';
+      raise exception using errcode = 'ZC105', message = 'a lock with slots cannot be shared', hint = 'Give either slots or shared.';
     elsif exists (select from unnest(p_resources) r where r.kind <> 'name') then
-      raise exception using errcode = 'ZC105', message = 'only names have slots', hint = 'Write it like name:gpu.';
+      raise exception using errcode = 'ZC105', message = 'only names have slots', hint = 'Write a name, such as name:gpu.';
     end if;
   end if;
   if p_wait is not null then
@@ -230,12 +230,12 @@ begin
   end if;
   if p_delay is null or p_delay not between interval '0' and interval '1 hour' then
     raise exception using errcode = 'ZC104', message = format('a lock-delay of %s is out of range', coalesce(p_delay::text, 'null')),
-      hint = 'It can be 0 seconds to 1 hour.';
+      hint = 'Give 0 seconds to 1 hour.';
   end if;
 end
 $$;
 comment on function coordinator.lock_check_options(coordinator.lock_resource[], boolean, integer, interval, interval) is
-  'Refuse slots, waits and delays that cannot be (ZC104, ZC105). Internal.';
+  'Reject invalid slots, waits and delays (ZC104, ZC105). Internal.';
 
 create or replace function coordinator.lock_refuse_slots(p_resource text, p_present integer, p_slots integer) returns void
 language plpgsql immutable parallel safe
@@ -243,12 +243,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'ZC314',
-    message = case when p_present is null then format('"%s" is held as a lock without slots, not with %s', p_resource, p_slots)
-                   when p_slots is null then format('"%s" is held as a lock with %s slots', p_resource, p_present)
-                   else format('"%s" is held as a lock with %s slots, not %s', p_resource, p_present, p_slots) end,
+    message = case when p_present is null then format('"%s" is in use as a lock without slots, not with %s', p_resource, p_slots)
+                   when p_slots is null then format('"%s" is in use as a lock with %s slots', p_resource, p_present)
+                   else format('"%s" is in use as a lock with %s slots, not %s', p_resource, p_present, p_slots) end,
     detail = jsonb_build_object('resource', p_resource, 'slots', p_present)::text,
-    hint = 'All who hold or wait for it must say the same number of slots.';
+    hint = 'All holders and waiters must give the same number of slots.';
 end
 $$;
 comment on function coordinator.lock_refuse_slots(text, integer, integer) is
-  'Raise ZC314: others say another number of slots. Internal.';
+  'Raise ZC314: others use another number of slots. Internal.';

@@ -11,7 +11,7 @@ as $$
 declare
   v_a    text[];
   v_b    text[];
-  v_row  boolean[]; -- v_row[j + 1]: what is left of a from i on and of b from j on can be the same text
+  v_row  boolean[]; -- v_row[j + 1]: whether the rest of a from i and the rest of b from j can match the same text
   v_next boolean[];
   v_meet boolean;
   i      integer;
@@ -37,7 +37,7 @@ begin
         when v_a[i + 1] like '=%' and v_b[j + 1] like '=%' then false
         when v_a[i + 1] like '=%' then substr(v_a[i + 1], 2) ~ v_b[j + 1]
         when v_b[j + 1] like '=%' then substr(v_b[j + 1], 2) ~ v_a[i + 1]
-        else true -- two classes: not worth knowing
+        else true -- two classes: assume they meet
       end;
       v_row[j + 1] := v_meet;
     end loop;
@@ -47,7 +47,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_segments_meet(text, text) is
-  'Whether some text could match both segments of globs. Internal.';
+  'Return whether some text could match both segments of globs. Internal.';
 
 create or replace function coordinator.lock_globs_meet(p_a text, p_b text) returns boolean
 language plpgsql immutable parallel safe
@@ -79,7 +79,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_globs_meet(text, text) is
-  'Whether some path could match both globs: true where it cannot be told, never false where one does. Internal.';
+  'Return whether some path could match both globs: sometimes true when none does, never false when one does. Internal.';
 
 create or replace function coordinator.lock_globs_may_meet(p_a text, p_b text) returns boolean
 language sql immutable parallel safe
@@ -88,13 +88,13 @@ return (starts_with(substring(p_a from '^(?:glob:)?([^*?[]*)'), substring(p_b fr
    and (starts_with(reverse(substring(p_a from '[^]*?/]*$')), reverse(substring(p_b from '[^]*?/]*$')))
         or starts_with(reverse(substring(p_b from '[^]*?/]*$')), reverse(substring(p_a from '[^]*?/]*$'))));
 comment on function coordinator.lock_globs_may_meet(text, text) is
-  'False where what stands before the first and after the last wildcard of two globs shows that no path matches both: far cheaper than lock_globs_meet. Internal.';
+  'Return false if the text before the first and after the last wildcard shows that no path matches both globs: far cheaper than lock_globs_meet. Internal.';
 
 create or replace function coordinator.lock_directory_glob(p_path text) returns text
 language sql immutable parallel safe
 return case when p_path like 'glob:%' then 'glob:' else '' end || regexp_replace(p_path, '([*?[])', '[\1]', 'g') || '/**';
 comment on function coordinator.lock_directory_glob(text) is
-  'The glob that stands for a directory. Internal.';
+  'Return the glob that matches what is below a directory. Internal.';
 
 create or replace function coordinator.lock_meets(
   p_r coordinator.lock_resource, p_glob text, p_kind text, p_resource text, p_pattern text) returns boolean
@@ -106,14 +106,14 @@ return case
   when p_kind = 'path' then regexp_replace(p_resource, '^path:', '') ~ p_r.pattern
   else coordinator.lock_globs_meet(p_glob, coordinator.lock_directory_glob(regexp_replace(rtrim(p_resource, '/'), '^path:', ''))) end;
 comment on function coordinator.lock_meets(coordinator.lock_resource, text, text, text, text) is
-  'Whether a resource overlaps another one, whose directory lies above or below its own; p_glob: the glob that the first stands for. Internal.';
+  'Return whether a resource overlaps another whose directory is above or below its own; p_glob: the glob that is equivalent to the first. Internal.';
 
 create or replace function coordinator.lock_ranges(p_r coordinator.lock_resource) returns text[]
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- All that a glob matches begins with what stands before its first wildcard. Where there is no next character, its directory does.
+  -- Whatever a glob matches begins with the text before its first wildcard; if that text has no successor, with its directory.
   v_low  text := case p_r.kind when 'glob' then substring(p_r.resource from '^(?:glob:)?([^*?[]*)') else p_r.path || '/' end;
   v_high text;
 begin
@@ -128,7 +128,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ranges(coordinator.lock_resource) is
-  'Of a directory or glob: ranges, from and before, of the texts of paths and directories that it could hold. Internal.';
+  'Return the ranges (from, before) of the texts of paths and directories that a directory or glob could contain. Internal.';
 
 create or replace function coordinator.lock_rows(p_waiting boolean) returns setof coordinator.locks
 language sql stable
@@ -140,20 +140,20 @@ begin atomic
   from coordinator.lock_waits where p_waiting;
 end;
 comment on function coordinator.lock_rows(boolean) is
-  'All locks, or all tickets in the shape of locks. The planner puts it in the place of its call, so indexes serve. Internal.';
+  'Return all locks or, with p_waiting, all tickets in the shape of locks. The planner inlines it, so indexes are used. Internal.';
 
 create or replace function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean)
 returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans are made while the tables are small, and must do when they are not
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
 as $$
 declare
   v_glob   text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
   v_ranges text[];
 begin
   return query
-    select x.* from unnest(p_r.covered_by) c, lateral ( -- one by one: before PostgreSQL 17 a list may be read as a filter
+    select x.* from unnest(p_r.covered_by) c, lateral ( -- one lookup each: before PostgreSQL 17 a list may become a filter
       select * from coordinator.lock_rows(p_waiting) l where l.project_id = p_project_id and l.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
@@ -166,7 +166,7 @@ begin
     return;
   end if;
   v_ranges := coordinator.lock_ranges(p_r);
-  return query -- globs below: 0 comes after /
+  return query -- globs below: 0 follows /
     select l.* from coordinator.lock_rows(p_waiting) l
     where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
@@ -181,4 +181,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean) is
-  'The locks on what overlaps a resource, expired ones included; p_waiting: the tickets instead, as lock_rows shows them. Internal.';
+  'Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets, as lock_rows shows them. Internal.';

@@ -1,24 +1,24 @@
--- Waiting for locks: tickets in a queue, hand-off in the transaction that makes room, and refusal of circles.
+-- Waiting for locks: tickets in a queue, hand-off in the transaction that frees a lock, and detection of deadlocks.
 --
--- Guarantees: a ticket is served before every later one that wants what overlaps (unless both share); the lock is the
--- waiter's in the same transaction in which it becomes free. A ticket that timed out, was cancelled or lost its agent
--- blocks nobody. A ticket that would close a circle of agents that wait for each other is refused with the circle.
--- Everything here that changes the queue holds the project's queue lock (see lock.sql), which comes last of all.
--- On failure: what a lost event or a crash leaves undone, the waiter's next lock_poll or the loop does within a second.
+-- Guarantees: a ticket is served before every later one that wants an overlapping resource (unless both share). A lock passes to
+-- its waiter in the transaction that frees it. A ticket that timed out, was cancelled or lost its agent blocks nobody. A ticket
+-- that would close a cycle of agents that wait for each other is rejected, and the error lists the cycle.
+-- Everything here that changes the queue holds the project's queue lock (see lock.sql), which is taken last.
+-- On failure: what a lost event or a crash leaves undone is done within a second by the waiter's next lock_poll or the loop.
 
 create or replace view coordinator.lock_waiters with (security_barrier) as
   select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at, w.slots, p.name as project
   from coordinator.lock_waits w join coordinator.projects p on p.id = w.project_id
   where w.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.lock_waiters             is 'Who waits for what; the smaller ticket comes first.';
-comment on column coordinator.lock_waiters.ticket      is 'Place in the queue. A ticket of several resources has as many rows.';
-comment on column coordinator.lock_waiters.resource    is 'What is waited for.';
+comment on view   coordinator.lock_waiters             is 'Tickets that wait; the smaller number is served first.';
+comment on column coordinator.lock_waiters.ticket      is 'Place in the queue. A ticket has one row for each of its resources.';
+comment on column coordinator.lock_waiters.resource    is 'What it waits for.';
 comment on column coordinator.lock_waiters.mode        is 'exclusive or shared.';
-comment on column coordinator.lock_waiters.agent_id    is 'Who waits, see agents.';
+comment on column coordinator.lock_waiters.agent_id    is 'The waiting agent, see agents.';
 comment on column coordinator.lock_waiters.agent       is 'The waiter''s name.';
 comment on column coordinator.lock_waiters.enqueued_at is 'When it began to wait.';
-comment on column coordinator.lock_waiters.expires_at  is 'It waits no longer than that.';
+comment on column coordinator.lock_waiters.expires_at  is 'It waits until then.';
 comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
 comment on column coordinator.lock_waiters.project     is 'Name of the project.';
 
@@ -29,16 +29,16 @@ create or replace view coordinator.lock_waits_for as
   join coordinator.projects p on p.id = w.project_id
   cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
   where w.expires_at > coordinator.now_utc();
-comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for tickets that come first.';
+comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for earlier tickets.';
 comment on column coordinator.lock_waits_for.project      is 'Name of the project.';
 comment on column coordinator.lock_waits_for.ticket       is 'The ticket that waits.';
-comment on column coordinator.lock_waits_for.agent_id     is 'Who waits.';
+comment on column coordinator.lock_waits_for.agent_id     is 'The waiting agent.';
 comment on column coordinator.lock_waits_for.agent        is 'The waiter''s name.';
 comment on column coordinator.lock_waits_for.resource     is 'What it waits for.';
-comment on column coordinator.lock_waits_for.for_agent_id is 'Who is in the way.';
-comment on column coordinator.lock_waits_for.for_agent    is 'Name of who is in the way.';
-comment on column coordinator.lock_waits_for.for_resource is 'What that one holds or waits for itself.';
-comment on column coordinator.lock_waits_for.for_ticket   is 'The ticket that comes first; null: it holds the lock.';
+comment on column coordinator.lock_waits_for.for_agent_id is 'The agent in the way.';
+comment on column coordinator.lock_waits_for.for_agent    is 'Name of the agent in the way.';
+comment on column coordinator.lock_waits_for.for_resource is 'What that agent holds or waits for.';
+comment on column coordinator.lock_waits_for.for_ticket   is 'The earlier ticket; null: that agent holds the lock.';
 
 create or replace function coordinator.lock_queue_enter(p_project_id bigint) returns void
 language plpgsql volatile
@@ -50,7 +50,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_queue_enter(bigint) is
-  'Take the lock under which a project''s queue changes, to the end of the transaction; the last of all that are taken. Internal.';
+  'Take the lock under which a project''s queue changes, until the end of the transaction; always the last lock. Internal.';
 
 create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
@@ -74,7 +74,7 @@ begin
                   w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
     return false;
   end if;
-  -- Rows that somebody is changing are not waited for: whoever does comes here next, or the loop does.
+  -- Do not wait for rows that another transaction is changing: it comes here next, or the loop does.
   select array_agg(distinct h) into v_gone
   from unnest(v_waits) w, lateral coordinator.lock_overlapping(p_project_id, coordinator.lock_parse(w.resource), false) h
   where h.free_at <= v_now and (w.mode = 'exclusive' or h.mode = 'exclusive' or h.agent_id = w.agent_id)
@@ -116,7 +116,7 @@ begin
     v_lock.free_at := v_lock.expires_at + case when p_claimed then v_w.delay else interval '0' end;
     perform coordinator.lock_write(p_project, v_lock, true);
   end loop;
-  -- What the agent held already keeps its token and learns its ticket.
+  -- Locks that the agent already held keep their token and get the ticket.
   update coordinator.locks l set ticket = p_ticket
   from unnest(v_waits) w
   where l.project_id = p_project_id and l.resource = w.resource and l.agent_id = w.agent_id and l.ticket is distinct from p_ticket
@@ -125,7 +125,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket_grant(bigint, text, bigint, boolean) is
-  'Turn a ticket into locks if nothing is in its way; p_claimed: its waiter is here. Under the queue lock. Internal.';
+  'Turn a ticket into locks if nothing is in its way; p_claimed: its waiter makes this call. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_hand_off(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -142,14 +142,14 @@ begin
       where w.expires_at > coordinator.now_utc() order by w.ticket
     loop
       v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_w.ticket, false);
-      -- Of a single name or path, whoever comes after one that wants it for itself cannot be next.
+      -- Of a single name or path, nobody behind an exclusive ticket can be next.
       exit when v_r.kind in ('name', 'path') and v_w.mode = 'exclusive' and not (v_granted and v_w.slots is not null);
     end loop;
   end loop;
 end
 $$;
 comment on function coordinator.lock_hand_off(bigint, text, coordinator.lock_resource[]) is
-  'Serve the tickets that what became free lets in, in their order. Under the queue lock. Internal.';
+  'Serve the tickets that wait for freed resources, in order. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -165,7 +165,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_freed(bigint, text, coordinator.lock_resource[]) is
-  'What release and break end with, under the keys of the resources: hand them on if anybody waits. Internal.';
+  'Hand freed resources on if anyone waits: the last step of release and break, under the keys of the resources. Internal.';
 
 create or replace function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[]) returns void
 language plpgsql volatile
@@ -183,7 +183,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
-  'Take tickets out of the queue and serve whom they held up. Under the queue lock. Internal.';
+  'Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid) returns jsonb
 language plpgsql stable
@@ -193,13 +193,13 @@ as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
   v_queue uuid[] := array[p_agent];
-  v_from  jsonb := '{}'; -- agent → the edge it was reached by
+  v_from  jsonb := '{}'; -- agent → the edge by which it was reached
   v_at    integer := 1;
   v_edge  record;
   v_json  jsonb;
   v_path  jsonb := '[]';
 begin
-  -- Who holds nothing and waits for nothing else cannot be waited for.
+  -- Nobody waits for an agent that holds nothing and has no other ticket.
   if not exists (select from coordinator.locks where agent_id = p_agent and free_at > v_now)
      and (select count(distinct ticket) < 2 from coordinator.lock_waits where agent_id = p_agent) then
     return null;
@@ -232,7 +232,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_cycle(bigint, uuid) is
-  'The shortest circle of agents that wait for each other through p_agent, as a list of its steps; null where there is none. Internal.';
+  'Return the shortest cycle of agents that wait for each other through p_agent, as a list of its steps; null: there is none. Internal.';
 
 create or replace function coordinator.lock_enqueue(
   p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_resources coordinator.lock_resource[], p_mode text,
@@ -277,16 +277,16 @@ begin
     select w.resource from unnest(p_resources) r join coordinator.lock_waits w on w.project_id = p_project_id and w.resource = r.resource
     group by 1 having count(*) > 1000
   loop
-    raise exception using errcode = 'ZC315', message = format('1000 tickets wait for "%s" already', v_wait.resource), hint = 'Try again later.';
+    raise exception using errcode = 'ZC315', message = format('1000 tickets already wait for "%s"', v_wait.resource), hint = 'Retry later.';
   end loop;
   v_cycle := coordinator.lock_cycle(p_project_id, p_agent);
   if v_cycle is not null then
     raise exception using errcode = 'ZC313',
-      message = 'waiting would never end: ' || (
+      message = 'deadlock: ' || (
         select string_agg(format('"%s" waits for "%s" of "%s"', c ->> 'agent', c ->> 'locked', c ->> 'of_agent'), ', ' order by n)
         from jsonb_array_elements(v_cycle) with ordinality c (c, n)),
       detail = jsonb_build_object('cycle', v_cycle)::text,
-      hint = 'Release what you hold, or acquire all that you need in one call.';
+      hint = 'Release what you hold, or acquire everything you need in one call.';
   end if;
   perform coordinator.outbox_append('lock.waiting', p_project, r.resource, p_agent_name, v_now,
     jsonb_build_object('agent_id', p_agent, 'mode', p_mode, 'ticket', v_ticket, 'expires_at', v_now + p_wait))
@@ -295,4 +295,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_enqueue(bigint, text, uuid, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid) is
-  'Take a ticket, and serve it at once if nothing is in its way; else ZC310 (no wait), ZC313 (a circle), ZC315 (too many), or it waits. Under the keys of the resources. Internal.';
+  'Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.';

@@ -1,16 +1,16 @@
--- What the text of a lock means, and when two of them overlap.
+-- Resources: what the text of a lock means, and when two of them overlap.
 --
 -- A resource stands for a set of names:
 --   name:deploy       the name "deploy" itself; the only kind that can have slots
 --   src/a.py          one path
 --   src/              a directory: "src" and every path below it
 --   src/**/*.py       a glob (anything with *, ? or [): the paths it matches. ? and * stay within a segment, [ab-d] and
---                     [!ab-d] are one character of it, ** is any number of whole segments, none included; a / at the end
---                     is short for /**. A * also matches what begins with a dot.
---   path:app/[id]/x   the path (or directory) as it stands, for names with *, ? or [ in them; glob:… is its counterpart
--- Paths are relative to the project, compared byte by byte; "./" before one is dropped. lock_parse gives each its one
--- spelling. Two overlap if some name is in both sets; globs may be said to overlap where they do not (two character
--- classes that share nothing), never the other way round.
+--                     [!ab-d] match one character of it, ** matches any number of whole segments, including none; a trailing
+--                     / is short for /**. A * also matches a leading dot.
+--   path:app/[id]/x   a path (or directory) taken literally, for names that contain *, ? or [; glob:… is its counterpart
+-- Paths are relative to the project and compared byte by byte; a leading "./" is dropped. lock_parse gives each resource its one
+-- spelling. Two resources overlap if a name is in both sets. Globs may be reported to overlap when they do not (two disjoint
+-- character classes), but never the reverse.
 
 create or replace function coordinator.lock_segment_tokens(p_segment text) returns text[]
 language plpgsql immutable parallel safe
@@ -35,14 +35,14 @@ begin
       loop
         v_char := substr(p_segment, v_at, 1);
         if v_char = '' then
-          raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has a [ that is not closed', p_segment),
-            hint = 'Close it with ], or write path: before a path that has a [ in its name.';
+          raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has an unclosed [', p_segment),
+            hint = 'Close it with ], or write path: before a path whose name contains [.';
         end if;
         exit when v_char = ']' and v_class not in ('[', '[^/');
         if substr(p_segment, v_at + 1, 1) = '-' and substr(p_segment, v_at + 2, 1) not in (']', '') then
           if v_char collate "C" > substr(p_segment, v_at + 2, 1) collate "C" then
             raise exception using errcode = 'ZC103',
-              message = format('the glob segment "%s" has the range %s, which is upside down', p_segment, substr(p_segment, v_at, 3)),
+              message = format('the glob segment "%s" has the reversed range %s', p_segment, substr(p_segment, v_at, 3)),
               hint = 'Write the smaller character first.';
           end if;
           v_class := v_class || regexp_replace(v_char, '([!-/:-@\[-`{-~])', '\\\1') || '-'
@@ -56,8 +56,8 @@ begin
       v_tokens := v_tokens || (v_class || ']');
     elsif v_char = '*' then
       if v_tokens[cardinality(v_tokens)] = '*' then
-        raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has ** beside other characters', p_segment),
-          hint = '** stands for whole segments: write src/**/*.py, not src/**.py.';
+        raise exception using errcode = 'ZC103', message = format('the glob segment "%s" combines ** with other characters', p_segment),
+          hint = '** matches whole segments: write src/**/*.py, not src/**.py.';
       end if;
       v_tokens := v_tokens || v_char;
     elsif v_char = '?' then
@@ -71,13 +71,13 @@ begin
 end
 $$;
 comment on function coordinator.lock_segment_tokens(text) is
-  'Part a segment of a glob into * and ?, classes as regular expressions, and literal characters with = before them; ZC103 where it is no glob. Internal.';
+  'Split a segment of a glob into *, ?, classes as regular expressions, and literal characters with a leading =; ZC103: it is not a glob. Internal.';
 
 create or replace function coordinator.lock_path_text(p_path text, p_directory boolean) returns text
 language sql immutable parallel safe
 return case when p_path ~ '[*?[]|^(name|path|glob):' then 'path:' else '' end || p_path || case when p_directory then '/' else '' end;
 comment on function coordinator.lock_path_text(text, boolean) is
-  'The one spelling of a path or directory. Internal.';
+  'Return the one spelling of a path or directory. Internal.';
 
 create or replace function coordinator.lock_parse(p_resource text) returns coordinator.lock_resource
 language plpgsql immutable parallel safe
@@ -96,7 +96,7 @@ declare
   v_separator text := '';
   v_self      coordinator.lock_resource;
 begin
-  -- Most are plain paths: one look, and none of the rest.
+  -- Most are plain paths, which need no more than this check.
   if p_resource ~ '^[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*/?$' and length(p_resource) <= 1024 then
     v_directory := right(v_path, 1) = '/';
   else
@@ -125,14 +125,14 @@ begin
     end loop;
     v_directory := right(v_path, 1) = '/';
     if v_path in ('', '.', '/') then
-      raise exception using errcode = 'ZC103', message = format('"%s" is no path within the project', p_resource),
+      raise exception using errcode = 'ZC103', message = format('"%s" is not a path within the project', p_resource),
         hint = 'Write ** for all paths of the project.';
     elsif v_path like '/%' then
       raise exception using errcode = 'ZC103', message = format('"%s" is an absolute path', p_resource),
-        hint = 'Give paths relative to the root of the project.';
+        hint = 'Give a path relative to the root of the project.';
     elsif strpos(v_path, '\') > 0 then
-      raise exception using errcode = 'ZC103', message = format('"%s" has a \ in it', p_resource),
-        hint = 'Part segments by /; to have *, ? or [ taken as they stand, write path: before the path.';
+      raise exception using errcode = 'ZC103', message = format('"%s" contains a \', p_resource),
+        hint = 'Separate segments with /; to use *, ? or [ literally, write path: before the path.';
     end if;
     v_glob := v_glob or not v_literal and v_path ~ '[*?[]';
     v_literal := not v_glob;
@@ -143,8 +143,8 @@ begin
     raise exception using errcode = 'ZC102', message = format('"%s" has %s segments; at most 32 are allowed', p_resource, cardinality(v_segments)),
       hint = 'Lock a directory above it.';
   elsif v_segments && array['', '.', '..'] then
-    raise exception using errcode = 'ZC103', message = format('"%s" has an empty segment, . or .. in it', p_resource),
-      hint = 'Write the path in its shortest form, relative to the root of the project.';
+    raise exception using errcode = 'ZC103', message = format('"%s" has an empty segment, "." or ".."', p_resource),
+      hint = 'Write the shortest form of the path, relative to the root of the project.';
   end if;
 
   v_self.above := '{}';
@@ -170,7 +170,7 @@ begin
   v_self.pattern := '^';
   for v_i in 1 .. cardinality(v_segments) loop
     v_segment := v_segments[v_i];
-    -- The directory that all it matches is below: the segments before the first that is none by itself.
+    -- The literal directory above all matches: the segments before the first with a wildcard.
     if v_at is null and v_segment ~ '[*?[]' then
       v_at := array_to_string(v_segments[1 : v_i - 1], '/');
     end if;
@@ -197,7 +197,7 @@ begin
   end loop;
   v_self.pattern := v_self.pattern || '$';
   if v_at is null then
-    return coordinator.lock_parse('path:' || v_self.resource); -- glob: before a plain path
+    return coordinator.lock_parse('path:' || v_self.resource); -- a plain path after glob:
   end if;
   v_self.path := v_at;
   if v_self.resource ~ '^(name|path|glob):' then
@@ -219,4 +219,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_parse(text) is
-  'Say what the text of a lock means: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ as they stand. ZC101 to ZC103 where it is none of them.';
+  'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.';

@@ -14,7 +14,7 @@ declare
 begin
   if cardinality(p_paths) > 1000 then
     raise exception using errcode = 'ZC102', message = format('%s paths in one call; at most 1000 are allowed', cardinality(p_paths)),
-      hint = 'Ask in several calls.';
+      hint = 'Use several calls.';
   end if;
   foreach v_path in array p_paths loop
     select l.* into v_lock
@@ -30,7 +30,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_check(text, text[], uuid) is
-  'Whether an agent may write paths, taken as they stand: state free, mine, or held by another, who is named (of several, whoever has it longest). Changes nothing. Free does not mean that it stays so: acquire for that.';
+  'Show whether an agent may write paths, taken literally. state: free, mine, or held by another agent, who is named (of several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to keep it free, acquire it.';
 
 create or replace function coordinator.lock_list(
   p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
@@ -66,7 +66,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_list(text, text, uuid, text[], integer) is
-  'Locks that are held, in byte order, those of one resource in the order of their tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the row before.';
+  'List held locks in byte order of resources, then in order of tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.';
 
 create or replace function coordinator.lock_show(p_project text, p_resource text)
 returns setof coordinator.lock_holders
@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_show(text, text) is
-  'Who holds a resource or what overlaps it; ZC207: nobody.';
+  'Show who holds a resource or one that overlaps it. ZC207: nobody does.';
 
 create or replace function coordinator.lock_waiting(
   p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
@@ -107,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_waiting(text, text, text[], integer) is
-  'Who waits for a resource or what overlaps it, in order. p_after: array[ticket, resource] of the row before.';
+  'List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.';
 
 create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer
@@ -126,4 +126,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_break_prune(interval, integer) is
-  'Delete from the audit trail what was broken longer ago than p_retention; returns how many. Call again until 0.';
+  'Delete up to p_limit breaks from the audit trail that are older than p_retention; returns how many. Repeat until 0.';

@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket(bigint, bigint, uuid) is
-  'What a ticket is or became. Internal.';
+  'Return what a ticket waits for, or the locks that it became. Internal.';
 
 create or replace function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
 returns setof coordinator.lock_grant
@@ -46,15 +46,15 @@ begin
   if not found then
     perform from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
     if found then
-      raise exception using errcode = 'ZC401', message = 'the locks did not become free in time', hint = 'Acquire them again, with a longer wait.';
+      raise exception using errcode = 'ZC401', message = 'the locks were not free in time', hint = 'Acquire them again, with a longer wait.';
     end if;
-    raise exception using errcode = 'ZC208', message = format('ticket %s does not wait, and no lock came of it that still stands', p_ticket),
-      hint = 'Its time passed, it was cancelled, its agent ended, or its lock was not asked for within 10 seconds; acquire again.';
+    raise exception using errcode = 'ZC208', message = format('ticket %s is not waiting, and no lock that it became is left', p_ticket),
+      hint = 'It timed out, was cancelled, lost its agent, or its lock was not claimed within 10 seconds; acquire again.';
   end if;
 end
 $$;
 comment on function coordinator.lock_poll(text, bigint, uuid) is
-  'Ask for what lock_acquire gave a ticket for: granted true with the locks, whose TTL begins now, or granted false while it waits. Asked again it says the same. ZC401: its time passed. ZC208: it is gone.';
+  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out. ZC208: it is gone.';
 
 create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
 language plpgsql volatile security definer
@@ -86,4 +86,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_cancel(text, bigint, uuid) is
-  'Wait no more: take a ticket out of the queue, or give back what it was just handed and nobody asked for yet. False: there is neither.';
+  'Stop waiting: remove a ticket from the queue, or release the locks that it was just handed and that nobody claimed yet. False: there are neither.';

@@ -98,7 +98,7 @@ async def test_several_resources_are_granted_all_or_none(tx: Transaction) -> Non
     assert await holders(tx) == {("ann", "b.py")}
 
 
-async def test_who_shares_shares_and_who_does_not_does_not(tx: Transaction) -> None:
+async def test_shared_locks_are_compatible_with_each_other_only(tx: Transaction) -> None:
     ann, bob, cid = [await register(tx, name) for name in ("ann", "bob", "cid")]
     await acquire(tx, ann, "src/", shared=True)
     await acquire(tx, bob, "src/a.py", shared=True)
@@ -136,7 +136,7 @@ async def test_acquiring_again_renews_with_the_same_token(tx: Transaction) -> No
     assert await types(tx) == ["lock.granted"]
 
 
-async def test_an_own_expired_lock_is_granted_anew_with_another_token(tx: Transaction) -> None:
+async def test_an_own_expired_lock_is_granted_again_with_another_token(tx: Transaction) -> None:
     ann = await register(tx, "ann")
     (first,) = await acquire(tx, ann, "a", ttl=s(10))
     await tx.set_clock(s(11))
@@ -145,7 +145,7 @@ async def test_an_own_expired_lock_is_granted_anew_with_another_token(tx: Transa
     assert await fence(tx, "a", first.fencing_token) == "ZC312"
 
 
-async def test_shared_becomes_exclusive_for_who_is_alone_and_with_a_new_token(tx: Transaction) -> None:
+async def test_a_sole_sharer_becomes_exclusive_with_a_new_token(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     (shared,) = await acquire(tx, ann, "a", shared=True)
     (other,) = await acquire(tx, bob, "a", shared=True)
@@ -192,7 +192,7 @@ async def test_another_number_of_slots_is_refused_with_the_present_one(tx: Trans
         assert json.loads(raised.value.detail or "")["slots"] == 2
 
 
-async def test_renew_keeps_and_release_gives_back_by_holder_and_token(tx: Transaction) -> None:
+async def test_renew_and_release_compare_holder_and_token(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     (mine,) = await acquire(tx, ann, "a", ttl=s(10))
     token = mine.fencing_token or 0
@@ -235,7 +235,7 @@ async def test_the_fence_passes_the_present_token_and_no_other(tx: Transaction) 
     assert await fence(tx, "a", new.fencing_token) is None
 
 
-async def test_a_broken_lock_is_lost_at_once_told_and_kept_in_the_audit_trail(tx: Transaction) -> None:
+async def test_a_broken_lock_is_lost_at_once_with_an_event_and_an_entry_in_the_audit_trail(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     (mine,) = await acquire(tx, ann, "a")
     assert await tx.run(locks.Break(project="default", resource="a", reason="it hangs", actor="boss")) == 1
@@ -278,7 +278,7 @@ async def test_old_breaks_are_pruned(tx: Transaction) -> None:
 
 
 @pytest.mark.parametrize("end", ["expire", "break", "break with a delay", "agent"])
-async def test_a_lock_delay_keeps_a_lock_from_everybody_for_a_while(tx: Transaction, end: str) -> None:
+async def test_nobody_gets_a_lock_during_its_lock_delay(tx: Transaction, end: str) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     delay = s(0) if end == "break with a delay" else s(5)
     (mine,) = await acquire(tx, ann, "a", ttl=s(10), delay=delay)
@@ -300,7 +300,7 @@ async def test_a_lock_delay_keeps_a_lock_from_everybody_for_a_while(tx: Transact
     assert (await types(tx)).count("lock.expired") == (end == "expire")
 
 
-async def test_a_lock_delay_is_not_for_who_releases(tx: Transaction) -> None:
+async def test_a_release_starts_no_lock_delay(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     (mine,) = await acquire(tx, ann, "a", delay=s(5))
     await release(tx, ann, mine)
@@ -318,7 +318,7 @@ async def test_what_an_agent_holds_ends_with_it(tx: Transaction) -> None:
         await acquire(tx, ann, "c")
 
 
-async def test_the_sweep_takes_expired_locks_away_once_and_tells_so(tx: Transaction) -> None:
+async def test_expire_deletes_expired_locks_once_with_events(tx: Transaction) -> None:
     ann = await register(tx, "ann")
     await acquire(tx, ann, "a", ttl=s(10))
     await acquire(tx, ann, "b", ttl=s(20))
@@ -356,7 +356,7 @@ async def test_check_of_a_path_that_others_share_too_is_held(tx: Transaction) ->
     assert (await tx.run(locks.Check(project="default", paths=["a"], agent=ann.id)))[0].state == "held"
 
 
-async def test_list_and_show_tell_what_is_held(tx: Transaction) -> None:
+async def test_list_and_show_return_what_is_held(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     await acquire(tx, ann, "src/a.py", "src/b/c.py", "name:deploy")
     await acquire(tx, bob, "docs/")
@@ -383,7 +383,7 @@ async def test_list_and_show_tell_what_is_held(tx: Transaction) -> None:
     ]
 
 
-async def test_locks_of_another_project_are_no_matter(tx: Transaction) -> None:
+async def test_locks_of_another_project_do_not_matter(tx: Transaction) -> None:
     await tx.run(projects.Create(project="other"))
     ann = await register(tx, "ann")
     bob = await tx.run(agents.Register(project="other", name="bob"))
@@ -468,7 +468,7 @@ async def test_locks_change_in_read_committed_transactions_only(shared_url: str)
 
 
 @pytest.mark.parametrize("text", ["/" * 500_000, "a/" * 500_000, "a//b", "name:" + "/" * 500_000, "/a/", ""])
-async def test_what_is_no_resource_is_refused_by_release_as_by_acquire_whatever_its_size(
+async def test_release_rejects_a_malformed_resource_as_acquire_does_whatever_its_size(
     tx: Transaction, text: str
 ) -> None:
     """Not by taking an advisory lock for each of its segments, of which a server has some thousands."""

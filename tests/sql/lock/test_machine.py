@@ -126,7 +126,7 @@ class Locks(RuleBasedStateMachine):
             if t.agent != agent and (before is None or t.id < before) and clash(r, shared, other, t.shared)
         }
 
-    def circle(self, agent: str, first: set[str]) -> bool:
+    def cycle(self, agent: str, first: set[str]) -> bool:
         seen, new = set(), set(first)
         while new:
             seen |= new
@@ -195,7 +195,7 @@ class Locks(RuleBasedStateMachine):
             self.grant(agent, resources, shared, ttl, None, claimed=True)
         elif wait is None:
             assert code == "ZC310"
-        elif self.circle(agent, blockers):
+        elif self.cycle(agent, blockers):
             assert code == "ZC313"
         else:
             assert code is None

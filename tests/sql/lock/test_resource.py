@@ -146,7 +146,7 @@ def test_two_globs_that_match_one_path_are_never_said_to_be_apart(a: list[str], 
         ("*a*b*c*", "*c*b*a*", True),
     ],
 )
-async def test_globs_apart_are_told_apart(tx: Transaction, a: str, b: str, meet: bool) -> None:
+async def test_disjoint_globs_are_reported_as_disjoint(tx: Transaction, a: str, b: str, meet: bool) -> None:
     query = "select coordinator.lock_globs_meet($1, $2), coordinator.lock_globs_meet($2, $1)"
     assert tuple(await tx.connection.fetchrow(query, a, b)) == (meet, meet)
 
@@ -179,7 +179,7 @@ async def test_each_has_one_spelling(tx: Transaction, text: str, resource: str, 
     ["", ".", "./", "/", "/etc/passwd", "../x", "a/../b", "a/..", "a//b", "a/./b", "a\\b", "a\nb", "a\x00b", "x" * 1025,
      "ä" * 600, "/".join("a" * 33), "src/[ab", "src/**.py", "a**", "[z-a]", "name:", "path:", "glob:", " a"],
 )  # fmt: skip
-async def test_what_is_no_resource_is_refused_with_a_hint_and_changes_nothing(tx: Transaction, text: str) -> None:
+async def test_a_malformed_resource_is_rejected_with_a_hint_and_changes_nothing(tx: Transaction, text: str) -> None:
     agent = await tx.run(agents.Register(project="default", name="a"))
     before = await tx.outbox()
     with pytest.raises(InvalidArgument) as raised:

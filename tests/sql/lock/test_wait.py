@@ -34,13 +34,13 @@ async def waiting(tx: Transaction) -> list[str]:
     ]
 
 
-async def test_what_is_free_is_granted_at_once_to_who_would_wait(tx: Transaction) -> None:
+async def test_a_free_lock_is_granted_at_once_to_a_caller_that_would_wait(tx: Transaction) -> None:
     ann, _ = await crew(tx, 2)
     grant = await wait(tx, ann, "a")
     assert (grant.granted, grant.ticket) == (True, None)
 
 
-async def test_release_hands_the_lock_to_the_first_who_waits_in_the_same_transaction(tx: Transaction) -> None:
+async def test_release_hands_the_lock_to_the_first_waiter_in_the_same_transaction(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "a")
     first, second = await wait(tx, bob, "a"), await wait(tx, cid, "a")
@@ -60,7 +60,7 @@ async def test_release_hands_the_lock_to_the_first_who_waits_in_the_same_transac
     assert (await poll(tx, cid, second)).granted
 
 
-async def test_nobody_overtakes_who_waits_neither_to_share_nor_to_try(tx: Transaction) -> None:
+async def test_nobody_overtakes_a_waiter_neither_to_share_nor_without_waiting(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "src/a.py", shared=True)
     ticket = await wait(tx, bob, "src/")
@@ -76,7 +76,7 @@ async def test_nobody_overtakes_who_waits_neither_to_share_nor_to_try(tx: Transa
     assert not (await poll(tx, cid, later)).granted
 
 
-async def test_all_who_share_are_served_together_up_to_the_next_who_does_not(tx: Transaction) -> None:
+async def test_waiters_that_share_are_served_together_up_to_the_next_exclusive_one(tx: Transaction) -> None:
     ann, bob, cid, dan = await crew(tx)
     (held,) = await acquire(tx, ann, "a")
     for agent, shared in ((bob, True), (cid, True), (dan, False)):
@@ -149,7 +149,7 @@ async def test_a_waiter_that_leaves_blocks_nobody(tx: Transaction, end: str) -> 
         await poll(tx, bob, ticket)
 
 
-async def test_a_wait_that_ran_out_says_so(tx: Transaction) -> None:
+async def test_a_wait_that_timed_out_is_reported(tx: Transaction) -> None:
     ann, bob, _, _ = await crew(tx)
     await acquire(tx, ann, "a", ttl=s(100))
     ticket = await wait(tx, bob, "a", wait=s(10))
@@ -159,7 +159,7 @@ async def test_a_wait_that_ran_out_says_so(tx: Transaction) -> None:
     assert "lock_expire" in await tx.connection.fetchval("select coordinator.work_due()")
 
 
-async def test_a_lock_that_was_handed_on_and_not_asked_for_goes_to_the_next(tx: Transaction) -> None:
+async def test_a_lock_that_its_waiter_does_not_claim_goes_to_the_next(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "a")
     ticket, later = await wait(tx, bob, "a", ttl=s(50)), await wait(tx, cid, "a")
@@ -171,7 +171,7 @@ async def test_a_lock_that_was_handed_on_and_not_asked_for_goes_to_the_next(tx: 
         await poll(tx, bob, ticket)
 
 
-async def test_the_ttl_begins_when_it_is_asked_for(tx: Transaction) -> None:
+async def test_the_ttl_begins_when_the_lock_is_claimed(tx: Transaction) -> None:
     ann, bob, _, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "a")
     ticket = await wait(tx, bob, "a", ttl=s(50))
@@ -184,7 +184,7 @@ async def test_the_ttl_begins_when_it_is_asked_for(tx: Transaction) -> None:
     assert await holders(tx) == {("bob", "a")}
 
 
-async def test_cancel_gives_back_what_was_just_handed_on(tx: Transaction) -> None:
+async def test_cancel_releases_what_was_just_handed_on(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "a")
     ticket, _ = await wait(tx, bob, "a"), await wait(tx, cid, "a")
@@ -218,7 +218,7 @@ async def test_a_request_id_that_waits_for_something_else_is_refused(tx: Transac
     assert await waiting(tx) == ["bob", "bob"]
 
 
-async def test_a_circle_is_refused_with_its_agents_and_resources_and_changes_nothing(tx: Transaction) -> None:
+async def test_a_deadlock_is_rejected_with_the_agents_and_resources_of_its_cycle_and_changes_nothing(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     for agent, resource in ((ann, "a"), (bob, "b/"), (cid, "c")):
         await acquire(tx, agent, resource)
@@ -240,7 +240,7 @@ async def test_a_circle_is_refused_with_its_agents_and_resources_and_changes_not
     assert await waiting(tx) == ["ann", "bob"]
 
 
-async def test_two_who_share_cannot_both_wait_to_be_alone(tx: Transaction) -> None:
+async def test_two_that_share_cannot_both_wait_to_be_exclusive(tx: Transaction) -> None:
     ann, bob, _, _ = await crew(tx)
     await acquire(tx, ann, "a", shared=True)
     (theirs,) = await acquire(tx, bob, "a", shared=True)
@@ -254,7 +254,7 @@ async def test_two_who_share_cannot_both_wait_to_be_alone(tx: Transaction) -> No
     assert await tx.connection.fetchval("select count(*) from coordinator.locks") == 1
 
 
-async def test_a_circle_through_the_queue_is_seen(tx: Transaction) -> None:
+async def test_a_cycle_through_the_queue_is_detected(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     await acquire(tx, ann, "a")
     await acquire(tx, cid, "c")
@@ -265,7 +265,7 @@ async def test_a_circle_through_the_queue_is_seen(tx: Transaction) -> None:
     assert raised.value.code == "ZC313"
 
 
-async def test_the_view_tells_who_waits_for_whom(tx: Transaction) -> None:
+async def test_the_view_shows_who_waits_for_whom(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     await acquire(tx, ann, "src/")
     await wait(tx, bob, "src/a.py")
@@ -280,7 +280,7 @@ async def test_the_view_tells_who_waits_for_whom(tx: Transaction) -> None:
     assert names == ["bob", "cid"]
 
 
-async def test_waiters_who_want_other_slots_are_refused(tx: Transaction) -> None:
+async def test_waiters_with_another_number_of_slots_are_rejected(tx: Transaction) -> None:
     ann, bob, cid, _ = await crew(tx)
     (held,) = await acquire(tx, ann, "name:gpu", slots=1)
     await wait(tx, bob, "name:gpu", slots=1)
