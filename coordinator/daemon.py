@@ -1,13 +1,13 @@
-"""The daemon: builds everything long-lived, and takes it down in order.
+"""The daemon: builds everything long-lived, and shuts it down in order.
 
-Up: the listening socket (a taken port is noticed first), the embedded PostgreSQL if no database is configured, the first
-connection (with back-off up to ``connect_limit_s``), the schema, the pool, a probe of the direct connection, this
-process's liveness lock, heartbeat and loops and relay, HTTP.
+Start: the listening socket (first, so that a port in use is reported at once), the embedded PostgreSQL if no database is
+configured, the first connection (retried for ``connect_limit_s``), the schema, the pool, a probe of the direct connection,
+the liveness lock of this process, heartbeat, loops and relay, HTTP.
 
-Down, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` answers 503; HTTP takes no more connections, takes leave of
-streams and long-polls, and finishes what is under way; relay and loops stop (what they did not do waits in the database for another daemon); the liveness lock goes
-with its connection, so another daemon leads at its next heartbeat; the pool; the embedded PostgreSQL. A second signal,
-or the first one while it still comes up, ends at once.
+Shutdown, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` responds with 503. HTTP accepts no more connections, closes
+streams and long-polls, and finishes running requests. Relay and loops stop; the rest of their work waits in the database for
+another daemon. The liveness lock ends with its connection, so another daemon leads at its next heartbeat. The pool closes,
+and the embedded PostgreSQL stops. A second signal, or a signal during the start, ends the daemon at once.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def serve(config: Config) -> None:
 
     Raises: ``ConfigurationError``, ``DatabaseUnavailable`` (no connection within ``connect_limit_s``), ``SchemaMismatch``.
     """
-    is_open(config)  # refused before anything is started
+    is_open(config)  # raises before anything is started
     origins_of(config)
     certificate = certificate_of(config)
 
@@ -83,7 +83,7 @@ async def _database(config: Config) -> AsyncIterator[tuple[Database, dict[str, s
 
 
 async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
-    """Wait for the database and see to its schema."""
+    """Wait for the database, and apply or verify its schema."""
     connection = await connect_within(config.connect_limit_s, direct_url or url, call_timeout_s=config.call_timeout_s)
     try:
         if config.schema == "apply":
@@ -104,7 +104,7 @@ async def _run(  # noqa: PLR0917
     lifetime: Lifetime,
     certificate: Certificate | None,
 ) -> None:
-    """Run everything on an open database; each context ends after those within it."""
+    """Run everything on an open database. Each context ends after those within it."""
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
     liveness = Liveness(session, "daemon")
@@ -144,9 +144,9 @@ async def _run(  # noqa: PLR0917
 
 
 async def _probe(database: Database) -> None:
-    """Check that the direct connection is one: that what the pool notifies arrives.
+    """Check that notifications from the pool arrive on the direct connection.
 
-    Raises: ``ConfigurationError`` where a pooler stands between.
+    Raises: ``ConfigurationError`` if they do not, because of a pooler.
     """
     channel = f"coordinator.probe.{os.getpid()}.{random.getrandbits(32):x}"
     async with database.session(channel).kept() as session:

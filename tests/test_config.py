@@ -57,7 +57,7 @@ def test_every_number_has_a_range_that_holds_its_default() -> None:
         assert SETTINGS[name].min <= value <= SETTINGS[name].max, name
 
 
-def test_the_example_is_one(tmp_path: Path) -> None:
+def test_the_example_file_is_valid(tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "examples" / "coordinator.yaml"
     (tmp_path / "database-url").write_text(DATABASE)
     (tmp_path / "direct-url").write_text(DATABASE)
@@ -75,7 +75,7 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
     assert settings({"COORDINATOR_HOST": ""}).host == "127.0.0.1"
 
 
-def test_variables_of_others_are_understood() -> None:
+def test_aliases_and_kubernetes_variables_are_understood() -> None:
     assert settings({"DATABASE_URL": DATABASE}).database_url == DATABASE
     ours = {"DATABASE_URL": "postgresql://other/d", "COORDINATOR_DATABASE_URL": DATABASE}
     assert settings(ours).database_url == DATABASE
@@ -85,7 +85,7 @@ def test_variables_of_others_are_understood() -> None:
     assert settings({"COORDINATOR_PORT": "tcp://10.0.0.1:7420", "COORDINATOR_SERVICE_PORT": "7420"}).port == 7420
 
 
-def test_a_direct_url_counts_only_beside_its_own_database(tmp_path: Path) -> None:
+def test_a_direct_url_applies_only_to_its_own_database(tmp_path: Path) -> None:
     both = {"COORDINATOR_DATABASE_URL": DATABASE, "COORDINATOR_DIRECT_URL": "postgresql://u@direct/d"}
     assert settings(both).direct_url == "postgresql://u@direct/d"
     assert settings(both, database_url="postgresql://u@elsewhere/d").direct_url is None
@@ -102,7 +102,7 @@ def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
         settings({"COORDINATOR_DATABASE_URL_FILE": "secret", "COORDINATOR_DATABASE_URL": DATABASE})
 
 
-def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
+def test_the_nearest_file_is_used(tmp_path: Path) -> None:
     (tmp_path / ".config" / "coordinator").mkdir(parents=True)
     (tmp_path / ".config" / "coordinator" / "coordinator.yaml").write_text("profiles: {a: {port: 1}}")
     assert load(profile="a", environment={}).port == 1
@@ -137,7 +137,7 @@ def test_a_file_is_found_where_it_is_said_to_be(tmp_path: Path) -> None:
         ({"COORDINATOR_PROFILE": "dev"}, "there is no coordinator.yaml", "--config"),
     ],
 )
-def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str], message: str, hint: str) -> None:
+def test_a_malformed_setting_is_named_with_a_hint(environment: dict[str, str], message: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         settings(environment)
     assert message in raised.value.message
@@ -166,7 +166,7 @@ def test_a_malformed_setting_is_named_with_a_way_out(environment: dict[str, str]
         ("a: &a [x]\nb: !!python/object/apply:os.abort []", "is not valid YAML", ""),
     ],
 )
-def test_a_malformed_file_is_named_with_a_way_out(tmp_path: Path, content: str, message: str, hint: str) -> None:
+def test_a_malformed_file_is_named_with_a_hint(tmp_path: Path, content: str, message: str, hint: str) -> None:
     (tmp_path / "coordinator.yaml").write_text(content)
     with pytest.raises(ConfigurationError) as raised:
         load(profile="dev", environment={})
@@ -177,7 +177,7 @@ def test_a_malformed_file_is_named_with_a_way_out(tmp_path: Path, content: str, 
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 1_000_001])
-def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "coordinator.yaml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"coordinator\.yaml"):
         load(environment={})
@@ -207,7 +207,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
         "postgresql://u:s3cret@h/\ud800",
     ],
 )
-def test_a_malformed_address_is_refused_without_its_password(url: str) -> None:
+def test_a_malformed_address_is_rejected_without_showing_its_password(url: str) -> None:
     for environment, flags in (({"DATABASE_URL": url}, {}), ({}, {"database_url": url})):
         with pytest.raises(ConfigurationError) as raised:
             settings(environment, **flags)
@@ -228,7 +228,7 @@ def test_a_malformed_address_is_refused_without_its_password(url: str) -> None:
         "postgresql://u@h/d?options=-c%20statement_timeout=5s&application_name=x",
     ],
 )
-def test_addresses_of_libpq_are_taken(url: str) -> None:
+def test_addresses_of_libpq_are_accepted(url: str) -> None:
     assert settings({"DATABASE_URL": url}).database_url == url
 
 
@@ -270,7 +270,7 @@ def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> N
 
 
 @pytest.mark.parametrize("text", ["", "s", "1x", "1h1h", "30m1h", "-5s", "1 h", "1e3", "nan", "\u0661s", "1" * 60])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_a_malformed_duration_is_rejected(text: str) -> None:
     with pytest.raises(ValueError):
         duration.parse(text)
 

@@ -1,8 +1,8 @@
-"""Runs the loops while this process leads, and never stops at an error.
+"""Runs the loops while this process leads. Errors never stop it.
 
-One heartbeat a second takes or keeps the lead and learns which loops have work, so that idle loops ask nothing. When the
-leader dies its liveness lock is free and the next heartbeat of another daemon leads; when it is paused its lead runs out
-after 5 seconds. Two that both believe to lead do no harm: every loop's work is one transaction of the database.
+One heartbeat a second takes or keeps the lead, and reports which loops have work, so an idle loop makes no calls. When the
+leader dies, its liveness lock is free, and the next heartbeat of another daemon takes the lead. When the leader is paused,
+its lead expires after 5 seconds. Two leaders at once do no harm, because each run of a loop is one transaction.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ log = structlog.get_logger()
 
 
 class Keeper:
-    """Holds the lead, and runs what only a leader runs.
+    """Holds the lead, and runs the loops and tasks of the leader.
 
-    ``process`` gives the id of this process, or None while it has no liveness lock. ``on_due`` is called with the names
-    that are due and are no loops' (the relay's).
+    ``process`` returns the id of this process, or None while it has no liveness lock. ``on_due`` is called with each name
+    that is due but is not a loop (the relay).
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Keeper:
 
     @property
     def leads(self) -> bool:
-        """Whether this process leads, as far as it knows; ends by itself before the database's own deadline."""
+        """Whether this process leads, as far as it knows. It stops believing so before the database's deadline."""
         return time.monotonic() < self._leads_until
 
     async def run_forever(self) -> None:
-        """Heartbeat for ever, and run every loop while leading."""
+        """Send heartbeats until cancelled, and run every loop while leading."""
         async with anyio.create_task_group() as tasks:
             for loop in self._loops.values():
                 tasks.start_soon(self._run_loop, loop)
@@ -72,7 +72,7 @@ class Keeper:
                 await anyio.sleep(max(0.0, HEARTBEAT_S - (time.monotonic() - began)))
 
     async def while_leading(self, run_forever: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a task whenever this process leads; cancel it when it does no more."""
+        """Run a task while this process leads; cancel it when the lead ends."""
         while True:
             await self._until(leads=True)
             async with anyio.create_task_group() as tasks:
@@ -110,7 +110,7 @@ class Keeper:
     async def _renew(self) -> Lead:
         process = self._process()
         if process is None:
-            raise DatabaseUnavailable("the liveness lock is away", hint="It comes back by itself.")
+            raise DatabaseUnavailable("the liveness lock is lost", hint="It is taken again automatically.")
         with anyio.fail_after(LEAD_S):
             return await self._executor.run(LeaderRenew(process=process))
 

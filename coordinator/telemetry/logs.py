@@ -1,4 +1,4 @@
-"""Log lines: JSON for machines, readable ones on a terminal. Events are named ``<noun>.<past participle>``."""
+"""Log lines: JSON, or readable text on a terminal. Events are named ``<noun>.<past participle>``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LogFormat = Literal["auto", "json", "console"]
 
 
 def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
-    """Send log lines to standard error; ``auto`` chooses readable ones on a terminal, else JSON."""
+    """Write log lines to standard error; ``auto`` is readable text on a terminal, else JSON."""
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -33,7 +33,7 @@ def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries that log by the standard way come out the same way.
+    # Libraries use the standard module; format their lines alike.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -44,5 +44,5 @@ def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
-    # It tells each lost connection with a stack trace; calls, heartbeat and readiness tell the same for people.
+    # It logs a stack trace for each lost connection, which calls, heartbeat and readiness report anyway.
     logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)

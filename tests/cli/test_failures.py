@@ -1,4 +1,4 @@
-"""Every exit code, and input that means no good."""
+"""Every exit code, and malformed or malicious input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import DEADLINE_S
         (["signal", "get", "a", "b"], 'See "coordinator signal get --help".'),
     ],
 )
-def test_usage_ends_with_2_and_a_suggestion(lone: Program, line: list[str], hint: str) -> None:
+def test_a_usage_error_exits_with_2_and_a_suggestion(lone: Program, line: list[str], hint: str) -> None:
     assert lone.fails(2, *line)["hint"] == hint
 
 
@@ -54,7 +54,7 @@ def test_usage_ends_with_2_and_a_suggestion(lone: Program, line: list[str], hint
         (5, {}, ["event", "tail", "--limit", "0"]),
     ],
 )
-def test_what_is_found_before_any_connection(
+def test_a_malformed_command_line_or_setting_is_an_error_before_any_connection(
     lone: Program, code: int, environment: dict[str, str], line: list[str]
 ) -> None:
     done = lone.run(*line, **environment)
@@ -68,7 +68,7 @@ def test_without_a_database_the_hint_is_to_start_one(lone: Program) -> None:
     assert "coordinator serve" in lone.fails(7, "project", "list")["hint"]
 
 
-def test_what_the_server_refuses_changes_nothing(program: Program) -> None:
+def test_what_the_server_rejects_changes_nothing(program: Program) -> None:
     for code, line in [
         (5, ["signal", "set", "k", "1", "--ttl", "0"]),
         (5, ["signal", "set", "k", "1", "--ttl", "365000d"]),
@@ -90,19 +90,19 @@ def test_what_the_server_refuses_changes_nothing(program: Program) -> None:
     assert program.json("signal", "list") == []
 
 
-def test_a_wait_that_is_over_ends_with_8(program: Program) -> None:
+def test_a_wait_that_times_out_exits_with_8(program: Program) -> None:
     error = program.fails(8, "event", "tail", "--follow", "--timeout", "100ms")
     assert error["name"] == "wait-timed-out"
 
 
-def test_text_has_two_lines_and_shows_control_characters(lone: Program) -> None:
+def test_an_error_as_text_has_two_lines_and_escapes_control_characters(lone: Program) -> None:
     done = lone.run("-o", "text", "agent", "heartbeat", "\x1b[2J")
     assert done.stderr == (
         'error: ID: "\\x1b[2J" is not the id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
     )
 
 
-def test_a_bug_ends_with_1_and_asks_for_a_report_without_a_trace(lone: Program) -> None:
+def test_a_bug_exits_with_1_and_asks_for_a_report_without_a_trace(lone: Program) -> None:
     # A module that fails stands in for a bug.
     (lone.folder / "yaml.py").write_text("raise RuntimeError('planted')\n")
     (lone.folder / "coordinator.yaml").write_text("profiles: {}\n")
@@ -124,7 +124,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(program: Program) -> N
     assert (process.returncode, errors) == (0, "")
 
 
-def test_a_full_disk_is_told(program: Program) -> None:
+def test_a_full_disk_is_reported(program: Program) -> None:
     with Path("/dev/full").open("w") as full:
         process = program.start("signal", "list", stdout=full)
         _, errors = process.communicate(timeout=DEADLINE_S)
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told(program: Program) -> None:
     assert "No space left" in json.loads(errors)["error"]["message"]
 
 
-def test_closed_standard_streams_are_no_bug(program: Program) -> None:
+def test_closed_standard_streams_are_not_a_bug(program: Program) -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *program.command("signal", "list")],
         check=False,

@@ -77,7 +77,7 @@ def test_help_is_shown_without_a_database(lone: Program, line: list[str]) -> Non
     assert done.stdout.startswith("Usage: coordinator")
 
 
-def test_nothing_asked_is_answered_with_help(lone: Program) -> None:
+def test_a_command_line_without_a_command_gets_help(lone: Program) -> None:
     assert "Commands:" in lone.run("signal").stderr
     assert lone.run().returncode == 2
     assert lone.run("--version").stdout.startswith("coordinator ")

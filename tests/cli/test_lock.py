@@ -41,7 +41,7 @@ def test_locks_are_acquired_shown_renewed_and_released(program: Program) -> None
     program.fails(3, "lock", "show", "src/app.py")
 
 
-def test_a_request_id_gives_the_same_answer_again(program: Program) -> None:
+def test_a_repeated_request_id_gets_the_same_response(program: Program) -> None:
     coder, request = register(program, "coder"), str(uuid4())
     line = ("lock", "acquire", "a", "--agent", coder, "--request-id", request)
     assert program.json(*line)[0]["fencing_token"] == program.json(*line)[0]["fencing_token"]
@@ -73,7 +73,7 @@ def test_a_broken_lock_is_free_and_its_reason_is_kept(program: Program) -> None:
     assert error["detail"]["agent"] == "tester"
 
 
-def test_bad_input_is_refused_with_a_hint_and_changes_nothing(program: Program) -> None:
+def test_bad_input_is_rejected_with_a_hint_and_changes_nothing(program: Program) -> None:
     coder = register(program, "coder")
     acquire = ("lock", "acquire", "--agent", coder)
     for bad in ("", "a/../b", "/etc/passwd", "src/[a", "a" * 2000):
@@ -138,7 +138,7 @@ def test_check_says_free_mine_or_who_has_it_and_how_to_ask(program: Program) -> 
     assert "and 1 more" in text.stderr
 
 
-def test_check_by_name_knows_all_incarnations_but_not_those_who_share(program: Program) -> None:
+def test_check_by_name_knows_all_agents_of_the_name_but_not_those_who_share(program: Program) -> None:
     first, second, other = register(program, "coder"), register(program, "coder"), register(program, "tester")
     program.json("lock", "acquire", "a", "--agent", first)
     program.json("lock", "acquire", "b", "--agent", second)

@@ -75,14 +75,14 @@ def lock(program: Program, resource: str, name: str = "coder") -> str:
     return agent
 
 
-def test_a_commit_of_what_nobody_has_locked_passes(program: Program, repository: Repository) -> None:
+def test_a_commit_of_unlocked_files_passes(program: Program, repository: Repository) -> None:
     lock(program, "src/")
     repository.write("docs/a.md")
     repository.git("commit", "-m", "free")
     assert repository.commits() == 1
 
 
-def test_a_commit_of_what_another_has_locked_is_refused_and_says_how_to_go_on(
+def test_a_commit_of_files_that_another_agent_locked_is_rejected_with_a_hint(
     program: Program, repository: Repository
 ) -> None:
     agent = lock(program, "src/")
@@ -105,7 +105,7 @@ def test_a_commit_of_what_another_has_locked_is_refused_and_says_how_to_go_on(
     assert repository.commits() == 3
 
 
-def test_what_is_renamed_or_deleted_counts_too(program: Program, repository: Repository) -> None:
+def test_renamed_and_deleted_files_are_checked_too(program: Program, repository: Repository) -> None:
     for name in ("src/a.py", "b.py"):
         repository.write(name)
     repository.git("commit", "-m", "first")
@@ -118,7 +118,7 @@ def test_what_is_renamed_or_deleted_counts_too(program: Program, repository: Rep
 
 
 @pytest.mark.parametrize("name", ["-n.py", "app/[id]/*.tsx", "name:x", "übung.py"])
-def test_odd_names_are_taken_as_they_stand(program: Program, repository: Repository, name: str) -> None:
+def test_unusual_names_are_literal(program: Program, repository: Repository, name: str) -> None:
     repository.write(name)
     repository.git("commit", "-m", "free")
     lock(program, f"path:{name}")
@@ -128,7 +128,7 @@ def test_odd_names_are_taken_as_they_stand(program: Program, repository: Reposit
 
 
 @pytest.mark.parametrize("name", ["src/a\nb.py", "src/tab\t/b", "src/ "])
-def test_what_no_lock_can_name_counts_as_the_directory_it_is_in(
+def test_a_name_that_cannot_be_locked_counts_as_its_directory(
     program: Program, repository: Repository, name: str
 ) -> None:
     lock(program, "docs/")
@@ -140,7 +140,7 @@ def test_what_no_lock_can_name_counts_as_the_directory_it_is_in(
     assert repository.run("commit", "-m", "locked").returncode == 1
 
 
-def test_without_an_answer_there_is_no_commit(repository: Repository) -> None:
+def test_a_commit_fails_when_the_check_gets_no_response(repository: Repository) -> None:
     repository.write("a\nb.py")
     done = repository.run("commit", "-m", "x", COORDINATOR_DATABASE_URL="postgresql:///x?host=/nowhere")
     assert done.returncode == 1

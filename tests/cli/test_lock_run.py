@@ -1,4 +1,4 @@
-"""Commands under locks, with a real daemon where death is to be noticed."""
+"""Commands under locks; with a real daemon where a death has to be noticed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
-def test_the_command_has_the_tokens_and_its_exit_code_is_ours(program: Program) -> None:
+def test_the_command_gets_the_tokens_and_its_exit_code_is_returned(program: Program) -> None:
     script = (
         "import os, json; print(json.dumps([os.environ['COORDINATOR_FENCING_TOKEN'], "
         "json.loads(os.environ['COORDINATOR_FENCING_TOKENS']), os.environ['COORDINATOR_AGENT_ID']])); raise SystemExit(7)"
@@ -84,7 +84,7 @@ def test_the_command_has_the_tokens_and_its_exit_code_is_ours(program: Program) 
     assert program.json("agent", "list") == []
 
 
-def test_what_stands_after_the_dashes_is_the_commands(program: Program) -> None:
+def test_arguments_after_the_dashes_belong_to_the_command(program: Program) -> None:
     done = program.run("lock", "run", "a", "--", "echo", "--ttl", "--", "-x")
     assert (done.returncode, done.stdout) == (0, "--ttl -- -x\n")
     assert program.run("lock", "run", "a", "--", "cat", stdin=b"in").stdout == "in"
@@ -163,7 +163,7 @@ async def test_without_a_database_the_command_ends_before_the_lock_does(
     assert not alive(pid)
 
 
-async def test_kill_9_takes_the_command_along_and_releases_the_lock_within_two_heartbeats(
+async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbeats(
     program: Program, db: Database, database_url: str, tmp_path: Path
 ) -> None:
     note = tmp_path / "pids"
@@ -194,7 +194,7 @@ async def test_kill_9_takes_the_command_along_and_releases_the_lock_within_two_h
     assert took <= 3
 
 
-async def test_what_the_command_leaves_running_is_left_alone_when_nothing_was_lost(
+async def test_processes_that_the_command_leaves_running_continue_if_no_lock_was_lost(
     program: Program, tmp_path: Path
 ) -> None:
     note = tmp_path / "pids"

@@ -63,7 +63,7 @@ def test_a_terminal_gets_one_value_plainly_and_errors_in_two_lines(program: Prog
     assert "No signals are set." in on_terminal(program, "signal", "list")
 
 
-def test_what_others_wrote_does_not_command_the_terminal(program: Program) -> None:
+def test_control_characters_in_values_do_not_reach_the_terminal(program: Program) -> None:
     program.json("signal", "set", "k", "\x1b]0;owned\x07")
     for line in (["signal", "list"], ["signal", "get", "k"], ["signal", "get", "k", "--value"]):
         seen = on_terminal(program, *line)
@@ -91,7 +91,7 @@ def test_a_span_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert span(timedelta(seconds=seconds)) == text
 
 
-def test_an_age_tells_past_from_future() -> None:
+def test_an_age_distinguishes_past_and_future() -> None:
     assert age(datetime.now(UTC) - timedelta(hours=2)) == "2h ago"
     assert age(datetime.now(UTC) + timedelta(hours=2)) == "in 2h"
 

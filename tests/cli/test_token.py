@@ -25,7 +25,7 @@ def test_as_text_standard_output_is_the_secret_alone(program: Program) -> None:
     assert done.stdout.strip() not in done.stderr
 
 
-def test_a_token_is_of_one_project_unless_it_is_said_otherwise(program: Program) -> None:
+def test_a_token_is_for_one_project_by_default(program: Program) -> None:
     program.json("project", "create", "shop")
     assert program.json("-p", "shop", "token", "create", "a", "--role", "manager")["project"] == "shop"
     assert program.json("token", "create", "b", "--role", "manager", "--everywhere")["project"] is None
