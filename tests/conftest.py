@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL; `tx` is rolled back, `db` is a database of the test's own, cloned from a template."""
+"""Fixtures: a real PostgreSQL; `tx` is a transaction that is rolled back, `db` is a copy of a template database."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes `-n auto` starts; each has a server of its own, so they disturb each other by load only.
+    """Return how many processes `-n auto` starts: two for each processor, since half of the time a test waits.
 
-    Two for each processor, since half of the time a test waits. A server that is given is one for all: no workers.
+    Each process has a server of its own, so they share only the processors. If a server is given, one process uses it.
     """
     given = "COORDINATOR_TEST_DATABASE_URL" in os.environ
     return 0 if given else min(2 * len(os.sched_getaffinity(0)), MAX_WORKERS)
@@ -79,7 +79,7 @@ def local_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """Where the test server is: COORDINATOR_TEST_DATABASE_URL (a superuser's), a container, or an embedded one."""
+    """Address of the test server: COORDINATOR_TEST_DATABASE_URL (of a superuser), a container, or an embedded server."""
     if url := os.environ.get("COORDINATOR_TEST_DATABASE_URL"):
         yield url
     elif image := os.environ.get("COORDINATOR_TEST_IMAGE"):
@@ -107,7 +107,7 @@ async def admin(url: str, *statements: str) -> None:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
-    """Name of a database with the schema and the fake clock; cloned, never used."""
+    """Name of a database with the schema and the fake clock, which is copied and never used itself."""
     name = f"template_{uuid4().hex[:8]}"
 
     async def make() -> None:
@@ -125,9 +125,9 @@ def template(server_url: str) -> str:
 
 @asynccontextmanager
 async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
-    """A database of one's own, from the template or empty; dropped afterwards, whoever is still connected."""
+    """Create a database, from the template or empty; drop it after the block, with its connections."""
     name = f"test_{uuid4().hex[:12]}"
-    copy = f" template {template} strategy file_copy" if template else ""  # half the time of the write-ahead log
+    copy = f" template {template} strategy file_copy" if template else ""  # twice as fast as the default strategy
     await admin(server_url, f"create database {name}{copy}")
     try:
         yield with_database(server_url, name)
@@ -150,7 +150,7 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def seed() -> int:
-    """Of what happens at random: another one each time, shown when a test fails; COORDINATOR_FAULTS_SEED repeats it."""
+    """Seed of what happens at random, printed when the test fails; COORDINATOR_FAULTS_SEED repeats it."""
     chosen = int(os.environ.get("COORDINATOR_FAULTS_SEED") or random.randrange(1_000_000))  # noqa: S311
     print(f"COORDINATOR_FAULTS_SEED={chosen}")  # noqa: T201
     return chosen
@@ -163,7 +163,7 @@ def config() -> Config:
 
 @pytest.fixture
 async def db(database_url: str, config: Config) -> AsyncIterator[Database]:
-    """A database of the test's own, as an executor."""
+    """The database of the test, as an executor."""
     async with Database.open(database_url, config) as database:
         yield database
 
@@ -177,7 +177,7 @@ def shared_url(server_url: str, template: str) -> Iterator[str]:
 
 
 class Transaction:
-    """An executor in one transaction that is rolled back; each operation in a savepoint, so that errors pass."""
+    """An executor in one transaction that is rolled back. Each operation has a savepoint, so errors do not end it."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
@@ -187,13 +187,13 @@ class Transaction:
             return await call(self.connection, operation)
 
     async def set_clock(self, after: timedelta) -> None:
-        """Stop the database's clock, this long after the real one."""
+        """Stop the clock of the database, at this distance from the start of the transaction."""
         await self.connection.execute(
             "select set_config('coordinator.fake_now', (transaction_timestamp() + $1)::text, true)", after
         )
 
     async def outbox(self) -> list[asyncpg.Record]:
-        """What was emitted so far in this transaction."""
+        """Return the events that this transaction has emitted."""
         return await self.connection.fetch(
             "select * from coordinator.outbox where xid = pg_current_xact_id() order by id"
         )

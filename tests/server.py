@@ -1,4 +1,4 @@
-"""A PostgreSQL for the suite, in a process of its own: prints its address, ends when standard input does."""
+"""The PostgreSQL of the suite, as a program: it prints its address, and ends when its standard input ends."""
 
 from __future__ import annotations
 

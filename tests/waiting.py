@@ -12,9 +12,10 @@ from typing import TypeVar
 import anyio
 import asyncpg
 
-__all__ = ["DEADLINE_S", "until", "until_blocked", "until_true"]
+__all__ = ["DEADLINE_S", "SHORT_S", "until", "until_blocked", "until_true"]
 
 DEADLINE_S = 60.0
+SHORT_S = 4.0  # a TTL that a test waits for, and that a busy machine still renews in time
 
 T = TypeVar("T")
 

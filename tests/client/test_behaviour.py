@@ -32,7 +32,7 @@ from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.sidecar.conftest import sidecar
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, SHORT_S
 
 
 @pytest.fixture(scope="module")
@@ -253,10 +253,10 @@ async def test_an_agent_is_registered_while_its_client_is_connected(connect: Any
 
 
 async def test_an_agent_outlives_its_ttl_and_learns_that_it_was_reaped(connect: Any) -> None:
-    async with connect() as other, connect("coder", ttl=1) as client:
+    async with connect() as other, connect("coder", ttl=SHORT_S) as client:
         (before,) = await other.agents.list()
         with anyio.fail_after(DEADLINE_S):
-            while (await other.agents.list())[0].heartbeat_at - before.heartbeat_at < timedelta(seconds=1):
+            while (await other.agents.list())[0].heartbeat_at - before.heartbeat_at < timedelta(seconds=SHORT_S):
                 await anyio.sleep(0.05)
         await other.agents.deregister(client.agent.id)
         with anyio.fail_after(DEADLINE_S):

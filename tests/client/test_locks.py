@@ -25,7 +25,7 @@ from coordinator.model.lock import Lock
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
 from tests.client.conftest import relayed
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, SHORT_S, until
 
 
 @asynccontextmanager
@@ -120,12 +120,12 @@ async def test_bad_input_is_refused_with_a_hint_and_changes_nothing(
 
 
 async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database) -> None:
-    async with coder.lock("a", ttl=1) as mine:
+    async with coder.lock("a", ttl=SHORT_S) as mine:
         (first,) = await db.run(locks.List(project="default"))
 
         async def outlived() -> bool:
             (now,) = await db.run(locks.List(project="default"))
-            return (now.expires_at - first.expires_at).total_seconds() > 1.5
+            return (now.expires_at - first.expires_at).total_seconds() > SHORT_S
 
         await until(outlived)
         assert mine.state is LeaseState.HELD
@@ -283,7 +283,7 @@ async def test_two_tasks_of_an_agent_share_its_lock_until_the_last_leaves(coder:
 
 
 async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(coder: Client, db: Database) -> None:
-    async with coder.lock("a", ttl=600), coder.lock("a", ttl=1):
+    async with coder.lock("a", ttl=600), coder.lock("a", ttl=SHORT_S):
         (first,) = await db.run(locks.List(project="default"))
 
         async def renewed() -> Lock | None:

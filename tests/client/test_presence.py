@@ -15,7 +15,7 @@ from coordinator.client.lease import now_s
 from coordinator.db.database import Database
 from coordinator.errors import NotFound
 from coordinator.operations import agents, signals
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, SHORT_S, until
 
 
 async def test_an_agent_is_registered_while_the_context_lasts(db: Database, database_url: str) -> None:
@@ -31,12 +31,12 @@ async def test_an_agent_is_registered_while_the_context_lasts(db: Database, data
 
 
 async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_url: str) -> None:
-    async with coordinator.connect(database_url, agent="coder", ttl=1) as client:
+    async with coordinator.connect(database_url, agent="coder", ttl=SHORT_S) as client:
         (agent,) = await db.run(agents.List(project="default"))
 
         async def renewed() -> bool:
             (now,) = await db.run(agents.List(project="default"))
-            return (now.heartbeat_at - agent.heartbeat_at).total_seconds() > 1
+            return (now.heartbeat_at - agent.heartbeat_at).total_seconds() > SHORT_S
 
         await until(renewed)
         assert client.agent.state is LeaseState.HELD

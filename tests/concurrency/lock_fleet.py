@@ -1,4 +1,4 @@
-"""Workers as processes that take locks, and what befalls them while they do."""
+"""Worker processes that take locks, and the faults that befall them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Fleet:
 
     @contextmanager
     def running(self, count: int = WORKERS) -> Iterator[None]:
-        """Keep workers running during the block; kill them at its end."""
+        """Run workers during the block, and kill them at its end."""
         try:
             for _ in range(count):
                 self.start()
@@ -85,11 +85,11 @@ class Fleet:
         )
 
     async def working(self) -> None:
-        """Wait until everybody has been granted something."""
+        """Wait until every worker has been granted a lock."""
 
         async def look() -> bool:
             for name, worker in self.workers.items():
-                assert worker.poll() is None, f"{name} ended by itself"
+                assert worker.poll() is None, f"{name} has ended"
                 path = self.folder / f"{name}.jsonl"
                 if not path.exists() or b'"granted"' not in path.read_bytes():
                     return False
@@ -98,7 +98,7 @@ class Fleet:
         await until(look, "all workers are at work")
 
     async def befall(self, faults: Sequence[str], seconds: float) -> None:
-        """Let something happen again and again for so long."""
+        """Inject faults at random for that many seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             fault = self.choose.choice(faults)
@@ -112,7 +112,7 @@ class Fleet:
             await anyio.sleep(self.choose.uniform(0, 0.2))
 
     async def kill(self) -> None:
-        """Kill a worker and start another; its agents are sometimes declared dead at once."""
+        """Kill a worker and start another; sometimes deregister its agents at once."""
         name = self.choose.choice(sorted(self.workers))
         worker = self.workers.pop(name)
         worker.kill()
@@ -135,7 +135,7 @@ class Fleet:
             worker.send_signal(signal.SIGCONT)
 
     async def terminate(self) -> None:
-        """End a backend, whatever it is doing."""
+        """Terminate a backend, whatever it is doing."""
         async with opened(self.admin_url) as connection:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
@@ -155,16 +155,16 @@ class Fleet:
             await connection.execute("select coordinator.lock_expire()")
 
     async def restart(self, server: embedded.Server) -> None:
-        """End the database server by force, and wait until another one takes connections."""
+        """Kill the database server, and wait until another one accepts connections."""
         await restart(server, IMMEDIATE)
         self.befallen["restart"] += 1
 
     def lines(self) -> list[history.Line]:
-        """Read all that was asked and answered so far."""
+        """Read all calls and answers so far."""
         return history.read(sorted(self.folder.glob("*.jsonl")))
 
     async def violations(self) -> list[str]:
-        """Judge all that was asked and answered, beside what is in the database."""
+        """Check all calls and answers against what is in the database."""
         lines = self.lines()  # before the table: what was acknowledged by now must be there
         connection = await connect(self.admin_url)
         try:  # what a killed client's backend had begun is over when the table can be locked

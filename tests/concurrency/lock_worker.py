@@ -1,4 +1,4 @@
-"""A process that takes locks at random and works under them, with several clients; what it asks and hears goes to a file.
+"""A process whose clients take locks at random and work under them; it writes each call and answer to a file.
 
 As a program: `python -m tests.concurrency.lock_worker <settings as JSON>`; it runs until it is terminated or killed.
 """
@@ -41,7 +41,7 @@ Rows = list[asyncpg.Record]
 
 
 class Settings(msgspec.Struct):
-    """What a worker is told."""
+    """The settings of a worker."""
 
     url: str
     path: str
@@ -56,7 +56,7 @@ class Unknown(Exception):
 
 
 class Journal:
-    """Writes a history, a line at a time: what was written stays when the process is killed."""
+    """Writes a history line by line, so that a killed process leaves what it wrote."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._file = path.open("ab", buffering=0)
@@ -64,7 +64,7 @@ class Journal:
         self._count = 0
 
     async def run(self, call: Call, sent: Awaitable[T]) -> T:
-        """Write down the call, wait for its answer, and write that down. Raises: ``Unknown``; errors of the call."""
+        """Write the call, wait for its answer, and write that. Raises: ``Unknown``; errors of the call."""
         self._file.write(msgspec.json.encode(call) + b"\n")
         try:
             answer = await sent
@@ -91,7 +91,7 @@ class Journal:
         self._file.close()
 
     def call(self, verb: str, agent: object, **more: object) -> Call:
-        """Make a call that begins now."""
+        """Return a call that begins now."""
         self._count += 1
         return Call(f"{self._name}/{self._count}", verb, time.monotonic(), str(agent), **more)  # type: ignore[arg-type]
 
@@ -130,7 +130,7 @@ class Client:
             ) as error:
                 if getattr(error, "sqlstate", None) in ("ZC310", "ZC401"):
                     continue  # refused: as before
-                # Who does not know what it holds begins anew, as a new agent.
+                # A client that does not know what it holds starts again, as a new agent.
                 self.agent = None
                 if isinstance(error, (Unknown, OSError, asyncpg.InterfaceError, DatabaseUnavailable)):
                     if self.connection is not None:
@@ -138,14 +138,14 @@ class Client:
                     await anyio.sleep(0.05)
 
     async def leave(self, connection: asyncpg.Connection) -> None:
-        """Declare the agent before this one dead, mostly; else what it holds lasts until its TTL."""
+        """Mostly deregister the previous agent; otherwise what it holds lasts until its TTL."""
         before, self.before = self.before, None
         if before is not None and self.choose.random() < 0.8:
             call = self.journal.call("deregister", before)
             await self.journal.run(call, connection.execute("select coordinator.agent_deregister($1)", before))
 
     async def once(self, connection: asyncpg.Connection, agent: UUID) -> None:
-        """Take locks, work under them, give them back; now and then do one of these badly."""
+        """Take locks, work under them, and release them; now and then do one of these badly."""
         choose = self.choose
         resources = tuple(sorted(choose.sample(sorted(COVERS), choose.choice((1, 1, 1, 2)))))
         if POOL in resources:
@@ -168,7 +168,7 @@ class Client:
         except Unknown:
             if choose.random() < 0.5:
                 raise
-            self.agent = None  # what was asked first may be done at any time yet: this agent is used once
+            self.agent = None  # the first request may still be executed at any time, so this agent is used once
             connection.terminate()
             connection = self.connection = await connect(
                 self.settings.url, statement_cache_size=self.settings.statement_cache_size, call_timeout_s=10
@@ -200,7 +200,7 @@ class Client:
     async def access(
         self, connection: asyncpg.Connection, agent: UUID, token: int, resource: str, slot: int | None, *, writes: bool
     ) -> None:
-        """Write or read a cell under the fence, in one transaction that may stall in the middle."""
+        """Write or read a cell under the fence, in a transaction that may stall in the middle."""
         cell = self.choose.choice(cells_of([resource], slot))
         call = self.journal.call("write" if writes else "read", agent, resources=(resource,), token=token)
         stall_s = self.choose.choice((0, 0, 0.005, 0.03)) if self.choose.random() > 0.01 else 1.2

@@ -1,4 +1,4 @@
-"""A daemon, a sidecar if there is to be one, and their database, at addresses that outlive them: killed, and started again."""
+"""A daemon, perhaps a sidecar, and their database, which are killed and started again at the same addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Fault = Callable[[], Awaitable[None]]
 
 
 async def restart(server: embedded.Server, how: signal.Signals) -> None:
-    """End the server's process, and wait until another one takes connections."""
+    """End the server process, and wait until another one accepts connections."""
     before = embedded.find(server.data_dir)
     assert before
     os.kill(before.pid, how)
@@ -51,13 +51,13 @@ def free_port() -> int:
 
 
 def check(process: Daemon | Sidecar) -> None:
-    """Check that nothing that befell a process was a bug to it: it said nothing but its log, and no error in it."""
+    """Check that a process wrote nothing but log lines, and no error among them."""
     output = process.output().rpartition("\n")[0]
     assert all(line.startswith("{") and '"level": "error"' not in line for line in output.splitlines()), output
 
 
 class Plane:
-    """What stands between writers and subscribers; ``urls`` are where both of them go."""
+    """What stands between writers and subscribers; both connect to ``urls``."""
 
     def __init__(self, server: embedded.Server, way: Way, folder: Path) -> None:
         self.server = server
@@ -82,7 +82,7 @@ class Plane:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the processes during the block; nothing that any of them did may have been a bug."""
+        """Run the processes during the block, and check their logs."""
         self._daemon = self._new_daemon()
         try:
             await self._daemon.ready()

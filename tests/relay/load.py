@@ -1,4 +1,4 @@
-"""Writers whose every transaction is on record, readers that resume, and the judgement over what the log holds."""
+"""Writers that record their transactions, readers that resume, and a check of the log against both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))  # duration of each
 
 
 class Written(NamedTuple):
-    """One event of a transaction that was committed: between these two instants of this process's clock."""
+    """One event of a transaction that was committed between these two instants of this process's clock."""
 
     key: str
     began: float
@@ -34,7 +34,7 @@ class Written(NamedTuple):
 
 
 class Load:
-    """Writers with connections of their own; everything happens in one process, so that one clock orders it."""
+    """Writers with their own connections, all in one process, so that one clock orders everything."""
 
     def __init__(self, url: str, *, seed: int = 0) -> None:
         self._url = url
@@ -84,7 +84,7 @@ class Load:
             self.committed += [Written(key, began, time.monotonic()) for key in keys]
 
     async def call(self, database: Database, enough: anyio.Event) -> None:
-        """Emit one event a call until it is enough; a typed error leaves open what the call did, any other ends the test."""
+        """Emit one event per call until told to stop. After a typed error the outcome is unknown; any other error ends the test."""
         while not enough.is_set():
             key, began = uuid4().hex, time.monotonic()
             try:
@@ -95,7 +95,7 @@ class Load:
             await anyio.sleep(self._random.uniform(0, 0.02))
 
     async def post(self, http: httpx.AsyncClient, enough: anyio.Event, keys: Iterable[str] | None = None) -> None:
-        """Emit one event a request, these or until it is enough; repeated with its key until it is acknowledged."""
+        """Emit one event per request, with these keys or until told to stop; repeat each with its key until it is acknowledged."""
         async with http:
             for key in keys or iter(lambda: uuid4().hex, None):
                 if keys is None and enough.is_set():
@@ -118,7 +118,7 @@ class Load:
         return answer.status_code == httpx.codes.OK
 
     def judge(self, log: Sequence[asyncpg.Record]) -> None:
-        """Hold the whole log against what was written: nothing lost, doubled, invented, or out of order."""
+        """Check the whole log against what was written: nothing is lost, doubled, invented, or out of order."""
         assert [event["seq"] for event in log] == list(range(1, len(log) + 1)), "the log has gaps"
         keys = [event["key"] for event in log if event["type"] == "custom.load"]
         assert len(keys) == len(set(keys)), "an event is there twice"
@@ -157,7 +157,7 @@ class Reader:
                 await anyio.sleep(0.02)
 
     def take(self, event: events.Event) -> None:
-        """Keep an event that is not known yet."""
+        """Keep an event that is new."""
         self._cursor = event.cursor
         if not self.seqs or event.seq > self.seqs[-1]:
             self.seqs.append(event.seq)
@@ -165,7 +165,7 @@ class Reader:
 
 
 class Listener(Reader):
-    """Takes events from the payloads on the project's channel, and heals gaps by reading the log."""
+    """Takes events from the payloads on the project's channel, and fills gaps from the log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Listener(Reader):
             receive.close()
 
     async def heal(self, database: Database) -> None:
-        """Read the log from the last cursor on."""
+        """Read the log from the last cursor."""
         self.healed += 1
         while page := await database.run(events.Since(after=self._cursor)):
             for event in page:

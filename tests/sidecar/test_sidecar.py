@@ -27,7 +27,7 @@ from tests.daemon import Daemon, note, opened
 from tests.faults.test_agents_lost import reaped, settled
 from tests.http_client import http_client
 from tests.sidecar.conftest import Sidecar, sidecar
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, SHORT_S, until
 
 
 async def acquire(client: coordinator.client.Client, agent: UUID, *resources: str, ttl: float = 2) -> int:
@@ -107,13 +107,13 @@ async def test_it_renews_the_locks_of_its_agent_and_forgets_released_ones(db: Da
     with sidecar(database_url, "--agent", "coder") as beside:
         await beside.started()
         async with coordinator.connect(beside.url) as client:
-            token = await acquire(client, beside.agent, "src/a.py", "src/b.py", ttl=1)
+            token = await acquire(client, beside.agent, "src/a.py", "src/b.py", ttl=SHORT_S)
             first = {lock.resource: lock.expires_at for lock in await db.run(locks.List(project="default"))}
 
             async def renewed() -> bool:
                 now = await db.run(locks.List(project="default"))
                 return len(now) == 2 and all(
-                    (lock.expires_at - first[lock.resource]).total_seconds() > 2 for lock in now
+                    (lock.expires_at - first[lock.resource]).total_seconds() > SHORT_S for lock in now
                 )
 
             await until(renewed, "the locks outlive their TTL", every_s=0.05)
