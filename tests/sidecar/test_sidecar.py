@@ -88,7 +88,7 @@ async def test_it_keeps_at_most_three_connections(database_url: str) -> None:
                     counts.append(
                         await connection.fetchval(
                             "select count(*) from pg_stat_activity "
-                            "where datname = current_database() and pid <> pg_backend_pid()"
+                            "where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
                         )
                     )
                     await anyio.sleep(0.01)
