@@ -151,7 +151,7 @@ async def _alone(place: Place, options: Options) -> Table:
     ]  # fmt: skip
     rows[1][4] = f"≤ 2: {'met' if value <= 2 else 'MISSED'}"
     return Table(
-        "A lock taken and given back, one client",
+        "A lock acquired and released, one client",
         ["way", "p50 ms", "p99 ms", "lock / it", "target"],
         rows,
         [f"{max(5, options.rounds)} interleaved rounds of {SLICE_S:g} s each; load average at the end {load():.1f}."],

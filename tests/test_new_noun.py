@@ -86,4 +86,15 @@ def test_a_noun_that_follows_the_list_works_on_every_floor(tmp_path: Path, serve
     run(tmp_path, server_url, "tests.generate", "schema", "docs")
     run(tmp_path, server_url, "ruff", "check", "--ignore", "I001", "coordinator", "tests")
     own = [str(Path("tests") / path.relative_to(NOUN / "tests")) for path in (NOUN / "tests").rglob("test_*.py")]
-    run(tmp_path, server_url, "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/pytest", *GENERIC, *own)
+    run(
+        tmp_path,
+        server_url,
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={tmp_path}/pytest",
+        *GENERIC,
+        *own,
+    )

@@ -171,7 +171,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_heartbeat_s: Annotated[
         float,
         Setting(
-            "Time without events after which a stream sends a comment; clients give up after 45 s", "duration", 1, 30
+            "Time without events after which a stream sends a comment; clients disconnect after 45 s", "duration", 1, 30
         ),
     ] = 15.0
     http_write_deadline_s: Annotated[

@@ -26,7 +26,7 @@ __all__ = ["Session", "SessionWake"]
 PING_S = 15.0
 PING_TIMEOUT_S = 5.0
 
-# With these the server notices within seconds that this host is gone, and releases the session's locks. They are no startup
+# With these the server notices within seconds that this host is gone, and releases the session's locks. They are not startup
 # parameters, because poolers reject those.
 KEEPALIVE = (
     "select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "

@@ -56,7 +56,7 @@ def run(
     settings that take precedence over all configuration files; they apply only to a server that this process starts.
 
     In the block a supervisor restarts the server when it ends, and takes it over when the owner ends. `owned` in the result
-    tells whether this process owned it at the start. Leaving the block stops an owned server (fast shutdown, at most 30 s) and
+    says whether this process owned it at the start. Leaving the block stops an owned server (fast shutdown, at most 30 s) and
     leaves another process's server alone. The thread that enters the block must live as long as the block: the kernel stops
     the server when that thread ends.
 

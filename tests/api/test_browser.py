@@ -87,7 +87,7 @@ class Proxy:
         try:
             source, sink = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
-            # As a proxy in front of a daemon that is away; a browser gives up at any other answer.
+            # As a proxy in front of a daemon that is away; a browser stops at any other response.
             writer.transport.abort()
             return
         sink.write(head)

@@ -94,7 +94,7 @@ async def test_parameters_are_those_of_the_function_in_its_order(
     assert [f"p_{field.name}" for field in fields] == list(found["names"] or ())[: found["pronargs"]]
     hints = get_type_hints(kind)
     for field, sql in zip(fields, found["types"], strict=False):
-        assert fits(hints[field.name], sql), f"{field.name}: {hints[field.name]} is no {sql}"
+        assert fits(hints[field.name], sql), f"{field.name}: {hints[field.name]} does not fit {sql}"
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
@@ -125,7 +125,7 @@ async def test_the_fields_of_the_answer_are_the_first_columns_of_the_functions_r
     assert [name for name, _ in columns] == [field.name for field in fields]
     hints = get_type_hints(answer)
     for name, sql in columns:
-        assert fits(hints[name], sql), f"{name}: {hints[name]} is no {sql}"
+        assert fits(hints[name], sql), f"{name}: {hints[name]} does not fit {sql}"
 
 
 async def test_a_newer_schema_whose_view_has_another_column_serves_this_program(tx: Transaction) -> None:

@@ -105,7 +105,7 @@ class Grant(msgspec.Struct):
     until: float
 
     def conflicts(self, other: Grant) -> bool:
-        """Tell whether the two could not be held at once."""
+        """Return whether the two exclude each other."""
         return self.agent != other.agent and not (self.shared and other.shared)
 
 

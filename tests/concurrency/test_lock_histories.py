@@ -24,7 +24,7 @@ from tests.waiting import DEADLINE_S
 
 # What a server acknowledged is on its way to the disk; nobody loses power here.
 SETTINGS = {"fsync": "off", "max_connections": "100"}
-GRANTS, WAITED = 30, 5  # more than so many are judged
+GRANTS, WAITED = 30, 5  # a history must have more than this to be judged
 FLEETS = 12
 ANSWERS = 3000  # of a fleet with a planted bug; the bug mostly shows within a few hundred
 ROUNDS = 40  # for a fleet that does not get so far, since its workers block each other

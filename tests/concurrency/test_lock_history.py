@@ -8,7 +8,7 @@ from tests.concurrency.lock_history import Access, Answer, Call, Line, check
 
 
 def held(op: str, span: tuple[float, float], token: int, resource: str, *, shared: bool = False) -> list[Line]:
-    """One who acquires and gives back."""
+    """An agent that acquires and releases."""
     since, until = span
     return [
         Call(f"{op}-a", "acquire", since - 0.1, op, (resource,), shared, 30, request=op),

@@ -32,7 +32,7 @@ def holder(url: str, name: str) -> Iterator[tuple[subprocess.Popen[str], UUID]]:
 
 
 async def settled(url: str) -> None:
-    """Wait until the server is old enough for anybody to be given up."""
+    """Wait until the server is old enough to reap agents."""
     async with opened(url) as connection:
 
         async def look() -> bool:

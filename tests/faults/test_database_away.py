@@ -1,4 +1,4 @@
-"""While the database is away, whoever asks is told so, and all goes on by itself when it is back."""
+"""While the database is unavailable, every caller learns so; when it returns, everything continues automatically."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ as $$ begin raise exception 'broken by a test'; end $$
 
 async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Database, database_url: str) -> None:
     async with opened(database_url) as connection:
-        mended = await connection.fetchval("select pg_get_functiondef('coordinator.signal_expire'::regproc)")
+        intact = await connection.fetchval("select pg_get_functiondef('coordinator.signal_expire'::regproc)")
         await connection.execute(BROKEN)
         with Daemon(database_url) as daemon:
             await (await daemon.ready()).lead()
@@ -49,7 +49,7 @@ async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Da
 
             await until(others_go_on, "the other loops go on")
 
-            await connection.execute(mended)
+            await connection.execute(intact)
 
             async def recovered() -> bool:
                 return "signal.expired" in [event["type"] for event in await log_of(database_url)]

@@ -1,0 +1,47 @@
+"""One word for one thing, in everything that people read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# wording → what to write instead
+UNWANTED = {
+    r"\banew\b": "again",
+    r"\bcircles?\b": "cycle",
+    r"(?<!here )\b(is|are) no\b(?! (longer|more|reason))": 'an adjective: invalid, unknown; "is not a"',
+    r"\bso (long|many|often)\b(?! as)": "the number, or how long, how many, how often",
+    r"\b(leave|left|leaves) (it|them|that)? ?away\b": "omit",
+    r"\bhad together\b": "atomically",
+    r"\bat the most\b": "at most",
+    r"\b(gives?|gave|given|giving) up\b": "reap, abandon, stop",
+    r"\b(gives?|gave|given|giving) back\b": "release, return",
+    r"\bby (itself|themselves)\b": "automatically",
+    r"\b[Tt]ells? whether\b": "return whether",
+    r"\b[Tt]akes? leave\b": "close",
+    r"\bmended?\b": "fix",
+}
+PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
+GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [name for name in listed.stdout.split("\0") if name]
+    return [ROOT / name for name in names if name not in GENERATED and not name.startswith("sql/migrations/")]
+
+
+@pytest.mark.parametrize("wording", UNWANTED)
+def test_nothing_that_people_read_uses_a_wording_that_has_a_standard_word(wording: str) -> None:
+    found = []
+    for path in tracked():
+        if path.suffix in PROSE and path != Path(__file__) and path.is_file():
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+                if re.search(wording, line):
+                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert found == [], f"write: {UNWANTED[wording]}"
