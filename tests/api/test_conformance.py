@@ -14,6 +14,7 @@ import pytest
 
 from coordinator.api.endpoint import endpoints
 from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S
 
 CHECKS = (
     "not_a_server_error",
@@ -44,7 +45,7 @@ async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: 
         "--phases=examples,coverage,fuzzing",
         f"--max-examples={examples}",
         "--suppress-health-check=all",
-        "--request-timeout=20",
+        f"--request-timeout={DEADLINE_S:g}",
         "--no-color",
     ]
     done = await anyio.to_thread.run_sync(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
 
 
 def test_the_command_line_finds_the_database_of_a_running_daemon(lone: Program) -> None:
@@ -19,7 +20,9 @@ def test_the_command_line_finds_the_database_of_a_running_daemon(lone: Program) 
             assert line, events
             events.append(json.loads(line)["event"])
         assert lone.json("signal", "set", "k", "1")["version"] == 1
-        tail = lone.run("event", "tail", "--follow", "--limit", "1", "--topic", "signal.set", "--timeout", "20s")
+        tail = lone.run(
+            "event", "tail", "--follow", "--limit", "1", "--topic", "signal.set", "--timeout", f"{DEADLINE_S:g}s"
+        )
         assert json.loads(tail.stdout)["key"] == "k"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
