@@ -31,7 +31,7 @@ REARM_S = 10.0  # the bell is armed for 15 s
 PRUNE_S = 1.0
 LINGER_S = 0.001  # between batches, so that a batch holds more than one event
 WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
-WATCH_MOST_S = 0.05
+WATCH_MAX_S = 0.05
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class Relay:
                 await self._drain(session)
             elif not safe:
                 await anyio.sleep(watch_s)
-                watch_s = min(watch_s * 2, WATCH_MOST_S)
+                watch_s = min(watch_s * 2, WATCH_MAX_S)
             else:
                 watch_s = WATCH_FIRST_S
                 with metrics.RELAY_SLEEPING.track_inprogress():
