@@ -163,16 +163,17 @@ class LockBook:
                 for half in _batches(entries, (len(entries) + 1) // 2):
                     await self._renew(project, half)
             else:
-                (resource,) = entries
-                self._lose(project, resource, error)
+                ((resource, entry),) = entries.items()
+                self._lose(project, resource, entry, error)
         else:
             for renewal in renewals:
                 entry = entries[renewal.resource]
                 entry.doubtful = False
                 entry.renewed(asked_at, None, renewal.expires_at)
 
-    def _lose(self, project: str, resource: str, error: CoordinatorError) -> None:
-        entry = self._entries[project, resource]
+    def _lose(self, project: str, resource: str, entry: _Entry, error: CoordinatorError) -> None:
+        if self._entries.get((project, resource)) is not entry:  # released meanwhile, or acquired again
+            return
         if entry.doubtful:
             del self._entries[project, resource]
         else:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar, cast
 
@@ -23,12 +23,16 @@ PER_CALL = LIMITS["lock_resources"]
 
 
 class Beside:
-    """An agent whose locks a book renews; ``renewed`` counts the locks of each renewal that is asked for."""
+    """An agent whose locks a book renews; ``renewed`` counts the locks of each renewal that is asked for.
+
+    ``before`` runs before a renewal reaches the database.
+    """
 
     def __init__(self, database: Database, agent: Agent) -> None:
         self.agent = agent.id
         self.renewed: list[int] = []
         self.failure: Exception | None = None
+        self.before: Callable[[], Awaitable[None]] | None = None
         self._database = database
         self.book = LockBook(cast("Session", self), lambda: True)
         self.book.agent = agent.id
@@ -37,6 +41,8 @@ class Beside:
         """Run what the book asks for."""
         assert isinstance(operation, locks.Renew)
         self.renewed.append(len(operation.resources))
+        if self.before is not None:
+            await self.before()
         if self.failure is not None:
             raise self.failure
         return await self._database.run(operation)
@@ -185,6 +191,24 @@ async def test_a_response_that_extends_nothing_is_not_trusted_for_longer(
     passes(20)
     await beside.book.renew()
     assert beside.remaining_s() == pytest.approx(54, abs=1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_lock_that_is_released_while_its_renewal_is_on_the_way_is_not_lost(
+    beside: Beside, passes: Callable[[float], None], *, again: bool
+) -> None:
+    token = await beside.acquire("a")
+
+    async def release() -> None:
+        await beside.does(locks.Release(project="default", resources=["a"], agent=beside.agent, tokens=[token]))
+        if again:
+            await beside.acquire("a")
+
+    beside.before = release
+    passes(TTL_S / 3)
+    await beside.book.renew()
+    assert beside.renewed == [1]
+    assert beside.states() == ({"a": "HELD"} if again else {})
 
 
 async def test_a_renewal_by_the_agent_itself_counts(beside: Beside, passes: Callable[[float], None]) -> None:
