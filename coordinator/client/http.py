@@ -98,7 +98,9 @@ class HttpExecutor:
         # Not a task group: readers yield inside it, and a generator must not hold a cancel scope open.
         listening = asyncio.create_task(self._listen(path, wake, opened))
         try:
-            await opened
+            await asyncio.wait((opened, listening), return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                await listening  # raises what ended it
             yield wake
         finally:
             listening.cancel()
@@ -106,7 +108,7 @@ class HttpExecutor:
                 await asyncio.wait([listening])
 
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
-        """Pass on hints forever; if the first connection fails, report to ``opened`` and stop."""
+        """Pass on hints forever, once ``opened``; raise if the first connection fails."""
         backoff = Backoff()
 
         def heard(piece: bytes) -> None:
@@ -122,8 +124,7 @@ class HttpExecutor:
                 log.debug("wake.ended", address=self._address)
             except CoordinatorError as error:
                 if not opened.done():
-                    opened.set_exception(error)
-                    return
+                    raise
                 log.warning("wake.interrupted", error=error.message, retry_s=backoff.next_s)
             await backoff.wait()
 

@@ -234,7 +234,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise NotSent(f"TLS failed: {error.strerror or error.os_error}", "Does that port speak HTTPS?") from error
     except aiohttp.ClientConnectorError as error:
         raise NotSent(error.strerror or str(error.os_error)) from error
-    except UnicodeError as error:
+    except ValueError as error:
         raise NotSent(f"invalid host name: {error}") from error
     except aiohttp.ServerDisconnectedError as error:
         if isinstance(error.message, str):

@@ -16,6 +16,7 @@ import pytest
 
 import coordinator
 from coordinator.api.endpoint import endpoints
+from coordinator.client.http import HttpExecutor
 from coordinator.client.wire import message_of
 from coordinator.config import Config, load
 from coordinator.db.database import Database
@@ -27,7 +28,7 @@ from coordinator.errors import (
     Unauthenticated,
 )
 from coordinator.model.token import new_secret
-from coordinator.operations import projects, signals, tokens
+from coordinator.operations import events, projects, signals, tokens
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S
 
@@ -116,6 +117,17 @@ async def test_an_address_that_is_none_is_a_configuration_error_without_its_secr
             pytest.fail("entered")
     assert raised.value.hint
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://1.2.3.4.5:80", "http://a..b:80"])
+async def test_a_host_that_cannot_exist_is_unavailable_at_once(url: str) -> None:
+    async with HttpExecutor.open(url, Config()) as executor:
+        with anyio.fail_after(DEADLINE_S):
+            with pytest.raises(DatabaseUnavailable):
+                await executor.run(events.Head())
+            with pytest.raises(DatabaseUnavailable):
+                async with executor.wake():
+                    pytest.fail("entered")
 
 
 async def test_a_read_is_asked_again_and_a_write_is_not() -> None:
