@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from coordinator.backoff import Backoff
 from coordinator.client.caller import Caller
 from coordinator.db.session import SessionWake
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.model.event import Event
 from coordinator.model.operation import Json
 from coordinator.operations import events
@@ -98,7 +98,7 @@ class Events:
                     while True:
                         await wake.wait(events.POLL_S)
                         self._pass_on()
-            except DatabaseUnavailable as error:
+            except CoordinatorError as error:  # a refusal, too: it reaches the reader, whose own reads are refused
                 log.warning("stream.unheard", error=str(error), retry_s=backoff.next_s)
             self._pass_on()
             await backoff.wait()

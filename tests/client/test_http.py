@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 import coordinator
 from coordinator.api.endpoint import endpoints
@@ -30,7 +31,7 @@ from coordinator.errors import (
 from coordinator.model.token import new_secret
 from coordinator.operations import events, projects, signals, tokens
 from tests.daemon import Daemon
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 
 @asynccontextmanager
@@ -87,6 +88,24 @@ async def test_a_token_opens_what_it_is_for_and_is_never_shown(
                     await client.signals.list()
             assert other.text not in str(refused.value)
         assert secret.text not in caplog.text + daemon.output()
+
+
+async def test_a_stream_that_is_refused_does_not_end_the_client(db: Database, database_url: str) -> None:
+    secret = new_secret()
+    await db.run(projects.Create(project="shop"))
+    await db.run(tokens.Create(name="a", role="agent", hash=secret.hash, prefix=secret.prefix, project="shop"))
+    with Daemon(database_url, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        async with coordinator.connect(daemon.url, project="shop", token=secret.text) as client:
+            with capture_logs() as logs:
+                with pytest.raises(PermissionDenied):
+                    await anext(client.events.stream(everywhere=True))
+
+                async def unheard() -> bool:
+                    return "stream.unheard" in [entry["event"] for entry in logs]
+
+                await until(unheard)
+            assert await client.signals.list() == []
 
 
 def test_the_token_is_a_setting_and_a_malformed_one_is_not_repeated() -> None:
