@@ -42,13 +42,13 @@ _encode = msgspec.json.Encoder().encode
 _VERSION_CONFLICT = "ZC301"
 
 
-class _List(msgspec.Struct):
+class _ListBody(msgspec.Struct):
     items: Any
     cursor: str | None
     event_cursor: str
 
 
-class _Value(msgspec.Struct):
+class _ValueBody(msgspec.Struct):
     result: Any
 
 
@@ -83,7 +83,7 @@ class Calls:
         result = await self._result(operation, wait_s, request)
         if endpoint.shape is Shape.MANY:
             rows = request.principal.confine(operation, result)
-            return Response(200, _encode(_List(rows, page_of(operation, result).cursor, event_cursor)))
+            return Response(200, _encode(_ListBody(rows, page_of(operation, result).cursor, event_cursor)))
         headers = [(b"event-cursor", event_cursor.encode()), *_etag(endpoint, result)]
         if (b"etag", (request.header("if-none-match") or "").encode()) in headers:
             return Response(304, b"", headers)
@@ -161,7 +161,7 @@ def _body(endpoint: Endpoint, result: Any) -> bytes:
         case Shape.MANY:
             return _encode({"items": result})
         case Shape.SCALAR:
-            return _encode(_Value(result))
+            return _encode(_ValueBody(result))
 
 
 def _etag(endpoint: Endpoint, result: Any) -> list[tuple[bytes, bytes]]:

@@ -18,12 +18,12 @@ from coordinator.model import duration
 from coordinator.model.operation import Operation, Scope, Shape
 from coordinator.model.route import route_of
 
-__all__ = ["DEFAULT_PROJECT", "Duration", "Endpoint", "decode_hook", "endpoints"]
+__all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoints"]
 
 DEFAULT_PROJECT = "default"
 
 
-class Duration(timedelta):
+class HttpDuration(timedelta):
     """A duration, accepted in several forms."""
 
 
@@ -58,7 +58,7 @@ def endpoints() -> tuple[Endpoint, ...]:
 
 def decode_hook(type: type[Any], value: Any) -> Any:
     """Decode the types that msgspec does not know."""
-    if type is not Duration:
+    if type is not HttpDuration:
         raise NotImplementedError
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"Expected a duration. {duration.HINT}")
@@ -69,7 +69,7 @@ def decode_hook(type: type[Any], value: Any) -> Any:
             read = duration.parse(value) if isinstance(value, str) else timedelta(seconds=value)
     except (ValueError, OverflowError, msgspec.ValidationError) as error:
         raise ValueError(f"{error}. {duration.HINT}") from None
-    return Duration(days=read.days, seconds=read.seconds, microseconds=read.microseconds)
+    return HttpDuration(days=read.days, seconds=read.seconds, microseconds=read.microseconds)
 
 
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
@@ -95,7 +95,7 @@ def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[An
         if field.name == "project" and field.required and operation.scope is Scope.IN_PROJECT:
             changed.append((field.name, str, DEFAULT_PROJECT))
         elif timedelta in (field.type, *_members(field.type)):
-            duration_type = Duration | None if NoneType in _members(field.type) else Duration
+            duration_type = HttpDuration | None if NoneType in _members(field.type) else HttpDuration
             changed.append((field.name, duration_type, field.default))
     derived = msgspec.defstruct(
         name, changed, bases=(operation,), frozen=True, kw_only=True, module=operation.__module__

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.api.endpoint import Duration, Endpoint, endpoints
+from coordinator.api.endpoint import Endpoint, HttpDuration, endpoints
 from coordinator.api.problems import MEDIA_TYPE, Problem
 from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.catalogue import LIMITS
@@ -204,7 +204,7 @@ _DURATION = {"type": "string", "examples": ["30s"]}
 
 
 def _schema(type: Any) -> dict[str, Any]:
-    if type is not Duration:
+    if type is not HttpDuration:
         raise NotImplementedError
     return {
         "type": ["string", "number"],

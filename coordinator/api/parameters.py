@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from coordinator.api.endpoint import Duration, Endpoint, decode_hook
+from coordinator.api.endpoint import Endpoint, HttpDuration, decode_hook
 from coordinator.api.request import Request
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation
@@ -83,7 +83,7 @@ def duration_of(text: str, max_s: float) -> float:
     Raises: ``InvalidArgument``.
     """
     try:
-        seconds: float = msgspec.convert(text, Duration, dec_hook=decode_hook).total_seconds()
+        seconds: float = msgspec.convert(text, HttpDuration, dec_hook=decode_hook).total_seconds()
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid wait: {error}", hint="Write it like 30s.") from None
     if not 0 <= seconds <= max_s:

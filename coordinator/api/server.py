@@ -32,7 +32,7 @@ SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for this long is gon
 log = structlog.get_logger()
 
 
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave shutdown signals to the daemon."""
@@ -97,7 +97,7 @@ async def serving(
     With a certificate it serves only HTTPS, and reloads the certificate when its files change.
     """
     config = fitted(config)
-    server = _Server(
+    server = _HttpServer(
         uvicorn.Config(
             app,
             http=cast("Any", partial(LimitedConnection, config)),

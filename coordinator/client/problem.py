@@ -38,7 +38,7 @@ _OF_STATUS: dict[int, type[CoordinatorError]] = {
 }
 
 
-class _Problem(msgspec.Struct):
+class _ReceivedProblem(msgspec.Struct):
     type: str
     detail: str
     code: str
@@ -49,7 +49,7 @@ class _Problem(msgspec.Struct):
 def error_of(status: int, body: bytes) -> CoordinatorError:
     """Make the error that a response other than success stands for."""
     try:
-        problem = msgspec.json.decode(body, type=_Problem)
+        problem = msgspec.json.decode(body, type=_ReceivedProblem)
     except msgspec.DecodeError:
         kind = _OF_STATUS.get(status, CoordinatorError)
         return kind(
@@ -65,7 +65,7 @@ def error_of(status: int, body: bytes) -> CoordinatorError:
     return kind(problem.detail, hint=hint, detail=detail, code=problem.code)
 
 
-def _kind(problem: _Problem) -> type[CoordinatorError]:
+def _kind(problem: _ReceivedProblem) -> type[CoordinatorError]:
     if problem.code in _OF_HTTP:
         return _OF_HTTP[problem.code]
     if problem.code.startswith("ZH"):

@@ -29,7 +29,7 @@ class Message(NamedTuple):
     content: bytes | None
 
 
-class _Page(msgspec.Struct):
+class _LogPage(msgspec.Struct):
     """A page of events; see coordinator/api/subscriptions.py."""
 
     items: list[Event]
@@ -68,7 +68,7 @@ def result_of(operation: Operation[Any], body: bytes) -> Any:
     Raises: ``DatabaseUnavailable`` for a body that does not match the operation.
     """
     if isinstance(operation, Since):
-        return _events(operation, decoded(body, _Page))
+        return _events(operation, decoded(body, _LogPage))
     kind = type(operation)
     response = decoded(body, _response(kind))
     match kind.answer()[0]:
@@ -129,7 +129,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
     return query
 
 
-def _events(operation: Since, page: _Page) -> list[Event]:
+def _events(operation: Since, page: _LogPage) -> list[Event]:
     """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""
     last = page.items[-1].cursor if page.items else operation.after
     full = len(page.items) >= operation.limit
