@@ -157,6 +157,13 @@ def seed() -> int:
 
 
 @pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket below it; in a process of many, `tmp_path` is not."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def config() -> Config:
     return Config(min_connections=1, max_connections=5)
 

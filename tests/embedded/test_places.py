@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become som
 
 
 @pytest.fixture
-def short() -> Iterator[Path]:
-    """Return a folder whose path is short enough for a socket, unlike that of tmp_path."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def runtime_dir(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runtime_dir(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the only folder that can contain socket folders."""
-    monkeypatch.setattr(socket_folder, "parents", lambda: [short])
-    return short
+    monkeypatch.setattr(socket_folder, "parents", lambda: [short_path])
+    return short_path
 
 
 @pytest.fixture
@@ -126,12 +118,12 @@ async def test_empty_cluster_folder_is_used(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "postgres").stat().st_mode) == 0o700
 
 
-async def test_a_machine_without_a_temporary_folder_will_do(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_without_a_temporary_folder_will_do(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
-    async with embedded.run(short / "data", settings=QUICK) as server:
+    async with embedded.run(short_path / "data", settings=QUICK) as server:
         assert await query(server.dsn, "select 1") == 1
 
 

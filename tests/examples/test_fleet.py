@@ -85,8 +85,8 @@ def test_the_example_uses_the_public_client_only() -> None:
     assert {line.split()[1] for line in imports} == {"coordinator", "coordinator.errors"}
 
 
-async def test_the_fleet_keeps_its_promises_on_a_machine_without_a_database(tmp_path: Path) -> None:
-    await check(tmp_path)
+async def test_the_fleet_keeps_its_promises_on_a_machine_without_a_database(short_path: Path) -> None:
+    await check(short_path)
 
 
 @pytest.mark.long
@@ -100,19 +100,19 @@ async def test_the_fleet_keeps_its_promises_on_a_given_database(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-async def test_a_fleet_that_is_ended_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
-    run = start(tmp_path)
+async def test_a_fleet_that_is_ended_leaves_no_process_behind(short_path: Path, number: signal.Signals) -> None:
+    run = start(short_path)
 
     async def working() -> bool:
         assert run.poll() is None
-        return any("examples.fleet.agent" in line for line in left_over(tmp_path))
+        return any("examples.fleet.agent" in line for line in left_over(short_path))
 
     try:
         await until(working, "agents run", every_s=0.05)
     finally:
         run.send_signal(number)
         await anyio.to_thread.run_sync(run.communicate, None, LIMIT_S)
-    await all_gone(tmp_path)
+    await all_gone(short_path)
 
 
 async def test_a_fleet_that_takes_too_long_says_so_and_ends_its_processes(
