@@ -25,6 +25,7 @@ from coordinator.client.events import Events
 from coordinator.client.held import Handle, Held
 from coordinator.client.lease import LeaseState, is_refusal
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.model.lock import Grant
 from coordinator.operations import locks
 from coordinator.operations.log_reader import LogReader
 
@@ -82,6 +83,10 @@ class LockKeeper:
     def renew_for(self, handle: Handle) -> timedelta:
         """Return the TTL to renew locks for: no shorter than that of any block of this agent that uses one of them."""
         return max([handle.ttl, *(other.renew_for for other in self._sharing(handle))])
+
+    def uses(self, grant: Grant) -> bool:
+        """Return whether a block uses a lock."""
+        return self._uses[grant.resource, grant.fencing_token or 0] > 0
 
     def _sharing(self, handle: Handle) -> list[Held]:
         return [other for other in self._held if other.handle.tokens.items() & handle.tokens.items()]

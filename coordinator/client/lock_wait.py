@@ -7,6 +7,7 @@ the death of its process leaves the queue and releases what it was granted meanw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -26,11 +27,12 @@ WITHDRAW_S = 3.0
 
 
 class LockWait:
-    """Requests of one client."""
+    """Requests of one client; ``used`` returns whether a lock that a request got is also in use by an earlier one."""
 
-    def __init__(self, caller: Caller, events: Events) -> None:
+    def __init__(self, caller: Caller, events: Events, used: Callable[[Grant], bool]) -> None:
         self._caller = caller
         self._events = events
+        self._used = used
 
     async def obtain(self, request: locks.Acquire) -> tuple[list[Grant], float]:
         """Acquire, and wait if necessary; return also when the request was sent, from which the TTL counts.
@@ -88,12 +90,13 @@ class LockWait:
                 if not await self._caller.run(cancel):  # it was granted, and claimed
                     poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
                     grants = await self._caller.run(poll)
-            if grants and grants[0].granted:
+            unused = [grant for grant in grants if grant.granted and not self._used(grant)]
+            if unused:
                 await self._caller.run(
                     locks.Release(
                         project=request.project,
-                        resources=[grant.resource for grant in grants],
+                        resources=[grant.resource for grant in unused],
                         agent=request.agent,
-                        tokens=[grant.fencing_token or 0 for grant in grants],
+                        tokens=[grant.fencing_token or 0 for grant in unused],
                     )
                 )

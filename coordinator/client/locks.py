@@ -37,8 +37,8 @@ class Locks:
 
     def __init__(self, caller: Caller, events: Events, tasks: TaskGroup) -> None:
         self._caller = caller
-        self._wait = LockWait(caller, events)
         self._keeper = LockKeeper(caller, events, tasks)
+        self._wait = LockWait(caller, events, self._keeper.uses)
 
     @asynccontextmanager
     async def hold(

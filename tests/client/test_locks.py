@@ -282,6 +282,29 @@ async def test_two_tasks_of_an_agent_share_its_lock_until_the_last_leaves(coder:
     assert await held_by(db) == []
 
 
+async def test_a_request_that_is_cancelled_releases_no_lock_that_another_block_uses(
+    coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Database.run
+    granted = anyio.Event()
+
+    async def once_unheard(self: Database, operation: object) -> object:
+        result = await run(self, operation)  # type: ignore[arg-type]
+        if isinstance(operation, locks.Acquire) and len(operation.resources) > 1 and not granted.is_set():
+            granted.set()
+            await anyio.sleep_forever()
+        return result
+
+    monkeypatch.setattr(Database, "run", once_unheard)
+    async with coder.lock("a"):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: coder.locks.acquire("a", "b"))
+            with anyio.fail_after(DEADLINE_S):
+                await granted.wait()
+            tasks.cancel_scope.cancel()
+        assert await held_by(db) == [("a", "coder")]
+
+
 async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(coder: Client, db: Database) -> None:
     async with coder.lock("a", ttl=600), coder.lock("a", ttl=SHORT_S):
         (first,) = await db.run(locks.List(project="default"))
