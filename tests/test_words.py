@@ -1,14 +1,19 @@
-"""One word for one thing, in everything that people read."""
+"""One word for one thing: class names, and the wording of everything that people read."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from coordinator.operations import every
+
 ROOT = Path(__file__).parent.parent
+OPERATIONS = {(kind.__module__, kind.__name__) for kind in every()}
 
 # wording → what to write instead
 UNWANTED = {
@@ -34,6 +39,18 @@ def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = [name for name in listed.stdout.split("\0") if name]
     return [ROOT / name for name in names if name not in GENERATED and not name.startswith("sql/migrations/")]
+
+
+def test_no_class_name_of_the_program_means_two_things() -> None:
+    """The operations are exempt among themselves: their module is the noun, their name the verb."""
+    places = defaultdict(set)
+    for path in sorted((ROOT / "coordinator").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                place = "an operation" if (module, node.name) in OPERATIONS else module
+                places[node.name.lstrip("_")].add(place)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("wording", UNWANTED)
