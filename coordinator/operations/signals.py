@@ -22,7 +22,7 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
 
     function = "signal_set"
     scope = Scope.IN_PROJECT
-    speakers = ("actor", "agent")
+    speakers = ("actor",)
     conditional = True
 
     project: str

@@ -286,6 +286,9 @@ async def test_a_token_acts_in_its_own_name(issuer: Issuer) -> None:
         assert (await client.post("/v1/signals/set", json=set_)).json()["actor"] == "the agent"
         named = await client.post("/v1/signals/set", json=set_ | {"actor": "the agent"})
         assert named.json()["actor"] == "the agent"
+        coder = await client.post("/v1/agents/register", json={"project": "alpha", "name": "coder"})
+        owned = await client.post("/v1/signals/set", json=set_ | {"agent": coder.json()["id"]})
+        assert owned.json()["actor"] == "the agent"
 
 
 async def test_an_agents_token_may_only_name_agents_of_its_project(issuer: Issuer) -> None:
