@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import re
 from typing import Any
 
 import msgspec
@@ -85,14 +86,14 @@ def document() -> dict[str, Any]:
 def page() -> str:
     """Return the document as a readable page."""
     shown = document()
-    parts = [_HEAD.format(title=f"coordinator {version()}", text=html.escape(shown["info"]["description"]))]
+    parts = [_HEAD.format(title=f"coordinator {version()}", text=_text(shown["info"]["description"]))]
     for path, methods in shown["paths"].items():
         for method, operation in methods.items():
             parts.append(_operation(path, method, operation))
     parts.append("<h2>Schemas</h2>")
     for name, schema in sorted(shown["components"]["schemas"].items()):
         parts.append(
-            f'<details id="{name}"><summary><code>{name}</code> {html.escape(schema.get("description", ""))}</summary>'
+            f'<details id="{name}"><summary><code>{name}</code> {_text(schema.get("description", ""))}</summary>'
             f"{_properties(schema)}</details>"
         )
     return "\n".join([*parts, "</main>"])
@@ -238,14 +239,14 @@ def _words(operation: Any) -> dict[str, str]:
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     rows = [
         f"<tr><td><code>{html.escape(shown['name'])}</code><td>{shown['in']}{' *' if shown['required'] else ''}"
-        f"<td>{_type(shown['schema'])}<td>{html.escape(shown.get('description', ''))}"
+        f"<td>{_type(shown['schema'])}<td>{_text(shown.get('description', ''))}"
         for shown in operation["parameters"]
     ]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     statuses = ", ".join(operation["responses"])
     return (
-        f"<details><summary><b>{method.upper()}</b> <code>{html.escape(path)}</code> {html.escape(operation['summary'])}"
-        f"</summary><pre>{html.escape(operation.get('description', ''))}</pre>"
+        f"<details><summary><b>{method.upper()}</b> <code>{html.escape(path)}</code> {_text(operation['summary'])}"
+        f"</summary><pre>{_text(operation.get('description', ''))}</pre>"
         + (f"<table>{''.join(rows)}</table>" if rows else "")
         + (f"<p>Body: {_type(body)}</p>" if body else "")
         + "".join(
@@ -254,6 +255,11 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         )
         + f"<p>Status: {statuses}</p></details>"
     )
+
+
+def _text(text: str) -> str:
+    """Return the HTML of a text, with its names in double backticks as code."""
+    return re.sub(r"``(.+?)``", r"<code>\1</code>", html.escape(text))
 
 
 def _properties(schema: dict[str, Any]) -> str:

@@ -80,5 +80,7 @@ async def test_the_readable_page_is_self_contained(http: httpx.AsyncClient) -> N
     page = await http.get("/schema")
     assert page.headers["content-type"].startswith("text/html")
     assert "/v1/signals/set" in page.text
+    assert "<code>ttl</code>" in page.text
+    assert "``" not in page.text
     for outside in ("http://", "https://", "<script", "src="):
         assert outside not in page.text
