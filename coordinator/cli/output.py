@@ -129,7 +129,8 @@ def _table(names: list[str], rows: list[list[str]]) -> str:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(name.upper(), overflow="fold")
+        # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT"; a heading wraps between words.
+        table.add_column(name.removesuffix("_at").replace("_", " ").upper(), overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     width = None if sys.stdout.isatty() else UNBOUNDED

@@ -76,6 +76,7 @@ def test_text_through_a_pipe_is_a_plain_table(program: Program) -> None:
     head, row = program.text("signal", "list").splitlines()
     assert head.split()[:4] == ["KEY", "VALUE", "VERSION", "CRITICAL"]
     assert row.split()[:2] == ["key", "1"]
+    assert head.split()[-2:] == ["UPDATED", "EXPIRES"]  # of updated_at and expires_at
 
 
 def test_text_that_the_locale_cannot_show_is_shown(program: Program) -> None:
