@@ -124,6 +124,18 @@ def test_the_nearest_file_is_used(tmp_path: Path) -> None:
         ({"COORDINATOR_CALL_TIMEOUT_S": "soon"}, "not a duration", "30s"),
         ({"COORDINATOR_CALL_TIMEOUT_S": "0"}, "out of range", "0.1 to 3600 seconds"),
         ({"COORDINATOR_EVENT_RETENTION": "1s1d"}, "not a duration", ""),
+        (
+            {"DATABASE_URL": "htp://host"},
+            "DATABASE_URL is not the address of a database or a daemon",
+            "https://host:7420",
+        ),
+        ({"DATABASE_URL": "host"}, "DATABASE_URL is not the address of a database or a daemon", "postgresql://"),
+        (
+            {"DATABASE_URL": "postgresql://host/d", "COORDINATOR_DIRECT_URL": "https://host"},
+            "COORDINATOR_DIRECT_URL is not the address of a PostgreSQL database",
+            "postgresql://",
+        ),
+        ({"COORDINATOR_LOG_LEVEL": "loud"}, 'COORDINATOR_LOG_LEVEL "loud" is not a valid log level', "Use one of"),
         ({"COORDINATOR_LOG_LEVEL": "inof"}, "COORDINATOR_LOG_LEVEL", "Did you mean info?"),
         ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "Use one of apply, verify."),
         ({"COORDINATOR_HOST": " "}, "COORDINATOR_HOST is empty", ""),

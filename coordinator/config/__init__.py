@@ -57,7 +57,7 @@ def load(
         )
     for name in values.keys() & {"database_url", "direct_url"}:
         try:
-            if name == "database_url" and address.is_gateway(values[name]):
+            if name == "database_url" and not address.is_database(values[name]):
                 address.check_gateway(values[name])
             else:
                 check_files(address.check(values[name], environment))

@@ -222,7 +222,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(days=1)
     project: Annotated[str, Setting("Project", "name")] = "default"
     actor: Annotated[str | None, Setting("Who acts, as events record it", "name", unset="the database role")] = None
-    agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="pod_name")] = None
+    agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="name of the pod")] = None
     role: Annotated[str | None, Setting("Role of the sidecar's agent", "role", unset="no role")] = None
     listen: Annotated[
         str, Setting("Address on loopback on which the sidecar serves HTTP; none: only the socket", "address")

@@ -36,7 +36,7 @@ def convert(setting: Setting, given: Given) -> Any:
         if text not in setting.choices:
             close = get_close_matches(text.lower(), setting.choices, 1)
             raise ConfigurationError(
-                f"{given.origin}{shown} is not a valid {setting.name}",
+                f"{given.origin}{shown} is not a valid {setting.name.replace('_', ' ')}",
                 hint=f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(setting.choices)}.",
             )
         return text

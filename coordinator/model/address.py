@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-__all__ = ["GATEWAY_SCHEMES", "SCHEMES", "AddressError", "check", "check_gateway", "is_gateway", "without_password"]
+__all__ = [
+    "GATEWAY_SCHEMES",
+    "SCHEMES",
+    "AddressError",
+    "check",
+    "check_gateway",
+    "is_database",
+    "is_gateway",
+    "without_password",
+]
 
 SCHEMES = ("postgresql", "postgres")
 GATEWAY_SCHEMES = ("http", "https", "unix")
@@ -85,6 +94,11 @@ def check(address: str, environment: Mapping[str, str]) -> dict[str, str]:
     return _tls_files(parameters, environment)
 
 
+def is_database(address: str) -> bool:
+    """Return whether an address is that of a database."""
+    return address.partition("://")[0] in SCHEMES
+
+
 def is_gateway(address: str) -> bool:
     """Return whether an address is that of a daemon or sidecar, not of a database."""
     return address.partition("://")[0] in GATEWAY_SCHEMES
@@ -96,7 +110,12 @@ def check_gateway(address: str) -> None:
     Raises: ``AddressError``.
     """
     hint = "Write it like https://host:7420, or unix:///path/to/socket."
-    if not is_gateway(address) or not address.isprintable() or not address.isascii() or " " in address:
+    if not is_gateway(address):
+        raise AddressError(
+            "is not the address of a database or a daemon",
+            "Write it like postgresql://user@host:5432/database, https://host:7420 or unix:///path/to/socket.",
+        )
+    if not address.isprintable() or not address.isascii() or " " in address:
         raise AddressError("is not the address of a daemon", hint)
     try:
         parts = urlsplit(address)
