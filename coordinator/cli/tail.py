@@ -65,7 +65,10 @@ class Tail:
             with anyio.move_on_after(seconds) as scope:
                 await (self._following() if self._follow else self._retained())
             if scope.cancelled_caught:
-                raise WaitTimedOut(f"{seconds:g} seconds have passed", hint="Go on with --after the last cursor.")
+                raise WaitTimedOut(
+                    f"the timeout of {seconds:g} s has passed",
+                    hint="To resume, give --after the cursor of the last event.",
+                )
             tasks.cancel_scope.cancel()
 
     async def _until_shutdown(self, scope: anyio.CancelScope) -> None:

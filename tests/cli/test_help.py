@@ -64,6 +64,13 @@ def test_a_verb_has_help_and_examples_that_parse(path: str) -> None:
     assert used, f"no example shows {path}"
 
 
+@pytest.mark.parametrize("line", [[], *([noun] for noun in sorted({path.split()[0] for path in VERBS if " " in path}))])
+def test_80_columns_show_every_summary_whole(lone: Program, line: list[str]) -> None:
+    listed = lone.run(*line, "--help", COLUMNS="80").stdout.partition("Commands:")[2].splitlines()
+    assert listed
+    assert not [summary for summary in listed if summary.endswith("...")]
+
+
 def test_every_noun_follows_the_pattern() -> None:
     ctx = click.Context(root)
     commands = [root.get_command(ctx, name) for name in root.list_commands(ctx)]

@@ -27,7 +27,7 @@ command = noun("Agents: running processes, registered with a TTL.")
 @click.option("--job-type", "job_types", multiple=True, metavar="TYPE", help="Accept jobs of this type; repeatable.")
 @click.option("--metadata", type=OBJECT, default="{}", metavar="JSON", help="Object to store; - reads standard input.")
 @click.option(
-    "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without heartbeat."
+    "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without a heartbeat."
 )
 @click.pass_obj
 def register(call: Invocation, /, **options: Any) -> None:

@@ -49,7 +49,7 @@ def send(call: Invocation, /, *, text: str, **options: Any) -> None:
 @paged
 @click.pass_obj
 def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
-    """List the directives that an agent has neither done nor refused, by priority and age."""
+    """List an agent's open directives. It has neither done nor refused them. The highest priority is first, then the oldest."""
     call.list(
         directives.Inbox(project=call.project, agent=agent),
         ("id", "status", "priority", "body", "actor", "sent_at", "expires_at"),
@@ -84,7 +84,7 @@ def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, re
 @paged
 @click.pass_obj
 def pending(call: Invocation, *, directive: int | None, after: str | None, limit: int | None) -> None:
-    """List the agents that have not answered the open directives, or one directive."""
+    """List the agents that have not answered. Without DIRECTIVE, list them for every open directive."""
     call.list(
         directives.ListPending(project=call.project, directive=directive),
         ("id", "agent", "status", "priority", "body", "actor", "sent_at", "expires_at"),

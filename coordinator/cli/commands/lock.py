@@ -61,7 +61,7 @@ _tokens = click.option(
 @click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same response.")
 @click.pass_obj
 def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> None:
-    """Acquire locks for an agent atomically, and print the fencing token.
+    """Acquire locks atomically, and print the fencing token.
 
     A RESOURCE is a path (src/app.py), a directory and everything below it (src/), a glob (src/**/*.py) or a name
     (name:deploy). Exit code 4: another agent holds one; the message names it.
@@ -136,7 +136,7 @@ def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str
 @click.argument("resource")
 @click.pass_obj
 def show(call: Invocation, *, resource: str) -> None:
-    """Show the locks on a resource or overlapping it; exit code 3 if there are none."""
+    """Show the locks that overlap a resource. Exit code 3: there are none."""
     call.output.many(call.run(locks.Show(project=call.project, resource=resource)), COLUMNS, empty="")
 
 
@@ -145,7 +145,7 @@ def show(call: Invocation, *, resource: str) -> None:
 @paged
 @click.pass_obj
 def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | None) -> None:
-    """List the agents that wait for a resource or one that overlaps it, in order."""
+    """List the agents that wait, in order. They wait for the resource, or for one that overlaps it."""
     call.list(
         locks.ListWaiting(project=call.project, resource=resource),
         ("ticket", "resource", "mode", "agent", "agent_id", "enqueued_at", "expires_at"),
@@ -166,9 +166,10 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
 @click.option("--stdin0", is_flag=True, help="Read paths from standard input, each ended by NUL.")
 @click.pass_obj
 def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0: bool) -> None:
-    """Check paths against locks: exit code 0 if none is locked by another agent, else 4.
+    """Check whether another agent has locked a path.
 
-    The check changes nothing. If the database does not respond, the exit code is 7.
+    Exit code 0: no; 4: at least one path is locked by another agent; 7: the database does not respond. The check changes
+    nothing.
     """
     if not paths and not stdin0:
         raise click.UsageError("give a PATH, or --stdin0")

@@ -17,11 +17,14 @@ command = noun("Rules: setting one signal clears others.")
     examples=["coordinator rule set REJECTED COMPLETED QA_PASSED", "coordinator rule set STOP RUNNING --everywhere"],
 )
 @click.argument("when_set")
-@click.argument("clears", nargs=-1, required=True)
+@click.argument("clears", metavar="CLEARS…", nargs=-1, required=True)
 @click.option("--everywhere", is_flag=True, help="Apply the rule in all projects.")
 @click.pass_obj
 def set_(call: Invocation, *, when_set: str, clears: tuple[str, ...], everywhere: bool) -> None:
-    """Create or change a rule: setting …/WHEN_SET clears …/CLEARS in the same transaction."""
+    """Create or change a rule.
+
+    Setting …/WHEN_SET then clears each …/CLEARS, in the same transaction.
+    """
     rule = call.run(call.operation(rules.Set, when_set=when_set, clears=clears, everywhere=everywhere))
     call.output.one(rule, plain(f"setting {when_set} clears {', '.join(clears)}"))
 

@@ -25,7 +25,7 @@ def apply(call: Invocation) -> None:
 @command.verb(examples=["coordinator schema verify && echo fits"])
 @click.pass_obj
 def verify(call: Invocation) -> None:
-    """Verify that the database has this program's schema; exit code 6 if not."""
+    """Verify that the schema fits this program. Exit code 6: it does not."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.on_connection(schema.verify)
@@ -35,7 +35,7 @@ def verify(call: Invocation) -> None:
 @command.verb(examples=["coordinator schema status"])
 @click.pass_obj
 def status(call: Invocation) -> None:
-    """List the schema's files and their state in the database; warn of an outdated embedded PostgreSQL."""
+    """List the schema's files and their state in the database. Warn of an outdated embedded PostgreSQL."""
     from coordinator import embedded  # noqa: PLC0415
     from coordinator.db import schema  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ def print_(call: Invocation) -> None:
 @click.argument("role")
 @click.pass_obj
 def grant(call: Invocation, *, role: str) -> None:
-    """Let a database role run the daemon, without the right to change the schema."""
+    """Let a database role run the daemon. It may not change the schema."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.on_connection(lambda connection: schema.grant(connection, role))

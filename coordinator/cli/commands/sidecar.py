@@ -32,7 +32,7 @@ OPTIONS = [
     ],
 )
 @click.option(
-    "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without heartbeat."
+    "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without a heartbeat."
 )
 @click.option(
     "--pid", type=INTEGER, metavar="PID", help="Process of the agent; when it ends, the sidecar releases everything."

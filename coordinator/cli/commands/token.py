@@ -30,6 +30,7 @@ COLUMNS = ("id", "name", "role", "project", "prefix", "created_at", "expires_at"
 @click.option(
     "--role",
     type=click.Choice([role.name for role in Role]),
+    metavar="|".join(role.name for role in Role),
     required=True,
     help="Role; each includes the one before it.",
 )
