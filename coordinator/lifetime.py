@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class Lifetime:
-    """How far a program is. The program sets ``up`` when it has started, and shuts down in order once ``stop`` is set."""
+    """Two events of a program: it sets ``up`` when it has started, and shuts down in order once ``stop`` is set."""
 
     def __init__(self) -> None:
         self.up = anyio.Event()

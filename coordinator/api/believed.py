@@ -1,4 +1,4 @@
-"""Believed answers: what was asked lately need not be asked again for a while."""
+"""Answers that are believed for a while, so that the database is asked less often."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """Operations over HTTP: one handler for all reads, one for all writes.
 
 A read responds with the object, a list with ``{"items", "cursor", "event_cursor"}``, a single value with ``{"result"}``.
-``cursor`` leads to the next page, as the parameter ``after``. ``event_cursor`` (for an object: the header ``Event-Cursor``) was read before the data, so
-the events after it and the data leave no gap between them.
+``cursor`` leads to the next page, as the parameter ``after``. ``event_cursor`` (for an object: the header ``Event-Cursor``)
+was read before the data, so no event between the two is missed.
 
 An operation that can be waited for is repeated whenever an event passes that may give it a result, until it has one or
 the time is up.
 
 With ``Idempotency-Key``, a write and the record of its response are one transaction. For a day, a repetition with the same
-key in the same project gets the recorded response; one with other parameters is a conflict; one that comes while the first
-is in progress waits for it. Failures are not recorded: a repetition tries again.
+key in the same project gets the recorded response. A request with the same key and other parameters is a conflict; one that
+arrives while the first is in progress waits for it. Failures are not recorded, so a repetition tries again.
 """
 
 from __future__ import annotations

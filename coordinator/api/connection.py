@@ -1,9 +1,9 @@
 """One HTTP connection. It limits what a slow or talkative client can hold, which the server does not.
 
-The head of a request must arrive within ``http_head_s`` and ``http_head_bytes``, its body within ``http_body_s``; handlers limit the size of
-the body. Else the response is 408 or 431, and the connection is closed. The server limits how long a connection is idle
-between two requests. A connection beyond ``http_connections`` gets 503 and is closed, so that the process has files left for the
-database.
+The head of a request must arrive within ``http_head_s`` and ``http_head_bytes``, its body within ``http_body_s``; handlers
+limit the size of the body. Otherwise the response is 408 or 431, and the connection is closed. The server limits how long a
+connection is idle between two requests. A connection beyond ``http_connections`` gets 503 and is closed, so that the process
+has files left for the database.
 
 Each request's scope also holds the connection's transport, for streams: see ``api/stream.py``.
 """

@@ -151,7 +151,7 @@ class Gateway:
         """
         if self.closing:
             raise Overloaded(
-                "the daemon is shutting down", hint="Try again; another daemon takes over, or this one comes back."
+                "the daemon is shutting down", hint="Try again; another daemon takes over, or this one restarts."
             )
         if self.epoch is None:
             raise Overloaded("the event log has not been read yet", hint="Try again in a second.")
@@ -249,9 +249,7 @@ class Gateway:
         for group, wanted in concerned.items():
             for run in runs(wanted, self.config.http_buffer_bytes):
                 group.deliver(run)
-                await (
-                    checkpoint()
-                )  # sockets send what was written; a stream that joins meanwhile has these events already
+                await checkpoint()  # sockets send; a stream that joins meanwhile has these events already
 
     def _reset(self, event: Event) -> None:
         log.warning("gateway.reset", cursor=event.cursor, reason=event.data.get("reason"))

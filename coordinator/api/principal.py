@@ -51,7 +51,7 @@ class Principal:
             )
 
     def check_projects(self, projects: Iterable[str] | None) -> None:
-        """Refuse a token of another project than these; None: of any.
+        """Refuse a token that is for another project; None stands for all projects.
 
         Raises: ``PermissionDenied``.
         """

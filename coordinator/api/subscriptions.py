@@ -131,7 +131,7 @@ def _query(request: Request, type: type[Any]) -> Any:
         if name in ("project", "topic"):
             values.setdefault(name, []).append(text)
         elif name in values:
-            raise InvalidArgument(f'the parameter "{name[:100]}" is given twice', hint="Give it once.")
+            raise InvalidArgument(f'the parameter "{name[:100]}" is repeated', hint="Send it once.")
         else:
             values[name] = text
     try:

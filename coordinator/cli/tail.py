@@ -1,6 +1,6 @@
 """Printing events: those that are retained, then those that come.
 
-Guarantees: in order, each at least once. While it follows, the tail reconnects with back-off and goes on after the last page
+Guarantees: in order, each at least once. While it follows, the tail reconnects with back-off and continues after the last page
 that it printed. It does not wait for the first connection: without a database it ends at once. SIGTERM and Ctrl-C end a tail
 that follows with exit code 0, since there is no other way to stop it; they also work while nothing reads its output.
 """

@@ -10,7 +10,7 @@
 Guarantees: every call is one round trip and one transaction, ends within ``Config.call_timeout_s``, and raises only errors of
 ``coordinator.errors``. Reads are retried until then. Writes are never retried: a lost response may mean that the write
 succeeded, and only the caller knows whether to repeat it (``expect`` makes that safe). A stream of events reconnects after
-every interruption and goes on where it was.
+every interruption and continues where it was.
 
 What it deliberately does not do: offer a synchronous twin, cache anything, or register a lost agent again.
 """

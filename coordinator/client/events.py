@@ -2,7 +2,7 @@
 
 A stream reads the log from a cursor on (see ``operations.log_reader``), and a notification only makes it look sooner. So it
 misses nothing, repeats nothing and stays in order, whatever happens to connections; after an interruption of any length it
-goes on where it was. Where events are gone (pruned, or the database was restored), it returns an event of type ``reset``.
+continues where it was. Where events are gone (pruned, or the database was restored), it returns an event of type ``reset``.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Events:
 
 
 class EventStream:
-    """An endless iterator of events. One task reads it. It needs no closing; a reader can stop and go on later.
+    """An endless iterator of events. One task reads it. It needs no closing; a reader can stop and continue later.
 
-    ``cursor`` stands after the last event that it returned. Keep it, and ``stream(after=cursor)`` goes on there, in another
+    ``cursor`` stands after the last event that it returned. Keep it, and ``stream(after=cursor)`` continues there, in another
     process if need be.
     """
 

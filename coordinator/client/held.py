@@ -1,7 +1,7 @@
 """A lock that is held: renewed in the background, and trusted no longer than its lease.
 
 Guarantees: ``state`` is what the last response said, or ``UNKNOWN`` while the server does not answer. From the local
-deadline on, which comes before the server's, the lock is ``LOST`` for good; ``client.lease`` says how that is reckoned.
+deadline on, which comes before the server's, the lock is ``LOST`` for good; ``client.lease`` says how it is computed.
 
 On failure: while the server cannot be reached, the lock is renewed again and again until the deadline. When the server says
 that the lock is gone, ``lost`` is set at once. A lost lock is never acquired again automatically.
@@ -37,7 +37,7 @@ class LockLost(Conflict):
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """What it takes to go on with locks, in this process or another: holder and tokens. JSON keeps it intact."""
+    """What a process needs to resume locks, this one or another: holder and tokens. JSON keeps it intact."""
 
     project: str
     agent: UUID
@@ -73,7 +73,7 @@ class Held:
 
     @property
     def remaining_s(self) -> float:
-        """For how many seconds the locks can be trusted without another renewal."""
+        """Seconds for which the locks can be trusted without another renewal."""
         return self._lease.remaining_s
 
     def check(self) -> None:

@@ -83,12 +83,12 @@ class Lease:
 
     @property
     def remaining_s(self) -> float:
-        """For how many seconds the lease can be trusted without another renewal."""
+        """Seconds for which the lease can be trusted without another renewal."""
         return max(self._deadline - now_s(), 0.0) if self.live else 0.0
 
     @property
     def renew_in_s(self) -> float:
-        """In how many seconds to renew; at the deadline at the latest, to see that the lease is lost."""
+        """Seconds until the next renewal; not beyond the deadline, so that a loss is noticed."""
         at = self._renew_at if self._revivable else min(self._renew_at, self._deadline)
         return max(at - now_s(), 0.0)
 
@@ -131,7 +131,7 @@ class Lease:
         self._ended = LeaseState.LOST
 
     def release(self) -> None:
-        """Record that the owner gives the lease up; a lost one stays lost."""
+        """Record that the owner releases the lease; a lost one stays lost."""
         if self.live:
             self._ended = LeaseState.RELEASED
 

@@ -55,8 +55,8 @@ class Locks:
     ) -> AsyncIterator[Held]:
         """Hold locks, all or none, while the context lasts; this is ``client.lock``.
 
-        When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body goes on, and
-        has to look at ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``.
+        When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body continues, and
+        has to check ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``.
 
         Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
@@ -83,9 +83,9 @@ class Locks:
     async def resume(
         self, handle: Handle, *, on_lost: Literal["cancel", "keep"] = "cancel", release: bool = True
     ) -> AsyncIterator[Held]:
-        """Go on with locks that this process or another left. Their agent must have stayed alive.
+        """Resume locks that this process or another left. Their agent must have stayed alive.
 
-        Raises: ``LockLost`` if another agent holds them by now, or none does.
+        Raises: ``LockLost`` if the agent no longer holds them.
         """
         if handle.project != self._caller.project:
             raise InvalidArgument(

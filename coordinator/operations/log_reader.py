@@ -1,11 +1,11 @@
 """Reading the event log: from a position on, page by page, through whatever happens to the connection.
 
 Guarantees: a reader hands out every event after its position once, in order. The position ``after`` moves when a page is
-handed out, and not before: a read that fails or is cancelled has no effect, and the reader goes on later, over the same
+handed out, and not before: a read that fails or is cancelled has no effect, and the reader continues later, over the same
 connection or another. Where events are gone, it hands out an event of type ``reset``. Bookmarks only move the position.
 
-On failure: errors of the kinds in ``outlasts`` are waited out with back-off, which a hint ends; others are raised. A lost hint costs ``POLL_S``
-seconds at most, never an event.
+On failure: the reader retries after errors of the kinds in ``outlasts``, with a back-off that a hint ends; it raises others.
+A lost hint costs at most ``POLL_S`` seconds, never an event.
 
 What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does nothing.
 """

@@ -1,1 +1,1 @@
-"""The sidecar: the HTTP face beside one agent, on this machine only, with a proof that the agent's place lives."""
+"""The sidecar: the HTTP API beside one agent, for this machine only; it proves that the agent is alive."""

@@ -1,7 +1,7 @@
 """What the sidecar's HTTP face runs operations on: the database or a daemon, while the lock book watches its agent's calls.
 
 All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
-An operation that names no speaker is run in the name of the sidecar's agent.
+An operation that names no speaker runs in the name of the sidecar's agent.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class LockReport(msgspec.Struct, frozen=True):
 
 
 class _Entry(msgspec.Struct):
-    """A lock. ``doubtful``: it may have been released under another spelling; its next renewal tells."""
+    """A lock. ``doubtful``: it may have been released under another spelling; its next renewal shows it."""
 
     token: int
     lease: Lease
