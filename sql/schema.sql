@@ -736,6 +736,11 @@ create function coordinator.lock_check_options(p_resources coordinator.lock_reso
   returns void
   immutable;
 
+-- Start the TTL of the locks that a ticket became. If another transaction is changing one of them, do nothing: the next poll does. No event. Internal.
+create function coordinator.lock_claim(p_project_id bigint, p_ticket bigint, p_agent uuid)
+  returns void
+  volatile;
+
 -- Return the shortest cycle of agents that wait for each other through p_agent, as a list of its steps; null: there is none. Internal.
 create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid)
   returns jsonb
@@ -841,7 +846,7 @@ create function coordinator.lock_path_text(p_path text, p_directory boolean)
   returns text
   immutable;
 
--- Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out. ZC208: it is gone.
+-- Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out, and will be granted nothing. ZC208: it is gone. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.
 create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
   volatile security definer;
@@ -849,6 +854,11 @@ create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent u
 -- Take the lock under which a project's queue changes, until the end of the transaction; always the last lock. Internal.
 create function coordinator.lock_queue_enter(p_project_id bigint)
   returns void
+  volatile;
+
+-- Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.
+create function coordinator.lock_queue_try(p_project_id bigint)
+  returns boolean
   volatile;
 
 -- Return the ranges (from, before) of the texts of paths and directories that a directory or glob could contain. Internal.
@@ -901,7 +911,7 @@ create function coordinator.lock_show(p_project text, p_resource text)
   returns SETOF coordinator.lock_holders
   stable security definer;
 
--- Return what a ticket waits for, or the locks that it became. Internal.
+-- Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.
 create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
   stable;

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from coordinator.db.connection import connect
-from tests.waiting import DEADLINE_S, until_blocked
+from tests.waiting import DEADLINE_S, until, until_blocked
 
 ACQUIRE = "select resource, fencing_token, ticket, granted from coordinator.lock_acquire('default', $1, $2, p_shared => $3, p_wait => $4)"
 RELEASE = "select coordinator.lock_release('default', $1, $2, $3)"
@@ -289,3 +289,92 @@ async def test_paths_apart_do_not_wait_for_each_other(crew: list[Client]) -> Non
             assert (await two.acquire("src/a/c.py"))[0]["granted"]
             assert (await two.acquire("docs/"))[0]["granted"]
             assert (await two.acquire("name:deploy"))[0]["granted"]
+
+
+async def handed(crew: list[Client], wait: timedelta = WAIT) -> tuple[Client, Client, int, int]:
+    """Return a holder, a waiter for the same lock, the holder's token and the waiter's ticket."""
+    ann, bob = crew[:2]
+    token = (await ann.acquire("x"))[0]["fencing_token"]
+    return ann, bob, token, (await bob.acquire("x", wait=wait))[0]["ticket"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_the_answer_to_a_poll_after_the_deadline_is_final(crew: list[Client], committed: bool) -> None:
+    ann, bob, token, ticket = await handed(crew, timedelta(seconds=1))
+    transaction = ann.connection.transaction()
+    await transaction.start()
+    await ann.release(token, "x")
+    await anyio.sleep(1.1)  # bob's time passes while the hand-off is not committed
+    with anyio.fail_after(DEADLINE_S):
+        assert not (await bob.poll(ticket))["granted"]
+    if committed:
+        await transaction.commit()
+        assert (await bob.poll(ticket))["granted"]
+        return
+    await transaction.rollback()
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await bob.poll(ticket)
+    assert raised.value.sqlstate == "ZC401"
+    await ann.release(token, "x")
+    assert await crew[2].try_acquire("x")
+
+
+async def test_a_poll_that_waits_for_an_open_hand_off_sees_it(crew: list[Client]) -> None:
+    ann, bob, token, ticket = await handed(crew, timedelta(seconds=1))
+    transaction = ann.connection.transaction()
+    await transaction.start()
+    await ann.release(token, "x")
+    await anyio.sleep(1.1)
+    rows: list[asyncpg.Record] = []
+
+    async def poll() -> None:
+        rows.append(await bob.poll(ticket))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poll)
+        await until_blocked(crew[2].connection, bob.connection)
+        await transaction.commit()
+    assert rows[0]["granted"]
+
+
+async def test_a_poll_does_not_wait_for_a_break_of_what_it_claims(crew: list[Client]) -> None:
+    ann, bob, token, ticket = await handed(crew)
+    await ann.release(token, "x")
+    transaction = ann.connection.transaction()
+    await transaction.start()
+    await ann.connection.execute("select coordinator.lock_break('default', 'x', 'a test')")
+    with anyio.fail_after(DEADLINE_S):
+        row = await bob.poll(ticket)
+    assert (row["granted"], row["fencing_token"]) == (False, None)
+    await transaction.rollback()
+    assert (await bob.poll(ticket))["granted"]
+
+
+@pytest.mark.parametrize("resource", ["src/", "src/*.py"])
+async def test_two_that_release_a_directory_or_glob_do_not_wait_for_each_other(
+    crew: list[Client], resource: str
+) -> None:
+    watcher = crew[2].connection
+    sharers = crew[:2]
+    tokens = [(await sharer.acquire(resource, shared=True))[0]["fencing_token"] for sharer in sharers]
+    key = await watcher.fetchval(
+        "select coordinator.lock_key((select id from coordinator.projects where name = 'default'), $1)", resource
+    )
+    await watcher.execute("select pg_advisory_lock($1)", key)  # stops whoever takes the text for that of a path
+    left = len(sharers)
+
+    async def release(sharer: Client, token: int) -> None:
+        nonlocal left
+        await sharer.release(token, resource)
+        left -= 1
+
+    async def stopped() -> bool:
+        waiting = await watcher.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted")
+        return bool(waiting == left)
+
+    async with anyio.create_task_group() as tasks:
+        for sharer, token in zip(sharers, tokens, strict=True):
+            tasks.start_soon(release, sharer, token)
+        await until(stopped)
+        await watcher.execute("select pg_advisory_unlock($1)", key)
+    assert left == 0

@@ -131,11 +131,10 @@ declare
   v_waited  boolean;
   v_told    boolean;
 begin
-  -- A fast path, as in lock_acquire. A row that is found has its one spelling, so nothing is parsed; and without a leading path:
-  -- the spelling is what the keys are made of.
-  if cardinality(p_resources) = 1 and cardinality(p_tokens) = 1 and split_part(p_resources[1], '/', 33) = '' and strpos(p_resources[1], '//') = 0
-     and p_resources[1] not like 'path:%' and coordinator.roles_unbound()
-     and current_setting('transaction_isolation') = 'read committed' then
+  -- A fast path, as in lock_acquire. Only for what is plain: a directory or glob taken for a path would share a key here that
+  -- lock_release_any then wants exclusively, and two releases that share it would wait for each other.
+  if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and cardinality(p_tokens) = 1
+     and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
     select id into v_project from coordinator.projects where name = p_project;
     if found then
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unnoticed

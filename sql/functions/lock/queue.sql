@@ -52,6 +52,21 @@ $$;
 comment on function coordinator.lock_queue_enter(bigint) is
   'Take the lock under which a project''s queue changes, until the end of the transaction; always the last lock. Internal.';
 
+create or replace function coordinator.lock_queue_try(p_project_id bigint) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+begin
+  perform coordinator.lock_queue_enter(p_project_id);
+  return true;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function coordinator.lock_queue_try(bigint) is
+  'Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.';
+
 create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
 language plpgsql volatile

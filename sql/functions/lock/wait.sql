@@ -8,18 +8,42 @@ set enable_seqscan = off
 as $$
 begin
   return query
-    select l.resource, l.mode, case when l.slots is not null then l.slot::integer end, l.fencing_token, l.acquired_at, l.expires_at, p_ticket, true
+    select l.resource, l.mode, case when l.claimed and l.slots is not null then l.slot::integer end, case when l.claimed then l.fencing_token end,
+           case when l.claimed then l.acquired_at end, l.expires_at, p_ticket, l.claimed
     from coordinator.locks l
     where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and l.expires_at > coordinator.now_utc()
     union all
     select w.resource, w.mode, null, null, null, w.expires_at, p_ticket, false
     from coordinator.lock_waits w
-    where w.ticket = p_ticket and w.project_id = p_project_id and w.agent_id = p_agent and w.expires_at > coordinator.now_utc()
+    where w.ticket = p_ticket and w.project_id = p_project_id and w.agent_id = p_agent
     order by 1;
 end
 $$;
 comment on function coordinator.lock_ticket(bigint, bigint, uuid) is
-  'Return what a ticket waits for, or the locks that it became. Internal.';
+  'Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.';
+
+create or replace function coordinator.lock_claim(p_project_id bigint, p_ticket bigint, p_agent uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_count integer;
+begin
+  -- Wait for no row: whoever changes one may wait for the queue, which this transaction may hold.
+  perform from coordinator.locks l
+  where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now
+  for no key update skip locked;
+  get diagnostics v_count = row_count;
+  update coordinator.locks l
+  set claimed = true, expires_at = v_now + l.ttl, free_at = v_now + l.ttl + l.delay
+  where v_count > 0 and l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now
+    and v_count = (select count(*) from coordinator.locks o where o.ticket = p_ticket and o.agent_id = p_agent and not o.claimed and o.expires_at > v_now);
+end
+$$;
+comment on function coordinator.lock_claim(bigint, bigint, uuid) is
+  'Start the TTL of the locks that a ticket became. If another transaction is changing one of them, do nothing: the next poll does. No event. Internal.';
 
 create or replace function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
 returns setof coordinator.lock_grant
@@ -29,32 +53,34 @@ set enable_seqscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_now     timestamptz := coordinator.now_utc();
+  v_expires timestamptz;
 begin
-  if exists (select from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project
-               and w.expires_at > v_now)
-     and not exists (
+  -- Without the queue lock only one thing is certain: that a ticket waits whose time has not passed. A transaction that is still
+  -- open may have handed it the locks.
+  select max(w.expires_at) into v_expires from coordinator.lock_waits w
+  where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
+  if v_expires <= coordinator.now_utc() or v_expires is not null and not exists (
        select from coordinator.lock_waits w, lateral coordinator.lock_blockers(
          w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
-    perform coordinator.lock_queue_enter(v_project);
-    perform coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true);
+    if coordinator.lock_queue_try(v_project) and not coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true) then
+      -- A statement of its own, whose snapshot is of after the queue lock. Whoever takes that lock later also finds that the time
+      -- has passed, and grants nothing.
+      perform from coordinator.lock_waits w where w.ticket = p_ticket and w.expires_at <= coordinator.now_utc();
+      if found then
+        raise exception using errcode = 'ZC401', message = 'the locks were not free in time', hint = 'Acquire them again, with a longer wait.';
+      end if;
+    end if;
   end if;
-  update coordinator.locks l
-  set claimed = true, expires_at = v_now + l.ttl, free_at = v_now + l.ttl + l.delay
-  where l.ticket = p_ticket and l.project_id = v_project and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now;
+  perform coordinator.lock_claim(v_project, p_ticket, p_agent);
   return query select * from coordinator.lock_ticket(v_project, p_ticket, p_agent);
   if not found then
-    perform from coordinator.lock_waits w where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
-    if found then
-      raise exception using errcode = 'ZC401', message = 'the locks were not free in time', hint = 'Acquire them again, with a longer wait.';
-    end if;
     raise exception using errcode = 'ZC208', message = format('ticket %s is not waiting, and no lock that it became is left', p_ticket),
       hint = 'It timed out, was cancelled, lost its agent, or its lock was not claimed within 10 seconds; acquire again.';
   end if;
 end
 $$;
 comment on function coordinator.lock_poll(text, bigint, uuid) is
-  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out. ZC208: it is gone.';
+  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out, and will be granted nothing. ZC208: it is gone. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.';
 
 create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
 language plpgsql volatile security definer
