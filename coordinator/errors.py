@@ -125,6 +125,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("42P01", SchemaMismatch),  # undefined table
     ("3F000", SchemaMismatch),  # no schema coordinator
     ("22", InvalidArgument),  # data exception: NUL in text, broken JSON, out of range
+    ("54", InvalidArgument),  # program limit exceeded: JSON too deep for the parser, text too long
     ("25006", DatabaseUnavailable),  # read-only: a primary that was demoted
     ("08", DatabaseUnavailable),
     ("28", DatabaseUnavailable),  # wrong role or password

@@ -546,7 +546,7 @@ create function coordinator.assert_fence(p_project text, p_resource text, p_toke
   returns void
   volatile security definer;
 
--- Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as stored (ZC102) or, with p_object, not an object (ZC105).
+-- Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as text or nested more than 64 levels (ZC102), has a number that is not finite as a double or longer than 400 characters (ZC104) or, with p_object, is not an object (ZC105).
 create function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false)
   returns void
   immutable;
@@ -556,7 +556,7 @@ create function coordinator.check_key(p_what text, p_value text)
   returns void
   immutable;
 
--- Reject a list of more than 1,000 items (ZC102) or with an invalid name (see check_name).
+-- Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).
 create function coordinator.check_list(p_what text, p_values text[])
   returns void
   immutable;
@@ -631,6 +631,16 @@ create function coordinator.directive_send(p_project text, p_body text, p_to_age
   returns SETOF coordinator.directives_sent
   volatile security definer;
 
+-- Return the data of an event; if readers could not take them, {"unreadable": the limit that they exceed} in their place: functions refuse such values, but the log may be older than the limit. Internal.
+create function coordinator.event_data(p_data jsonb)
+  returns jsonb
+  immutable;
+
+-- Do what event_data does, for any data. Internal.
+create function coordinator.event_data_checked(p_data jsonb)
+  returns jsonb
+  immutable;
+
 -- Emit a custom event (type custom.…) in the caller's transaction.
 create function coordinator.event_emit(p_project text, p_type text, p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns void
@@ -685,6 +695,11 @@ create function coordinator.idempotency_prune(p_limit integer default 1000)
 create function coordinator.idempotency_store(p_project text, p_key text, p_response text)
   returns void
   volatile security definer;
+
+-- Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.
+create function coordinator.json_fault(p_value jsonb, p_max integer default 262144, p_too_deep jsonpath default 'strict $.**{64}?(@.type() == "array" || @.type() == "object")')
+  returns text
+  immutable;
 
 -- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')

@@ -30,6 +30,7 @@ from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.errors import Conflict, InvalidArgument
+from coordinator.model.json import encode
 from coordinator.model.operation import Conditional, Operation, Shape
 from coordinator.model.page import page_of
 from coordinator.operations.events import POLL_S, Head
@@ -116,7 +117,7 @@ class Calls:
         self, endpoint: Endpoint, operation: Operation[Any], key: str, transaction: Runner
     ) -> Response:
         project = _project(operation) or ""
-        request = msgspec.json.encode((operation.function, operation), enc_hook=timedelta.total_seconds)
+        request = encode((operation.function, operation), timedelta.total_seconds)
         digest = hashlib.sha256(request).hexdigest()
         recorded = await transaction.run(
             Claim(project=project, key=key, request=digest, ttl=self._config.idempotency_retention)

@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.json import encode
 from coordinator.model.operation import Operation, Shape
 from coordinator.model.page import cursor_of
 from coordinator.model.route import route_of
@@ -48,7 +49,7 @@ def message_of(operation: Operation[Any]) -> Message:
     route = route_of(type(operation))
     try:
         if route.method == "POST":
-            return Message("POST", route.path, msgspec.json.encode(operation, enc_hook=timedelta.total_seconds))
+            return Message("POST", route.path, encode(operation, timedelta.total_seconds))
         path = route.path
         query = _query(operation)
         if route.parameter is not None:
@@ -87,7 +88,7 @@ def decoded(body: bytes, type: type[R]) -> R:
     """
     try:
         return msgspec.json.decode(body, type=type)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DatabaseUnavailable(
             f"cannot decode the response: {error}", hint="Is that the address of a coordinator of this version?"
         ) from error

@@ -1,6 +1,7 @@
 """Connections: how each is opened, and how asyncpg's errors become ours.
 
-msgspec encodes and decodes JSON, times are UTC, and a session keeps nothing that a pooler could pass on to another client.
+msgspec encodes and decodes JSON; a value that it cannot decode, or that is larger than any event, is replaced by a placeholder
+(see ``model.json``), so that one bad row never hides the others. Times are UTC, and a session keeps nothing that a pooler could pass on to another client.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from coordinator.errors import (
     SchemaMismatch,
     from_sqlstate,
 )
+from coordinator.model.json import UNREADABLE, encode, unreadable
+from coordinator.telemetry import metrics
 
 __all__ = ["APPLICATION_NAME", "connect", "mapped_errors", "prepare"]
 
@@ -27,16 +30,25 @@ APPLICATION_NAME = "coordinator"
 CONNECT_TIMEOUT_S = 10.0
 
 _UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
-_encode = msgspec.json.Encoder().encode
+JSON_MAX_BYTES = 2**21  # twice what the database lets an event have
 _decode = msgspec.json.Decoder().decode
 
 
 def _encode_jsonb(value: object) -> bytes:
-    return b"\x01" + _encode(value)
+    return b"\x01" + encode(value)
 
 
 def _decode_jsonb(value: bytes) -> object:
-    return _decode(memoryview(value)[1:])
+    found: object
+    try:
+        found = _decode(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
+    except RecursionError:
+        found = unreadable("json_depth")
+    except (msgspec.MsgspecError, ValueError):
+        found = unreadable("json_number")
+    if isinstance(found, dict) and UNREADABLE in found and len(found) == 1:
+        metrics.VALUE_UNREADABLE.labels(str(found[UNREADABLE])).inc()
+    return found
 
 
 async def prepare(connection: asyncpg.Connection) -> None:
@@ -74,7 +86,7 @@ def mapped_errors() -> Iterator[None]:
         raise ConfigurationError(
             f"invalid database address: {error.args[0]}", hint=error.hint or "Correct the setting database_url."
         ) from error
-    except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
+    except (UnicodeEncodeError, msgspec.MsgspecError, OverflowError, RecursionError) as error:
         raise InvalidArgument(
             f"the database cannot store that: {error}", hint="Use valid UTF-8 text and JSON."
         ) from error
@@ -88,6 +100,8 @@ def mapped_errors() -> Iterator[None]:
             f"no TLS connection to the database: {error}", hint="Check sslmode and the certificates."
         ) from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError) as error:
+        if isinstance(error.__cause__, InvalidArgument):  # our codec refused the value
+            raise error.__cause__ from None
         if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # wrong type of value
             raise InvalidArgument(
                 f"the database cannot store that: {error}", hint="Use a value of the right type."
@@ -106,6 +120,8 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     hint = getattr(error, "hint", None)
     if hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
+    elif state.startswith("54"):  # the server's hint is about its settings
+        hint = "Nest JSON at most 64 levels deep, and give smaller values."
     elif kind is SchemaMismatch and not state.startswith("ZC"):  # the server's hint is about casts
         hint = 'Check "coordinator schema status"; apply the schema with "coordinator schema apply".'
     elif state == "26000":  # the prepared statement belongs to another session

@@ -64,6 +64,8 @@ LIMITS: Final[Mapping[str, int]] = {
     "key": 512,
     "reason": 2000,
     "json": 262144,
+    "json_depth": 64,
+    "json_number": 400,
     "ttl_min": 1,
     "ttl_max": 31622400,
     "list": 1000,

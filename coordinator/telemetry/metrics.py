@@ -21,6 +21,7 @@ __all__ = [
     "STREAM_CLOSED",
     "STREAM_CONNECTIONS",
     "STREAM_EVENTS",
+    "VALUE_UNREADABLE",
     "render",
 ]
 
@@ -74,6 +75,12 @@ REQUEST_SECONDS = Histogram(
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
 STREAM_EVENTS = Counter("coordinator_stream_events", "Events that the gateway read from the log.", registry=REGISTRY)
 STREAM_CLOSED = Counter("coordinator_stream_closed", "Streams that this process closed.", ["reason"], registry=REGISTRY)
+VALUE_UNREADABLE = Counter(
+    "coordinator_value_unreadable",
+    "JSON values that exceeded a limit when this process read them, and were replaced by a placeholder.",
+    ["reason"],
+    registry=REGISTRY,
+)
 CONTENT = Gauge(
     "coordinator_content",
     "Figures of the database's contents, sampled by the leader.",

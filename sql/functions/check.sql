@@ -4,7 +4,9 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('name',    200,      'characters', 'Name or role of an agent, name of an actor or a job type.'),
   ('key',     512,      'characters', 'Key of a signal, directive or event.'),
   ('reason',  2000,     'characters', 'A reason.'),
-  ('json',    262144,   'bytes',      'A JSON value, as stored.'),
+  ('json',    262144,   'bytes',      'A JSON value, as the text that readers get.'),
+  ('json_depth',  64,   'levels',     'Arrays and objects within each other in a JSON value.'),
+  ('json_number', 400,  'characters', 'A number in a JSON value; it must also be finite as a double.'),
   ('ttl_min', 1,        'seconds',    'Shortest TTL.'),
   ('ttl_max', 31622400, 'seconds',    'Longest TTL: 366 days.'),
   ('list',    1000,     'items',      'Job types of an agent, signals that a rule clears, topics of a reader, tokens of one check.'),
@@ -69,6 +71,9 @@ begin
     raise exception using errcode = 'ZC102',
       message = format('%s has %s items; at most 1000 are allowed', p_what, cardinality(p_values)),
       hint = 'Give fewer items.';
+  elsif array_ndims(p_values) > 1 or array_lower(p_values, 1) <> 1 then
+    raise exception using errcode = 'ZC103', message = format('%s is not a plain list', p_what),
+      hint = 'Give an array of one dimension that starts at 1.';
   end if;
   foreach v_value in array coalesce(p_values, '{}') loop
     perform coordinator.check_name(p_what, v_value);
@@ -76,7 +81,7 @@ begin
 end
 $$;
 comment on function coordinator.check_list(text, text[]) is
-  'Reject a list of more than 1,000 items (ZC102) or with an invalid name (see check_name).';
+  'Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).';
 
 create or replace function coordinator.check_ttl(p_value interval, p_max_s double precision default 31622400) returns void
 language plpgsql immutable parallel safe
@@ -93,17 +98,63 @@ $$;
 comment on function coordinator.check_ttl(interval, double precision) is
   'Reject a TTL below 1 second or above p_max_s seconds (ZC104).';
 
+-- Text is the measure, since readers get text: 1e131071 takes 16 bytes in a table and 128 kB in every reader. But a value of 8 kB
+-- can become 70 MB of text, and a larger one more than PostgreSQL can allocate, so numbers of larger values are measured one by
+-- one. jsonpath stops at the level asked for, so no depth exhausts the stack.
+create or replace function coordinator.json_fault(
+  p_value jsonb, p_max integer default 262144,
+  p_too_deep jsonpath default 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_stored integer := pg_column_size(p_value #> '{}'); -- without compression
+  v_text   text;
+begin
+  if v_stored <= 8192 then
+    v_text := p_value::text;
+    if octet_length(v_text) < 130 then
+      return null;
+    end if;
+  elsif v_stored > 4 * p_max then -- no value is stored in more than four times the bytes of its text
+    return 'json';
+  end if;
+  if jsonb_path_exists(p_value, p_too_deep) then
+    return 'json_depth';
+  elsif (v_text is null or octet_length(v_text) > 308 and v_text ~ '[0-9.]{60}') and exists (
+      select from jsonb_path_query(p_value, 'strict $.** ? (@.type() == "number")') n
+      where case when octet_length(n::text) > 400 then true
+                 when octet_length(n::text) > 308 then abs(n::numeric) > 1.7976931348623157e308 end) then
+    return 'json_number';
+  elsif octet_length(coalesce(v_text, p_value::text)) > p_max then
+    return 'json';
+  end if;
+  return null;
+end
+$$;
+comment on function coordinator.json_fault(jsonb, integer, jsonpath) is
+  'Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.';
+
 create or replace function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_fault text := coordinator.json_fault(p_value);
 begin
   if p_value is null then
     raise exception using errcode = 'ZC101', message = format('%s is missing', p_what),
       hint = 'Give a JSON value; write JSON null as ''null''.';
-  elsif pg_column_size(p_value) > 262144 then
+  elsif v_fault = 'json_depth' then
+    raise exception using errcode = 'ZC102', message = format('%s is nested more than 64 levels deep', p_what),
+      hint = 'Nest arrays and objects at most 64 levels deep; put deeper data into a string.';
+  elsif v_fault = 'json_number' then
+    raise exception using errcode = 'ZC104',
+      message = format('%s contains a number that is not finite as a double, or longer than 400 characters', p_what),
+      hint = 'Give at most 1.7976931348623157e308 in at most 400 characters, or put the number into a string.';
+  elsif v_fault is not null then
     raise exception using errcode = 'ZC102',
-      message = format('%s takes %s bytes; at most 262144 are allowed', p_what, pg_column_size(p_value)),
+      message = format('%s takes more than 262144 bytes as text', p_what),
       hint = 'Store large data elsewhere and share its location.';
   elsif p_object and jsonb_typeof(p_value) <> 'object' then
     raise exception using errcode = 'ZC105',
@@ -113,7 +164,7 @@ begin
 end
 $$;
 comment on function coordinator.check_json(text, jsonb, boolean) is
-  'Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as stored (ZC102) or, with p_object, not an object (ZC105).';
+  'Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as text or nested more than 64 levels (ZC102), has a number that is not finite as a double or longer than 400 characters (ZC104) or, with p_object, is not an object (ZC105).';
 
 create or replace function coordinator.check_page(
   p_limit integer, p_after text[] default null, p_kinds text[] default '{}') returns void

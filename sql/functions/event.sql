@@ -80,6 +80,28 @@ return json_build_object(
 comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb) is
   'Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data.';
 
+create or replace function coordinator.event_data_checked(p_data jsonb) returns jsonb
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- A value is within the data, beside other fields.
+  v_fault text := coordinator.json_fault(p_data, 1048576, 'strict $.**{65} ? (@.type() == "array" || @.type() == "object")');
+begin
+  return case when v_fault is null then p_data else jsonb_build_object('unreadable', v_fault) end;
+end
+$$;
+comment on function coordinator.event_data_checked(jsonb) is
+  'Do what event_data does, for any data. Internal.';
+
+-- Inlined. 66 levels take more than 512 bytes, and a number that is too large more than 308 characters: most need no further look.
+create or replace function coordinator.event_data(p_data jsonb) returns jsonb
+language sql immutable parallel safe
+return case when pg_column_size(p_data #> '{}') <= 512 and octet_length(p_data::text) <= 308 then p_data
+            else coordinator.event_data_checked(p_data) end;
+comment on function coordinator.event_data(jsonb) is
+  'Return the data of an event; if readers could not take them, {"unreadable": the limit that they exceed} in their place: functions refuse such values, but the log may be older than the limit. Internal.';
+
 create or replace function coordinator.topic_pattern(p_topics text[]) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -158,7 +180,7 @@ begin
   -- Numbers have no gaps, so a page is a range in at most two partitions, whatever the filter.
   while v_left > 0 and v_after < v_head loop
     return query
-      select v_relay.epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, e.data
+      select v_relay.epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data)
       from coordinator.events e
       where e.seq > v_after and e.seq <= least(v_after + v_window, v_head)
         and (p_project is null or e.project = p_project)

@@ -108,7 +108,9 @@ begin
     ) o
     order by o.xid, o.id limit p_limit
   ), numbered as (
-    select v_last.head_seq + row_number() over (order by xid, id) as seq, c.* from candidate c
+    select v_last.head_seq + row_number() over (order by xid, id) as seq, type, project, key, actor, at, xid, id,
+           coordinator.event_data(data) as data
+    from candidate
   ), stamped as (
     insert into coordinator.events (seq, type, project, key, actor, at, stamped_at, data)
     select seq, type, project, key, actor, at, clock_timestamp(), data from numbered

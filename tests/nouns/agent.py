@@ -14,7 +14,7 @@ LIMITS = {
         "coordinator.agent_register('default', 'a', p_job_types => array[repeat('a', $1::integer)])",
     ],
     "json": [
-        "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+        "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 9)))",
     ],
     "ttl_min": [
         "coordinator.agent_register('default', 'a', p_ttl => make_interval(secs => $1))",

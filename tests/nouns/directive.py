@@ -22,7 +22,7 @@ LIMITS = {
         "coordinator.directive_acknowledge('default', (select max(id) from coordinator.directives), 'a', 'refused', repeat('a', $1::integer))",
     ],
     "json": [
-        "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+        "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', repeat('x', $1::integer - 9)))",
     ],
     "ttl_min": [
         "coordinator.directive_send('default', 'x', 'a', p_ttl => make_interval(secs => $1))",

@@ -5,7 +5,7 @@ LIMITS = {
         "coordinator.event_emit('default', 'custom.x', repeat('a', $1::integer))",
     ],
     "json": [
-        "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', repeat('x', $1::integer - 17)))",
+        "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', repeat('x', $1::integer - 9)))",
     ],
     "list": [
         "coordinator.events_since('now', p_topics => array_fill('a.b'::text, array[$1::integer]))",

@@ -15,7 +15,13 @@ LIMITS = {
         "coordinator.signal_set('default', repeat('ä', $1::integer), '1')",
     ],
     "json": [
-        "coordinator.signal_set('default', 'k', to_jsonb(repeat('x', $1::integer - 12)))",
+        "coordinator.signal_set('default', 'k', to_jsonb(repeat('x', $1::integer - 2)))",
+    ],
+    "json_depth": [
+        "coordinator.signal_set('default', 'k', (repeat('[', $1::integer) || repeat(']', $1::integer))::jsonb)",
+    ],
+    "json_number": [
+        "coordinator.signal_set('default', 'k', ('1.' || repeat('1', $1::integer - 2))::jsonb)",
     ],
     "ttl_min": [
         "coordinator.signal_set('default', 'k', '1', make_interval(secs => $1))",
