@@ -124,6 +124,10 @@ async def _run(  # noqa: PLR0917
             return Readiness(ready=False, leads=keeper.leads, reason="shutting down")
         if time.monotonic() - keeper.heard_at > READY_WITHIN_S:
             return Readiness(ready=False, leads=keeper.leads, reason="no answer from the database")
+        if obstacle := gateway.obstacle(READY_WITHIN_S):
+            return Readiness(ready=False, leads=keeper.leads, reason=obstacle)
+        if obstacle := relay.progress.obstacle(READY_WITHIN_S):
+            return Readiness(ready=False, leads=keeper.leads, reason=f"events are not numbered: {obstacle}")
         return Readiness(ready=True, leads=keeper.leads)
 
     async with session.kept(), anyio.create_task_group() as tasks:

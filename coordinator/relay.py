@@ -6,7 +6,7 @@ This module only sets the pace. It steps while there are events, then arms the d
 have read the doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an event
 until the leader's next heartbeat, at most one second.
 
-On failure the relay logs the error, drops the connection, backs off and starts again.
+On failure the relay logs the error, drops the connection, backs off and starts again; ``progress`` knows since when.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from coordinator.backoff import Backoff
 from coordinator.db.database import Database
 from coordinator.db.session import Session, SessionWake
 from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
+from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["BELL_CHANNEL", "Relay"]
@@ -45,6 +46,7 @@ class Relay:
         self._prune_start = 0
         self._unpruned = 0
         self._bell: SessionWake | None = None
+        self.progress = Progress()
 
     async def run_forever(self) -> None:
         """Relay until cancelled."""
@@ -57,7 +59,11 @@ class Relay:
                     backoff.reset()
                     await self._relay(session)
             except Exception as error:  # noqa: BLE001 - the relay never stops at an error
+                self.progress.failed(error)
                 log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
+            except BaseException:  # it leads no longer
+                self.progress.made()
+                raise
             finally:
                 self._bell = None
             await backoff.wait()
@@ -96,6 +102,7 @@ class Relay:
         """Run batches until one is not full; return whether the last one moved events."""
         while True:
             step = await session.run(RelayStep(limit=BATCH))
+            self.progress.made()
             if step.moved:
                 self._unpruned += step.moved
                 metrics.EVENT_NUMBERED.inc(step.moved)

@@ -11,7 +11,8 @@ or, if it has fallen off the ring, from the log. No write waits for a socket.
 
 On failure: while the database is unavailable there are no new events, and streams stay open. After the reconnection, the
 gateway reads the log from where it stopped. If events are lost (pruned, or the database was restored), every stream gets
-the log's ``reset``.
+the log's ``reset``. A page that cannot be delivered is logged, and every stream reads it from the log at its own pace: events may
+come twice then. ``obstacle`` says why there are no events.
 
 What it deliberately does not do: store anything of its own. After a restart it fills the ring from the log.
 """
@@ -30,6 +31,7 @@ from anyio.lowlevel import checkpoint
 from coordinator.api.filter import Filter
 from coordinator.api.problems import Overloaded
 from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
+from coordinator.backoff import Backoff
 from coordinator.config import Config
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
@@ -38,6 +40,7 @@ from coordinator.model.event import RESET, Event, position
 from coordinator.operations.events import POLL_S
 from coordinator.operations.executor import Source
 from coordinator.operations.log_reader import LogReader
+from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["Gateway", "Reader"]
@@ -109,6 +112,8 @@ class Gateway:
         self.started = anyio.Event()
         self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
         self._session = database.session(HEAD_CHANNEL)
+        self._reader = LogReader(limit=config.http_page, outlasts=(CoordinatorError,))
+        self._progress = Progress()
         self._groups: dict[object, _Group] = {}
         self._by_project: dict[str | None, set[_Group]] = {}
         self._readers: set[Reader] = set()
@@ -123,18 +128,37 @@ class Gateway:
     async def run_forever(self) -> None:
         """Follow the log until cancelled."""
         wake = self._session.wake(HEAD_CHANNEL)
-        reader = LogReader(limit=self.config.http_page, outlasts=(CoordinatorError,))
+        reader = self._reader
+        backoff = Backoff()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._session.run_forever)
             tasks.start_soon(self._beat_forever)
             while not self._session.connected:
                 await wake.wait(POLL_S)
-            await self._fill(reader)
             while True:
-                events = await reader.next(self._session, wake)
-                await self._publish(events, reader)
+                published = self.ring.head
+                try:
+                    if self.epoch is None:
+                        await self._fill(reader)
+                    events = await reader.next(self._session, wake)
+                    await self._publish(events, reader)
+                    self._progress.made()
+                    backoff.reset()
+                except Exception as error:  # what is wrong with a page must not end the daemon
+                    log.exception("gateway.failed", after=reader.after, retry_s=backoff.next_s)
+                    self._progress.failed(error)
+                    self._scatter(published, reader)
+                    await backoff.wait()
+                    continue
                 if len(events) < self.config.http_page:
                     await anyio.sleep(LINGER_S)
+
+    def obstacle(self, tolerated_s: float) -> str | None:
+        """Return why streams get no events, if that has lasted for longer than ``tolerated_s`` seconds."""
+        if self.epoch is None:
+            return "the event log has not been read yet"
+        reason = self._reader.progress.obstacle(tolerated_s) or self._progress.obstacle(tolerated_s)
+        return reason and f"the event log cannot be read: {reason}"
 
     def close(self) -> None:
         """End every stream and long-poll, and accept no more."""
@@ -260,6 +284,18 @@ class Gateway:
             for reader in tuple(group.readers):
                 reader.seq = seq
                 reader.push(data, seq + 1)
+        self._wake(self._groups.values())
+
+    def _scatter(self, seq: int, reader: LogReader) -> None:
+        """Let every stream read the log itself after event ``seq``, since a page was perhaps not delivered to all."""
+        if self.epoch is None or reader.after is None:
+            return
+        self.ring.clear(position(reader.after)[1])
+        for group in tuple(self._groups.values()):
+            for member in tuple(group.readers):
+                member.seq = max(member.seq, seq)
+                self.leave(member)
+                member.interrupt()
         self._wake(self._groups.values())
 
     @staticmethod

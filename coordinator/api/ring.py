@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
+import structlog
+from msgspec.structs import replace
 
 from coordinator.model.event import Event
+from coordinator.model.json import unreadable
 
 __all__ = ["Frame", "Ring", "bookmark", "chunk", "frame_of", "runs"]
 
+log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -27,7 +31,12 @@ class Frame(NamedTuple):
 
 def frame_of(event: Event) -> Frame:
     """Encode an event."""
-    data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), _encode(event))
+    try:
+        encoded = _encode(event)
+    except (RecursionError, ValueError, TypeError) as error:  # one event must not stop those that follow
+        log.warning("event.unreadable", cursor=event.cursor, type=event.type, project=event.project, error=repr(error))
+        encoded = _encode(replace(event, data=unreadable("json")))
+    data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), encoded)
     return Frame(event.seq, event.type, event.project, event.actor, data)
 
 

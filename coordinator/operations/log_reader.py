@@ -21,6 +21,7 @@ from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Operation
 from coordinator.operations.events import POLL_S, Head, Since
 from coordinator.operations.executor import Runner, Wake
+from coordinator.progress import Progress
 
 __all__ = ["LogReader"]
 
@@ -33,7 +34,7 @@ class LogReader:
     """A position in the log, and what to read after it.
 
     ``after`` is a cursor, ``now`` (what is emitted after the first read), or None (all that is retained). ``at_end`` says
-    that the last read found nothing more.
+    that the last read found nothing more. ``progress`` knows the failures that it waits out.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class LogReader:
     ) -> None:
         self.after = after
         self.at_end = False
+        self.progress = Progress()
         self._project = project
         self._topics = list(topics) or None
         self._limit = limit
@@ -91,11 +93,15 @@ class LogReader:
         backoff = Backoff()
         while True:
             try:
-                return await runner.run(operation)
+                result = await runner.run(operation)
             except self._outlasts as error:
+                self.progress.failed(error)
                 import structlog  # noqa: PLC0415 - slow to import, and a command that reads the log does without
 
                 structlog.get_logger().warning(
                     "log.unread", after=self.after, error=error.message, retry_s=backoff.next_s
                 )
+            else:
+                self.progress.made()
+                return result
             await backoff.wait(None if wake is None else wake.wait)

@@ -55,6 +55,7 @@ from coordinator.version import version
 
 __all__ = ["serve"]
 
+READY_WITHIN_S = 5.0  # since the last news of the log
 NOT_READY = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
 
 log = structlog.get_logger()
@@ -145,6 +146,7 @@ async def _run(  # noqa: PLR0917
 
         def readiness() -> Readiness:
             reason = "shutting down" if lifetime.stop.is_set() else NOT_READY.get(state())
+            reason = reason or gateway.obstacle(READY_WITHIN_S)
             return Readiness(ready=reason is None, leads=False, reason=reason)
 
         middleware = origin_middleware(config, loopback=True)
