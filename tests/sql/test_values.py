@@ -91,7 +91,7 @@ async def test_a_value_at_the_limit_is_accepted_and_comes_back(tx: Transaction, 
 async def test_what_the_parser_itself_refuses_is_an_invalid_argument_with_a_hint(
     tx: Transaction, levels: int
 ) -> None:
-    """The parser of PostgreSQL gives up at max_stack_depth, which is the server's."""
+    """The parser of PostgreSQL stops at max_stack_depth, a setting of the server."""
     with pytest.raises(InvalidArgument) as raised:
         await attempt(tx, ENTRANCES["signal_set"], "[" * levels + "]" * levels)
     assert raised.value.hint
