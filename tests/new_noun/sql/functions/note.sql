@@ -37,7 +37,7 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_actor   text := coordinator.actor_name(p_actor);
 begin
-  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_key('the key', p_key);
   perform coordinator.check_text('the note', p_text, 4000);
   perform coordinator.check_ttl(p_ttl);
   insert into coordinator.notes (project_id, key, text, actor, written_at, expires_at)
@@ -76,7 +76,7 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.check_name('the key', p_key, 512);
+  perform coordinator.check_key('the key', p_key);
   delete from coordinator.notes where project_id = v_project and key = p_key and expires_at > coordinator.now_utc();
   if not found then
     raise exception using errcode = 'ZC203', message = format('there is no note "%s"', p_key), hint = 'See "coordinator note list".';
