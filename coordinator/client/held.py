@@ -12,7 +12,7 @@ writes, does. A process can be paused between any check here and what it does ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,6 +23,7 @@ import structlog
 from coordinator.client.caller import Caller
 from coordinator.client.lease import Lease, LeaseState, is_refusal, now_s
 from coordinator.errors import Conflict, CoordinatorError
+from coordinator.model.lock import Grant
 from coordinator.operations import locks
 
 __all__ = ["Handle", "Held", "LockLost"]
@@ -43,6 +44,12 @@ class Handle(msgspec.Struct, frozen=True):
     agent: UUID
     tokens: dict[str, int]
     ttl: timedelta
+
+    @classmethod
+    def of(cls, request: locks.Acquire, grants: Sequence[Grant]) -> Handle:
+        """Return the handle of what a request was granted."""
+        tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
+        return cls(request.project, request.agent, tokens, request.ttl)
 
 
 class Held:

@@ -10,7 +10,7 @@ its release, it is lost: the work was not under the lock to its end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Literal
@@ -22,10 +22,10 @@ from anyio.abc import TaskGroup
 from coordinator.backoff import Backoff
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
+from coordinator.client.finish import finish
 from coordinator.client.held import Handle, Held
 from coordinator.client.lease import LeaseState, is_refusal
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
-from coordinator.model.lock import Grant
 from coordinator.operations import locks
 from coordinator.operations.log_reader import LogReader
 
@@ -76,7 +76,7 @@ class LockKeeper:
                 self._watching.cancel()
             unused = self._unused(held)
             if release and unused:
-                await self._release(held, unused)
+                await finish(self._tasks, self._release, held.handle, unused, held.lose)
         if on_lost == "cancel" and held.state is LeaseState.LOST:
             held.check()
 
@@ -84,9 +84,11 @@ class LockKeeper:
         """Return the TTL to renew locks for: no shorter than that of any block of this agent that uses one of them."""
         return max([handle.ttl, *(other.renew_for for other in self._sharing(handle))])
 
-    def uses(self, grant: Grant) -> bool:
-        """Return whether a block uses a lock."""
-        return self._uses[grant.resource, grant.fencing_token or 0] > 0
+    async def release_unused(self, handle: Handle) -> None:
+        """Release those of the locks that no block uses: their request was cancelled, or failed, before its block began."""
+        unused = {name: token for name, token in handle.tokens.items() if self._uses[name, token] <= 0}
+        if unused:
+            await self._release(handle, unused, lambda _: None)
 
     def _sharing(self, handle: Handle) -> list[Held]:
         return [other for other in self._held if other.handle.tokens.items() & handle.tokens.items()]
@@ -99,13 +101,15 @@ class LockKeeper:
             del self._uses[key]
         return unused
 
-    async def _release(self, held: Held, tokens: dict[str, int]) -> None:
-        with anyio.move_on_after(RELEASE_S, shield=True) as scope:
-            await self._try_release(held, tokens)
+    async def _release(self, handle: Handle, tokens: dict[str, int], lost: Callable[[CoordinatorError], None]) -> None:
+        with anyio.move_on_after(RELEASE_S) as scope:
+            await self._try_release(handle, tokens, lost)
         if scope.cancelled_caught:
             log.warning("lock.release_failed", resources=list(tokens), error="no answer in time", hint="They expire.")
 
-    async def _try_release(self, held: Held, tokens: dict[str, int]) -> None:
+    async def _try_release(
+        self, handle: Handle, tokens: dict[str, int], lost: Callable[[CoordinatorError], None]
+    ) -> None:
         """Release locks together; if one of them is lost, that is refused, so release the others one by one."""
         asked = False
         backoff = Backoff()
@@ -113,9 +117,9 @@ class LockKeeper:
             try:
                 await self._caller.run(
                     locks.Release(
-                        project=held.handle.project,
+                        project=handle.project,
                         resources=list(tokens),
-                        agent=held.handle.agent,
+                        agent=handle.agent,
                         tokens=list(tokens.values()),
                     )
                 )
@@ -127,9 +131,9 @@ class LockKeeper:
                 if not is_refusal(error):
                     log.warning("lock.release_failed", resources=list(tokens), error=str(error))
                 elif not asked:
-                    held.lose(error)
+                    lost(error)
                     for resource, token in tokens.items() if len(tokens) > 1 else ():
-                        await self._try_release(held, {resource: token})
+                        await self._try_release(handle, {resource: token}, lost)
             return
 
     async def _watch(self, scope: anyio.CancelScope) -> None:

@@ -7,15 +7,18 @@ the death of its process leaves the queue and releases what it was granted meanw
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
+from anyio.abc import TaskGroup
 
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
+from coordinator.client.finish import finish
+from coordinator.client.held import Handle
 from coordinator.client.lease import now_s
-from coordinator.errors import CoordinatorError, NotFound, WaitTimedOut
+from coordinator.client.lock_keeper import LockKeeper
+from coordinator.errors import CoordinatorError, DatabaseUnavailable, NotFound, WaitTimedOut
 from coordinator.model.lock import Grant
 from coordinator.operations import locks
 
@@ -27,12 +30,13 @@ WITHDRAW_S = 3.0
 
 
 class LockWait:
-    """Requests of one client; ``used`` returns whether a lock that a request got is also in use by an earlier one."""
+    """Requests of one client, whose locks ``keeper`` keeps."""
 
-    def __init__(self, caller: Caller, events: Events, used: Callable[[Grant], bool]) -> None:
+    def __init__(self, caller: Caller, events: Events, keeper: LockKeeper, tasks: TaskGroup) -> None:
         self._caller = caller
         self._events = events
-        self._used = used
+        self._keeper = keeper
+        self._tasks = tasks
 
     async def obtain(self, request: locks.Acquire) -> tuple[list[Grant], float]:
         """Acquire, and wait if necessary; return also when the request was sent, from which the TTL counts.
@@ -47,26 +51,23 @@ class LockWait:
                 return grants, asked_at
             ticket = grants[0].ticket
             assert ticket is not None  # noqa: S101 - what is not granted has one
-            return await self._served(request, ticket)
-        except anyio.get_cancelled_exc_class():
-            await self._withdraw(request, ticket)
-            raise
-        except CoordinatorError:
-            if ticket is not None:
-                await self._withdraw(request, ticket)
+            return await self._served(request, ticket, asked_at + request.wait.total_seconds() if request.wait else 0.0)
+        except (anyio.get_cancelled_exc_class(), Exception) as error:
+            refused = isinstance(error, CoordinatorError) and not isinstance(error, DatabaseUnavailable)
+            if ticket is not None or not refused:
+                await finish(self._tasks, self._withdraw, request, ticket)
             raise
 
-    async def _served(self, request: locks.Acquire, ticket: int) -> tuple[list[Grant], float]:
-        """Wait for a ticket's turn."""
+    async def _served(self, request: locks.Acquire, ticket: int, until: float) -> tuple[list[Grant], float]:
+        """Wait for a ticket's turn; ``until`` comes before the end of its time on the server."""
         stream = self._events.stream(topics=locks.Poll.woken_by, after=await self._events.head())
         poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
-        until = now_s() + (request.wait.total_seconds() if request.wait else 0)
         while True:
             asked_at = now_s()
             try:
                 grants = await self._caller.run(poll, again=True)
             except NotFound:
-                if asked_at < until:
+                if now_s() < until:
                     raise
                 raise WaitTimedOut(  # the sweep may remove a ticket whose time has passed before it is polled
                     "the locks did not become free in time", hint="Acquire them again, with a longer wait."
@@ -80,23 +81,18 @@ class LockWait:
 
     async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:
         """Leave the queue, and release what was granted. Repeat a request without a response, to learn what to undo."""
-        with anyio.move_on_after(WITHDRAW_S, shield=True), suppress(CoordinatorError):
+        with anyio.move_on_after(WITHDRAW_S), suppress(CoordinatorError):
             grants: list[Grant] = []
             if ticket is None:
-                grants = await self._caller.run(request)
+                grants = await self._caller.run(request, again=True)
                 ticket = grants[0].ticket
             if ticket is not None:
                 cancel = locks.Cancel(project=request.project, ticket=ticket, agent=request.agent)
-                if not await self._caller.run(cancel):  # it was granted, and claimed
-                    poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
-                    grants = await self._caller.run(poll)
-            unused = [grant for grant in grants if grant.granted and not self._used(grant)]
-            if unused:
-                await self._caller.run(
-                    locks.Release(
-                        project=request.project,
-                        resources=[grant.resource for grant in unused],
-                        agent=request.agent,
-                        tokens=[grant.fencing_token or 0 for grant in unused],
-                    )
-                )
+                poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
+                while not await self._caller.run(cancel, again=True):
+                    grants = await self._caller.run(poll, again=True)
+                    if grants[0].granted:  # and claimed, by a poll whose response was lost
+                        break
+                else:
+                    return
+            await self._keeper.release_unused(Handle.of(request, grants))

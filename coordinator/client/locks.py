@@ -14,10 +14,12 @@ from contextlib import asynccontextmanager
 from typing import Literal
 from uuid import UUID, uuid4
 
+import anyio
 from anyio.abc import TaskGroup
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.events import Events
+from coordinator.client.finish import finish
 from coordinator.client.held import Handle, Held, LockLost
 from coordinator.client.lease import Lease, now_s
 from coordinator.client.listing import PAGE, Listing
@@ -38,7 +40,8 @@ class Locks:
     def __init__(self, caller: Caller, events: Events, tasks: TaskGroup) -> None:
         self._caller = caller
         self._keeper = LockKeeper(caller, events, tasks)
-        self._wait = LockWait(caller, events, self._keeper.uses)
+        self._wait = LockWait(caller, events, self._keeper, tasks)
+        self._tasks = tasks
 
     @asynccontextmanager
     async def hold(
@@ -72,10 +75,13 @@ class Locks:
             request_id=uuid4(),
         )
         grants, asked_at = await self._wait.obtain(request)
-        tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
-        handle = Handle(request.project, request.agent, tokens, request.ttl)
+        handle = Handle.of(request, grants)
         if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # a slow response: most of the TTL may be over
-            asked_at = await self._renewed(handle)
+            try:
+                asked_at = await self._renewed(handle)
+            except (anyio.get_cancelled_exc_class(), Exception):
+                await finish(self._tasks, self._keeper.release_unused, handle)
+                raise
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
             yield held
 
