@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from coordinator.cli.command import noun, paged
@@ -16,10 +18,9 @@ command = noun("Notes: short texts that agents leave for each other.")
 @click.argument("key")
 @click.argument("text")
 @click.pass_obj
-def write(call: Invocation, *, key: str, text: str) -> None:
+def write(call: Invocation, **options: Any) -> None:
     """Write a note, or replace the one with the same key."""
-    note = call.run(notes.Write(project=call.project, key=key, text=text, actor=call.actor))
-    call.output.one(note, plain(f"wrote {key}"))
+    call.output.one(call.run(call.operation(notes.Write, **options)), plain(f"wrote {options['key']}"))
 
 
 @command.verb(examples=["coordinator note list"])
@@ -28,7 +29,7 @@ def write(call: Invocation, *, key: str, text: str) -> None:
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List the notes of a project by key."""
     columns = ("key", "text", "actor", "written_at")
-    call.list(notes.List(project=call.project), columns, after=after, limit=limit, empty="There are no notes.")
+    call.list(call.operation(notes.List), columns, after=after, limit=limit, empty="There are no notes.")
 
 
 @command.verb(examples=["coordinator note delete build"])
@@ -36,5 +37,5 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
 @click.pass_obj
 def delete(call: Invocation, *, key: str) -> None:
     """Delete a note."""
-    call.run(notes.Delete(project=call.project, key=key, actor=call.actor))
+    call.run(call.operation(notes.Delete, key=key))
     call.output.one({"key": key, "deleted": True}, plain(f"deleted {key}"))
