@@ -21,6 +21,9 @@ from tests.client.conftest import relayed
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
 
+STEPS = 12  # at which the work waits at most: some fewer if it is served sooner
+STEPS_MIN = 3  # acquire, poll, release
+
 
 class CancelledAt:
     """Awaits work whose task is cancelled where it waits for the n-th time: at once, or when what it waits for has come."""
@@ -85,7 +88,8 @@ async def test_wherever_a_waiter_is_cancelled_it_leaves_nothing(
         async def waits(n: int) -> None:
             await CancelledAt(work(), n, late=late)
 
-        for n in range(1, 1000):
+        cancelled = 0
+        for n in range(1, STEPS + 1):
             async with coder.lock("a", ttl=600):
                 task = asyncio.create_task(waits(n))
 
@@ -95,11 +99,11 @@ async def test_wherever_a_waiter_is_cancelled_it_leaves_nothing(
                 await until(stands)
             await asyncio.wait([task], timeout=DEADLINE_S)
             await nothing_is_left(db, coder)
-            if not task.cancelled():
+            if task.cancelled():
+                cancelled += 1
+            else:
                 await task
-                assert n > 5
-                return
-    pytest.fail("the work never came to its end")
+        assert cancelled >= STEPS_MIN
 
 
 async def test_a_grant_whose_response_never_came_is_released(
