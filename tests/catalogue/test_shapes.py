@@ -1,0 +1,161 @@
+"""Every parameter of every public function takes strange values harmlessly, or refuses them and changes nothing.
+
+The functions and their parameters come from the catalogue; each is called with valid arguments, of which one is strange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import asyncpg
+import pytest
+from msgspec import ValidationError, json, structs
+
+from coordinator import operations
+from coordinator.errors import CoordinatorError
+from coordinator.model.catalogue import ROLES
+from coordinator.model.operation import Scope
+from tests.conftest import Transaction
+
+# Valid arguments by the name of a parameter, in the world that `world` makes. What is not here keeps its default.
+VALID = {
+    "p_project": "'default'", "p_name": "'one'", "p_key": "'k'", "p_value": "'1'", "p_agent": "{agent}",
+    "p_body": "'do it'", "p_to_agent": "'a'", "p_directive": "{directive}", "p_when_set": "'SET'", "p_clears": "'{{CLEARED}}'",
+    "p_resources": "'{{x.py}}'", "p_resource": "'x.py'", "p_tokens": "array[{token}]", "p_token": "{token}", "p_type": "'custom.x'",
+    "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
+    "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
+}  # fmt: skip
+USUAL = {
+    "text": "'x'",
+    "text[]": "'{{x}}'",
+    "integer": "1",
+    "interval": "'1 minute'",
+    "jsonb": "'{{}}'",
+}  # of other nouns
+SPECIAL = {
+    ("project_create", "p_project"): "'made'",
+    ("agent_register", "p_role"): "'coder'",
+    ("agent_list", "p_role"): "'coder'",
+    ("role_bind", "p_role"): "current_user",
+    ("role_unbind", "p_role"): "current_user",
+    ("signal_list", "p_prefix"): "'k'",
+    ("lock_list", "p_prefix"): "'x'",
+    ("directive_inbox", "p_agent"): "'a'",
+    ("directive_acknowledge", "p_agent"): "'a'",
+    ("directive_list", "p_directive"): "null",
+}
+
+STRANGE = {
+    "text[]": [
+        "null", "'{{}}'", "'{{null}}'", "'{{a,null}}'", "'{{{{a,b}},{{c,d}}}}'", "'{{{{a}}}}'", "'[0:1]={{a,b}}'", "'[5:5]={{a}}'",
+        "array[repeat('x', 1000000)]", "array_fill('a'::text, array[100000])", "array_fill('a'::text, array[20, 20])",
+        "array[E'a\\nb']", "array['']",
+    ],
+    "bigint[]": [
+        "null", "'{{}}'", "'{{null}}'", "'{{{{1,2}},{{3,4}}}}'", "'{{{{1}}}}'", "'[0:0]={{1}}'", "'{{-9223372036854775808}}'",
+        "array_fill(1::bigint, array[100000])",
+    ],
+    "interval": [
+        "null", "'infinity'", "'-infinity'", "'0'", "'-1 second'", "'178000000 years'", "'-178000000 years'", "'1 microsecond'",
+        "'2147483647 days'", "'999 months -29999 days'",
+    ],
+    "timestamp with time zone": ["null", "'infinity'", "'-infinity'", "'294276-12-31'", "'4713-01-01 BC'"],
+    "text": [
+        "null", "''", "' '", "repeat('x', 1000000)", "E'a\\nb'", "E'\\u2028'", "repeat('ü', 300)", "'../x'", "'{{a,b}}'", "E'\\\\'",
+        "repeat('*', 1000)", "repeat('/', 1000)", "repeat('[', 5000)",
+    ],
+    "integer": ["null", "0", "-1", "2147483647", "-2147483648"],
+    "bigint": ["null", "0", "-1", "9223372036854775807", "(-9223372036854775808)"],
+    "uuid": ["null", "'00000000-0000-0000-0000-000000000000'"],
+    "boolean": ["null"],
+    "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
+}  # fmt: skip
+
+FUNCTIONS = sorted(ROLES)
+
+
+async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
+    return await tx.connection.fetch(
+        """
+        select a.name, format_type(a.type, null) as type, a.place > p.pronargs - p.pronargdefaults as optional
+        from pg_proc p, unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) with ordinality a (name, type, place)
+        where p.pronamespace = 'coordinator'::regnamespace and p.proname = $1 order by a.place""",
+        function,
+    )
+
+
+async def world(tx: Transaction) -> dict[str, str]:
+    """Make one of everything, and return what arguments need to know of it."""
+    agent: UUID = await tx.connection.fetchval("select id from coordinator.agent_register('default', 'a', 'coder')")
+    await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
+    await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
+    directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
+    lock = await tx.connection.fetchval(
+        "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent
+    )
+    await tx.connection.execute(
+        "select coordinator.token_create('t', 'reader', repeat('b', 64), 'coo_abcd', 'default')"
+    )
+    return {"agent": f"'{agent}'", "directive": str(directive), "token": str(lock)}
+
+
+def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield calls with one strange argument each."""
+    valid = {
+        row["name"]: SPECIAL.get((function, row["name"]), VALID.get(row["name"], USUAL.get(row["type"], ""))).format(
+            **known
+        )
+        for row in taken
+        if not row["optional"] or (function, row["name"]) == ("directive_send", "p_to_agent")
+    }
+    assert all(valid.values()), f"say a valid value of {[name for name, value in valid.items() if not value]}"
+    for row in taken:
+        for strange in STRANGE[row["type"]]:
+            given = {**valid, row["name"]: f"({strange.format(**known)})::{row['type']}"}
+            arguments = ", ".join(f"{name} => {value}" for name, value in given.items())
+            yield f"{row['name']} => {strange}", f"select * from coordinator.{function}({arguments})"
+
+
+async def lists(tx: Transaction) -> None:
+    """Read every list, and every event, as the program does."""
+    for kind in operations.every():
+        if kind.page_by and kind.scope in (Scope.IN_PROJECT, Scope.ALL, Scope.NONE, Scope.OWN_ROWS):
+            required = [field.name for field in structs.fields(kind) if field.required]
+            valid = {"project": "default", "agent": "a", "resource": "x.py"}
+            rows = await tx.run(kind(**{name: valid[name] for name in required}))
+            sent = json.encode(rows, enc_hook=str)
+            assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
+    for event in await tx.connection.fetch("select * from coordinator.outbox where xid = pg_current_xact_id()"):
+        assert isinstance(event["data"], dict)
+        assert "unreadable" not in event["data"]
+        assert len(event["key"] or "") <= 1100
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transaction, function: str) -> None:
+    known = await world(tx)
+    taken = await parameters(tx, function)
+    before = await tx.outbox()
+    faults = []
+    for what, call in calls(function, taken, known):
+        attempt = tx.connection.transaction()
+        await attempt.start()
+        try:
+            await tx.connection.fetch(call, timeout=20)
+        except asyncpg.PostgresError as error:
+            await attempt.rollback()
+            fine = error.sqlstate.startswith(("ZC", "22", "54")) or error.sqlstate == "42501"
+            if not fine or (error.sqlstate.startswith("ZC") and not getattr(error, "hint", None)):
+                faults.append(f"{what[:90]}: {error.sqlstate} {str(error)[:150]}")
+            if len(str(error)) > 5000:
+                faults.append(f"{what[:90]}: its message has {len(str(error))} characters")
+            if await tx.outbox() != before:
+                faults.append(f"{what[:90]}: refused, and changed something")
+        else:
+            try:
+                await lists(tx)
+            except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
+                faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
+            await attempt.rollback()
+    assert faults == []
