@@ -706,7 +706,7 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
   returns table (leads boolean, term bigint, due text[])
   volatile security definer;
 
--- Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long; the rows then have a ticket and granted false: call lock_poll. Without p_wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
+-- Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
 create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null)
   returns SETOF coordinator.lock_grant
   volatile security definer;

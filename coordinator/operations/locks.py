@@ -35,7 +35,7 @@ __all__ = [
 class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """Lock several resources atomically. With ``wait``, the result may be a ticket; poll with it.
 
-    ``ttl`` and ``wait`` are 1 second to 1 day. ``delay`` is at most 1 hour: nobody else gets the lock for this long after it
+    ``ttl`` is 1 second to 1 day, and ``wait`` at most 1 day. ``delay`` is at most 1 hour: nobody else gets the lock for this long after it
     expired or was broken, or its agent ended. Locks that the agent already holds are renewed. A repetition with the same
     ``request_id`` returns the same result.
 

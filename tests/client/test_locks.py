@@ -103,7 +103,7 @@ async def test_bad_input_is_refused_with_a_hint_and_changes_nothing(
         (["src/[a"], {}),
         (["a"], {"ttl": 0}),
         (["a"], {"ttl": 1e9}),
-        (["a"], {"wait": 0.1}),
+        (["a"], {"wait": -0.1}),
         (["a"], {"slots": 2}),
         ([f"f{n}" for n in range(10_000)], {}),
     ):
@@ -160,12 +160,13 @@ async def test_a_waiter_gets_the_lock_within_moments_of_its_release(
     assert served == 3
 
 
-async def test_a_wait_times_out_and_leaves_the_queue(coder: Client, tester: Client) -> None:
+@pytest.mark.parametrize("wait", [0.2, 1])
+async def test_a_wait_times_out_and_leaves_the_queue(coder: Client, tester: Client, wait: float) -> None:
     async with coder.lock("a"):
         started = time.monotonic()
         with anyio.fail_after(DEADLINE_S), pytest.raises(WaitTimedOut):
-            await tester.locks.acquire("a", wait=1)
-        assert time.monotonic() - started > 0.9
+            await tester.locks.acquire("a", wait=wait)
+        assert time.monotonic() - started > wait * 0.9
         assert await coder.locks.waiting("a") == []
 
 

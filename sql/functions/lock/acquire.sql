@@ -163,6 +163,7 @@ begin
   end if;
   if p_slots is not null or p_delay <> interval '0' or p_delay is null or p_wait is not null then
     perform coordinator.lock_check_options(v_all, p_shared, p_slots, p_wait, p_delay);
+    p_wait := nullif(p_wait, interval '0');
   end if;
   perform coordinator.project_check(p_project);
   select a.name, a.project_id into v_agent from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
@@ -294,7 +295,7 @@ declare
 begin
   -- The fast path; see the head of this file.
   if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and p_slots is null and p_delay = interval '0'
-     and p_ttl is not null and least(p_ttl, p_wait) >= interval '1 second' and greatest(p_ttl, p_wait) <= interval '1 day'
+     and p_ttl between interval '1 second' and interval '1 day' and coalesce(p_wait, p_ttl) between interval '0' and interval '1 day'
      and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
     select a.project_id, a.name into v_project, v_name
     from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
@@ -327,4 +328,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid) is
-  'Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long; the rows then have a ticket and granted false: call lock_poll. Without p_wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';
+  'Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';

@@ -227,8 +227,8 @@ begin
       raise exception using errcode = 'ZC105', message = 'only names have slots', hint = 'Write a name, such as name:gpu.';
     end if;
   end if;
-  if p_wait is not null then
-    perform coordinator.check_ttl(p_wait, 86400);
+  if p_wait not between interval '0' and interval '1 day' then
+    raise exception using errcode = 'ZC104', message = format('a wait of %s is out of range', p_wait), hint = 'Give 0 seconds to 1 day.';
   end if;
   if p_delay is null or p_delay not between interval '0' and interval '1 hour' then
     raise exception using errcode = 'ZC104', message = format('a lock-delay of %s is out of range', coalesce(p_delay::text, 'null')),

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from coordinator.errors import Conflict, NotFound, WaitTimedOut
+from coordinator.errors import Conflict, InvalidArgument, NotFound, WaitTimedOut
 from coordinator.model.agent import Agent
 from coordinator.model.lock import Grant
 from coordinator.operations import agents, locks
@@ -218,7 +218,9 @@ async def test_a_request_id_that_waits_for_something_else_is_refused(tx: Transac
     assert await waiting(tx) == ["bob", "bob"]
 
 
-async def test_a_deadlock_is_rejected_with_the_agents_and_resources_of_its_cycle_and_changes_nothing(tx: Transaction) -> None:
+async def test_a_deadlock_is_rejected_with_the_agents_and_resources_of_its_cycle_and_changes_nothing(
+    tx: Transaction,
+) -> None:
     ann, bob, cid, _ = await crew(tx)
     for agent, resource in ((ann, "a"), (bob, "b/"), (cid, "c")):
         await acquire(tx, agent, resource)
@@ -306,3 +308,21 @@ async def test_no_more_than_a_thousand_wait_for_one_resource(tx: Transaction) ->
     with pytest.raises(Conflict) as raised:
         await wait(tx, bob, "a")
     assert raised.value.code == "ZC315"
+
+
+async def test_a_wait_below_a_second_ends_at_its_time_and_none_is_refused_at_once(tx: Transaction) -> None:
+    ann, bob, cid, _ = await crew(tx)
+    await acquire(tx, ann, "a", ttl=s(100), wait=s(0.2))
+    ticket = await wait(tx, bob, "a", wait=s(0.2))
+    assert not (await poll(tx, bob, ticket)).granted
+    with pytest.raises(Conflict) as raised:
+        await wait(tx, cid, "a", wait=s(0))
+    assert raised.value.code == "ZC310"
+    assert await waiting(tx) == ["bob"]
+    await tx.set_clock(s(60))
+    with pytest.raises(WaitTimedOut):
+        await poll(tx, bob, ticket)
+    for value in (-0.1, 86401):
+        with pytest.raises(InvalidArgument) as refused:
+            await wait(tx, cid, "b", wait=s(value))
+        assert refused.value.hint
