@@ -400,7 +400,7 @@ async def test_locks_of_another_project_do_not_matter(tx: Transaction) -> None:
     [
         {"resources": []}, {"resources": ["a"] * 101}, {"resources": [f"f{n}" for n in range(10000)]},
         {"ttl": s(0)}, {"ttl": s(0.5)}, {"ttl": timedelta(days=1, seconds=1)}, {"ttl": timedelta(days=365000)},
-        {"wait": s(0)}, {"wait": timedelta(days=2)}, {"delay": s(-1)}, {"delay": s(3601)},
+        {"wait": s(-1)}, {"wait": timedelta(days=2)}, {"delay": s(-1)}, {"delay": s(3601)},
         {"slots": 0}, {"slots": 10001}, {"slots": 2}, {"slots": 2, "resources": ["name:a"], "shared": True},
     ],
 )  # fmt: skip
