@@ -17,7 +17,7 @@ from tests.waiting import DEADLINE_S
 
 
 class Stream:
-    """A reader that notes what it gets, and where it has to go on by itself."""
+    """A reader that notes what it gets, and where it has to continue alone."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.filter = Filter([], [], gateway.config.http_topics)
