@@ -28,18 +28,20 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_now   timestamptz := coordinator.now_utc();
+  v_now   timestamptz;
   v_count integer;
 begin
-  -- Wait for no row: whoever changes one may wait for the queue, which this transaction may hold.
+  -- Wait for no row: whoever changes one may wait for the queue, which this transaction may hold. The time is read afterwards: if
+  -- another transaction has deleted one of the ticket's locks because it expired, all of them have expired by now.
   perform from coordinator.locks l
-  where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now
+  where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed
   for no key update skip locked;
   get diagnostics v_count = row_count;
+  v_now := coordinator.now_utc();
   update coordinator.locks l
   set claimed = true, expires_at = v_now + l.ttl, free_at = v_now + l.ttl + l.delay
   where v_count > 0 and l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed and l.expires_at > v_now
-    and v_count = (select count(*) from coordinator.locks o where o.ticket = p_ticket and o.agent_id = p_agent and not o.claimed and o.expires_at > v_now);
+    and v_count = (select count(*) from coordinator.locks o where o.ticket = p_ticket and o.agent_id = p_agent and not o.claimed);
 end
 $$;
 comment on function coordinator.lock_claim(bigint, bigint, uuid) is
