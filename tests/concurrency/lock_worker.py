@@ -125,6 +125,7 @@ class Client:
                 OSError,
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
                 CoordinatorError,
                 TimeoutError,
             ) as error:
@@ -132,7 +133,9 @@ class Client:
                     continue  # refused: as before
                 # A client that does not know what it holds starts again, as a new agent.
                 self.agent = None
-                if isinstance(error, (Unknown, OSError, asyncpg.InterfaceError, DatabaseUnavailable)):
+                if isinstance(
+                    error, (Unknown, OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseUnavailable)
+                ):
                     if self.connection is not None:
                         self.connection.terminate()
                     await anyio.sleep(0.05)
