@@ -236,9 +236,9 @@ create table coordinator.relay (
   epoch     text not null, -- First part of every cursor; new after the database was restored elsewhere.
   identity  text not null default ''::text, -- Cluster and database to which the epoch belongs.
   floor_seq bigint not null default 0, -- Events up to and including this one are pruned.
-  payloads  text not null default 'full'::text, -- What NOTIFY carries: full (the event) or pointer (only its cursor and type). Any role that may connect can LISTEN. Written by relay_configure.
+  payloads  text not null default 'full'::text, -- What NOTIFY carries: full (the event), pointer (only its cursor and type) or head (only the cursor of the newest event). Any role that may connect can LISTEN. Written by event_configure.
   constraint relay_pkey PRIMARY KEY (singleton),
-  constraint relay_payloads CHECK ((payloads = ANY (ARRAY['full'::text, 'pointer'::text]))),
+  constraint relay_payloads CHECK ((payloads = ANY (ARRAY['full'::text, 'pointer'::text, 'head'::text]))),
   constraint relay_singleton CHECK (singleton)
 );
 
@@ -631,6 +631,11 @@ create function coordinator.directive_send(p_project text, p_body text, p_to_age
   returns SETOF coordinator.directives_sent
   volatile security definer;
 
+-- Choose what NOTIFY carries from the next batch on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
+create function coordinator.event_configure(p_payloads text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
 -- Return the data of an event; if readers could not take them, {"unreadable": the limit that they exceed} in their place: functions refuse such values, but the log may be older than the limit. Internal.
 create function coordinator.event_data(p_data jsonb)
   returns jsonb
@@ -1019,11 +1024,6 @@ create function coordinator.projects_visible()
 -- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more look at the outbox it is safe to sleep.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')
   returns boolean
-  volatile security definer;
-
--- Choose what NOTIFY carries from the next batch on: full (each event) or pointer (its cursor and type; read it with events_since). Any role that may connect to the database can LISTEN to every project; with pointer it learns that events happen, but not their contents. No event.
-create function coordinator.relay_configure(p_payloads text)
-  returns void
   volatile security definer;
 
 -- Return the identity of this cluster and database. Internal.

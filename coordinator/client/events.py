@@ -49,6 +49,13 @@ class Events:
             )
         )
 
+    async def configure(self, payloads: str) -> bool:
+        """Choose what NOTIFY carries to ``LISTEN`` clients: ``full``, ``pointer`` or ``head``; return false if nothing changed.
+
+        Raises: ``InvalidArgument``; ``PermissionDenied`` without the role admin.
+        """
+        return await self._caller.run(events.Configure(payloads=payloads, actor=await self._caller.actor()))
+
     async def head(self) -> str:
         """Return the cursor after the newest event; read it before a snapshot, to stream from there without a gap."""
         return await self._caller.run(events.Head())

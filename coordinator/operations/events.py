@@ -9,7 +9,7 @@ import msgspec
 from coordinator.model.event import Event
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["POLL_S", "Emit", "Head", "Prune", "Since"]
+__all__ = ["POLL_S", "Configure", "Emit", "Head", "Prune", "Since"]
 
 POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
 
@@ -25,6 +25,22 @@ class Emit(Operation[None], frozen=True, kw_only=True):
     type: str
     key: str | None = None
     data: dict[str, Json] = msgspec.field(default_factory=dict)
+    actor: str | None = None
+
+
+class Configure(Operation[bool], frozen=True, kw_only=True):
+    """Choose what NOTIFY carries: ``full`` (events), ``pointer`` (their cursors) or ``head``; return false if nothing changed.
+
+    With ``head`` there is one notification for each batch, and none on the channels of the projects.
+
+    Raises: ``InvalidArgument``.
+    """
+
+    function = "event_configure"
+    scope = Scope.ALL
+    speakers = ("actor",)
+
+    payloads: str
     actor: str | None = None
 
 

@@ -9,7 +9,7 @@
 -- A role without a binding, the owner and superusers see everything.
 --
 -- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any channel.
--- Where projects must not see each other's events, run: select coordinator.relay_configure('pointer').
+-- Where projects must not see each other's events, run: select coordinator.event_configure('pointer'), or 'head'.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('role.bound',   'name of the role', '{}', 'A database role was restricted to the project.'),

@@ -4,12 +4,14 @@
 -- received misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.');
+  ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.'),
+  ('event.configured', 'always "payloads"', '{payloads}', 'What notifications carry was changed; the event''s project is "default".');
 
 insert into coordinator.rights (function, role) values
-  ('event_head',   'reader'),
-  ('events_since', 'reader'),
-  ('event_emit',   'agent');
+  ('event_head',      'reader'),
+  ('events_since',    'reader'),
+  ('event_emit',      'agent'),
+  ('event_configure', 'admin');
 
 -- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest.
 create or replace function coordinator.outbox_append(
@@ -52,6 +54,28 @@ end
 $$;
 comment on function coordinator.event_emit(text, text, text, jsonb, text) is
   'Emit a custom event (type custom.…) in the caller''s transaction.';
+
+create or replace function coordinator.event_configure(p_payloads text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  if p_payloads is null or p_payloads not in ('full', 'pointer', 'head') then
+    raise exception using errcode = 'ZC105', message = format('invalid payloads "%s"', left(p_payloads, 200)),
+      hint = 'Use full (events), pointer (their cursors and types) or head (one cursor for each batch).';
+  end if;
+  update coordinator.relay set payloads = p_payloads where payloads <> p_payloads;
+  if not found then
+    return false;
+  end if;
+  perform coordinator.outbox_append('event.configured', 'default', 'payloads', coordinator.actor_name(p_actor),
+    coordinator.now_utc(), jsonb_build_object('payloads', p_payloads));
+  return true;
+end
+$$;
+comment on function coordinator.event_configure(text, text) is
+  'Choose what NOTIFY carries from the next batch on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.';
 
 create or replace function coordinator.cursor_text(p_seq bigint) returns text
 language sql stable security definer

@@ -9,12 +9,9 @@
 -- not make a row's history long, and the index on (xid, id) never visits what was copied.
 --
 -- NOTIFY. The batch's transaction notifies 'coordinator' with the head's cursor, for gateways, and
--- 'coordinator.<project>.<noun>' with each event, or with a pointer if the event exceeds 7,900 bytes or relay_configure chose
--- pointers: any role that may connect can LISTEN on any channel. When the queue is half full (a listener is stuck in a
+-- 'coordinator.<project>.<noun>' with each event, or with a pointer if the event exceeds 7,900 bytes, or as event_configure chose:
+-- any role that may connect can LISTEN on any channel. When the queue is half full (a listener is stuck in a
 -- transaction), only the head is notified; readers catch up with events_since.
-
-insert into coordinator.rights (function, role) values
-  ('relay_configure', 'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('notify_payload', 7900, 'bytes', 'An event in a NOTIFY payload; a larger one is sent as a pointer.');
@@ -58,7 +55,7 @@ as $$
 #variable_conflict use_column
 declare
   v_epoch text;
-  v_whole boolean;
+  v_payloads text;
   v_last  coordinator.relay_batches;
   v_own   xid8;
   v_snap  pg_snapshot;
@@ -78,7 +75,7 @@ begin
       hint = 'A snapshot taken before the lock would be older than the last batch.';
   end if;
   perform coordinator.check_page(p_limit);
-  select r.epoch, r.payloads = 'full' into v_epoch, v_whole from coordinator.relay r for update;
+  select r.epoch, r.payloads into v_epoch, v_payloads from coordinator.relay r for update;
   v_own := pg_current_xact_id();
   select * into v_last from coordinator.relay_batches b order by b.id desc limit 1;
   if (v_last.head_seq + p_limit) / 1000000 > v_last.head_seq / 1000000 or v_last.head_seq = 0 then
@@ -117,13 +114,13 @@ begin
   ), notified as (
     select count(pg_notify(
       'coordinator.' || project || '.' || split_part(type, '.', 1),
-      case when v_whole and octet_length(json) <= 7900 then json
+      case when v_payloads = 'full' and octet_length(json) <= 7900 then json
            else json_build_object('cursor', v_epoch || '.' || seq, 'seq', seq, 'type', type, 'project', project,
                                   'pointer', true)::text end))
     from (select n.seq, n.type, n.project,
                  coordinator.event_json(v_epoch, n.seq, n.type, n.project, n.key, n.actor, n.at, n.data) as json
           from numbered n
-          where p_notify and pg_notification_queue_usage() < 0.5 order by n.seq offset 0) e
+          where p_notify and v_payloads <> 'head' and pg_notification_queue_usage() < 0.5 order by n.seq offset 0) e
   )
   select count(*)::integer, coalesce(max(seq), v_last.head_seq), coordinator.snapshot_without(pg_current_snapshot(), v_own),
          (array_agg(xid order by seq desc))[1], (array_agg(id order by seq desc))[1]
@@ -151,22 +148,6 @@ end
 $$;
 comment on function coordinator.relay_step(integer, boolean) is
   'Number up to p_limit events of the outbox and notify their readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.';
-
-create or replace function coordinator.relay_configure(p_payloads text) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform coordinator.everywhere_check();
-  if p_payloads is null or p_payloads not in ('full', 'pointer') then
-    raise exception using errcode = 'ZC105', message = format('invalid payloads "%s"', left(p_payloads, 200)),
-      hint = 'Use full (events) or pointer (their cursors).';
-  end if;
-  update coordinator.relay set payloads = p_payloads where payloads <> p_payloads;
-end
-$$;
-comment on function coordinator.relay_configure(text) is
-  'Choose what NOTIFY carries from the next batch on: full (each event) or pointer (its cursor and type; read it with events_since). Any role that may connect to the database can LISTEN to every project; with pointer it learns that events happen, but not their contents. No event.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer

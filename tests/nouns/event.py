@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from coordinator.operations import events
+from tests.conftest import Transaction
+
 LIMITS = {
     "key": [
         "coordinator.event_emit('default', 'custom.x', repeat('a', $1::integer))",
@@ -15,3 +18,7 @@ LIMITS = {
         "coordinator.event_prune(p_limit => $1::integer)",
     ],
 }
+
+
+async def drive(tx: Transaction) -> None:
+    await tx.run(events.Configure(payloads="pointer"))

@@ -358,6 +358,29 @@ async def test_the_schema_can_be_applied_by_an_owner_who_may_not_create_roles(em
         await admin(empty_url, f"drop owned by {name} cascade", f"drop role {name}")
 
 
+async def test_with_head_only_the_newest_cursor_is_notified(database_url: str) -> None:
+    import anyio
+
+    heard: list[tuple[str, str]] = []
+    listener, writer = await connect(database_url), await connect(database_url)
+    try:
+        for channel in ("coordinator", "coordinator.default.signal"):
+            await listener.add_listener(channel, lambda *call: heard.append((call[2], call[3])))
+        assert await writer.fetchval("select coordinator.event_configure('head')")
+        assert not await writer.fetchval("select coordinator.event_configure('head')")
+        await writer.execute("select coordinator.signal_set('default', 'k', '1'), coordinator.signal_set('default', 'l', '1')")
+        await writer.execute("select coordinator.relay_step()")
+        head = await writer.fetchval("select coordinator.event_head()")
+        with anyio.fail_after(DEADLINE_S):
+            while not heard:
+                await listener.execute("select 1")
+        await listener.execute("select 1")
+        assert heard == [("coordinator", head)]
+    finally:
+        await listener.close()
+        await writer.close()
+
+
 @pytest.mark.parametrize(("payloads", "whole"), [("full", True), ("pointer", False)])
 async def test_notifications_carry_what_was_configured(database_url: str, payloads: str, whole: bool) -> None:
     import json
@@ -368,7 +391,7 @@ async def test_notifications_carry_what_was_configured(database_url: str, payloa
     listener, writer = await connect(database_url), await connect(database_url)
     try:
         await listener.add_listener("coordinator.default.signal", lambda *call: heard.append(json.loads(call[3])))
-        await writer.execute("select coordinator.relay_configure($1)", payloads)
+        await writer.execute("select coordinator.event_configure($1)", payloads)
         await writer.execute("select coordinator.signal_set('default', 'k', '\"what nobody may overhear\"')")
         await writer.execute("select coordinator.relay_step()")
         with anyio.fail_after(DEADLINE_S):
@@ -376,7 +399,7 @@ async def test_notifications_carry_what_was_configured(database_url: str, payloa
                 await listener.execute("select 1")
         assert ("what nobody may overhear" in str(heard)) is whole
         assert (heard[0].get("pointer") is True) is not whole
-        event = await writer.fetchrow("select * from coordinator.events_since()")
+        event = await writer.fetchrow("select * from coordinator.events_since(p_topics => '{signal.set}')")
         assert event["cursor"] == heard[0]["cursor"]
     finally:
         await listener.close()

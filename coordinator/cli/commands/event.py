@@ -88,3 +88,24 @@ def head(call: Invocation) -> None:
 
     cursor = call.run(events.Head())
     call.output.one({"cursor": cursor}, cursor)
+
+
+@command.verb(examples=["coordinator event configure --payloads head"])
+@click.option(
+    "--payloads",
+    type=click.Choice(["full", "pointer", "head"]),
+    metavar="full|pointer|head",
+    required=True,
+    help="Each event, its cursor and type, or only the newest cursor of each batch.",
+)
+@click.pass_obj
+def configure(call: Invocation, *, payloads: str) -> None:
+    """Choose what NOTIFY carries to LISTEN clients, for all projects.
+
+    Any role that may connect to the database can listen. Clients, streams and this command line need only the head.
+    """
+    from coordinator.operations import events  # noqa: PLC0415
+
+    changed = call.run(call.operation(events.Configure, payloads=payloads))
+    text = f"notifications carry {payloads}" if changed else f"notifications already carry {payloads}"
+    call.output.one({"payloads": payloads, "changed": changed}, text)
