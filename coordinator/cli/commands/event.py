@@ -42,7 +42,7 @@ def tail(
     timeout: timedelta | None,
     all_projects: bool,
 ) -> None:
-    """Print the retained events in order; with --follow, also new ones.
+    """Print the retained events in order; --follow adds new ones.
 
     JSON output has one object on each line. To resume, give --after the cursor of the last event. An event of type "reset"
     means that the events before it are gone. After a lost connection, the tail reconnects and misses no event.
