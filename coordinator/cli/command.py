@@ -8,16 +8,19 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import INTEGER
+from coordinator.cli.values import ID, INTEGER
 from coordinator.config import SETTINGS
 
-__all__ = ["Noun", "Program", "Verb", "noun", "paged", "setting"]
+__all__ = ["Noun", "Program", "Verb", "acting_agent", "noun", "paged", "setting"]
+
+AGENT_ID = SETTINGS["agent_id"].variable
+F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -113,6 +116,32 @@ def paged(function: Callable[..., Any]) -> Callable[..., Any]:
         "--after", metavar="CURSOR", help="Start after this cursor, which a list with --limit printed."
     )
     return after(limit(function))
+
+
+class NoAgentError(click.UsageError):
+    """No agent is named."""
+
+    hint = f'Give the id that "coordinator agent register" printed, or set {AGENT_ID}.'
+
+    def __init__(self, ctx: click.Context) -> None:
+        super().__init__("--agent is missing", ctx)
+
+
+def acting_agent(
+    *, help: str, type: click.ParamType[Any] = ID, metavar: str = "ID", required: bool = True
+) -> Callable[[F], F]:
+    """Make the option ``--agent``: who acts. Its default is the setting ``agent_id``, which ``lock run`` gives its command."""
+
+    def chosen(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is None and isinstance(ctx.obj, Invocation) and not ctx.resilient_parsing:
+            given = ctx.obj.config.agent_id
+            if given is not None:
+                return type.convert(given, param, ctx)
+            if required:
+                raise NoAgentError(ctx=ctx)
+        return value
+
+    return click.option("--agent", type=type, callback=chosen, metavar=metavar, help=f"{help}  [default: {AGENT_ID}]")
 
 
 def noun(text: str) -> Noun:

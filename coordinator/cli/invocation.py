@@ -43,6 +43,13 @@ class Invocation:
         """
         return settings.load(profile=self.profile, file=self.file, flags=self.flags)
 
+    def origins(self) -> list[settings.Origin]:
+        """Return every setting with its value and where that came from.
+
+        Raises: ``ConfigurationError``.
+        """
+        return settings.origins(profile=self.profile, file=self.file, flags=self.flags)
+
     @cached_property
     def output(self) -> Output:
         """Where results go."""

@@ -37,7 +37,9 @@ def check(call: Invocation, paths: list[str], agent: str | None) -> None:
     checks = asyncio.run(_ask(call, paths, who)) if paths else []
     held = [one for one in checks if one.state == "held"]
     call.output.many(
-        checks if call.output.json else held, ("path", "agent", "mode", "resource", "expires_at"), empty=""
+        checks if call.output.json else held,
+        ("path", "agent", "mode", "resource", "expires_at"),
+        empty="Not locked by another agent.",
     )
     if held:
         raise _refusal(held)

@@ -32,6 +32,7 @@ from msgspec.structs import replace
 
 from coordinator.cli import launcher
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.report import report
 from coordinator.client import Client, Held, connect
 from coordinator.model.lock import Grant
 from coordinator.operations.locks import Acquire
@@ -95,7 +96,13 @@ class LockRun:
         Raises: ``Conflict``; ``WaitTimedOut``; ``LockLost`` when the command had to be ended.
         """
         if shutil.which(self._command[0]) is None:
-            sys.stderr.write(f"error: command not found: {self._command[0]}\n")
+            report(
+                self._call.config.output,
+                name="usage",
+                code="usage",
+                message=f"command not found: {self._command[0]}",
+                hint="Give a program in PATH, or a path such as ./deploy.sh; for a shell's own command, sh -c '…'.",
+            )
             return launcher.NOT_FOUND
 
         code = 0

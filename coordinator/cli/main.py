@@ -134,9 +134,10 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
                 hint = f"Did you mean {error.possibilities[0]}?"
             elif error.option_name[1:2].isdigit():
                 hint = 'Put "--" before a value that begins with "-".'
-        case click.exceptions.NoSuchCommand() if ctx and isinstance(ctx.command, click.Group):
+        case click.exceptions.NoSuchCommand() if ctx:
             message = f'unknown command "{path} {error.command_name}"'
-            if close := get_close_matches(error.command_name, ctx.command.list_commands(ctx), 1):
+            known = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
+            if close := get_close_matches(error.command_name, known, 1):
                 hint = f'Did you mean "{path} {close[0]}"?'
         case click.MissingParameter() if error.param:
             called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
@@ -145,6 +146,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
                 hint = " ".join(ctx.get_usage().split())
         case _:
             message = message[:1].lower() + message[1:]
+            hint = getattr(error, "hint", hint)
     return message, hint
 
 

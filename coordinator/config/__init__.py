@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from coordinator.config.environment import from_environment
 from coordinator.config.profile import from_profile
 from coordinator.config.settings import PREFIX, SETTINGS, Config, Setting
@@ -22,7 +24,7 @@ from coordinator.errors import ConfigurationError
 from coordinator.model import address
 from coordinator.model.token import SECRET
 
-__all__ = ["PREFIX", "SETTINGS", "Config", "Setting", "debugging", "load", "output_form"]
+__all__ = ["PREFIX", "SETTINGS", "Config", "Origin", "Setting", "debugging", "load", "origins", "output_form"]
 
 
 def debugging(environment: Mapping[str, str] = os.environ) -> bool:
@@ -36,6 +38,15 @@ def output_form(environment: Mapping[str, str] = os.environ) -> str:
     return form if form in ("text", "json") else "auto"
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """One setting as it applies: its value as people write it, without secrets (null: unset), and where that came from."""
+
+    setting: str
+    value: str | None
+    source: str
+    variable: str
+
+
 def load(
     *,
     profile: str | None = None,
@@ -47,9 +58,43 @@ def load(
 
     Raises: ``ConfigurationError``.
     """
+    return _checked(_given(profile, file, flags or {}, environment), environment)
+
+
+def origins(
+    *,
+    profile: str | None = None,
+    file: str | None = None,
+    flags: Mapping[str, tuple[str, str]] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> list[Origin]:
+    """Say of every setting what applies, and where it came from; the arguments are those of ``load``.
+
+    Raises: ``ConfigurationError``.
+    """
+    given = _given(profile, file, flags or {}, environment)
+    config = _checked(given, environment)
+    found = []
+    for name, setting in SETTINGS.items():
+        value = getattr(config, name)
+        source = given[name].origin if name in given else "default"
+        if name in given and value is None:
+            source = f"ignored: {source} does not belong to this database_url"
+        elif name not in given and value != setting.default:
+            source = "max_connections"  # see _fit_pool
+        found.append(Origin(name, None if value is None else setting.written(value), source, setting.variable))
+    return found
+
+
+def _given(
+    profile: str | None, file: str | None, flags: Mapping[str, tuple[str, str]], environment: Mapping[str, str]
+) -> dict[str, Given]:
     given = from_profile(profile, file, environment)
     given |= from_environment(environment)
-    given |= {name: Given(value, spelling, 0) for name, (spelling, value) in (flags or {}).items()}
+    return given | {name: Given(value, spelling, 0) for name, (spelling, value) in flags.items()}
+
+
+def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Config:
     values = {name: convert(SETTINGS[name], one) for name, one in given.items()}
     if "token" in values and not SECRET.fullmatch(values["token"]):
         raise ConfigurationError(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from coordinator.model import duration
+from coordinator.model.address import without_password
 from coordinator.model.catalogue import LIMITS
 
 __all__ = ["PREFIX", "SETTINGS", "Config", "Setting"]
@@ -51,17 +52,21 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def default_text(self) -> str:
         """The default as people write it; without one, what applies instead."""
-        match self.default:
-            case None:
-                return self.unset or ""
+        return (self.unset or "") if self.default is None else self.written(self.default)
+
+    def written(self, value: Any) -> str:
+        """Return a value as people write it, without a secret."""
+        match value:
             case Path():
-                return str(self.default).replace(str(Path.home()), "~")
+                return str(value).replace(str(Path.home()), "~")
             case timedelta():
-                return duration.written(self.default)
+                return duration.written(value)
             case float():
-                return duration.written(timedelta(seconds=self.default))
+                return duration.written(timedelta(seconds=value))
+            case str() if self.secret:
+                return without_password(value) if "://" in value else "(secret)"
             case _:
-                return str(self.default)
+                return str(value)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +227,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(days=1)
     project: Annotated[str, Setting("Project", "name")] = "default"
     actor: Annotated[str | None, Setting("Who acts, as events record it", "name", unset="the database role")] = None
+    agent_id: Annotated[
+        str | None,
+        Setting(
+            "Id of the agent that a command acts as, if it has no --agent; lock run sets it", "id", unset="no agent"
+        ),
+    ] = None
     agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="name of the pod")] = None
     role: Annotated[str | None, Setting("Role of the sidecar's agent", "role", unset="no role")] = None
     listen: Annotated[

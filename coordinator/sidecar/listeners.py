@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from coordinator.api.access import is_loopback
 from coordinator.api.server import BACKLOG, bind
@@ -13,6 +15,12 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["listeners"]
 
+HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        errno.EADDRINUSE: "Is another sidecar running? Choose another port with --listen HOST:PORT; 0 picks a free one.",
+        0: "Choose another address with --listen, such as 127.0.0.1:0.",
+    }
+)
 SOCKET_MODE = 0o660  # the agent's container has the same group or user
 
 
@@ -36,7 +44,7 @@ def listeners(listen: str, path: Path | None) -> Iterator[list[socket.socket]]:
                     f"a sidecar does not listen on {host}",
                     hint="It serves this machine only. Listen on 127.0.0.1, or run a daemon.",
                 )
-            sockets.append(stack.enter_context(bind(host, int(port))))
+            sockets.append(stack.enter_context(bind(host, int(port), hints=HINTS)))
         if path is not None:
             sockets.append(stack.enter_context(_bind(path)))
             stack.callback(path.unlink, missing_ok=True)

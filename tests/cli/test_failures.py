@@ -23,6 +23,11 @@ from tests.waiting import DEADLINE_S
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
         (["directive", "inbox"], "Usage: coordinator directive inbox [OPTIONS]"),
+        (["project", "delete", "p"], 'See "coordinator project delete --help".'),  # nobody can be asked
+        (
+            ["lock", "release", "a", "--token", "1"],
+            'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
+        ),
         (["signal", "get", "a", "b"], 'See "coordinator signal get --help".'),
     ],
 )

@@ -39,7 +39,7 @@ def test_every_noun_and_verb_of_the_design_is_there() -> None:
         *(f"directive {verb}" for verb in ("send", "inbox", "acknowledge", "pending", "revoke", "list")),
         *(f"event {verb}" for verb in ("tail", "emit", "head")),
         *(f"schema {verb}" for verb in ("apply", "verify", "status", "print", "grant")),
-        *("serve", "completion"),
+        *("serve", "sidecar", "config", "help", "completion"),
     }
 
 
@@ -88,6 +88,15 @@ def test_a_command_line_without_a_command_gets_help(lone: Program) -> None:
     assert "Commands:" in lone.run("signal").stderr
     assert lone.run().returncode == 2
     assert lone.run("--version").stdout.startswith("coordinator ")
+
+
+def test_the_help_of_a_command_is_also_a_command(lone: Program) -> None:
+    for line in ([], ["lock"], ["lock", "run"], ["serve"]):
+        done = lone.run("help", *line)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == lone.run(*line, "--help").stdout
+    assert lone.fails(2, "help", "lock", "rn")["hint"] == 'Did you mean "coordinator lock run"?'
+    assert lone.fails(2, "help", "lock", "run", "x")["message"] == 'unknown command "coordinator lock run x"'
 
 
 SLOW = ("starlette", "aiohttp", "uvicorn", "rich", "structlog", "coordinator.client", "coordinator.daemon", "yaml")

@@ -84,13 +84,35 @@ def test_the_command_gets_the_tokens_and_its_exit_code_is_returned(program: Prog
     assert program.json("agent", "list") == []
 
 
+def test_commands_within_a_lock_act_as_its_agent(program: Program) -> None:
+    """Each of them takes COORDINATOR_AGENT_ID for an absent --agent."""
+    script = """
+set -e
+coordinator() { "$PYTHON" -m coordinator "$@"; }
+coordinator lock check src/a.py
+coordinator lock acquire b
+coordinator lock renew b --token "$(coordinator lock show b | sed 's/.*"fencing_token":\\([0-9]*\\).*/\\1/')"
+coordinator signal set k 1 --ephemeral
+"""
+    done = program.run("lock", "run", "src/", "--", "sh", "-c", script, PYTHON=PYTHON)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])[0]["state"] == "mine"
+    assert program.json("signal", "list") == []  # it ended with the agent
+    assert program.json("lock", "list") == []
+    error = program.fails(5, "lock", "acquire", "b", COORDINATOR_AGENT_ID="nonsense")
+    assert "nonsense" in error["message"]
+
+
 def test_arguments_after_the_dashes_belong_to_the_command(program: Program) -> None:
     done = program.run("lock", "run", "a", "--", "echo", "--ttl", "--", "-x")
     assert (done.returncode, done.stdout) == (0, "--ttl -- -x\n")
     assert program.run("lock", "run", "a", "--", "cat", stdin=b"in").stdout == "in"
     assert program.run("lock", "run", "a", "--", "sh", "-c", "kill -KILL $$").returncode == 137
     done = program.run("lock", "run", "a", "--", "no-such-command")
-    assert (done.returncode, done.stderr) == (127, "error: command not found: no-such-command\n")
+    assert done.returncode == 127
+    error = json.loads(done.stderr)["error"]
+    assert error["message"] == "command not found: no-such-command"
+    assert error["hint"]
 
 
 async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program, db: Database, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 
@@ -30,3 +32,26 @@ def test_the_command_line_finds_the_database_of_a_running_daemon(lone: Program) 
         process.kill()
         process.communicate()
     assert "coordinator serve" in lone.fails(7, "signal", "get", "k")["hint"]
+
+
+def test_a_person_sees_where_the_daemon_is_and_what_to_do_next(lone: Program) -> None:
+    ours, theirs = pty.openpty()
+    process = lone.start("serve", "--port", "0", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"Ctrl-C" not in seen:
+            seen += os.read(ours, 4096)
+        shown = dict(line.split(None, 1) for line in seen.decode().splitlines() if line.startswith("  "))
+        assert shown["HTTP"].startswith("http://127.0.0.1:")
+        assert lone.json("--url", shown["database"].strip(), "project", "list")
+        assert "coordinator event tail" in shown["next"]
+    finally:
+        process.terminate()
+        while True:  # a terminal that nobody reads would hold up its end
+            try:
+                os.read(ours, 4096)
+            except OSError:
+                break
+        process.wait(20)
+        os.close(ours)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import Verb, noun, paged
+from coordinator.cli.command import Verb, acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.cli.values import DURATION, ID, INTEGER
@@ -19,7 +19,7 @@ command = noun("Locks: fenced leases over files, names and slots.")
 COLUMNS = ("resource", "mode", "agent", "agent_id", "fencing_token", "slot", "slots", "acquired_at", "expires_at")
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True)
-_agent = click.option("--agent", type=ID, required=True, metavar="ID", help="Agent that holds the locks.")
+_agent = acting_agent(help="Agent that holds the locks.")
 _shared = click.option("--shared", is_flag=True, help="Share the locks with other shared locks.")
 _slots = click.option("--slots", type=INTEGER, metavar="N", help="Take one of N slots of a name, such as name:gpu.")
 _ttl = click.option(
@@ -162,7 +162,7 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
     ]
 )
 @click.argument("paths", metavar="PATH…", nargs=-1)
-@click.option("--agent", metavar="ID|NAME", help="Agent whose own locks do not count.")
+@acting_agent(help="Agent whose own locks do not count.", type=click.STRING, metavar="ID|NAME", required=False)
 @click.option("--stdin0", is_flag=True, help="Read paths from standard input, each ended by NUL.")
 @click.pass_obj
 def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0: bool) -> None:

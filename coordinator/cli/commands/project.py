@@ -45,11 +45,13 @@ def show(call: Invocation, *, name: str | None) -> None:
 
 @command.verb(examples=["coordinator project delete shop --yes"])
 @click.argument("name")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required where nobody can be asked.")
 @click.pass_obj
 def delete(call: Invocation, *, name: str, yes: bool) -> None:
     """Delete a project and everything in it."""
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"Delete project {name} and everything in it?", abort=True)
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise click.UsageError("give --yes to delete a project without being asked")
+        click.confirm(f"Delete project {name} and everything in it?", abort=True, err=True)
     call.run(call.operation(projects.Delete, project=name))
     call.output.one({"name": name, "deleted": True}, f"deleted {name}")

@@ -8,10 +8,10 @@ from typing import Any
 import click
 import msgspec
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, ID, INTEGER, read_json, read_text
+from coordinator.cli.values import DURATION, INTEGER, read_json, read_text
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Json
 from coordinator.operations import signals
@@ -50,7 +50,7 @@ def _value(text: str, form: str) -> Json:
 @click.option(
     "--expect", type=INTEGER, metavar="VERSION", help="Set it only if it has this version; 0: only if it is not set."
 )
-@click.option("--agent", type=ID, metavar="ID", help="Agent that sets it.")
+@acting_agent(help="Agent that sets it.", required=False)
 @click.option("--ephemeral", is_flag=True, help="Delete it when the agent ends.")
 @click.option("--text", "form", flag_value="text", help="Take VALUE as text, even if it is JSON, such as 1.10.")
 @click.option("--json", "form", flag_value="json", help="Reject a VALUE that is not JSON.")

@@ -1,0 +1,33 @@
+"""``coordinator config``."""
+
+from __future__ import annotations
+
+import click
+
+from coordinator.cli.command import Verb
+from coordinator.cli.invocation import Invocation
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        "coordinator config",
+        "coordinator config --all",
+        "coordinator config --output json | jq -r '.[] | select(.setting == \"port\").value'",
+    ],
+)
+@click.option("--all", "everything", is_flag=True, help="Show also the settings that have their default.")
+@click.pass_obj
+def command(call: Invocation, *, everything: bool) -> None:
+    """Show the settings that apply, and where each came from. JSON has all of them.
+
+    A setting comes from the first of these that has it: a command-line flag, the environment, the profile, the default.
+    Passwords and tokens are not shown.
+    """
+    found = call.origins()
+    given = [one for one in found if one.source != "default"]
+    call.output.many(
+        found if everything or call.output.json else given,
+        ("setting", "value", "source"),
+        empty="Every setting has its default; --all shows them.",
+    )
