@@ -158,13 +158,13 @@ create table coordinator.lock_waits (
   request_id  uuid, -- The caller's id of the request; may be null.
   enqueued_at timestamp with time zone not null, -- When it began to wait (database clock).
   expires_at  timestamp with time zone not null, -- It waits until then, and blocks nobody after that.
-  constraint lock_waits_pkey PRIMARY KEY (ticket, resource),
+  constraint lock_waits_pkey PRIMARY KEY (project_id, resource, ticket),
   constraint lock_waits_mode CHECK ((mode = ANY (ARRAY['exclusive'::text, 'shared'::text])))
 );
 CREATE INDEX lock_waits_agent_idx ON coordinator.lock_waits USING btree (agent_id);
 CREATE INDEX lock_waits_expires_at_idx ON coordinator.lock_waits USING btree (expires_at);
 CREATE INDEX lock_waits_prefix_idx ON coordinator.lock_waits USING btree (((project_id + 0)), prefix) WHERE (prefix IS NOT NULL);
-CREATE INDEX lock_waits_resource_idx ON coordinator.lock_waits USING btree (project_id, resource, ticket);
+CREATE INDEX lock_waits_ticket_idx ON coordinator.lock_waits USING hash (ticket);
 
 -- Locks that are held, and expired ones until they are taken over or deleted: read lock_holders. Written by the lock_… functions and agent_end.
 create table coordinator.locks (
@@ -821,6 +821,11 @@ create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p
   returns void
   volatile;
 
+-- Return whether an earlier ticket waits for the very resource of this one, as nearly always when anything is in its way: one look, where lock_blockers reads the whole queue. Internal.
+create function coordinator.lock_is_behind(p_ticket bigint)
+  returns boolean
+  stable;
+
 -- Return whether a resource is a name or path that needs no parsing, as most are. Internal.
 create function coordinator.lock_is_plain(p_resource text)
   returns boolean
@@ -846,8 +851,13 @@ create function coordinator.lock_meets(p_r coordinator.lock_resource, p_glob tex
   returns boolean
   immutable;
 
--- Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets, as lock_rows shows them. Internal.
-create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean)
+-- Return the first ticket after p_after that waits for a resource or for one that overlaps it; null: there is none. Internal.
+create function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinator.lock_resource, p_after bigint default 0)
+  returns bigint
+  stable;
+
+-- Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets before p_before, as lock_rows shows them. Internal.
+create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default '9223372036854775807')
   returns SETOF coordinator.locks
   stable;
 
@@ -911,8 +921,8 @@ create function coordinator.lock_renew(p_project text, p_resources text[], p_age
   returns table (resource text, fencing_token bigint, expires_at timestamp with time zone)
   volatile security definer;
 
--- Return all locks or, with p_waiting, all tickets in the shape of locks. The planner inlines it, so indexes are used. Internal.
-create function coordinator.lock_rows(p_waiting boolean)
+-- Return all locks or, with p_waiting, the tickets before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.
+create function coordinator.lock_rows(p_waiting boolean, p_before bigint)
   returns SETOF coordinator.locks
   stable;
 

@@ -31,8 +31,8 @@ begin
       and (p_slots is null or l.slots is distinct from p_slots or l.taken >= p_slots);
   return query
     select w.resource, w.agent_id, w.agent_name, w.mode, null::bigint, w.expires_at, w.ticket
-    from coordinator.lock_overlapping(p_project_id, p_resource, true) w
-    where (p_ticket is null or w.ticket < p_ticket) and w.agent_id <> p_agent and w.expires_at > v_now
+    from coordinator.lock_overlapping(p_project_id, p_resource, true, coalesce(p_ticket, 9223372036854775807)) w
+    where w.agent_id <> p_agent and w.expires_at > v_now
       and (p_mode = 'exclusive' or w.mode = 'exclusive');
 end
 $$;

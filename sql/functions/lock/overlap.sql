@@ -130,23 +130,25 @@ $$;
 comment on function coordinator.lock_ranges(coordinator.lock_resource) is
   'Return the ranges (from, before) of the texts of paths and directories that a directory or glob could contain. Internal.';
 
-create or replace function coordinator.lock_rows(p_waiting boolean) returns setof coordinator.locks
+create or replace function coordinator.lock_rows(p_waiting boolean, p_before bigint) returns setof coordinator.locks
 language sql stable
 begin atomic
   select * from coordinator.locks where not p_waiting
   union all
   select project_id, resource, null, kind, prefix, pattern, mode, slots, agent_id, agent_name, null, ttl, delay, request_id, ticket,
          false, enqueued_at, expires_at, expires_at, null
-  from coordinator.lock_waits where p_waiting;
+  from coordinator.lock_waits where p_waiting and ticket < p_before;
 end;
-comment on function coordinator.lock_rows(boolean) is
-  'Return all locks or, with p_waiting, all tickets in the shape of locks. The planner inlines it, so indexes are used. Internal.';
+comment on function coordinator.lock_rows(boolean, bigint) is
+  'Return all locks or, with p_waiting, the tickets before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.';
 
-create or replace function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean)
+create or replace function coordinator.lock_overlapping(
+  p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default 9223372036854775807)
 returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan -- half of each query is constant, so a plan for its arguments always looks cheaper
 as $$
 declare
   v_glob   text := case p_r.kind when 'glob' then p_r.resource when 'directory' then coordinator.lock_directory_glob(p_r.path) end;
@@ -154,31 +156,31 @@ declare
 begin
   return query
     select x.* from unnest(p_r.covered_by) c, lateral ( -- one lookup each: before PostgreSQL 17 a list may become a filter
-      select * from coordinator.lock_rows(p_waiting) l where l.project_id = p_project_id and l.resource = c offset 0) x;
+      select * from coordinator.lock_rows(p_waiting, p_before) l where l.project_id = p_project_id and l.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
   end if;
   return query
     select l.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.lock_rows(p_waiting) g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
+      select * from coordinator.lock_rows(p_waiting, p_before) g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
     where coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
   if p_r.kind = 'path' then
     return;
   end if;
   v_ranges := coordinator.lock_ranges(p_r);
   return query -- globs below: 0 follows /
-    select l.* from coordinator.lock_rows(p_waiting) l
+    select l.* from coordinator.lock_rows(p_waiting, p_before) l
     where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
       and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern))
     union all
     select l.* from generate_subscripts(v_ranges, 1) n, lateral (
-      select * from coordinator.lock_rows(p_waiting) l
+      select * from coordinator.lock_rows(p_waiting, p_before) l
       where l.project_id = p_project_id and l.resource >= v_ranges[n][1] and l.resource < v_ranges[n][2] offset 0) l
     where l.kind in ('path', 'directory') and l.resource <> all (p_r.covered_by)
       and coordinator.lock_meets(p_r, v_glob, l.kind, l.resource, l.pattern);
 end
 $$;
-comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean) is
-  'Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets, as lock_rows shows them. Internal.';
+comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean, bigint) is
+  'Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets before p_before, as lock_rows shows them. Internal.';

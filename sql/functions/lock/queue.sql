@@ -67,11 +67,30 @@ $$;
 comment on function coordinator.lock_queue_try(bigint) is
   'Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.';
 
+create or replace function coordinator.lock_is_behind(p_ticket bigint) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return exists (
+    select from coordinator.lock_waits w, lateral (
+      select from coordinator.lock_waits o
+      where o.project_id = w.project_id and o.resource = w.resource and o.ticket < p_ticket and o.agent_id <> w.agent_id
+        and o.expires_at > coordinator.now_utc() and (w.mode = 'exclusive' or o.mode = 'exclusive') limit 1) o
+    where w.ticket = p_ticket);
+end
+$$;
+comment on function coordinator.lock_is_behind(bigint) is
+  'Return whether an earlier ticket waits for the very resource of this one, as nearly always when anything is in its way: one look, where lock_blockers reads the whole queue. Internal.';
+
 create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now    timestamptz := coordinator.now_utc();
@@ -83,8 +102,9 @@ declare
   v_own    uuid[] := '{}';
   v_lock   coordinator.locks;
 begin
-  select array_agg(w order by w.resource) into v_waits from coordinator.lock_waits w where w.ticket = p_ticket and w.expires_at > v_now;
-  if v_waits is null
+  select array_agg(w order by w.resource) into v_waits from coordinator.lock_waits w where w.ticket = p_ticket;
+  if v_waits is null or v_waits[1].expires_at <= v_now
+     or coordinator.lock_is_behind(p_ticket)
      or exists (select from unnest(v_waits) w, lateral coordinator.lock_blockers(
                   w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
     return false;
@@ -142,24 +162,59 @@ $$;
 comment on function coordinator.lock_ticket_grant(bigint, text, bigint, boolean) is
   'Turn a ticket into locks if nothing is in its way; p_claimed: its waiter makes this call. Under the queue lock. Internal.';
 
+create or replace function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinator.lock_resource, p_after bigint default 0)
+returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  if p_r.kind not in ('name', 'path') then
+    return (select min(w.ticket) from coordinator.lock_overlapping(p_project_id, p_r, true) w where w.ticket > p_after);
+  end if;
+  -- The first ticket by the index, however many wait.
+  return least(
+    (select min(w.ticket) from unnest(p_r.covered_by) c, lateral (
+       select ticket from coordinator.lock_waits
+       where project_id = p_project_id and resource = c and ticket > p_after order by ticket limit 1) w),
+    (select min(w.ticket) from unnest(p_r.above || p_r.path) c, lateral (
+       select g.ticket from coordinator.lock_waits g
+       where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' and g.ticket > p_after
+         and coordinator.lock_meets(p_r, null, g.kind, g.resource, g.pattern) offset 0) w));
+end
+$$;
+comment on function coordinator.lock_next_ticket(bigint, coordinator.lock_resource, bigint) is
+  'Return the first ticket after p_after that waits for a resource or for one that overlaps it; null: there is none. Internal.';
+
 create or replace function coordinator.lock_hand_off(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_r       coordinator.lock_resource;
+  v_ticket  bigint;
   v_w       record;
   v_granted boolean;
 begin
   foreach v_r in array p_resources loop
-    for v_w in
-      select distinct w.ticket, w.mode, w.slots from coordinator.lock_overlapping(p_project_id, v_r, true) w
-      where w.expires_at > coordinator.now_utc() order by w.ticket
-    loop
-      v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_w.ticket, false);
-      -- Of a single name or path, nobody behind an exclusive ticket can be next.
-      exit when v_r.kind in ('name', 'path') and v_w.mode = 'exclusive' and not (v_granted and v_w.slots is not null);
-    end loop;
+    if v_r.kind in ('name', 'path') then
+      v_ticket := coordinator.lock_next_ticket(p_project_id, v_r);
+      while v_ticket is not null loop
+        select w.mode, w.slots into v_w from coordinator.lock_waits w where w.ticket = v_ticket limit 1;
+        v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, false);
+        -- Nobody behind a live exclusive ticket can be next.
+        exit when v_w.mode = 'exclusive' and not (v_granted and v_w.slots is not null)
+          and not exists (select from coordinator.lock_waits w where w.ticket = v_ticket and w.expires_at <= coordinator.now_utc());
+        v_ticket := coordinator.lock_next_ticket(p_project_id, v_r, v_ticket);
+      end loop;
+    else
+      for v_ticket in
+        select distinct w.ticket from coordinator.lock_overlapping(p_project_id, v_r, true) w order by w.ticket
+      loop
+        perform coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, false);
+      end loop;
+    end if;
   end loop;
 end
 $$;
@@ -173,7 +228,7 @@ set enable_seqscan = off
 as $$
 begin
   if exists (select from coordinator.lock_waits w where w.project_id = p_project_id)
-     and exists (select from unnest(p_resources) r, lateral coordinator.lock_overlapping(p_project_id, r, true) w) then
+     and exists (select from unnest(p_resources) r where coordinator.lock_next_ticket(p_project_id, r) is not null) then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_hand_off(p_project_id, p_project, p_resources);
   end if;
@@ -266,7 +321,7 @@ begin
   perform coordinator.lock_queue_enter(p_project_id);
   v_now := coordinator.now_utc();
   select array_agg(distinct w.ticket) into v_dead
-  from unnest(p_resources) r, lateral coordinator.lock_overlapping(p_project_id, r, true) w where w.expires_at <= v_now;
+  from coordinator.lock_waits w where w.project_id = p_project_id and w.expires_at <= v_now;
   if v_dead is not null then
     perform coordinator.lock_ticket_drop(p_project_id, p_project, v_dead);
   end if;

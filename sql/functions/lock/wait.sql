@@ -61,7 +61,7 @@ begin
   -- open may have handed it the locks.
   select max(w.expires_at) into v_expires from coordinator.lock_waits w
   where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
-  if v_expires <= coordinator.now_utc() or v_expires is not null and not exists (
+  if v_expires <= coordinator.now_utc() or v_expires is not null and not coordinator.lock_is_behind(p_ticket) and not exists (
        select from coordinator.lock_waits w, lateral coordinator.lock_blockers(
          w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
     if coordinator.lock_queue_try(v_project) and not coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true) then

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from coordinator.model.lock import Grant
 from coordinator.operations import agents, locks
 from tests.conftest import Transaction
 
@@ -64,3 +66,24 @@ async def test_conflicts_are_found_by_index_however_many_locks_are_held(tx: Tran
     await tx.run(locks.Release(project="default", resources=["src/m8/f8.py"], agent=many.id, tokens=[token]))
     after = await read(tx.connection)
     assert after[1] - before[1] < 60, "the agent that holds them all"
+
+
+async def test_a_hand_off_does_not_read_the_whole_queue(tx: Transaction) -> None:
+    crew = [(await tx.run(agents.Register(project="default", name=f"a{n}"))).id for n in range(100)]
+    wait = timedelta(hours=1)
+
+    async def ask(agent: UUID) -> Grant:
+        return (await tx.run(locks.Acquire(project="default", resources=["src/a.py"], agent=agent, wait=wait)))[0]
+
+    tickets = [await ask(agent) for agent in crew]
+    before = await read(tx.connection)
+    token = tickets[0].fencing_token or 0
+    await tx.run(locks.Release(project="default", resources=["src/a.py"], agent=crew[0], tokens=[token]))
+    (granted,) = await tx.run(locks.Poll(project="default", ticket=tickets[1].ticket or 0, agent=crew[1]))
+    assert granted.granted
+    for n in (2, 99):
+        (waits,) = await tx.run(locks.Poll(project="default", ticket=tickets[n].ticket or 0, agent=crew[n]))
+        assert not waits.granted
+    after = await read(tx.connection)
+    assert after[0] == before[0]
+    assert after[1] - before[1] < 100
