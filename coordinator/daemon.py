@@ -193,6 +193,6 @@ def _banner(http: str, place: dict[str, str]) -> str:
         ("database", place["database"]),
         *([("data", place["data"])] if "data" in place else []),
         ("psql", place["psql"]),
-        *(("next", command) for command in (*path, "coordinator help", "coordinator event tail --follow")),
+        *(("next", command) for command in (*path, "coordinator status", "coordinator event tail --follow")),
     ]
     return "".join(f"  {name:8}  {value}\n" for name, value in lines) + "  Ctrl-C stops the daemon.\n"

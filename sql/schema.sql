@@ -1161,6 +1161,11 @@ create function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8)
   returns pg_snapshot
   immutable;
 
+-- Show which server, schema and leader there are, how much a project holds (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.
+create function coordinator.status_show(p_project text)
+  returns table (postgres text, schema_version text, schema_applied_at timestamp with time zone, leader text, daemon_count bigint, project text, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, waiting_count bigint, head text, warnings text[])
+  stable security definer;
+
 -- Return the token whose secret has this SHA-256. ZC501: unknown. ZC502: revoked. ZC503: expired. Internal: called by gateways.
 create function coordinator.token_authenticate(p_hash text)
   returns SETOF coordinator.token

@@ -22,7 +22,8 @@ from coordinator.client.transport import Transport, open_transport
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
 from coordinator.model.operation import Json
-from coordinator.operations import agents
+from coordinator.model.status import Status
+from coordinator.operations import agents, status
 from coordinator.operations.liveness import Liveness
 
 __all__ = ["Client", "connect"]
@@ -44,6 +45,13 @@ class Client:
         self.events = Events(caller, tasks)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold
+
+    async def status(self) -> Status:
+        """Return the server, the schema, the leader, what the project contains, and what needs attention.
+
+        Raises: ``NotFound`` if there is no such project.
+        """
+        return await self._caller.run(status.Show(project=self.project))
 
     @property
     def agent(self) -> Presence:

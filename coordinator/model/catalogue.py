@@ -57,6 +57,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "token_create": Role.admin,
     "token_list": Role.admin,
     "token_revoke": Role.admin,
+    "status_show": Role.reader,
 }
 
 LIMITS: Final[Mapping[str, int]] = {

@@ -39,7 +39,7 @@ def test_every_noun_and_verb_of_the_design_is_there() -> None:
         *(f"directive {verb}" for verb in ("send", "inbox", "acknowledge", "pending", "revoke", "list")),
         *(f"event {verb}" for verb in ("tail", "emit", "head")),
         *(f"schema {verb}" for verb in ("apply", "verify", "status", "print", "grant")),
-        *("serve", "sidecar", "config", "help", "completion"),
+        *("serve", "sidecar", "config", "help", "status", "completion"),
     }
 
 

@@ -19,7 +19,9 @@ from coordinator.cli.invocation import Invocation
 @click.option("--all", "everything", is_flag=True, help="Show also the settings that have their default.")
 @click.pass_obj
 def command(call: Invocation, *, everything: bool) -> None:
-    """Show the settings that apply, and where each came from. JSON has all of them.
+    """Show the settings that apply, and where they came from.
+
+    JSON has all of them. Text has those that were set; with --all, the others, too.
 
     A setting comes from the first of these that has it: a command-line flag, the environment, the profile, the default.
     Passwords and tokens are not shown.
