@@ -33,7 +33,7 @@ from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.json import encode
 from coordinator.model.operation import Conditional, Operation, Shape
 from coordinator.model.page import page_of
-from coordinator.operations.events import POLL_S, Head
+from coordinator.operations.events import POLL_S
 from coordinator.operations.executor import Runner, Source
 from coordinator.operations.idempotency import Claim, Store
 
@@ -79,8 +79,9 @@ class Calls:
         request.principal.check_role(endpoint.operation)  # before anything is looked at
         operation = await request.principal.permit(from_query(endpoint, request))
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
-        # It lags behind the end of the log by a moment, never ahead: what happens in between is seen twice, not missed.
-        event_cursor = self._gateway.cursor or await self.run(Head())
+        event_cursor = await self._gateway.cursor(
+            self
+        )  # before the data: what happens in between is seen twice, not missed
         result = await self._result(operation, wait_s, request)
         if endpoint.shape is Shape.MANY:
             rows = request.principal.confine(operation, result)
@@ -139,12 +140,8 @@ class Calls:
         project = _project(operation)
         wanted = Filter((project,) if project else (), operation.woken_by)
         result: Any = []
-        with (
-            self._gateway.connection(),
-            self._gateway.watch(wanted, operation.concerned_by) as wake,
-            request.principal.watching(wake.set),
-        ):
-            async with request.while_connected():
+        async with self._gateway.connection(), request.while_connected():
+            with self._gateway.watch(wanted, operation.concerned_by) as wake, request.principal.watching(wake.set):
                 while True:
                     result = await self.run(operation)
                     left_s = deadline - anyio.current_time()

@@ -1,7 +1,7 @@
 """The gateway: one reader of the event log for any number of streams and long-polls of this process.
 
-One connection listens for growth of the log and reads it. Each event is encoded once, into a ring; a stream is a position
-in that ring. Streams with equal filters form a group. For each batch, the gateway joins the group's bytes once and writes
+One connection listens for growth of the log and reads it, while there are streams and long-polls. Each event is encoded once,
+into a ring; a stream is a position in that ring. Streams with equal filters form a group. For each batch, the gateway joins the group's bytes once and writes
 them to the socket of every member; it does not touch groups that the batch does not concern. Thousands of agents whose
 streams each exclude their own events still share a group.
 
@@ -14,20 +14,25 @@ gateway reads the log from where it stopped. If events are lost (pruned, or the 
 the log's ``reset``. A page that cannot be delivered is logged, and every stream reads it from the log at its own pace: events may
 come twice then. ``obstacle`` says why there are no events.
 
-What it deliberately does not do: store anything of its own. After a restart it fills the ring from the log.
+When nobody has been connected for ``REST_AFTER_S`` seconds, the gateway rests: events cost it nothing. The next stream or
+long-poll first reads the log's head, and the gateway follows the log from shortly before it. So what is emitted after
+``connection`` was entered reaches everyone within it.
+
+What it deliberately does not do: store anything of its own. After a restart or a rest, older events come from the log.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import anyio
 import structlog
 from anyio.lowlevel import checkpoint
 
+from coordinator.api.believed import Believed
 from coordinator.api.filter import Filter
 from coordinator.api.problems import Overloaded
 from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
@@ -37,15 +42,17 @@ from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import RESET, Event, position
-from coordinator.operations.events import POLL_S
-from coordinator.operations.executor import Source
+from coordinator.operations.events import POLL_S, Head
+from coordinator.operations.executor import Runner, Source
 from coordinator.operations.log_reader import LogReader
 from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["Gateway", "Reader"]
 
-FILL_EVENTS = 5000  # read into the ring at the start, so that returning clients need not read the log
+FILL_EVENTS = 1000  # before the head, read into the ring after a rest, so that returning clients need not read the log
+REST_AFTER_S = 5.0  # without a stream or long-poll
+HEAD_S = 0.05  # for which a resting gateway believes where the log ended
 LINGER_S = 0.002  # between reads, so that each finds more than one event
 TICK_S = 1.0
 
@@ -111,47 +118,92 @@ class Gateway:
         self.closing = False
         self.started = anyio.Event()
         self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
+        self._database = database
         self._session = database.session(HEAD_CHANNEL)
+        self._grown = self._session.wake(HEAD_CHANNEL)
         self._reader = LogReader(limit=config.http_page, outlasts=(CoordinatorError,))
         self._progress = Progress()
         self._groups: dict[object, _Group] = {}
         self._by_project: dict[str | None, set[_Group]] = {}
         self._readers: set[Reader] = set()
         self._connections = 0
+        self._left_at = 0.0
+        self._awake = anyio.Event()
+        self._waking = anyio.Lock()
+        self._woken_at = 0  # the log's head when the last rest ended
+        self._heads: Believed[str, str] = Believed(HEAD_S)
         metrics.STREAM_CONNECTIONS.set_function(lambda: self._connections)
 
-    @property
-    def cursor(self) -> str | None:
-        """The cursor after the newest event that the gateway has; None before it has read the log."""
-        return None if self.epoch is None else f"{self.epoch}.{self.ring.head}"
+    async def cursor(self, runner: Runner) -> str:
+        """Return the cursor after the newest event: it lags behind the end of the log by a moment, and is never ahead.
+
+        Raises: ``DatabaseUnavailable``.
+        """
+        if self._awake.is_set():
+            return f"{self.epoch}.{max(self.ring.head, self._woken_at)}"
+        asked_at = time.monotonic()
+        return self._heads.get("") or self._heads.keep("", await runner.run(Head()), asked_at)
 
     async def run_forever(self) -> None:
-        """Follow the log until cancelled."""
-        wake = self._session.wake(HEAD_CHANNEL)
-        reader = self._reader
-        backoff = Backoff()
+        """Follow the log until cancelled, and rest while nobody needs events."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._session.run_forever)
             tasks.start_soon(self._beat_forever)
             while not self._session.connected:
-                await wake.wait(POLL_S)
+                await self._grown.wait(POLL_S)
+            await self._start()
             while True:
-                published = self.ring.head
-                try:
-                    if self.epoch is None:
-                        await self._fill(reader)
-                    events = await reader.next(self._session, wake)
-                    await self._publish(events, reader)
-                    self._progress.made()
-                    backoff.reset()
-                except Exception as error:  # what is wrong with a page must not end the daemon
-                    log.exception("gateway.failed", after=reader.after, retry_s=backoff.next_s)
-                    self._progress.failed(error)
-                    self._scatter(published, reader)
-                    await backoff.wait()
-                    continue
-                if len(events) < self.config.http_page:
-                    await anyio.sleep(LINGER_S)
+                await self._rest()
+                await self._follow()
+
+    async def _start(self) -> None:
+        """Read the log's head; streams are accepted from then on."""
+        self.epoch, _ = position(await self._reader.head(self._session, self._grown))
+        self.started.set()
+        log.info("gateway.started", epoch=self.epoch)
+
+    async def _rest(self) -> None:
+        """Return when somebody needs events."""
+        self._progress.made()
+        self._reader.progress.made()
+        self._awake = anyio.Event()
+        await self._awake.wait()
+
+    async def _awaken(self) -> None:
+        """End the rest: follow the log from shortly before its present end.
+
+        Raises: ``DatabaseUnavailable``.
+        """
+        async with self._waking:
+            if self._awake.is_set():
+                return
+            epoch, head = position(await self._database.run(Head()))
+            first = max(0, head - FILL_EVENTS)
+            if epoch != self.epoch or not first <= self.ring.head <= head:
+                self.ring.clear(first)
+            self.epoch, self._woken_at = epoch, head
+            self._reader.after = f"{epoch}.{self.ring.head}"
+            self._awake.set()
+
+    async def _follow(self) -> None:
+        """Publish what is in the log until nobody needs it any more."""
+        reader = self._reader
+        backoff = Backoff()
+        while self._connections or time.monotonic() - self._left_at < REST_AFTER_S:
+            published = self.ring.head
+            try:
+                events = await reader.next(self._session, self._grown)
+                await self._publish(events, reader)
+                self._progress.made()
+                backoff.reset()
+            except Exception as error:  # what is wrong with a page must not end the daemon
+                log.exception("gateway.failed", after=reader.after, retry_s=backoff.next_s)
+                self._progress.failed(error)
+                self._scatter(published, reader)
+                await backoff.wait()
+                continue
+            if len(events) < self.config.http_page:
+                await anyio.sleep(LINGER_S)
 
     def obstacle(self, tolerated_s: float) -> str | None:
         """Return why streams get no events, if that has lasted for longer than ``tolerated_s`` seconds."""
@@ -167,11 +219,11 @@ class Gateway:
             reader.interrupt()
         self._wake(self._groups.values())
 
-    @contextmanager
-    def connection(self, reader: Reader | None = None) -> Iterator[None]:
-        """Count a stream or long-poll within the context.
+    @asynccontextmanager
+    async def connection(self, reader: Reader | None = None) -> AsyncIterator[None]:
+        """Count a stream or long-poll within the context, and follow the log for it.
 
-        Raises: ``Overloaded``.
+        Raises: ``Overloaded``, ``DatabaseUnavailable``.
         """
         if self.closing:
             raise Overloaded(
@@ -188,9 +240,11 @@ class Gateway:
         if reader is not None:
             self._readers.add(reader)
         try:
+            await self._awaken()
             yield
         finally:
             self._connections -= 1
+            self._left_at = time.monotonic()
             if reader is not None:
                 self._readers.discard(reader)
                 self.leave(reader)
@@ -234,28 +288,15 @@ class Gateway:
             if not self._by_project[project]:
                 del self._by_project[project]
 
-    async def _fill(self, reader: LogReader) -> None:
-        """Fill the ring with the newest events; streams are accepted from then on."""
-        epoch, head = position(await reader.head(self._session))
-        self.ring.clear(max(0, head - min(FILL_EVENTS, self.config.http_ring_events)))
-        reader.after = f"{epoch}.{self.ring.head}"
-        while self.ring.head < head and not reader.at_end:
-            events = await reader.read(self._session)
-            if events and events[0].type == RESET:
-                self.ring.clear(events.pop(0).seq)
-            if events:
-                self.ring.extend([frame_of(event) for event in events])
-            self.ring.advance(position(reader.after)[1])
-        self.epoch, _ = position(reader.after)
-        self.started.set()
-        log.info("gateway.started", cursor=self.cursor, ring=self.ring.head - self.ring.floor)
-
     async def _publish(self, events: list[Event], reader: LogReader) -> None:
         frames: list[Frame] = []
         concerned: dict[_Group, list[Frame]] = {}
         for event in events:
             if event.type == RESET:
-                self._reset(event)
+                if event.data.get("reason") == "pruned" and event.seq <= self._woken_at:
+                    self.ring.clear(event.seq)  # those who have joined have what came before they did
+                else:
+                    self._reset(event)
                 continue
             frame = frame_of(event)
             frames.append(frame)

@@ -85,19 +85,21 @@ class StreamResponse(Response):
         self._revoked = False
         self._transport: Transport
         self._send: Send
-        if after == "now":
-            after = gateway.cursor
         if after is not None:  # else all that is retained
             self._epoch, self.seq = position(after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until one side ends it.
 
-        Raises: ``Overloaded``.
+        Raises: ``Overloaded``, ``DatabaseUnavailable``.
         """
         self._transport = scope["extensions"][TRANSPORT]
         self._send = send
-        with self._gateway.connection(self), self._principal.watching(self.revoke):
+        async with self._gateway.connection(self):
+            await self._stream(receive, send)
+
+    async def _stream(self, receive: Receive, send: Send) -> None:
+        with self._principal.watching(self.revoke):
             await receive()  # the request, which has no body
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:

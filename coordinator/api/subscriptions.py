@@ -75,6 +75,8 @@ class Subscriptions:
                 hint="Give the cursor of an event, now, or start.",
                 code="ZC103",
             )
+        if after == "now":
+            after = await self._gateway.cursor(self._calls)
         return StreamResponse(
             self._gateway,
             self._database,
@@ -91,13 +93,9 @@ class Subscriptions:
         wait_s = duration_of(query.wait, self._config.http_wait_s)
         if not wait_s:
             return await self._page(query, wanted, None, 0, request)
-        with (
-            self._gateway.connection(),
-            self._gateway.watch(wanted) as wake,
-            request.principal.watching(wake.set),
-        ):
-            response = Response(499, b"")  # the client has disconnected
-            async with request.while_connected():
+        response = Response(499, b"")  # the client has disconnected
+        async with self._gateway.connection(), request.while_connected():
+            with self._gateway.watch(wanted) as wake, request.principal.watching(wake.set):
                 response = await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
         return response
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,9 +13,13 @@ from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.model.event import position
 from coordinator.operations import signals
+from coordinator.operations.events import Head
 from coordinator.operations.work import RelayStep
-from tests.waiting import DEADLINE_S
+from coordinator.telemetry import metrics
+from tests.daemon import opened
+from tests.waiting import DEADLINE_S, until
 
 
 class Stream:
@@ -39,13 +45,32 @@ class Stream:
         self.interrupted.set()
 
 
+@pytest.fixture(autouse=True)
+def rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.api.gateway.REST_AFTER_S", 0)
+    monkeypatch.setattr("coordinator.api.gateway.HEAD_S", 0)
+
+
+@asynccontextmanager
+async def running(db: Database) -> AsyncIterator[Gateway]:
+    gateway = Gateway(db, Config())
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gateway.run_forever)
+            await gateway.started.wait()
+            yield gateway
+            tasks.cancel_scope.cancel()
+
+
+async def emit(db: Database, *keys: str) -> None:
+    for key in keys:
+        await db.run(signals.Set(project="default", key=key, value=1))
+    await db.run(RelayStep(limit=1000))
+
+
 async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_next_one_is_delivered(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def emit(key: str) -> None:
-        await db.run(signals.Set(project="default", key=key, value=1))
-        await db.run(RelayStep(limit=1000))
-
     deliver = Gateway._publish
 
     async def publish(self: Gateway, events: list[Any], reader: Any) -> None:
@@ -54,22 +79,81 @@ async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_ne
         await deliver(self, events, reader)
 
     monkeypatch.setattr(Gateway, "_publish", publish)
-    gateway = Gateway(db, Config())
-    with anyio.fail_after(DEADLINE_S):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(gateway.run_forever)
-            await gateway.started.wait()
-            first, second = Stream(gateway), Stream(gateway)
-            start = gateway.ring.head
+    async with running(db) as gateway:
+        first, second = Stream(gateway), Stream(gateway)
+        async with gateway.connection(first), gateway.connection(second):
+            start = first.seq = gateway.ring.head
             gateway.join(first)
-            await emit("bad")
+            await emit(db, "bad")
             await first.interrupted.wait()
             assert first.seq == start, "it would miss the page"
             assert gateway.obstacle(0)
             second.seq = gateway.ring.head
             gateway.join(second)
-            await emit("good")
+            await emit(db, "good")
             await second.got.wait()
             assert second.pushed == [start + 2]
             assert first.pushed == []
-            tasks.cancel_scope.cancel()
+
+
+async def test_while_nobody_is_connected_nothing_is_read(db: Database) -> None:
+    async with running(db) as gateway:
+
+        async def rests() -> bool:
+            return not gateway._awake.is_set()
+
+        await emit(db, "a", "b")
+        assert await gateway.cursor(db) == await db.run(Head())
+        assert gateway.ring.head == 0, "nobody needed the events"
+        stream = Stream(gateway)
+        async with gateway.connection(stream):
+            gateway.join(stream)
+            await stream.got.wait()
+        await emit(db, "c")  # wakes it once more, and then it rests
+        await until(rests, "the gateway rests")
+        read = metrics.CALL_SECONDS.labels("events_since")._sum.get()
+        await emit(db, "d", "e")
+        assert await gateway.cursor(db) == await db.run(Head())
+        assert metrics.CALL_SECONDS.labels("events_since")._sum.get() == read
+
+
+async def test_what_happens_after_a_rest_has_ended_reaches_a_stream_however_much_it_is(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(db) as gateway:
+        monkeypatch.setattr("coordinator.api.gateway.FILL_EVENTS", 2)
+        await emit(db, *"abcdef")
+        stream = Stream(gateway)
+        async with gateway.connection(stream):
+            stream.seq = position(await db.run(Head()))[1]
+            assert gateway.ring.floor == stream.seq - 2, "it begins shortly before the end"
+            gateway.join(stream)
+            await emit(db, *"ghijkl")
+            await stream.got.wait()
+            assert stream.pushed[0] == stream.seq + 1
+
+
+async def test_a_waiter_on_a_resting_gateway_is_woken_by_what_follows(db: Database) -> None:
+    async with running(db) as gateway:
+        await emit(db, *"abc")
+        async with gateway.connection():
+            with gateway.watch(Filter([], ["signal.set"], 10), lambda data: data["version"] > 3) as wake:
+                await emit(db, "d")
+                assert await wake.wait(DEADLINE_S)
+
+
+async def test_events_that_were_pruned_before_a_rest_ended_reset_no_stream(db: Database) -> None:
+    async with running(db) as gateway:
+        await emit(db, *"abcd")
+        async with opened(db.dsn) as connection:
+            await connection.execute(
+                "delete from coordinator.events where seq <= 2; update coordinator.relay set floor_seq = 2"
+            )
+        stream = Stream(gateway)
+        async with gateway.connection(stream):
+            stream.seq = position(await db.run(Head()))[1]
+            gateway.join(stream)
+            await emit(db, "e")
+            await stream.got.wait()
+            assert stream.pushed == [stream.seq + 1]
+            assert gateway.ring.floor == 2
