@@ -35,7 +35,7 @@ def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any)
         # Completion parses unfinished lines without an invocation.
         if value is None or value is False or not isinstance(ctx.obj, Invocation):
             return
-        if name in ("profile", "file"):
+        if name in ("profile", "file", "wide"):
             setattr(ctx.obj, name, value)
         else:
             ctx.obj.flags[name] = (param.opts[-1], attributes.get("flag_value") or value)
@@ -53,6 +53,7 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
         option("project", "-p", "--project"),
         option("actor", "--actor"),
         option("output", "-o", "--output"),
+        option("wide", "--wide", is_flag=True, help="Show every column of a table, and its cells whole."),
         option("profile", "--profile", metavar="NAME", help="Profile of coordinator.yaml."),
         option(
             "file",

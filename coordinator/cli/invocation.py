@@ -34,6 +34,7 @@ class Invocation:
         self.flags: dict[str, tuple[str, str]] = {}
         self.profile: str | None = None
         self.file: str | None = None
+        self.wide = False
 
     @cached_property
     def config(self) -> settings.Config:
@@ -53,7 +54,7 @@ class Invocation:
     @cached_property
     def output(self) -> Output:
         """Where results go."""
-        return Output(self.config.output)
+        return Output(self.config.output, wide=self.wide)
 
     @property
     def project(self) -> str:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
 import msgspec
 
+from coordinator.cli.table import Column, table
 from coordinator.errors import CoordinatorError
+from coordinator.model.operation import Json
 
 __all__ = ["NobodyReadsError", "Output", "age", "plain", "span"]
 
@@ -26,7 +29,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON has them all
-UNBOUNDED = 1_000_000  # columns of a table that no terminal shows
+TEXT = ("body", "description", "value", "reason")  # columns that may wrap
 
 
 class NobodyReadsError(Exception):
@@ -36,7 +39,8 @@ class NobodyReadsError(Exception):
 class Output:
     """Writes results to standard output."""
 
-    def __init__(self, form: Literal["auto", "text", "json"]) -> None:
+    def __init__(self, form: Literal["auto", "text", "json"], *, wide: bool = False) -> None:
+        self._wide = wide
         self.json = form == "json" or (form == "auto" and not sys.stdout.isatty())
 
     def one(self, result: msgspec.Struct | Mapping[str, object], text: str | None = None) -> None:
@@ -46,22 +50,35 @@ class Output:
         elif text is not None:
             self.line(text)
         else:
-            fields = msgspec.structs.asdict(result) if isinstance(result, msgspec.Struct) else result
+            if isinstance(result, msgspec.Struct):
+                fields: Mapping[str, object] = msgspec.structs.asdict(result)
+                types = {field.name: field.type for field in msgspec.structs.fields(result)}
+            else:
+                fields, types = result, {}
             width = max(map(len, fields))
             for name, value in fields.items():
-                self.line(f"{name:<{width}}  {_cell(value, maximum=None)}".rstrip())
+                self.line(f"{name:<{width}}  {_cell(value, None, json=types.get(name) == Json)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
-        """Write several results: as JSON an array; as text a table of ``columns``, or ``empty`` if there are none."""
+        """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
+
+        ``columns`` are in order of usefulness: what does not fit the terminal is omitted from the end, except with ``wide``.
+        """
         if self.json:
             self._json(results)
             return
         if not results:
-            self.note(empty)
+            if empty:
+                self.note(empty)
             return
-        names = list(columns)
-        rows = [[_cell(getattr(result, name)) for name in names] for result in results]
-        self.raw(_table(names, rows))
+        terminal = sys.stdout.isatty() and not self._wide
+        shown, omitted = table(
+            _columns(results, columns, None if self._wide else MAX_CELL),
+            shutil.get_terminal_size().columns if terminal else None,
+        )
+        self.raw(shown)
+        if omitted:
+            self.note(f"(--wide shows {', '.join(omitted)})")
 
     async def lines(self, lines: Iterable[str]) -> None:
         """Write lines as fast as the reader takes them. The caller can be cancelled while it waits."""
@@ -121,31 +138,26 @@ def _written() -> Iterator[None]:
         ) from error
 
 
-def _table(names: list[str], rows: list[list[str]]) -> str:
-    # Late, because importing rich takes longer than a call.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _columns(results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None) -> list[Column]:
+    types = {field.name: field.type for field in msgspec.structs.fields(type(results[0]))}
+    columns = []
     for name in names:
-        # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT"; a heading wraps between words.
-        table.add_column(name.removesuffix("_at").replace("_", " ").upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    width = None if sys.stdout.isatty() else UNBOUNDED
-    console = Console(file=sys.stdout, width=width, emoji=False, highlight=False, markup=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+        values = [getattr(result, name) for result in results]
+        cells = [_cell(value, maximum, json=types[name] == Json) for value in values]
+        # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
+        heading = name.removesuffix("_at").replace("_", " ").upper()
+        columns.append(
+            Column(heading, cells, text=name in TEXT or any(isinstance(value, list | dict) for value in values))
+        )
+    return columns
 
 
-def _cell(value: object, maximum: int | None = MAX_CELL) -> str:
+def _cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) -> str:
     match value:
         case None:
-            return "-"
+            return "null" if json else "-"
         case bool():
-            return "yes" if value else "no"
+            return str(value).lower()
         case datetime():
             return age(value)
         case timedelta():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import time
@@ -13,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from coordinator.cli.output import age, plain, span
+from coordinator.cli.table import Column, table
 from tests.cli.conftest import Program
 
 
-def on_terminal(program: Program, *arguments: str) -> str:
+def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
     """Run the program with a pseudo-terminal for all it reads and writes; answer with what a person sees."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -25,7 +27,7 @@ def on_terminal(program: Program, *arguments: str) -> str:
         stdout=theirs,
         stderr=theirs,
         cwd=program.folder,
-        env={**program.environment, "TERM": "dumb", "COLUMNS": "200"},
+        env={**program.environment, "TERM": "dumb", "COLUMNS": str(columns)},
     )
     os.close(theirs)
     seen = b""
@@ -74,9 +76,64 @@ def test_control_characters_in_values_do_not_reach_the_terminal(program: Program
 def test_text_through_a_pipe_is_a_plain_table(program: Program) -> None:
     program.json("signal", "set", "key", "1", "--critical")
     head, row = program.text("signal", "list").splitlines()
-    assert head.split()[:4] == ["KEY", "VALUE", "VERSION", "CRITICAL"]
+    assert head.split() == [
+        "KEY",
+        "VALUE",
+        "VERSION",
+        "EXPIRES",
+        "ACTOR",
+        "UPDATED",
+        "CRITICAL",
+    ]  # of expires_at, updated_at
     assert row.split()[:2] == ["key", "1"]
-    assert head.split()[-2:] == ["UPDATED", "EXPIRES"]  # of updated_at and expires_at
+    assert row.split()[-1] == "true"
+
+
+def test_a_table_fits_80_columns_and_breaks_no_id(program: Program) -> None:
+    agent = program.text("agent", "register", "coder", "--metadata", '{"model": "a model with a long name"}').strip()
+    program.json("lock", "acquire", "coordinator/cli/output.py", "--agent", agent)
+    program.json("directive", "send", "a text of several words " * 5, "--to", "coder")
+    for line in (
+        ("agent", "list"),
+        ("lock", "list"),
+        ("directive", "inbox", "--agent", "coder"),
+        ("directive", "list"),
+    ):
+        narrow = on_terminal(program, *line, columns=80).splitlines()
+        assert max(map(len, narrow)) <= 80, line
+        wide = on_terminal(program, *line, "--wide", columns=80).splitlines()
+        omitted = (
+            narrow[-1].removeprefix("(--wide shows ").removesuffix(")").split(", ") if "(--wide" in narrow[-1] else []
+        )
+        assert sorted([*re.split("  +", narrow[0]), *omitted]) == sorted(re.split("  +", wide[0])), line
+    assert agent in on_terminal(program, "agent", "list", columns=80)
+    assert agent in on_terminal(program, "lock", "list", "--wide", columns=80)
+    assert "a text of several words " * 4 in on_terminal(program, "directive", "list", "--wide", columns=80)
+
+
+def test_truth_and_nothing_are_shown_as_in_json(program: Program) -> None:
+    for value in ("true", "false", "null"):
+        program.json("signal", "set", value, value, "--critical")
+    rows = [line.split()[:2] for line in program.text("signal", "list").splitlines()[1:]]
+    assert rows == [["false", "false"], ["null", "null"], ["true", "true"]]
+    shown = dict(line.split(None, 1) for line in program.text("signal", "get", "null").splitlines())
+    assert (shown["value"], shown["critical"], shown["expires_at"]) == ("null", "true", "-")
+
+
+@pytest.mark.parametrize("maximum", [*range(1, 60), None])
+def test_a_table_keeps_whole_what_can_be_copied_and_wraps_text(maximum: int | None) -> None:
+    key = "3f9c9c2e-7d0c-4a53-9d5b-9d6c7c2f1a11"
+    text = "das längste Wort ist Donaudampfschifffahrtsgesellschaftskapitän, 日本語もあります"
+    columns = [Column("ID", [key, "7"]), Column("BODY", [text, "-"], text=True), Column("N", ["1", "22"])]
+    shown, omitted = table(columns, maximum)
+    lines = shown.splitlines()
+    assert lines[1].startswith(key)
+    widest = max(sum(2 if "\u3000" < c < "\uffff" else 1 for c in line) for line in lines)
+    assert maximum is None or widest <= max(maximum, len(key))
+    if "BODY" not in omitted:
+        letters = "".join(line[len(key) :] for line in lines[1:-1]).replace(" ", "")
+        assert letters.replace("1", "", 1 - ("N" in omitted)) == text.replace(" ", "")
+    assert omitted == ([] if maximum is None or maximum >= 66 else ["BODY"] if maximum >= 40 else ["BODY", "N"])
 
 
 def test_text_that_the_locale_cannot_show_is_shown(program: Program) -> None:

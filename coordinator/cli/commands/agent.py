@@ -62,7 +62,7 @@ def list_(call: Invocation, *, role: str | None, after: str | None, limit: int |
     """List the registered agents, by name."""
     call.list(
         agents.List(project=call.project, role=role),
-        ("name", "role", "id", "job_types", "metadata", "registered_at", "heartbeat_at", "expires_at"),
+        ("name", "role", "id", "expires_at", "heartbeat_at", "registered_at", "job_types", "metadata"),
         after=after,
         limit=limit,
         empty="No agents are registered.",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import click
+from msgspec.structs import replace
 
 from coordinator.cli.command import Verb
 from coordinator.cli.invocation import Invocation
+from coordinator.config import SETTINGS
 
 
 @click.command(
@@ -27,9 +29,11 @@ def command(call: Invocation, *, everything: bool) -> None:
     Passwords and tokens are not shown.
     """
     found = call.origins()
-    given = [one for one in found if one.source != "default"]
+    if not call.output.json:
+        shown = [one for one in found if everything or one.source != "default"]
+        found = [replace(one, value=one.value or f"({SETTINGS[one.setting].unset})") for one in shown]
     call.output.many(
-        found if everything or call.output.json else given,
+        found,
         ("setting", "value", "source"),
         empty="Every setting has its default; --all shows them.",
     )

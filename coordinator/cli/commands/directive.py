@@ -52,7 +52,7 @@ def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None)
     """List an agent's open directives. It has neither done nor refused them. The highest priority is first, then the oldest."""
     call.list(
         directives.Inbox(project=call.project, agent=agent),
-        ("id", "status", "priority", "body", "actor", "sent_at", "expires_at"),
+        ("id", "status", "body", "priority", "actor", "sent_at", "expires_at"),
         after=after,
         limit=limit,
         empty="The inbox is empty.",
@@ -87,7 +87,7 @@ def pending(call: Invocation, *, directive: int | None, after: str | None, limit
     """List the agents that have not answered. Without DIRECTIVE, list them for every open directive."""
     call.list(
         directives.ListPending(project=call.project, directive=directive),
-        ("id", "agent", "status", "priority", "body", "actor", "sent_at", "expires_at"),
+        ("id", "agent", "status", "body", "sent_at", "priority", "actor", "expires_at"),
         after=after,
         limit=limit,
         empty="Everyone has answered.",
@@ -115,7 +115,7 @@ def list_(call: Invocation, *, everything: bool, after: str | None, limit: int |
     """List the open directives, oldest first."""
     call.list(
         directives.List(project=call.project, open=not everything),
-        ("id", "status", "to_agent", "to_role", "priority", "key", "body", "actor", "sent_at", "expires_at"),
+        ("id", "status", "to_agent", "to_role", "body", "sent_at", "priority", "actor", "expires_at", "key"),
         after=after,
         limit=limit,
         empty="There are no directives.",

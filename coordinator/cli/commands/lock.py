@@ -16,7 +16,7 @@ from coordinator.operations import locks
 
 command = noun("Locks: fenced leases over files, names and slots.")
 
-COLUMNS = ("resource", "mode", "agent", "agent_id", "fencing_token", "slot", "slots", "acquired_at", "expires_at")
+COLUMNS = ("resource", "agent", "mode", "fencing_token", "expires_at", "acquired_at", "agent_id", "slot", "slots")
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True)
 _agent = acting_agent(help="Agent that holds the locks.")
@@ -148,7 +148,7 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
     """List the agents that wait, in order. They wait for the resource, or for one that overlaps it."""
     call.list(
         locks.ListWaiting(project=call.project, resource=resource),
-        ("ticket", "resource", "mode", "agent", "agent_id", "enqueued_at", "expires_at"),
+        ("ticket", "resource", "agent", "mode", "enqueued_at", "expires_at", "agent_id"),
         after=after,
         limit=limit,
         empty="No agent waits.",

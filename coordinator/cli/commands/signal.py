@@ -18,7 +18,7 @@ from coordinator.operations import signals
 
 command = noun("Signals: keys with JSON values, versions and TTL.")
 
-COLUMNS = ("key", "value", "version", "critical", "actor", "updated_at", "expires_at")
+COLUMNS = ("key", "value", "version", "expires_at", "actor", "updated_at", "critical")
 
 
 def _value(text: str, form: str) -> Json:

@@ -16,7 +16,7 @@ from coordinator.operations import tokens
 
 command = noun("Tokens: access to HTTP, with a role and a project.")
 
-COLUMNS = ("id", "name", "role", "project", "prefix", "created_at", "expires_at", "last_used_at", "revoked_at")
+COLUMNS = ("id", "name", "role", "project", "expires_at", "last_used_at", "revoked_at", "prefix", "created_at")
 
 
 @command.verb(
