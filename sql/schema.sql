@@ -721,6 +721,11 @@ create function coordinator.lock_acquire_any(p_project text, p_resources text[],
   returns SETOF coordinator.lock_grant
   volatile;
 
+-- Return the locks, or with p_waiting the tickets, that overlap a directory or glob and whose own directory is below its. Internal.
+create function coordinator.lock_below(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default '9223372036854775807')
+  returns SETOF coordinator.locks
+  stable;
+
 -- Return what keeps an agent from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all). Internal.
 create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
   returns table (resource text, agent_id uuid, agent_name text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
@@ -766,11 +771,6 @@ create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid)
   returns jsonb
   stable;
 
--- Return the glob that matches what is below a directory. Internal.
-create function coordinator.lock_directory_glob(p_path text)
-  returns text
-  immutable;
-
 -- Release what an agent holds and remove its tickets. Called by agent_end, which deleted the agent. Internal.
 create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text)
   returns void
@@ -801,15 +801,15 @@ create function coordinator.lock_expire_one(p_project_id bigint, p_project text,
   returns boolean
   volatile;
 
+-- Return, with the place of each resource in the list, the lock of another agent that overlaps it and ends last, or else one of p_agent: one of globs above it, and one of the others. Internal.
+create function coordinator.lock_foremost(p_project_id bigint, p_all coordinator.lock_resource[], p_agent uuid)
+  returns table (place bigint, mine boolean, lock coordinator.locks)
+  stable;
+
 -- Hand freed resources on if anyone waits: the last step of release and break, under the keys of the resources. Internal.
 create function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[])
   returns void
   volatile;
-
--- Return false if the text before the first and after the last wildcard shows that no path matches both globs: far cheaper than lock_globs_meet. Internal.
-create function coordinator.lock_globs_may_meet(p_a text, p_b text)
-  returns boolean
-  immutable;
 
 -- Return whether some path could match both globs: sometimes true when none does, never false when one does. Internal.
 create function coordinator.lock_globs_meet(p_a text, p_b text)
@@ -836,6 +836,11 @@ create function coordinator.lock_key(p_project_id bigint, p_path text)
   returns bigint
   immutable;
 
+-- Return a LIKE pattern that matches at least what a shape does: exactly that for a segment without classes. Internal.
+create function coordinator.lock_like(p_shape text)
+  returns text
+  immutable;
+
 -- List held locks in byte order of resources, then in order of tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.
 create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.lock_holders
@@ -846,8 +851,8 @@ create function coordinator.lock_lost(p_project_id bigint, p_resource text, p_ag
   returns void
   stable;
 
--- Return whether a resource overlaps another whose directory is above or below its own; p_glob: the glob that is equivalent to the first. Internal.
-create function coordinator.lock_meets(p_r coordinator.lock_resource, p_glob text, p_kind text, p_resource text, p_pattern text)
+-- Return whether a resource overlaps another whose directory is above or below its own; p_reach: the lock_reach of the first if it is a glob. Internal.
+create function coordinator.lock_meets(p_r coordinator.lock_resource, p_reach text, p_kind text, p_resource text, p_pattern text)
   returns boolean
   immutable;
 
@@ -861,7 +866,7 @@ create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinato
   returns SETOF coordinator.locks
   stable;
 
--- Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.
+-- Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.
 create function coordinator.lock_parse(p_resource text)
   returns coordinator.lock_resource
   immutable;
@@ -891,9 +896,19 @@ create function coordinator.lock_queue_try(p_project_id bigint)
   returns boolean
   volatile;
 
+-- Quote text for a regular expression, also within its brackets. Internal.
+create function coordinator.lock_quote(p_text text)
+  returns text
+  immutable;
+
 -- Return the ranges (from, before) of the texts of paths and directories that a directory or glob could contain. Internal.
 create function coordinator.lock_ranges(p_r coordinator.lock_resource)
   returns text[]
+  immutable;
+
+-- Return the regular expression of the directories that a glob reaches into: it matches them or something below them. Internal.
+create function coordinator.lock_reach(p_glob text)
+  returns text
   immutable;
 
 -- Raise ZC310 with the agent that is in the way. Internal.
@@ -926,20 +941,30 @@ create function coordinator.lock_rows(p_waiting boolean, p_before bigint)
   returns SETOF coordinator.locks
   stable;
 
--- Split a segment of a glob into *, ?, classes as regular expressions, and literal characters with a leading =; ZC103: it is not a glob. Internal.
-create function coordinator.lock_segment_tokens(p_segment text)
-  returns text[]
+-- Return the regular expression of a segment of a glob: with its brackets as classes, or as themselves. ZC103: it is not a glob. Internal.
+create function coordinator.lock_segment_pattern(p_segment text)
+  returns text
   immutable;
 
--- Return whether some text could match both segments of globs. Internal.
+-- Return whether some text could match both segments, as lock_shape writes them. Internal.
 create function coordinator.lock_segments_meet(p_a text, p_b text)
   returns boolean
+  immutable;
+
+-- Return a glob with \x01 for * and classes, \x02 for ? and \x03 for **. Internal.
+create function coordinator.lock_shape(p_glob text)
+  returns text
   immutable;
 
 -- Show who holds a resource or one that overlaps it. ZC207: nobody does.
 create function coordinator.lock_show(p_project text, p_resource text)
   returns SETOF coordinator.lock_holders
   stable security definer;
+
+-- Return whether two texts with \x02 for any character agree as far as the shorter goes. Internal.
+create function coordinator.lock_starts_meet(p_a text, p_b text)
+  returns boolean
+  immutable;
 
 -- Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.
 create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)

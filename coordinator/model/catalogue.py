@@ -77,6 +77,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "text": 65536,
     "priority": 100,
     "lock_resource": 1024,
+    "lock_wildcards": 16,
     "lock_resources": 100,
     "lock_check": 1000,
     "lock_slots": 10000,

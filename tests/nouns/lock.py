@@ -21,6 +21,9 @@ LIMITS = {
     "lock_resource": [
         f"coordinator.lock_acquire('default', array[repeat('a', $1::integer)], {AGENT})",
     ],
+    "lock_wildcards": [
+        f"coordinator.lock_acquire('default', array[repeat('*a', $1::integer)], {AGENT})",
+    ],
     "lock_resources": [
         f"coordinator.lock_acquire('default', array(select 'f' || n from generate_series(1, $1::integer) n), {AGENT})",
     ],

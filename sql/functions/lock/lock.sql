@@ -59,8 +59,9 @@ insert into coordinator.rights (function, role) values
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_resource',  1024,  'bytes',   'A path, glob or name to lock; a path has at most 32 segments.'),
+  ('lock_wildcards', 16,    'items',   'Wildcards of a glob: *, **, ? and classes.'),
   ('lock_resources', 100,   'items',   'Resources that one call acquires, renews or releases.'),
-  ('lock_check',     1000,  'items',   'Paths of one check.'),
+  ('lock_check',     1000,  'items',   'Paths of one check, of which at most 100 are globs.'),
   ('lock_slots',     10000, 'holders', 'Slots of a counted lock.'),
   ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for one: one day.'),
   ('lock_delay_max', 3600,  'seconds', 'Longest lock-delay.'),

@@ -7,71 +7,105 @@
 --   src/**/*.py       a glob (anything with *, ? or [): the paths it matches. ? and * stay within a segment, [ab-d] and
 --                     [!ab-d] match one character of it, ** matches any number of whole segments, including none; a trailing
 --                     / is short for /**. A * also matches a leading dot.
+--                     Brackets also stand for themselves: many files have names such as app/[id]/page.tsx. So a glob matches
+--                     its own text, and whoever locks a text finds it locked.
 --   path:app/[id]/x   a path (or directory) taken literally, for names that contain *, ? or [; glob:… is its counterpart
 -- Paths are relative to the project and compared byte by byte; a leading "./" is dropped. lock_parse gives each resource its one
--- spelling. Two resources overlap if a name is in both sets. Globs may be reported to overlap when they do not (two disjoint
--- character classes), but never the reverse.
+-- spelling. Two resources overlap if a name is in both sets. Two globs may be reported to overlap when they do not (a class
+-- counts as a * there), but never the reverse.
 
-create or replace function coordinator.lock_segment_tokens(p_segment text) returns text[]
+create or replace function coordinator.lock_quote(p_text text) returns text
+language sql immutable parallel safe
+return regexp_replace(p_text, '([!-/:-@\[-`{-~])', '\\\1', 'g');
+comment on function coordinator.lock_quote(text) is
+  'Quote text for a regular expression, also within its brackets. Internal.';
+
+create or replace function coordinator.lock_segment_pattern(p_segment text) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_tokens text[] := '{}';
-  v_class  text;
-  v_char   text;
-  v_at     integer := 1;
-  v_length integer := length(p_segment);
+  v_pattern text := '';
+  v_literal text;
+  v_empty   boolean;
+  v_char    text;
+  v_at      integer := 1;
+  v_length  integer := length(p_segment);
 begin
+  if p_segment ~ '[*][*]' then
+    raise exception using errcode = 'ZC103', message = format('the glob segment "%s" combines ** with other characters', p_segment),
+      hint = '** matches whole segments: write src/**/*.py, not src/**.py.';
+  end if;
+  v_literal := replace(replace(coordinator.lock_quote(p_segment), '\*', '[^/]*'), '\?', '[^/]');
+  if strpos(p_segment, '[') = 0 then
+    return v_literal;
+  end if;
   while v_at <= v_length loop
     v_char := substr(p_segment, v_at, 1);
     if v_char = '[' then
-      v_class := '[';
+      v_pattern := v_pattern || '[';
       v_at := v_at + 1;
       if substr(p_segment, v_at, 1) in ('!', '^') then
-        v_class := '[^/';
+        v_pattern := v_pattern || '^/';
         v_at := v_at + 1;
       end if;
+      v_empty := true;
       loop
         v_char := substr(p_segment, v_at, 1);
         if v_char = '' then
           raise exception using errcode = 'ZC103', message = format('the glob segment "%s" has an unclosed [', p_segment),
             hint = 'Close it with ], or write path: before a path whose name contains [.';
         end if;
-        exit when v_char = ']' and v_class not in ('[', '[^/');
+        exit when v_char = ']' and not v_empty;
+        v_empty := false;
+        v_pattern := v_pattern || coordinator.lock_quote(v_char);
         if substr(p_segment, v_at + 1, 1) = '-' and substr(p_segment, v_at + 2, 1) not in (']', '') then
           if v_char collate "C" > substr(p_segment, v_at + 2, 1) collate "C" then
             raise exception using errcode = 'ZC103',
               message = format('the glob segment "%s" has the reversed range %s', p_segment, substr(p_segment, v_at, 3)),
-              hint = 'Write the smaller character first.';
+              hint = 'Write the smaller character first, or write path: before a path whose name contains [.';
           end if;
-          v_class := v_class || regexp_replace(v_char, '([!-/:-@\[-`{-~])', '\\\1') || '-'
-                     || regexp_replace(substr(p_segment, v_at + 2, 1), '([!-/:-@\[-`{-~])', '\\\1');
-          v_at := v_at + 3;
-        else
-          v_class := v_class || regexp_replace(v_char, '([!-/:-@\[-`{-~])', '\\\1');
-          v_at := v_at + 1;
+          v_pattern := v_pattern || '-' || coordinator.lock_quote(substr(p_segment, v_at + 2, 1));
+          v_at := v_at + 2;
         end if;
+        v_at := v_at + 1;
       end loop;
-      v_tokens := v_tokens || (v_class || ']');
-    elsif v_char = '*' then
-      if v_tokens[cardinality(v_tokens)] = '*' then
-        raise exception using errcode = 'ZC103', message = format('the glob segment "%s" combines ** with other characters', p_segment),
-          hint = '** matches whole segments: write src/**/*.py, not src/**.py.';
-      end if;
-      v_tokens := v_tokens || v_char;
-    elsif v_char = '?' then
-      v_tokens := v_tokens || v_char;
+      v_pattern := v_pattern || ']';
     else
-      v_tokens := v_tokens || ('=' || v_char);
+      v_pattern := v_pattern || case v_char when '*' then '[^/]*' when '?' then '[^/]' else coordinator.lock_quote(v_char) end;
     end if;
     v_at := v_at + 1;
   end loop;
-  return v_tokens;
+  return '(?:' || v_pattern || '|' || v_literal || ')';
 end
 $$;
-comment on function coordinator.lock_segment_tokens(text) is
-  'Split a segment of a glob into *, ?, classes as regular expressions, and literal characters with a leading =; ZC103: it is not a glob. Internal.';
+comment on function coordinator.lock_segment_pattern(text) is
+  'Return the regular expression of a segment of a glob: with its brackets as classes, or as themselves. ZC103: it is not a glob. Internal.';
+
+create or replace function coordinator.lock_reach(p_glob text) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_pattern text := '^';
+  v_end     text := '$';
+  v_segment text;
+begin
+  foreach v_segment in array string_to_array(regexp_replace(p_glob, '^glob:', ''), '/') loop
+    if v_segment = '**' then
+      return v_pattern || case when v_pattern = '^' then '.*' else '(?:/.*)?' end || v_end;
+    elsif v_pattern = '^' then
+      v_pattern := v_pattern || coordinator.lock_segment_pattern(v_segment);
+    else
+      v_pattern := v_pattern || '(?:/' || coordinator.lock_segment_pattern(v_segment);
+      v_end := ')?' || v_end;
+    end if;
+  end loop;
+  return v_pattern || v_end;
+end
+$$;
+comment on function coordinator.lock_reach(text) is
+  'Return the regular expression of the directories that a glob reaches into: it matches them or something below them. Internal.';
 
 create or replace function coordinator.lock_path_text(p_path text, p_directory boolean) returns text
 language sql immutable parallel safe
@@ -92,7 +126,6 @@ declare
   v_segment   text;
   v_at        text;
   v_i         integer;
-  v_token     text;
   v_separator text := '';
   v_self      coordinator.lock_resource;
 begin
@@ -166,6 +199,10 @@ begin
   if v_directory and v_segments[cardinality(v_segments)] <> '**' then
     v_segments := v_segments || '**'::text;
   end if;
+  if regexp_count(v_path, '[*]{1,2}|[?[]') > 16 then
+    raise exception using errcode = 'ZC102', message = format('"%s" has more than 16 wildcards', p_resource),
+      hint = 'Lock the directory above it, or write path: before a path whose name contains *, ? or [.';
+  end if;
   v_self.kind := 'glob';
   v_self.pattern := '^';
   for v_i in 1 .. cardinality(v_segments) loop
@@ -182,15 +219,7 @@ begin
         else '(?:/[^/]+)*' end;
       v_separator := '';
     else
-      v_self.pattern := v_self.pattern || v_separator;
-      foreach v_token in array coordinator.lock_segment_tokens(v_segment) loop
-        v_self.pattern := v_self.pattern || case
-          when v_token = '*' then '[^/]*'
-          when v_token = '?' then '[^/]'
-          when v_token like '[%' then v_token
-          when v_token ~ '^=[A-Za-z0-9_]' or ascii(substr(v_token, 2)) > 127 then substr(v_token, 2)
-          else '\' || substr(v_token, 2) end;
-      end loop;
+      v_self.pattern := v_self.pattern || v_separator || coordinator.lock_segment_pattern(v_segment);
       v_separator := '/';
     end if;
     v_self.resource := coalesce(v_self.resource || '/', '') || v_segment;
@@ -219,4 +248,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_parse(text) is
-  'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py; path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.';
+  'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.';

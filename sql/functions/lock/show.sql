@@ -8,25 +8,24 @@ as $$
 #variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_now     timestamptz := coordinator.now_utc();
-  v_path    text;
-  v_lock    record;
+  v_all     coordinator.lock_resource[];
 begin
   if cardinality(p_paths) > 1000 then
     raise exception using errcode = 'ZC102', message = format('%s paths in one call; at most 1000 are allowed', cardinality(p_paths)),
       hint = 'Use several calls.';
   end if;
-  foreach v_path in array p_paths loop
-    select l.* into v_lock
-    from coordinator.lock_overlapping(v_project, coordinator.lock_parse(
-      case when v_path ~ '^(name|path|glob):' then v_path else 'path:' || v_path end), false) l
-    where l.free_at > v_now
-    order by l.agent_id is not distinct from p_agent and l.expires_at > v_now, l.expires_at desc limit 1;
-    return query select v_path,
-      case when v_lock.resource is null then 'free'
-           when v_lock.agent_id is not distinct from p_agent and v_lock.expires_at > v_now then 'mine' else 'held' end,
-      v_lock.resource, v_lock.agent_id, v_lock.agent_name, v_lock.mode, v_lock.fencing_token, v_lock.free_at;
-  end loop;
+  v_all := array(select coordinator.lock_parse(case when t ~ '^(name|path|glob):' then t else 'path:' || t end)
+                 from unnest(p_paths) with ordinality u (t, n) order by n);
+  if (select count(*) from unnest(v_all) r where r.kind = 'glob') > 100 then
+    raise exception using errcode = 'ZC102', message = 'more than 100 globs in one check', hint = 'Check paths, which are taken literally.';
+  end if;
+  return query
+    with foremost as materialized (
+      select distinct on (f.place) f.* from coordinator.lock_foremost(v_project, v_all, p_agent) f
+      order by f.place, f.mine, (f.lock).expires_at desc)
+    select u.path, case when o.place is null then 'free' when o.mine then 'mine' else 'held' end, (o.lock).resource, (o.lock).agent_id,
+           (o.lock).agent_name, (o.lock).mode, (o.lock).fencing_token, (o.lock).free_at
+    from unnest(p_paths) with ordinality u (path, place) left join foremost o on o.place = u.place order by u.place;
 end
 $$;
 comment on function coordinator.lock_check(text, text[], uuid) is

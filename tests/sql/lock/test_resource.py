@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import itertools
 import re
+from random import Random
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from coordinator.errors import InvalidArgument
+from coordinator.errors import Conflict, InvalidArgument
 from coordinator.operations import agents, locks
 from tests.conftest import Transaction
 
-SEGMENTS = ["a", "b", "ab", "a.py", "b.py", "[a"]
+SEGMENTS = ["a", "b", "ab", "a.py", "[a", "[ab]", "[a-b]x"]
 PATHS = ["/".join(parts) for n in (1, 2, 3) for parts in itertools.product(SEGMENTS, repeat=n)]
 
 path_segments = st.sampled_from(SEGMENTS)
 glob_segments = st.one_of(
     path_segments.filter(lambda s: "[" not in s),
-    st.sampled_from(["*", "**", "?", "*.py", "a*", "*b", "[ab]", "[!a]", "[a-b]*", "[[]a", "?.p?", "*a*"]),
+    st.sampled_from(["*", "**", "?", "*.py", "a*", "*b", "[ab]", "[!a]", "[a-b]*", "[[]a", "?.p?", "*a*", "a?*b", "??"]),
 )
 literal = st.lists(path_segments, min_size=1, max_size=3).map("/".join)
 resources = st.one_of(
@@ -53,9 +54,8 @@ def matches(pattern: list[str], path: list[str]) -> bool:
         return not path
     if pattern[0] == "**":
         return any(matches(pattern[1:], path[n:]) for n in range(len(path) + 1))
-    return (
-        bool(path) and re.fullmatch(segment_regex(pattern[0]), path[0]) is not None and matches(pattern[1:], path[1:])
-    )
+    regexes = segment_regex(pattern[0]), segment_regex(pattern[0].replace("[", "[[]"))  # classes, or brackets
+    return bool(path) and any(re.fullmatch(r, path[0]) for r in regexes) and matches(pattern[1:], path[1:])
 
 
 def names(resource: str) -> set[str]:
@@ -140,7 +140,14 @@ def test_two_globs_that_match_one_path_are_never_said_to_be_apart(a: list[str], 
         ("*/a", "a/*/a", False),
         ("a?c", "ab", False),
         ("a[bc]d", "a[!b]d", True),
-        ("a[bc]d", "aed", False),
+        ("a[bc]d", "aedf", False),
+        ("a[bc]d", "xed", False),
+        ("app/[id]/*.ts", "app/[[]id]/x*", True),
+        ("a/**/b/**/c", "a/x/y?/c", False),
+        ("a/**/b/**/c", "a/x/?/?/c", True),
+        ("a/**/b/c/**", "a/?/b/x/d", False),
+        ("??x*", "?y", False),
+        ("a?c*", "?b*d", True),
         ("**", "x", True),
         ("a/**/b", "a/b", True),
         ("*a*b*c*", "*c*b*a*", True),
@@ -149,6 +156,59 @@ def test_two_globs_that_match_one_path_are_never_said_to_be_apart(a: list[str], 
 async def test_disjoint_globs_are_reported_as_disjoint(tx: Transaction, a: str, b: str, meet: bool) -> None:
     query = "select coordinator.lock_globs_meet($1, $2), coordinator.lock_globs_meet($2, $1)"
     assert tuple(await tx.connection.fetchrow(query, a, b)) == (meet, meet)
+
+
+letters = st.text("a[]!-*?^\\./é", min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="app/[slug]/page.tsx", directory="app/[slug]/")
+@example(text="app/[...slug]/[[...id]].ts", directory="app/")
+@example(text="a/[!x]/*", directory="a/[!x]/")
+@example(text="src/**/x", directory="src/")
+@example(text="src/*/", directory="src/*/")
+@given(text=letters, directory=st.none())
+def test_whoever_locks_a_text_finds_it_locked(text: str, directory: str | None, loop_tx: object) -> None:
+    run, tx = loop_tx  # type: ignore[misc]
+    run(text_case(tx, text, directory))
+
+
+async def text_case(tx: Transaction, text: str, directory: str | None) -> None:
+    """Lock a text; another agent finds the text, its literal path and its directory locked, and can lock none of them."""
+    outer = tx.connection.transaction()
+    await outer.start()
+    try:
+        one, two = [(await tx.run(agents.Register(project="default", name=name))).id for name in "ab"]
+        try:
+            await tx.run(locks.Acquire(project="default", resources=[text], agent=one))
+        except InvalidArgument:
+            return
+        literal = text if text.startswith("path:") else f"path:{text}"
+        spellings = [text, literal, *([directory] if directory else [])]
+        checks = await tx.run(locks.Check(project="default", paths=spellings, agent=two))
+        assert [check.state for check in checks] == ["held"] * len(spellings)
+        assert await tx.run(locks.Show(project="default", resource=literal))
+        for spelling in spellings:
+            with pytest.raises(Conflict):
+                async with tx.connection.transaction():
+                    await tx.run(locks.Acquire(project="default", resources=[spelling], agent=two))
+    finally:
+        await outer.rollback()
+
+
+async def test_a_check_of_many_paths_finds_what_a_check_of_each_finds(tx: Transaction, seed: int) -> None:
+    random = Random(seed)
+    one, two = [(await tx.run(agents.Register(project="default", name=name))).id for name in "ab"]
+    held = ["a/*.py", "a/**/b", "[ab]/b", "path:b/", "*/*/a", "path:[ab]/[a", "b/**/a*", "name:x"]
+    for n, resource in enumerate(held):
+        await tx.run(locks.Acquire(project="default", resources=[resource], agent=(one, two)[n % 2], shared=True))
+    asked = [f"path:{path}{random.choice(('', '/'))}" for path in random.sample(PATHS, 100)] + ["name:x", "glob:**", "glob:a/?"]
+    together = await tx.run(locks.Check(project="default", paths=asked, agent=two))
+    assert together == [(await tx.run(locks.Check(project="default", paths=[path], agent=two)))[0] for path in asked]
+    assert {check.state for check in together} == {"free", "mine", "held"}
+    for check in together:
+        rows = [row[0] for row in await tx.connection.fetch(OVERLAPPING, check.path)]
+        assert (check.resource in rows) if rows else (check.state == "free")
 
 
 @pytest.mark.parametrize(
