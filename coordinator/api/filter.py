@@ -6,18 +6,17 @@ import re
 from collections.abc import Sequence
 
 from coordinator.errors import InvalidArgument
-from coordinator.model.catalogue import LIMITS
+from coordinator.model.topic import check_topics
 
 __all__ = ["Filter"]
 
 TYPES_REMEMBERED = 1000
-_TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
 
 
 class Filter:
     """Projects and topics; an empty list means all. The gateway serves equal filters as one subscription.
 
-    Raises: ``InvalidArgument`` for an invalid topic, or for too many.
+    Raises: ``InvalidArgument`` for an invalid or unknown topic, or for too many.
     """
 
     def __init__(self, projects: Sequence[str] = (), topics: Sequence[str] = (), max_count: int = 100) -> None:
@@ -27,13 +26,7 @@ class Filter:
                 hint="Name fewer, or use a pattern such as signal.*",
                 code="ZC102",
             )
-        for topic in topics:
-            if len(topic) > LIMITS["name"] or not _TOPIC.fullmatch(topic):
-                raise InvalidArgument(
-                    f'invalid topic "{topic[: LIMITS["name"]]}"',
-                    hint="Write a type like signal.set, a pattern like signal.*, or * for all topics.",
-                    code="ZC103",
-                )
+        check_topics(topics)
         self.projects = frozenset(projects) or None
         self.topics = tuple(sorted(set(topics))) if "*" not in topics else ()
         pattern = "|".join(re.escape(topic).replace(r"\*", ".*") for topic in self.topics) or ".*"

@@ -7,6 +7,7 @@ that follows with exit code 0, since there is no other way to stop it; they also
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from datetime import timedelta
@@ -19,11 +20,12 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import DatabaseUnavailable, InvalidArgument, WaitTimedOut
 from coordinator.model.event import RESET, Event, position
+from coordinator.model.topic import check_topics
 from coordinator.operations.log_reader import LogReader
 
 __all__ = ["Tail"]
 
-DATA_MAX = 120  # characters of data on a line of text
+DATA_MIN, DATA_MAX = 20, 120  # characters of data on a line of text
 
 
 class Tail:
@@ -42,6 +44,7 @@ class Tail:
     ) -> None:
         if limit is not None and limit < 1:
             raise InvalidArgument(f"--limit: {limit} is out of range", hint="It can be 1 or more.")
+        check_topics(topics)
         self._call = call
         self._reader = LogReader(after, project=project, topics=topics)
         self._project = project
@@ -82,7 +85,7 @@ class Tail:
             # Up to the present end of the log, since a busy log never ends.
             _, head = position(await reader.head(executor))
             while True:
-                enough = await self._print(await reader.read(executor))
+                enough = await self._take(await reader.read(executor))
                 if enough or reader.at_end or (reader.after and position(reader.after)[1] >= head):
                     return
 
@@ -97,7 +100,7 @@ class Tail:
                     if backoff:
                         self._call.output.note("connected again")
                     backoff = Backoff(0.1, 5.0)
-                    while not await self._print(await self._reader.next(executor, wake)):
+                    while not await self._take(await self._reader.next(executor, wake)):
                         pass
                     return
             except DatabaseUnavailable as error:
@@ -106,7 +109,7 @@ class Tail:
                 self._call.output.note(f"{error.message}; trying again")
             await backoff.wait()
 
-    async def _print(self, events: list[Event]) -> bool:
+    async def _take(self, events: list[Event]) -> bool:
         """Print events, and return whether that was enough."""
         if self._left is not None:
             events = events[: self._left]
@@ -125,8 +128,10 @@ class Tail:
 
 
 def _text(event: Event) -> str:
+    at = event.at.astimezone().strftime("%H:%M:%S")
+    head = f"{event.cursor}  {at}  {event.type}  {event.key or '-'}  {event.actor}  "
     data = msgspec.json.encode(event.data).decode()
-    if len(data) > DATA_MAX:
-        data = data[: DATA_MAX - 1] + "…"
-    at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return plain(f"{at} {event.seq:>6} {event.type:<22} {event.key or '-'}  {event.actor}  {data}")
+    maximum = max(DATA_MIN, shutil.get_terminal_size().columns - len(head)) if sys.stdout.isatty() else DATA_MAX
+    if len(data) > maximum:
+        data = data[: maximum - 1] + "…"
+    return plain(head + data)

@@ -19,6 +19,7 @@ from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Operation
+from coordinator.model.topic import check_topics
 from coordinator.operations.events import POLL_S, Head, Since
 from coordinator.operations.executor import Runner, Wake
 from coordinator.progress import Progress
@@ -57,8 +58,9 @@ class LogReader:
     async def read(self, runner: Runner, wake: Wake | None = None) -> list[Event]:
         """Read a page. It is empty at the end, and where nothing matches up to the new position. ``wake`` ends a back-off.
 
-        Raises: what ``Since`` raises.
+        Raises: what ``Since`` raises; ``InvalidArgument`` for an unknown topic.
         """
+        check_topics(self._topics or ())
         if self.after == "now":
             self.after = await self.head(runner, wake)
         page = await self._run(

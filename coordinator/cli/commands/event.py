@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +16,14 @@ from coordinator.model.operation import Json
 
 command = noun("Events: one for each change, in order.")
 
+_topics = click.option(
+    "--topic",
+    "topics",
+    multiple=True,
+    metavar="PATTERN",
+    help="Type, or pattern such as signal.*; repeatable.",
+)
+
 
 @command.verb(
     examples=[
@@ -23,9 +33,7 @@ command = noun("Events: one for each change, in order.")
         "coordinator event tail --after now --follow --limit 1 --timeout 5m     # wait for the next event",
     ]
 )
-@click.option(
-    "--topic", "topics", multiple=True, metavar="PATTERN", help="Type, or pattern such as signal.*; repeatable."
-)
+@_topics
 @click.option("--after", metavar="CURSOR", help='Start after this cursor, or "now".  [default: the oldest event]')
 @click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C or SIGTERM.")
 @click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
@@ -58,6 +66,47 @@ def tail(
         limit=limit,
         timeout=timeout,
     ).run()
+
+
+@command.verb(
+    examples=[
+        "coordinator event watch --exec 'jq .key' --topic 'signal.*'",
+        "coordinator event watch --exec ./on-release.sh --topic lock.released --cursor-file ~/.local/state/on-release",
+    ]
+)
+@click.option(
+    "--exec",
+    "handler",
+    metavar="HANDLER",
+    required=True,
+    help="Command line that the shell runs for each event, with the event as JSON on its standard input.",
+)
+@click.option(
+    "--cursor-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the position in this file, and continue there after a restart.",
+)
+@_topics
+@click.option(
+    "--after", default="now", show_default=True, metavar="CURSOR", help="Start here, if there is no cursor file yet."
+)
+@click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
+@click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
+@click.option("--all-projects", is_flag=True, help="Handle the events of all projects.")
+@click.pass_obj
+def watch(
+    call: Invocation, /, *, handler: str, cursor_file: Path | None, after: str, all_projects: bool, **options: Any
+) -> None:
+    """Run a program for each event, one after the other.
+
+    The environment has COORDINATOR_EVENT_TYPE, COORDINATOR_EVENT_KEY and COORDINATOR_EVENT_CURSOR. A handler that fails ends the
+    watch with its exit code. With --cursor-file, the next run repeats that event, and no event is lost in between. An event may
+    be handled twice if the watch is killed.
+    """
+    from coordinator.cli.watch import Watch  # noqa: PLC0415
+
+    Watch(call, handler, cursor_file, after, project=None if all_projects else call.project, **options).run()
 
 
 @command.verb(

@@ -1,0 +1,45 @@
+"""Topics: which types of events a reader wants. ``signal.set`` is a type, ``signal.*`` a pattern, ``*`` everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from coordinator.errors import InvalidArgument
+from coordinator.model.catalogue import EVENT_TYPES, LIMITS
+
+__all__ = ["TOPICS", "check_topics"]
+
+OWN = "custom"  # types that users make begin with it
+_TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
+
+
+def _patterns() -> Iterable[str]:
+    for name in (*EVENT_TYPES, f"{OWN}.any"):
+        words = name.split(".")
+        yield from (".".join([*words[:count], "*"]) for count in range(1, len(words)))
+
+
+TOPICS = (*sorted({*EVENT_TYPES, *_patterns()}), "*")
+
+
+def check_topics(topics: Iterable[str]) -> None:
+    """Refuse a topic that no event can have, because a reader of it would wait forever.
+
+    Raises: ``InvalidArgument``.
+    """
+    for topic in topics:
+        if len(topic) > LIMITS["name"] or not _TOPIC.fullmatch(topic):
+            raise InvalidArgument(
+                f'invalid topic "{topic[: LIMITS["name"]]}"',
+                hint="Write a type like signal.set, a pattern like signal.*, or * for all topics.",
+                code="ZC103",
+            )
+        if topic not in TOPICS and not topic.startswith(f"{OWN}."):
+            close = get_close_matches(topic, TOPICS, 1)
+            raise InvalidArgument(
+                f'unknown topic "{topic}"',
+                hint=f"Did you mean {close[0]}?" if close else f"Topics are {', '.join(TOPICS)}.",
+                code="ZC103",
+            )
