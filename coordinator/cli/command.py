@@ -8,7 +8,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import ID, INTEGER
 from coordinator.config import SETTINGS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["Noun", "Program", "Verb", "acting_agent", "noun", "paged", "setting"]
 
@@ -66,6 +69,12 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
+def _candidates(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from coordinator.cli.candidates import complete  # noqa: PLC0415 - imports all operations
+
+    return complete(ctx, param, incomplete)
+
+
 class Verb(click.Command):
     """A command whose help ends with examples."""
 
@@ -82,6 +91,8 @@ class Verb(click.Command):
         own = {spelling for option in settings for spelling in option.opts}
         general = [option for option in _global_options(hidden=True) if not own & set(option.opts)]
         self.params += [*settings, *general]
+        for param in self.params:
+            param._custom_shell_complete = _candidates  # noqa: SLF001 - instead of an argument at each of them
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):

@@ -142,3 +142,38 @@ def test_completion_answers_with_verbs_and_options(lone: Program) -> None:
     assert "plain,signal" in complete("coordinator si", 1)
     assert "plain,set" in complete("coordinator signal s", 2)
     assert "plain,--critical" in complete("coordinator --project p signal set --cr", 5)
+
+
+def test_completion_answers_with_the_values_of_now(program: Program, lone: Program) -> None:
+    def complete(words: str, of: Program = program) -> list[str]:
+        line = [*words.split(" ")]
+        done = of.run(_COORDINATOR_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(line) - 1))
+        assert done.stderr == ""
+        return [item.partition(",")[2] for item in done.stdout.split()]
+
+    agent = program.text("agent", "register", "coder", "--role", "developer").strip()
+    program.json("project", "create", "shop")
+    program.json("signal", "set", "build/1", "1")
+    program.json("signal", "set", "build/1", "1", "--project", "shop")
+    program.json("signal", "set", "deploy/1", "1", "--project", "shop")
+    token = program.json("lock", "acquire", "src/a.py", "--agent", agent)[0]["fencing_token"]
+    assert token
+    program.json("directive", "send", "stop", "--everyone")
+    assert complete("coordinator signal get b") == ["build/1"]
+    assert complete("coordinator signal get ") == ["build/1"]
+    assert complete("coordinator --project shop signal get d") == ["deploy/1"]
+    assert complete("coordinator lock release s") == ["src/a.py"]
+    assert complete("coordinator lock acquire s") == ["s"]  # as a file, which the shell completes
+    assert complete("coordinator lock release src/a.py --agent ") == [agent]
+    assert complete("coordinator directive inbox --agent c") == ["coder"]
+    assert complete("coordinator directive send x --to ") == ["coder"]
+    assert complete("coordinator directive send x --role ") == ["developer"]
+    assert complete("coordinator directive acknowledge ") == ["1"]
+    assert complete("coordinator directive acknowledge 1 --status d") == ["done"]
+    assert complete("coordinator project delete s") == ["shop"]
+    assert complete("coordinator signal list --project s") == ["shop"]
+    assert complete("coordinator rule delete R") == ["REJECTED"]
+    assert complete("coordinator event tail --topic signal.s") == ["signal.set"]
+    assert complete("coordinator serve --log-level w") == ["warning"]
+    assert complete("coordinator token create x --role m") == ["manager"]
+    assert complete("coordinator signal get b", lone) == []  # there is no database

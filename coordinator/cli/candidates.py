@@ -1,0 +1,105 @@
+"""Values that the shell completes: choices, and the names and ids that the database has now.
+
+A parameter's name says what it takes, so a new command completes like the others. A completion answers within a second and prints
+nothing else: without a database, or without the right to read, there are no candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+from msgspec.structs import replace
+
+from coordinator.cli.invocation import Invocation
+from coordinator.errors import CoordinatorError
+from coordinator.model.operation import Operation
+from coordinator.model.topic import TOPICS
+from coordinator.operations import agents, directives, locks, projects, rules, signals, tokens
+
+__all__ = ["complete"]
+
+WITHIN_S = 1.0
+ROWS = 200
+
+
+class _Listed:
+    """The rows of a list, of which a field is the candidate and another one describes it."""
+
+    def __init__(self, kind: type[Operation[Any]], field: str, described_by: str | None = None) -> None:
+        self.kind = kind
+        self.field = field
+        self.described_by = described_by
+
+    def candidates(self, call: Invocation, typed: str) -> list[CompletionItem]:
+        """Read the rows now."""
+        fields: dict[str, Any] = {"project": call.project, "prefix": typed, "limit": ROWS}
+        known = self.kind.__struct_fields__
+        rows = call.run(self.kind(**{name: value for name, value in fields.items() if name in known}))
+        return [
+            CompletionItem(str(value), help=str(getattr(row, self.described_by)) if self.described_by else None)
+            for row in rows
+            if (value := getattr(row, self.field)) is not None
+        ]
+
+
+_AGENTS = _Listed(agents.List, "id", "name")
+_AGENT_NAMES = _Listed(agents.List, "name", "role")
+_ROLES = _Listed(agents.List, "role")
+_DIRECTIVES = _Listed(directives.List, "id", "body")
+_KEYS = _Listed(signals.List, "key")
+_PROJECTS = _Listed(projects.List, "name", "description")
+_RESOURCES = _Listed(locks.List, "resource", "agent")
+_RULES = _Listed(rules.List, "when_set")
+_TOKENS = _Listed(tokens.List, "id", "name")
+
+# by the parameter's name, and for a name that means several things by the command's
+_TAKES: Mapping[str, _Listed] = MappingProxyType(
+    {
+        "agent": _AGENTS,
+        "directive": _DIRECTIVES,
+        "key": _KEYS,
+        "paths": _RESOURCES,
+        "prefix": _KEYS,
+        "project": _PROJECTS,
+        "project delete name": _PROJECTS,
+        "project show name": _PROJECTS,
+        "resource": _RESOURCES,
+        "resources": _RESOURCES,
+        "role": _ROLES,
+        "to_agent": _AGENT_NAMES,
+        "to_role": _ROLES,
+        "token revoke token": _TOKENS,
+        "under": _RESOURCES,
+        "when_set": _RULES,
+    }
+)
+
+
+def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the candidates for a parameter that begin with what was typed."""
+    metavar = param.metavar or ""
+    words = [*ctx.command_path.split()[1:], param.name or ""]
+    listed = _TAKES.get(" ".join(words)) or _TAKES.get(words[-1])
+    if "|" in metavar and metavar.lower() == metavar:
+        found = [CompletionItem(choice) for choice in metavar.split("|")]
+    elif words[:2] in (["lock", "acquire"], ["lock", "check"], ["lock", "run"]) and listed is _RESOURCES:
+        return [CompletionItem(incomplete, type="file")]
+    elif words[-1] == "topics":
+        found = [CompletionItem(topic) for topic in TOPICS]
+    elif listed is not None and isinstance(ctx.obj, Invocation):
+        found = _now(ctx.obj, _AGENT_NAMES if listed is _AGENTS and metavar == "NAME" else listed, incomplete)
+    else:
+        return param.type.shell_complete(ctx, param, incomplete)
+    return list({item.value: item for item in found if item.value.startswith(incomplete)}.values())
+
+
+def _now(call: Invocation, listed: _Listed, typed: str) -> list[CompletionItem]:
+    try:
+        call.config = replace(call.config, call_timeout_s=WITHIN_S)
+        return listed.candidates(call, typed)
+    except (CoordinatorError, OSError):
+        return []
