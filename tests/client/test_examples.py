@@ -33,13 +33,14 @@ async def test_worker_manager_and_watcher_do_what_they_say(db: Database, databas
 
     async with relayed(db), await anyio.open_process(command("watcher")) as watcher:
         with anyio.fail_after(DEADLINE_S):
-            async with await anyio.open_process(command("worker")) as worker:
-                manager = await anyio.run_process(command("manager"))
-                assert await worker.wait() == 0
+            for _ in range(2):  # the second run finds what the first one left
+                async with await anyio.open_process(command("worker")) as worker:
+                    manager = await anyio.run_process(command("manager"))
+                    assert await worker.wait() == 0
+                lines = manager.stdout.decode().splitlines()
+                assert sorted(lines) == [f"task/{n} {{'length': 14}} by worker-1" for n in range(3)]
             seen = await until_printed(watcher, "agent.deregistered")
         watcher.kill()
-    lines = manager.stdout.decode().splitlines()
-    assert sorted(lines) == [f"task/{n} {{'length': 14}} by worker-1" for n in range(3)]
     assert "signal.set task/2/COMPLETED worker-1" in seen
     assert "signal.set task/0/CLAIMED worker-1" in seen
 

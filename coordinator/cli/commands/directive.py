@@ -34,14 +34,15 @@ command = noun("Directives: instructions from managers to agents.")
 @click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object for programs.")
 @click.pass_obj
 def send(call: Invocation, /, *, text: str, **options: Any) -> None:
-    """Send a directive to one agent, to a role, or to everyone.
+    """Send a directive to one agent, to a role, or to everyone, and print its number.
 
     Agents that register later receive it, too. If TEXT is "-", it is read from standard input.
     """
     if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
         raise click.UsageError("give one of --to NAME, --role ROLE and --everyone")
     directive = call.run(call.operation(directives.Send, body=read_text(text), **options))
-    call.output.one(directive, f"sent {directive.id}, expires {age(directive.expires_at)}")
+    call.output.note(f"sent; it expires {age(directive.expires_at)}. Its number:")
+    call.output.one(directive, str(directive.id))
 
 
 @command.verb(examples=["coordinator directive inbox --agent coder-1"])
