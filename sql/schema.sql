@@ -631,6 +631,11 @@ create function coordinator.directive_send(p_project text, p_body text, p_to_age
   returns SETOF coordinator.directives_sent
   volatile security definer;
 
+-- Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.
+create function coordinator.duration_text(p_value interval)
+  returns text
+  immutable;
+
 -- Choose what NOTIFY carries from the next batch on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
 create function coordinator.event_configure(p_payloads text, p_actor text default null)
   returns boolean

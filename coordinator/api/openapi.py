@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import inspect
+import json
 import re
-from typing import Any
+from typing import Any, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
@@ -42,6 +44,32 @@ _EVENT_CURSOR = {
         "description": "The cursor of the event log at which the snapshot was taken.",
         "schema": {"type": "string"},
     }
+}
+_AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
+_WANTED = ("ttl", "to_role", "role", "status")  # optional
+_EXAMPLES: dict[str, Any] = {
+    "agent": _AGENT,
+    "body": "Write tests first.",
+    "clears": ["COMPLETED"],
+    "directive": 17,
+    "hash": "0" * 64,
+    "key": "build/42/COMPLETED",
+    "name": "coder-1",
+    "payloads": "pointer",
+    "prefix": "coo_1a2b",
+    "project": "shop",
+    "reason": "The plan changed.",
+    "resource": "src/app.py",
+    "resources": ["src/app.py"],
+    "role": "agent",
+    "status": "done",
+    "to_role": "coder",
+    "token": 42,
+    "tokens": [42],
+    "ttl": "5m",
+    "type": "custom.build_finished",
+    "value": {"files": 3},
+    "when_set": "REJECTED",
 }
 _ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
 
@@ -142,9 +170,36 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         result = _object(items={"type": "array", "items": result})
     elif endpoint.shape is Shape.SCALAR:
         result = _object(result=result)
-    body = {"required": True, "content": {"application/json": {"schema": schema_of[repr(endpoint.parameters)]}}}
+    content = {"schema": schema_of[repr(endpoint.parameters)], "example": _example(endpoint)}
+    body = {"required": True, "content": {"application/json": content}}
     headers = _ETAG if endpoint.versioned else {}
     return {"parameters": parameters, "requestBody": body, "responses": _responses(result, headers, errors)}
+
+
+def _example(endpoint: Endpoint) -> dict[str, Any]:
+    """Return a body with what is required, and the optional fields that most callers want."""
+    return {
+        field.name: "coder-1"
+        if field.name == "agent" and _takes_text(field.type)
+        else _EXAMPLES.get(field.name, _value(field.type))
+        for field in msgspec.structs.fields(endpoint.parameters)
+        if field.required or field.name in _WANTED
+    }
+
+
+def _takes_text(type: Any) -> bool:
+    return str in (type, *get_args(type))
+
+
+def _value(type: Any) -> Any:
+    """Return a value of a type."""
+    members = {get_origin(member) or member for member in (type, *get_args(type))}
+    if UUID in members and list not in members:
+        return str(UUID(int=0))
+    for kind, value in ((list, []), (dict, {}), (bool, True), (int, 1), (float, 1.5), (HttpDuration, "30s")):
+        if kind in members:
+            return value
+    return "text"
 
 
 def _events(schema: Any) -> dict[str, Any]:
@@ -242,13 +297,14 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         f"<td>{_type(shown['schema'])}<td>{_text(shown.get('description', ''))}"
         for shown in operation["parameters"]
     ]
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    body, example = content.get("schema", {}), json.dumps(content.get("example"))
     statuses = ", ".join(operation["responses"])
     return (
         f"<details><summary><b>{method.upper()}</b> <code>{html.escape(path)}</code> {_text(operation['summary'])}"
         f"</summary><pre>{_text(operation.get('description', ''))}</pre>"
         + (f"<table>{''.join(rows)}</table>" if rows else "")
-        + (f"<p>Body: {_type(body)}</p>" if body else "")
+        + (f"<p>Body: {_type(body)}, such as <code>{html.escape(example)}</code></p>" if body else "")
         + "".join(
             f"<p>Response: {_type(content['schema'])}</p>"
             for content in operation["responses"]["200"]["content"].values()

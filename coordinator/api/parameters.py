@@ -15,6 +15,7 @@ import msgspec
 
 from coordinator.api.endpoint import Endpoint, HttpDuration, decode_hook
 from coordinator.api.request import Request
+from coordinator.api.shape import fields_hint, shape_hint
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation
 from coordinator.model.page import place_of
@@ -37,7 +38,11 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
         if name == "wait" and endpoint.operation.woken_by:
             continue
         if name not in kinds or name == endpoint.parameter:
-            raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint="See /schema for the parameters.")
+            known = [
+                *(kind for kind in kinds if kind != endpoint.parameter),
+                *(["wait"] if endpoint.operation.woken_by else []),
+            ]
+            raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint=fields_hint(known, unknown=name))
         is_cursor = name == "after" and endpoint.pages
         if kinds[name] == "list" and not is_cursor:
             values.setdefault(name, []).append(text)
@@ -52,7 +57,7 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
     try:
         operation: Operation[Any] = msgspec.convert(values, endpoint.parameters, strict=False, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid query: {error}", hint="See /schema for what is expected.") from None
+        raise InvalidArgument(f"invalid query: {error}", hint=shape_hint(endpoint.parameters, error)) from None
     return operation
 
 

@@ -7,14 +7,18 @@ bug: it is logged, and the response is 500 without details.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import cache
 
 import msgspec
 import structlog
 
+from coordinator import operations
 from coordinator.api.response import Response
 from coordinator.errors import Conflict, CoordinatorError, PermissionDenied, Unauthenticated
 from coordinator.model.operation import Json
+from coordinator.model.route import route_of
 
 __all__ = [
     "MEDIA_TYPE",
@@ -33,6 +37,8 @@ __all__ = [
 ]
 
 MEDIA_TYPE = "application/problem+json"
+
+_COMMAND = re.compile(r'"coordinator ([a-z]+) ([a-z]+)[^"]*"')
 
 log = structlog.get_logger()
 
@@ -129,10 +135,22 @@ def problem_response(error: Exception) -> Response:
         status=error.http_status,
         detail=error.message,
         code=error.code,
-        hint=error.hint,
+        hint=None if error.hint is None else _COMMAND.sub(_with_route, error.hint),
         facts=_facts(error.detail),
     )
     return Response(problem.status, msgspec.json.encode(problem), _headers(error), MEDIA_TYPE.encode())
+
+
+def _with_route(command: re.Match[str]) -> str:
+    """Add to a command in a hint what does the same over HTTP."""
+    route = _routes().get(f"{command[1]}_{command[2]}")
+    return f"{command[0]} ({route})" if route else command[0]
+
+
+@cache
+def _routes() -> dict[str, str]:
+    routes = {kind.function: route_of(kind) for kind in operations.every() if not kind.internal}
+    return {function: f"{route.method} {route.path}" for function, route in routes.items()}
 
 
 def _headers(error: CoordinatorError) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator.api.endpoint import decode_hook
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
+from coordinator.api.shape import shape_hint
 from coordinator.errors import InvalidArgument
 
 __all__ = ["Request"]
@@ -75,7 +76,7 @@ class Request(requests.Request):
         try:
             return msgspec.json.decode(data, type=type, dec_hook=decode_hook)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(f"invalid body: {error}", hint="See /schema for what is expected.") from None
+            raise InvalidArgument(f"invalid body: {error}", hint=shape_hint(type, error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
 

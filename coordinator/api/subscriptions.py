@@ -18,6 +18,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.parameters import duration_of
 from coordinator.api.request import Request
 from coordinator.api.response import Response
+from coordinator.api.shape import shape_hint
 from coordinator.api.stream import StreamResponse
 from coordinator.errors import InvalidArgument
 from coordinator.model.event import RESET, Event
@@ -135,4 +136,4 @@ def _query(request: Request, type: type[Any]) -> Any:
     try:
         return msgspec.convert(values, type, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid query: {error}", hint="See /schema for what is expected.") from None
+        raise InvalidArgument(f"invalid query: {error}", hint=shape_hint(type, error)) from None

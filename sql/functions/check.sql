@@ -83,6 +83,24 @@ $$;
 comment on function coordinator.check_list(text, text[]) is
   'Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).';
 
+create or replace function coordinator.duration_text(p_value interval) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when not isfinite(p_value) then p_value::text
+    else coalesce(nullif(concat(
+      case when seconds < 0 then '-' end,
+      nullif(div(abs(seconds), 86400), 0) || 'd',
+      nullif(div(mod(abs(seconds), 86400), 3600), 0) || 'h',
+      nullif(div(mod(abs(seconds), 3600), 60), 0) || 'm',
+      nullif(trim_scale(mod(abs(seconds), 60)), 0) || 's'), ''), '0s')
+  end
+  from (select extract(epoch from p_value) as seconds) as length
+$$;
+comment on function coordinator.duration_text(interval) is
+  'Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.';
+
 create or replace function coordinator.check_ttl(p_value interval, p_max_s double precision default 31622400) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -90,8 +108,8 @@ as $$
 begin
   if p_value is null or extract(epoch from p_value) not between 1 and p_max_s then
     raise exception using errcode = 'ZC104',
-      message = format('a TTL of %s is out of range', coalesce(p_value::text, 'null')),
-      hint = format('Give 1 second to %s.', make_interval(secs => p_max_s));
+      message = format('a TTL of %s is out of range', case when p_value is null then 'null' else coordinator.duration_text(p_value) end),
+      hint = format('Give 1s to %s.', coordinator.duration_text(make_interval(secs => p_max_s)));
   end if;
 end
 $$;

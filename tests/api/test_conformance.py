@@ -10,9 +10,11 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 
-from coordinator.api.endpoint import endpoints
+from coordinator.api.endpoint import decode_hook, endpoints
+from coordinator.api.openapi import document
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S
 
@@ -57,8 +59,8 @@ async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: 
 
 
 async def test_the_description_has_every_operation_and_no_dangling_reference(http: httpx.AsyncClient) -> None:
-    document = (await http.get("/schema/openapi.json")).json()
-    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    found = (await http.get("/schema/openapi.json")).json()
+    described = {(method.upper(), path) for path, methods in found["paths"].items() for method in methods}
     assert {(endpoint.method, endpoint.path) for endpoint in endpoints()} <= described
     assert ("GET", "/v1/events/stream") in described
 
@@ -70,10 +72,22 @@ async def test_the_description_has_every_operation_and_no_dangling_reference(htt
             for item in value:
                 yield from references(item)
 
-    names = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
-    assert names <= set(document["components"]["schemas"])
-    names_of = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(found)}
+    assert names <= set(found["components"]["schemas"])
+    names_of = [operation["operationId"] for methods in found["paths"].values() for operation in methods.values()]
     assert len(names_of) == len(set(names_of))
+
+
+def test_every_body_has_an_example_that_its_operation_accepts() -> None:
+    paths = document()["paths"]
+    for endpoint in endpoints():
+        if endpoint.method == "POST":
+            example = paths[endpoint.path]["post"]["requestBody"]["content"]["application/json"]["example"]
+            decoded = msgspec.json.decode(msgspec.json.encode(example), type=endpoint.parameters, dec_hook=decode_hook)
+            assert example
+            for name, value in example.items():
+                assert getattr(decoded, name) != "text", f"{endpoint.path}: {name} needs an example"
+                assert value not in ([], {}), f"{endpoint.path}: {name} needs an example"
 
 
 async def test_the_readable_page_is_self_contained(http: httpx.AsyncClient) -> None:

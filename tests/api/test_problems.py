@@ -199,3 +199,44 @@ async def test_a_bug_is_a_problem_without_details_and_is_logged(db: Database, pa
     problem(answer, 500, "internal")
     assert "secret words" not in answer.text
     assert [(line["event"], line["log_level"]) for line in logs] == [("request.failed", "error")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "hint"),
+    [
+        (
+            "POST",
+            "signals/set",
+            {"key": "k", "valeu": 1},
+            "Did you mean value? Fields: project, key (required), value (required), ",
+        ),
+        (
+            "POST",
+            "directives/send",
+            {"body": "x", "to": "coder"},
+            "Did you mean to_agent? Fields: project, body (required), ",
+        ),
+        ("POST", "projects/create", {"nmae": "x"}, "Fields: project (required), description, actor. See /schema."),
+        ("POST", "locks/acquire", {}, "Fields: project, resources (required), agent (required), "),
+        ("GET", "signals?prefx=a", None, "Did you mean prefix? Fields: "),
+        ("GET", "directives/inbox?agnt=a", None, "Did you mean agent? Fields: project, agent, "),
+        (
+            "GET",
+            "events?topics=signal.set",
+            None,
+            "Did you mean topic? Fields: after, project, topic, exclude_self, limit, wait.",
+        ),
+    ],
+)
+async def test_a_field_that_there_is_not_gets_the_one_that_was_meant_and_all_there_are(
+    http: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None, hint: str
+) -> None:
+    answer = await http.request(method, f"/v1/{path}", json=body)
+    assert problem(answer, 422, "invalid-argument")["hint"].startswith(hint)
+
+
+async def test_a_hint_names_the_route_beside_the_command(http: httpx.AsyncClient) -> None:
+    hint = problem(await http.get("/v1/signals/absent"), 404, "not-found")["hint"]
+    assert '"coordinator signal list" (GET /v1/signals)' in hint
+    hint = problem(await http.get("/v1/signals/k?project=absent"), 404, "not-found")["hint"]
+    assert '"coordinator project create NAME" (POST /v1/projects/create)' in hint

@@ -229,11 +229,11 @@ begin
     end if;
   end if;
   if p_wait not between interval '0' and interval '1 day' then
-    raise exception using errcode = 'ZC104', message = format('a wait of %s is out of range', p_wait), hint = 'Give 0 seconds to 1 day.';
+    raise exception using errcode = 'ZC104', message = format('a wait of %s is out of range', coordinator.duration_text(p_wait)), hint = 'Give 0s to 1d.';
   end if;
   if p_delay is null or p_delay not between interval '0' and interval '1 hour' then
-    raise exception using errcode = 'ZC104', message = format('a lock-delay of %s is out of range', coalesce(p_delay::text, 'null')),
-      hint = 'Give 0 seconds to 1 hour.';
+    raise exception using errcode = 'ZC104', message = format('a lock-delay of %s is out of range', case when p_delay is null then 'null' else coordinator.duration_text(p_delay) end),
+      hint = 'Give 0s to 1h.';
   end if;
 end
 $$;

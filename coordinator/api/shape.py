@@ -1,0 +1,35 @@
+"""What a request should have contained: the hint for one of another shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+__all__ = ["fields_hint", "shape_hint"]
+
+_UNKNOWN = re.compile(r"unknown field `(.*)`")
+
+
+def shape_hint(type: type[Any], error: msgspec.ValidationError) -> str:
+    """Return the hint for a body that is not of a type."""
+    unknown = _UNKNOWN.search(str(error))
+    fields = msgspec.structs.fields(type)
+    return fields_hint(
+        [field.encode_name for field in fields],
+        unknown=unknown[1] if unknown and "`$." not in str(error) else None,
+        required={field.encode_name for field in fields if field.required},
+    )
+
+
+def fields_hint(names: Iterable[str], *, unknown: str | None = None, required: Iterable[str] = ()) -> str:
+    """Return the fields that there are, and the one that was probably meant by an unknown name."""
+    known = list(names)
+    close = get_close_matches(unknown, known, 1) if unknown else []
+    # A part of a name is meant by more people than the letters have in common: "to" is "to_agent".
+    close = close or [name for name in known if unknown and unknown in name.split("_")][:1]
+    listed = ", ".join(f"{name} (required)" if name in required else name for name in known)
+    return f"{f'Did you mean {close[0]}? ' if close else ''}Fields: {listed or 'none'}. See /schema."
