@@ -347,6 +347,16 @@ create table coordinator.tokens (
 CREATE INDEX tokens_expires_at_idx ON coordinator.tokens USING btree (expires_at);
 CREATE INDEX tokens_project_idx ON coordinator.tokens USING btree (project_id);
 
+-- The functions that may be part of a transaction: those that never wait for anything but another transaction's end. Each noun's function file inserts its own rows.
+create table coordinator.transaction_verbs (
+  ordinal    bigint not null generated always as identity, -- Order of declaration: by noun, which is the order in which their locks are taken.
+  function   text collate "C" not null, -- Name of a function of this schema; its first parameter is p_project.
+  part       text not null, -- condition: the function raises an error unless something holds, and keeps it so until the transaction ends; write: it changes something.
+  entered_by text collate "C", -- Name of the internal function (project number, parts) that takes the locks of all parts that name it, in an order of its own; null if the function locks nothing.
+  constraint transaction_verbs_pkey PRIMARY KEY (function),
+  constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
+);
+
 -- Tickets that wait for locks; the smaller number is served first.
 create sequence coordinator.lock_tickets as bigint minvalue 1 start 1;
 
@@ -546,6 +556,11 @@ create function coordinator.assert_fence(p_project text, p_resource text, p_toke
   returns void
   volatile security definer;
 
+-- Guard a transaction: the signal is at this version (0: it is not set), and nobody sets or deletes it until the transaction ends. ZC301: it is not; the detail has the current version.
+create function coordinator.assert_signal(p_project text, p_key text, p_version bigint)
+  returns void
+  volatile security definer;
+
 -- Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as text or nested more than 64 levels (ZC102), has a number that is not finite as a double or longer than 400 characters (ZC104) or, with p_object, is not an object (ZC105).
 create function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false)
   returns void
@@ -595,6 +610,11 @@ create function coordinator.cursor_text(p_seq bigint)
 create function coordinator.directive_acknowledge(p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
   returns SETOF coordinator.directive_receipts
   volatile security definer;
+
+-- Take the locks of all parts of a transaction that concern directives: those of keys, then the directives in the order of their ids. Internal.
+create function coordinator.directive_enter(p_project_id bigint, p_parts jsonb)
+  returns void
+  volatile;
 
 -- Mark up to p_limit open directives as expired; returns how many. Repeat until 0.
 create function coordinator.directive_expire(p_limit integer default 1000)
@@ -706,8 +726,18 @@ create function coordinator.idempotency_store(p_project text, p_key text, p_resp
   returns void
   volatile security definer;
 
+-- Write the expression that takes a parameter from the JSON object $2. Internal.
+create function coordinator.json_argument(p_name text, p_type text)
+  returns text
+  immutable;
+
 -- Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.
 create function coordinator.json_fault(p_value jsonb, p_max integer default 262144, p_too_deep jsonpath default 'strict $.**{64}?(@.type() == "array" || @.type() == "object")')
+  returns text
+  immutable;
+
+-- Return what a JSON value would have to be in order to become a parameter of a type, or null if it fits. Internal.
+create function coordinator.json_misfit(p_value jsonb, p_type text)
   returns text
   immutable;
 
@@ -788,6 +818,11 @@ create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_
 
 -- Take the advisory locks under which the holders of resources change, until the end of the transaction. Internal.
 create function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[])
+  returns void
+  volatile;
+
+-- Take the locks of all parts of a transaction that concern locks: the keys of those released, the queue if anybody waits, then the rows of those asserted. Internal.
+create function coordinator.lock_enter_parts(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
@@ -1001,6 +1036,11 @@ create function coordinator.lock_write(p_project text, p_new coordinator.locks, 
   returns coordinator.locks
   volatile;
 
+-- Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.
+create function coordinator.nearest(p_word text, p_words text[])
+  returns text
+  immutable;
+
 -- The database clock. Every function of this schema reads the time here.
 create function coordinator.now_utc()
   returns timestamp with time zone
@@ -1161,6 +1201,11 @@ create function coordinator.signal_delete(p_project text, p_key text, p_expect b
   returns bigint
   volatile security definer;
 
+-- Take the locks of all parts of a transaction that concern signals: those of their rules, then their keys in byte order. Internal.
+create function coordinator.signal_enter(p_project_id bigint, p_parts jsonb)
+  returns void
+  volatile;
+
 -- Delete up to p_limit expired signals; returns how many. Repeat until 0.
 create function coordinator.signal_expire(p_limit integer default 1000)
   returns integer
@@ -1171,6 +1216,11 @@ create function coordinator.signal_get(p_project text, p_key text)
   returns SETOF coordinator.signals_live
   stable security definer;
 
+-- Keep keys as they are, set or not, until the end of the transaction; give them in byte order. No event. Internal.
+create function coordinator.signal_hold(p_project_id bigint, p_keys text[])
+  returns void
+  volatile;
+
 -- List the signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the last row read.
 create function coordinator.signal_list(p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.signals_live
@@ -1180,6 +1230,11 @@ create function coordinator.signal_list(p_project text, p_prefix text default ''
 create function coordinator.signal_prune()
   returns integer
   volatile security definer;
+
+-- Raise that a signal has another version than the one expected; p_present is null if it is not set. Internal.
+create function coordinator.signal_refuse(p_key text, p_expect bigint, p_present bigint)
+  returns void
+  immutable;
 
 -- Set a signal for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.
 create function coordinator.signal_set(p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false, p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
@@ -1230,6 +1285,21 @@ create function coordinator.token_use(p_token bigint)
 create function coordinator.topic_pattern(p_topics text[])
   returns text
   immutable;
+
+-- Check the parts of a transaction, take their locks until its end, and return the statement of each, conditions first. Called by transaction_run.
+create function coordinator.transaction_enter(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
+  returns table (part text, place integer, verb text, arguments jsonb, statement text)
+  volatile security definer;
+
+-- Return the length of a list of parts. Reject what is not a list (ZC103), and one of more than 1,048,576 bytes (ZC102). Internal.
+create function coordinator.transaction_list(p_what text, p_list jsonb)
+  returns integer
+  immutable;
+
+-- Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part's place from 0, as condition or write.
+create function coordinator.transaction_run(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
+  returns SETOF coordinator.transaction_outcome
+  volatile;
 
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()

@@ -60,15 +60,7 @@ def decode_hook(type: type[Any], value: Any) -> Any:
     """Decode the types that msgspec does not know."""
     if type is not HttpDuration:
         raise NotImplementedError
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError(f"Expected a duration. {duration.HINT}")
-    try:
-        if isinstance(value, str) and value.lstrip("+-").startswith("P"):
-            read = msgspec.convert(value, timedelta)
-        else:
-            read = duration.parse(value) if isinstance(value, str) else timedelta(seconds=value)
-    except (ValueError, OverflowError, msgspec.ValidationError) as error:
-        raise ValueError(f"{error}. {duration.HINT}") from None
+    read = duration.read(value)
     return HttpDuration(days=read.days, seconds=read.seconds, microseconds=read.microseconds)
 
 

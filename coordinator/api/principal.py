@@ -71,9 +71,14 @@ class Principal:
     async def permit(self, operation: T) -> T:
         """Return the operation to run: with the token's name in it, where it names no speaker.
 
-        Raises: ``PermissionDenied``; ``NotFound`` where it is about an agent that is gone.
+        So is each of its parts.
+
+        Raises: ``PermissionDenied``; ``NotFound`` where it is about an agent that is gone; ``InvalidArgument`` for a malformed part.
         """
         self.check_role(type(operation))
+        parts = operation.parts()
+        if parts:
+            operation = operation.with_parts([await self.permit(part) for part in parts])
         if self._token is None or self._tokens is None:
             return operation
         about = operation.about()

@@ -18,6 +18,7 @@ from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
+from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
@@ -45,6 +46,7 @@ class Client:
         self.events = Events(caller, tasks)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold
+        self.transactions = Transactions(caller)
 
     async def status(self) -> Status:
         """Return the server, the schema, the leader, what the project contains, and what needs attention.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-__all__ = ["HINT", "parse", "written"]
+import msgspec
+
+__all__ = ["HINT", "parse", "read", "written"]
 
 HINT = "Write 30s, 5m, 1h30m or 7d; a plain number is seconds."
 
@@ -31,6 +33,21 @@ def parse(text: str) -> timedelta:
     if units != sorted(set(units), reverse=True):
         raise ValueError(f'invalid duration "{text}": units go from large to small, each once')
     return timedelta(seconds=sum(float(part[1]) * unit for part, unit in zip(parts, units, strict=True)))
+
+
+def read(value: object) -> timedelta:
+    """Read a duration from JSON: a number of seconds, a text as ``parse`` takes it, or ISO 8601.
+
+    Raises: ``TypeError`` for another type; else as ``parse``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"Expected a duration. {HINT}")
+    try:
+        if isinstance(value, str) and value.lstrip("+-").startswith("P"):
+            return msgspec.convert(value, timedelta)
+        return parse(value) if isinstance(value, str) else timedelta(seconds=value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{error}. {HINT}") from None
 
 
 def written(length: timedelta) -> str:

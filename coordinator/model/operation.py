@@ -12,7 +12,7 @@ names an agent cannot reach the database unchecked.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_origin
@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.model.catalogue import ROLES
+from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
 
@@ -72,7 +72,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     """A call of one SQL function; an instance holds the call's parameters.
 
     ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads``: it changes nothing, so a caller may
-    repeat it after a lost response. ``internal``: only the daemon and its loops run it.
+    repeat it after a lost response. ``internal``: no face offers it; only the daemon,
+    its loops and transactions run it.
 
     A public operation declares its ``scope``. One that writes also declares its ``speakers``: the fields that name who
     acts, by name or by id. Where none of them is set, the caller's own name goes into the first. An agent that a field
@@ -102,13 +103,13 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         Raises: ``TypeError``.
         """
         super().__init_subclass__()
+        cls._scope_field = _SCOPE_FIELDS.get(cls.scope) if cls.scope else None
         if cls.internal:
             return
         if cls.scope is None:
             raise TypeError(f"{cls.__qualname__} declares no scope; say which projects it is about: scope = Scope.…")
         if not cls.reads and not cls.speakers:
             raise TypeError(f"{cls.__qualname__} writes and declares no speakers; name the fields that say who acts")
-        cls._scope_field = _SCOPE_FIELDS.get(cls.scope)
         needed = {
             *([cls._scope_field] if cls._scope_field else []),
             *cls.speakers,
@@ -123,6 +124,17 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
         found: str | UUID | None = getattr(self, self._scope_field) if self._scope_field else None
         return found
+
+    def parts(self) -> Sequence[Operation[Any]]:
+        """Return the calls that this one consists of, each of which its caller must be allowed to make.
+
+        Raises: ``InvalidArgument`` for a malformed part.
+        """
+        return ()
+
+    def with_parts(self, parts: Sequence[Operation[Any]]) -> Self:
+        """Return the call with other parts, in the order of ``parts``."""
+        raise NotImplementedError
 
     def confine(self, rows: list[Any], project: str) -> list[Any]:
         """Return the rows that a caller confined to a project may see; one with ``Scope.OWN_ROWS`` says which."""
@@ -155,6 +167,11 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def least_role(cls) -> Role | None:
         """Return the least role that may call it, as the noun's SQL file says; None: only the daemon may."""
         return ROLES.get(cls.function)
+
+    @classmethod
+    def part(cls) -> str | None:
+        """Return what it may be in a transaction, as the noun's SQL file says: condition, write, or None."""
+        return PARTS.get(cls.function)
 
     @classmethod
     def answer(cls) -> tuple[Shape, Any]:

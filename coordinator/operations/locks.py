@@ -1,8 +1,7 @@
 """Locks: fenced leases over names, paths, globs and slots.
 
 A resource is text: ``name:deploy``, ``src/a.py``, ``src/`` (everything below it), ``src/**/*.py``; ``path:app/[id]/x`` takes
-a path literally. A grant of several resources has one token. ``coordinator.assert_fence`` is not an operation: it guards the
-transaction of its caller.
+a path literally. A grant of several resources has one token.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from coordinator.model.operation import Operation, Scope
 
 __all__ = [
     "Acquire",
+    "Assert",
     "Break",
     "Cancel",
     "Check",
@@ -177,6 +177,21 @@ class Break(Operation[int], frozen=True, kw_only=True):
     token: int | None = None
     delay: timedelta | None = None
     actor: str | None = None
+
+
+class Assert(Operation[None], frozen=True, kw_only=True):
+    """Require, in a transaction, that ``token`` holds a lock; nobody takes the lock over before the transaction ends.
+
+    Raises: ``Conflict`` if the token is stale.
+    """
+
+    function = "assert_fence"
+    internal = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    resource: str
+    token: int
 
 
 class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from uuid import UUID
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.signal import Signal
 
-__all__ = ["Delete", "Expire", "Get", "List", "Prune", "Set"]
+__all__ = ["Assert", "Delete", "Expire", "Get", "List", "Prune", "Set"]
 
 
 class Set(Operation[Signal], frozen=True, kw_only=True):
@@ -80,6 +80,21 @@ class Delete(Operation[int], frozen=True, kw_only=True):
     key: str
     expect: int | None = None
     actor: str | None = None
+
+
+class Assert(Operation[None], frozen=True, kw_only=True):
+    """Require, in a transaction, that a signal is at ``version``, or with 0 that it is not set.
+
+    Raises: ``Conflict`` with the current version in ``detail``.
+    """
+
+    function = "assert_signal"
+    internal = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    key: str
+    version: int
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):

@@ -119,7 +119,7 @@ begin
   select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace
-    and (c.relkind = 'v' or c.relname in ('event_types', 'rights', 'limits'))
+    and (c.relkind = 'v' or c.relname in ('event_types', 'rights', 'limits', 'transaction_verbs'))
     and not exists (
       select from pg_rewrite w
       join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass

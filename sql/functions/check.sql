@@ -208,6 +208,21 @@ $$;
 comment on function coordinator.check_page(integer, text[], text[]) is
   'Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, id (ZC103).';
 
+create or replace function coordinator.nearest(p_word text, p_words text[]) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select w from unnest(p_words) w cross join lateral (
+    select 2.0 * count(*) / (length(left(p_word, 100)) + length(w) - 2) as likeness
+    from (select substr(left(p_word, 100), i, 2) from generate_series(1, length(left(p_word, 100)) - 1) i
+          intersect
+          select substr(w, i, 2) from generate_series(1, length(w) - 1) i) pairs) l
+  where length(p_word) > 1 and length(w) > 1 and likeness >= 0.5
+  order by likeness desc, w limit 1
+$$;
+comment on function coordinator.nearest(text, text[]) is
+  'Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.';
+
 create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -20,6 +20,11 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('text',     65536, 'characters', 'Body of a directive.'),
   ('priority', 100,   '',           'Priority of a directive: -100 to 100.');
 
+insert into coordinator.transaction_verbs (function, part, entered_by) values
+  ('directive_acknowledge', 'write', 'directive_enter'),
+  ('directive_revoke',      'write', 'directive_enter'),
+  ('directive_send',        'write', 'directive_enter');
+
 create or replace view coordinator.directives_sent with (security_barrier) as
   select d.id, p.name as project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer as priority, d.key,
          case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end as status,
@@ -217,6 +222,32 @@ end
 $$;
 comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
   'Answer a directive for an agent name: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.';
+
+create or replace function coordinator.directive_enter(p_project_id bigint, p_parts jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keys text[]   := array(select distinct p ->> 'key' from jsonb_array_elements(p_parts) p where p ->> 'key' is not null);
+  v_ids  bigint[] := array(select (p ->> 'directive')::bigint from jsonb_array_elements(p_parts) p);
+  v_lock bigint;
+begin
+  for v_lock in
+    select distinct hashtextextended('coordinator.directive:' || p_project_id || ':' || k, 0) from unnest(v_keys) k order by 1
+  loop
+    perform pg_advisory_xact_lock(v_lock);
+  end loop;
+  perform from coordinator.directives d
+  where d.id in (select unnest(v_ids)
+                 union all
+                 select o.id from coordinator.directives o
+                 where o.project_id = p_project_id and o.key = any (v_keys) and o.status = 'open')
+    and d.project_id = p_project_id
+  order by d.id for no key update;
+end
+$$;
+comment on function coordinator.directive_enter(bigint, jsonb) is
+  'Take the locks of all parts of a transaction that concern directives: those of keys, then the directives in the order of their ids. Internal.';
 
 create or replace function coordinator.directive_revoke(
   p_project text, p_directive bigint, p_reason text default null, p_actor text default null) returns boolean

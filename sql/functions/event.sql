@@ -13,6 +13,9 @@ insert into coordinator.rights (function, role) values
   ('event_emit',      'agent'),
   ('event_configure', 'admin');
 
+insert into coordinator.transaction_verbs (function, part) values
+  ('event_emit', 'write');
+
 -- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest.
 create or replace function coordinator.outbox_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void

@@ -9,10 +9,16 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('signal.expired', 'key of the signal', '{version,expires_at}',                         'A signal expired; readers have not seen it since expires_at.');
 
 insert into coordinator.rights (function, role) values
+  ('assert_signal', 'agent'),
   ('signal_get',    'reader'),
   ('signal_list',   'reader'),
   ('signal_delete', 'agent'),
   ('signal_set',    'agent');
+
+insert into coordinator.transaction_verbs (function, part, entered_by) values
+  ('assert_signal', 'condition', 'signal_enter'),
+  ('signal_delete', 'write',     'signal_enter'),
+  ('signal_set',    'write',     'signal_enter');
 
 create or replace view coordinator.signals_live with (security_barrier) as
   select p.name as project, s.key, s.value, s.version, s.critical, s.agent_id, s.actor, s.created_at, s.updated_at, s.expires_at
@@ -30,6 +36,22 @@ comment on column coordinator.signals_live.actor      is 'Who last set it.';
 comment on column coordinator.signals_live.created_at is 'When the key was created.';
 comment on column coordinator.signals_live.updated_at is 'When it was last set.';
 comment on column coordinator.signals_live.expires_at is 'Absent from then on; null if critical.';
+
+create or replace function coordinator.signal_refuse(p_key text, p_expect bigint, p_present bigint) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC301',
+    message = case when p_present is null then format('signal "%s" is not set, and version %s was expected', p_key, p_expect)
+                   when p_expect = 0 then format('signal "%s" is already set, at version %s', p_key, p_present)
+                   else format('signal "%s" is at version %s, not %s', p_key, p_present, p_expect) end,
+    detail = jsonb_build_object('version', p_present)::text,
+    hint = 'Read it and decide again; expect 0 for a key that must not be set.';
+end
+$$;
+comment on function coordinator.signal_refuse(text, bigint, bigint) is
+  'Raise that a signal has another version than the one expected; p_present is null if it is not set. Internal.';
 
 create or replace function coordinator.signal_set(
   p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false,
@@ -113,12 +135,7 @@ begin
   if v_signal.key is null then
     select s.version into v_present from coordinator.signals s
     where s.project_id = v_project and s.key = p_key and (s.expires_at is null or s.expires_at > v_now);
-    raise exception using errcode = 'ZC301',
-      message = case when v_present is null then format('signal "%s" is not set, and version %s was expected', p_key, p_expect)
-                     when p_expect = 0 then format('signal "%s" is already set, at version %s', p_key, v_present)
-                     else format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect) end,
-      detail = jsonb_build_object('version', v_present)::text,
-      hint = 'Read it and decide again; expect 0 for a key that must not be set.';
+    perform coordinator.signal_refuse(p_key, p_expect, v_present);
   end if;
 
   if v_rule is not null then
@@ -229,8 +246,7 @@ begin
     select version into v_present from coordinator.signals
     where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now);
     if v_present is not null then
-      raise exception using errcode = 'ZC301', message = format('signal "%s" is at version %s, not %s', p_key, v_present, p_expect),
-        detail = jsonb_build_object('version', v_present)::text, hint = 'Read it and decide again.';
+      perform coordinator.signal_refuse(p_key, p_expect, v_present);
     end if;
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
       hint = 'It was never set, was deleted or has expired; see "coordinator signal list".';
@@ -242,6 +258,92 @@ end
 $$;
 comment on function coordinator.signal_delete(text, text, bigint, text) is
   'Delete a signal and return its version; with p_expect, only at that version. ZC203: it is not set. ZC301: it has another version.';
+
+create or replace function coordinator.signal_hold(p_project_id bigint, p_keys text[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text;
+begin
+  foreach v_key in array p_keys loop
+    loop
+      perform from coordinator.signals where project_id = p_project_id and key = v_key for update;
+      exit when found;
+      -- There is no row to lock. One that this transaction inserted and deleted makes others wait that want to insert theirs.
+      insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at)
+      values (p_project_id, v_key, 'null', 0, true, 'coordinator', coordinator.now_utc(), coordinator.now_utc())
+      on conflict on constraint signals_pkey do nothing;
+      if found then
+        delete from coordinator.signals where project_id = p_project_id and key = v_key;
+        exit;
+      end if;
+    end loop;
+  end loop;
+end
+$$;
+comment on function coordinator.signal_hold(bigint, text[]) is
+  'Keep keys as they are, set or not, until the end of the transaction; give them in byte order. No event. Internal.';
+
+create or replace function coordinator.signal_enter(p_project_id bigint, p_parts jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keys    text[];
+  v_cleared text[] := '{}';
+  v_rule    record;
+begin
+  -- Keys that are malformed are left to the function that gets them.
+  v_keys := array(select distinct p ->> 'key' from jsonb_array_elements(p_parts) p where length(p ->> 'key') between 1 and 512);
+  for v_rule in
+    select hashtextextended('coordinator.rule:' || p_project_id || ':' || k.prefix, 0) as lock,
+           array_agg(k.prefix || c) as cleared
+    from (select substring(key from '[^/]*$') as name, coalesce(substring(key from '^.*/'), '') as prefix from unnest(v_keys) key) k
+    cross join lateral (
+      select r.clears from coordinator.signal_rules r
+      where r.when_set = k.name and (r.project_id is null or r.project_id = p_project_id)
+      order by r.project_id nulls last limit 1) r
+    cross join lateral unnest(r.clears) c
+    group by 1 order by 1
+  loop
+    perform pg_advisory_xact_lock(v_rule.lock);
+    v_cleared := v_cleared || v_rule.cleared;
+  end loop;
+  -- Of the signals that a rule clears, those that are set now; whoever sets another one then holds it alone.
+  perform coordinator.signal_hold(p_project_id, array(
+    select key collate "C" from unnest(v_keys) key
+    union
+    select s.key from coordinator.signals s where s.project_id = p_project_id and s.key = any (v_cleared)
+    order by 1));
+end
+$$;
+comment on function coordinator.signal_enter(bigint, jsonb) is
+  'Take the locks of all parts of a transaction that concern signals: those of their rules, then their keys in byte order. Internal.';
+
+create or replace function coordinator.assert_signal(p_project text, p_key text, p_version bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_present bigint;
+begin
+  perform coordinator.check_key('the key', p_key);
+  if p_version is null then
+    raise exception using errcode = 'ZC101', message = format('no version is given for "%s"', p_key),
+      hint = 'Give the version that it must have, or 0 if it must not be set.';
+  end if;
+  perform coordinator.signal_hold(v_project, array[p_key]);
+  select version into v_present from coordinator.signals
+  where project_id = v_project and key = p_key and (expires_at is null or expires_at > coordinator.now_utc());
+  if coalesce(v_present, 0) <> p_version then
+    perform coordinator.signal_refuse(p_key, p_version, v_present);
+  end if;
+end
+$$;
+comment on function coordinator.assert_signal(text, text, bigint) is
+  'Guard a transaction: the signal is at this version (0: it is not set), and nobody sets or deletes it until the transaction ends. ZC301: it is not; the detail has the current version.';
 
 create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -170,7 +170,10 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
         assert (await client.get("/v1/events/head")).status_code == 200
 
 
-SAMPLES: dict[Any, Any] = {str: "x", int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1}
+SAMPLES: dict[Any, Any] = {
+    str: "x", int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
+    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}],
+}  # fmt: skip
 
 
 def call(kind: type[Operation[Any]], **given: Any) -> Operation[Any]:
@@ -559,3 +562,42 @@ def test_the_repr_of_a_secret_does_not_show_it() -> None:
     secret = new_secret()
     assert secret.text not in repr(secret)
     assert msgspec.to_builtins(secret)["text"] == secret.text  # for the one place that shows it
+
+
+async def transact(client: httpx.AsyncClient, *writes: dict[str, Json], **fields: Json) -> httpx.Response:
+    body = {"project": "alpha", "writes": writes, **fields}
+    return await client.post("/v1/transactions/run", json=body)
+
+
+async def test_a_write_of_a_transaction_needs_the_role_that_it_needs_alone(issuer: Issuer) -> None:
+    key = uuid4().hex
+    first: dict[str, Json] = {"verb": "signal_set", "key": key, "value": 1}
+    send: dict[str, Json] = {"verb": "directive_send", "body": "x", "everyone": True}
+    async with (
+        await issuer.as_("reader") as reader,
+        await issuer.as_("agent") as agent,
+        await issuer.as_("manager") as manager,
+    ):
+        problem(await transact(reader, first), 403, "permission-denied")
+        problem(await transact(agent, first, send), 403, "permission-denied")
+        problem(await agent.get(f"/v1/signals/{key}", params={"project": "alpha"}), 404, "not-found")
+        answer = await transact(manager, first, send)
+        assert answer.status_code == 200, answer.text
+        assert {item["result"]["actor"] for item in answer.json()["items"]} == {"the manager"}
+
+
+async def test_a_transaction_speaks_as_nobody_else_and_reaches_no_other_project(issuer: Issuer) -> None:
+    first: dict[str, Json] = {"verb": "signal_set", "key": uuid4().hex, "value": 1}
+    async with await issuer.as_("agent", "alpha") as agent:
+        problem(await transact(agent, {**first, "actor": "boss"}), 403, "permission-denied")
+        problem(await transact(agent, first, actor="boss"), 403, "permission-denied")
+        acknowledge: dict[str, Json] = {"verb": "directive_acknowledge", "directive": 1, "agent": "boss"}
+        problem(await transact(agent, first, acknowledge), 403, "permission-denied")
+        problem(await transact(agent, first, project="beta"), 403, "permission-denied")
+        problem(await transact(agent, {**first, "project": "beta"}), 422, "invalid-argument")
+        problem(
+            await transact(agent, *[{**acknowledge, "agent": f"a{n}"} for n in range(101)]), 422, "invalid-argument"
+        )
+        await agent.post("/v1/agents/register", json={"project": "alpha", "name": "coder-7"})
+        answer = await transact(agent, first, {**first, "actor": "coder-7"})
+        assert [item["result"]["actor"] for item in answer.json()["items"]] == ["the agent", "coder-7"], answer.text

@@ -166,7 +166,9 @@ def test_a_write_in_which_an_agent_gets_or_names_fencing_tokens_or_tickets_says_
     parameters = {field.name for field in msgspec.structs.fields(kind)}
     shape, answer = kind.answer()
     columns = set() if shape is Shape.SCALAR else {field.name for field in msgspec.structs.fields(answer)}
-    concerned = "agent" in parameters and parameters & {"tokens", "ticket"} | columns & {"fencing_token"}
+    concerned = kind.parts is not Operation.parts or (
+        "agent" in parameters and parameters & {"tokens", "ticket"} | columns & {"fencing_token"}
+    )
     assert bool(concerned and not kind.reads) == (kind.leases is not Operation.leases)
 
 

@@ -24,7 +24,7 @@ VALID = {
     "p_body": "'do it'", "p_to_agent": "'a'", "p_directive": "{directive}", "p_when_set": "'SET'", "p_clears": "'{{CLEARED}}'",
     "p_resources": "'{{x.py}}'", "p_resource": "'x.py'", "p_tokens": "array[{token}]", "p_token": "{token}", "p_type": "'custom.x'",
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
-    "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
+    "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",

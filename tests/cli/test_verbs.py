@@ -118,6 +118,23 @@ def test_a_directive_goes_from_the_manager_to_the_answer(program: Program) -> No
     program.fails(2, "directive", "send", "To whom?", "--to", "a", "--everyone")
 
 
+def test_a_transaction_is_read_from_an_argument_or_from_standard_input(program: Program) -> None:
+    parts = b"""{"writes": [{"verb": "signal_set", "key": "k", "value": 1, "ttl": "1h30m"}, {"verb": "event_emit", "type": "custom.x"}],
+                 "conditions": [{"verb": "assert_signal", "key": "k", "version": 0}]}"""
+    first, second = program.json("--actor", "me", "transaction", "run", "-", stdin=parts)
+    assert (first["result"]["actor"], second) == ("me", {"write": 1, "verb": "event_emit", "result": None})
+    assert program.fails(4, "transaction", "run", parts)["code"] == "ZC301"
+    assert "signal_set" in program.text(
+        "transaction", "run", '{"writes": [{"verb": "signal_set", "key": "k", "value": 2}]}'
+    )
+    for malformed in (
+        "", "[]", "{}", "null", '{"writes": 1}', '{"writes": null}', '{"writes": [1]}', '{"writes": [], "x": 1}', '{"writes": []}',
+        '{"writes": [{"verb": "signal_sett"}]}', '{"writes": [{"verb": "signal_set", "key": "k", "vale": 1}]}', '{"project": "x"}',
+    ):  # fmt: skip
+        assert program.fails(5, "transaction", "run", malformed)["hint"]
+    assert program.json("signal", "get", "k")["value"] == 2
+
+
 def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url: str) -> None:
     at = ("--url", empty_url)
     error = program.fails(6, *at, "signal", "list")

@@ -27,7 +27,7 @@ from coordinator.errors import (
     WaitTimedOut,
 )
 from coordinator.model.page import cursor_of
-from coordinator.operations import signals, tokens
+from coordinator.operations import directives, events, locks, signals, tokens
 from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
@@ -405,3 +405,56 @@ async def test_the_program_follows_events(program: Program, connect: Any) -> Non
                 text += chunk
             assert await tail.wait() == 0
     assert [json.loads(line)["key"] for line in text.splitlines()] == ["0", "1", "2"]
+
+
+async def test_a_transaction_does_all_or_nothing_and_returns_what_each_write_returns(
+    connect: Any, project: str
+) -> None:
+    def put(key: str, value: int, **fields: Any) -> signals.Set:
+        return signals.Set(project=project, key=key, value=value, **fields)
+
+    def at(key: str, version: int) -> signals.Assert:
+        return signals.Assert(project=project, key=key, version=version)
+
+    async with connect() as client:
+        agent = await client.agents.register("holder")
+        (grant,) = await client.locks.acquire("name:deploy", agent=agent.id)
+        assert grant.fencing_token is not None
+        signal, emitted, receipt, released = await client.transactions.run(
+            put("k", 1, ttl=timedelta(minutes=1)),
+            events.Emit(project=project, type="custom.x", data={"n": 1}),
+            directives.Send(project=project, body="x", everyone=True, ttl=timedelta(hours=1)),
+            locks.Release(project=project, resources=["name:deploy"], agent=agent.id, tokens=[grant.fencing_token]),
+            conditions=[at("k", 0), locks.Assert(project=project, resource="name:deploy", token=grant.fencing_token)],
+        )
+        assert signal == await client.signals.get("k")
+        assert (emitted, receipt.status, released) == (None, "open", 1)
+        with pytest.raises(Conflict) as raised:  # the same again, as after a lost response
+            await client.transactions.run(put("other", 1), put("k", 2), conditions=[at("k", 0)])
+        assert msgspec.json.decode(raised.value.detail or "") == {"condition": 0, "version": signal.version}
+        with pytest.raises(Conflict) as raised:
+            await client.transactions.run(put("other", 1), put("k", 2, expect=0))
+        assert msgspec.json.decode(raised.value.detail or "") == {"write": 1, "version": signal.version}
+        assert [s.key for s in await client.signals.list()] == ["k"]
+
+
+async def test_an_operation_that_cannot_be_part_of_a_transaction_is_refused(connect: Any, project: str) -> None:
+    put = signals.Set(project=project, key="k", value=1)
+    async with connect() as client:
+        for parts, conditions in (
+            ([put, signals.Get(project=project, key="k")], []),
+            ([put, msgspec.structs.replace(put, project="default")], []),
+            ([signals.Assert(project=project, key="k", version=0)], []),
+            ([put], [put]),
+            ([], []),
+        ):
+            with pytest.raises(InvalidArgument) as raised:
+                await client.transactions.run(*parts, conditions=conditions)
+            assert raised.value.hint
+        assert await client.signals.list() == []
+
+
+async def test_a_transaction_is_done_in_the_agents_name(connect: Any, project: str) -> None:
+    async with connect("coder") as client:
+        (signal,) = await client.transactions.run(signals.Set(project=project, key="k", value=1))
+        assert signal.actor == "coder"

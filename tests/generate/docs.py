@@ -24,6 +24,7 @@ async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
         "events": await _events(connection),
         "limits": await _limits(connection),
         "rights": await _rights(connection),
+        "transaction_verbs": await _transaction_verbs(connection),
         "settings": _settings(one for one in SETTINGS.values() if not one.name.startswith("http_")),
         "http_settings": _settings(one for one in SETTINGS.values() if one.name.startswith("http_")),
         "metrics": _metrics(),
@@ -61,6 +62,23 @@ async def _rights(connection: asyncpg.Connection) -> str:
     return _table(
         ("role", "functions"),
         ((f"`{role.name}`", _names(row["function"] for row in rows if row["role"] == role.name)) for role in Role),
+    )
+
+
+async def _transaction_verbs(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch(
+        """
+        select v.function, v.part, r.role, array(
+          select substr(name, 3) || case when place > p.pronargs - p.pronargdefaults then '' else '*' end
+          from unnest(p.proargnames[1:p.pronargs]) with ordinality a (name, place) where name <> 'p_project' order by place) as fields
+        from coordinator.transaction_verbs v
+        join coordinator.rights r on r.function = v.function
+        join pg_proc p on p.proname = v.function and p.pronamespace = 'coordinator'::regnamespace
+        order by v.part, v.ordinal"""
+    )
+    return _table(
+        ("verb", "part", "role", "fields; * is required"),
+        ((f"`{row['function']}`", row["part"], f"`{row['role']}`", _names(row["fields"])) for row in rows),
     )
 
 

@@ -23,7 +23,7 @@ from tests.waiting import DEADLINE_S
 
 PUBLIC = [kind for kind in operations.every() if not kind.internal]
 LADDER = [role.name for role in Role]
-CATALOGUE = {"event_types", "rights", "limits"}
+CATALOGUE = {"event_types", "rights", "limits", "transaction_verbs"}
 
 # A call of each function that somebody may call; NULL arguments are enough to learn whether one is let in.
 ARGUMENTS = "select string_agg('null::' || format_type(t, null), ', ' order by n) from unnest(proargtypes) with ordinality u (t, n)"
@@ -184,7 +184,8 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
 
 
 SAMPLES: dict[Any, str] = {
-    str: "'x'", int: "1", UUID: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'"
+    str: "'x'", int: "1", UUID: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
+    list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
 }  # fmt: skip
 NAMED = {
     ("project", str): "'{p}'",
@@ -213,6 +214,7 @@ CALLS = [
     *(statement(kind) for kind in PUBLIC if kind.scope in IN_PROJECT and kind.least_role() is not Role.admin),
     "agent_project('{agent}')",
     "assert_fence('{p}', 'src/', 1)",
+    "assert_signal('{p}', 'secret', 1)",
 ]
 
 
@@ -404,3 +406,24 @@ async def test_notifications_carry_what_was_configured(database_url: str, payloa
     finally:
         await listener.close()
         await writer.close()
+
+
+async def test_a_transaction_may_do_what_its_caller_may_do_alone(logins: Logins, database_url: str) -> None:
+    """Within one, the database checks each function for the role that calls it, also after SET ROLE."""
+    run = "select * from coordinator.transaction_run($1, $2)"
+    emit, send = {"verb": "event_emit", "type": "custom.x"}, {"verb": "directive_send", "body": "x", "everyone": True}
+    agent, manager = await logins.make("agent", "alpha"), await logins.make("manager", "alpha")
+    assert len(await agent.fetch(run, "alpha", [emit])) == 1
+    assert len(await manager.fetch(run, "alpha", [emit, send])) == 2
+    async with refused():
+        await agent.fetch(run, "alpha", [emit, send])
+    async with refused():
+        await manager.fetch(run, "beta", [emit])
+    owner = await connect(database_url)
+    try:
+        await owner.execute("set role coordinator_agent")
+        assert len(await owner.fetch(run, "alpha", [emit])) == 1
+        async with refused():
+            await owner.fetch(run, "alpha", [emit, send])
+    finally:
+        await owner.close()

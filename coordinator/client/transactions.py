@@ -1,0 +1,35 @@
+"""Transactions: several writes in one call, under conditions; all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from coordinator.client.caller import Caller
+from coordinator.model.operation import Operation
+from coordinator.operations import transactions
+
+__all__ = ["Transactions"]
+
+
+class Transactions:
+    """Transactions in the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def run(self, *writes: Operation[Any], conditions: Iterable[Operation[Any]] = ()) -> list[Any]:
+        """Do the writes if all conditions hold: all, or none; return the result of each, as its own method does.
+
+        Parts are operations of ``coordinator.operations``, such as ``signals.Set(project=client.project, key="k", value=1)``. They
+        hold until the writes are done. The client's own agent is the actor of writes that name none. Do not release a lock here
+        that a ``client.lock`` block of this process still renews.
+
+        A lost response may mean that the writes were done. With a condition that they end, such as the version of a signal that
+        they set, a repetition is harmless: it raises ``Conflict``.
+
+        Raises: ``Conflict`` if a condition does not hold, and what the writes raise; ``detail`` has the place of the part that
+        failed, from 0, as ``condition`` or ``write``, beside the facts. ``InvalidArgument`` for an operation that cannot be a part.
+        """
+        run = transactions.Run.of(self._caller.project, writes, conditions, await self._caller.actor())
+        return run.results(await self._caller.run(run))

@@ -1,0 +1,231 @@
+-- Transactions: several writes in one call, under conditions; all or none.
+--
+-- Guarantees
+--   Either every condition holds and every write is done, or the call raises an error and nothing changed. Conditions hold when the
+--   transaction commits, not only when they are checked: what they assert is locked until then. (Time alone can pass by: a signal or
+--   a lease that expires between the check and the commit counts as valid.) The events of the writes are next to each other in the
+--   log, in the order of the list.
+--   Two transactions never wait for each other, whatever the order of their lists, nor do a transaction and a call of any function
+--   that may be part of one: all locks are taken before anything is checked or written, in the order of sql/README.md.
+--   A part is a call of its public function, with the caller's own rights: what a role may not do alone, it may not do here.
+--
+-- How it works. A part is a JSON object: the function's name as "verb", and its parameters without p_. transaction_verbs says which
+-- functions may be parts, and which function takes the locks of each noun. transaction_enter checks all parts, takes all locks, with
+-- the rights of the schema's owner, and returns the statements; transaction_run runs them, with those of its caller.
+--
+-- Deliberately absent: what waits (acquiring a lock), reads, parts in other projects, transactions within a transaction.
+
+insert into coordinator.rights (function, role) values
+  ('transaction_enter', 'agent'), -- transaction_run calls it with its caller's rights
+  ('transaction_run',   'agent');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('transaction',       100,     'parts', 'Conditions and writes of one transaction.'),
+  ('transaction_bytes', 1048576, 'bytes', 'Conditions, and writes, of one transaction, each as text.');
+
+create or replace function coordinator.json_misfit(p_value jsonb, p_type text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_type = 'jsonb' or v.kind = 'null' then null
+    when p_type = 'text' then case when v.kind <> 'string' then 'a text' end
+    when p_type = 'boolean' then case when v.kind <> 'boolean' then 'true or false' end
+    when p_type in ('integer', 'bigint') then
+      case when v.kind <> 'number' or v.text !~ '^-?[0-9]{1,18}$' or p_type = 'integer' and abs(v.text::numeric) > 2147483647
+           then 'a whole number' end
+    when p_type = 'interval' then
+      case when v.kind = 'string' and length(v.text) <= 100 or v.kind = 'number' and abs(v.text::numeric) < 1e12 then null
+           else 'a duration: a number of seconds, or a text such as "5 minutes"' end
+    when p_type = 'uuid' then
+      case when v.kind <> 'string' or v.text !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'the text of a UUID' end
+    when p_type in ('text[]', 'bigint[]') then
+      case when v.kind <> 'array' or jsonb_path_exists(p_value, case p_type
+             when 'text[]' then 'strict $[*] ? (@.type() != "string")'::jsonpath
+             else 'strict $[*] ? (@.type() != "number" || @.floor() != @ || @.abs() >= 1000000000000000000)'::jsonpath end)
+           then case p_type when 'text[]' then 'a list of texts' else 'a list of whole numbers' end end
+    else 'a value of another type'
+  end
+  from (select jsonb_typeof(p_value) as kind, p_value #>> '{}' as text) v
+$$;
+comment on function coordinator.json_misfit(jsonb, text) is
+  'Return what a JSON value would have to be in order to become a parameter of a type, or null if it fits. Internal.';
+
+create or replace function coordinator.json_argument(p_name text, p_type text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_type = 'jsonb' then format('$2 -> %L', p_name)
+    when p_type = 'interval' then
+      format('case jsonb_typeof($2 -> %1$L) when %2$L then make_interval(secs => ($2 ->> %1$L)::double precision) else ($2 ->> %1$L)::interval end',
+             p_name, 'number')
+    when p_type like '%[]' then
+      format('case jsonb_typeof($2 -> %1$L) when %2$L then array(select jsonb_array_elements_text($2 -> %1$L))::%3$s end', p_name, 'array', p_type)
+    else format('($2 ->> %L)::%s', p_name, p_type)
+  end
+$$;
+comment on function coordinator.json_argument(text, text) is
+  'Write the expression that takes a parameter from the JSON object $2. Internal.';
+
+create or replace function coordinator.transaction_list(p_what text, p_list jsonb) returns integer
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_list is null or jsonb_typeof(p_list) <> 'array' then
+    raise exception using errcode = 'ZC103', message = format('the %ss are not a list', p_what),
+      hint = 'Give an array of objects such as {"verb": "signal_set", "key": "build/state", "value": "green"}.';
+  elsif coordinator.json_fault(p_list, 1048576, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")') is not null then
+    raise exception using errcode = 'ZC102', message = format('the %ss take more than 1048576 bytes as text, or exceed a limit of JSON', p_what),
+      hint = 'Split them, or store large data elsewhere and share its location; see coordinator.limits.';
+  end if;
+  return jsonb_array_length(p_list);
+end
+$$;
+comment on function coordinator.transaction_list(text, jsonb) is
+  'Return the length of a list of parts. Reject what is not a list (ZC103), and one of more than 1,048,576 bytes (ZC102). Internal.';
+
+create or replace function coordinator.transaction_enter(
+  p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
+returns table (part text, place integer, verb text, arguments jsonb, statement text)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_count   integer;
+  v_given   record;
+  v_kind    record;
+  v_fields  text[];
+  v_field   record;
+  v_listed  text;
+  v_agents  uuid[] := '{}';
+  v_parts   jsonb := '{}';
+  v_enter   text;
+begin
+  v_count := coordinator.transaction_list('condition', coalesce(p_conditions, '[]')) + coordinator.transaction_list('write', p_writes);
+  if jsonb_array_length(p_writes) = 0 then
+    raise exception using errcode = 'ZC101', message = 'the transaction writes nothing', hint = 'Give at least one write.';
+  elsif v_count > 100 then
+    raise exception using errcode = 'ZC102', message = format('the transaction has %s parts; at most 100 are allowed', v_count),
+      hint = 'Split it.';
+  elsif p_actor is not null then
+    perform coordinator.check_name('the actor', p_actor);
+  end if;
+
+  for v_given in
+    select 'condition' as part, c.place, c.value from jsonb_array_elements(p_conditions) with ordinality c (value, place)
+    union all
+    select 'write', w.place, w.value from jsonb_array_elements(p_writes) with ordinality w (value, place)
+    order by 1, 2
+  loop
+    part := v_given.part;
+    place := v_given.place - 1;
+    if jsonb_typeof(v_given.value) <> 'object' or coalesce(jsonb_typeof(v_given.value -> 'verb'), '') <> 'string' then
+      raise exception using errcode = 'ZC103', message = format('%s %s is not an object with a "verb"', part, place),
+        hint = 'Write it like {"verb": "signal_set", "key": "build/state", "value": "green"}.';
+    end if;
+    verb := v_given.value ->> 'verb';
+    arguments := v_given.value - 'verb';
+    select p.pronargs, p.pronargdefaults, p.proargnames[1:p.pronargs] as names, p.proargtypes::oid[] as types,
+           p.prorettype = 'void'::regtype as void, v.entered_by into v_kind
+    from coordinator.transaction_verbs v join pg_proc p on p.proname = v.function and p.pronamespace = 'coordinator'::regnamespace
+    where v.function = verb and v.part = v_given.part;
+    if not found then
+      select array_agg(v.function order by v.ordinal) into v_fields from coordinator.transaction_verbs v where v.part = v_given.part;
+      raise exception using errcode = 'ZC105', message = format('%s %s: "%s" cannot be a %s of a transaction', part, place, left(verb, 100), part),
+        hint = coalesce(format('Did you mean "%s"? ', coordinator.nearest(verb, v_fields)), '')
+               || format('Use one of %s.', array_to_string(v_fields, ', '));
+    end if;
+    if p_actor is not null and 'p_actor' = any (v_kind.names) and coalesce(arguments -> 'actor', 'null') = 'null' then
+      arguments := arguments || jsonb_build_object('actor', p_actor);
+    end if;
+    v_fields := array(select substr(n, 3) from unnest(v_kind.names) n where n <> 'p_project');
+    v_listed := format('%s has the fields %s.', verb, array_to_string(v_fields, ', '));
+
+    select f into v_field from jsonb_object_keys(arguments) f where f <> all (v_fields) limit 1;
+    if found then
+      raise exception using errcode = 'ZC105',
+        message = format('%s %s (%s) has an unknown field "%s"', part, place, verb, left(v_field.f, 100)),
+        hint = case when v_field.f = 'project' then 'All parts are in the project of the transaction; omit it. '
+                    else coalesce(format('Did you mean "%s"? ', coordinator.nearest(v_field.f, v_fields)), '') end || v_listed;
+    end if;
+    statement := 'p_project => $1';
+    for v_field in
+      select substr(n, 3) as name, format_type(t, null) as type, o > v_kind.pronargs - v_kind.pronargdefaults as optional,
+             arguments -> substr(n, 3) as value
+      from unnest(v_kind.names, v_kind.types) with ordinality u (n, t, o) where n <> 'p_project'
+    loop
+      if v_field.value is null then
+        continue when v_field.optional;
+        raise exception using errcode = 'ZC101', message = format('%s %s (%s) has no "%s"', part, place, verb, v_field.name), hint = v_listed;
+      elsif coordinator.json_misfit(v_field.value, v_field.type) is not null then
+        raise exception using errcode = 'ZC103',
+          message = format('"%s" of %s %s (%s) is %s', v_field.name, part, place, verb, left(v_field.value::text, 100)),
+          hint = format('Give %s.', coordinator.json_misfit(v_field.value, v_field.type));
+      end if;
+      statement := statement || format(', %I => %s', 'p_' || v_field.name, coordinator.json_argument(v_field.name, v_field.type));
+      if v_field.name = 'agent' and v_field.type = 'uuid' then
+        v_agents := v_agents || (v_field.value #>> '{}')::uuid;
+      end if;
+    end loop;
+    statement := format('select %s from coordinator.%I(%s) r', case when v_kind.void then 'null::jsonb' else 'to_jsonb(r)' end, verb, statement);
+    if v_kind.entered_by is not null then
+      v_parts := jsonb_set(v_parts, array[v_kind.entered_by], coalesce(v_parts -> v_kind.entered_by, '[]') || jsonb_build_array(arguments));
+    end if;
+    return next;
+  end loop;
+
+  -- The lock order of sql/README.md: from the project and the agents to what is theirs, by noun.
+  perform from coordinator.projects where id = v_project for key share;
+  perform from coordinator.agents where id = any (v_agents) and project_id = v_project order by id for key share;
+  for v_enter in
+    select v.entered_by from coordinator.transaction_verbs v where v_parts ? v.entered_by group by 1 order by min(v.ordinal)
+  loop
+    execute format('select coordinator.%I($1, $2)', v_enter) using v_project, v_parts -> v_enter;
+  end loop;
+end
+$$;
+comment on function coordinator.transaction_enter(text, jsonb, jsonb, text) is
+  'Check the parts of a transaction, take their locks until its end, and return the statement of each, conditions first. Called by transaction_run.';
+
+create or replace function coordinator.transaction_run(
+  p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
+returns setof coordinator.transaction_outcome
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_call    record;
+  v_part    text;
+  v_result  jsonb;
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+  v_facts   jsonb;
+begin
+  for v_call in select * from coordinator.transaction_enter(p_project, p_writes, p_conditions, p_actor) loop
+    v_part := format('%s %s (%s)', v_call.part, v_call.place, v_call.verb);
+    for v_result in execute v_call.statement using p_project, v_call.arguments loop
+      if v_call.part = 'write' then
+        return next row(v_call.place, v_call.verb, v_result)::coordinator.transaction_outcome;
+      end if;
+    end loop;
+  end loop;
+exception when others then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  if v_part is null then
+    raise;
+  end if;
+  v_facts := jsonb_build_object(v_call.part, v_call.place);
+  if left(v_detail, 1) = '{' then -- our own functions write facts as an object
+    v_facts := v_facts || v_detail::jsonb;
+  end if;
+  raise exception using errcode = sqlstate, message = v_part || ': ' || v_message, detail = v_facts::text,
+    hint = coalesce(nullif(v_hint, ''), 'Correct this part, or read again and decide again; nothing was changed.');
+end
+$$;
+comment on function coordinator.transaction_run(text, jsonb, jsonb, text) is
+  'Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part''s place from 0, as condition or write.';

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+EMIT = "jsonb_build_object('verb', 'event_emit', 'type', 'custom.x')"
+
+LIMITS = {
+    "key": [
+        "coordinator.assert_signal('default', repeat('a', $1::integer), 0)",
+    ],
+    "transaction": [
+        f"coordinator.transaction_run('default', (select jsonb_agg({EMIT}) from generate_series(1, $1::integer)))",
+    ],
+    "transaction_bytes": [
+        # Five writes of 200 kB, and one that fills what is left.
+        f"""coordinator.transaction_run('default', b || jsonb_build_array({EMIT} || jsonb_build_object(
+              'data', jsonb_build_object('k', repeat('x', $1::integer - octet_length(b::text) - 63)))))
+            from (select jsonb_agg({EMIT} || jsonb_build_object('data', jsonb_build_object('k', repeat('x', 200000)))) as b
+                  from generate_series(1, 5)) five""",
+    ],
+}
