@@ -1,25 +1,130 @@
-"""The coordination plane for fleets of AI agents, on nothing but PostgreSQL."""
+"""The coordination plane for fleets of AI agents, on nothing but PostgreSQL.
+
+The public names of Python: ``connect``, the client, what its methods return, and the errors that they raise.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coordinator.client import Client, connect
+    from coordinator.client import (
+        Client,
+        EventStream,
+        Handle,
+        Held,
+        LeaseState,
+        Listing,
+        LockLost,
+        Page,
+        Presence,
+        connect,
+    )
+    from coordinator.config import Config
+    from coordinator.errors import (
+        ConfigurationError,
+        Conflict,
+        CoordinatorError,
+        DatabaseUnavailable,
+        InvalidArgument,
+        NotFound,
+        PermissionDenied,
+        SchemaMismatch,
+        Unauthenticated,
+        WaitTimedOut,
+    )
+    from coordinator.model.agent import Agent
+    from coordinator.model.directive import Directive, Pending, Receipt
+    from coordinator.model.event import Event
+    from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
+    from coordinator.model.project import Project, ProjectContents
+    from coordinator.model.signal import Rule, Signal
+    from coordinator.model.status import Status
 
     __version__: str
 
-__all__ = ["Client", "__version__", "connect"]
+# Late, so that the command line and the embedded server do not pay for the imports of the client.
+_PLACES = {
+    "coordinator.client": (
+        *(
+            "Client",
+            "EventStream",
+            "Handle",
+            "Held",
+            "LeaseState",
+            "Listing",
+            "LockLost",
+            "Page",
+            "Presence",
+            "connect",
+        ),
+    ),
+    "coordinator.config": ("Config",),
+    "coordinator.errors": (
+        *("ConfigurationError", "Conflict", "CoordinatorError", "DatabaseUnavailable", "InvalidArgument", "NotFound"),
+        *("PermissionDenied", "SchemaMismatch", "Unauthenticated", "WaitTimedOut"),
+    ),
+    "coordinator.model.agent": ("Agent",),
+    "coordinator.model.directive": ("Directive", "Pending", "Receipt"),
+    "coordinator.model.event": ("Event",),
+    "coordinator.model.lock": ("Grant", "Lock", "PathCheck", "Renewal", "Waiter"),
+    "coordinator.model.project": ("Project", "ProjectContents"),
+    "coordinator.model.signal": ("Rule", "Signal"),
+    "coordinator.model.status": ("Status",),
+}
+_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "Client",
+    "Config",
+    "ConfigurationError",
+    "Conflict",
+    "CoordinatorError",
+    "DatabaseUnavailable",
+    "Directive",
+    "Event",
+    "EventStream",
+    "Grant",
+    "Handle",
+    "Held",
+    "InvalidArgument",
+    "LeaseState",
+    "Listing",
+    "Lock",
+    "LockLost",
+    "NotFound",
+    "Page",
+    "PathCheck",
+    "Pending",
+    "PermissionDenied",
+    "Presence",
+    "Project",
+    "ProjectContents",
+    "Receipt",
+    "Renewal",
+    "Rule",
+    "SchemaMismatch",
+    "Signal",
+    "Status",
+    "Unauthenticated",
+    "WaitTimedOut",
+    "Waiter",
+    "__version__",
+    "connect",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command line and the embedded server do not pay for these imports.
     if name == "__version__":
         from coordinator.version import version  # noqa: PLC0415
 
         return version()
-    if name in ("Client", "connect"):
-        from coordinator import client  # noqa: PLC0415
+    if name in _PLACE_OF:
+        return getattr(import_module(_PLACE_OF[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-        return getattr(client, name)
-    raise AttributeError(name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

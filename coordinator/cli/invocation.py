@@ -11,7 +11,7 @@ import msgspec
 
 from coordinator import config as settings
 from coordinator.cli.output import Output
-from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
 from coordinator.model.page import Page, place_of, walk
@@ -72,18 +72,11 @@ class Invocation:
 
         Raises: ``DatabaseUnavailable`` if none is configured and no embedded server runs.
         """
-        config = self.config
-        if config.database_url is not None:
-            return (config.direct_url if direct else None) or config.database_url
+        if self.config.database_url is not None:
+            return (self.config.direct_url if direct else None) or self.config.database_url
         from coordinator import embedded  # noqa: PLC0415
 
-        server = embedded.find(config.data_dir)
-        if server is None:
-            raise DatabaseUnavailable(
-                f"no database is configured, and no embedded server runs in {config.data_dir}",
-                hint='Start one with "coordinator serve", or give --url postgresql://…',
-            )
-        return server.dsn
+        return embedded.address(self.config.data_dir)
 
     @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:

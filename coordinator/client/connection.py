@@ -20,7 +20,8 @@ from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
-from coordinator.config import Config
+from coordinator.config import Config, load
+from coordinator.embedded import address
 from coordinator.errors import ConfigurationError
 from coordinator.model.operation import Json
 from coordinator.model.status import Status
@@ -68,21 +69,22 @@ class Client:
 
 @asynccontextmanager
 async def connect(
-    url: str,
+    url: str | None = None,
     *,
-    project: str = "default",
+    project: str | None = None,
     agent: str | None = None,
     role: str | None = None,
     job_types: Sequence[str] = (),
     metadata: Mapping[str, Json] | None = None,
     ttl: Duration = DEFAULT_TTL_S,
     token: str | None = None,
-    config: Config = DEFAULT,
+    config: Config | None = None,
 ) -> AsyncIterator[Client]:
     """Connect. With ``agent``, register that agent, keep it alive, and deregister it when the context ends.
 
     ``url`` is the address of a database, ``postgresql://…``, or of a daemon or sidecar: ``https://…`` (with a ``token``
-    if it requires one), ``http://…`` or ``unix:///path``.
+    if it requires one), ``http://…`` or ``unix:///path``. Without it, address, project, token and timeouts come from where the
+    command line takes them: the environment and the profile, else the embedded server. ``config`` replaces all of that.
 
     ``ttl`` is how long the agent may be silent. On PostgreSQL the death of its process is noticed at once, over HTTP only
     when the TTL has passed. On PostgreSQL the agent and the client's streams each need a direct connection besides the
@@ -90,6 +92,12 @@ async def connect(
 
     Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
     """
+    if config is None:
+        config = DEFAULT if url is not None else replace(load(), min_connections=1, max_connections=4)
+    if url is None:
+        url = config.database_url or address(config.data_dir)
+    if project is None:
+        project = config.project
     if token is not None:
         config = replace(config, token=token)
     registration = None

@@ -98,20 +98,20 @@ class Held:
 
     @property
     def token(self) -> int:
-        """The fencing token; if the locks have several, that of the newest grant.
+        """The fencing token, also after the release; if the locks have several, that of the newest grant.
 
-        Raises: ``LockLost``.
+        Raises: ``LockLost`` if they were lost.
         """
-        self.check()
-        return max(self.handle.tokens.values())
+        return max(self.tokens.values())
 
     @property
     def tokens(self) -> dict[str, int]:
         """The fencing token of each resource, under the resource's canonical spelling.
 
-        Raises: ``LockLost``.
+        Raises: ``LockLost`` if they were lost.
         """
-        self.check()
+        if self.state is LeaseState.LOST:
+            self.check()
         return dict(self.handle.tokens)
 
     def look(self) -> None:

@@ -43,8 +43,25 @@ from pathlib import Path
 
 from coordinator.embedded.releases import Upgrade
 from coordinator.embedded.server import Server, find
+from coordinator.errors import DatabaseUnavailable
 
-__all__ = ["Server", "Upgrade", "find", "run"]
+__all__ = ["Server", "Upgrade", "address", "find", "run"]
+
+
+def address(data_dir: Path) -> str:
+    """Return the address of the running server of a data directory.
+
+    Raises:
+        DatabaseUnavailable: none runs there.
+
+    """
+    server = find(data_dir)
+    if server is None:
+        raise DatabaseUnavailable(
+            f"no database is configured, and no embedded server runs in {data_dir}",
+            hint='Start one with "coordinator serve", or name a database: --url postgresql://…, or COORDINATOR_DATABASE_URL.',
+        )
+    return server.dsn
 
 
 def run(

@@ -78,8 +78,9 @@ async def test_a_lock_is_held_while_the_block_runs_and_names_its_holder(
         assert (await tester.locks.check("src/app.py"))[0].state == "held"
         assert (await coder.locks.check("src/app.py"))[0].state == "mine"
     assert mine.state is LeaseState.RELEASED
-    with pytest.raises(LockLost):
-        _ = mine.token
+    assert mine.tokens == {"src/app.py": mine.token, "docs/": mine.token}  # for a note of what was done under it
+    with pytest.raises(LockLost, match="was released"):
+        mine.check()
     assert await held_by(db) == []
 
 
