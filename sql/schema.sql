@@ -225,9 +225,11 @@ create table coordinator.projects (
   name        text collate "C" not null, -- Name for people and agents: lower-case letters, digits, - and _; at most 36 characters.
   description text not null default ''::text, -- One line for people; may be empty.
   created_at  timestamp with time zone not null, -- When it was created (database clock).
+  paths       text not null default 'normal'::text, -- How locks compare paths. exact: byte by byte; normal: in Unicode normal form C; caseless: so, and without case. Written by project_set.
   constraint projects_pkey PRIMARY KEY (id),
   constraint projects_name_key UNIQUE (name),
-  constraint projects_name CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'::text))
+  constraint projects_name CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'::text)),
+  constraint projects_paths CHECK ((paths = ANY (ARRAY['exact'::text, 'normal'::text, 'caseless'::text])))
 );
 
 -- The relay's lock, and what rarely changes. relay_step locks the row for its transaction and does not update it: a snapshot that is held open must not make the row's history long.
@@ -357,6 +359,9 @@ create table coordinator.transaction_verbs (
   constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
 );
 
+-- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
+create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
+
 -- Tickets that wait for locks; the smaller number is served first.
 create sequence coordinator.lock_tickets as bigint minvalue 1 start 1;
 
@@ -471,7 +476,8 @@ create view coordinator.lock_waits_for (
 create view coordinator.projects_live (
   name        text, -- Name of the project.
   description text, -- One line for people; may be empty.
-  created_at  timestamp with time zone -- When it was created.
+  created_at  timestamp with time zone, -- When it was created.
+  paths       text -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
 );
 
 -- Rules of the projects that the reader may use, and of all projects.
@@ -841,6 +847,11 @@ create function coordinator.lock_expire_one(p_project_id bigint, p_project text,
   returns boolean
   volatile;
 
+-- Return a text in normal form C and without case: by Unicode from PostgreSQL 17 on or with ICU, else as the database's locale has it. Internal.
+create function coordinator.lock_fold(p_text text)
+  returns text
+  stable;
+
 -- Return, with the place of each resource in the list, the lock of another agent that overlaps it and ends last, or else one of p_agent: one of globs above it, and one of the others. Internal.
 create function coordinator.lock_foremost(p_project_id bigint, p_all coordinator.lock_resource[], p_agent uuid)
   returns table (place bigint, mine boolean, lock coordinator.locks)
@@ -951,6 +962,11 @@ create function coordinator.lock_reach(p_glob text)
   returns text
   immutable;
 
+-- Parse the text of a lock as a project compares paths. Internal.
+create function coordinator.lock_read(p_project text, p_resource text)
+  returns coordinator.lock_resource
+  stable;
+
 -- Raise ZC310 with the agent that is in the way. Internal.
 create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
   returns void
@@ -1006,6 +1022,11 @@ create function coordinator.lock_starts_meet(p_a text, p_b text)
   returns boolean
   immutable;
 
+-- Return the texts of resources as the project compares them: names and paths in normal form C, paths without case, or as they are. Internal.
+create function coordinator.lock_texts(p_project text, p_texts text[])
+  returns text[]
+  stable;
+
 -- Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.
 create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
@@ -1056,6 +1077,11 @@ create function coordinator.outbox_prune(p_start bigint default 0)
   returns bigint
   volatile security definer;
 
+-- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
+create function coordinator.paths_have_case()
+  returns boolean
+  volatile;
+
 -- Return whether a process holds its liveness lock.
 create function coordinator.process_alive(p_process integer)
   returns boolean
@@ -1091,9 +1117,14 @@ create function coordinator.project_list(p_after text[] default null, p_limit in
   returns SETOF coordinator.projects_live
   stable security definer;
 
--- Show a project with its numbers of agents, signals, open directives and held locks.
+-- Set how locks of a project compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked.
+create function coordinator.project_set(p_project text, p_paths text, p_actor text default null)
+  returns SETOF coordinator.projects_live
+  volatile security definer;
+
+-- Show a project with its numbers of agents, signals, open directives and held locks, and how it compares paths.
 create function coordinator.project_show(p_project text)
-  returns table (name text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint)
+  returns table (name text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text)
   stable security definer;
 
 -- Names of the projects to which the logged-in role is restricted; null: all projects.

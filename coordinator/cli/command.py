@@ -43,7 +43,8 @@ def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any)
         else:
             ctx.obj.flags[name] = (param.opts[-1], attributes.get("flag_value") or value)
 
-    return click.Option(spellings, expose_value=False, callback=remember, hidden=hidden, **attributes)
+    # Eager, because the types and defaults of other parameters ask for settings.
+    return click.Option(spellings, expose_value=False, callback=remember, hidden=hidden, is_eager=True, **attributes)
 
 
 def _global_options(*, hidden: bool) -> list[click.Parameter]:

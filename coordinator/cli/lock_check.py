@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from uuid import UUID
 
 import msgspec
 
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.resource import KINDS, is_directory
 from coordinator.cli.values import MAX_INPUT_BYTES
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.catalogue import LIMITS
@@ -22,7 +24,6 @@ from coordinator.operations import locks
 __all__ = ["check", "read_paths"]
 
 SHOWN = 20  # locked paths in the error
-KINDS = ("name:", "path:", "glob:")
 
 
 def check(call: Invocation, paths: list[str], agent: str | None) -> None:
@@ -45,8 +46,8 @@ def check(call: Invocation, paths: list[str], agent: str | None) -> None:
         raise _refusal(held)
 
 
-def read_paths() -> list[str]:
-    """Read paths from standard input, each ended by NUL, as ``git … -z`` and ``find -print0`` write them."""
+def read_paths(root: Path | None) -> list[str]:
+    """Read paths from the root from standard input, each ended by NUL, as ``git … -z`` writes them."""
     content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
     if len(content) > MAX_INPUT_BYTES:
         raise InvalidArgument(
@@ -58,11 +59,13 @@ def read_paths() -> list[str]:
         raise InvalidArgument(
             f"a path is not UTF-8: {error.object[:200]!r}", hint="Such a path cannot be locked. Rename it, or omit it."
         ) from None
-    return list(dict.fromkeys(map(_lockable, paths)))
+    return list(dict.fromkeys(_lockable(path, root or Path()) for path in paths))
 
 
-def _lockable(path: str) -> str:
+def _lockable(path: str, root: Path) -> str:
     """Return a path as a lockable resource; for one with line ends or outer spaces, its directory."""
+    if is_directory(root / path) and not (root / path).is_symlink():  # git lists a submodule so
+        path = path.rstrip("/") + "/"
     while not path.isprintable() or path != path.strip(" "):
         path = path.rstrip("/").rpartition("/")[0] + "/"
         if path == "/":

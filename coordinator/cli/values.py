@@ -10,11 +10,14 @@ from uuid import UUID
 import click
 import msgspec
 
+from coordinator.cli import resource
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
 from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.operation import Json
 
-__all__ = ["DURATION", "ID", "INTEGER", "OBJECT", "read_json", "read_text"]
+__all__ = ["DURATION", "ID", "INTEGER", "OBJECT", "PATH", "RESOURCE", "read_json", "read_text"]
 
 MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
 
@@ -61,6 +64,22 @@ class _Id(click.ParamType[UUID]):
                 f'{_called(param)}: "{value}" is not the id of an agent',
                 hint='Give the UUID that "coordinator agent register" printed.',
             ) from None
+
+
+class _Resource(click.ParamType[str]):
+    name = "resource"
+
+    def __init__(self, *, literal: bool = False) -> None:
+        self._literal = literal
+
+    def convert(self, value: object, _param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if ctx is None or not isinstance(ctx.obj, Invocation):  # completion
+            return text
+        found = resource.read(text, resource.root_of(ctx.obj.config), literal=self._literal)
+        if found != text:
+            ctx.obj.output.note(f'"{plain(text)}" means {plain(found)}')
+        return found
 
 
 class _Object(click.ParamType[dict[str, Json]]):
@@ -118,3 +137,4 @@ def read_text(argument: str) -> str:
 
 
 DURATION, INTEGER, ID, OBJECT = _Duration(), _Integer(), _Id(), _Object()
+RESOURCE, PATH = _Resource(), _Resource(literal=True)

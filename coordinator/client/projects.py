@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from coordinator.client.caller import Caller
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.project import Project, ProjectContents
@@ -24,6 +26,14 @@ class Projects:
         return await self._caller.run(
             projects.Create(project=name, description=description, actor=await self._caller.actor())
         )
+
+    async def set(self, name: str | None = None, *, paths: Literal["exact", "normal", "caseless"]) -> Project:
+        """Set how locks of a project (default: the client's own) compare paths; normal is the default.
+
+        Raises: ``Conflict`` if paths are locked; ``NotFound``.
+        """
+        project = self._caller.project if name is None else name
+        return await self._caller.run(projects.Set(project=project, paths=paths, actor=await self._caller.actor()))
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Project]:
         """List all projects, by name."""

@@ -75,7 +75,7 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
 def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -> None:
     for key in settings:
         if key not in known:
-            close = get_close_matches(str(key), known, 1)
+            close = sorted(get_close_matches(str(key), known), key=lambda name: sorted(name) != sorted(str(key)))
             raise ConfigurationError(
                 f'unknown setting "{key}" in {where}',
                 hint=f"Did you mean {close[0]}?" if close else f"Known settings: {', '.join(known)}.",

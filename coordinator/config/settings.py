@@ -233,6 +233,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Id of the agent that a command acts as, if it has no --agent; lock run sets it", "id", unset="no agent"
         ),
     ] = None
+    root: Annotated[
+        Path | None,
+        Setting(
+            "Directory that paths of locks on the command line are relative to",
+            "dir",
+            unset="the git work tree, else as written",
+        ),
+    ] = None
     agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="name of the pod")] = None
     role: Annotated[str | None, Setting("Role of the sidecar's agent", "role", unset="no role")] = None
     listen: Annotated[

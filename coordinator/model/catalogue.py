@@ -17,6 +17,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "project_list": Role.reader,
     "project_show": Role.reader,
     "project_create": Role.admin,
+    "project_set": Role.admin,
     "project_delete": Role.admin,
     "process_register": Role.agent,
     "agent_list": Role.reader,
@@ -108,6 +109,7 @@ LIMITS: Final[Mapping[str, int]] = {
 
 EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "project.created": ("description",),
+    "project.changed": ("paths",),
     "project.deleted": (),
     "agent.registered": ("name", "role", "job_types", "metadata", "ttl_s"),
     "agent.deregistered": ("name", "role"),

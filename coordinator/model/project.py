@@ -10,11 +10,12 @@ __all__ = ["Project", "ProjectContents"]
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A project, which contains everything else."""
+    """A project, which contains everything else. ``paths`` says how its locks compare paths: exact, normal or caseless."""
 
     name: str
     description: str
     created_at: datetime
+    paths: str
 
 
 class ProjectContents(msgspec.Struct, frozen=True):
@@ -27,3 +28,4 @@ class ProjectContents(msgspec.Struct, frozen=True):
     signal_count: int
     directive_count: int
     lock_count: int
+    paths: str

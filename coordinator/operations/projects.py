@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.project import Project, ProjectContents
 
-__all__ = ["Create", "Delete", "List", "Show"]
+__all__ = ["Create", "Delete", "List", "Set", "Show"]
 
 
 class Create(Operation[Project], frozen=True, kw_only=True):
@@ -20,6 +20,24 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 
     project: str
     description: str = ""
+    actor: str | None = None
+
+
+class Set(Operation[Project], frozen=True, kw_only=True):
+    """Set how locks of a project compare ``paths``.
+
+    exact: byte by byte; normal: in Unicode normal form C, the default; caseless: so, and without case, as file systems of
+    macOS and Windows do.
+
+    Raises: ``Conflict`` if paths are locked; ``NotFound``.
+    """
+
+    function = "project_set"
+    scope = Scope.PROJECT
+    speakers = ("actor",)
+
+    project: str
+    paths: str
     actor: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.created', 'name of the project', '{description}', 'A project was created.'),
+  ('project.changed', 'name of the project', '{paths}',       'How the project compares paths was changed.'),
   ('project.deleted', 'name of the project', '{}',            'A project was deleted with everything in it.');
 
 insert into coordinator.rights (function, role) values
@@ -9,6 +10,7 @@ insert into coordinator.rights (function, role) values
   ('project_list',     'reader'),
   ('project_show',     'reader'),
   ('project_create',   'admin'),
+  ('project_set',      'admin'),
   ('project_delete',   'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
@@ -58,13 +60,14 @@ comment on function coordinator.everywhere_check() is
   'Reject (42501) a change to all projects by a role that is restricted to some. Internal.';
 
 create or replace view coordinator.projects_live with (security_barrier) as
-  select p.name, p.description, p.created_at
+  select p.name, p.description, p.created_at, p.paths
   from coordinator.projects p
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.projects_live             is 'The projects that the reader may use.';
 comment on column coordinator.projects_live.name        is 'Name of the project.';
 comment on column coordinator.projects_live.description is 'One line for people; may be empty.';
 comment on column coordinator.projects_live.created_at  is 'When it was created.';
+comment on column coordinator.projects_live.paths       is 'How locks compare paths: exact, normal (in Unicode normal form C) or caseless.';
 
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
@@ -113,7 +116,7 @@ begin
   end if;
   perform coordinator.outbox_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('description', coalesce(p_description, '')));
-  return query select p_project, coalesce(p_description, ''), v_now;
+  return query select p_project, coalesce(p_description, ''), v_now, 'normal'::text;
 end
 $$;
 comment on function coordinator.project_create(text, text, text) is
@@ -129,7 +132,7 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{text}');
   return query -- not from the view: its security barrier would keep the bound from the index
-    select p.name, p.description, p.created_at from coordinator.projects p
+    select p.name, p.description, p.created_at, p.paths from coordinator.projects p
     where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
     order by p.name limit p_limit;
 end
@@ -139,7 +142,7 @@ comment on function coordinator.project_list(text[], integer) is
 
 create or replace function coordinator.project_show(p_project text)
 returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
-               lock_count bigint)
+               lock_count bigint, paths text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -152,12 +155,48 @@ begin
            (select count(*) from coordinator.agents where project_id = v_project),
            (select count(*) from coordinator.signals where project_id = v_project),
            (select count(*) from coordinator.directives where project_id = v_project and status = 'open'),
-           (select count(*) from coordinator.locks where project_id = v_project and expires_at > coordinator.now_utc())
+           (select count(*) from coordinator.locks where project_id = v_project and expires_at > coordinator.now_utc()), p.paths
     from coordinator.projects p where p.id = v_project;
 end
 $$;
 comment on function coordinator.project_show(text) is
-  'Show a project with its numbers of agents, signals, open directives and held locks.';
+  'Show a project with its numbers of agents, signals, open directives and held locks, and how it compares paths.';
+
+create or replace function coordinator.project_set(p_project text, p_paths text, p_actor text default null)
+returns setof coordinator.projects_live
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_changed boolean;
+begin
+  if p_paths is null or p_paths not in ('exact', 'normal', 'caseless') then
+    raise exception using errcode = 'ZC105', message = format('invalid rule for paths "%s"', left(p_paths, 200)),
+      hint = 'Use exact, normal or caseless.';
+  end if;
+  select p.paths <> p_paths into v_changed from coordinator.projects p where p.id = v_project for no key update;
+  if v_changed then
+    perform coordinator.lock_check_isolation();
+    -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
+    perform pg_advisory_xact_lock(coordinator.lock_key(v_project, ''));
+    if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > coordinator.now_utc())
+       or exists (select from coordinator.lock_waits w where w.project_id = v_project and w.kind <> 'name' and w.expires_at > coordinator.now_utc()) then
+      raise exception using errcode = 'ZC316', message = format('paths of project "%s" are locked', p_project),
+        hint = 'Change the rule when no path is locked; see "coordinator lock list".';
+    end if;
+    if p_paths = 'caseless' then
+      perform setval('coordinator.caseless_paths', 1);
+    end if;
+    update coordinator.projects p set paths = p_paths where p.id = v_project;
+    perform coordinator.outbox_append('project.changed', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(),
+      jsonb_build_object('paths', p_paths));
+  end if;
+  return query select p.name, p.description, p.created_at, p.paths from coordinator.projects p where p.id = v_project;
+end
+$$;
+comment on function coordinator.project_set(text, text, text) is
+  'Set how locks of a project compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked.';
 
 create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer

@@ -12,6 +12,8 @@ def test_projects_are_created_listed_shown_and_deleted(program: Program) -> None
     assert [p["name"] for p in program.json("project", "list")] == ["default", "shop"]
     program.json("--project", "shop", "signal", "set", "k", "1")
     assert program.json("project", "show", "shop")["signal_count"] == 1
+    assert program.json("project", "set", "shop", "--paths", "exact")["paths"] == "exact"
+    assert program.json("project", "show", "shop")["paths"] == "exact"
     assert program.json("project", "delete", "shop", "--yes") == {"name": "shop", "deleted": True}
     program.fails(3, "project", "show", "shop")
 

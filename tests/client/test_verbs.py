@@ -51,6 +51,8 @@ async def test_projects_rules_and_agents_have_their_verbs(database_url: str) -> 
             await client.projects.show()
         await client.projects.create("tree", description="A tree.")
         assert {p.name for p in await client.projects.list()} == {"default", "tree"}
+        assert (await client.projects.set("tree", paths="caseless")).paths == "caseless"
+        assert (await client.projects.show()).paths == "caseless"
         await client.rules.set("STALE", ["FRESH"])
         assert "STALE" in {rule.when_set for rule in await client.rules.list()}
         await client.signals.set("a/FRESH")

@@ -18,4 +18,5 @@ LIMITS = {
 
 async def drive(tx: Transaction) -> None:
     await tx.run(projects.Create(project="p"))
+    await tx.run(projects.Set(project="p", paths="exact"))
     await tx.run(projects.Delete(project="p"))

@@ -7,18 +7,24 @@ from typing import Any
 from uuid import UUID
 
 import click
+from msgspec.structs import replace
 
-from coordinator.cli.command import Verb, acting_agent, noun, paged
+from coordinator.cli.command import Verb, acting_agent, noun, paged, setting
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import DURATION, ID, INTEGER
+from coordinator.cli.resource import root_of
+from coordinator.cli.values import DURATION, ID, INTEGER, PATH, RESOURCE
+from coordinator.errors import Conflict
+from coordinator.model.operation import Operation
 from coordinator.operations import locks
 
 command = noun("Locks: fenced leases over files, names and slots.")
 
 COLUMNS = ("resource", "agent", "mode", "fencing_token", "expires_at", "acquired_at", "agent_id", "slot", "slots")
 
-_resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True)
+_resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True, type=RESOURCE)
+_resource = click.argument("resource", type=RESOURCE)
+_rooted = [setting("root", "--root")]
 _agent = acting_agent(help="Agent that holds the locks.")
 _shared = click.option("--shared", is_flag=True, help="Share the locks with other shared locks.")
 _slots = click.option("--slots", type=INTEGER, metavar="N", help="Take one of N slots of a name, such as name:gpu.")
@@ -43,7 +49,8 @@ _tokens = click.option(
         'coordinator lock acquire src/ docs/index.md --agent "$id" --ttl 5m --wait 1m',
         'coordinator lock acquire "src/**/*.py" --agent "$id" --shared',
         'coordinator lock acquire name:gpu --agent "$id" --slots 4',
-    ]
+    ],
+    settings=_rooted,
 )
 @_resources
 @_agent
@@ -64,7 +71,8 @@ def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> N
     """Acquire locks atomically, and print the fencing token.
 
     A RESOURCE is a path (src/app.py), a directory and everything below it (src/), a glob (src/**/*.py) or a name
-    (name:deploy). Exit code 4: another agent holds one; the message names it.
+    (name:deploy). Paths are relative to the current directory, and locked as paths from the root. The name of an existing
+    file is not a glob; path:app/[id]/new.ts takes any path literally. Exit code 4: another agent holds one; the message names it.
     """
     request = call.operation(locks.Acquire, wait=wait, **options)
     if wait is None:
@@ -79,7 +87,22 @@ def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> N
         call.output.many(grants, ("fencing_token", "resource", "expires_at"), empty="")
 
 
-@command.verb(examples=['coordinator lock renew src/app.py --agent "$id" --token 42'])
+def _run_on_held(call: Invocation, operation: locks.Renew | locks.Release) -> Any:
+    """Run an operation on held locks. A path may have become a directory since it was locked, or the reverse."""
+    request: Operation[Any] = operation
+    try:
+        return call.run(request)
+    except Conflict:
+        held = {lock.resource for lock in call.run(locks.List(project=call.project, agent=operation.agent))}
+        other = {name: name.removesuffix("/") if name.endswith("/") else f"{name}/" for name in operation.resources}
+        found = [other[name] if name not in held and other[name] in held else name for name in operation.resources]
+        if found == operation.resources:
+            raise
+        request = replace(operation, resources=found)
+        return call.run(request)
+
+
+@command.verb(examples=['coordinator lock renew src/app.py --agent "$id" --token 42'], settings=_rooted)
 @_resources
 @_agent
 @_tokens
@@ -87,18 +110,18 @@ def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> N
 @click.pass_obj
 def renew(call: Invocation, /, **options: Any) -> None:
     """Extend locks by their TTL, all or none. Exit code 4: one is lost; the message names its holder."""
-    renewals = call.run(call.operation(locks.Renew, **options))
+    renewals = _run_on_held(call, call.operation(locks.Renew, **options))
     call.output.many(renewals, ("resource", "fencing_token", "expires_at"), empty="")
 
 
-@command.verb(examples=['coordinator lock release src/app.py --agent "$id" --token 42'])
+@command.verb(examples=['coordinator lock release src/app.py --agent "$id" --token 42'], settings=_rooted)
 @_resources
 @_agent
 @_tokens
 @click.pass_obj
 def release(call: Invocation, /, **options: Any) -> None:
     """Release locks, all or none. Exit code 4: one was already lost."""
-    count = call.run(call.operation(locks.Release, **options))
+    count = _run_on_held(call, call.operation(locks.Release, **options))
     call.output.one({"released": count}, f"released {count}")
 
 
@@ -108,8 +131,9 @@ def release(call: Invocation, /, **options: Any) -> None:
         "coordinator lock break src/app.py --reason 'The agent hangs'",
         "coordinator lock break name:gpu --token 17 --reason 'Out of memory' --delay 1m",
     ],
+    settings=_rooted,
 )
-@click.argument("resource")
+@_resource
 @click.option("--reason", required=True, metavar="TEXT", help="Reason, for the holder and the audit trail.")
 @click.option("--agent", type=ID, metavar="ID", help="Break it only if this agent holds it.")
 @click.option("--token", type=INTEGER, metavar="N", help="Break only the lock with this fencing token.")
@@ -121,8 +145,10 @@ def break_(call: Invocation, /, *, resource: str, **options: Any) -> None:
     call.output.one({"resource": resource, "broken": count}, f"broke {plain(resource)}; holders: {count}")
 
 
-@command.verb(examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"])
-@click.option("--under", metavar="PATH", help="List only locks that overlap this directory.")
+@command.verb(
+    examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"], settings=_rooted
+)
+@click.option("--under", metavar="PATH", type=RESOURCE, help="List only locks that overlap this directory.")
 @click.option("--agent", type=ID, metavar="ID", help="List only locks of this agent.")
 @paged
 @click.pass_obj
@@ -132,16 +158,16 @@ def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str
     call.list(operation, COLUMNS, after=after, limit=limit, empty="Nothing is locked.")
 
 
-@command.verb(examples=["coordinator lock show src/app.py"])
-@click.argument("resource")
+@command.verb(examples=["coordinator lock show src/app.py"], settings=_rooted)
+@_resource
 @click.pass_obj
 def show(call: Invocation, *, resource: str) -> None:
     """Show the locks that overlap a resource. Exit code 3: there are none."""
     call.output.many(call.run(locks.Show(project=call.project, resource=resource)), COLUMNS, empty="")
 
 
-@command.verb(examples=["coordinator lock waiting src/app.py"])
-@click.argument("resource")
+@command.verb(examples=["coordinator lock waiting src/app.py"], settings=_rooted)
+@_resource
 @paged
 @click.pass_obj
 def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | None) -> None:
@@ -159,15 +185,17 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
     examples=[
         "coordinator lock check src/app.py --agent coder-1",
         "git diff --cached --name-only -z | coordinator lock check --stdin0     # see examples/pre-commit",
-    ]
+    ],
+    settings=_rooted,
 )
-@click.argument("paths", metavar="PATH…", nargs=-1)
+@click.argument("paths", metavar="PATH…", nargs=-1, type=PATH)
 @acting_agent(help="Agent whose own locks do not count.", type=click.STRING, metavar="ID|NAME", required=False)
 @click.option("--stdin0", is_flag=True, help="Read paths from standard input, each ended by NUL.")
 @click.pass_obj
 def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0: bool) -> None:
     """Check whether another agent has locked a path.
 
+    Paths are taken literally. Those from standard input are relative to the root, as git prints them.
     Exit code 0: no; 4: at least one path is locked by another agent; 7: the database does not respond. The check changes
     nothing.
     """
@@ -175,7 +203,7 @@ def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0
         raise click.UsageError("give a PATH, or --stdin0")
     from coordinator.cli import lock_check  # noqa: PLC0415
 
-    lock_check.check(call, [*paths, *(lock_check.read_paths() if stdin0 else ())], agent)
+    lock_check.check(call, [*paths, *(lock_check.read_paths(root_of(call.config)) if stdin0 else ())], agent)
 
 
 class _CommandVerb(Verb):
@@ -198,6 +226,7 @@ class _CommandVerb(Verb):
         "coordinator lock run name:deploy --wait 10m -- ./deploy.sh production",
         "coordinator lock run name:gpu --slots 4 --wait 1h --as trainer -- python train.py",
     ],
+    settings=_rooted,
 )
 @_resources
 @_shared

@@ -26,12 +26,28 @@ def create(call: Invocation, *, name: str, description: str) -> None:
     call.output.one(project, f"created {project.name}")
 
 
+@command.verb(
+    name="set", examples=["coordinator project set --paths caseless", "coordinator project set shop --paths exact"]
+)
+@click.argument("name", required=False)
+@click.option("--paths", required=True, metavar="exact|normal|caseless", help="How locks compare paths.")
+@click.pass_obj
+def set_(call: Invocation, *, name: str | None, paths: str) -> None:
+    """Set how locks of a project compare paths.
+
+    normal, the default: composed and decomposed letters are equal. caseless: capital and small letters are, too, as in file systems of
+    macOS and Windows. exact: byte by byte. Exit code 4: paths are locked.
+    """
+    project = call.run(call.operation(projects.Set, project=name or call.project, paths=paths))
+    call.output.one(project, f"{project.name} compares paths: {project.paths}")
+
+
 @command.verb(examples=["coordinator project list", "coordinator project list | jq -r '.[].name'"])
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List all projects, by name."""
-    columns = ("name", "description", "created_at")
+    columns = ("name", "description", "paths", "created_at")
     call.list(projects.List(), columns, after=after, limit=limit, empty="There are no projects.")
 
 

@@ -156,8 +156,10 @@ declare
   v_again   boolean;
   v_ticket  bigint;
   v_waited  text[];
+  v_texts   text[];
 begin
-  v_all := coordinator.lock_parse_all(p_resources);
+  v_texts := coordinator.lock_texts(p_project, p_resources);
+  v_all := coordinator.lock_parse_all(v_texts);
   if p_ttl is null or p_ttl not between interval '1 second' and interval '1 day' then
     perform coordinator.check_ttl(p_ttl, 86400);
   end if;
@@ -173,6 +175,10 @@ begin
       hint = 'It was reaped or deregistered; register again.';
   end if;
   perform coordinator.lock_enter(v_agent.project_id, v_all);
+  if v_texts is distinct from coordinator.lock_texts(p_project, p_resources) then
+    raise exception using errcode = 'ZC316', message = format('how project "%s" compares paths was changed a moment ago', p_project),
+      hint = 'Try again.';
+  end if;
 
   if p_request_id is not null then
     select w.ticket, array_agg(w.resource order by w.resource) into v_ticket, v_waited
@@ -310,7 +316,8 @@ begin
       select v_project, p_resources[1], case when p_shared then - v_token else 0 end,
              case when p_resources[1] like 'name:%' then 'name' else 'path' end, v_mode, p_agent, v_name, v_token, p_ttl, p_delay,
              p_request_id, v_now, v_expires_at, v_expires_at
-      where not exists (select from coordinator.lock_waits w where w.project_id = v_project)
+      where (p_resources[1] = lower(p_resources[1]) or coordinator.paths_have_case())
+        and not exists (select from coordinator.lock_waits w where w.project_id = v_project)
         and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = p_resources[1])
         and not exists (
           select from unnest(v_places) place -- offset 0: each is looked up by index, and they are never hashed

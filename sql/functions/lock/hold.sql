@@ -65,7 +65,7 @@ declare
   v_now     timestamptz;
   v_lock    record;
 begin
-  select * into v_given from coordinator.lock_tokens_for(p_resources, p_tokens);
+  select * into v_given from coordinator.lock_tokens_for(coordinator.lock_texts(p_project, p_resources), p_tokens);
   if p_ttl is not null then
     perform coordinator.check_ttl(p_ttl, 86400);
   end if;
@@ -93,8 +93,9 @@ set enable_seqscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_all     coordinator.lock_resource[] := coordinator.lock_parse_all(p_resources);
-  v_tokens  bigint[] := (coordinator.lock_tokens_for(p_resources, p_tokens)).tokens;
+  v_texts   text[] := coordinator.lock_texts(p_project, p_resources);
+  v_all     coordinator.lock_resource[] := coordinator.lock_parse_all(v_texts);
+  v_tokens  bigint[] := (coordinator.lock_tokens_for(v_texts, p_tokens)).tokens;
   v_now     timestamptz;
   v_name    text;
 begin
@@ -168,7 +169,7 @@ set enable_seqscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_all     coordinator.lock_resource[] := array[coordinator.lock_parse(p_resource)];
+  v_all     coordinator.lock_resource[] := array[coordinator.lock_read(p_project, p_resource)];
   v_now     timestamptz;
   v_lock    coordinator.locks;
   v_count   integer := 0;
@@ -226,7 +227,7 @@ set enable_seqscan = off
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
-  v_resource text := (coordinator.lock_parse(p_resource)).resource;
+  v_resource text := (coordinator.lock_read(p_project, p_resource)).resource;
 begin
   -- Key share: renewals do not wait; whatever takes the lock away deletes the row, so it does.
   perform from coordinator.locks

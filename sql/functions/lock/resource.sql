@@ -10,9 +10,58 @@
 --                     Brackets also stand for themselves: many files have names such as app/[id]/page.tsx. So a glob matches
 --                     its own text, and whoever locks a text finds it locked.
 --   path:app/[id]/x   a path (or directory) taken literally, for names that contain *, ? or [; glob:… is its counterpart
--- Paths are relative to the project and compared byte by byte; a leading "./" is dropped. lock_parse gives each resource its one
--- spelling. Two resources overlap if a name is in both sets. Two globs may be reported to overlap when they do not (a class
+-- Paths are relative to the project; a leading "./" is dropped. lock_texts applies the project's rule for paths (project_set), and
+-- lock_parse gives each resource its one spelling: that is compared byte by byte. Two resources overlap if a name is in both sets. Two globs may be reported to overlap when they do not (a class
 -- counts as a * there), but never the reverse.
+
+create or replace function coordinator.paths_have_case() returns boolean
+language sql volatile parallel unsafe
+return pg_sequence_last_value('coordinator.caseless_paths') = 0;
+comment on function coordinator.paths_have_case() is
+  'Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.';
+
+-- The collations are looked up when a statement first runs: which exist depends on the server.
+create or replace function coordinator.lock_fold(p_text text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if getdatabaseencoding() <> 'UTF8' then
+    return lower(p_text);
+  elsif current_setting('server_version_num')::integer >= 170000 then
+    return normalize(lower(upper(normalize(p_text) collate "pg_c_utf8")));
+  elsif exists (select from pg_collation where collname = 'und-x-icu') then
+    return normalize(lower(upper(normalize(p_text) collate "und-x-icu")));
+  end if;
+  return normalize(lower(upper(normalize(p_text))));
+end
+$$;
+comment on function coordinator.lock_fold(text) is
+  'Return a text in normal form C and without case: by Unicode from PostgreSQL 17 on or with ICU, else as the database''s locale has it. Internal.';
+
+create or replace function coordinator.lock_texts(p_project text, p_texts text[]) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rule text;
+begin
+  -- Most have neither capital letters nor letters beyond ASCII, and are the same under each rule.
+  if array_to_string(p_texts, '') collate "C" ~ '^[ -@[-~]*$' then
+    return p_texts;
+  end if;
+  select p.paths into v_rule from coordinator.projects p where p.name = p_project;
+  return array(
+    select case
+      when t is null or getdatabaseencoding() <> 'UTF8' and v_rule <> 'caseless' or v_rule = 'exact' and t not like 'name:%' then t
+      when v_rule <> 'caseless' or t like 'name:%' then normalize(t)
+      when t !~ '^(path|glob):' and coordinator.lock_fold(t) ~ '^(name|path|glob):' then './' || coordinator.lock_fold(t)
+      else coordinator.lock_fold(t) end
+    from unnest(p_texts) with ordinality u (t, n) order by n);
+end
+$$;
+comment on function coordinator.lock_texts(text, text[]) is
+  'Return the texts of resources as the project compares them: names and paths in normal form C, paths without case, or as they are. Internal.';
 
 create or replace function coordinator.lock_quote(p_text text) returns text
 language sql immutable parallel safe
@@ -176,8 +225,10 @@ begin
     raise exception using errcode = 'ZC102', message = format('"%s" has %s segments; at most 32 are allowed', p_resource, cardinality(v_segments)),
       hint = 'Lock a directory above it.';
   elsif v_segments && array['', '.', '..'] then
-    raise exception using errcode = 'ZC103', message = format('"%s" has an empty segment, "." or ".."', p_resource),
-      hint = 'Write the shortest form of the path, relative to the root of the project.';
+    raise exception using errcode = 'ZC103', hint = 'Write it relative to the root of the project, as in src/app.py.',
+      message = format('"%s" %s', p_resource, case when '..' = any (v_segments) then 'leads out of a directory with ".."'
+                                                   when '.' = any (v_segments) then 'contains the segment "."'
+                                                   else 'has an empty segment' end);
   end if;
 
   v_self.above := '{}';
@@ -249,3 +300,10 @@ end
 $$;
 comment on function coordinator.lock_parse(text) is
   'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.';
+
+create or replace function coordinator.lock_read(p_project text, p_resource text) returns coordinator.lock_resource
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select coordinator.lock_parse((coordinator.lock_texts(p_project, array[p_resource]))[1]) $$;
+comment on function coordinator.lock_read(text, text) is
+  'Parse the text of a lock as a project compares paths. Internal.';

@@ -15,7 +15,7 @@ begin
       hint = 'Use several calls.';
   end if;
   v_all := array(select coordinator.lock_parse(case when t ~ '^(name|path|glob):' then t else 'path:' || t end)
-                 from unnest(p_paths) with ordinality u (t, n) order by n);
+                 from unnest(coordinator.lock_texts(p_project, p_paths)) with ordinality u (t, n) order by n);
   if (select count(*) from unnest(v_all) r where r.kind = 'glob') > 100 then
     raise exception using errcode = 'ZC102', message = 'more than 100 globs in one check', hint = 'Check paths, which are taken literally.';
   end if;
@@ -45,7 +45,7 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,number}');
   if p_under is not null then
-    v_under := coordinator.lock_parse(case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
+    v_under := coordinator.lock_read(p_project, case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
     return query
       select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
              l.fencing_token, l.acquired_at, l.expires_at, p_project
@@ -74,7 +74,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
-  v_resource coordinator.lock_resource := coordinator.lock_parse(p_resource);
+  v_resource coordinator.lock_resource := coordinator.lock_read(p_project, p_resource);
 begin
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
@@ -100,7 +100,7 @@ begin
   perform coordinator.check_page(p_limit, p_after, '{number,text}');
   return query
     select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.acquired_at, w.expires_at, w.slots, p_project
-    from coordinator.lock_overlapping(coordinator.project_id(p_project), coordinator.lock_parse(p_resource), true) w
+    from coordinator.lock_overlapping(coordinator.project_id(p_project), coordinator.lock_read(p_project, p_resource), true) w
     where w.expires_at > coordinator.now_utc() and (w.ticket, w.resource) > (coalesce(p_after[1]::bigint, 0), p_after[2])
     order by w.ticket, w.resource limit p_limit;
 end

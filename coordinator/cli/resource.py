@@ -1,0 +1,85 @@
+"""Reads the resources of locks as people write them, so that one file has one name wherever a command runs.
+
+A path is relative to the current directory, or to the root if that is elsewhere; an absolute one may be below the root. The
+root is the setting ``root``, else the git work tree. What is sent is the path from the root, with symbolic links resolved,
+and with a slash if it is an existing directory. A text with *, ? or [ that names an existing file is that file. Without a
+root, paths are sent as written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from coordinator.config import Config
+from coordinator.errors import ConfigurationError, InvalidArgument
+
+__all__ = ["KINDS", "is_directory", "read", "root_of"]
+
+KINDS = ("name:", "path:", "glob:")
+_WILD = re.compile(r"[*?\[]")
+
+
+def root_of(config: Config) -> Path | None:
+    """Return the directory that paths are relative to: that of the settings, or the git work tree.
+
+    Raises: ``ConfigurationError``.
+    """
+    here = Path.cwd()
+    if config.root is not None:
+        if not config.root.is_dir():
+            raise ConfigurationError(
+                f'the root "{config.root}" is not a directory', hint="Give the root of the project's files."
+            )
+        return config.root.resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
+
+
+def read(text: str, root: Path | None, *, literal: bool = False) -> str:
+    """Return the resource that a text on the command line stands for; with ``literal``, only ``glob:`` begins a glob.
+
+    Raises: ``InvalidArgument`` for a path outside the root.
+    """
+    kind = next((kind for kind in KINDS if text.startswith(kind)), "")
+    path = text.removeprefix(kind)
+    if kind == "name:" or not path:
+        return text
+    here = Path.cwd()
+    start = here if root is None or here.is_relative_to(root) else root
+    if kind == "glob:" or (not (literal or kind) and _WILD.search(path) and not os.path.lexists(start / path)):
+        return text if root is None else _glob(kind, path, root, start)
+    place = _below(root, start, path) if root else path.rstrip("/")
+    if path.endswith("/") or is_directory((root or start) / place):
+        place += "/"
+    if root and place == "/":
+        return "glob:**"
+    return f"path:{place}" if _WILD.search(place) or place.startswith(KINDS) else place
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a directory; false also if its name is too long for one."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _glob(kind: str, path: str, root: Path, start: Path) -> str:
+    segments = path.split("/")
+    first = next((n for n, segment in enumerate(segments) if _WILD.search(segment)), len(segments))
+    above = _below(root, start, "/".join(segments[:first]) or ("/" if first else "."))
+    resource = "/".join((*filter(None, [re.sub(r"([*?\[])", r"[\1]", above)]), *segments[first:]))
+    return f"glob:{resource}" if kind or resource.startswith(KINDS) else resource
+
+
+def _below(root: Path, start: Path, path: str) -> str:
+    """Return the path from the root, empty for the root itself."""
+    for place in (Path(os.path.realpath(start / path)), Path(os.path.normpath(start / path))):
+        if place.is_relative_to(root):
+            below = place.relative_to(root).as_posix()
+            return "" if below == "." else below
+    raise InvalidArgument(
+        f'"{path}" is outside of {root}, to which paths of locks are relative',
+        hint="Give a path below it, or another root with --root.",
+    )
