@@ -39,11 +39,11 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
     gateway: Gateway,
     access: Access,
     middleware: Sequence[Middleware],
-    further: Mapping[str, Handler] | None = None,
+    further: Mapping[str, Mapping[str, Handler]] | None = None,
 ) -> Starlette:
     """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
 
-    ``further`` maps other paths below ``/v1`` to what responds to their GET.
+    ``further`` maps other paths below ``/v1`` to what responds to each of their methods.
     """
     schema = msgspec.json.encode(openapi.document())
     page = openapi.page().encode()

@@ -1,8 +1,8 @@
 """Refuses requests that a web page of another site makes a browser send.
 
 On loopback, ``Host`` must name this machine or a configured name: a page whose name was made to resolve here (DNS rebinding)
-sends its own name. Everywhere, ``Origin``, which browsers send, must match ``Host`` or a configured name. Pages of other
-sites cannot read anything: there are no CORS headers, except for the configured ``origins``, each written in full. No cookie
+sends its own name. Everywhere, ``Origin``, which browsers send, must match ``Host`` or a configured name. They omit it from some
+requests, such as those of an image; then ``Sec-Fetch-Site`` must be same-origin or none. Pages of other sites cannot read anything: there are no CORS headers, except for the configured ``origins``, each written in full. No cookie
 is ever read: a page presents its token itself.
 """
 
@@ -22,6 +22,7 @@ from coordinator.errors import ConfigurationError
 __all__ = ["OriginGuard", "origin_middleware", "origins_of"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_READ = (b"host", b"origin", b"sec-fetch-site")
 _REQUEST_HEADERS = ("authorization", "idempotency-key", "if-match", "if-none-match", "last-event-id")
 _RESPONSE_HEADERS = ("etag", "event-cursor", "idempotency-replayed", "retry-after", "www-authenticate")
 
@@ -75,7 +76,7 @@ class OriginGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with 403."""
         try:
-            self._check([(name, value) for name, value in scope["headers"] if name in (b"host", b"origin")])
+            self._check([(name, value) for name, value in scope["headers"] if name in _READ])
         except ForeignRequest as error:
             await problem_response(error)(scope, receive, send)
         else:
@@ -84,6 +85,7 @@ class OriginGuard:
     def _check(self, headers: list[tuple[bytes, bytes]]) -> None:
         hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
         origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
+        sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}
         host = hosts[0] if len(hosts) == 1 else ""
         if self._loopback and _name("//" + host) not in self._hosts:
             raise ForeignRequest(
@@ -96,6 +98,11 @@ class OriginGuard:
                     f'pages of "{origin[:200]}" may not use this daemon',
                     hint="To allow them, add their origin to the setting origins (COORDINATOR_ORIGINS).",
                 )
+        if not origins and sites - {b"same-origin", b"none"}:
+            raise ForeignRequest(
+                "pages of other sites may not use this daemon",
+                hint="Enter the address yourself, or call it with fetch from an origin in the setting origins (COORDINATOR_ORIGINS).",
+            )
 
 
 def _netloc(text: str) -> str | None:

@@ -37,7 +37,9 @@ Handler = Callable[[Request], Awaitable[responses.Response]]
 class OperationRoutes(BaseRoute):
     """One route for all operations; it finds the handler by path and method."""
 
-    def __init__(self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Mapping[str, Handler]]
+    ) -> None:
         self._access = access
         self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
         self._beneath: dict[str, dict[str, tuple[str, Handler]]] = {}
@@ -51,8 +53,8 @@ class OperationRoutes(BaseRoute):
             table = self._beneath if parameter else self._exact
             table.setdefault(prefix, {})[endpoint.method] = (endpoint.operation.function, handler)
         self._exact[STREAM_PATH] = {"GET": ("event_stream", subscriptions.stream)}
-        for path, handler in further.items():
-            self._exact[path] = {"GET": (path.rpartition("/")[2], handler)}
+        for path, handlers in further.items():
+            self._exact[path] = {method: (path.rpartition("/")[2], handler) for method, handler in handlers.items()}
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match every path below ``/v1``."""

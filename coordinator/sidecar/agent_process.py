@@ -1,6 +1,6 @@
 """Whether the agent's process lives, known by its process id or by a connection that it keeps open.
 
-The process opens ``GET /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N`` does. The kernel closes the
+The process sends ``POST /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N -X POST`` does. The kernel closes the
 connection however the process ends. When the last such connection closes, or the process of ``--pid`` ends, the agent is
 gone at once: on one machine nothing else closes a connection, and a process that starts again a moment later, as when
 Kubernetes restarts a container, knows nothing of the locks of the first. Without either, the agent lives as long as the

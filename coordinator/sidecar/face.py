@@ -38,7 +38,9 @@ class SidecarReport(msgspec.Struct, frozen=True):
     locks: list[LockReport]
 
 
-def face(report: Callable[[], SidecarReport], process: AgentProcess, stop: anyio.Event) -> Mapping[str, Handler]:
+def face(
+    report: Callable[[], SidecarReport], process: AgentProcess, stop: anyio.Event
+) -> Mapping[str, Mapping[str, Handler]]:
     """Return the sidecar's own paths."""
 
     async def attachment() -> AsyncIterator[bytes]:
@@ -58,4 +60,4 @@ def face(report: Callable[[], SidecarReport], process: AgentProcess, stop: anyio
     async def attach(_request: Request) -> FrameStream:
         return FrameStream(attachment())
 
-    return {"/v1/sidecar": show, "/v1/sidecar/attach": attach}
+    return {"/v1/sidecar": {"GET": show}, "/v1/sidecar/attach": {"POST": attach}}

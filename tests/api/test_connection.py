@@ -298,3 +298,27 @@ def test_a_sidecar_whose_port_is_taken_names_its_own_option() -> None:
     ):
         pass
     assert "--listen" in (failure.value.hint or "")
+
+
+async def test_what_follows_a_chunked_body_is_no_header() -> None:
+    seen: list[list[bytes]] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await Request(scope, receive).body()
+        seen.append([name for name, _ in scope["headers"]])
+        await Response(body)(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+    request = (
+        head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nAuthorization: Bearer coo_x\r\nOrigin: x\r\n\r\n"
+    )
+    second = head + b"X-Own: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with bind("127.0.0.1", 0) as listener:
+        async with (
+            serving(note, listener, Config()),
+            await anyio.connect_tcp("127.0.0.1", listener.getsockname()[1]) as stream,
+        ):
+            await stream.send(request + second)
+            answer = await to_the_end(stream)
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert seen == [[b"host", b"transfer-encoding"], [b"host", b"x-own", b"content-length", b"connection"]]

@@ -51,6 +51,25 @@ async def test_origin_must_match_host_or_be_configured_everywhere(host: str, ori
     assert await status(loopback=False, host=host, origin=origin) == expected
 
 
+@pytest.mark.parametrize(("site", "origin", "expected"), [
+    ("same-origin", None, 200),
+    ("none", None, 200),
+    ("cross-site", None, 403),
+    ("same-site", None, 403),
+    ("Cross-Site", None, 403),
+    ("unheard-of", None, 403),
+    ("cross-site", "https://dashboard.example", 200),
+    ("same-site", "http://other.plane.example", 403),
+])  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_for_a_page_of_another_site_is_refused_although_it_names_no_origin(
+    method: str, site: str, origin: str | None, expected: int
+) -> None:
+    headers = {"sec-fetch-site": site} | ({"origin": origin} if origin else {})
+    answer = await ask(Config(origins="https://dashboard.example"), method, **headers)
+    assert answer.status_code == (405 if expected == 200 and method == "POST" else expected)
+
+
 DASHBOARD = "https://dashboard.example"
 
 

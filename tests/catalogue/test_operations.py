@@ -14,6 +14,7 @@ import pytest
 from coordinator import operations
 from coordinator.db import schema
 from coordinator.model.operation import Operation, Scope, Shape
+from coordinator.model.route import route_of
 from coordinator.operations import rules
 from tests.conftest import Transaction
 
@@ -151,6 +152,7 @@ async def test_what_only_reads_is_not_volatile_and_what_writes_is(
     found = await signature(catalogue, kind.function)
     assert found is not None
     assert kind.reads == (found["provolatile"] != b"v")
+    assert (route_of(kind).method == "GET") == kind.reads  # a browser sends a GET for any page
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)

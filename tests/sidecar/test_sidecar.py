@@ -177,7 +177,7 @@ async def test_everything_is_released_when_the_agents_process_ends(db: Database,
                 process.kill()
             else:
                 url = beside.url + "/v1/sidecar/attach"
-                with subprocess.Popen(["curl", "-sN", url], stdout=subprocess.PIPE) as attached:
+                with subprocess.Popen(["curl", "-sN", "-X", "POST", url], stdout=subprocess.PIPE) as attached:
                     assert attached.stdout
                     assert attached.stdout.readline() == b"event: attached\n"
                     assert (await beside.report())["attached"] == 1
@@ -185,6 +185,20 @@ async def test_everything_is_released_when_the_agents_process_ends(db: Database,
             assert await beside.ended() == 0
         process.kill()
     assert await db.run(agents.List(project="default")) == []
+
+
+async def test_no_get_changes_anything_of_a_sidecar(database_url: str) -> None:
+    """A browser sends a GET for any page. Those of operations run functions that only read: see the catalogue's tests."""
+    with sidecar(database_url, "--agent", "coder") as beside:
+        await beside.started()
+        report = await beside.report()
+        async with http_client(beside.url) as client:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                assert (await client.request(method, "/v1/sidecar/attach")).status_code == 405
+            assert (await client.post("/v1/sidecar")).status_code == 405
+            foreign = {"sec-fetch-site": "cross-site"}
+            assert (await client.post("/v1/sidecar/attach", headers=foreign)).status_code == 403
+        assert await beside.report() == report
 
 
 async def test_a_process_that_attaches_after_the_last_one_ended_is_another_agent(
@@ -197,7 +211,7 @@ async def test_a_process_that_attaches_after_the_last_one_ended_is_another_agent
             await acquire(client, beside.agent, "src/a.py", ttl=600)
         url = httpx.URL(beside.url)
         place = (url.host, url.port)
-        request = b"GET /v1/sidecar/attach HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        request = b"POST /v1/sidecar/attach HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         with socket.create_connection(place, DEADLINE_S) as first:
             first.sendall(request)
             assert first.recv(1) == b"H"

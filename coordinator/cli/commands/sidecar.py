@@ -44,7 +44,7 @@ def command(call: Invocation, *, ttl: timedelta, pid: int | None) -> None:
     It registers the agent, keeps the agent and its locks alive, and serves it the HTTP API.
 
     "curl localhost:7421/v1/sidecar" shows the agent and its locks. The agent's process can keep
-    "curl -N localhost:7421/v1/sidecar/attach" open; when it ends, the sidecar releases everything and exits.
+    "curl -N -X POST localhost:7421/v1/sidecar/attach" open; when it ends, the sidecar releases everything and exits.
     """
     config = replace(call.config, database_url=call.dsn())
     import anyio  # noqa: PLC0415
