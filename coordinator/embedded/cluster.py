@@ -10,8 +10,10 @@ ALTER SYSTEM, and the daemon's command line.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
@@ -27,6 +29,7 @@ __all__ = [
     "create",
     "failure",
     "log_dir",
+    "log_sizes",
     "log_tail",
     "major",
     "prune_logs",
@@ -42,6 +45,8 @@ _TAIL_BYTES = 16_384
 _REMOVAL_POLL_S = 0.02
 _UNFINISHED = "postgres.new-"
 _BUILTIN_LOCALE_SINCE = 17
+
+_FATAL = re.compile(r"\bFATAL:|\berror:")
 
 _CONFIGURATION = f"""\
 # The coordinator writes this file at each start. Put your settings into postgresql.conf: they take precedence.
@@ -93,7 +98,13 @@ def major(data_dir: Path) -> int | None:
             raise _foreign(cluster, "is not empty and is not a PostgreSQL cluster")
         if not (cluster / "coordinator.conf").exists():
             raise _foreign(cluster, "is a PostgreSQL cluster that the coordinator did not create")
-        return int((cluster / "PG_VERSION").read_text("ascii").split(".")[0])
+        version = (cluster / "PG_VERSION").read_text("ascii", "replace").split(".")[0].strip()
+        if not version.isdecimal():
+            raise ConfigurationError(
+                f'{cluster / "PG_VERSION"} is damaged: it contains "{version[:50]}" and no version.',
+                hint="Restore the cluster from a backup; or write the major version, such as 18, into that file.",
+            )
+        return int(version)
 
 
 def _foreign(path: Path, what: str) -> ConfigurationError:
@@ -198,14 +209,20 @@ def prune_logs(cluster: Path) -> None:
             old.unlink(missing_ok=True)
 
 
-def log_tail(cluster: Path) -> str:
-    """Return the last lines of the server's log: what it wrote before its log file was open, then the newest file."""
+def log_sizes(cluster: Path) -> dict[Path, int]:
+    """Return the sizes of the server's log files, to tell later what is new in them."""
+    with files.errors_named(cluster):
+        return {path: path.stat().st_size for path in log_dir(cluster).glob("postgresql-*.log")}
+
+
+def log_tail(cluster: Path, since: Mapping[Path, int]) -> str:
+    """Return the last lines that the server has written since: before its log file was open, then to its newest file."""
     found = [log_dir(cluster) / "start.log", *sorted(log_dir(cluster).glob("postgresql-*.log"))[-1:]]
     text = ""
     for path in found:
         try:
             with path.open("rb") as log:
-                log.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                log.seek(max(since.get(path, 0), path.stat().st_size - _TAIL_BYTES))
                 text += log.read().decode("utf-8", "replace")
         except OSError:
             continue
@@ -220,9 +237,12 @@ def failure(what: str, path: Path, log: str) -> CoordinatorError:
     """Return the error for the last output of a PostgreSQL program, by what the user can do."""
     if "No space left on device" in log or "Disk quota exceeded" in log:
         return files.disk_full(path, detail=log)
-    fatal = [line.partition(":")[2].strip() for line in log.splitlines() if "FATAL:" in line or "error:" in line]
-    last = (fatal or log.splitlines())[-1:]
-    message = f"{what}: {last[0]}." if last else f"{what}."
+    lines = log.splitlines()
+    fatal = [index for index, line in enumerate(lines) if _FATAL.search(line)]
+    last = lines[fatal[-1] :] if fatal else lines[-1:]
+    reasons = [_FATAL.split(line)[-1].strip() for line in last[:1]]
+    reasons += [line.partition("DETAIL:")[2].strip() for line in last[1:2] if "DETAIL:" in line]
+    message = f"{what}: {'; '.join(reason.rstrip('.') for reason in reasons)}." if reasons else f"{what}."
     signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")
     if any(sign in log for sign in signs):
         return ConfigurationError(message, hint="Correct what the last lines of its log name.", detail=log)

@@ -2,7 +2,7 @@
 
 Nothing of an earlier life may be left before a start. An orphaned postmaster gets time to shut down cleanly, and the backends
 of a killed one are ended. A `postmaster.pid` of a process that is not our server is made harmless, but not removed: PostgreSQL
-reads from it which shared memory must have no users, and that check protects the data.
+reads from it which shared memory must have no users, and that check protects the data. Only one that names nothing is removed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _READY_POLL_MAX_S = 0.02
 class Postmaster:
     """A server process that this process started."""
 
-    def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], socket_dir: Path) -> None:
+    def __init__(
+        self, data_dir: Path, process: subprocess.Popen[bytes], socket_dir: Path, logged: Mapping[Path, int]
+    ) -> None:
+        self._logged = logged  # before this life: its log says why it failed, not why an earlier one did
         self.data_dir = data_dir
         self.process = process
         self.socket_dir = socket_dir
@@ -75,7 +78,8 @@ class Postmaster:
         }
         options = [part for name, value in {**settings, **fixed}.items() for part in ("-c", f"{name}={value}")]
         command = account.command(binaries.folder / "postgres", "-D", str(home), *options, folder=home)
-        postmaster = cls(data_dir, _spawn(command, home, account), socket_dir)
+        logged = cluster.log_sizes(home)
+        postmaster = cls(data_dir, _spawn(command, home, account), socket_dir, logged)
         try:
             await postmaster._wait_ready()
             server = Server(
@@ -101,14 +105,18 @@ class Postmaster:
         with anyio.move_on_after(START_TIMEOUT_S):
             while read_pid_file(home) != (self.process.pid, True) or not accepts(self.socket_dir):
                 if self.process.poll() is not None:
-                    raise cluster.failure(f"PostgreSQL did not start in {home}", home, cluster.log_tail(home))
+                    log = cluster.log_tail(home, self._logged)
+                    ended = (
+                        "" if log else f": it ended with code {self.process.returncode} and wrote nothing to its log"
+                    )
+                    raise cluster.failure(f"PostgreSQL did not start in {home}{ended}", home, log)
                 await anyio.sleep(delay_s)
                 delay_s = min(delay_s * 1.2, _READY_POLL_MAX_S)
             return
         raise DatabaseUnavailable(
             f"PostgreSQL in {home} was not ready within {START_TIMEOUT_S:.0f} s.",
             hint="A recovery may need longer; its log shows the progress.",
-            detail=cluster.log_tail(home),
+            detail=cluster.log_tail(home, self._logged),
         )
 
     def has_socket(self) -> bool:
@@ -144,17 +152,20 @@ def _spawn(command: list[str], home: Path, account: Account) -> subprocess.Popen
 async def _clear(data_dir: Path) -> None:
     """Ensure that no server of the cluster runs, and that no file says that one does."""
     home = cluster_dir(data_dir)
+    path = home / "postmaster.pid"
     state = read_pid_file(home)
     if state and state.pid in processes.servers_of(home):
         # Its owner is dead, so it is shutting down already. Off Linux it may not know.
         processes.send(home, state.pid, signal.SIGINT)
         await processes.exited(state.pid, ORPHAN_TIMEOUT_S)
-    elif state:
+    elif path.exists():
         await _wait_silence(data_dir)
     await processes.end(home)
-    if state:
-        with files.errors_named(home / "postmaster.pid"):
-            _disarm(home / "postmaster.pid")
+    with files.errors_named(path):
+        if state:
+            _disarm(path)
+        else:  # a power loss left it empty or in pieces: it names no process and no memory, and PostgreSQL would refuse it
+            path.unlink(missing_ok=True)
 
 
 async def _wait_silence(data_dir: Path) -> None:

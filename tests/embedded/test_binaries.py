@@ -152,6 +152,13 @@ async def test_cluster_of_a_major_that_is_not_here_is_refused_with_the_ways_out(
     assert all(way in hint for way in ("pg_upgrade", "pg_dump", "--data-dir", "Install PostgreSQL 9"))
 
 
+async def test_machine_without_postgresql_names_the_major_of_an_existing_cluster(own: Path, bare: None) -> None:
+    with pytest.raises(ConfigurationError, match=r"PostgreSQL \d+ created the cluster") as caught:
+        async with embedded.run(own):
+            pass
+    assert "coordinatord[embedded]" in (caught.value.hint or "")
+
+
 @pytest.mark.usefixtures("bare")
 async def test_machine_without_postgresql_is_told_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no usable PostgreSQL") as caught:

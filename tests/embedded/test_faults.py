@@ -155,6 +155,29 @@ async def test_process_id_that_now_belongs_to_a_stranger_does_not_stand_in_the_w
         stranger.wait()
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 90, b"\n\n\n", b"0\n", b"-\xff\n7", b"99999999999999999999\n"])
+async def test_power_loss_that_damaged_the_pid_file_does_not_stop_the_start(own: Path, left: bytes) -> None:
+    async with embedded.run(own) as server:
+        await query(server.dsn, "create table kept_10 as select 1 as it")
+    (own / "postgres" / "postmaster.pid").write_bytes(left)
+    (own / "postgres" / "coordinator.conf").write_bytes(b"")
+    (own / "postgres.json").write_bytes(left)
+    assert embedded.find(own) is None
+    async with embedded.run(own) as again:
+        assert await query(again.dsn, "select it from kept_10") == 1
+
+
+async def test_damaged_pid_file_of_a_server_that_runs_starts_no_second_one(own: Path) -> None:
+    with Daemon(own) as daemon:
+        assert "error" not in daemon.answer()
+        before = set(daemon.server_pids)
+        (own / "postgres" / "postmaster.pid").write_bytes(b"")
+        daemon.kill()
+        async with embedded.run(own) as server:
+            assert before.isdisjoint(daemon.server_pids)
+            assert await query(server.dsn, "select 1") == 1
+
+
 async def test_copy_made_of_a_running_server_is_another_server(made: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     async with embedded.run(made) as original:

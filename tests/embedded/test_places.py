@@ -198,7 +198,7 @@ async def test_cluster_moves_from_root_to_nobody_and_stays_there(own: Path, monk
         assert f"Uid:\t{launcher.NOBODY}" in Path(f"/proc/{answer['pid']}/status").read_text()
         daemon.kill()
         until(lambda: not daemon.server_pids, "the death signal survives the change of user")
-    assert "received fast shutdown request" in cluster.log_tail(own / "postgres")
+    assert "received fast shutdown request" in cluster.log_tail(own / "postgres", {})
 
 
 @as_root

@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from coordinator import embedded
-from coordinator.errors import ConfigurationError
+from coordinator.embedded import cluster
+from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from tests.embedded.process import QUICK, Daemon, query, soon
 
 
@@ -102,6 +103,47 @@ async def test_failed_start_shows_the_tail_of_the_log(tmp_path: Path) -> None:
     assert caught.value.hint
     async with embedded.run(tmp_path, settings=QUICK) as server:
         assert await query(server.dsn, "select 1") == 1
+
+
+async def test_failed_start_gives_its_own_reason_and_not_that_of_an_earlier_life(own: Path) -> None:
+    newest = max((own / "postgres" / "log").glob("postgresql-*.log"))
+    with newest.open("a") as log:
+        log.write("2026-01-01 00:00:00.000 UTC [7] FATAL:  an old reason: could not access a file\n")
+    with pytest.raises(ConfigurationError) as caught:
+        async with embedded.run(own, settings={"no_such_setting": "1"}):
+            pass
+    assert "no_such_setting" in caught.value.message
+    assert "an old reason" not in caught.value.message + (caught.value.detail or "")
+
+
+async def test_start_that_fails_without_a_word_says_how_it_ended(own: Path, tmp_path: Path) -> None:
+    version = (own / "postgres" / "PG_VERSION").read_text().strip()
+    for name in ("postgres", "initdb"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{name} (PostgreSQL) {version}.0" || exit 3\n')
+        program.chmod(0o755)
+    with pytest.raises(DatabaseUnavailable, match="ended with code 3 and wrote nothing"):
+        async with embedded.run(own, bin_dir=tmp_path):
+            pass
+
+
+def test_failure_names_the_versions_that_do_not_fit(tmp_path: Path) -> None:
+    log = (
+        "2026-01-01 00:00:00.000 UTC [7] FATAL:  database files are incompatible with server\n"
+        "2026-01-01 00:00:00.000 UTC [7] DETAIL:  The data directory was initialized by PostgreSQL version 15, "
+        "which is not compatible with this version 18.6.\n"
+    )
+    assert cluster.failure("PostgreSQL did not start", tmp_path, log).message == (
+        "PostgreSQL did not start: database files are incompatible with server; The data directory was initialized by "
+        "PostgreSQL version 15, which is not compatible with this version 18.6."
+    )
+
+
+async def test_damaged_version_of_a_cluster_is_named(own: Path) -> None:
+    (own / "postgres" / "PG_VERSION").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="PG_VERSION is damaged"):
+        async with embedded.run(own):
+            pass
 
 
 async def test_log_goes_to_rotated_files_of_limited_number(made: Path) -> None:
