@@ -46,7 +46,7 @@ _EVENT_CURSOR = {
     }
 }
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
-_WANTED = ("ttl", "to_role", "role", "status")  # optional
+_WANTED = ("ttl", "to_role", "role", "status", "conditions")  # optional
 _EXAMPLES: dict[str, Any] = {
     "agent": _AGENT,
     "body": "Write tests first.",
@@ -70,6 +70,8 @@ _EXAMPLES: dict[str, Any] = {
     "type": "custom.build_finished",
     "value": {"files": 3},
     "when_set": "REJECTED",
+    "conditions": [{"verb": "assert_signal", "key": "build/42/COMPLETED", "version": 0}],
+    "writes": [{"verb": "signal_set", "key": "build/42/COMPLETED", "value": {"files": 3}, "ttl": "1h"}],
 }
 _ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
 

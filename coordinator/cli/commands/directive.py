@@ -34,9 +34,9 @@ command = noun("Directives: instructions from managers to agents.")
 @click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object for programs.")
 @click.pass_obj
 def send(call: Invocation, /, *, text: str, **options: Any) -> None:
-    """Send a directive to one agent, to a role, or to everyone, and print its number.
+    """Send a directive to one agent, to a role, or to everyone.
 
-    Agents that register later receive it, too. If TEXT is "-", it is read from standard input.
+    Prints its number. Agents that register later receive it, too. If TEXT is "-", it is read from standard input.
     """
     if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
         raise click.UsageError("give one of --to NAME, --role ROLE and --everyone")
