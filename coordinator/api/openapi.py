@@ -55,6 +55,7 @@ _EXAMPLES: dict[str, Any] = {
     "hash": "0" * 64,
     "key": "build/42/COMPLETED",
     "name": "coder-1",
+    "paths": "caseless",
     "payloads": "pointer",
     "prefix": "coo_1a2b",
     "project": "shop",
