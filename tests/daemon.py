@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import weakref
@@ -19,10 +18,9 @@ import asyncpg
 import httpx
 
 from coordinator.db.connection import connect
+from tests.forked import Forked
 from tests.http_client import http_client
 from tests.waiting import until
-
-ROOT = Path(__file__).parent.parent
 
 
 class Daemon:
@@ -43,13 +41,10 @@ class Daemon:
             "max_connections": 5,
             "log_level": "debug",
             "access": "open",
-            "constants": constants or {},
             **settings,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.daemon_process", json.dumps(given, default=str)],
-            stderr=self._output,
-            cwd=ROOT,
+        self.process = Forked(
+            "tests.daemon_process", json.dumps(given, default=str), constants=constants, stderr=self._output
         )
         weakref.finalize(self, self.process.kill)  # whatever became of the test
 

@@ -6,7 +6,6 @@ product, since the suite starts it often.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 
@@ -19,19 +18,8 @@ from coordinator.errors import CoordinatorError
 from coordinator.telemetry import logs
 
 
-class Constants(msgspec.Struct):
-    """The constants among the settings."""
-
-    constants: dict[str, float]
-
-
 async def main(settings: str) -> int:
     config = msgspec.json.decode(settings, type=Config, strict=False)
-    for name, value in msgspec.json.decode(settings, type=Constants, strict=False).constants.items():
-        module, _, constant = name.rpartition(".")
-        found = importlib.import_module(module)
-        assert hasattr(found, constant), name
-        setattr(found, constant, value)
     logs.configure(format="json", level=config.log_level)
     try:
         await serve(config)

@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 
+from tests.forked import Forked
 from tests.waiting import DEADLINE_S
+
+INTERPRETER = ("LC_", "PYTHON")  # an interpreter reads these variables when it starts
 
 
 class Program:
@@ -38,16 +42,20 @@ class Program:
         return [sys.executable, "-m", "coordinator", *arguments]
 
     def run(self, *arguments: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*arguments),
-            check=False,
-            input=stdin,
-            capture_output=True,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            timeout=DEADLINE_S,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        """Run a command to its end; as a process of its own only if the interpreter itself reads the environment."""
+        names = {"cwd": self.folder, "env": {**self.environment, **environment}}
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as error:
+            given.write(stdin)
+            given.seek(0)
+            files = {"stdin": given, "stdout": out, "stderr": error}
+            if any(name.startswith(INTERPRETER) for name in environment):
+                process: Forked | subprocess.Popen[bytes] = subprocess.Popen(self.command(*arguments), **names, **files)
+            else:
+                process = Forked("coordinator", *arguments, **names, **files)
+            code = process.wait(DEADLINE_S)
+            out.seek(0)
+            error.seek(0)
+            return subprocess.CompletedProcess(arguments, code, out.read().decode(), error.read().decode())
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import ROOT
+from tests.forked import ROOT
 from tests.waiting import DEADLINE_S
 
 ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")

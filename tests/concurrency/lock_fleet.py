@@ -21,8 +21,9 @@ from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from tests.concurrency import lock_history as history
 from tests.concurrency.lock_worker import Journal, Settings, Unknown
-from tests.daemon import ROOT, opened
+from tests.daemon import opened
 from tests.faults.plane import IMMEDIATE, restart
+from tests.forked import ROOT
 from tests.waiting import until
 
 __all__ = ["LIGHT", "Fleet", "prepare"]

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.certificate import make_pair
-from tests.daemon import ROOT, Daemon, opened
+from tests.daemon import Daemon, opened
 from tests.db.tls_server import ROLE, tls_server
+from tests.forked import ROOT
 from tests.waiting import DEADLINE_S
 
 

@@ -12,8 +12,9 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.operations import signals
 from coordinator.telemetry import metrics
-from tests.daemon import ROOT, Daemon, drained, log_of, note, opened
+from tests.daemon import Daemon, drained, log_of, note, opened
 from tests.faults.proxy import Proxy
+from tests.forked import ROOT
 from tests.relay.load import Load
 from tests.waiting import until
 

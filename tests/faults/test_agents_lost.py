@@ -15,7 +15,8 @@ from coordinator.db.database import Database
 from coordinator.db.session import Session
 from coordinator.operations import agents
 from coordinator.operations.work import ProcessRegister
-from tests.daemon import ROOT, Daemon, log_of, note, opened
+from tests.daemon import Daemon, log_of, note, opened
+from tests.forked import ROOT
 from tests.waiting import until
 
 

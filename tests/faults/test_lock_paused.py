@@ -10,7 +10,8 @@ import sys
 import anyio
 import pytest
 
-from tests.daemon import ROOT, opened
+from tests.daemon import opened
+from tests.forked import ROOT
 from tests.waiting import until
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.daemon import ROOT
+from tests.forked import Forked
 from tests.http_client import http_client
 from tests.waiting import until
 
@@ -24,14 +23,20 @@ from tests.waiting import until
 class Sidecar:
     """One sidecar process."""
 
-    def __init__(self, url: str, *arguments: str, program: Sequence[str] = (), **environment: str) -> None:
+    def __init__(
+        self, url: str, *arguments: str, constants: Mapping[str, float] | None = None, **environment: str
+    ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COORDINATOR_", "POD_"))}
-        command = [sys.executable, *(program or ("-m", "coordinator")), "sidecar", "--url", url, "--log-format", "json"]
+        given = ["sidecar", "--url", url, "--log-format", "json", *arguments]
         if "--listen" not in arguments:
-            command += ["--listen", "127.0.0.1:0"]
-        self.process = subprocess.Popen(
-            [*command, *arguments], stderr=self._output, cwd=ROOT, env=kept | {"PYTHONWARNINGS": "error"} | environment
+            given += ["--listen", "127.0.0.1:0"]
+        self.process = Forked(
+            "coordinator",
+            *given,
+            stderr=self._output,
+            env=kept | {"PYTHONWARNINGS": "error"} | environment,
+            constants=constants,
         )
         weakref.finalize(self, self.process.kill)
 
@@ -79,9 +84,11 @@ class Sidecar:
 
 
 @contextmanager
-def sidecar(url: str, *arguments: str, program: Sequence[str] = (), **environment: str) -> Iterator[Sidecar]:
+def sidecar(
+    url: str, *arguments: str, constants: Mapping[str, float] | None = None, **environment: str
+) -> Iterator[Sidecar]:
     """A sidecar that is killed when the block ends, unless it ended before."""
-    running = Sidecar(url, *arguments, program=program, **environment)
+    running = Sidecar(url, *arguments, constants=constants, **environment)
     try:
         yield running
     except BaseException:

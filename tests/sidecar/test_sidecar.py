@@ -383,10 +383,7 @@ async def test_with_tokens_it_refuses_other_processes_on_the_machine(db: Databas
 
 
 # A check is believed for a second. With this, it is believed for longer than any test, so that only a notification can help.
-BELIEVING = (
-    "-c",
-    "from coordinator.api import tokens; tokens.BELIEVED_S = 3600; from coordinator.__main__ import main; main()",
-)
+BELIEVING = {"coordinator.api.tokens.BELIEVED_S": 3600.0}
 
 
 async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database_url: str) -> None:
@@ -394,11 +391,11 @@ async def test_a_revoked_token_opens_nothing_more_at_once(db: Database, database
     secret = new_secret()
     create = tokens.Create(name="pod", role="agent", hash=secret.hash, prefix=secret.prefix, project="default")
     token = await db.run(create)
-    with Daemon(database_url, access="tokens", constants={"coordinator.api.tokens.BELIEVED_S": 3600}) as daemon:
+    with Daemon(database_url, access="tokens", constants=BELIEVING) as daemon:
         await daemon.logged("daemon.started")
         with (
-            sidecar(database_url, "--agent", "a", program=BELIEVING, COORDINATOR_ACCESS="tokens") as direct,
-            sidecar(daemon.url, "--agent", "b", program=BELIEVING, COORDINATOR_TOKEN=secret.text) as through,
+            sidecar(database_url, "--agent", "a", constants=BELIEVING, COORDINATOR_ACCESS="tokens") as direct,
+            sidecar(daemon.url, "--agent", "b", constants=BELIEVING, COORDINATOR_TOKEN=secret.text) as through,
         ):
             await direct.started()
             await through.started()
