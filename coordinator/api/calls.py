@@ -107,7 +107,7 @@ class Calls:
             if key is None or wait_s:
                 result = await self._result(operation, wait_s, request)
                 return Response(200, _body(endpoint, result), _etag(endpoint, result))
-            async with self._admission, self._database.transaction() as transaction:
+            async with self._admission, self._database.transaction(key) as transaction:
                 return await self._write_once(endpoint, operation, key, transaction)
         except Conflict as error:
             if version is None or error.code != _VERSION_CONFLICT:
@@ -124,7 +124,7 @@ class Calls:
             Claim(project=project, key=key, request=digest, ttl=self._config.idempotency_retention)
         )
         if recorded is not None:
-            tagged = msgspec.json.decode(recorded, type=_Tagged) if endpoint.versioned else None
+            tagged = msgspec.json.decode(recorded, type=_Tagged) if endpoint.operation.versioned else None
             headers = [(b"idempotency-replayed", b"true"), *_etag(endpoint, tagged)]
             return Response(200, recorded.encode(), headers)
         result = await transaction.run(operation)
@@ -163,7 +163,7 @@ def _body(endpoint: Endpoint, result: Any) -> bytes:
 
 
 def _etag(endpoint: Endpoint, result: Any) -> list[tuple[bytes, bytes]]:
-    return [(b"etag", b'"%d"' % result.version)] if endpoint.versioned else []
+    return [(b"etag", b'"%d"' % result.version)] if endpoint.operation.versioned else []
 
 
 def _project(operation: Operation[Any]) -> str | None:

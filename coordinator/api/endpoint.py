@@ -44,11 +44,6 @@ class Endpoint(msgspec.Struct, frozen=True):
         """Whether the result comes in pages."""
         return bool(self.operation.page_by)
 
-    @property
-    def versioned(self) -> bool:
-        """Whether the result has a version, and so an ETag."""
-        return self.shape is Shape.ONE and "version" in self.result.__struct_fields__
-
 
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
@@ -84,7 +79,7 @@ def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[An
     """Derive the operation as HTTP takes it: with a default project, and durations in several forms."""
     changed: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(operation):
-        if field.name == "project" and field.required and operation.scope is Scope.IN_PROJECT:
+        if operation.scope is Scope.IN_PROJECT and field.name == operation.scope_field and field.required:
             changed.append((field.name, str, DEFAULT_PROJECT))
         elif timedelta in (field.type, *_members(field.type)):
             duration_type = HttpDuration | None if NoneType in _members(field.type) else HttpDuration

@@ -16,7 +16,6 @@ from coordinator.api.problems import MEDIA_TYPE, Problem
 from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
-from coordinator.operations.events import Since
 from coordinator.version import version
 
 __all__ = ["document", "page"]
@@ -87,7 +86,7 @@ def document() -> dict[str, Any]:
     schema_of = dict(zip([repr(kind) for kind in types], refs, strict=True))
     paths: dict[str, Any] = {}
     for endpoint in found:
-        if endpoint.operation is Since:
+        if endpoint.operation.reads_log:
             continue
         shown = _read(endpoint, schema_of) if endpoint.operation.reads else _write(endpoint, schema_of)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = {
@@ -151,7 +150,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         )
     elif endpoint.shape is Shape.SCALAR:
         result = _object(result=result)
-    elif endpoint.versioned:
+    elif endpoint.operation.versioned:
         headers |= _ETAG
         parameters.append(_header("If-None-Match", "An ETag: no body if the version is still the same."))
         errors.append(304)
@@ -175,7 +174,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         result = _object(result=result)
     content = {"schema": schema_of[repr(endpoint.parameters)], "example": _example(endpoint)}
     body = {"required": True, "content": {"application/json": content}}
-    headers = _ETAG if endpoint.versioned else {}
+    headers = _ETAG if endpoint.operation.versioned else {}
     return {"parameters": parameters, "requestBody": body, "responses": _responses(result, headers, errors)}
 
 

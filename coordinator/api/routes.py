@@ -25,7 +25,6 @@ from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.subscriptions import Subscriptions
 from coordinator.model.route import STREAM_PATH
-from coordinator.operations.events import Since
 from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
 
@@ -47,7 +46,7 @@ class OperationRoutes(BaseRoute):
         subscriptions = Subscriptions(calls, gateway, database)
         for endpoint in endpoints():
             handler: Handler = partial(calls.read if endpoint.operation.reads else calls.write, endpoint)
-            if endpoint.operation is Since:
+            if endpoint.operation.reads_log:
                 handler = subscriptions.read
             prefix, _, parameter = endpoint.path.partition("{")
             table = self._beneath if parameter else self._exact

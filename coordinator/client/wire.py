@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -10,12 +10,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument
-from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.event import Event
 from coordinator.model.json import encode
 from coordinator.model.operation import Operation, Shape
 from coordinator.model.page import cursor_of
 from coordinator.model.route import route_of
-from coordinator.operations.events import Since
 
 __all__ = ["Message", "decoded", "message_of", "result_of"]
 
@@ -68,8 +67,9 @@ def result_of(operation: Operation[Any], body: bytes) -> Any:
 
     Raises: ``DatabaseUnavailable`` for a body that does not match the operation.
     """
-    if isinstance(operation, Since):
-        return _events(operation, decoded(body, _LogPage))
+    if operation.reads_log:
+        page = decoded(body, _LogPage)
+        return operation.of_page(page.items, page.cursor)
     kind = type(operation)
     response = decoded(body, _response(kind))
     match kind.answer()[0]:
@@ -115,29 +115,12 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
     query: list[tuple[str, str]] = []
     for field in _fields(type(operation)):
         value = getattr(operation, field.name)
-        name = field.name
-        if value is None or (not field.required and value == field.default):
+        name = operation.query_names.get(field.name, field.name)
+        if name is None or value is None or (not field.required and value == field.default):
             continue
-        if isinstance(operation, Since):
-            name = {"topics": "topic"}.get(name, name)
-            if name == "bookmarks":  # every page has a cursor
-                continue
-        elif name == "after" and operation.page_by:
+        if name == "after" and operation.page_by:
             value = cursor_of(type(operation), value)
         for one in value if isinstance(value, list) else [value]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
     return query
-
-
-def _events(operation: Since, page: _LogPage) -> list[Event]:
-    """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""
-    last = page.items[-1].cursor if page.items else operation.after
-    full = len(page.items) >= operation.limit
-    if not operation.bookmarks or full or page.cursor == last or operation.after == "now":
-        return page.items
-    seq = int(page.cursor.rpartition(".")[2])
-    return [
-        *page.items,
-        Event(page.cursor, seq, BOOKMARK, operation.project, None, "coordinator", datetime.now(UTC), {}),
-    ]

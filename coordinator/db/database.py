@@ -108,8 +108,11 @@ class Database:
         return answer
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Run several operations in one transaction: all of them, or none if the context raises."""
+    async def transaction(self, idempotency_key: str | None = None) -> AsyncIterator[Transaction]:  # noqa: ARG002
+        """Run several operations in one transaction: all of them, or none if the context raises.
+
+        An operation among them records the idempotency key; only a daemon in place of the database needs to know it.
+        """
         async with self._pool.taken(self._config.call_timeout_s) as connection:
             with mapped_errors():
                 async with connection.transaction():

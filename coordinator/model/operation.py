@@ -81,20 +81,26 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     ``route`` is a read's path where it differs from the usual one (see ``model.route``). ``page_by`` makes it a list that
     comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes
-    nothing unless the version is the one in ``expect``. ``woken_by``: it can be waited for; these are the topics of the
-    events after which it may have an answer.
+    nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
+    waited for; these are the topics of the events after which it may have an answer.
+
+    ``reads_log``: its rows are events, so over HTTP the gateway answers, with the cursor up to which it has read; see
+    ``of_page``. ``query_names`` gives the fields that have another name in a query, or None for those that are not sent.
     """
 
     function: ClassVar[str]
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
     scope: ClassVar[Scope | None] = None
-    _scope_field: ClassVar[str | None] = None
+    scope_field: ClassVar[str | None] = None
     speakers: ClassVar[tuple[str, ...]] = ()
     registers: ClassVar[bool] = False
     route: ClassVar[str | None] = None
     page_by: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
+    versioned: ClassVar[bool] = False
+    reads_log: ClassVar[bool] = False
+    query_names: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     woken_by: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -103,7 +109,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         Raises: ``TypeError``.
         """
         super().__init_subclass__()
-        cls._scope_field = _SCOPE_FIELDS.get(cls.scope) if cls.scope else None
+        cls.scope_field = _SCOPE_FIELDS.get(cls.scope) if cls.scope else None
         if cls.internal:
             return
         if cls.scope is None:
@@ -111,7 +117,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         if not cls.reads and not cls.speakers:
             raise TypeError(f"{cls.__qualname__} writes and declares no speakers; name the fields that say who acts")
         needed = {
-            *([cls._scope_field] if cls._scope_field else []),
+            *([cls.scope_field] if cls.scope_field else []),
             *cls.speakers,
             *(["after", "limit"] if cls.page_by else []),
             *(["expect"] if cls.conditional else []),
@@ -119,10 +125,12 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         missing = needed.difference(*(inspect.get_annotations(base) for base in cls.__mro__))
         if missing:
             raise TypeError(f"{cls.__qualname__} has no field {', '.join(sorted(missing))}, which it declares to have")
+        if cls.versioned and "version" not in getattr(cls.answer()[1], "__struct_fields__", ()):
+            raise TypeError(f"{cls.__qualname__} answers with a row without a version, which it declares to have")
 
     def about(self) -> str | UUID | None:
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
-        found: str | UUID | None = getattr(self, self._scope_field) if self._scope_field else None
+        found: str | UUID | None = getattr(self, self.scope_field) if self.scope_field else None
         return found
 
     def parts(self) -> Sequence[Operation[Any]]:
@@ -138,6 +146,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     def confine(self, rows: list[Any], project: str) -> list[Any]:
         """Return the rows that a caller confined to a project may see; one with ``Scope.OWN_ROWS`` says which."""
+        raise NotImplementedError
+
+    def of_page(self, items: list[Any], cursor: str) -> R:
+        """Return the answer, given a page of the log; an operation with ``reads_log`` says how."""
         raise NotImplementedError
 
     def speaker_names(self) -> list[str]:

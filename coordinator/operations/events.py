@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
-from coordinator.model.event import Event
+from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = ["POLL_S", "Configure", "Emit", "Head", "Prune", "Since"]
@@ -58,12 +59,23 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     reads = True
     scope = Scope.IN_PROJECT
     route = "/v1/events"
+    reads_log = True
+    query_names = MappingProxyType({"topics": "topic", "bookmarks": None})  # every page has a cursor
 
     after: str | None = None
     project: str | None = None
     topics: list[str] | None = None
     limit: int = 1000
     bookmarks: bool = False
+
+    def of_page(self, items: list[Event], cursor: str) -> list[Event]:
+        """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""
+        last = items[-1].cursor if items else self.after
+        full = len(items) >= self.limit
+        if not self.bookmarks or full or cursor == last or self.after == "now":
+            return items
+        seq = int(cursor.rpartition(".")[2])
+        return [*items, Event(cursor, seq, BOOKMARK, self.project, None, "coordinator", datetime.now(UTC), {})]
 
 
 class Head(Operation[str], frozen=True, kw_only=True):

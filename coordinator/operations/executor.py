@@ -47,8 +47,8 @@ class Executor(Runner, Protocol):
 class Source(Runner, Protocol):
     """What a process serves from: the database, or a daemon in its place."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Runner]:
-        """Run several operations in one transaction."""
+    def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
+        """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""
 
     def session(self, *channels: str) -> Session:
         """Return a direct connection that listens on channels."""

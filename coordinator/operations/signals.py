@@ -24,6 +24,7 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
+    versioned = True
 
     project: str
     key: str
@@ -45,6 +46,7 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
     function = "signal_get"
     reads = True
     scope = Scope.IN_PROJECT
+    versioned = True
     route = "/v1/signals/{key}"
 
     project: str

@@ -41,9 +41,9 @@ class Backend:
         return await self._run(self._source, operation)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Runner]:
+    async def transaction(self, idempotency_key: str | None = None) -> AsyncIterator[Runner]:
         """Run several operations in one transaction."""
-        async with self._source.transaction() as transaction:
+        async with self._source.transaction(idempotency_key) as transaction:
             yield _Through(self, transaction)
 
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:

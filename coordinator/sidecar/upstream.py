@@ -18,7 +18,6 @@ from coordinator.client.http import HttpExecutor
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError, PermissionDenied
 from coordinator.model.operation import Operation, Scope
-from coordinator.operations import idempotency
 from coordinator.operations.events import POLL_S, Head
 
 __all__ = ["Upstream"]
@@ -45,9 +44,9 @@ class Upstream:
         return await self.executor.run(operation)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Keyed]:
+    async def transaction(self, idempotency_key: str | None = None) -> AsyncIterator[_Keyed]:
         """Run one operation under an idempotency key."""
-        yield _Keyed(self.executor)
+        yield _Keyed(self.executor, idempotency_key)
 
     def session(self, *_channels: str) -> Any:
         """Return what takes the place of a direct connection."""
@@ -55,17 +54,14 @@ class Upstream:
 
 
 class _Keyed:
-    """Runs what the face runs for a request with a key: the claim, the write, the record of its response."""
+    """Runs what the face runs for a request with a key, without the internal operations: those the daemon runs."""
 
-    def __init__(self, executor: HttpExecutor) -> None:
+    def __init__(self, executor: HttpExecutor, key: str | None) -> None:
         self._executor = executor
-        self._key: str | None = None
+        self._key = key
 
     async def run(self, operation: Operation[R]) -> R:
-        if isinstance(operation, idempotency.Claim):
-            self._key = operation.key
-            return cast("R", None)
-        if isinstance(operation, idempotency.Store):
+        if operation.internal:
             return cast("R", None)
         return await self._executor.run(operation, idempotency_key=self._key)
 

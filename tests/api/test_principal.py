@@ -153,6 +153,16 @@ def test_an_operation_must_have_the_fields_that_it_declares(declared: dict[str, 
         type(Operation)("Toy", (Operation,), {"__module__": __name__, **namespace, **declared})
 
 
+def test_a_versioned_operation_must_answer_with_a_version() -> None:
+    with pytest.raises(TypeError, match="Toy answers with a row without a version"):
+
+        class Toy(Operation[int], frozen=True, kw_only=True):
+            function = "toy"
+            reads = True
+            scope = Scope.NONE
+            versioned = True
+
+
 async def test_the_project_of_an_agent_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     tokens = Tokens(Directory())  # type: ignore[arg-type]

@@ -51,6 +51,14 @@ def fits(python: Any, sql: str) -> bool:
     )
 
 
+def test_each_operation_whose_row_has_a_version_declares_it() -> None:
+    answers = {operation: operation.answer() for operation in OPERATIONS}
+    having = {
+        operation for operation, (shape, row) in answers.items() if shape is Shape.ONE and hasattr(row, "version")
+    }
+    assert having == {operation for operation in OPERATIONS if operation.versioned}
+
+
 # The columns of what a function returns: a table, or the row of a view, table or type.
 COLUMNS = """
 select a.name, format_type(a.type, null) as type
