@@ -1,18 +1,19 @@
 """Waiting for what must happen: for a condition, never for a span of time in which it should have happened.
 
 `DEADLINE_S` bounds every wait in the suite. It is far longer than anything takes on a loaded machine, so it only ends a
-test whose condition never comes true. Upper bounds on speed belong in `bench/`.
+test whose condition never comes true. Where the product promises to be done within a time, count it with `ticking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 import asyncpg
 
-__all__ = ["DEADLINE_S", "SHORT_S", "until", "until_blocked", "until_true"]
+__all__ = ["DEADLINE_S", "SHORT_S", "ticking", "until", "until_blocked", "until_true"]
 
 DEADLINE_S = 60.0
 SHORT_S = 4.0  # a TTL that a test waits for, and that a busy machine still renews in time
@@ -27,6 +28,23 @@ async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, every_
             await anyio.sleep(every_s)
         return value
     raise AssertionError(f"not within {DEADLINE_S:g} seconds: {what or condition}")
+
+
+@asynccontextmanager
+async def ticking(every_s: float) -> AsyncIterator[Callable[[], int]]:
+    """Count ticks beside the block, a control for what it times: on a busy machine this process sees fewer of them."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await anyio.sleep(every_s)
+            ticks += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tick)
+        yield lambda: ticks
+        tasks.cancel_scope.cancel()
 
 
 async def until_true(connection: asyncpg.Connection, query: str, *values: object) -> None:

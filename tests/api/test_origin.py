@@ -79,6 +79,7 @@ async def test_pages_of_a_configured_origin_may_send_requests_and_read() -> None
     asked, read = await ask(config, "OPTIONS", origin=DASHBOARD, **preflight), await ask(config, origin=DASHBOARD)
     assert (asked.status_code, read.status_code, read.text) == (200, 200, "served")
     assert "authorization" in asked.headers["access-control-allow-headers"]
+    assert read.headers["vary"] == "Origin"  # Starlette says in a preflight what else it looked at
     for answer in (asked, read):
         assert answer.headers["access-control-allow-origin"] == DASHBOARD
         assert "Origin" in answer.headers["vary"].split(", ")

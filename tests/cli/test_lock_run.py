@@ -24,7 +24,7 @@ from tests.cli.conftest import Program
 from tests.conftest import admin
 from tests.daemon import Daemon
 from tests.daemon import note as measured
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, ticking, until
 
 PYTHON = sys.executable
 
@@ -156,7 +156,9 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
         with running(program, "a", "--ttl", "10m", "--grace", "0.5s", "--", "sh", "-c", script) as process:
             both = await pids(note, 2)
             program.json("lock", "break", "a", "--reason", "test")
-            code, err = await ended(process)  # within the deadline: its next renewal would be in minutes
+            async with ticking(0.1) as passed:
+                code, err = await ended(process)
+                assert passed() < 80  # its next renewal would be in minutes
         assert code == 4, err
         assert "nobody holds it" in json.loads(err.splitlines()[-1])["error"]["message"]
         assert not any(map(alive, both))
@@ -209,7 +211,9 @@ async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbe
             async def free() -> bool:
                 return not await held(db)
 
-            await until(gone, "the command is gone")
+            async with ticking(0.1) as passed:
+                await until(gone, "the command is gone")
+                assert passed() < 20
             await until(free, "the lock is free")
             took = await daemon.heartbeats() - began
     measured("lock_run_killed_heartbeats", [took])

@@ -17,7 +17,7 @@ from coordinator.operations import agents
 from coordinator.operations.work import ProcessRegister
 from tests.daemon import Daemon, log_of, note, opened
 from tests.forked import ROOT
-from tests.waiting import until
+from tests.waiting import SHORT_S, until
 
 
 @contextmanager
@@ -111,8 +111,9 @@ async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: 
     await settled(database_url)
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()
-        silent = await db.run(agents.Register(project="default", name="silent", ttl=timedelta(seconds=1)))
-        speaks = await db.run(agents.Register(project="default", name="speaks", ttl=timedelta(seconds=30)))
+        ttl = timedelta(seconds=SHORT_S)
+        speaks = await db.run(agents.Register(project="default", name="speaks", ttl=ttl))
+        silent = await db.run(agents.Register(project="default", name="silent", ttl=ttl))
         async with anyio.create_task_group() as tasks:
 
             async def speak() -> None:
@@ -125,4 +126,4 @@ async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: 
             tasks.cancel_scope.cancel()
         (left,) = await db.run(agents.List(project="default"))
         assert left.name == "speaks"
-        assert left.expires_at > speaks.expires_at
+        assert left.expires_at > silent.expires_at > speaks.expires_at, "it outlived its TTL"

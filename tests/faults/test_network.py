@@ -15,7 +15,7 @@ from coordinator.operations import events
 from tests.daemon import Daemon, drained, log_of
 from tests.faults.proxy import NOTIFICATION, Proxy
 from tests.relay.load import Load
-from tests.waiting import until
+from tests.waiting import ticking, until
 
 
 async def test_a_pooler_in_place_of_a_direct_connection_is_noticed_at_the_start(database_url: str) -> None:
@@ -76,9 +76,11 @@ async def test_a_daemon_ends_in_time_though_the_database_is_silent(database_url:
             await (await daemon.ready()).lead()
             network.go_silent()
             await anyio.sleep(1.2)  # calls are under way
-            daemon.send(signal.SIGTERM)
-            await daemon.logged("daemon.stopping")
-            if signals == 2:
+            async with ticking(0.1) as passed:
                 daemon.send(signal.SIGTERM)
-                await daemon.logged("daemon.aborted")
-            assert await daemon.ended() == 0
+                await daemon.logged("daemon.stopping")
+                if signals == 2:
+                    daemon.send(signal.SIGTERM)
+                    await daemon.logged("daemon.aborted")
+                assert await daemon.ended() == 0
+                assert passed() < (100 if signals == 1 else 20)

@@ -14,7 +14,7 @@ from coordinator.db.database import Database
 from coordinator.relay import Relay
 from coordinator.telemetry import metrics
 from tests.daemon import Daemon, log_of, opened
-from tests.waiting import until
+from tests.waiting import ticking, until
 
 EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
 
@@ -38,13 +38,15 @@ async def armed(connection: asyncpg.Connection) -> None:
     await until(look, "the doorbell is armed", every_s=0.001)
 
 
-async def delivered(connection: asyncpg.Connection, key: str) -> None:
-    """Wait until an event is in the log."""
+async def delivered(connection: asyncpg.Connection, key: str) -> int:
+    """Wait until an event is in the log; return how many hundredths of a second that took this process, and so its relay."""
 
     async def look() -> bool:
         return bool(await connection.fetchval("select true from coordinator.events where key = $1", key))
 
-    await until(look, f"{key} is in the log", every_s=0.001)
+    async with ticking(0.01) as passed:
+        await until(look, f"{key} is in the log", every_s=0.001)
+        return passed()
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +58,13 @@ async def test_a_writer_that_begins_after_the_bell_was_armed_is_delivered_at_onc
     db: Database, database_url: str
 ) -> None:
     async with opened(database_url) as writer, relaying(db):
+        took = []
         for turn in range(20):
             await armed(writer)
             await anyio.sleep(0.002 * (turn % 7))
             await writer.execute(EMIT, f"after {turn}")
-            await delivered(writer, f"after {turn}")
+            took.append(await delivered(writer, f"after {turn}"))
+        assert sorted(took)[15] < 10, took
 
 
 async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after_is_delivered_soon(
@@ -68,6 +72,7 @@ async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after
 ) -> None:
     """It read "awake" and does not ring; the relay must not sleep before it is over."""
     async with opened(database_url) as writer, opened(database_url) as other, relaying(db):
+        took = []
         for turn in range(20):
             await armed(other)
             # An event of somebody else wakes the relay; this one is emitted while it is awake.
@@ -76,7 +81,9 @@ async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after
                 await writer.execute(EMIT, f"before {turn}")
                 await armed(other)
                 await anyio.sleep(0.005 * (turn % 10))
-            await delivered(other, f"before {turn}")
+            took.append(await delivered(other, f"before {turn}"))
+        assert max(took) < 500, "the relay sleeps past an event"
+        assert sorted(took)[15] < 15, took
 
 
 async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Database, database_url: str) -> None:
@@ -87,8 +94,8 @@ async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Datab
             await writer.execute(EMIT, f"sweep {turn}")
             await anyio.sleep(turn * 0.00003)
             if turn % 3 == 0:
-                await delivered(writer, f"sweep {turn}")
-        await delivered(writer, "sweep 299")
+                assert await delivered(writer, f"sweep {turn}") < 500, "the relay sleeps past an event"
+        assert await delivered(writer, "sweep 299") < 500
 
 
 async def test_a_lost_doorbell_costs_at_most_two_heartbeats(database_url: str) -> None:
@@ -114,7 +121,7 @@ async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(d
             await slow.execute(EMIT, "slow")
             for turn in range(50):
                 await writer.execute(EMIT, f"quick {turn}")
-            await delivered(writer, "quick 49")
+            assert await delivered(writer, "quick 49") < 500
             before = calls()
             await anyio.sleep(2)
             spent = calls() - before
