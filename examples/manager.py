@@ -20,7 +20,7 @@ async def main(url: str) -> None:
                 open_tasks.discard(task)
                 if not open_tasks:
                     break
-        await client.directives.send("That is all, thank you.", role="worker", key="end", ttl=60)
+        await client.directives.send("That is all, thank you.", to_role="worker", key="end", ttl=60)
 
 
 anyio.run(main, sys.argv[1])

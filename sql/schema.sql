@@ -474,7 +474,7 @@ create view coordinator.lock_waits_for (
 
 -- The projects that the reader may use.
 create view coordinator.projects_live (
-  name        text, -- Name of the project.
+  project     text, -- Name of the project.
   description text, -- One line for people; may be empty.
   created_at  timestamp with time zone, -- When it was created.
   paths       text -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
@@ -1124,7 +1124,7 @@ create function coordinator.project_set(p_project text, p_paths text, p_actor te
 
 -- Show a project with its numbers of agents, signals, open directives and held locks, and how it compares paths.
 create function coordinator.project_show(p_project text)
-  returns table (name text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text)
+  returns table (project text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text)
   stable security definer;
 
 -- Names of the projects to which the logged-in role is restricted; null: all projects.

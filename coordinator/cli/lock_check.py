@@ -96,7 +96,7 @@ def _refusal(held: list[PathCheck]) -> Conflict:
     more = f"; and {len(held) - 1} more" if len(held) > 1 else ""
     return Conflict(
         f'"{first.path}" is locked by agent "{first.agent}" ({first.agent_id}), {first.mode}{on}, until {until}{more}',
-        hint=f'Ask for it: coordinator directive send "please release {first.resource}" --to {first.agent}',
+        hint=f'Ask for it: coordinator directive send "please release {first.resource}" --to-agent {first.agent}',
         detail=msgspec.json.encode(held[:SHOWN]).decode(),
         code="ZC310",
     )

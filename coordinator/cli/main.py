@@ -130,8 +130,10 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     match error:
         case click.NoSuchOption():
             message = f'unknown option "{error.option_name}"'
-            if error.possibilities:
-                hint = f"Did you mean {error.possibilities[0]}?"
+            known = [spelling for param in ctx.command.params for spelling in param.opts] if ctx else []
+            longer = [spelling for spelling in known if spelling.startswith(f"{error.option_name}-")]
+            if close := [*longer, *(error.possibilities or ())]:
+                hint = f"Did you mean {close[0]}?"
             elif error.option_name[1:2].isdigit():
                 hint = 'Put "--" before a value that begins with "-".'
         case click.exceptions.NoSuchCommand() if ctx:

@@ -18,37 +18,37 @@ class Projects:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def create(self, name: str, *, description: str = "") -> Project:
+    async def create(self, project: str, *, description: str = "") -> Project:
         """Create a project.
 
         Raises: ``Conflict`` if the name is taken.
         """
         return await self._caller.run(
-            projects.Create(project=name, description=description, actor=await self._caller.actor())
+            projects.Create(project=project, description=description, actor=await self._caller.actor())
         )
 
-    async def set(self, name: str | None = None, *, paths: Literal["exact", "normal", "caseless"]) -> Project:
+    async def set(self, project: str | None = None, *, paths: Literal["exact", "normal", "caseless"]) -> Project:
         """Set how locks of a project (default: the client's own) compare paths; normal is the default.
 
         Raises: ``Conflict`` if paths are locked; ``NotFound``.
         """
-        project = self._caller.project if name is None else name
+        project = self._caller.project if project is None else project
         return await self._caller.run(projects.Set(project=project, paths=paths, actor=await self._caller.actor()))
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Project]:
         """List all projects, by name."""
         return Listing(self._caller, projects.List(limit=limit), after)
 
-    async def show(self, name: str | None = None) -> ProjectContents:
+    async def show(self, project: str | None = None) -> ProjectContents:
         """Return a project (default: the client's own) and how much it holds.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(projects.Show(project=self._caller.project if name is None else name))
+        return await self._caller.run(projects.Show(project=self._caller.project if project is None else project))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, project: str) -> None:
         """Delete a project and everything in it.
 
         Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
         """
-        await self._caller.run(projects.Delete(project=name, actor=await self._caller.actor()))
+        await self._caller.run(projects.Delete(project=project, actor=await self._caller.actor()))

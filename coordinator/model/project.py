@@ -12,7 +12,7 @@ __all__ = ["Project", "ProjectContents"]
 class Project(msgspec.Struct, frozen=True):
     """A project, which contains everything else. ``paths`` says how its locks compare paths: exact, normal or caseless."""
 
-    name: str
+    project: str
     description: str
     created_at: datetime
     paths: str
@@ -21,7 +21,7 @@ class Project(msgspec.Struct, frozen=True):
 class ProjectContents(msgspec.Struct, frozen=True):
     """A project and how much it contains: agents, signals, open directives and held locks."""
 
-    name: str
+    project: str
     description: str
     created_at: datetime
     agent_count: int

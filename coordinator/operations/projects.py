@@ -47,14 +47,14 @@ class List(Operation[list[Project]], frozen=True, kw_only=True):
     function = "project_list"
     reads = True
     scope = Scope.OWN_ROWS
-    page_by = ("name",)
+    page_by = ("project",)
 
     after: list[str] | None = None
     limit: int = 1000
 
     def confine(self, rows: list[Project], project: str) -> list[Project]:
         """Return the project itself."""
-        return [row for row in rows if row.name == project]
+        return [row for row in rows if row.project == project]
 
 
 class Show(Operation[ProjectContents], frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ async def main(url: str, project: str, root: str, after: str) -> None:
                 if len(registered) == AGENTS:
                     for number in range(1, SHARES + 1):
                         await client.signals.set(f"share/{number}/FILES", files[number - 1 :: SHARES])
-                    await client.directives.send("Count marks like TODO, too.", role=ROLE)
+                    await client.directives.send("Count marks like TODO, too.", to_role=ROLE)
             elif event.type == "signal.set" and changed and changed[1] == "QA_PASSED" and not rejected:
                 rejected = True
                 await client.signals.set(f"share/{changed[0]}/REJECTED", "count once more, please")

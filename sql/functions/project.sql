@@ -60,11 +60,11 @@ comment on function coordinator.everywhere_check() is
   'Reject (42501) a change to all projects by a role that is restricted to some. Internal.';
 
 create or replace view coordinator.projects_live with (security_barrier) as
-  select p.name, p.description, p.created_at, p.paths
+  select p.name as project, p.description, p.created_at, p.paths
   from coordinator.projects p
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.projects_live             is 'The projects that the reader may use.';
-comment on column coordinator.projects_live.name        is 'Name of the project.';
+comment on column coordinator.projects_live.project     is 'Name of the project.';
 comment on column coordinator.projects_live.description is 'One line for people; may be empty.';
 comment on column coordinator.projects_live.created_at  is 'When it was created.';
 comment on column coordinator.projects_live.paths       is 'How locks compare paths: exact, normal (in Unicode normal form C) or caseless.';
@@ -141,7 +141,7 @@ comment on function coordinator.project_list(text[], integer) is
   'List the projects that the caller may use, by name. p_after: array[name] of the last row read.';
 
 create or replace function coordinator.project_show(p_project text)
-returns table (name text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
+returns table (project text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
                lock_count bigint, paths text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp

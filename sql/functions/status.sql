@@ -19,7 +19,7 @@ begin
   return query
     select current_setting('server_version'), f.program, f.applied_at, leader,
            (select count(*) from coordinator.processes where kind = 'daemon' and coordinator.process_alive(id)),
-           c.name, c.agent_count, c.signal_count, c.directive_count, c.lock_count,
+           c.project, c.agent_count, c.signal_count, c.directive_count, c.lock_count,
            (select count(*) from coordinator.lock_waits where project_id = v_project and expires_at > coordinator.now_utc()),
            coordinator.event_head(),
            array_remove(array[

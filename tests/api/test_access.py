@@ -257,8 +257,8 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
 async def test_a_token_of_one_project_finds_it_among_the_projects_and_no_other(issuer: Issuer) -> None:
     async with await issuer.as_("reader") as every, await issuer.as_("reader", "alpha") as own:
         all_ = (await every.get("/v1/projects")).json()["items"]
-        assert {"alpha", "beta", "default"} <= {project["name"] for project in all_}
-        assert (await own.get("/v1/projects")).json()["items"] == [one for one in all_ if one["name"] == "alpha"]
+        assert {"alpha", "beta", "default"} <= {project["project"] for project in all_}
+        assert (await own.get("/v1/projects")).json()["items"] == [one for one in all_ if one["project"] == "alpha"]
 
 
 def test_only_lists_are_confined_to_what_a_token_may_see() -> None:

@@ -27,8 +27,8 @@ async def get(http: httpx.AsyncClient, path: str, **query: Any) -> Any:
 async def test_a_project_is_created_listed_shown_and_deleted(http: httpx.AsyncClient) -> None:
     made = await post(http, "projects/create", project="shortlived", description="a test")
     assert made["name"] == "shortlived"
-    assert "shortlived" in [item["name"] for item in (await get(http, "projects"))["items"]]
-    assert (await get(http, "projects/shortlived"))["name"] == "shortlived"
+    assert "shortlived" in [item["project"] for item in (await get(http, "projects"))["items"]]
+    assert (await get(http, "projects/shortlived"))["project"] == "shortlived"
     assert (await post(http, "projects/delete", project="shortlived")) == {"result": True}
     assert (await http.get("/v1/projects/shortlived")).status_code == 404
 

@@ -20,6 +20,7 @@ from tests.waiting import DEADLINE_S
         (["signal", "lst"], 'Did you mean "coordinator signal list"?'),
         (["signal", "list", "--prefx", "a"], "Did you mean --prefix?"),
         (["--projct", "a", "signal", "list"], "Did you mean --project?"),
+        (["directive", "send", "x", "--to", "a"], "Did you mean --to-agent?"),
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
         (["directive", "inbox"], "Usage: coordinator directive inbox [OPTIONS]"),

@@ -166,8 +166,8 @@ def test_completion_answers_with_the_values_of_now(program: Program, lone: Progr
     assert complete("coordinator lock acquire s") == ["s"]  # as a file, which the shell completes
     assert complete("coordinator lock release src/a.py --agent ") == [agent]
     assert complete("coordinator directive inbox --agent c") == ["coder"]
-    assert complete("coordinator directive send x --to ") == ["coder"]
-    assert complete("coordinator directive send x --role ") == ["developer"]
+    assert complete("coordinator directive send x --to-agent ") == ["coder"]
+    assert complete("coordinator directive send x --to-role ") == ["developer"]
     assert complete("coordinator directive acknowledge ") == ["1"]
     assert complete("coordinator directive acknowledge 1 --status d") == ["done"]
     assert complete("coordinator project delete s") == ["shop"]

@@ -132,7 +132,7 @@ def test_check_says_free_mine_or_who_has_it_and_how_to_ask(program: Program) -> 
         error = json.loads(done.stderr)["error"]
         assert 'locked by agent "coder"' in error["message"]
         assert "until 20" in error["message"]
-        assert "--to coder" in error["hint"]
+        assert "--to-agent coder" in error["hint"]
     text = program.run("lock", "check", "src/a.py", "src/b.py", "-o", "text")
     assert [line.split()[0] for line in text.stdout.splitlines()] == ["PATH", "src/a.py", "src/b.py"]
     assert "and 1 more" in text.stderr

@@ -90,7 +90,7 @@ def test_a_commit_of_files_that_another_agent_locked_is_rejected_with_a_hint(
     done = repository.run("commit", "-m", "locked")
     assert done.returncode == 1
     assert 'locked by agent "coder"' in done.stderr
-    assert 'directive send "please release src/" --to coder' in done.stderr
+    assert 'directive send "please release src/" --to-agent coder' in done.stderr
     assert "git commit --no-verify" in done.stderr
     assert repository.commits() == 0
     # The holder itself may, under a name that git knows or as the agent of the process.

@@ -92,7 +92,7 @@ def test_text_through_a_pipe_is_a_plain_table(program: Program) -> None:
 def test_a_table_fits_80_columns_and_breaks_no_id(program: Program) -> None:
     agent = program.text("agent", "register", "coder", "--metadata", '{"model": "a model with a long name"}').strip()
     program.json("lock", "acquire", "coordinator/cli/output.py", "--agent", agent)
-    program.json("directive", "send", "a text of several words " * 5, "--to", "coder")
+    program.json("directive", "send", "a text of several words " * 5, "--to-agent", "coder")
     for line in (
         ("agent", "list"),
         ("lock", "list"),

@@ -8,13 +8,13 @@ from tests.cli.conftest import Program
 
 
 def test_projects_are_created_listed_shown_and_deleted(program: Program) -> None:
-    assert program.json("project", "create", "shop", "--description", "The shop")["name"] == "shop"
-    assert [p["name"] for p in program.json("project", "list")] == ["default", "shop"]
+    assert program.json("project", "create", "shop", "--description", "The shop")["project"] == "shop"
+    assert [p["project"] for p in program.json("project", "list")] == ["default", "shop"]
     program.json("--project", "shop", "signal", "set", "k", "1")
     assert program.json("project", "show", "shop")["signal_count"] == 1
     assert program.json("project", "set", "shop", "--paths", "exact")["paths"] == "exact"
     assert program.json("project", "show", "shop")["paths"] == "exact"
-    assert program.json("project", "delete", "shop", "--yes") == {"name": "shop", "deleted": True}
+    assert program.json("project", "delete", "shop", "--yes") == {"project": "shop", "deleted": True}
     program.fails(3, "project", "show", "shop")
 
 
@@ -103,7 +103,19 @@ def test_rules_clear_what_they_say(program: Program) -> None:
 def test_a_directive_goes_from_the_manager_to_the_answer(program: Program) -> None:
     program.json("agent", "register", "coder", "--role", "r")
     sent = program.json(
-        "--actor", "boss", "directive", "send", "Do it", "--role", "r", "--priority", "-7", "--ttl", "1h", "--key", "k"
+        "--actor",
+        "boss",
+        "directive",
+        "send",
+        "Do it",
+        "--to-role",
+        "r",
+        "--priority",
+        "-7",
+        "--ttl",
+        "1h",
+        "--key",
+        "k",
     )
     number = str(sent["id"])
     assert (sent["actor"], sent["priority"]) == ("boss", -7)
@@ -117,7 +129,7 @@ def test_a_directive_goes_from_the_manager_to_the_answer(program: Program) -> No
     assert program.json("directive", "list") == []
     assert [d["status"] for d in program.json("directive", "list", "--all")] == ["revoked"]
     program.fails(2, "directive", "send", "To whom?")
-    program.fails(2, "directive", "send", "To whom?", "--to", "a", "--everyone")
+    program.fails(2, "directive", "send", "To whom?", "--to-agent", "a", "--everyone")
 
 
 def test_a_transaction_is_read_from_an_argument_or_from_standard_input(program: Program) -> None:

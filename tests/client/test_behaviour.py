@@ -144,7 +144,7 @@ async def test_every_list_is_read_in_pages_and_followed_whole(connect: Any, prog
         for number, agent in enumerate(ids):
             await client.locks.acquire("src/shared.py", agent=agent, shared=True, ttl=3600)
             await client.rules.set(f"R{number}", ["X"])
-            await client.directives.send("x", role="r")
+            await client.directives.send("x", to_role="r")
         lists: list[tuple[Callable[..., Listing[Any]], int]] = [
             (client.agents.list, 6),
             (client.locks.list, 6),
@@ -210,9 +210,9 @@ async def test_errors_have_the_same_class_code_and_hint(connect: Any) -> None:
 
 async def test_directives_reach_agents_roles_and_everyone_and_are_acknowledged(connect: Any) -> None:
     async with connect("boss") as boss, connect("coder", role="developer") as coder:
-        sent = await boss.directives.send("Stop.", to="coder", ttl=timedelta(hours=1), data={"now": True})
+        sent = await boss.directives.send("Stop.", to_agent="coder", ttl=timedelta(hours=1), data={"now": True})
         assert (sent.data, sent.expires_at - sent.sent_at) == ({"now": True}, timedelta(hours=1))
-        await boss.directives.send("Read this.", role="developer", priority=5)
+        await boss.directives.send("Read this.", to_role="developer", priority=5)
         await boss.directives.send("Hello.", everyone=True)
         assert [d.body for d in await coder.directives.inbox()] == ["Read this.", "Stop.", "Hello."]
         assert (await coder.directives.acknowledge(sent, "seen")).status == "seen"
@@ -383,7 +383,7 @@ def test_the_program_has_the_same_verbs_results_and_exit_codes(program: Program,
     assert [one["id"] for one in program.json("agent", "list")] == [agent["id"]]
     program.json("signal", "set", "a/../b", '{"n": [1, null]}', "--ttl", "1h")
     assert program.json("signal", "get", "a/../b")["value"] == {"n": [1, None]}
-    sent = program.json("directive", "send", "Do it", "--to", "coder")
+    sent = program.json("directive", "send", "Do it", "--to-agent", "coder")
     assert [one["id"] for one in program.json("directive", "inbox", "--agent", "coder")] == [sent["id"]]
     assert program.json("project", "show", project)["agent_count"] == 1
     assert program.fails(3, "signal", "get", "nothing")["code"].startswith("ZC2")

@@ -31,8 +31,8 @@ async def test_a_directive_goes_from_manager_to_agent_and_is_acknowledged(databa
         coordinator.connect(database_url, agent="boss") as boss,
         coordinator.connect(database_url, agent="coder", role="developer") as coder,
     ):
-        sent = await boss.directives.send("Stop.", to="coder", ttl=timedelta(hours=1), data={"now": True})
-        await boss.directives.send("Read this.", role="developer", priority=5)
+        sent = await boss.directives.send("Stop.", to_agent="coder", ttl=timedelta(hours=1), data={"now": True})
+        await boss.directives.send("Read this.", to_role="developer", priority=5)
         await boss.directives.send("Hello.", everyone=True)
         assert [d.body for d in await coder.directives.inbox()] == ["Read this.", "Stop.", "Hello."]
         assert await boss.directives.inbox() == []
@@ -50,7 +50,7 @@ async def test_projects_rules_and_agents_have_their_verbs(database_url: str) -> 
         with pytest.raises(NotFound):
             await client.projects.show()
         await client.projects.create("tree", description="A tree.")
-        assert {p.name for p in await client.projects.list()} == {"default", "tree"}
+        assert {p.project for p in await client.projects.list()} == {"default", "tree"}
         assert (await client.projects.set("tree", paths="caseless")).paths == "caseless"
         assert (await client.projects.show()).paths == "caseless"
         await client.rules.set("STALE", ["FRESH"])

@@ -267,7 +267,7 @@ async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins
             if {row[0] for row in await free.fetch(query)} >= {"alpha", "beta"}:
                 seen.add(name)
     assert seen >= {"signals_live", "agents_live", "directives_pending", "rules"}
-    assert [row["name"] for row in await kept.fetch("select name from coordinator.project_list()")] == ["alpha"]
+    assert [row["project"] for row in await kept.fetch("select project from coordinator.project_list()")] == ["alpha"]
     projects = {row["project"] for row in await kept.fetch("select project from coordinator.events_since()")}
     assert projects == {"alpha"}
     assert {row["project"] for row in await free.fetch("select project from coordinator.events_since()")} >= {

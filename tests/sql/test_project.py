@@ -10,14 +10,14 @@ from tests.sql.refusal import refused
 
 
 async def test_default_exists(tx: Transaction) -> None:
-    assert "default" in [project.name for project in await tx.run(projects.List())]
+    assert "default" in [row.project for row in await tx.run(projects.List())]
 
 
 async def test_a_created_project_is_listed_by_name_with_its_description(tx: Transaction) -> None:
     await tx.run(projects.Create(project="zebra"))
     made = await tx.run(projects.Create(project="ant", description="small"))
     assert made.description == "small"
-    assert [project.name for project in await tx.run(projects.List())] == ["ant", "default", "zebra"]
+    assert [row.project for row in await tx.run(projects.List())] == ["ant", "default", "zebra"]
 
 
 async def test_a_name_that_is_taken_is_a_conflict(tx: Transaction) -> None:

@@ -17,14 +17,14 @@ command = noun("Directives: instructions from managers to agents.")
 
 @command.verb(
     examples=[
-        "coordinator directive send 'Work on the parser first' --to coder-1",
-        "coordinator directive send 'Rebase before you push' --role coder --priority 10 --ttl 1h",
+        "coordinator directive send 'Work on the parser first' --to-agent coder-1",
+        "coordinator directive send 'Rebase before you push' --to-role coder --priority 10 --ttl 1h",
         "coordinator directive send 'Stop all work' --everyone --key stop     # supersedes the open one with this key",
     ]
 )
-@click.argument("text")
-@click.option("--to", "to_agent", metavar="NAME", help="Send it to the agent of this name.")
-@click.option("--role", "to_role", metavar="ROLE", help="Send it to all agents of this role.")
+@click.argument("body")
+@click.option("--to-agent", metavar="NAME", help="Send it to the agent of this name.")
+@click.option("--to-role", metavar="ROLE", help="Send it to all agents of this role.")
 @click.option("--everyone", is_flag=True, help="Send it to all agents of the project.")
 @click.option(
     "--priority", type=INTEGER, default=0, show_default=True, help="Rank in inboxes, -100 to 100; the highest is first."
@@ -33,14 +33,14 @@ command = noun("Directives: instructions from managers to agents.")
 @click.option("--key", metavar="KEY", help="Supersede the open directive with this key and target.")
 @click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object for programs.")
 @click.pass_obj
-def send(call: Invocation, /, *, text: str, **options: Any) -> None:
+def send(call: Invocation, /, *, body: str, **options: Any) -> None:
     """Send a directive to one agent, to a role, or to everyone.
 
-    Prints its number. Agents that register later receive it, too. If TEXT is "-", it is read from standard input.
+    Prints its number. Agents that register later receive it, too. If BODY is "-", it is read from standard input.
     """
     if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
-        raise click.UsageError("give one of --to NAME, --role ROLE and --everyone")
-    directive = call.run(call.operation(directives.Send, body=read_text(text), **options))
+        raise click.UsageError("give one of --to-agent NAME, --to-role ROLE and --everyone")
+    directive = call.run(call.operation(directives.Send, body=read_text(body), **options))
     call.output.note(f"sent; it expires {age(directive.expires_at)}. Its number:")
     call.output.one(directive, str(directive.id))
 

@@ -63,7 +63,7 @@ begin
                   case when v_b.resource <> v_b.wanted then format(', on "%s"', v_b.resource) else '' end, v_b.ticket) end,
     detail = jsonb_build_object('resource', v_b.wanted, 'locked', v_b.resource, 'agent_id', v_b.agent_id, 'agent', v_b.agent_name,
       'mode', v_b.mode, 'fencing_token', v_b.fencing_token, 'expires_at', v_b.expires_at, 'ticket', v_b.ticket)::text,
-    hint = format('Wait for it (--wait 30s), or ask the holder: coordinator directive send "please release %s" --to %s', v_b.resource, v_b.agent_name);
+    hint = format('Wait for it (--wait 30s), or ask the holder: coordinator directive send "please release %s" --to-agent %s', v_b.resource, v_b.agent_name);
 end
 $$;
 comment on function coordinator.lock_refuse(bigint, uuid, bigint, coordinator.lock_resource[], text, integer) is
