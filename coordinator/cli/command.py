@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,9 +99,26 @@ class Verb(click.Command):
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
             for example in self.examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+                for line in _folded(example, formatter.width - formatter.current_indent):
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
         formatter.write_paragraph()
         formatter.write_text('"coordinator --help" lists the options of every command, such as --project and --output.')
+
+
+def _folded(example: str, width: int) -> list[str]:
+    """Break an example that is too long between its options, so that it can still be copied; its comment goes first."""
+    if len(example) <= width:
+        return [example]
+    command, _, comment = (part.strip() for part in example.partition("  # "))
+    lines = [f"# {comment}"] if comment else []
+    line, *parts = re.split(r" (?=--|\| |> |'\{)", command)
+    for part in parts:
+        if len(line) + len(part) + 3 > width:
+            lines.append(f"{line} \\")
+            line = f"  {part}"
+        else:
+            line += f" {part}"
+    return [*lines, line]
 
 
 class Noun(click.Group):

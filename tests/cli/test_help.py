@@ -71,6 +71,16 @@ def test_80_columns_show_every_summary_whole(lone: Program, line: list[str]) -> 
     assert not [summary for summary in listed if summary.endswith("...")]
 
 
+@pytest.mark.parametrize("path", VERBS)
+def test_80_columns_show_the_help_of_every_verb_whole(path: str) -> None:
+    shown = VERBS[path].get_help(click.Context(VERBS[path], info_name=f"coordinator {path}", terminal_width=80))
+    assert [line for line in shown.splitlines() if len(line) > 80 or line.endswith("...")] == []
+    copied = shown.partition("Examples:\n")[2].replace("\\\n", " ")
+    for example in VERBS[path].examples:  # a long one is folded, so that it can be copied
+        words = example.partition("  # ")[0].split()
+        assert " ".join(words) in " ".join(copied.split())
+
+
 def test_every_noun_follows_the_pattern() -> None:
     ctx = click.Context(root)
     commands = [root.get_command(ctx, name) for name in root.list_commands(ctx)]

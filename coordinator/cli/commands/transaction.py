@@ -17,7 +17,7 @@ SHAPE = 'Write {"conditions": [{"verb": "assert_signal", …}], "writes": [{"ver
 
 @command.verb(
     examples=[
-        """coordinator transaction run '{"writes": [{"verb": "signal_set", "key": "deploy/state", "value": "running"}]}'""",
+        """coordinator transaction run '{"writes": [{"verb": "signal_set", "key": "state", "value": "running"}]}'""",
         "cat deploy.json | coordinator transaction run -",
     ]
 )
