@@ -154,14 +154,22 @@ class NoAgentError(click.UsageError):
 
     hint = f'Give the id that "coordinator agent register" printed, or set {AGENT_ID}.'
 
-    def __init__(self, ctx: click.Context) -> None:
-        super().__init__("--agent is missing", ctx)
+    def __init__(self, ctx: click.Context, param: click.Parameter) -> None:
+        called = param.opts[-1] if isinstance(param, click.Option) else "the agent's ID"
+        super().__init__(f"{called} is missing", ctx)
 
 
 def acting_agent(
-    *, help: str, type: click.ParamType[Any] = ID, metavar: str = "ID", required: bool = True
+    *,
+    help: str | None = None,
+    type: click.ParamType[Any] = ID,
+    metavar: str = "ID",
+    required: bool = True,
 ) -> Callable[[F], F]:
-    """Make the option ``--agent``: who acts. Its default is the setting ``agent_id``, which ``lock run`` gives its command."""
+    """Make the option ``--agent``, or without ``help`` the argument: who acts.
+
+    Its default is the setting ``agent_id``, which ``lock run`` gives its command.
+    """
 
     def chosen(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value is None and isinstance(ctx.obj, Invocation) and not ctx.resilient_parsing:
@@ -169,9 +177,11 @@ def acting_agent(
             if given is not None:
                 return type.convert(given, param, ctx)
             if required:
-                raise NoAgentError(ctx=ctx)
+                raise NoAgentError(ctx, param)
         return value
 
+    if help is None:
+        return click.argument("agent", type=type, callback=chosen, metavar=f"[{metavar}]", required=False)
     return click.option("--agent", type=type, callback=chosen, metavar=metavar, help=f"{help}  [default: {AGENT_ID}]")
 
 

@@ -26,6 +26,10 @@ from tests.waiting import DEADLINE_S
         (["directive", "inbox"], "Usage: coordinator directive inbox [OPTIONS]"),
         (["project", "delete", "p"], 'See "coordinator project delete --help".'),  # nobody can be asked
         (
+            ["agent", "heartbeat"],
+            'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
+        ),
+        (
             ["lock", "release", "a", "--token", "1"],
             'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
         ),

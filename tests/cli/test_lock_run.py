@@ -93,6 +93,7 @@ coordinator lock check src/a.py
 coordinator lock acquire b
 coordinator lock renew b --token "$(coordinator lock show b | sed 's/.*"fencing_token":\\([0-9]*\\).*/\\1/')"
 coordinator signal set k 1 --ephemeral
+coordinator agent heartbeat
 """
     done = program.run("lock", "run", "src/", "--", "sh", "-c", script, PYTHON=PYTHON)
     assert done.returncode == 0, done.stderr

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age
-from coordinator.cli.values import DURATION, ID, OBJECT
+from coordinator.cli.values import DURATION, OBJECT
 from coordinator.operations import agents
 
 command = noun("Agents: running processes, registered with a TTL.")
@@ -37,7 +37,7 @@ def register(call: Invocation, /, **options: Any) -> None:
 
 
 @command.verb(examples=['coordinator agent heartbeat "$id"'])
-@click.argument("agent", metavar="ID", type=ID)
+@acting_agent()
 @click.pass_obj
 def heartbeat(call: Invocation, *, agent: UUID) -> None:
     """Extend an agent's registration by its TTL."""
@@ -46,7 +46,7 @@ def heartbeat(call: Invocation, *, agent: UUID) -> None:
 
 
 @command.verb(examples=['coordinator agent deregister "$id"'])
-@click.argument("agent", metavar="ID", type=ID)
+@acting_agent()
 @click.pass_obj
 def deregister(call: Invocation, *, agent: UUID) -> None:
     """End an agent, and release everything that it holds."""
