@@ -96,7 +96,8 @@ create table coordinator.idempotency_keys (
   response   text, -- The response, JSON as it was sent; null only within the transaction that claimed the key.
   created_at timestamp with time zone not null, -- When the key was claimed (database clock).
   expires_at timestamp with time zone not null, -- The key can be claimed again after this (database clock).
-  constraint idempotency_keys_pkey PRIMARY KEY (project, key),
+  caller     text collate "C" not null default ''::text, -- Whose key it is: the id of a token; empty where access is open.
+  constraint idempotency_keys_pkey PRIMARY KEY (project, caller, key),
   constraint idempotency_keys_key CHECK (((length(key) >= 1) AND (length(key) <= 200)))
 );
 CREATE INDEX idempotency_keys_expires_at_idx ON coordinator.idempotency_keys USING btree (expires_at);
@@ -537,7 +538,7 @@ create function coordinator.agent_list(p_project text, p_role text default null,
   returns SETOF coordinator.agents_live
   stable security definer;
 
--- Return whether an agent of this name is registered in a project. Internal: gateways check whether a token may speak for it.
+-- Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.
 create function coordinator.agent_named(p_project text, p_name text)
   returns boolean
   stable security definer;
@@ -582,7 +583,7 @@ create function coordinator.check_list(p_what text, p_values text[])
   returns void
   immutable;
 
--- Reject an invalid name: empty (ZC101), longer than p_max characters (ZC102), with control characters or surrounding spaces (ZC103).
+-- Reject an invalid name: empty (ZC101), longer than p_max characters (ZC102), with control characters, invisible ones or surrounding spaces (ZC103).
 create function coordinator.check_name(p_what text, p_value text, p_max integer default 200)
   returns void
   immutable;
@@ -717,8 +718,8 @@ create function coordinator.gauge_sample()
   returns table (name text, value double precision)
   stable security definer;
 
--- Claim a key for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
-create function coordinator.idempotency_claim(p_project text, p_key text, p_request text, p_ttl interval default '1 day')
+-- Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
+create function coordinator.idempotency_claim(p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day')
   returns text
   volatile security definer;
 
@@ -728,7 +729,7 @@ create function coordinator.idempotency_prune(p_limit integer default 1000)
   volatile security definer;
 
 -- Record the response for a key that this transaction claimed. No event.
-create function coordinator.idempotency_store(p_project text, p_key text, p_response text)
+create function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text)
   returns void
   volatile security definer;
 
@@ -1057,6 +1058,11 @@ create function coordinator.lock_write(p_project text, p_new coordinator.locks, 
   returns coordinator.locks
   volatile;
 
+-- Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.
+create function coordinator.name_reserved(p_project text, p_name text)
+  returns boolean
+  stable security definer;
+
 -- Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.
 create function coordinator.nearest(p_word text, p_words text[])
   returns text
@@ -1161,6 +1167,11 @@ create function coordinator.role_bind(p_role text, p_project text, p_actor text 
 create function coordinator.role_bound()
   returns trigger
   volatile;
+
+-- Return whether a database role may do what managers may. Internal.
+create function coordinator.role_manages(p_role oid)
+  returns boolean
+  stable;
 
 -- List the statements that a database administrator must run before the next "coordinator schema apply" if the schema's owner may not create roles; no rows: all roles exist.
 create function coordinator.role_statements()

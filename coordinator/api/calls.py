@@ -8,7 +8,7 @@ An operation that can be waited for is repeated whenever an event passes that ma
 the time is up.
 
 With ``Idempotency-Key``, a write and the record of its response are one transaction. For a day, a repetition with the same
-key in the same project gets the recorded response. A request with the same key and other parameters is a conflict; one that
+key from the same token in the same project gets the recorded response. A request with the same key and other parameters is a conflict; one that
 arrives while the first is in progress waits for it. Failures are not recorded, so a repetition tries again.
 """
 
@@ -108,20 +108,21 @@ class Calls:
                 result = await self._result(operation, wait_s, request)
                 return Response(200, _body(endpoint, result), _etag(endpoint, result))
             async with self._admission, self._database.transaction(key) as transaction:
-                return await self._write_once(endpoint, operation, key, transaction)
+                return await self._write_once(endpoint, operation, (request.principal.caller, key), transaction)
         except Conflict as error:
             if version is None or error.code != _VERSION_CONFLICT:
                 raise
             raise PreconditionFailed(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
 
     async def _write_once(
-        self, endpoint: Endpoint, operation: Operation[Any], key: str, transaction: Runner
+        self, endpoint: Endpoint, operation: Operation[Any], caller_key: tuple[str, str], transaction: Runner
     ) -> Response:
         project = _project(operation) or ""
+        caller, key = caller_key
         request = encode((operation.function, operation), timedelta.total_seconds)
         digest = hashlib.sha256(request).hexdigest()
         recorded = await transaction.run(
-            Claim(project=project, key=key, request=digest, ttl=self._config.idempotency_retention)
+            Claim(project=project, caller=caller, key=key, request=digest, ttl=self._config.idempotency_retention)
         )
         if recorded is not None:
             tagged = msgspec.json.decode(recorded, type=_Tagged) if endpoint.operation.versioned else None
@@ -129,7 +130,7 @@ class Calls:
             return Response(200, recorded.encode(), headers)
         result = await transaction.run(operation)
         body = _body(endpoint, result)
-        await transaction.run(Store(project=project, key=key, response=body.decode()))
+        await transaction.run(Store(project=project, caller=caller, key=key, response=body.decode()))
         return Response(200, body, _etag(endpoint, result))
 
     async def _result(self, operation: Operation[Any], wait_s: float, request: Request) -> Any:

@@ -4,7 +4,7 @@ A principal needs the role of the operation. A token for one project opens no ot
 operation says what it is about (``Operation.scope``).
 
 What a token does is done in its name. An agent's token may also speak as an agent that is registered in the project, and as
-nobody else: neither as a manager nor as a role of the database. A manager's token may name anyone but ``LOOPS``. The
+nobody else: neither as a manager nor as a role of the database, whose names no agent of such a token can take. A manager's token may name anyone but ``LOOPS``. The
 operation says which fields name a speaker (``Operation.speakers``).
 """
 
@@ -37,6 +37,11 @@ class Principal:
         self._project = None if token is None else token.project
         self._hash = hash
         self._tokens = tokens
+
+    @property
+    def caller(self) -> str:
+        """Whose idempotency keys these are; empty where access is open."""
+        return "" if self._token is None else str(self._token.id)
 
     def check_role(self, operation: type[Operation[Any]]) -> None:
         """Refuse a role that does not suffice for an operation.
@@ -86,11 +91,18 @@ class Principal:
             project = await self._tokens.agents.project_of(about) if isinstance(about, UUID) else about
             self.check_projects(None if project is None else (project,))
         operation = operation.spoken_by(self._token.name)
-        known = operation.registers or self._role >= Role.manager
+        known = self._role >= Role.manager
         for name in operation.speaker_names():
             if name == LOOPS:
                 raise PermissionDenied(f'{self} may not speak as "{LOOPS}"', hint="Use another name.")
             if known or name == self._token.name:
+                continue
+            if operation.registers and isinstance(about, str):
+                if await self._tokens.agents.reserved(about, name):
+                    raise PermissionDenied(
+                        f'{self} may not register an agent "{name[:200]}": a token or a database role has this name',
+                        hint="Choose another name, or use the token of that name.",
+                    )
                 continue
             if not (isinstance(about, str) and await self._tokens.agents.has(about, name)):
                 raise PermissionDenied(

@@ -10,7 +10,7 @@ import msgspec
 from coordinator.model.agent import Agent, Reaped
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["Deregister", "Heartbeat", "List", "Named", "ProjectOf", "Reap", "Register"]
+__all__ = ["Deregister", "Heartbeat", "List", "Named", "ProjectOf", "Reap", "Register", "Reserved"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -89,8 +89,22 @@ class ProjectOf(Operation[str], frozen=True, kw_only=True):
     agent: UUID
 
 
+class Reserved(Operation[bool], frozen=True, kw_only=True):
+    """Return whether a name is that of a token or of a database role with more rights than an agent.
+
+    Raises: ``NotFound`` if the project does not exist.
+    """
+
+    function = "name_reserved"
+    reads = True
+    internal = True
+
+    project: str
+    name: str
+
+
 class Named(Operation[bool], frozen=True, kw_only=True):
-    """Return whether a project has a registered agent of this name.
+    """Return whether a project has a registered agent of this name, which is not reserved.
 
     Raises: ``NotFound`` if the project does not exist.
     """

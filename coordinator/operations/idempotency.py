@@ -19,6 +19,7 @@ class Claim(Operation[str | None], frozen=True, kw_only=True):
     internal = True
 
     project: str
+    caller: str
     key: str
     request: str
     ttl: timedelta = timedelta(days=1)
@@ -31,6 +32,7 @@ class Store(Operation[None], frozen=True, kw_only=True):
     internal = True
 
     project: str
+    caller: str
     key: str
     response: str
 

@@ -32,6 +32,32 @@ comment on column coordinator.agents_live.heartbeat_at  is 'When it last sent a 
 comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
 comment on column coordinator.agents_live.process_id    is 'The process with which it ends, see processes.';
 
+create or replace function coordinator.name_reserved(p_project text, p_name text) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  return p_name = 'coordinator'
+    or exists (select from coordinator.tokens t where t.name = p_name and t.expires_at > coordinator.now_utc() and t.revoked_at is null
+                                                  and (t.project_id is null or t.project_id = v_project))
+    or exists (select from pg_roles r where r.rolname = p_name and coordinator.role_manages(r.oid));
+end
+$$;
+comment on function coordinator.name_reserved(text, text) is
+  'Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.';
+
+create or replace function coordinator.role_manages(p_role oid) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select bool_or(has_function_privilege(p_role, p.oid, 'execute')) from pg_proc p
+  where p.pronamespace = 'coordinator'::regnamespace and p.proname = 'directive_send'
+$$;
+comment on function coordinator.role_manages(oid) is
+  'Return whether a database role may do what managers may. Internal.';
+
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
   p_ttl interval default '30 seconds', p_process integer default null)
@@ -45,6 +71,10 @@ declare
   v_id      uuid;
 begin
   perform coordinator.check_name('the name of the agent', p_name);
+  if not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) and coordinator.name_reserved(p_project, p_name) then
+    raise exception using errcode = '42501', message = format('role "%s" may not register an agent "%s": a token or another role has this name', session_user, p_name),
+      hint = 'Choose another name.';
+  end if;
   if p_role is not null then
     perform coordinator.check_name('the role', p_role);
   end if;
@@ -167,11 +197,11 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
-  return exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_name);
+  return exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_name) and not coordinator.name_reserved(p_project, p_name);
 end
 $$;
 comment on function coordinator.agent_named(text, text) is
-  'Return whether an agent of this name is registered in a project. Internal: gateways check whether a token may speak for it.';
+  'Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer)

@@ -30,23 +30,32 @@ $$;
 comment on function coordinator.check_text(text, text, integer) is
   'Reject an empty text (ZC101) or one longer than p_max characters (ZC102).';
 
+-- Two names that people cannot tell apart are a way to act as somebody else: nothing that has no shape, and nothing that changes the
+-- direction of what follows. Variation selectors choose among emoji, and are invisible after letters.
 create or replace function coordinator.check_name(p_what text, p_value text, p_max integer default 200) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform coordinator.check_text(p_what, p_value, p_max);
-  if p_value ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]' then
+  if p_value !~ '[^ -~]' and p_value !~ '^ | $' then
+    return;
+  elsif p_value ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]' then
     raise exception using errcode = 'ZC103', message = format('%s contains a control character', p_what),
       hint = 'Remove line breaks, tabs and other control characters.';
-  elsif p_value <> btrim(p_value) then
+  elsif p_value ~ ('[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e'
+                   '\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3'
+                   '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|(^|[\u0001-\u200a])[\ufe00-\ufe0f]') then
+    raise exception using errcode = 'ZC103', message = format('%s contains a character that is invisible or changes the direction of text', p_what),
+      hint = 'Remove it: copy the text as plain text, or type it again.';
+  elsif p_value ~ '^[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]|[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]$' then
     raise exception using errcode = 'ZC103', message = format('%s begins or ends with a space', p_what),
       hint = 'Remove the space.';
   end if;
 end
 $$;
 comment on function coordinator.check_name(text, text, integer) is
-  'Reject an invalid name: empty (ZC101), longer than p_max characters (ZC102), with control characters or surrounding spaces (ZC103).';
+  'Reject an invalid name: empty (ZC101), longer than p_max characters (ZC102), with control characters, invisible ones or surrounding spaces (ZC103).';
 
 create or replace function coordinator.check_key(p_what text, p_value text) returns void
 language sql immutable parallel safe

@@ -3,7 +3,7 @@
 -- commits, the second gets its response; if the first rolls back, the second runs.
 
 create or replace function coordinator.idempotency_claim(
-  p_project text, p_key text, p_request text, p_ttl interval default '1 day') returns text
+  p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day') returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '10s'
@@ -16,8 +16,8 @@ begin
   perform coordinator.check_name('the idempotency key', p_key);
   perform coordinator.check_ttl(p_ttl);
   begin
-    insert into coordinator.idempotency_keys as k (project, key, request, created_at, expires_at)
-    values (p_project, p_key, p_request, v_now, v_now + p_ttl)
+    insert into coordinator.idempotency_keys as k (project, caller, key, request, created_at, expires_at)
+    values (p_project, p_caller, p_key, p_request, v_now, v_now + p_ttl)
     on conflict on constraint idempotency_keys_pkey do update
     set request = excluded.request, response = null, created_at = excluded.created_at, expires_at = excluded.expires_at
     where k.expires_at <= v_now
@@ -29,7 +29,7 @@ begin
   if v_claims then
     return null;
   end if;
-  select * into v_known from coordinator.idempotency_keys k where k.project = p_project and k.key = p_key;
+  select * into v_known from coordinator.idempotency_keys k where k.project = p_project and k.caller = p_caller and k.key = p_key;
   if v_known.request is distinct from p_request then
     raise exception using errcode = 'ZC305', message = format('the key "%s" belongs to another request', p_key),
       hint = 'Use a new key for each change, and the same key only to repeat it.';
@@ -37,16 +37,16 @@ begin
   return v_known.response;
 end
 $$;
-comment on function coordinator.idempotency_claim(text, text, text, interval) is
-  'Claim a key for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
+comment on function coordinator.idempotency_claim(text, text, text, text, interval) is
+  'Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
 
-create or replace function coordinator.idempotency_store(p_project text, p_key text, p_response text) returns void
+create or replace function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  update coordinator.idempotency_keys set response = p_response where project = p_project and key = p_key
+  update coordinator.idempotency_keys set response = p_response where project = p_project and caller = p_caller and key = p_key
 $$;
-comment on function coordinator.idempotency_store(text, text, text) is
+comment on function coordinator.idempotency_store(text, text, text, text) is
   'Record the response for a key that this transaction claimed. No event.';
 
 create or replace function coordinator.idempotency_prune(p_limit integer default 1000) returns integer
@@ -58,9 +58,9 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   delete from coordinator.idempotency_keys k
-  using (select project, key from coordinator.idempotency_keys where expires_at <= coordinator.now_utc()
+  using (select project, caller, key from coordinator.idempotency_keys where expires_at <= coordinator.now_utc()
          order by expires_at limit p_limit for update skip locked) old
-  where k.project = old.project and k.key = old.key;
+  where k.project = old.project and k.caller = old.caller and k.key = old.key;
   get diagnostics v_count = row_count;
   return v_count;
 end

@@ -48,6 +48,12 @@ begin
     raise exception using errcode = 'ZC103', message = 'the prefix is not the start of a secret',
       hint = 'Give the secret''s first 8 characters: coo_ and 4 more.';
   end if;
+  if p_role in ('manager', 'admin') and exists (
+       select from coordinator.agents a where a.name = p_name and (v_project is null or a.project_id = v_project)) and not exists (
+       select from coordinator.tokens t where t.name = p_name and t.role in ('manager', 'admin') and t.expires_at > v_now) then
+    raise exception using errcode = 'ZC301', message = format('an agent "%s" is registered, and would act in the name of the token', p_name),
+      hint = 'Choose another name, or deregister the agent first.';
+  end if;
   -- Tokens that ended long ago are deleted; their events remain.
   delete from coordinator.tokens
   where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'

@@ -20,7 +20,7 @@ from coordinator.api.tokens import Tokens
 from coordinator.client.wire import message_of
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.errors import ConfigurationError, Unauthenticated
+from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import agents, directives, events, locks, projects, signals, tokens
@@ -314,6 +314,36 @@ async def test_an_agents_token_may_only_name_agents_of_its_project(issuer: Issue
             assert answer.status_code == 200, answer.text
             if path == "signals/set":
                 assert answer.json()["actor"] == "coder-1"
+
+
+async def test_no_agent_takes_the_name_of_a_token_and_no_manager_that_of_an_agent(issuer: Issuer) -> None:
+    async with await issuer.as_("agent", "alpha") as client, await issuer.as_("manager") as manager:
+        for name in ("the manager", "coordinator"):
+            refused = await client.post("/v1/agents/register", json={"project": "alpha", "name": name})
+            problem(refused, 403, "permission-denied")
+        agent = {"project": "alpha", "name": "the agent"}
+        assert (await client.post("/v1/agents/register", json=agent)).status_code == 200
+        # A manager may register an agent of its own name. That is no reason for an agent's token to speak in it.
+        managers = {"project": "alpha", "name": "the manager"}
+        assert (await manager.post("/v1/agents/register", json=managers)).status_code == 200
+        spoken = {"project": "alpha", "key": "k", "value": 1, "actor": "the manager"}
+        problem(await client.post("/v1/signals/set", json=spoken), 403, "permission-denied")
+        await issuer.token("manager")  # a token's successor may have its name
+    secret = new_secret()
+    named = tokens.Create(name="the agent", role="manager", hash=secret.hash, prefix=secret.prefix)
+    with pytest.raises(Conflict, match="is registered"):
+        await issuer.database.run(named)
+
+
+async def test_an_idempotency_key_is_of_one_caller(issuer: Issuer) -> None:
+    async with await issuer.as_("agent", "alpha") as one, await issuer.as_("agent", "alpha") as other:
+        key = {"Idempotency-Key": uuid4().hex}
+        bodies = [{"project": "alpha", "key": "own", "value": value} for value in (1, 2)]
+        first = await one.post("/v1/signals/set", json=bodies[0], headers=key)
+        second = await other.post("/v1/signals/set", json=bodies[1], headers=key)
+        assert (first.json()["value"], second.json()["value"]) == (1, 2)
+        again = await one.post("/v1/signals/set", json=bodies[0], headers=key)
+        assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
 
 
 async def test_a_manager_may_name_anyone_except_the_loops(issuer: Issuer) -> None:

@@ -74,6 +74,24 @@ STRANGE = {
 
 FUNCTIONS = sorted(ROLES)
 
+# What a person would not see in a name, or would read in another order.
+INVISIBLE = [
+    "\u200b",
+    "\u202e",
+    "\u2066",
+    "\u00ad",
+    "\ufeff",
+    "\u3164",
+    "\u061c",
+    "\U000e0041",
+    "\x1b",
+    "\x7f",
+    "\u2028",
+    "\ufe0f",
+]
+# Text that is read as text, and what only selects: nothing of it is stored as a name.
+NO_NAMES = {"p_body", "p_text", "p_reason", "p_prefix", "p_after", "p_topics", "p_under", "p_paths"}
+
 
 async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
     return await tx.connection.fetch(
@@ -100,8 +118,7 @@ async def world(tx: Transaction) -> dict[str, str]:
     return {"agent": f"'{agent}'", "directive": str(directive), "token": str(lock)}
 
 
-def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield calls with one strange argument each."""
+def valid_arguments(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> dict[str, str]:
     valid = {
         row["name"]: SPECIAL.get((function, row["name"]), VALID.get(row["name"], USUAL.get(row["type"], ""))).format(
             **known
@@ -110,6 +127,12 @@ def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> 
         if not row["optional"] or (function, row["name"]) == ("directive_send", "p_to_agent")
     }
     assert all(valid.values()), f"say a valid value of {[name for name, value in valid.items() if not value]}"
+    return valid
+
+
+def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield calls with one strange argument each."""
+    valid = valid_arguments(function, taken, known)
     for row in taken:
         for strange in STRANGE[row["type"]]:
             given = {**valid, row["name"]: f"({strange.format(**known)})::{row['type']}"}
@@ -159,3 +182,44 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()
     assert faults == []
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function: str) -> None:
+    """A call with such a name fails: it is refused, or nothing has the name."""
+    known = await world(tx)
+    taken = await parameters(tx, function)
+    faults = []
+    for row in taken:
+        if row["type"] not in ("text", "text[]") or row["name"] in NO_NAMES:
+            continue
+        for character in INVISIBLE:
+            strange = f"'coder{character}1'" if row["type"] == "text" else f"array['x', 'coder{character}1']"
+            arguments = ", ".join(
+                f"{name} => {value}"
+                for name, value in {**valid_arguments(function, taken, known), row["name"]: strange}.items()
+            )
+            attempt = tx.connection.transaction()
+            await attempt.start()
+            before = await tx.outbox()
+            try:
+                rows = await tx.connection.fetch(f"select * from coordinator.{function}({arguments})")
+            except asyncpg.PostgresError as error:
+                if not error.sqlstate.startswith("ZC") and error.sqlstate != "42501":
+                    faults.append(f"{row['name']} with {character!r}: {error.sqlstate} {error}")
+            else:
+                if await tx.outbox() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
+                    faults.append(f"{row['name']} with {character!r} is accepted")
+            await attempt.rollback()
+    assert faults == []
+
+
+@pytest.mark.parametrize("name", ["zoë", "❤\ufe0f", "日本\u3000語", "a b", "Ünal", "שלום", "नमस्ते"])
+async def test_a_name_of_visible_characters_is_accepted(tx: Transaction, name: str) -> None:
+    await tx.connection.execute("select coordinator.check_name('the name', $1)", name)
+
+
+@pytest.mark.parametrize("name", ["\u3000a", "a\u00a0", " a"])
+async def test_a_name_does_not_begin_or_end_with_a_space_of_any_width(tx: Transaction, name: str) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="begins or ends with a space"):
+        await tx.connection.execute("select coordinator.check_name('the name', $1)", name)

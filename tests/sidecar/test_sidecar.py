@@ -374,8 +374,8 @@ async def test_with_tokens_it_refuses_other_processes_on_the_machine(db: Databas
     with sidecar(database_url, "--agent", "coder", COORDINATOR_ACCESS="tokens") as beside:
         await beside.started()
         async with http_client(beside.url) as http:
-            for path in ("/v1/sidecar", "/v1/sidecar/attach", "/v1/signals"):
-                assert (await http.get(path)).status_code == 401
+            for method, path in (("GET", "/v1/sidecar"), ("POST", "/v1/sidecar/attach"), ("GET", "/v1/signals")):
+                assert (await http.request(method, path)).status_code == 401
             http.headers["authorization"] = f"Bearer {secret.text}"
             assert (await http.get("/v1/sidecar")).json()["agent"]["name"] == "coder"
             assert (await http.get("/v1/signals")).status_code == 200

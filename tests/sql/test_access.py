@@ -427,3 +427,26 @@ async def test_a_transaction_may_do_what_its_caller_may_do_alone(logins: Logins,
             await owner.fetch(run, "alpha", [emit, send])
     finally:
         await owner.close()
+
+
+async def test_a_role_of_agents_registers_no_name_of_a_token_or_of_a_higher_role(
+    logins: Logins, database_url: str
+) -> None:
+    agent, manager = await logins.make("agent"), await logins.make("manager")
+    boss = await manager.fetchval("select session_user::text")
+    await admin(database_url, "select coordinator.token_create('lead', 'manager', repeat('a', 64), 'coo_abcd', 'alpha')")
+    for name in ("lead", "coordinator", boss, await connect_name(database_url)):
+        async with refused():
+            await agent.fetch("select coordinator.agent_register('alpha', $1)", name)
+    for name, project in (("lead", "beta"), ("coder", "alpha"), (await agent.fetchval("select session_user::text"), "alpha")):
+        await agent.fetch("select coordinator.agent_register($1, $2)", project, name)
+    await manager.fetch("select coordinator.agent_register('alpha', 'lead')")
+
+
+async def connect_name(url: str) -> str:
+    connection = await connect(url)
+    try:
+        name: str = await connection.fetchval("select session_user::text")
+        return name
+    finally:
+        await connection.close()
