@@ -121,6 +121,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC6", SchemaMismatch),
     ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
     ("42501", PermissionDenied),
+    ("42703", SchemaMismatch),  # undefined column
     ("42883", SchemaMismatch),  # undefined function
     ("42P01", SchemaMismatch),  # undefined table
     ("3F000", SchemaMismatch),  # no schema coordinator

@@ -38,6 +38,7 @@ def test_names_and_states_are_unlike_each_other() -> None:
         ("ZC301", "Conflict"),
         ("ZC401", "WaitTimedOut"),
         ("ZC600", "SchemaMismatch"),
+        ("42703", "SchemaMismatch"),
         ("42883", "SchemaMismatch"),
         ("3F000", "SchemaMismatch"),
         ("42501", "PermissionDenied"),

@@ -130,7 +130,7 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
             assert (await daemon.get("/readyz")).json()["ready"] is True
             assert (await daemon.get("/nowhere")).status_code == 404
             answer = await daemon.get("/metrics")
-            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert answer.headers.get_list("content-type") == ["text/plain; version=0.0.4; charset=utf-8"]
             families = {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")}
             assert families == set(documented())
             assert await daemon.metric("coordinator_leader") == 1
