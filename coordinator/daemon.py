@@ -76,13 +76,13 @@ async def _database(config: Config) -> AsyncIterator[tuple[Database, dict[str, s
     """Open the configured database, or the embedded one, with the schema in place."""
     if config.database_url is not None:
         await _prepare(config, config.database_url, config.direct_url)
-        async with Database.open(config.database_url, config) as database:
+        async with Database.open(config.database_url, config, raw_json=True) as database:
             shown = without_password(config.database_url)
             yield database, {"database": shown, "psql": shlex.join(["psql", shown])}
         return
     async with embedded.run(config.data_dir) as server:
         await _prepare(config, server.dsn, None)
-        async with Database.open(server.dsn, config, direct_dsn=server.dsn) as database:
+        async with Database.open(server.dsn, config, direct_dsn=server.dsn, raw_json=True) as database:
             place = {
                 "database": server.dsn,
                 "data": str(server.data_dir),

@@ -16,7 +16,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from coordinator.api.problems import HeadTooLarge, MalformedRequest, Overloaded, RequestTimedOut, problem_response
-from coordinator.api.stream import TRANSPORT
+from coordinator.api.response import TRANSPORT
 from coordinator.config import Config
 from coordinator.errors import CoordinatorError
 

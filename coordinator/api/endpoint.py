@@ -15,7 +15,7 @@ import msgspec
 
 from coordinator import operations
 from coordinator.model import duration
-from coordinator.model.operation import Operation, Scope, Shape
+from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.route import route_of
 
 __all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoints"]
@@ -28,7 +28,11 @@ class HttpDuration(timedelta):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One operation on HTTP. ``parameter`` is the name in braces at the end of ``path``; it matches the rest of the path."""
+    """One operation on HTTP. ``parameter`` is the name in braces at the end of ``path``; it matches the rest of the path.
+
+    ``body_copies`` is how often the bytes of a body are in memory: received, whole, as parameters, and on their way to the
+    database. As Python's objects they take far more.
+    """
 
     operation: type[Operation[Any]]
     name: str
@@ -36,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     parameter: str | None
     parameters: type[Operation[Any]]
+    body_copies: int
     shape: Shape
     result: Any
 
@@ -62,6 +67,7 @@ def decode_hook(type: type[Any], value: Any) -> Any:
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
     route = route_of(operation)
     shape, result = operation.answer()
+    unpacked = any(field.type == list[dict[str, Json]] for field in msgspec.structs.fields(operation))
     name = "".join(word.capitalize() for word in operation.function.split("_"))
     return Endpoint(
         operation=operation,
@@ -70,13 +76,14 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         path=route.path,
         parameter=route.parameter,
         parameters=_parameters(operation, name),
+        body_copies=32 if unpacked else 4,
         shape=shape,
         result=result,
     )
 
 
 def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[Any]]:
-    """Derive the operation as HTTP takes it: with a default project, and durations in several forms."""
+    """Derive the operation as HTTP takes it: with a default project, durations in several forms, and JSON left encoded."""
     changed: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(operation):
         if operation.scope is Scope.IN_PROJECT and field.name == operation.scope_field and field.required:
@@ -84,6 +91,10 @@ def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[An
         elif timedelta in (field.type, *_members(field.type)):
             duration_type = HttpDuration | None if NoneType in _members(field.type) else HttpDuration
             changed.append((field.name, duration_type, field.default))
+        elif field.type == Json:
+            changed.append((field.name, msgspec.Raw, field.default))
+        elif field.type == dict[str, Json]:
+            changed.append((field.name, dict[str, msgspec.Raw], msgspec.field(default_factory=dict)))
     derived = msgspec.defstruct(
         name, changed, bases=(operation,), frozen=True, kw_only=True, module=operation.__module__
     )

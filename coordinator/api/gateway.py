@@ -34,6 +34,7 @@ from anyio.lowlevel import checkpoint
 
 from coordinator.api.believed import Believed
 from coordinator.api.filter import Filter
+from coordinator.api.memory import Memory
 from coordinator.api.problems import Overloaded
 from coordinator.api.ring import Frame, Ring, chunk, frame_of, runs
 from coordinator.backoff import Backoff
@@ -42,6 +43,7 @@ from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import RESET, Event, position
+from coordinator.model.json import decoded
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.executor import Runner, Source
 from coordinator.operations.log_reader import LogReader
@@ -91,9 +93,11 @@ class _Group:
         self.wakes: dict[SessionWake, Concern] = {}
 
     def wake(self, event: Event) -> None:
-        for wake, concern in self.wakes.items():
-            if concern(event.data):
-                wake.set()
+        if self.wakes:
+            data = decoded(event.data)
+            for wake, concern in self.wakes.items():
+                if concern(data):
+                    wake.set()
 
     def deliver(self, frames: list[Frame]) -> None:
         data = chunk(b"".join([frame.data for frame in frames]))
@@ -118,6 +122,9 @@ class Gateway:
         self.closing = False
         self.started = anyio.Event()
         self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
+        self.memory = Memory(
+            config.http_memory_bytes, config.http_write_deadline_s
+        )  # of what streams read or write alone
         self._database = database
         self._session = database.session(HEAD_CHANNEL)
         self._grown = self._session.wake(HEAD_CHANNEL)
@@ -293,7 +300,7 @@ class Gateway:
         concerned: dict[_Group, list[Frame]] = {}
         for event in events:
             if event.type == RESET:
-                if event.data.get("reason") == "pruned" and event.seq <= self._woken_at:
+                if decoded(event.data).get("reason") == "pruned" and event.seq <= self._woken_at:
                     self.ring.clear(event.seq)  # those who have joined have what came before they did
                 else:
                     self._reset(event)
@@ -317,7 +324,7 @@ class Gateway:
                 await checkpoint()  # sockets send; a stream that joins meanwhile has these events already
 
     def _reset(self, event: Event) -> None:
-        log.warning("gateway.reset", cursor=event.cursor, reason=event.data.get("reason"))
+        log.warning("gateway.reset", cursor=event.cursor, reason=decoded(event.data).get("reason"))
         self.epoch, seq = position(event.cursor)
         self.ring.clear(seq)
         data = chunk(frame_of(event).data)

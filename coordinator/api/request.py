@@ -13,6 +13,7 @@ from starlette import requests
 from starlette.types import Receive, Scope, Send
 
 from coordinator.api.endpoint import decode_hook
+from coordinator.api.memory import SMALL_BYTES, Hold
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
 from coordinator.api.shape import shape_hint
@@ -26,12 +27,15 @@ DISCARD_FACTOR = 16
 
 
 class Request(requests.Request):
-    """One request. ``argument`` is the part of the path that its parameter matched."""
+    """One request. ``argument`` is the part of the path that its parameter matched; ``hold`` is its memory."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, argument: str | None, principal: Principal) -> None:
+    def __init__(  # noqa: PLR0917
+        self, scope: Scope, receive: Receive, send: Send, argument: str | None, principal: Principal, hold: Hold
+    ) -> None:
         super().__init__(scope, receive, send)
         self.argument = argument
         self.principal = principal
+        self.hold = hold
 
     def header(self, name: str) -> str | None:
         """Return a header's value.
@@ -61,10 +65,11 @@ class Request(requests.Request):
                 f"invalid query: {error}", hint="Write name=value&name=value, in UTF-8, with %XX where needed."
             ) from None
 
-    async def decode(self, type: type[Any], max_bytes: int) -> Any:
-        """Read the JSON body as ``type``.
+    async def decode(self, type: type[Any], max_bytes: int, copies: int) -> Any:
+        """Read the JSON body as ``type``; its bytes are held ``copies`` times.
 
-        Raises: ``UnsupportedMediaType``, ``TooLarge``, ``MalformedRequest``; ``InvalidArgument`` for JSON of another shape.
+        Raises: ``UnsupportedMediaType``, ``TooLarge``, ``MalformedRequest``, ``Overloaded``; ``InvalidArgument`` for JSON of
+        another shape.
         """
         media_type = (self.header("content-type") or "").partition(";")[0].strip().lower()
         if media_type != "application/json":
@@ -72,7 +77,7 @@ class Request(requests.Request):
                 f'unsupported media type "{media_type}"' if media_type else "the body has no media type",
                 hint="Send JSON, with the header Content-Type: application/json",
             )
-        data = await self._read(max_bytes)
+        data = await self._read(max_bytes, copies)
         try:
             return msgspec.json.decode(data, type=type, dec_hook=decode_hook)
         except msgspec.ValidationError as error:
@@ -99,7 +104,7 @@ class Request(requests.Request):
                 raise group.exceptions[0] from None
             raise
 
-    async def _read(self, max_bytes: int) -> bytes:
+    async def _read(self, max_bytes: int, copies: int) -> bytes:
         """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response."""
         parts = []
         size = 0
@@ -107,6 +112,8 @@ class Request(requests.Request):
             async for part in self.stream():
                 size += len(part)
                 if size <= max_bytes:
+                    if size > SMALL_BYTES:
+                        await self.hold.reserve(len(part) * copies)
                     parts.append(part)
                 elif size > max_bytes * DISCARD_FACTOR:
                     break

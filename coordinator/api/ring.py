@@ -108,7 +108,7 @@ class Ring:
         """Return whether the ring has everything after ``seq``."""
         return self.floor <= seq <= self.head
 
-    def after(self, seq: int, limit: int) -> list[Frame]:
-        """Return up to ``limit`` events after ``seq``, which is covered."""
+    def after(self, seq: int, limit: int, max_bytes: int) -> list[Frame]:
+        """Return a run of up to ``limit`` events after ``seq``, which is covered: see ``runs``."""
         first = bisect_right(self._frames, seq, key=_seq)
-        return self._frames[first : first + limit]
+        return next(runs(self._frames[first : first + limit], max_bytes), [])

@@ -20,6 +20,7 @@ from coordinator.api.access import Access
 from coordinator.api.calls import Calls
 from coordinator.api.endpoint import endpoints
 from coordinator.api.gateway import Gateway
+from coordinator.api.memory import SMALL_BYTES, Memory
 from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.request import Request
 from coordinator.api.response import Response
@@ -40,6 +41,8 @@ class OperationRoutes(BaseRoute):
         self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Mapping[str, Handler]]
     ) -> None:
         self._access = access
+        self._memory = Memory(gateway.config.http_memory_bytes, gateway.config.http_queue_s)
+        self._deadline_s = gateway.config.http_write_deadline_s
         self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
         self._beneath: dict[str, dict[str, tuple[str, Handler]]] = {}
         calls = Calls(database, gateway)
@@ -64,15 +67,21 @@ class OperationRoutes(BaseRoute):
         began = time.perf_counter()
         name = "unknown"
         response: responses.Response
-        try:
-            name, handler, argument = self._find(scope["method"], scope["raw_path"])
-            principal = await self._access.identify(scope)
-            response = await handler(Request(scope, receive, send, argument, principal))
-        except Exception as error:  # noqa: BLE001 - a bug is logged there
-            response = problem_response(error)
-        if isinstance(response, Response):  # complete: streams are not measured
-            metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
-        await response(scope, receive, send)
+        with self._memory.hold() as hold:
+            try:
+                name, handler, argument = self._find(scope["method"], scope["raw_path"])
+                principal = await self._access.identify(scope)
+                response = await handler(Request(scope, receive, send, argument, principal, hold))
+                size = len(response.body) if isinstance(response, Response) else 0
+                hold.keep(size)
+                if size > max(SMALL_BYTES, hold.size):
+                    await hold.reserve(size - hold.size)
+            except Exception as error:  # noqa: BLE001 - a bug is logged there
+                response = problem_response(error)
+            if isinstance(response, Response):  # complete: streams are not measured
+                metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
+                response.deadline_s = self._deadline_s
+            await response(scope, receive, send)
 
     def _find(self, method: str, raw_path: bytes) -> tuple[str, Handler, str | None]:
         try:

@@ -21,12 +21,15 @@ from asyncio import Transport
 import anyio
 import msgspec
 import structlog
-from starlette.responses import Response
+from starlette import responses
 from starlette.types import Receive, Scope, Send
 
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
+from coordinator.api.memory import PAGE_COST, Hold
 from coordinator.api.principal import Principal
+from coordinator.api.problems import Overloaded
+from coordinator.api.response import PIECE_BYTES, TRANSPORT
 from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.event import BOOKMARK, RESET, position
@@ -34,9 +37,8 @@ from coordinator.operations.executor import Runner
 from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
 
-__all__ = ["TRANSPORT", "StreamResponse"]
+__all__ = ["StreamResponse"]
 
-TRANSPORT = "coordinator.transport"  # extension of the scope
 RECONNECT_MS = 1000
 RETRY_S = 1.0
 LEAVE_S = 2.0  # for a closed stream to take what was written
@@ -58,7 +60,7 @@ class _TooSlow(Exception):
     """The socket took nothing within the write deadline."""
 
 
-class StreamResponse(Response):
+class StreamResponse(responses.Response):
     """One subscriber; a ``Reader`` of the gateway."""
 
     def __init__(
@@ -117,7 +119,8 @@ class StreamResponse(Response):
     def push(self, data: bytes, first_seq: int) -> None:
         """Write a chunk, or continue at the stream's own pace if the socket is full."""
         transport = self._transport
-        if transport.get_write_buffer_size() > self._config.http_buffer_bytes:
+        allowed = self._config.http_buffer_bytes
+        if transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed:  # one large event
             self.seq = first_seq - 1
             self._gateway.leave(self)
             self.interrupt()
@@ -166,41 +169,54 @@ class StreamResponse(Response):
         return self._gateway.closing or self._revoked
 
     async def _catch_up(self) -> None:
-        gateway = self._gateway
         while not self._over and not self._transport.is_closing():
-            if self._epoch == gateway.epoch and gateway.ring.covers(self.seq):
-                frames = gateway.ring.after(self.seq, self._config.http_page)
-                if not frames:
-                    return
-                self.seq = frames[-1].seq
-                frames = [frame for frame in frames if self.filter.takes(frame.type, frame.project)]
-            else:
-                found = await self._read_log()
-                if found is None:
-                    continue
-                if not found and not (self._epoch == gateway.epoch and self.seq < gateway.ring.head):
-                    return
-                frames = found
-            wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
-            for run in runs(wanted, self._config.http_buffer_bytes):
-                await self._write(b"".join([frame.data for frame in run]))
+            try:
+                with self._gateway.memory.hold() as hold:
+                    if not await self._catch_up_some(hold):
+                        return
+            except (DatabaseUnavailable, Overloaded) as error:
+                log.warning("stream.read_failed", error=error.message)
+                await self._write(_HEARTBEAT)
+                await anyio.sleep(RETRY_S)
 
-    async def _read_log(self) -> list[Frame] | None:
-        """Read one page of the log; return None if the database did not answer."""
+    async def _catch_up_some(self, hold: Hold) -> bool:
+        """Write what comes next; return false if that is nothing.
+
+        Raises: ``DatabaseUnavailable``, ``Overloaded``.
+        """
+        gateway = self._gateway
+        if self._epoch == gateway.epoch and gateway.ring.covers(self.seq):
+            frames = gateway.ring.after(self.seq, self._config.http_page, self._config.http_buffer_bytes)
+            if not frames:
+                return False
+            if len(frames[0].data) > self._config.http_buffer_bytes:
+                await hold.reserve(len(frames[0].data))
+            self.seq = frames[-1].seq
+            frames = [frame for frame in frames if self.filter.takes(frame.type, frame.project)]
+        else:
+            await hold.reserve(PAGE_COST)
+            frames = await self._read_log()
+            if not frames and not (self._epoch == gateway.epoch and self.seq < gateway.ring.head):
+                return False
+            hold.keep(sum(len(frame.data) for frame in frames))
+        wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
+        for run in runs(wanted, self._config.http_buffer_bytes):
+            await self._write(b"".join([frame.data for frame in run]))
+        return True
+
+    async def _read_log(self) -> list[Frame]:
+        """Read one page of the log.
+
+        Raises: ``DatabaseUnavailable``.
+        """
         reader = LogReader(
             None if self._epoch is None else f"{self._epoch}.{self.seq}",
             project=self.filter.project,
             topics=self.filter.topics,
             limit=self._config.http_page,
         )
-        try:
-            async with self._gateway.log_turns:
-                events = await reader.read(self._executor)
-        except DatabaseUnavailable as error:
-            log.warning("stream.read_failed", error=error.message)
-            await self._write(_HEARTBEAT)
-            await anyio.sleep(RETRY_S)
-            return None
+        async with self._gateway.log_turns:
+            events = await reader.read(self._executor)
         if reader.at_end or reader.after is None:
             return []
         self._epoch, self.seq = position(reader.after)
@@ -212,14 +228,16 @@ class StreamResponse(Response):
         return frames
 
     async def _write(self, data: bytes) -> None:
-        """Write when the socket has room.
+        """Write as the socket has room.
 
         Raises: ``_TooSlow``.
         """
-        with anyio.move_on_after(self._config.http_write_deadline_s) as scope:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        if scope.cancelled_caught:
-            raise _TooSlow
+        for start in range(0, len(data), PIECE_BYTES):
+            piece = data[start : start + PIECE_BYTES]
+            with anyio.move_on_after(self._config.http_write_deadline_s) as scope:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            if scope.cancelled_caught:
+                raise _TooSlow
         self._marked = self.seq
         self._written_at = time.monotonic()
 

@@ -15,6 +15,7 @@ import msgspec
 from coordinator.api.calls import Calls
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
+from coordinator.api.memory import PAGE_COST
 from coordinator.api.parameters import duration_of
 from coordinator.api.request import Request
 from coordinator.api.response import Response
@@ -104,6 +105,7 @@ class Subscriptions:
         after = None if query.after == "start" else query.after
         reader = LogReader(after, project=filter.project, topics=filter.topics, limit=query.limit)
         while True:
+            await request.hold.reserve(PAGE_COST)
             items = [event for event in await reader.read(self._calls) if _wanted(event, query, filter)]
             assert reader.after is not None, "a first read always moves the position"  # noqa: S101
             if wake is not None:
@@ -111,6 +113,7 @@ class Subscriptions:
             left_s = deadline - anyio.current_time()
             if items or (reader.at_end and (wake is None or left_s <= 0 or self._gateway.closing)):
                 return Response(200, _encode(EventPage(items, reader.after, reader.after)))
+            request.hold.keep(0)
             if reader.at_end:
                 await wake.wait(min(left_s, POLL_S))
 

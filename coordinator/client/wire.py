@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument
+from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
 from coordinator.model.event import Event
-from coordinator.model.json import encode
+from coordinator.model.json import encode, readable
 from coordinator.model.operation import Operation, Shape
-from coordinator.model.page import cursor_of
+from coordinator.model.page import Page, cursor_of
 from coordinator.model.route import route_of
 
 __all__ = ["Message", "decoded", "message_of", "result_of"]
@@ -33,6 +33,19 @@ class _LogPage(msgspec.Struct):
     """A page of events; see coordinator/api/subscriptions.py."""
 
     items: list[Event]
+    cursor: str
+
+
+class _EncodedEvent(Event, frozen=True):
+    """An event whose data is still encoded."""
+
+    data: msgspec.Raw  # type: ignore[assignment]
+
+
+class _EncodedLogPage(msgspec.Struct):
+    """A page of events that cannot be decoded as a whole."""
+
+    items: list[_EncodedEvent]
     cursor: str
 
 
@@ -65,16 +78,26 @@ def message_of(operation: Operation[Any]) -> Message:
 def result_of(operation: Operation[Any], body: bytes) -> Any:
     """Read the result of an operation from the body of its response.
 
-    Raises: ``DatabaseUnavailable`` for a body that does not match the operation.
+    Raises: for a body that does not match the operation, ``SchemaMismatch`` if it reads, because another attempt would meet it
+    again; otherwise ``DatabaseUnavailable``, because it may have succeeded.
     """
     if operation.reads_log:
-        page = decoded(body, _LogPage)
+        page = _log_page(body)
         return operation.of_page(page.items, page.cursor)
     kind = type(operation)
-    response = decoded(body, _response(kind))
+    try:
+        response = decoded(body, _response(kind))
+    except SchemaMismatch as error:
+        if kind.reads:
+            raise
+        raise DatabaseUnavailable(error.message, hint="The write may or may not have succeeded.") from error
     match kind.answer()[0]:
         case Shape.ONE:
             return response
+        case Shape.MANY if kind.page_by:
+            page = Page(response.items)
+            page.cut = response.cursor is not None
+            return page
         case Shape.MANY:
             return response.items
         case Shape.SCALAR:
@@ -84,12 +107,12 @@ def result_of(operation: Operation[Any], body: bytes) -> Any:
 def decoded(body: bytes, type: type[R]) -> R:
     """Decode a body.
 
-    Raises: ``DatabaseUnavailable`` for a body that does not match the type.
+    Raises: ``SchemaMismatch`` for a body that does not match the type.
     """
     try:
         return msgspec.json.decode(body, type=type)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise DatabaseUnavailable(
+        raise SchemaMismatch(
             f"cannot decode the response: {error}", hint="Is that the address of a coordinator of this version?"
         ) from error
 
@@ -101,7 +124,8 @@ def _response(operation: type[Operation[Any]]) -> type[Any]:
     if shape is Shape.ONE:
         return cast("type[Any]", result)
     name, field = ("items", list[result]) if shape is Shape.MANY else ("result", result)  # type: ignore[valid-type]
-    return msgspec.defstruct(f"{operation.function}_response", [(name, field)])
+    further = [("cursor", str | None, None)] if operation.page_by else []
+    return msgspec.defstruct(f"{operation.function}_response", [(name, field), *further])
 
 
 @cache
@@ -124,3 +148,17 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
     return query
+
+
+def _log_page(body: bytes) -> _LogPage:
+    """Decode a page of events. Where an event's data cannot be decoded, something stands for it: see ``model.json``."""
+    try:
+        return msgspec.json.decode(body, type=_LogPage)
+    except (msgspec.DecodeError, RecursionError):
+        page = decoded(body, _EncodedLogPage)
+    return _LogPage([_event(item) for item in page.items], page.cursor)
+
+
+def _event(item: _EncodedEvent) -> Event:
+    fields = {name: getattr(item, name) for name in Event.__struct_fields__}
+    return Event(**{**fields, "data": readable(item.data)})

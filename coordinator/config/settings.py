@@ -168,6 +168,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_queue_s: Annotated[
         float, Setting("Time that a request waits for one of max_connections; beyond: 503", "duration", 0.01, 60)
     ] = 2.0
+    http_memory_bytes: Annotated[
+        int,
+        Setting(
+            "Large bodies, pages and responses in memory; as much again for streams. Requests beyond wait http_queue_s",
+            "bytes",
+            8 << 20,
+            64 << 30,
+            sidecar_max=16 << 20,
+        ),
+    ] = 48 << 20
     http_streams: Annotated[
         int,
         Setting("Open streams and long-polls; the next one gets 503", "count", 1, 1_000_000, sidecar_max=1000),

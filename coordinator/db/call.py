@@ -1,11 +1,17 @@
-"""Operations on PostgreSQL: one statement for each, made of the operation's fields, timed under the function's name."""
+"""Operations on PostgreSQL: one statement for each, made of the operation's fields, timed under the function's name.
+
+The statement of a list also ends the page by its size, before the rows leave the server: see ``model.page``.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -13,6 +19,7 @@ import msgspec
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Json, Operation, Shape
+from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.telemetry import metrics
 
 __all__ = ["call", "statement"]
@@ -32,7 +39,25 @@ def statement(operation: type[Operation[Any]]) -> str:
     arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
     shape, result = operation.answer()
     columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result))
-    return f"select {columns}{columns and ' from '}coordinator.{operation.function}({arguments})"  # noqa: S608 - our names
+    source = f"coordinator.{operation.function}({arguments})"
+    if not _pages(operation):
+        return f"select {columns}{columns and ' from '}{source}"  # noqa: S608 - our names
+    varying = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result) if _varies(field.type))
+    return (
+        f"select {columns}, total from (select {columns}, count(*) over () as total,"  # noqa: S608
+        f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as bytes from {source}) page"
+        f" where coalesce(bytes, 0) < {PAGE_BYTES}"
+    )
+
+
+def _pages(operation: type[Operation[Any]]) -> bool:
+    return bool(operation.page_by) or operation.reads_log
+
+
+def _varies(kind: Any) -> bool:
+    """Return whether values of a type have no fixed size."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return not {*members} <= {int, float, bool, datetime, timedelta, UUID, NoneType}
 
 
 class _Plan(NamedTuple):
@@ -42,6 +67,7 @@ class _Plan(NamedTuple):
     values: Callable[[Any], tuple[Any, ...]]
     shape: Shape
     result: Any
+    pages: bool
     observe: Callable[[float], None]
 
 
@@ -49,7 +75,7 @@ class _Plan(NamedTuple):
 def _plan(operation: type[Operation[Any]]) -> _Plan:
     shape, result = operation.answer()
     observe = metrics.CALL_SECONDS.labels(operation.function).observe
-    return _Plan(statement(operation), _values(operation), shape, result, observe)
+    return _Plan(statement(operation), _values(operation), shape, result, _pages(operation), observe)
 
 
 def _values(operation: type[Operation[Any]]) -> Callable[[Any], tuple[Any, ...]]:
@@ -75,7 +101,7 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     Raises: the errors of the operation, mapped.
     """
     kind = type(operation)
-    sql, values, shape, result, observe = _plan(kind)
+    sql, values, shape, result, pages, observe = _plan(kind)
     started = time.perf_counter()
     try:
         with mapped_errors():
@@ -89,4 +115,8 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
         observe(time.perf_counter() - started)
     if shape is Shape.ONE:
         return cast("R", result(*rows[0]))
+    if pages:
+        page = Page([result(*row[:-1]) for row in rows])
+        page.cut = bool(rows) and rows[0][-1] > len(rows)
+        return cast("R", page)
     return cast("R", [result(*row) for row in rows])

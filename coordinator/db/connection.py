@@ -1,7 +1,8 @@
 """Connections: how each is opened, and how asyncpg's errors become ours.
 
 msgspec encodes and decodes JSON; a value that it cannot decode, or that is larger than any event, is replaced by a placeholder
-(see ``model.json``), so that one bad row never hides the others. Times are UTC, and a session keeps nothing that a pooler could pass on to another client.
+(see ``model.json``), so that one bad row never hides the others. A connection can also leave JSON encoded (``raw_json``), for those
+who only pass it on: as Python's objects a value takes up to thirty times its text. Times are UTC, and a session keeps nothing that a pooler could pass on to another client.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from coordinator.errors import (
     SchemaMismatch,
     from_sqlstate,
 )
-from coordinator.model.json import UNREADABLE, encode, unreadable
+from coordinator.model.json import encode, fault_of, readable, unreadable
 from coordinator.telemetry import metrics
 
 __all__ = ["APPLICATION_NAME", "connect", "mapped_errors", "prepare"]
@@ -31,7 +32,8 @@ CONNECT_TIMEOUT_S = 10.0
 
 _UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
 JSON_MAX_BYTES = 2**21  # twice what the database lets an event have
-_decode = msgspec.json.Decoder().decode
+SURELY_READABLE = 300  # bytes in which no number is too large and nothing nests too deeply
+_PLACEHOLDER = b'\x01{"unreadable"'
 
 
 def _encode_jsonb(value: object) -> bytes:
@@ -39,27 +41,36 @@ def _encode_jsonb(value: object) -> bytes:
 
 
 def _decode_jsonb(value: bytes) -> object:
-    found: object
-    try:
-        found = _decode(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
-    except RecursionError:
-        found = unreadable("json_depth")
-    except (msgspec.MsgspecError, ValueError):
-        found = unreadable("json_number")
-    if isinstance(found, dict) and UNREADABLE in found and len(found) == 1:
-        metrics.VALUE_UNREADABLE.labels(str(found[UNREADABLE])).inc()
+    found: object = readable(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
+    if fault := fault_of(found):
+        metrics.VALUE_UNREADABLE.labels(fault).inc()
     return found
 
 
-async def prepare(connection: asyncpg.Connection) -> None:
+def _check_jsonb(value: bytes) -> object:
+    """Return the JSON as it is, or what stands for it."""
+    if len(value) > SURELY_READABLE or value.startswith(_PLACEHOLDER):
+        found = _decode_jsonb(value)
+        if fault_of(found):
+            return found
+    return msgspec.Raw(value[1:])
+
+
+async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> None:
     """Register our JSON codec on a new connection."""
     await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", format="binary", encoder=_encode_jsonb, decoder=_decode_jsonb
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=_encode_jsonb,
+        decoder=_check_jsonb if raw_json else _decode_jsonb,
     )
 
 
-async def connect(dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0) -> asyncpg.Connection:
-    """Open a connection.
+async def connect(
+    dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0, raw_json: bool = False
+) -> asyncpg.Connection:
+    """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``.
 
     Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address.
     """
@@ -71,7 +82,7 @@ async def connect(dsn: str, *, statement_cache_size: int = 100, call_timeout_s: 
             statement_cache_size=statement_cache_size,
             server_settings={"application_name": APPLICATION_NAME},
         )
-        await prepare(connection)
+        await prepare(connection, raw_json=raw_json)
         return connection
 
 

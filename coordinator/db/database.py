@@ -48,23 +48,31 @@ class Transaction:
 class Database:
     """Runs operations on PostgreSQL; an ``Executor``."""
 
-    def __init__(self, pool: Pool, dsn: str, direct_dsn: str, config: Config) -> None:
+    def __init__(self, pool: Pool, dsn: str, direct_dsn: str, config: Config, *, raw_json: bool = False) -> None:
         self._pool = pool
         self.dsn = dsn
         self.direct_dsn = direct_dsn
         self._config = config
+        self._raw_json = raw_json
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str, config: Config, *, direct_dsn: str | None = None) -> AsyncIterator[Database]:
+    async def open(
+        cls, dsn: str, config: Config, *, direct_dsn: str | None = None, raw_json: bool = False
+    ) -> AsyncIterator[Database]:
         """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
+
+        ``raw_json``: see ``connect``.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
 
         async def opened() -> asyncpg.Connection:
             return await connect(
-                dsn, statement_cache_size=config.statement_cache_size, call_timeout_s=config.call_timeout_s
+                dsn,
+                statement_cache_size=config.statement_cache_size,
+                call_timeout_s=config.call_timeout_s,
+                raw_json=raw_json,
             )
 
         pool = Pool(
@@ -73,7 +81,7 @@ class Database:
         try:
             async with pool.taken(config.call_timeout_s):
                 pass
-            yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config)
+            yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config, raw_json=raw_json)
         finally:
             try:
                 with mapped_errors(), anyio.move_on_after(CLOSE_S):  # a stuck server does not answer
@@ -124,6 +132,7 @@ class Database:
             self.direct_dsn,
             statement_cache_size=self._config.statement_cache_size,
             call_timeout_s=self._config.call_timeout_s,
+            raw_json=self._raw_json,
         )
 
     async def notify(self, channel: str) -> None:

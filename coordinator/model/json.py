@@ -15,7 +15,7 @@ import msgspec
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Json
 
-__all__ = ["UNREADABLE", "encode", "unreadable"]
+__all__ = ["UNREADABLE", "decoded", "encode", "fault_of", "readable", "unreadable"]
 
 UNREADABLE = "unreadable"
 
@@ -38,6 +38,26 @@ def encode(value: object, enc_hook: Callable[[Any], Any] | None = None) -> bytes
             "the value is nested too deeply", hint="Nest lists and dicts at most 64 levels deep.", code="ZC102"
         ) from None
     return encoded
+
+
+def decoded(value: Any) -> Any:
+    """Return a JSON value that is perhaps still encoded (``msgspec.Raw``, as a daemon passes it on)."""
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def readable(text: bytes | memoryview | msgspec.Raw) -> Any:
+    """Decode a JSON value; return what stands for it if it cannot be decoded."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        return unreadable("json_depth")
+    except (msgspec.MsgspecError, ValueError):
+        return unreadable("json_number")
+
+
+def fault_of(value: object) -> str | None:
+    """Return the limit that a value exceeded if this is what stands for it."""
+    return str(value[UNREADABLE]) if isinstance(value, dict) and len(value) == 1 and UNREADABLE in value else None
 
 
 def unreadable(limit: str) -> dict[str, Json]:

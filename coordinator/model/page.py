@@ -4,6 +4,9 @@ A list is ordered by the fields ``page_by`` of its rows; no two rows are equal i
 in the last row of the previous page (``''`` for null), and the next page starts behind them. Rows that come and go between two
 pages therefore move no other row: none is lost, none comes twice. Outside the database, the place is an opaque cursor.
 
+A page also ends where its rows exceed ``PAGE_BYTES`` as text, after at least one row: a page of large values is short, and has a
+cursor like any other.
+
 On failure: a malformed cursor, or one of another list, is ``InvalidArgument``. The server deliberately keeps no state and takes
 no snapshot: a row that changes its place between two pages may be in both or in neither.
 """
@@ -20,21 +23,25 @@ from msgspec.structs import replace
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation, Paged
 
-__all__ = ["Page", "cursor_of", "page_of", "place_of", "walk"]
+__all__ = ["PAGE_BYTES", "Page", "cursor_of", "page_of", "place_of", "walk"]
+
+PAGE_BYTES = 1 << 20
 
 R = TypeVar("R")
 
 
 class Page(list[R]):
-    """Rows, and the ``cursor`` of the next page; None on the last page."""
+    """Rows, and the ``cursor`` of the next page; None on the last page. ``cut``: it ended by its size, not by its limit."""
 
     cursor: str | None = None
+    cut: bool = False
 
 
 def page_of(operation: Operation[list[R]], rows: list[R]) -> Page[R]:
-    """Make a page from an operation's rows. A full page has a cursor even if no rows follow."""
+    """Make a page from an operation's rows. A full page has a cursor even if no rows follow, as has one that ended by its size."""
     page = Page(rows)
-    if operation.page_by and len(rows) >= cast("Paged", operation).limit:
+    page.cut = isinstance(rows, Page) and rows.cut
+    if operation.page_by and (page.cut or len(rows) >= cast("Paged", operation).limit):
         fields = (getattr(rows[-1], name) for name in operation.page_by)
         page.cursor = cursor_of(type(operation), ["" if field is None else str(field) for field in fields])
     return page

@@ -20,6 +20,7 @@ from coordinator import operations
 from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.json import decoded
 from coordinator.model.lease import LeaseChange
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.transaction import Outcome
@@ -93,7 +94,7 @@ class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
         """Return the result of each write, as the write returns it alone."""
         rows: list[list[Json]] = [[] for _ in self.writes]
         for outcome in outcomes:
-            rows[outcome.write].append(outcome.result)
+            rows[outcome.write].append(decoded(outcome.result))
         return [_result(_verbs("write")[str(given["verb"])], its) for given, its in zip(self.writes, rows, strict=True)]
 
     def leases(self, result: list[Outcome]) -> Iterator[LeaseChange]:

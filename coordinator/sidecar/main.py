@@ -97,7 +97,7 @@ async def _source(config: Config) -> AsyncIterator[Source]:
         return
     first = await connect_within(config.connect_limit_s, url, call_timeout_s=config.call_timeout_s)
     first.terminate()
-    async with Database.open(url, _lowered(config)) as database:
+    async with Database.open(url, _lowered(config), raw_json=True) as database:
         yield database
 
 

@@ -191,7 +191,7 @@ async def test_a_bug_is_a_problem_without_details_and_is_logged(db: Database, pa
     async def handler(_request: Request) -> Response:
         raise ZeroDivisionError("secret words")
 
-    app = create_app(broken, db, Gateway(db, Config()), Access(None), [], {"/v1/broken": handler})
+    app = create_app(broken, db, Gateway(db, Config()), Access(None), [], {"/v1/broken": {"GET": handler}})
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     with structlog.testing.capture_logs() as logs:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

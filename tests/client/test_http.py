@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 import coordinator
 from coordinator.api.endpoint import endpoints
 from coordinator.client.http import HttpExecutor
-from coordinator.client.wire import message_of
+from coordinator.client.wire import message_of, result_of
 from coordinator.config import Config, load
 from coordinator.db.database import Database
 from coordinator.errors import (
@@ -26,10 +26,13 @@ from coordinator.errors import (
     DatabaseUnavailable,
     InvalidArgument,
     PermissionDenied,
+    SchemaMismatch,
     Unauthenticated,
 )
+from coordinator.model.operation import Operation
 from coordinator.model.token import new_secret
 from coordinator.operations import events, projects, signals, tokens
+from coordinator.operations.events import Since
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
 
@@ -203,3 +206,22 @@ def test_every_operation_can_be_written_as_a_message_for_its_endpoint() -> None:
         assert message.path.startswith(endpoint.path.partition("{")[0])
     with pytest.raises(ConfigurationError):
         message_of(signals.Expire())
+
+
+def test_an_event_that_cannot_be_decoded_hides_no_other() -> None:
+    event = '{"cursor":"e.%d","seq":%d,"type":"custom.x","project":"p","key":"k","actor":"a","at":"2026-01-01T00:00:00Z","data":%s}'
+    bad = {2: '{"n":1e999}', 3: '{"n":' + "9" * 5000 + "}"}
+    items = ",".join(event % (seq, seq, bad.get(seq, "{}")) for seq in range(1, 5))
+    page = result_of(Since(), f'{{"items":[{items}],"cursor":"e.4","event_cursor":"e.4"}}'.encode())
+    assert [event.seq for event in page] == [1, 2, 3, 4]
+    assert [event.data for event in page] == [{}, {"unreadable": "json_number"}, {"unreadable": "json_number"}, {}]
+    assert (page[1].cursor, page[1].type, page[1].key) == ("e.2", "custom.x", "k")
+
+
+@pytest.mark.parametrize("operation", [Since(), signals.List(project="p"), signals.Get(project="p", key="k")])
+def test_a_response_of_another_shape_is_no_outage(operation: Operation[Any]) -> None:
+    """A reader that waits for the database would ask for it for ever."""
+    for body in (b'{"items":[{"cursor":"e.1"}],"cursor":"e.1"}', b"[" * 100_000, b"{"):
+        with pytest.raises(SchemaMismatch) as raised:
+            result_of(operation, body)
+        assert raised.value.hint
