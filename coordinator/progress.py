@@ -14,15 +14,19 @@ class Progress:
         self._since = 0.0
         self._reason: str | None = None
 
-    def made(self) -> None:
-        """Record that the task did something."""
+    def made(self) -> bool:
+        """Record that the task did something; return whether it had failed before."""
+        recovered = self._reason is not None
         self._reason = None
+        return recovered
 
-    def failed(self, error: Exception) -> None:
-        """Record a failure. Those in a row count from the first."""
-        if self._reason is None:
+    def failed(self, error: Exception) -> bool:
+        """Record a failure; return whether it is the first in a row, from which the others count."""
+        first = self._reason is None
+        if first:
             self._since = time.monotonic()
         self._reason = str(error) or type(error).__name__
+        return first
 
     def obstacle(self, tolerated_s: float) -> str | None:
         """Return the newest failure if there has been nothing else for longer than ``tolerated_s`` seconds."""

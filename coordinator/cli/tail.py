@@ -47,6 +47,7 @@ class Tail:
         check_topics(topics)
         self._call = call
         self._reader = LogReader(after, project=project, topics=topics)
+        self._reader.on_unreadable = _say_unreadable
         self._project = project
         self._topics = topics
         self._follow = follow
@@ -90,23 +91,28 @@ class Tail:
                     return
 
     async def _following(self) -> None:
-        backoff: Backoff | None = None  # none before the first connection
+        backoff = Backoff(0.1, 5.0)
+        connected = lost = False
         while True:
             try:
                 async with (
                     self._call.open(direct=True) as executor,
                     executor.wake(project=self._project, topics=self._topics) as wake,
                 ):
-                    if backoff:
-                        self._call.output.note("connected again")
-                    backoff = Backoff(0.1, 5.0)
-                    while not await self._take(await self._reader.next(executor, wake)):
-                        pass
+                    events = await self._reader.read(executor)
+                    if lost:
+                        sys.stderr.write("connected again\n")
+                    connected, lost = True, False
+                    backoff.reset()
+                    while not await self._take(events):
+                        events = await self._reader.next(executor, wake)
                     return
             except DatabaseUnavailable as error:
-                if not backoff:
+                if not connected:
                     raise
-                self._call.output.note(f"{error.message}; trying again")
+                if not lost:
+                    sys.stderr.write(plain(f"{error.message}; trying again") + "\n")
+                lost = True
             await backoff.wait()
 
     async def _take(self, events: list[Event]) -> bool:
@@ -125,6 +131,10 @@ class Tail:
         if lines:
             await self._call.output.lines(lines)
         return self._left == 0
+
+
+def _say_unreadable(event: Event, limit: str) -> None:
+    sys.stderr.write(plain(f"unreadable: the data of event {event.cursor} ({event.type}) exceeds {limit}") + "\n")
 
 
 def _text(event: Event) -> str:

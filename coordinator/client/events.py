@@ -22,6 +22,7 @@ from coordinator.model.event import Event
 from coordinator.model.operation import Json
 from coordinator.operations import events
 from coordinator.operations.log_reader import LogReader
+from coordinator.progress import Progress
 
 __all__ = ["EventStream", "Events"]
 
@@ -99,14 +100,17 @@ class Events:
     async def _listen(self, project: str | None) -> None:
         """Keep one listening connection for the client, and pass every hint on."""
         backoff = Backoff(2.0)
+        progress = Progress()
         while True:
             try:
                 async with self._caller.executor.wake(project=project) as wake:
+                    progress.made()
                     while True:
                         await wake.wait(events.POLL_S)
                         self._pass_on()
             except CoordinatorError as error:  # a refusal, too: it reaches the reader, whose own reads are refused
-                log.warning("stream.unheard", error=str(error), retry_s=backoff.next_s)
+                if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # of that the reader tells
+                    log.warning("stream.unheard", error=str(error))
             self._pass_on()
             await backoff.wait()
 

@@ -22,7 +22,6 @@ from typing import TypeVar, cast
 from urllib.parse import urlencode
 
 import anyio
-import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.client.http_pool import Disconnected, HttpPool, NoResponse, NotSent
@@ -39,7 +38,6 @@ __all__ = ["HttpExecutor"]
 OK = 200
 SILENT_S = 45.0  # a stream that is silent for this long is dead; signs of life come every 15 seconds
 
-log = structlog.get_logger()
 R = TypeVar("R")
 
 
@@ -108,24 +106,31 @@ class HttpExecutor:
                 await asyncio.wait([listening])
 
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
-        """Pass on hints forever, once ``opened``; raise if the first connection fails."""
+        """Pass on hints forever, once ``opened``; raise if the first connection fails.
+
+        An interruption is a hint, too: the reader finds out what is wrong, and says so.
+        """
         backoff = Backoff()
+        interrupted = False
 
         def heard(piece: bytes) -> None:
+            nonlocal interrupted
             if piece.strip(b":\n"):  # more than a sign of life
                 if not opened.done():
                     opened.set_result(None)
+                interrupted = False
                 backoff.reset()
                 wake.set()
 
         while True:
             try:
                 await self._follow(path, heard)
-                log.debug("wake.ended", address=self._address)
-            except CoordinatorError as error:
+            except CoordinatorError:
                 if not opened.done():
                     raise
-                log.warning("wake.interrupted", error=error.message, retry_s=backoff.next_s)
+            if not interrupted:
+                interrupted = True
+                wake.set()
             await backoff.wait()
 
     async def _follow(self, path: str, heard: Callable[[bytes], None]) -> None:

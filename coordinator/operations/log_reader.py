@@ -4,7 +4,8 @@ Guarantees: a reader hands out every event after its position once, in order. Th
 handed out, and not before: a read that fails or is cancelled has no effect, and the reader continues later, over the same
 connection or another. Where events are gone, it hands out an event of type ``reset``. Bookmarks only move the position.
 
-On failure: the reader retries after errors of the kinds in ``outlasts``, with a back-off that a hint ends; it raises others.
+On failure: the reader retries after errors of the kinds in ``outlasts``, with a back-off that a hint ends; it raises others. It logs
+the first failure in a row, and the recovery.
 A lost hint costs at most ``POLL_S`` seconds, never an event.
 
 What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does nothing.
@@ -12,12 +13,13 @@ What it deliberately does not do: hold a connection, or know who needs the event
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import BOOKMARK, Event
+from coordinator.model.json import fault_of
 from coordinator.model.operation import Operation
 from coordinator.model.topic import check_topics
 from coordinator.operations.events import POLL_S, Head, Since
@@ -35,7 +37,8 @@ class LogReader:
     """A position in the log, and what to read after it.
 
     ``after`` is a cursor, ``now`` (what is emitted after the first read), or None (all that is retained). ``at_end`` says
-    that the last read found nothing more. ``progress`` knows the failures that it waits out.
+    that the last read found nothing more. ``progress`` knows the failures that it waits out. ``on_unreadable`` is called with
+    each event whose data exceeded a limit, and that limit; by default it logs.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class LogReader:
         self.after = after
         self.at_end = False
         self.progress = Progress()
+        self.on_unreadable: Callable[[Event, str], None] = _log_unreadable
         self._project = project
         self._topics = list(topics) or None
         self._limit = limit
@@ -69,6 +73,9 @@ class LogReader:
             wake,
         )
         self.at_end = not page
+        for event in page:
+            if fault := fault_of(event.data):
+                self.on_unreadable(event, fault)
         if page:
             self.after = page[-1].cursor
         return [event for event in page if event.type != BOOKMARK]
@@ -97,13 +104,22 @@ class LogReader:
             try:
                 result = await runner.run(operation)
             except self._outlasts as error:
-                self.progress.failed(error)
-                import structlog  # noqa: PLC0415 - slow to import, and a command that reads the log does without
-
-                structlog.get_logger().warning(
-                    "log.unread", after=self.after, error=error.message, retry_s=backoff.next_s
-                )
+                if self.progress.failed(error):
+                    _log().warning("log.unread", after=self.after, error=error.message)
             else:
-                self.progress.made()
+                if self.progress.made():
+                    _log().info("log.read_again", after=self.after)
                 return result
             await backoff.wait(None if wake is None else wake.wait)
+
+
+def _log_unreadable(event: Event, limit: str) -> None:
+    _log().warning(
+        "event.unreadable", cursor=event.cursor, type=event.type, project=event.project, key=event.key, limit=limit
+    )
+
+
+def _log() -> Any:
+    import structlog  # noqa: PLC0415 - slow to import, and a command that reads the log does without
+
+    return structlog.get_logger()

@@ -19,6 +19,7 @@ from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError, PermissionDenied
 from coordinator.model.operation import Operation, Scope
 from coordinator.operations.events import POLL_S, Head
+from coordinator.progress import Progress
 
 __all__ = ["Upstream"]
 
@@ -86,12 +87,15 @@ class _Stream:
     async def run_forever(self) -> None:
         upstream = self._upstream
         backoff = Backoff()
+        progress = Progress()
         while True:
             try:
                 project = upstream.project if upstream.confined else None
                 async with upstream.executor.wake(project=project) as hints:
                     while True:
                         await upstream.run(Head())  # whether the database answers behind the stream
+                        if progress.made():
+                            log.info("upstream.back")
                         self.connected = True
                         backoff.reset()
                         for wake in self._wakes:
@@ -102,5 +106,6 @@ class _Stream:
                 if isinstance(error, PermissionDenied) and not upstream.confined:
                     upstream.confined = True
                     continue
-                log.warning("upstream.lost", error=error.message, retry_s=backoff.next_s)
+                if progress.failed(error):
+                    log.warning("upstream.lost", error=error.message)
             await backoff.wait()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -16,6 +18,7 @@ from coordinator.operations import events, signals
 from coordinator.operations.work import RelayStep
 from tests.cli.conftest import Program
 from tests.conftest import admin
+from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S
 
 
@@ -111,6 +114,32 @@ async def test_it_resumes_after_the_last_event_when_its_connection_is_lost(
         )
         await emit(db, "after")
         assert await next_key(process) == "after"
+
+
+async def test_an_outage_of_the_daemon_is_one_line_and_its_end_another(
+    tmp_path: Path, db: Database, database_url: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = Program(tmp_path, {"COORDINATOR_DATABASE_URL": f"http://127.0.0.1:{port}"})
+    with ExitStack() as stack:
+        daemon = stack.enter_context(Daemon(database_url, port=port))
+        await daemon.ready()
+        process = stack.enter_context(tailing(program))
+        assert process.stderr
+        await emit(db, "before")
+        assert await next_key(process) == "before"
+        daemon.kill()
+        with anyio.fail_after(DEADLINE_S):  # it does not wait for the next look at the log
+            lost = await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True)
+        assert "trying again" in lost
+        await stack.enter_context(Daemon(database_url, port=port)).ready()  # which takes several attempts
+        await emit(db, "after")
+        assert await next_key(process) == "after"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+        (again,) = process.stderr.read().splitlines()
+        assert "connected again" in again
 
 
 async def test_a_reset_is_reported_on_standard_error_and_in_the_stream(program: Program, db: Database) -> None:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.backoff import Backoff
 from coordinator.db.database import Database
@@ -162,3 +163,24 @@ async def test_cancelled_at_any_moment_and_used_again_it_loses_and_repeats_nothi
                     seen += [event.key for event in await reader.next(server, wake)]
     assert seen == names
     assert any(isinstance(operation, Since) for operation in server.asked)
+
+
+async def test_an_outage_is_one_line_of_the_log_and_its_end_another(db: Database, server: Unsteady) -> None:
+    await emit(db, "a")
+    reader = LogReader(outlasts=(DatabaseUnavailable,))
+    with capture_logs() as logs:
+        for outage in (1, 2):
+            server.failures = [DatabaseUnavailable("gone") for _ in range(5)]
+            await reader.read(server)
+            assert [line["event"] for line in logs] == ["log.unread", "log.read_again"] * outage
+
+
+async def test_an_event_whose_data_was_replaced_is_logged_by_name(db: Database, server: Unsteady) -> None:
+    await db.run(Emit(project="default", type="custom.x", key="a", data={"unreadable": "json"}))
+    await emit(db, "b")
+    with capture_logs() as logs:
+        events = await LogReader().read(server)
+    assert [event.key for event in events] == ["a", "b"]
+    (line,) = logs
+    assert (line["event"], line["key"], line["type"], line["limit"]) == ("event.unreadable", "a", "custom.x", "json")
+    assert line["cursor"] == events[0].cursor
