@@ -18,7 +18,6 @@ import shlex
 import shutil
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +47,7 @@ from coordinator.version import version
 
 __all__ = ["serve"]
 
-READY_WITHIN_S = 5.0  # since the last answer to a heartbeat
+READY_WITHIN_S = 5.0  # without progress of gateway or relay
 PROBE_S = 5.0
 
 log = structlog.get_logger()
@@ -132,14 +131,15 @@ async def _run(  # noqa: PLR0917
     def readiness() -> Readiness:
         if lifetime.stop.is_set():
             return Readiness(ready=False, leads=keeper.leads, reason="shutting down")
-        if time.monotonic() - keeper.heard_at > READY_WITHIN_S:
-            return Readiness(ready=False, leads=keeper.leads, reason="no answer from the database")
+        if obstacle := keeper.obstacle():
+            return Readiness(ready=False, leads=keeper.leads, reason=obstacle)
         if obstacle := gateway.obstacle(READY_WITHIN_S):
             return Readiness(ready=False, leads=keeper.leads, reason=obstacle)
         if obstacle := relay.progress.obstacle(READY_WITHIN_S):
             return Readiness(ready=False, leads=keeper.leads, reason=f"events are not numbered: {obstacle}")
         return Readiness(ready=True, leads=keeper.leads)
 
+    session.on_change = keeper.hurry
     async with session.kept(), anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
         tasks.start_soon(keeper.while_leading, relay.run_forever)

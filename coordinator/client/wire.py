@@ -95,9 +95,9 @@ def result_of(operation: Operation[Any], body: bytes) -> Any:
         case Shape.ONE:
             return response
         case Shape.MANY if kind.page_by:
-            page = Page(response.items)
-            page.cut = response.cursor is not None
-            return page
+            rows = Page(response.items)
+            rows.cut = response.cursor is not None
+            return rows
         case Shape.MANY:
             return response.items
         case Shape.SCALAR:

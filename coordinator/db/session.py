@@ -73,6 +73,7 @@ class Session:
         self._wakes: list[tuple[str, SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[Session], Awaitable[None]] | None = None
+        self.on_change: Callable[[], None] = lambda: None  # there is a connection, or none any more
 
     @property
     def connected(self) -> bool:
@@ -135,11 +136,13 @@ class Session:
                 await backoff.wait()
                 continue
             backoff.reset()
+            self.on_change()
             try:
                 await self._watch(link)
             finally:
                 self._link = None
                 link.connection.terminate()
+                self.on_change()
             log.warning("session.lost")
 
     async def _open(self) -> _Link:

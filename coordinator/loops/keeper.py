@@ -3,6 +3,9 @@
 One heartbeat a second takes or keeps the lead, and reports which loops have work, so an idle loop makes no calls. When the
 leader dies, its liveness lock is free, and the next heartbeat of another daemon takes the lead. When the leader is paused,
 its lead expires after 5 seconds. Two leaders at once do no harm, because each run of a loop is one transaction.
+
+The heartbeat is also what knows whether the database answers: ``obstacle``. One that fails, or a connection that is lost
+(``hurry``), is followed by another at once, and then four times a second.
 """
 
 from __future__ import annotations
@@ -16,17 +19,21 @@ import anyio
 import structlog
 
 from coordinator.backoff import Backoff
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.loops.loop import Loop
 from coordinator.model.work import Lead
+from coordinator.operations.events import Head
 from coordinator.operations.executor import Executor
 from coordinator.operations.work import LeaderRenew
+from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["Keeper"]
 
 HEARTBEAT_S = 1.0
+RETRY_S = 0.25  # after a heartbeat that failed
 LEAD_S = 5.0
+SILENT_S = 4.5  # without an answer the database is away, though nothing has failed
 
 log = structlog.get_logger()
 
@@ -53,13 +60,26 @@ class Keeper:
         self._leads_until = 0.0
         self._led = False
         self._changed = anyio.Event()
-        self.heard_at = 0.0
+        self._hurried = anyio.Event()
+        self._heard_at = 0.0
+        self._progress = Progress()
         metrics.LEADER.set_function(lambda: self.leads)
 
     @property
     def leads(self) -> bool:
         """Whether this process leads, as far as it knows. It stops believing so before the database's deadline."""
         return time.monotonic() < self._leads_until
+
+    def obstacle(self) -> str | None:
+        """Return why the database does not answer, if that is so."""
+        if reason := self._progress.obstacle(0):
+            return reason
+        silent = time.monotonic() - self._heard_at > SILENT_S
+        return f"no answer from the database for {SILENT_S:g} seconds" if silent else None
+
+    def hurry(self) -> None:
+        """Send the next heartbeat now: a connection was lost, or there is one again."""
+        self._hurried.set()
 
     async def run_forever(self) -> None:
         """Send heartbeats until cancelled, and run every loop while leading."""
@@ -68,8 +88,11 @@ class Keeper:
                 tasks.start_soon(self._run_loop, loop)
             while True:
                 began = time.monotonic()
+                self._hurried = anyio.Event()
                 await self._heartbeat(began)
-                await anyio.sleep(max(0.0, HEARTBEAT_S - (time.monotonic() - began)))
+                pause_s = HEARTBEAT_S if self._progress.obstacle(0) is None else RETRY_S
+                with anyio.move_on_after(max(0.0, pause_s - (time.monotonic() - began))):
+                    await self._hurried.wait()
 
     async def while_leading(self, run_forever: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a task while this process leads; cancel it when the lead ends."""
@@ -91,8 +114,10 @@ class Keeper:
             lead = await self._renew()
         except Exception as error:  # noqa: BLE001 - the heartbeat never stops at an error
             log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
+            if isinstance(error, DatabaseUnavailable | TimeoutError):
+                self._progress.failed(error)
         else:
-            self.heard_at = time.monotonic()
+            self._heard()
             self._leads_until = began + LEAD_S if lead.leads else 0.0
             for name in lead.due:
                 if name in self._due:
@@ -109,10 +134,16 @@ class Keeper:
 
     async def _renew(self) -> Lead:
         process = self._process()
-        if process is None:
-            raise DatabaseUnavailable("the liveness lock is lost", hint="It is taken again automatically.")
         with anyio.fail_after(LEAD_S):
-            return await self._executor.run(LeaderRenew(process=process))
+            if process is not None:
+                return await self._executor.run(LeaderRenew(process=process))
+            await self._executor.run(Head())  # whether the database answers
+        self._heard()
+        raise CoordinatorError("the liveness lock is lost", hint="It is taken again automatically.")
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._progress.made()
 
     async def _run_loop(self, loop: Loop) -> None:
         backoff = Backoff(0.5, 30.0)

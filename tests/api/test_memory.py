@@ -154,7 +154,7 @@ async def test_bytes_are_held_in_order_and_released() -> None:
 
 def test_every_list_ends_its_pages_by_size() -> None:
     for kind in operations.every():
-        assert ("total" in statement(kind)) == bool(kind.page_by or kind.function == "events_since"), kind.function
+        assert ("total" in statement(kind)) == bool(kind.page_by or kind.reads_log), kind.function
 
 
 async def test_a_row_larger_than_a_page_is_a_page(tx: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:

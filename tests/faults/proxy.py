@@ -33,17 +33,30 @@ class Proxy:
         """Pass on everything, what was held back included."""
         self._open.set()
 
+    async def refuse(self) -> int:
+        """Cut every connection, and refuse new ones; return the port, for ``accept``."""
+        port = int(self._server.sockets[0].getsockname()[1])
+        self._server.close()
+        await self._server.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        return port
+
+    async def accept(self, port: int) -> None:
+        """Accept connections again."""
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", port)
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Proxy]:
         """Listen for as long as the context lasts."""
-        server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        self._server = server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         user, at, _ = self._target.netloc.rpartition("@")
         self.url = urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{port}", query="sslmode=disable"))
         try:
             yield self
         finally:
-            server.close()
+            self._server.close()
             for task in self._tasks:
                 task.cancel()
             with anyio.CancelScope(shield=True):
