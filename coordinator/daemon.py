@@ -190,7 +190,7 @@ def _banner(http: str, place: dict[str, str]) -> str:
     path = [] if shutil.which("coordinator") else [f'export PATH="{folder}:$PATH"']
     lines = [
         ("HTTP", f"{http} ({http}/schema describes it)"),
-        ("database", place["database"]),
+        ("database", shlex.quote(place["database"])),
         *([("data", place["data"])] if "data" in place else []),
         ("psql", place["psql"]),
         *(("next", command) for command in (*path, "coordinator status", "coordinator event tail --follow")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 
@@ -44,7 +45,7 @@ def test_a_person_sees_where_the_daemon_is_and_what_to_do_next(lone: Program) ->
             seen += os.read(ours, 4096)
         shown = dict(line.split(None, 1) for line in seen.decode().splitlines() if line.startswith("  "))
         assert shown["HTTP"].startswith("http://127.0.0.1:")
-        assert lone.json("--url", shown["database"].strip(), "project", "list")
+        assert lone.json("--url", shlex.split(shown["database"])[0], "project", "list")
         assert "coordinator event tail" in shown["next"]
     finally:
         process.terminate()
