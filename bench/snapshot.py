@@ -36,8 +36,8 @@ async def run(options: Options) -> list[Table]:
             await holder.fetchval("select count(*) from coordinator.signals")
             await anyio.sleep(options.snapshot_s)
             kept = await holder.fetchrow(
-                "select pg_total_relation_size('coordinator.outbox') as outbox,"
-                " pg_total_relation_size('coordinator.relay_batches') as batches"
+                "select sum(pg_total_relation_size(relid)) as events, pg_total_relation_size('coordinator.event_chunks') as chunks"
+                " from pg_partition_tree('coordinator.events')"
             )
             await snapshot.rollback()
             await task
@@ -67,7 +67,7 @@ async def run(options: Options) -> list[Table]:
         [
             f"Median p99 of the first {EDGE} held windows {first:.1f} ms, of the last {EDGE} {last:.1f} ms.",
             (
-                f"At the end of the snapshot the outbox took {kept['outbox'] / 1e6:.0f} MB, the relay's batches {kept['batches'] / 1e6:.0f} MB; "
+                f"At the end of the snapshot the log took {kept['events'] / 1e6:.0f} MB, its chunks {kept['chunks'] / 1e6:.0f} MB; "
                 f"load average at the end {load():.1f}."
             ),
         ],

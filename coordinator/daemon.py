@@ -166,7 +166,9 @@ async def _probe(database: Database) -> None:
     async with database.session(channel).kept() as session:
         wake = session.wake(channel)
         await wake.wait(0)
-        await database.notify(channel)
+        if not await database.notify(channel):
+            log.warning("daemon.unprobed", reason="the notification queue is full: end the listener that does not read")
+            return
         with anyio.move_on_after(PROBE_S) as scope:
             await wake.wait(PROBE_S * 2)
         if scope.cancelled_caught:

@@ -1,7 +1,7 @@
 """The tree of errors: each has an SQLSTATE, an HTTP status and an exit code.
 
 Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid, ``ZC2xx`` not
-found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema); Python raises
+found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema, ``ZC7xx`` event log); Python raises
 the classes below. HTTP responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside
 the tree is a bug and exits with 1. ``docs/errors.md`` lists the tree.
 """
@@ -17,6 +17,7 @@ __all__ = [
     "CoordinatorError",
     "DatabaseUnavailable",
     "InvalidArgument",
+    "LogFull",
     "NotFound",
     "PermissionDenied",
     "SchemaMismatch",
@@ -98,6 +99,13 @@ class DatabaseUnavailable(CoordinatorError):
     remedy = "Try again later; before repeating a write, read whether it succeeded."
 
 
+class LogFull(CoordinatorError):
+    """The event log has no partition for another event, so nothing can change. Nothing was changed."""
+
+    sqlstate, http_status, exit_code, name = "ZC700", 503, 7, "log-full"
+    remedy = "Start a daemon: the leader creates partitions. Or call event_extend."
+
+
 class PermissionDenied(CoordinatorError):
     """The role or token lacks the right."""
 
@@ -119,6 +127,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC4", WaitTimedOut),
     ("ZC5", Unauthenticated),
     ("ZC6", SchemaMismatch),
+    ("ZC7", LogFull),
     ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
     ("42501", PermissionDenied),
     ("42703", SchemaMismatch),  # undefined column

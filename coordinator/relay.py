@@ -1,17 +1,16 @@
-"""The relay: moves events from the outbox to the log in batches, and sleeps behind a doorbell while there are none.
+"""The relay: numbers the events of the log in steps, and sleeps behind a doorbell while there are none.
 
-The guarantees come from ``coordinator.relay_step`` (sql/functions/relay.sql): one transaction numbers a batch and
+The guarantees come from ``coordinator.relay_step`` (sql/functions/relay.sql): one transaction numbers a chunk and
 notifies. This process may be killed, paused or run twice at any point; no event is lost, repeated or reordered.
-This module only sets the pace. It steps while there are events, then arms the doorbell. When every transaction that may
-have read the doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an event
-until the leader's next heartbeat, at most one second.
+This module only sets the pace. It steps while there are events, and waits between two steps in proportion to the events of the
+first, so that one event alone is numbered immediately and under load a chunk holds hundreds. Then it arms the doorbell. When every
+transaction that may have read the doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an
+event until the leader's next heartbeat, at most one second.
 
 On failure the relay logs the error, drops the connection, backs off and starts again; ``progress`` knows since when.
 """
 
 from __future__ import annotations
-
-import time
 
 import anyio
 import structlog
@@ -19,7 +18,7 @@ import structlog
 from coordinator.backoff import Backoff
 from coordinator.db.database import Database
 from coordinator.db.session import Session, SessionWake
-from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
+from coordinator.operations.work import RelayArm, RelayRecover, RelayStep
 from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
@@ -27,10 +26,10 @@ __all__ = ["BELL_CHANNEL", "Relay"]
 
 BELL_CHANNEL = "coordinator.bell"
 
-BATCH = 1000  # events
 REARM_S = 10.0  # the bell is armed for 15 s
-PRUNE_S = 1.0
-LINGER_S = 0.001  # between batches, so that a batch holds more than one event
+LINGER_S = 0.0001  # between two steps, for each event of the first: the rate of events decides how many a chunk holds
+LINGER_MIN_S = 0.001
+LINGER_MAX_S = 0.01  # at 10,000 events a second and more
 WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
 WATCH_MAX_S = 0.05
 
@@ -38,13 +37,10 @@ log = structlog.get_logger()
 
 
 class Relay:
-    """Moves events while this process leads."""
+    """Numbers events while this process leads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pruned_at = 0.0
-        self._prune_start = 0
-        self._unpruned = 0
         self._bell: SessionWake | None = None
         self.progress = Progress()
 
@@ -69,7 +65,7 @@ class Relay:
             await backoff.wait()
 
     def nudge(self) -> None:
-        """Wake the relay; the leader's heartbeat found events in the outbox."""
+        """Wake the relay; the leader's heartbeat found events without a number."""
         if self._bell is not None:
             self._bell.set()
 
@@ -94,22 +90,21 @@ class Relay:
                     await self._drain(session)
 
     async def _drain(self, session: Session) -> None:
-        """Step until the outbox is empty."""
-        while await self._step(session):  # noqa: ASYNC110 - a step is a call, not a poll of a flag
-            await anyio.sleep(LINGER_S)
+        """Step until every event has a number."""
+        while moved := await self._step(session):
+            await self._linger(moved)
 
-    async def _step(self, session: Session) -> bool:
-        """Run batches until one is not full; return whether the last one moved events."""
+    @staticmethod
+    async def _linger(moved: int) -> None:
+        await anyio.sleep(min(max(moved * LINGER_S, LINGER_MIN_S), LINGER_MAX_S))
+
+    async def _step(self, session: Session) -> int:
+        """Step until a chunk is not full; return how many events the last one holds."""
         while True:
-            step = await session.run(RelayStep(limit=BATCH))
+            step = await session.run(RelayStep())
             self.progress.made()
             if step.moved:
-                self._unpruned += step.moved
                 metrics.EVENT_NUMBERED.inc(step.moved)
                 metrics.RELAY_BATCH_EVENTS.observe(step.moved)
-            if self._unpruned and time.monotonic() - self._pruned_at > PRUNE_S:
-                self._prune_start = await session.run(OutboxPrune(start=self._prune_start))
-                self._pruned_at = time.monotonic()
-                self._unpruned = 0
             if not step.again:
-                return step.moved > 0
+                return step.moved

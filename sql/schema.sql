@@ -65,6 +65,25 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- The numbers of events: a chunk holds whole transactions, ordered by (xid, id), and numbers them from first_seq on. Appended by relay_step, deleted by event_prune.
+create table coordinator.event_chunks (
+  first_seq  bigint not null, -- Number of its first event.
+  last_seq   bigint not null, -- Number of its last event.
+  xids       xid8[] not null, -- Its transactions, ascending.
+  first_id   bigint not null, -- Smallest id of its events.
+  last_id    bigint not null, -- Greatest id of its events.
+  more       boolean not null, -- True: the next chunk continues its only transaction.
+  base       pg_snapshot not null, -- Every event that this snapshot sees has a number.
+  base_id    bigint not null, -- Events of transactions from xmax of base on have greater ids.
+  read_id    bigint not null, -- Last id before step_xid was assigned: transactions after step_xid have greater ids.
+  step_xid   xid8, -- The transaction of the step; null in chunks of another cluster.
+  stamped_at timestamp with time zone not null, -- When its events were numbered (database clock); retention goes by this.
+  constraint event_chunks_pkey PRIMARY KEY (first_seq),
+  constraint event_chunks_seq CHECK ((last_seq >= first_seq))
+);
+CREATE INDEX event_chunks_first_id_idx ON coordinator.event_chunks USING btree (first_id);
+CREATE INDEX event_chunks_step_xid_idx ON coordinator.event_chunks USING btree (step_xid);
+
 -- Every type of event. Types and payloads are API. Each noun's function file inserts its own rows; tests compare them with the functions.
 create table coordinator.event_types (
   ordinal bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
@@ -75,18 +94,22 @@ create table coordinator.event_types (
   constraint event_types_pkey PRIMARY KEY (type)
 );
 
--- The event log: numbered without gaps, partitioned by seq, pruned by age. Written only by relay_step and event_prune; read with events_since.
+-- The event log, partitioned by id. Events are inserted in the transaction of the change and never changed; event_prune drops whole partitions. event_chunks numbers them; read them with events_since.
 create table coordinator.events (
-  seq        bigint not null, -- Position in the log. If A committed before B began, seq(A) < seq(B).
-  type       text not null, -- See event_types.
-  project    text not null, -- Name of the project.
-  key        text, -- What the event is about: the key of a signal, the id of a directive or agent, the name of a project.
-  actor      text not null, -- Who did it: the name of an agent or of a database role.
-  at         timestamp with time zone not null, -- When it happened (database clock).
-  stamped_at timestamp with time zone not null, -- When it was numbered (database clock); retention goes by this.
-  data       jsonb not null, -- See event_types.
-  constraint events_pkey PRIMARY KEY (seq)
-) partition by RANGE (seq);
+  xid     xid8 not null default pg_current_xact_id(), -- The writing transaction.
+  id      bigint not null default 
+CASE
+    WHEN (pg_sequence_last_value('coordinator.relay_bell'::regclass) = 0) THEN nextval('coordinator.event_ids'::regclass)
+    ELSE coordinator.event_ring()
+END, -- Order within the transaction. The default also rings the relay's doorbell if the relay sleeps.
+  type    text not null, -- See event_types.
+  project text not null, -- Name of the project.
+  key     text, -- What the event is about: the key of a signal, the id of a directive or agent, the name of a project.
+  actor   text not null, -- Who did it: the name of an agent or of a database role.
+  at      timestamp with time zone not null, -- When it happened (database clock).
+  data    jsonb not null -- See event_types.
+) partition by RANGE (id);
+CREATE INDEX events_xid_idx ON ONLY coordinator.events USING btree (xid, id);
 
 -- Responses to requests with an Idempotency-Key, written in the transaction of the change by idempotency_claim and idempotency_store, deleted by idempotency_prune.
 create table coordinator.idempotency_keys (
@@ -195,19 +218,6 @@ CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id, ticket)
 CREATE INDEX locks_free_at_idx ON coordinator.locks USING btree (free_at);
 CREATE INDEX locks_prefix_idx ON coordinator.locks USING btree (((project_id + 0)), prefix) WHERE (prefix IS NOT NULL);
 
--- Events that are not numbered yet, written in the transaction of the change. relay_step copies them into events; outbox_prune deletes those that were copied.
-create table coordinator.outbox (
-  id      bigint not null generated always as identity, -- Order within the writing transaction.
-  xid     xid8 not null default pg_current_xact_id(), -- The writing transaction, which says whether a snapshot of the relay has seen the row.
-  type    text not null, -- See event_types.
-  project text not null, -- Name of the project.
-  key     text, -- What the event is about.
-  actor   text not null, -- Who did it: the name of an agent or of a database role.
-  at      timestamp with time zone not null, -- When it happened (database clock).
-  data    jsonb not null -- See event_types.
-);
-CREATE INDEX outbox_xid_idx ON coordinator.outbox USING btree (xid, id);
-
 -- Processes that prove by a session-level advisory lock (1129267026, id) that they are alive: daemons, sidecars, clients. Written by process_register and agent_reap.
 create table coordinator.processes (
   id         integer not null generated always as identity, -- Second half of the key of the advisory lock.
@@ -233,29 +243,15 @@ create table coordinator.projects (
   constraint projects_paths CHECK ((paths = ANY (ARRAY['exact'::text, 'normal'::text, 'caseless'::text])))
 );
 
--- The relay's lock, and what rarely changes. relay_step locks the row for its transaction and does not update it: a snapshot that is held open must not make the row's history long.
+-- The relay's lock, and what rarely changes. relay_step locks the table for its transaction.
 create table coordinator.relay (
   singleton boolean not null default true, -- Always true: there is one row.
   epoch     text not null, -- First part of every cursor; new after the database was restored elsewhere.
   identity  text not null default ''::text, -- Cluster and database to which the epoch belongs.
-  floor_seq bigint not null default 0, -- Events up to and including this one are pruned.
   payloads  text not null default 'full'::text, -- What NOTIFY carries: full (the event), pointer (only its cursor and type) or head (only the cursor of the newest event). Any role that may connect can LISTEN. Written by event_configure.
   constraint relay_pkey PRIMARY KEY (singleton),
   constraint relay_payloads CHECK ((payloads = ANY (ARRAY['full'::text, 'pointer'::text, 'head'::text]))),
   constraint relay_singleton CHECK (singleton)
-);
-
--- How far the relay has got: the newest row counts; outbox_prune deletes the others. Appended by relay_step.
-create table coordinator.relay_batches (
-  id         bigint not null generated always as identity, -- Order of the batches.
-  head_seq   bigint not null, -- Last seq that was assigned.
-  base       pg_snapshot not null, -- Every outbox row that this snapshot saw is in the log.
-  round      pg_snapshot, -- A snapshot whose rows are copied in several batches; null between rounds.
-  round_xid  xid8, -- With round_id: the last row of the round that was copied.
-  round_id   bigint, -- See round_xid.
-  stamped_at timestamp with time zone not null, -- When the batch was numbered (database clock).
-  constraint relay_batches_pkey PRIMARY KEY (id),
-  constraint relay_batches_round CHECK ((num_nulls(round, round_xid, round_id) = ANY (ARRAY[0, 3])))
 );
 
 -- The least role that may call a function. Functions not listed are internal: only coordinator_admin and the daemon call them. Each noun's function file inserts its own rows.
@@ -362,6 +358,12 @@ create table coordinator.transaction_verbs (
 
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
+
+-- last_value: events up to and including this seq are pruned. Set by event_prune before it drops a partition.
+create sequence coordinator.event_floor as bigint minvalue 0 start 0;
+
+-- Ids of events. Every event that is visible has an id up to last_value.
+create sequence coordinator.event_ids as bigint minvalue 0 start 0;
 
 -- Tickets that wait for locks; the smaller number is served first.
 create sequence coordinator.lock_tickets as bigint minvalue 1 start 1;
@@ -608,6 +610,11 @@ create function coordinator.check_ttl(p_value interval, p_max_s double precision
   returns void
   immutable;
 
+-- Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.
+create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null)
+  returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
+  stable;
+
 -- Return the cursor after event p_seq. To callers, cursors are opaque.
 create function coordinator.cursor_text(p_seq bigint)
   returns text
@@ -663,15 +670,20 @@ create function coordinator.duration_text(p_value interval)
   returns text
   immutable;
 
--- Choose what NOTIFY carries from the next batch on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
+-- Insert an event into the log, in the caller's transaction. Internal: every function that changes something calls it, or writes the same insert.
+create function coordinator.event_append(p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
+  returns void
+  volatile;
+
+-- Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
 create function coordinator.event_configure(p_payloads text, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Return the data of an event; if readers could not take them, {"unreadable": the limit that they exceed} in their place: functions refuse such values, but the log may be older than the limit. Internal.
+-- Return the data of an event; if a page of it could not be read, {"unreadable": the limit that it exceeds} in its place: functions refuse such values, but the log may be older than the limit. Internal.
 create function coordinator.event_data(p_data jsonb)
   returns jsonb
-  immutable;
+  stable;
 
 -- Do what event_data does, for any data. Internal.
 create function coordinator.event_data_checked(p_data jsonb)
@@ -683,29 +695,59 @@ create function coordinator.event_emit(p_project text, p_type text, p_key text d
   returns void
   volatile security definer;
 
--- Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor.
+-- Create the partitions of the log, 1,000,000 ids each, for the next p_ahead million events; return how many. The leader calls it when fewer than 8 are left, and reports in log and metrics if it fails. Without any partition, every function that emits fails with ZC701.
+create function coordinator.event_extend(p_ahead integer default 16)
+  returns integer
+  volatile security definer;
+
+-- Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.
 create function coordinator.event_head()
   returns text
   stable security definer;
 
--- Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data.
-create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
+-- Return how many events the partitions of the log have room for.
+create function coordinator.event_headroom()
+  returns bigint
+  stable security definer;
+
+-- Return an id below those of the events of transaction p_xid: what the last step that got its xid before p_xid had read. Internal.
+create function coordinator.event_id_before(p_xid xid8)
+  returns bigint
+  stable;
+
+-- Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more.
+create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean)
   returns text
   stable;
 
--- Create the partition of the log for p_from, 1,000,000 events wide, if there is none. Internal.
-create function coordinator.event_partition_create(p_from bigint)
-  returns void
+-- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. Events of a partition that is not full stay longer than p_retention.
+create function coordinator.event_prune(p_retention interval default '7 days')
+  returns bigint
   volatile security definer;
 
--- Prune events that were numbered more than p_retention ago: a whole partition, or up to p_limit rows. Returns how many; repeat until 0.
-create function coordinator.event_prune(p_retention interval default '7 days', p_limit integer default 2000)
-  returns integer
-  volatile security definer;
+-- Refuse an event for which no partition exists (ZC701). Internal: the trigger of events_beyond.
+create function coordinator.event_refuse()
+  returns trigger
+  volatile;
 
--- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
+-- Ring the doorbell if the relay sleeps, and return the id of the next event. Internal: the default of events.id. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.
+create function coordinator.event_ring()
+  returns bigint
+  volatile;
+
+-- Return the snapshot that sees the transactions below p_xmax except p_running. Internal.
+create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
+  returns pg_snapshot
+  immutable;
+
+-- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false)
-  returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
+  returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean)
+  stable security definer;
+
+-- Count committed events that have no number yet, up to p_limit. Internal.
+create function coordinator.events_waiting(p_limit integer default 1)
+  returns integer
   stable security definer;
 
 -- Reject (42501) a change to all projects by a role that is restricted to some. Internal.
@@ -1073,16 +1115,6 @@ create function coordinator.now_utc()
   returns timestamp with time zone
   volatile;
 
--- Append an event in the caller's transaction, and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.
-create function coordinator.outbox_append(p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
-  returns void
-  volatile;
-
--- Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction from which to continue.
-create function coordinator.outbox_prune(p_start bigint default 0)
-  returns bigint
-  volatile security definer;
-
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()
   returns boolean
@@ -1138,7 +1170,7 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
--- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more look at the outbox it is safe to sleep.
+-- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')
   returns boolean
   volatile security definer;
@@ -1148,15 +1180,30 @@ create function coordinator.relay_identity()
   returns text
   stable security definer;
 
--- Begin a new epoch if this database was restored from a dump elsewhere; true if so. Called by a relay that starts.
+-- NOTIFY, unless p_usage of the notification queue is in use; return whether it did. Internal: every NOTIFY passes here, except those of relay_step.
+create function coordinator.relay_notify(p_channel text, p_payload text, p_usage double precision default 0.9)
+  returns boolean
+  volatile;
+
+-- Return the notifications of a chunk, in order: the events, or pointers to them. Internal.
+create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean)
+  returns table (channel text, payload text)
+  stable;
+
+-- Begin a new epoch if this database was restored from a dump elsewhere; true if so. Old events stay readable; events that had no number yet count as one transaction. Called by a relay that starts.
 create function coordinator.relay_recover()
   returns boolean
   volatile security definer;
 
--- Number up to p_limit events of the outbox and notify their readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.
-create function coordinator.relay_step(p_limit integer default 1000, p_notify boolean default true)
+-- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.
+create function coordinator.relay_step(p_limit integer default 500, p_notify boolean default true)
   returns table (moved integer, head_seq bigint, again boolean)
   volatile security definer;
+
+-- Notify readers of the events after p_after and of the head, as far as the queue has room. Internal: part of relay_step.
+create function coordinator.relay_tell(p_after bigint)
+  returns void
+  volatile;
 
 -- Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role's name: bind it again after renaming it.
 create function coordinator.role_bind(p_role text, p_project text, p_actor text default null)
@@ -1282,11 +1329,6 @@ create function coordinator.signal_refuse(p_key text, p_expect bigint, p_present
 create function coordinator.signal_set(p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false, p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
   returns SETOF coordinator.signals_live
   volatile security definer;
-
--- Return a snapshot that has not seen p_xid. A snapshot counts its own transaction as seen, but what that emits later must still be copied. Internal.
-create function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8)
-  returns pg_snapshot
-  immutable;
 
 -- Show which server, schema and leader there are, how much a project holds (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.
 create function coordinator.status_show(p_project text)

@@ -202,7 +202,7 @@ class Transaction:
     async def outbox(self) -> list[asyncpg.Record]:
         """Return the events that this transaction has emitted."""
         return await self.connection.fetch(
-            "select * from coordinator.outbox where xid = pg_current_xact_id() order by id"
+            "select * from coordinator.events where xid = pg_current_xact_id() order by id"
         )
 
 

@@ -140,10 +140,13 @@ class Daemon:
         self._output.close()
 
 
+LOG = "(select e.* from coordinator.event_chunks c cross join coordinator.chunk_events(c) e) log"  # each event with its number
+
+
 async def log_of(url: str) -> list[asyncpg.Record]:
     """Read the whole event log, by plain SQL."""
     async with opened(url) as connection:
-        return await connection.fetch("select seq, type, key, data, actor from coordinator.events order by seq")
+        return await connection.fetch(f"select seq, type, key, data, actor, transaction, more from {LOG} order by seq")
 
 
 @asynccontextmanager

@@ -135,11 +135,11 @@ class Database:
             raw_json=self._raw_json,
         )
 
-    async def notify(self, channel: str) -> None:
-        """Notify a channel from a pooled connection, to test whether a session receives it."""
+    async def notify(self, channel: str) -> bool:
+        """Notify a channel from a pooled connection, to test whether a session receives it. False: the queue is full."""
         async with self._pool.taken(self._config.call_timeout_s) as connection:
             with mapped_errors():
-                await connection.execute("select pg_notify($1, '')", channel)
+                return bool(await connection.fetchval("select coordinator.relay_notify($1, '')", channel))
 
     def session(self, *channels: str) -> Session:
         """Return a direct connection that listens and reconnects; run it in a task group."""

@@ -22,6 +22,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(directives.Expire()),
         Loop(locks.Expire()),
         Loop(agents.Reap(), judge=_reaped),
+        Loop(events.Extend()),
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),
         Loop(idempotency.Prune()),

@@ -103,6 +103,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "lock_claim": 10,
     "transaction": 100,
     "transaction_bytes": 1048576,
+    "chunk": 500,
     "notify_payload": 7900,
     "role_name": 63,
 }

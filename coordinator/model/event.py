@@ -18,7 +18,8 @@ class Event(msgspec.Struct, frozen=True):
     """One change: ``key`` is what changed, ``actor`` who changed it.
 
     ``cursor`` is opaque: pass it as ``after`` to continue after this event. An event of type ``reset`` says that events between
-    the reader's cursor and this one are missing; the reason is in ``data``.
+    the reader's cursor and this one are missing; the reason is in ``data``. ``transaction`` names the transaction that wrote the
+    event, and ``more`` says whether more events of it follow in the log.
     """
 
     cursor: str
@@ -29,6 +30,8 @@ class Event(msgspec.Struct, frozen=True):
     actor: str
     at: datetime
     data: dict[str, Json]
+    transaction: str | None = None
+    more: bool = False
 
 
 def position(cursor: str) -> tuple[str, int]:

@@ -16,7 +16,7 @@ class Lead(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One batch of the relay: how many events it numbered, the last number, and whether to continue immediately."""
+    """One step of the relay: how many events it numbered, the last number, and whether to continue immediately."""
 
     moved: int
     head_seq: int

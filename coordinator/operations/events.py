@@ -10,7 +10,7 @@ import msgspec
 from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["POLL_S", "Configure", "Emit", "Head", "Prune", "Since"]
+__all__ = ["POLL_S", "Configure", "Emit", "Extend", "Head", "Prune", "Since"]
 
 POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
 
@@ -49,8 +49,9 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     """Read the log after a cursor, filtered by project and topics.
 
     Without ``after``, the read starts at the oldest retained event; with ``now``, after the newest. Continue from the cursor
-    of the last event. An event of type ``reset`` says that events are missing. With ``bookmarks``, the last event may be of
-    type ``bookmark``: nothing else matched up to its cursor.
+    of the last event until there is none. A page ends between transactions, unless one of them exceeds it or 500 events. An
+    event of type ``reset`` says that events are missing. With ``bookmarks``, the last event may be of type ``bookmark``:
+    nothing else matched up to its cursor.
 
     Raises: ``InvalidArgument`` for a malformed cursor or topic.
     """
@@ -87,10 +88,18 @@ class Head(Operation[str], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete events that were numbered longer ago than ``retention``; return how many. Repeat until 0."""
+    """Drop the oldest partition of the log if its events were numbered longer ago than ``retention``; return how many. Repeat until 0."""
 
     function = "event_prune"
     internal = True
 
     retention: timedelta = timedelta(days=7)
-    limit: int = 2000
+
+
+class Extend(Operation[int], frozen=True, kw_only=True):
+    """Create the partitions of the log for the next ``ahead`` million events; return how many."""
+
+    function = "event_extend"
+    internal = True
+
+    ahead: int = 16

@@ -9,7 +9,6 @@ from coordinator.model.work import Gauge, Lead, Step
 
 __all__ = [
     "LeaderRenew",
-    "OutboxPrune",
     "ProcessRegister",
     "RelayArm",
     "RelayRecover",
@@ -47,12 +46,12 @@ class RelayRecover(Operation[bool], frozen=True, kw_only=True):
 
 
 class RelayStep(Operation[Step], frozen=True, kw_only=True):
-    """Number one batch of the outbox and notify its readers."""
+    """Number the next chunk of events and notify their readers."""
 
     function = "relay_step"
     internal = True
 
-    limit: int = 1000
+    limit: int = 500
     notify: bool = True
 
 
@@ -63,15 +62,6 @@ class RelayArm(Operation[bool], frozen=True, kw_only=True):
     internal = True
 
     duration: timedelta = timedelta(seconds=15)
-
-
-class OutboxPrune(Operation[int], frozen=True, kw_only=True):
-    """Delete outbox rows that are in the log, from transaction ``start`` on; return the transaction to continue from."""
-
-    function = "outbox_prune"
-    internal = True
-
-    start: int = 0
 
 
 class SampleGauges(Operation[list[Gauge]], frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ EVENT_NUMBERED = Counter(
 )
 RELAY_BATCH_EVENTS = Histogram(
     "coordinator_relay_batch_events",
-    "Events in each batch of the relay.",
+    "Events that the relay numbered in one step.",
     registry=REGISTRY,
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )

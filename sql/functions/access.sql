@@ -58,7 +58,7 @@ begin
   if not found then
     return false;
   end if;
-  perform coordinator.outbox_append('role.bound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  perform coordinator.event_append('role.bound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
 $$;
@@ -76,7 +76,7 @@ begin
   if not found then
     return false;
   end if;
-  perform coordinator.outbox_append('role.unbound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  perform coordinator.event_append('role.unbound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
 $$;

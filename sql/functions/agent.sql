@@ -91,7 +91,7 @@ begin
   insert into coordinator.agents (project_id, project, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
   values (v_project, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
   returning agents.id into v_id;
-  perform coordinator.outbox_append('agent.registered', p_project, v_id::text, p_name, v_now,
+  perform coordinator.event_append('agent.registered', p_project, v_id::text, p_name, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'metadata', p_metadata,
                        'ttl_s', extract(epoch from p_ttl)));
   return query
@@ -141,11 +141,11 @@ begin
     where s.project_id = h.project_id and s.key = h.key
     returning s.key, s.version
   loop
-    perform coordinator.outbox_append('signal.ended', v_agent.project, v_signal.key, coalesce(p_actor, v_agent.name), v_now,
+    perform coordinator.event_append('signal.ended', v_agent.project, v_signal.key, coalesce(p_actor, v_agent.name), v_now,
       jsonb_build_object('version', v_signal.version, 'agent_id', p_agent));
   end loop;
   perform coordinator.lock_end_agent(v_agent.project_id, v_agent.project, p_agent, coalesce(p_actor, v_agent.name));
-  perform coordinator.outbox_append(p_type, v_agent.project, p_agent::text, coalesce(p_actor, v_agent.name), v_now,
+  perform coordinator.event_append(p_type, v_agent.project, p_agent::text, coalesce(p_actor, v_agent.name), v_now,
     jsonb_build_object('name', v_agent.name, 'role', v_agent.role) || p_data);
   return true;
 end

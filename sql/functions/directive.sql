@@ -115,9 +115,9 @@ begin
   values (v_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl)
   returning directives.id into v_id;
   if v_old is not null then
-    perform coordinator.outbox_append('directive.superseded', p_project, v_old::text, v_actor, v_now, jsonb_build_object('by', v_id));
+    perform coordinator.event_append('directive.superseded', p_project, v_old::text, v_actor, v_now, jsonb_build_object('by', v_id));
   end if;
-  perform coordinator.outbox_append('directive.sent', p_project, v_id::text, v_actor, v_now,
+  perform coordinator.event_append('directive.sent', p_project, v_id::text, v_actor, v_now,
     jsonb_build_object('to_agent', p_to_agent, 'to_role', p_to_role, 'body', p_body, 'data', p_data, 'priority', p_priority,
                        'key', p_key, 'expires_at', v_now + p_ttl));
   return query select v_id, p_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl;
@@ -215,7 +215,7 @@ begin
     raise exception using errcode = 'ZC303', message = format('agent "%s" already answered directive %s', p_agent, p_directive),
       hint = 'An answer is final; read the inbox again.';
   end if;
-  perform coordinator.outbox_append('directive.acknowledged', p_project, p_directive::text, p_agent, v_now,
+  perform coordinator.event_append('directive.acknowledged', p_project, p_directive::text, p_agent, v_now,
     jsonb_build_object('agent', p_agent, 'status', p_status, 'reason', p_reason));
   return next v_receipt;
 end
@@ -276,7 +276,7 @@ begin
     raise exception using errcode = 'ZC304', message = format('directive %s is %s', p_directive, v_status),
       hint = 'It is no longer open; there is nothing to revoke.';
   end if;
-  perform coordinator.outbox_append('directive.revoked', p_project, p_directive::text, coordinator.actor_name(p_actor), v_now,
+  perform coordinator.event_append('directive.revoked', p_project, p_directive::text, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('reason', p_reason));
   return true;
 end
@@ -365,7 +365,7 @@ begin
     where d.id = due.id and p.id = d.project_id
     returning d.id, p.name as project
   loop
-    perform coordinator.outbox_append('directive.expired', v_directive.project, v_directive.id::text, 'coordinator', v_now, '{}');
+    perform coordinator.event_append('directive.expired', v_directive.project, v_directive.id::text, 'coordinator', v_now, '{}');
     v_count := v_count + 1;
   end loop;
   return v_count;

@@ -1,7 +1,8 @@
--- Events: appended to the outbox in the transaction of the change, read from the log by cursor.
+-- Events: inserted into the log in the transaction of the change, read from it by cursor.
 --
 -- Guarantees: an event is in the log if and only if its transaction committed; a reader that resumes after the last cursor it
--- received misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql).
+-- received misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql): it groups them in chunks, and a reader
+-- derives seq from the chunk.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.'),
@@ -16,26 +17,54 @@ insert into coordinator.rights (function, role) values
 insert into coordinator.transaction_verbs (function, part) values
   ('event_emit', 'write');
 
--- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest.
-create or replace function coordinator.outbox_append(
+-- The default of events.id while the doorbell is armed. It is evaluated after the insert has locked the table, and relay_arm
+-- looks for that lock once it has armed the bell.
+create or replace function coordinator.event_ring() returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_sequence_last_value('coordinator.relay_bell') > extract(epoch from clock_timestamp()) * 1000
+     and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off' then
+    perform coordinator.relay_notify('coordinator.bell', '', 0.5);
+  end if;
+  return nextval('coordinator.event_ids');
+end
+$$;
+comment on function coordinator.event_ring() is
+  'Ring the doorbell if the relay sleeps, and return the id of the next event. Internal: the default of events.id. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
+
+-- Nearly always the first: the relay is awake, or nobody emits.
+alter table coordinator.events alter column id set default
+  case when pg_sequence_last_value('coordinator.relay_bell') = 0 then nextval('coordinator.event_ids') else coordinator.event_ring() end;
+
+-- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest. The hottest
+-- functions write the same insert themselves, which saves 1.4 µs; a test compares them.
+create or replace function coordinator.event_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
 language plpgsql volatile
 as $$
 begin
-  insert into coordinator.outbox (type, project, key, actor, at, data)
-  values (p_type, p_project, p_key, p_actor, p_at, p_data);
-  -- Read after the insert: the relay looks for the insert's table lock once it has armed the bell.
-  if pg_sequence_last_value('coordinator.relay_bell') > 0 then -- nearly always 0, and the rest costs more
-    if pg_sequence_last_value('coordinator.relay_bell') > extract(epoch from clock_timestamp()) * 1000
-       and coalesce(current_setting('coordinator.doorbell', true), '') <> 'off'
-       and pg_notification_queue_usage() < 0.5 then
-      perform pg_notify('coordinator.bell', '');
-    end if;
-  end if;
+  insert into coordinator.events (type, project, key, actor, at, data) values (p_type, p_project, p_key, p_actor, p_at, p_data);
 end
 $$;
-comment on function coordinator.outbox_append(text, text, text, text, timestamptz, jsonb) is
-  'Append an event in the caller''s transaction, and ring if the relay sleeps. Internal: every function that changes something calls it. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
+comment on function coordinator.event_append(text, text, text, text, timestamptz, jsonb) is
+  'Insert an event into the log, in the caller''s transaction. Internal: every function that changes something calls it, or writes the same insert.';
+
+create or replace function coordinator.event_refuse() returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC701', message = format('the event log has no partition for event %s', new.id),
+    hint = 'No daemon has created one for a long time. Start a daemon, or run: select coordinator.event_extend()';
+end
+$$;
+comment on function coordinator.event_refuse() is
+  'Refuse an event for which no partition exists (ZC701). Internal: the trigger of events_beyond.';
+
+create or replace trigger events_beyond_refused before insert on coordinator.events_beyond
+  for each row execute function coordinator.event_refuse();
 
 create or replace function coordinator.event_emit(
   p_project text, p_type text, p_key text default null, p_data jsonb default '{}', p_actor text default null) returns void
@@ -52,7 +81,7 @@ begin
     perform coordinator.check_key('the key', p_key);
   end if;
   perform coordinator.check_json('the data', p_data, p_object => true);
-  perform coordinator.outbox_append(p_type, p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), p_data);
+  perform coordinator.event_append(p_type, p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), p_data);
 end
 $$;
 comment on function coordinator.event_emit(text, text, text, jsonb, text) is
@@ -66,19 +95,19 @@ begin
   perform coordinator.everywhere_check();
   if p_payloads is null or p_payloads not in ('full', 'pointer', 'head') then
     raise exception using errcode = 'ZC105', message = format('invalid payloads "%s"', left(p_payloads, 200)),
-      hint = 'Use full (events), pointer (their cursors and types) or head (one cursor for each batch).';
+      hint = 'Use full (events), pointer (their cursors and types) or head (one cursor for each step).';
   end if;
   update coordinator.relay set payloads = p_payloads where payloads <> p_payloads;
   if not found then
     return false;
   end if;
-  perform coordinator.outbox_append('event.configured', 'default', 'payloads', coordinator.actor_name(p_actor),
+  perform coordinator.event_append('event.configured', 'default', 'payloads', coordinator.actor_name(p_actor),
     coordinator.now_utc(), jsonb_build_object('payloads', p_payloads));
   return true;
 end
 $$;
 comment on function coordinator.event_configure(text, text) is
-  'Choose what NOTIFY carries from the next batch on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.';
+  'Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.';
 
 create or replace function coordinator.cursor_text(p_seq bigint) returns text
 language sql stable security definer
@@ -93,19 +122,22 @@ create or replace function coordinator.event_head() returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.cursor_text(coalesce((select head_seq from coordinator.relay_batches order by id desc limit 1), 0))
+  select coordinator.cursor_text((select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
 $$;
 comment on function coordinator.event_head() is
-  'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor.';
+  'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.';
 
+-- Concatenated: json_build_object takes twice as long. Epoch, type and project need no quoting.
 create or replace function coordinator.event_json(
-  p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns text
+  p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb,
+  p_transaction text, p_more boolean) returns text
 language sql stable parallel safe
-return json_build_object(
-  'cursor', p_epoch || '.' || p_seq, 'seq', p_seq, 'type', p_type, 'project', p_project, 'key', p_key,
-  'actor', p_actor, 'at', to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'data', p_data)::text;
-comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb) is
-  'Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data.';
+return '{"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "' || p_project
+  || '", "key": ' || coalesce(to_json(p_key)::text, 'null') || ', "actor": ' || to_json(p_actor)::text || ', "at": "'
+  || to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '", "data": ' || p_data::text || ', "transaction": "'
+  || p_transaction || '", "more": ' || p_more || '}';
+comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean) is
+  'Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more.';
 
 create or replace function coordinator.event_data_checked(p_data jsonb) returns jsonb
 language plpgsql immutable parallel safe
@@ -121,13 +153,14 @@ $$;
 comment on function coordinator.event_data_checked(jsonb) is
   'Do what event_data does, for any data. Internal.';
 
--- Inlined. 66 levels take more than 512 bytes, and a number that is too large more than 308 characters: most need no further look.
+-- Inlined, which "immutable" would prevent. Small data is not looked into, since looking costs as much as reading it: its text has at most 20 MB, so the statement
+-- that reads it succeeds, and the reader replaces what it cannot decode.
 create or replace function coordinator.event_data(p_data jsonb) returns jsonb
-language sql immutable parallel safe
-return case when pg_column_size(p_data #> '{}') <= 512 and octet_length(p_data::text) <= 308 then p_data
+language sql stable parallel safe
+return case when pg_column_size(p_data) <= 2000 and pg_column_compression(p_data) is null then p_data
             else coordinator.event_data_checked(p_data) end;
 comment on function coordinator.event_data(jsonb) is
-  'Return the data of an event; if readers could not take them, {"unreadable": the limit that they exceed} in their place: functions refuse such values, but the log may be older than the limit. Internal.';
+  'Return the data of an event; if a page of it could not be read, {"unreadable": the limit that it exceeds} in its place: functions refuse such values, but the log may be older than the limit. Internal.';
 
 create or replace function coordinator.topic_pattern(p_topics text[]) returns text
 language plpgsql immutable parallel safe
@@ -152,37 +185,66 @@ $$;
 comment on function coordinator.topic_pattern(text[]) is
   'Turn topics (signal.set, signal.*, *) into one regular expression; no topics give null, which means all.';
 
+-- Inlined, so that its filters and bounds are part of the caller's statement; therefore without a search_path.
+create or replace function coordinator.chunk_events(
+  p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null,
+  p_visible text[] default null)
+returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamptz, data jsonb)
+language sql stable
+as $$
+  select n.seq, n.xid::text, n.more, n.type, n.project, n.key, n.actor, n.at, n.data
+  from (select p_chunk.first_seq - 1 + row_number() over place as seq, l.*,
+               coalesce(lead(l.xid) over place = l.xid, p_chunk.more) as more
+        from coordinator.events l
+        -- Bounds on the id from both sides, so that the chunk's partitions are the only ones to be looked into.
+        where l.xid between p_chunk.xids[1] and p_chunk.xids[cardinality(p_chunk.xids)]
+          and l.xid = any (p_chunk.xids) and l.id between p_chunk.first_id and p_chunk.last_id
+        window place as (order by l.xid, l.id)) n
+  where n.seq > p_after
+    and (p_project is null or n.project = p_project)
+    and (p_visible is null or n.project = any (p_visible))
+    and (p_pattern is null or n.type ~ p_pattern)
+$$;
+comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[]) is
+  'Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.';
+
 create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,
   p_limit integer default 1000, p_bookmarks boolean default false)
-returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb)
+returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb,
+               transaction text, more boolean)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
-  v_relay   coordinator.relay;
+  v_epoch   text;
   v_head    bigint;
+  v_floor   bigint;
   v_after   bigint;
   v_reason  text;
   v_pattern text := coordinator.topic_pattern(p_topics);
   v_visible text[] := coordinator.projects_visible();
-  v_window  bigint := least(greatest(p_limit, 1000), 10000);
   v_left    integer := p_limit;
   v_found   integer;
   v_scanned bigint := 0;
   v_last    bigint;
+  v_chunk   coordinator.event_chunks;
+  v_until   bigint;
 begin
   perform coordinator.check_page(p_limit);
   if p_project is not null then
     perform coordinator.check_name('the project', p_project);
     perform coordinator.project_check(p_project);
   end if;
-  select * into v_relay from coordinator.relay;
-  select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
+  -- Locks the log: from here on no partition is dropped. What was dropped since this snapshot was taken is below the floor, which is
+  -- read outside of the snapshot. Without that, a chunk of which one partition is gone would give its other events wrong numbers.
+  perform from coordinator.events where false;
+  select last_value into v_floor from coordinator.event_floor;
+  select epoch into v_epoch from coordinator.relay;
+  select last_seq into v_head from coordinator.event_chunks order by first_seq desc limit 1;
   if p_after is null then
-    v_after := v_relay.floor_seq;
+    v_after := v_floor;
     v_last := v_after;  -- after an empty page the reader would have no cursor
   elsif p_after = 'now' then
     v_after := v_head;
@@ -192,41 +254,51 @@ begin
   else
     v_after := split_part(p_after, '.', 2)::bigint;
     v_reason := case
-      when split_part(p_after, '.', 1) <> v_relay.epoch then 'restored'
-      when v_after < v_relay.floor_seq                   then 'pruned'
-      when v_after > v_head                              then 'ahead'
+      when split_part(p_after, '.', 1) <> v_epoch then 'restored'
+      when v_after < v_floor                      then 'pruned'
+      when v_after > v_head                       then 'ahead'
     end;
     if v_reason is not null then
       -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
-      v_after := case v_reason when 'pruned' then v_relay.floor_seq else v_head end;
-      return query select v_relay.epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
-        clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_relay.floor_seq, 'head', v_head);
+      v_after := case v_reason when 'pruned' then v_floor else v_head end;
+      return query select v_epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
+        clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_floor, 'head', v_head), null::text, false;
       v_left := v_left - 1;
     end if;
   end if;
-  -- Numbers have no gaps, so a page is a range in at most two partitions, whatever the filter.
-  while v_left > 0 and v_after < v_head loop
+  for v_chunk in
+    select * from coordinator.event_chunks c
+    where c.first_seq >= (select max(f.first_seq) from coordinator.event_chunks f where f.first_seq <= v_after + 1)
+      and c.last_seq > v_after
+    order by c.first_seq
+  loop
+    exit when v_left <= 0;
+    v_until := null;
+    if v_chunk.last_seq - greatest(v_after, v_chunk.first_seq - 1) > v_left then
+      -- Perhaps too many: the page ends between transactions, or within the only one of which it has events.
+      select case when count(*) > v_left then coalesce(max(m.seq) filter (where m.place <= v_left and m.ends),
+                                                       max(m.seq) filter (where m.place <= v_left and v_left = p_limit), v_after) end
+      into v_until
+      from (select e.seq, row_number() over w as place, lead(e.transaction) over w is distinct from e.transaction as ends
+            from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible) e window w as (order by e.seq)) m;
+    end if;
     return query
-      select v_relay.epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data)
-      from coordinator.events e
-      where e.seq > v_after and e.seq <= least(v_after + v_window, v_head)
-        and (p_project is null or e.project = p_project)
-        and (v_visible is null or e.project = any (v_visible))
-        and (v_pattern is null or e.type ~ v_pattern)
-      order by e.seq
-      limit v_left;
+      select v_epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more
+      from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible) e
+      where e.seq <= coalesce(v_until, v_chunk.last_seq)
+      order by e.seq;
     get diagnostics v_found = row_count;
-    v_left := v_left - v_found;
-    v_last := least(v_after + v_window, v_head);
+    v_left := case when v_until is null then v_left - v_found else 0 end;
+    v_scanned := v_scanned + v_chunk.last_seq - greatest(v_after, v_chunk.first_seq - 1);
+    v_last := v_chunk.last_seq;
     v_after := v_last;
-    v_scanned := v_scanned + v_window;
-    exit when p_bookmarks and (v_found > 0 or v_scanned >= 50000);
+    exit when p_bookmarks and v_scanned >= case when v_left < p_limit then least(greatest(p_limit, 1000), 10000) else 50000 end;
   end loop;
   if p_bookmarks and v_left > 0 and v_last is not null then
-    return query select v_relay.epoch || '.' || v_last, v_last, 'bookmark', p_project, null::text, 'coordinator',
-      clock_timestamp(), '{}'::jsonb;
+    return query select v_epoch || '.' || v_last, v_last, 'bookmark', p_project, null::text, 'coordinator',
+      clock_timestamp(), '{}'::jsonb, null::text, false;
   end if;
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean) is
-  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';
+  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';

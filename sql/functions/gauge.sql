@@ -20,10 +20,7 @@ create or replace function coordinator.gauge_sample() returns table (name text, 
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_batch coordinator.relay_batches;
 begin
-  select * into v_batch from coordinator.relay_batches order by id desc limit 1;
   return query values
     ('projects',             coordinator.row_count('coordinator.projects')::double precision),
     ('agents',               coordinator.row_count('coordinator.agents')::double precision),
@@ -32,11 +29,10 @@ begin
     ('locks',                coordinator.row_count('coordinator.locks')::double precision),
     ('lock_waits',           coordinator.row_count('coordinator.lock_waits')::double precision),
     ('processes',            coordinator.row_count('coordinator.processes')::double precision),
-    ('event_head_seq',       v_batch.head_seq::double precision),
-    ('event_floor_seq',      (select floor_seq from coordinator.relay)::double precision),
-    ('outbox_waiting',       (select count(*) from (select from coordinator.outbox
-                               where xid = any (array(select pg_snapshot_xip(v_batch.base))) or xid >= pg_snapshot_xmax(v_batch.base)
-                               limit 100000) o)::double precision),
+    ('event_head_seq',       (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)::double precision),
+    ('event_floor_seq',      (select last_value from coordinator.event_floor)::double precision),
+    ('events_waiting',       coordinator.events_waiting(100000)::double precision),
+    ('event_headroom',       coordinator.event_headroom()::double precision),
     ('notification_queue_usage', pg_notification_queue_usage()),
     ('database_size_bytes',  pg_database_size(current_database())::double precision);
 end

@@ -88,13 +88,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
-  v_base pg_snapshot;
+  v_last bigint := (select last_value from coordinator.event_ids);
 begin
-  select base into v_base from coordinator.relay_batches order by id desc limit 1;
   return array_remove(array[
-    case when exists (select from coordinator.outbox
-                      where xid = any (array(select pg_snapshot_xip(v_base))) or xid >= pg_snapshot_xmax(v_base))
-         then 'relay' end,
+    case when coordinator.events_waiting() > 0 then 'relay' end,
+    case when to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 8, 'FM000000')) is null then 'event_extend' end,
     case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,
     case when exists (select from coordinator.directives where status = 'open' and expires_at <= v_now)
          then 'directive_expire' end,

@@ -114,7 +114,7 @@ begin
     raise exception using errcode = 'ZC301', message = format('project "%s" already exists', p_project),
       hint = 'Choose another name, or use the existing project.';
   end if;
-  perform coordinator.outbox_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
+  perform coordinator.event_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('description', coalesce(p_description, '')));
   return query select p_project, coalesce(p_description, ''), v_now, 'normal'::text;
 end
@@ -189,7 +189,7 @@ begin
       perform setval('coordinator.caseless_paths', 1);
     end if;
     update coordinator.projects p set paths = p_paths where p.id = v_project;
-    perform coordinator.outbox_append('project.changed', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(),
+    perform coordinator.event_append('project.changed', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(),
       jsonb_build_object('paths', p_paths));
   end if;
   return query select p.name, p.description, p.created_at, p.paths from coordinator.projects p where p.id = v_project;
@@ -217,7 +217,7 @@ begin
   delete from coordinator.signals where project_id = v_project;
   delete from coordinator.lock_waits where project_id = v_project;
   delete from coordinator.locks where project_id = v_project;
-  perform coordinator.outbox_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
+  perform coordinator.event_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
     coordinator.now_utc(), '{}');
   return true;
 end

@@ -1,153 +1,290 @@
--- The relay: moves events from the outbox to the log, one transaction per batch.
+-- The relay numbers events: a step appends to event_chunks which transactions, and thereby which events, get the next numbers. It never
+-- copies, changes or deletes an event.
 --
--- Order. A batch holds what the current snapshot sees and the previous one did not, by (xid, id). If A committed before B
--- began, A's transaction id is smaller, and A is in the same batch or an earlier one: seq(A) < seq(B). A late commit gets a
--- later seq. Nothing is skipped: a row that is left behind is in the next difference of snapshots.
+-- Order. A chunk holds what the present snapshot sees and the previous one did not, by (xid, id). If A committed before B
+-- began, A's transaction id is smaller, and A is in the same chunk or an earlier one: seq(A) < seq(B). A late commit gets a
+-- later seq. Nothing is skipped: what is left behind is in the next difference of snapshots. A chunk ends between transactions; a
+-- transaction of more than 500 events is several chunks, which become visible together.
 --
--- Safety. The relay row is locked for the whole transaction, so two relays at once are harmless. Numbering and NOTIFY are one
--- transaction, so no crash can separate them. Nothing here updates a row in place: a snapshot that is held open for hours must
--- not make a row's history long, and the index on (xid, id) never visits what was copied.
+-- Safety. The table relay is locked for the whole transaction, so two relays at once are harmless. Numbering and NOTIFY are one
+-- transaction, so no crash can separate them. Nothing here is updated: a snapshot that is held open for hours must not make a
+-- row's history long.
 --
--- NOTIFY. The batch's transaction notifies 'coordinator' with the head's cursor, for gateways, and
--- 'coordinator.<project>.<noun>' with each event, or with a pointer if the event exceeds 7,900 bytes, or as event_configure chose:
--- any role that may connect can LISTEN on any channel. When the queue is half full (a listener is stuck in a
--- transaction), only the head is notified; readers catch up with events_since.
+-- NOTIFY. The step's transaction notifies 'coordinator' with the head's cursor, for gateways, and 'coordinator.<project>.<noun>'
+-- with each event, or with a pointer if the event exceeds 7,900 bytes; event_configure chooses events, pointers or only the head:
+-- any role that may connect can LISTEN on any channel, and nothing tells who listens. One step writes at most 16 MB, and never more
+-- than half of the queue; beyond that only the head is notified, and readers catch up with events_since.
+--
+-- Bounds. Each read has bounds on the id, so that it looks into the newest partitions only. They follow from one rule: a
+-- transaction gets its xid before the id of its first event. Whoever got an xid after a step's own (step_xid) has ids above the last id
+-- that the step had read before it got that xid (read_id).
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('notify_payload', 7900, 'bytes', 'An event in a NOTIFY payload; a larger one is sent as a pointer.');
+  ('chunk',            500, 'events', 'One chunk of the log. A transaction of more events is several chunks, between which a page may end.'),
+  ('notify_payload',  7900, 'bytes',  'An event in a NOTIFY payload; a larger one is sent as a pointer.');
 
-create or replace function coordinator.event_partition_create(p_from bigint) returns void
+create or replace function coordinator.event_extend(p_ahead integer default 16) returns integer
 language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms' -- whoever waits for this lock makes others wait: readers that look into events_beyond
+as $$
+declare
+  v_first bigint := (select last_value / 1000000 from coordinator.event_ids);
+  v_made  integer := 0;
+  v_name  text;
+begin
+  for v_n in v_first .. v_first + p_ahead loop
+    v_name := 'events_' || to_char(v_n, 'FM000000');
+    continue when to_regclass('coordinator.' || v_name) is not null;
+    -- Attached, not created in place: attaching locks out neither writers nor readers of the log. Never vacuumed for its inserts:
+    -- nothing in it dies, and it is dropped as a whole.
+    execute format('create table coordinator.%I (like coordinator.events including all)'
+                   ' with (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000)', v_name);
+    execute format('alter table coordinator.events attach partition coordinator.%I for values from (%s) to (%s)',
+                   v_name, v_n * 1000000, (v_n + 1) * 1000000);
+    execute format('comment on table coordinator.%I is %L', v_name,
+                   format('Events with the ids %s to %s, see events.', v_n * 1000000, v_n * 1000000 + 999999));
+    v_made := v_made + 1;
+  end loop;
+  return v_made;
+end
+$$;
+comment on function coordinator.event_extend(integer) is
+  'Create the partitions of the log, 1,000,000 ids each, for the next p_ahead million events; return how many. The leader calls it when fewer than 8 are left, and reports in log and metrics if it fails. Without any partition, every function that emits fails with ZC701.';
+
+create or replace function coordinator.event_headroom() returns bigint
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(max((substring(c.relname from '^events_(\d+)$')::bigint + 1) * 1000000), 0) - (select last_value from coordinator.event_ids)
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass
+$$;
+comment on function coordinator.event_headroom() is
+  'Return how many events the partitions of the log have room for.';
+
+create or replace function coordinator.events_waiting(p_limit integer default 1) returns integer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_first bigint := (p_from / 1000000) * 1000000;
-  v_name  text := 'events_' || to_char(v_first / 1000000, 'FM000000');
+  v_last coordinator.event_chunks;
+  v_late xid8[];
+  v_low  bigint;
+  v_top  bigint := (select last_value from coordinator.event_ids);
 begin
-  if to_regclass('coordinator.' || v_name) is not null then
-    return;
-  end if;
-  -- Attached, not created in place: attaching does not lock out readers of the log.
-  execute format('create table coordinator.%I (like coordinator.events including all)', v_name);
-  execute format('alter table coordinator.events attach partition coordinator.%I for values from (%s) to (%s)',
-                 v_name, v_first, v_first + 1000000);
-  execute format('comment on table coordinator.%I is %L', v_name,
-                 format('Events %s to %s, see events.', v_first, v_first + 999999));
+  select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
+  v_late := array(select pg_snapshot_xip(v_last.base) order by 1);
+  v_low := coalesce(coordinator.event_id_before(v_late[1]), 0);
+  return (
+    select count(*) from (
+      (select from coordinator.events l where l.xid = any (v_late) and l.id > v_low and l.id <= v_top limit p_limit)
+      union all
+      (select from coordinator.events l where l.xid >= pg_snapshot_xmax(v_last.base) and l.id > v_last.base_id and l.id <= v_top limit p_limit)
+      limit p_limit) w);
 end
 $$;
-comment on function coordinator.event_partition_create(bigint) is
-  'Create the partition of the log for p_from, 1,000,000 events wide, if there is none. Internal.';
+comment on function coordinator.events_waiting(integer) is
+  'Count committed events that have no number yet, up to p_limit. Internal.';
 
-create or replace function coordinator.snapshot_without(p_snapshot pg_snapshot, p_xid xid8) returns pg_snapshot
+create or replace function coordinator.event_id_before(p_xid xid8) returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select read_id from coordinator.event_chunks where step_xid <= p_xid order by step_xid desc limit 1
+$$;
+comment on function coordinator.event_id_before(xid8) is
+  'Return an id below those of the events of transaction p_xid: what the last step that got its xid before p_xid had read. Internal.';
+
+create or replace function coordinator.event_snapshot(p_xmax xid8, p_running xid8[]) returns pg_snapshot
 language sql immutable parallel safe
-return case when p_xid >= pg_snapshot_xmax(p_snapshot) then p_snapshot else (
-  case when p_xid < pg_snapshot_xmin(p_snapshot) then p_xid else pg_snapshot_xmin(p_snapshot) end
-  || ':' || pg_snapshot_xmax(p_snapshot) || ':'
-  || (select string_agg(x::text, ',' order by x) from (select pg_snapshot_xip(p_snapshot) union select p_xid) r (x)))::pg_snapshot end;
-comment on function coordinator.snapshot_without(pg_snapshot, xid8) is
-  'Return a snapshot that has not seen p_xid. A snapshot counts its own transaction as seen, but what that emits later must still be copied. Internal.';
+return (coalesce((select min(x) from unnest(p_running) x), p_xmax) || ':' || p_xmax || ':'
+        || coalesce((select string_agg(x::text, ',' order by x) from unnest(p_running) x), ''))::pg_snapshot;
+comment on function coordinator.event_snapshot(xid8, xid8[]) is
+  'Return the snapshot that sees the transactions below p_xmax except p_running. Internal.';
 
-create or replace function coordinator.relay_step(p_limit integer default 1000, p_notify boolean default true)
+create or replace function coordinator.relay_step(p_limit integer default 500, p_notify boolean default true)
 returns table (moved integer, head_seq bigint, again boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-  v_epoch text;
-  v_payloads text;
-  v_last  coordinator.relay_batches;
-  v_own   xid8;
-  v_snap  pg_snapshot;
-  v_moved integer;
-  v_head  bigint;
-  v_xid   xid8;
-  v_id    bigint;
-  v_full  boolean;
-  v_after_xid xid8;
-  v_after_id  bigint;
-  v_new_xid   xid8;
-  v_new_id    bigint;
-  v_end_xid   xid8;
+  v_prev    coordinator.event_chunks;
+  v_next    coordinator.event_chunks;
+  v_own     xid8;
+  v_snap    pg_snapshot;
+  v_top     bigint;
+  v_xmax    xid8;
+  v_late    xid8[];
+  v_late_id bigint;
+  v_found   integer;
+  v_cut     xid8;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
-      hint = 'A snapshot taken before the lock would be older than the last batch.';
+      hint = 'A snapshot taken before the lock would be older than the last chunk.';
+  elsif p_limit is null or p_limit not between 1 and 500 then
+    raise exception using errcode = 'ZC104', message = format('a chunk of %s events is out of range', coalesce(p_limit::text, 'null')),
+      hint = 'Give 1 to 500.';
   end if;
-  perform coordinator.check_page(p_limit);
-  select r.epoch, r.payloads into v_epoch, v_payloads from coordinator.relay r for update;
-  v_own := pg_current_xact_id();
-  select * into v_last from coordinator.relay_batches b order by b.id desc limit 1;
-  if (v_last.head_seq + p_limit) / 1000000 > v_last.head_seq / 1000000 or v_last.head_seq = 0 then
-    perform coordinator.event_partition_create(v_last.head_seq + 1);
-    perform coordinator.event_partition_create(v_last.head_seq + p_limit);
-  end if;
+  -- Trap: a lock on the row would assign this transaction's xid, before the ids are read.
+  lock table coordinator.relay in share row exclusive mode;
+  select * into v_prev from coordinator.event_chunks order by first_seq desc limit 1;
+  v_xmax := pg_snapshot_xmax(v_prev.base);
+  v_own := pg_current_xact_id_if_assigned();
+  select last_value into v_next.read_id from coordinator.event_ids;
+  -- Trap: everything below must see by this one snapshot. What commits during the step does not count as seen.
+  select pg_current_snapshot() into v_snap;
+  -- Trap: read after the snapshot. What it sees has ids up to here.
+  select last_value into v_top from coordinator.event_ids;
 
-  -- Separate bounds, so that the index scan starts and ends at them in a generic plan, too: within an "or" they are only a
-  -- filter, and every batch of a round would read the round from its start.
-  v_after_xid := coalesce(v_last.round_xid, '0');
-  v_after_id  := coalesce(v_last.round_id, 0);
-  v_new_xid   := greatest(pg_snapshot_xmax(v_last.base), v_after_xid);
-  v_new_id    := case when v_new_xid = v_after_xid then v_after_id else 0 end;
-  v_end_xid   := coalesce(pg_snapshot_xmax(v_last.round), '18446744073709551615');
-  with candidate as materialized (
-    select o.* from (
-      (select * from coordinator.outbox
-        where xid = any (array(select pg_snapshot_xip(v_last.base))) and xid <> v_own
-          and (xid, id) > (v_after_xid, v_after_id)
-          and (v_last.round is null or pg_visible_in_snapshot(xid, v_last.round))
-        order by xid, id limit p_limit)
-      union all
-      (select * from coordinator.outbox
-        where (xid, id) > (v_new_xid, v_new_id) and xid < v_end_xid and xid <> v_own
-          and (v_last.round is null or pg_visible_in_snapshot(xid, v_last.round))
-        order by xid, id limit p_limit)
-    ) o
-    order by o.xid, o.id limit p_limit
-  ), numbered as (
-    select v_last.head_seq + row_number() over (order by xid, id) as seq, type, project, key, actor, at, xid, id,
-           coordinator.event_data(data) as data
-    from candidate
-  ), stamped as (
-    insert into coordinator.events (seq, type, project, key, actor, at, stamped_at, data)
-    select seq, type, project, key, actor, at, clock_timestamp(), data from numbered
-  ), notified as (
-    select count(pg_notify(
-      'coordinator.' || project || '.' || split_part(type, '.', 1),
-      case when v_payloads = 'full' and octet_length(json) <= 7900 then json
-           else json_build_object('cursor', v_epoch || '.' || seq, 'seq', seq, 'type', type, 'project', project,
-                                  'pointer', true)::text end))
-    from (select n.seq, n.type, n.project,
-                 coordinator.event_json(v_epoch, n.seq, n.type, n.project, n.key, n.actor, n.at, n.data) as json
-          from numbered n
-          where p_notify and v_payloads <> 'head' and pg_notification_queue_usage() < 0.5 order by n.seq offset 0) e
+  -- Transactions that were in progress at the previous step and have ended since.
+  v_late := array(select x from pg_snapshot_xip(v_prev.base) x
+                  where pg_visible_in_snapshot(x, v_snap) and x is distinct from v_own order by x);
+  if v_late <> '{}' then
+    v_late_id := coalesce(coordinator.event_id_before(v_late[1]), 0);
+  end if;
+  with waiting as (
+    (select l.xid, l.id from coordinator.events l
+      where l.xid = any (v_late) and l.id > v_late_id and l.id <= v_top
+      order by l.xid, l.id limit p_limit + 1)
+    union all
+    (select l.xid, l.id from coordinator.events l
+      -- Trap: xmax is the last completed transaction + 1. Transactions in progress may lie above it and have older ids than the
+      -- previous step read: the bound is from the step before it.
+      where l.xid >= v_xmax and l.xid < pg_snapshot_xmax(v_snap) and l.id > v_prev.base_id and l.id <= v_top
+        and pg_visible_in_snapshot(l.xid, v_snap) and l.xid is distinct from v_own
+      order by l.xid, l.id limit p_limit + 1)
+    order by xid, id limit p_limit + 1
+  ), counted as (
+    select count(*)::integer as found, case when count(*) > p_limit then max(xid) end as cut from waiting
   )
-  select count(*)::integer, coalesce(max(seq), v_last.head_seq), coordinator.snapshot_without(pg_current_snapshot(), v_own),
-         (array_agg(xid order by seq desc))[1], (array_agg(id order by seq desc))[1]
-  into v_moved, v_head, v_snap, v_xid, v_id
-  from numbered, notified;
+  select c.found, c.cut, array_agg(distinct w.xid order by w.xid) filter (where w.xid < c.cut or c.cut is null),
+         min(w.id) filter (where w.xid < c.cut or c.cut is null), max(w.id) filter (where w.xid < c.cut or c.cut is null),
+         count(*) filter (where w.xid < c.cut or c.cut is null)
+  into v_found, v_cut, v_next.xids, v_next.first_id, v_next.last_id, moved
+  from counted c left join waiting w on true group by c.found, c.cut;
+  again := v_cut is not null;
+  head_seq := v_prev.last_seq;
+  if v_found = 0 then
+    moved := 0;
+    return next;
+    return;
+  end if;
 
-  v_full := v_moved >= p_limit;
-  if v_moved > 0 or v_last.round is not null then
-    insert into coordinator.relay_batches (head_seq, base, round, round_xid, round_id, stamped_at)
-    select v_head,
-           case when v_full then v_last.base else coalesce(v_last.round, v_snap) end,
-           case when v_full then coalesce(v_last.round, v_snap) end,
-           case when v_full then v_xid end,
-           case when v_full then v_id end,
-           clock_timestamp();
+  if moved = 0 then -- the first transaction exceeds the limit: it is taken whole
+    v_next.xids := array[v_cut];
+    select min(l.id), max(l.id), count(*) into v_next.first_id, v_next.last_id, moved from coordinator.events l
+    where l.xid = v_cut and l.id > case when v_cut < v_xmax then v_late_id else v_prev.base_id end and l.id <= v_top;
   end if;
-  if v_moved > 0 then
-    perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody needs to ring
+  -- What is numbered after this step.
+  if not again then
+    v_next.base := v_snap;
+    v_next.base_id := v_prev.read_id; -- trap: not this step's, see above
+  elsif v_next.xids[cardinality(v_next.xids)] >= v_xmax then -- all up to the last one taken
+    v_cut := v_next.xids[cardinality(v_next.xids)];
+    v_next.base := coordinator.event_snapshot((v_cut::text::numeric + 1)::text::xid8,
+                                              array(select x from pg_snapshot_xip(v_snap) x where x <= v_cut));
+    v_next.base_id := v_prev.base_id;
+  else -- some of the late ones
+    v_next.base := coordinator.event_snapshot(v_xmax, array(select x from pg_snapshot_xip(v_prev.base) x where x <> all (v_next.xids)));
+    v_next.base_id := v_prev.base_id;
   end if;
-  if v_moved > 0 and p_notify and pg_notification_queue_usage() < 0.9 then
-    perform pg_notify('coordinator', v_epoch || '.' || v_head);
+  if v_own is null then
+    v_next.step_xid := pg_current_xact_id();
+  else
+    -- Trap: a transaction that had its xid before the ids were read proves nothing about ids; and its own events, which it
+    -- sees, come with a later step, since it may emit more.
+    v_next.step_xid := v_prev.step_xid;
+    v_next.read_id := v_prev.read_id;
+    v_next.base_id := v_prev.base_id;
+    if v_own < pg_snapshot_xmax(v_next.base) then
+      v_next.base := coordinator.event_snapshot(pg_snapshot_xmax(v_next.base),
+                       array(select pg_snapshot_xip(v_next.base) union select v_own));
+    end if;
   end if;
-  return query select v_moved, v_head, v_full or v_last.round is not null;
+  insert into coordinator.event_chunks
+  select head_seq + 1 + g.n * p_limit, least(head_seq + (g.n + 1) * p_limit, head_seq + moved), v_next.xids, g.first_id, g.last_id,
+         (g.n + 1) * p_limit < moved, v_next.base, v_next.base_id, v_next.read_id, v_next.step_xid, clock_timestamp()
+  from (select 0 as n, v_next.first_id as first_id, v_next.last_id as last_id where moved <= p_limit
+        union all
+        select n, min(id), max(id)
+        from (select l.id, (row_number() over (order by l.id) - 1) / p_limit as n from coordinator.events l
+              where moved > p_limit and l.xid = v_next.xids[1] and l.id between v_next.first_id and v_next.last_id) p
+        group by n) g;
+  head_seq := head_seq + moved;
+  perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody needs to ring
+  if p_notify then
+    perform coordinator.relay_tell(v_prev.last_seq);
+  end if;
+  return next;
 end
 $$;
 comment on function coordinator.relay_step(integer, boolean) is
-  'Number up to p_limit events of the outbox and notify their readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.';
+  'Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.';
+
+create or replace function coordinator.relay_notify(p_channel text, p_payload text, p_usage double precision default 0.9) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A full queue fails the commit, which nobody can catch: so nobody writes to a queue that is nearly full.
+  if pg_notification_queue_usage() >= p_usage then
+    return false;
+  end if;
+  perform pg_notify(p_channel, p_payload);
+  return true;
+end
+$$;
+comment on function coordinator.relay_notify(text, text, double precision) is
+  'NOTIFY, unless p_usage of the notification queue is in use; return whether it did. Internal: every NOTIFY passes here, except those of relay_step.';
+
+create or replace function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean)
+returns table (channel text, payload text)
+language sql stable
+as $$
+  select 'coordinator.' || e.project || '.' || split_part(e.type, '.', 1),
+         case when octet_length(e.json) <= 7900 then e.json
+              else '{"cursor": "' || p_epoch || '.' || e.seq || '", "seq": ' || e.seq || ', "type": "' || e.type || '", "project": "'
+                   || e.project || '", "pointer": true}' end
+  from (select c.seq, c.type, c.project,
+               case when p_full then coordinator.event_json(p_epoch, c.seq, c.type, c.project, c.key, c.actor, c.at,
+                                                            coordinator.event_data(c.data), c.transaction, c.more) end as json
+        from coordinator.chunk_events(p_chunk) c order by c.seq offset 0) e
+$$;
+comment on function coordinator.relay_payloads(coordinator.event_chunks, text, boolean) is
+  'Return the notifications of a chunk, in order: the events, or pointers to them. Internal.';
+
+create or replace function coordinator.relay_tell(p_after bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a small chunk
+as $$
+declare
+  v_relay coordinator.relay;
+  v_chunk coordinator.event_chunks;
+  v_queue numeric := 8192 * coalesce(current_setting('max_notify_queue_pages', true)::numeric, 1048576); -- bytes; since 17 a setting
+  v_room  numeric := least(16777216, (0.5 - pg_notification_queue_usage()) * v_queue);
+  v_bytes numeric;
+  v_told  bigint;
+begin
+  select * into v_relay from coordinator.relay;
+  for v_chunk in select * from coordinator.event_chunks where first_seq > p_after order by first_seq loop
+    if v_relay.payloads <> 'head' and v_room > 0 then
+      select sum(e.bytes), count(pg_notify(e.channel, e.payload)) into v_bytes, v_told
+      from (select p.*, sum(p.bytes) over () as total
+            from (select *, 2 * (octet_length(payload) + 100) as bytes -- a payload does not cross a page of the queue
+                  from coordinator.relay_payloads(v_chunk, v_relay.epoch, v_relay.payloads = 'full')) p) e
+      where e.total < v_room;
+      v_room := v_room - coalesce(v_bytes, v_room);
+    end if;
+    p_after := v_chunk.last_seq;
+  end loop;
+  perform coordinator.relay_notify('coordinator', v_relay.epoch || '.' || p_after);
+end
+$$;
+comment on function coordinator.relay_tell(bigint) is
+  'Notify readers of the events after p_after and of the head, as far as the queue has room. Internal: part of relay_step.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer
@@ -160,29 +297,11 @@ begin
     select from pg_locks
     where locktype = 'relation' and mode = 'RowExclusiveLock' and granted and pid is distinct from pg_backend_pid()
       and database = (select oid from pg_database where datname = current_database())
-      and relation = 'coordinator.outbox'::regclass);
+      and relation = 'coordinator.events'::regclass);
 end
 $$;
 comment on function coordinator.relay_arm(interval) is
-  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more look at the outbox it is safe to sleep.';
-
-create or replace function coordinator.outbox_prune(p_start bigint default 0) returns bigint
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_id   bigint;
-  v_base pg_snapshot;
-begin
-  select id, base into v_id, v_base from coordinator.relay_batches order by id desc limit 1;
-  -- From p_start on: rows deleted before stay in the index while anyone holds a snapshot.
-  delete from coordinator.outbox where xid >= p_start::text::xid8 and xid < pg_snapshot_xmin(v_base);
-  delete from coordinator.relay_batches where id < v_id;
-  return pg_snapshot_xmin(v_base)::text::bigint;
-end
-$$;
-comment on function coordinator.outbox_prune(bigint) is
-  'Delete from the outbox, from transaction p_start on, what is in the log; returns the transaction from which to continue.';
+  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.';
 
 create or replace function coordinator.relay_identity() returns text
 language plpgsql stable security definer
@@ -204,84 +323,94 @@ as $$
 declare
   v_identity text := coordinator.relay_identity();
   v_relay    coordinator.relay;
-  v_moved    integer;
+  v_last     coordinator.event_chunks;
+  v_low      bigint;
+  v_top      bigint;
 begin
-  select * into v_relay from coordinator.relay for update;
+  lock table coordinator.relay in share row exclusive mode;
+  select * into v_relay from coordinator.relay;
   if v_relay.identity = v_identity then
     return false;
   elsif v_relay.identity = '' then
     update coordinator.relay set identity = v_identity;
     return false;
   end if;
-  -- Restored elsewhere: the recorded snapshots mean nothing here. What the outbox holds is numbered, perhaps again, under a
-  -- new epoch, so that every reader receives a reset.
-  lock table coordinator.outbox in exclusive mode;
-  update coordinator.relay
-  set identity = v_identity, epoch = substr(md5(gen_random_uuid()::text), 1, 8);
-  insert into coordinator.relay_batches (head_seq, base, stamped_at)
-  select head_seq, '1:1:', clock_timestamp() from coordinator.relay_batches order by id desc limit 1;
-  -- By id alone: transactions of another cluster may appear to be in this one's future, which no snapshot sees.
-  update coordinator.outbox set xid = '3';
-  loop
-    select moved into v_moved from coordinator.relay_step(10000, false);
-    exit when v_moved = 0;
-  end loop;
-  delete from coordinator.outbox;
-  insert into coordinator.relay_batches (head_seq, base, stamped_at)
-  select head_seq, pg_current_snapshot(), clock_timestamp() from coordinator.relay_batches order by id desc limit 1;
+  -- Restored elsewhere: transaction ids of the old cluster mean nothing to this one's snapshots. Chunks keep their meaning, since ids go
+  -- on, so old events stay readable. What has no number is written again by this transaction, and the next step numbers it.
+  -- Every reader receives a reset.
+  lock table only coordinator.events in exclusive mode;
+  update coordinator.relay set identity = v_identity, epoch = substr(md5(gen_random_uuid()::text), 1, 8);
+  select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
+  v_low := coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_last.base)), 0);
+  select last_value into v_top from coordinator.event_ids;
+  with unnumbered as (
+    delete from coordinator.events l
+    where l.id > v_low and l.id <= v_top
+      and not exists (select from coordinator.event_chunks c where l.id between c.first_id and c.last_id and l.xid = any (c.xids))
+    returning l.*)
+  insert into coordinator.events (type, project, key, actor, at, data)
+  select type, project, key, actor, at, data from unnumbered order by xid, id;
+  update coordinator.event_chunks set step_xid = null where step_xid is not null;
+  update coordinator.event_chunks
+  set base = coordinator.event_snapshot(pg_snapshot_xmax(s), array(
+        select pg_snapshot_xip(s) union select pg_current_xact_id() where pg_current_xact_id() < pg_snapshot_xmax(s))),
+      base_id = v_top, read_id = v_top, step_xid = '3'
+  from (select pg_current_snapshot() as s) n
+  where first_seq = v_last.first_seq;
   return true;
 end
 $$;
 comment on function coordinator.relay_recover() is
-  'Begin a new epoch if this database was restored from a dump elsewhere; true if so. Called by a relay that starts.';
+  'Begin a new epoch if this database was restored from a dump elsewhere; true if so. Old events stay readable; events that had no number yet count as one transaction. Called by a relay that starts.';
 
-create or replace function coordinator.event_prune(p_retention interval default '7 days', p_limit integer default 2000)
-returns integer
+create or replace function coordinator.event_prune(p_retention interval default '7 days') returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_cutoff    timestamptz := coordinator.now_utc() - p_retention;
-  v_floor     bigint;
-  v_head      bigint;
-  v_new       bigint;
-  v_partition record;
+  v_timeout text := current_setting('lock_timeout');
+  v_newest  coordinator.event_chunks;
+  v_number  bigint;
+  v_end     bigint;
+  v_floor   bigint;
+  v_new     bigint;
+  v_young   boolean;
 begin
   perform coordinator.check_ttl(p_retention);
-  perform coordinator.check_page(p_limit);
-  -- Before any lock on the log, as relay_step does.
-  select floor_seq into v_floor from coordinator.relay for update;
-  select head_seq into v_head from coordinator.relay_batches order by id desc limit 1;
-  -- Whole partitions first, without deleting rows; never the partition that is being written.
-  for v_partition in
-    select c.oid::regclass as name, (substring(c.relname from '\d+$')::bigint + 1) * 1000000 - 1 as last_seq
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'coordinator.events'::regclass
-    order by 2
-  loop
-    exit when v_partition.last_seq >= v_head
-      or (select stamped_at >= v_cutoff from coordinator.events where seq = v_partition.last_seq);
-    begin
-      -- Without waiting: a queue behind this lock would stop every reader.
-      execute 'lock table coordinator.events, ' || v_partition.name || ' in access exclusive mode nowait';
-    exception when lock_not_available then
-      exit;
-    end;
-    update coordinator.relay set floor_seq = v_partition.last_seq where floor_seq < v_partition.last_seq;
-    execute 'drop table ' || v_partition.name;
-    return (v_partition.last_seq - v_floor)::integer;
-  end loop;
-  -- Then the oldest events of the oldest partition.
-  select max(seq) into v_new from (
-    select seq, stamped_at from coordinator.events where seq > v_floor and seq <= v_floor + p_limit) e
-  where stamped_at < v_cutoff;
-  if v_new is null then
+  lock table coordinator.relay in share row exclusive mode; -- before any lock on the log, as relay_step does
+  select * into v_newest from coordinator.event_chunks order by first_seq desc limit 1;
+  select min(substring(c.relname from '^events_(\d+)$')::bigint) into v_number
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass;
+  v_end := (v_number + 1) * 1000000;
+  -- Whoever has no number yet, or may still write, has greater ids than this.
+  if coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_newest.base)), 0) < v_end then
     return 0;
   end if;
-  delete from coordinator.events where seq > v_floor and seq <= v_new;
-  update coordinator.relay set floor_seq = v_new;
-  return (v_new - v_floor)::integer;
+  select max(last_seq), coalesce(bool_or(stamped_at >= coordinator.now_utc() - p_retention), false) into v_new, v_young
+  from coordinator.event_chunks where first_id < v_end;
+  select last_value into v_floor from coordinator.event_floor;
+  if v_young then
+    return 0;
+  end if;
+  begin
+    perform set_config('lock_timeout', '20ms', true); -- a queue behind this lock stops every writer and reader
+    execute format('lock table only coordinator.events, only coordinator.events_%s, only coordinator.events_beyond in access exclusive mode',
+                   to_char(v_number, 'FM000000'));
+  exception when lock_not_available then
+    return 0; -- a transaction that wrote or read events is open: at the next run
+  end;
+  perform set_config('lock_timeout', v_timeout, true);
+  v_new := greatest(v_new, v_floor);
+  if v_new > v_floor then
+    perform setval('coordinator.event_floor', v_new);
+  end if;
+  execute format('drop table coordinator.events_%s', to_char(v_number, 'FM000000'));
+  delete from coordinator.event_chunks where last_seq <= v_new and first_seq < v_newest.first_seq;
+  return v_new - v_floor;
 end
 $$;
-comment on function coordinator.event_prune(interval, integer) is
-  'Prune events that were numbered more than p_retention ago: a whole partition, or up to p_limit rows. Returns how many; repeat until 0.';
+comment on function coordinator.event_prune(interval) is
+  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. Events of a partition that is not full stay longer than p_retention.';
+
+-- For the first events, and for databases without a daemon.
+select coordinator.event_extend(8);

@@ -48,7 +48,7 @@ begin
   insert into coordinator.signal_rules (project_id, when_set, clears, created_at)
   values (case when not p_everywhere then v_project end, p_when_set, p_clears, v_now)
   on conflict (when_set, coalesce(project_id, 0)) do update set clears = excluded.clears, created_at = excluded.created_at;
-  perform coordinator.outbox_append('rule.set', p_project, p_when_set, coordinator.actor_name(p_actor), v_now,
+  perform coordinator.event_append('rule.set', p_project, p_when_set, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('clears', p_clears, 'everywhere', p_everywhere));
   return query select case when not p_everywhere then p_project end, p_when_set, p_clears, v_now;
 end
@@ -95,7 +95,7 @@ begin
     raise exception using errcode = 'ZC205', message = format('there is no rule for setting "%s"', p_when_set),
       hint = 'See "coordinator rule list"; delete a rule for all projects with --everywhere.';
   end if;
-  perform coordinator.outbox_append('rule.deleted', p_project, p_when_set, coordinator.actor_name(p_actor), coordinator.now_utc(),
+  perform coordinator.event_append('rule.deleted', p_project, p_when_set, coordinator.actor_name(p_actor), coordinator.now_utc(),
     jsonb_build_object('everywhere', p_everywhere));
   return true;
 end

@@ -141,9 +141,10 @@ begin
   if v_rule is not null then
     perform coordinator.signal_clear(v_project, p_project, p_key, v_rule.clears, v_actor, v_now);
   end if;
-  perform coordinator.outbox_append('signal.set', p_project, p_key, v_actor, v_now,
-    jsonb_build_object('value', p_value, 'version', v_signal.version, 'critical', p_critical, 'agent_id', v_owner,
-                       'expires_at', v_expires_at));
+  insert into coordinator.events (type, project, key, actor, at, data)
+  values ('signal.set', p_project, p_key, v_actor, v_now,
+          jsonb_build_object('value', p_value, 'version', v_signal.version, 'critical', p_critical, 'agent_id', v_owner,
+                             'expires_at', v_expires_at));
   return query select p_project, v_signal.key, v_signal.value, v_signal.version, v_signal.critical, v_signal.agent_id,
     v_signal.actor, v_signal.created_at, v_signal.updated_at, v_signal.expires_at;
 end
@@ -169,7 +170,7 @@ begin
     where s.project_id = c.project_id and s.key = c.key
     returning s.key, s.version
   loop
-    perform coordinator.outbox_append('signal.cleared', p_project, v_signal.key, p_actor, p_now,
+    perform coordinator.event_append('signal.cleared', p_project, v_signal.key, p_actor, p_now,
       jsonb_build_object('version', v_signal.version, 'rule', p_key));
   end loop;
 end
@@ -251,7 +252,7 @@ begin
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
       hint = 'It was never set, was deleted or has expired; see "coordinator signal list".';
   end if;
-  perform coordinator.outbox_append('signal.deleted', p_project, p_key, coordinator.actor_name(p_actor), v_now,
+  perform coordinator.event_append('signal.deleted', p_project, p_key, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('version', v_version));
   return v_version;
 end
@@ -362,7 +363,7 @@ begin
     where s.project_id = d.project_id and s.key = d.key
     returning s.project_id, s.key, s.version, s.expires_at
   )
-  select count(*), count(coordinator.outbox_append('signal.expired', p.name, g.key, 'coordinator', v_now,
+  select count(*), count(coordinator.event_append('signal.expired', p.name, g.key, 'coordinator', v_now,
     jsonb_build_object('version', g.version, 'expires_at', g.expires_at)))
   into v_count
   from gone g left join coordinator.projects p on p.id = g.project_id

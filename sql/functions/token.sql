@@ -6,7 +6,7 @@
 -- not help to find its secret.
 --
 -- A gateway trusts a check for at most a second, and forgets all checks at a NOTIFY on 'coordinator.token', which the revoking
--- transaction sends: it is rare enough to bypass the outbox, and does not depend on the relay.
+-- transaction sends: it is rare, and does not depend on the relay.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was created; everywhere: for all projects, and then the event''s project is "default".'),
@@ -65,7 +65,7 @@ begin
   if v_id is null then
     raise exception using errcode = 'ZC301', message = 'a token with this secret already exists', hint = 'Draw a new secret.';
   end if;
-  perform coordinator.outbox_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
+  perform coordinator.event_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));
   return query select v_id, p_name, p_role, p_project, p_prefix, v_actor, v_now, v_now + p_ttl, null::timestamptz, null::timestamptz;
 end
@@ -171,9 +171,9 @@ begin
     return false;
   end if;
   update coordinator.tokens set revoked_at = v_now, expires_at = least(expires_at, v_now) where id = p_token;
-  perform coordinator.outbox_append('token.revoked', coalesce(v_token.project, 'default'), p_token::text,
+  perform coordinator.event_append('token.revoked', coalesce(v_token.project, 'default'), p_token::text,
     coordinator.actor_name(p_actor), v_now, jsonb_build_object('name', v_token.name, 'role', v_token.role));
-  perform pg_notify('coordinator.token', '');
+  perform coordinator.relay_notify('coordinator.token', '');
   return true;
 end
 $$;

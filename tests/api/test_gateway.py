@@ -65,7 +65,7 @@ async def running(db: Database) -> AsyncIterator[Gateway]:
 async def emit(db: Database, *keys: str) -> None:
     for key in keys:
         await db.run(signals.Set(project="default", key=key, value=1))
-    await db.run(RelayStep(limit=1000))
+    await db.run(RelayStep())
 
 
 async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_next_one_is_delivered(
@@ -144,10 +144,11 @@ async def test_a_waiter_on_a_resting_gateway_is_woken_by_what_follows(db: Databa
 
 async def test_events_that_were_pruned_before_a_rest_ended_reset_no_stream(db: Database) -> None:
     async with running(db) as gateway:
-        await emit(db, *"abcd")
+        await emit(db, *"ab")
+        await emit(db, *"cd")
         async with opened(db.dsn) as connection:
             await connection.execute(
-                "delete from coordinator.events where seq <= 2; update coordinator.relay set floor_seq = 2"
+                "delete from coordinator.event_chunks where last_seq <= 2; select setval('coordinator.event_floor', 2)"
             )
         stream = Stream(gateway)
         async with gateway.connection(stream):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import asyncpg
 
 from coordinator.db import schema
 
+ROOT = Path(__file__).parent.parent.parent
 DEFINITION = re.compile(r"^create (?:or replace )?function coordinator\.(\w+)\s*\(", re.MULTILINE)
-# On the hottest path, or called for each pair of globs: setting it costs as much as they do.
-WITHIN_THEIR_CALLERS = ("lock_enter_plain", "lock_segments_meet", "lock_starts_meet", "outbox_append")
+# On the hottest path, or called for each pair of globs: setting it costs as much as they do, or prevents that they are inlined.
+WITHIN_THEIR_CALLERS = (
+    "chunk_events", "event_append", "lock_enter_plain", "lock_segments_meet", "lock_starts_meet", "relay_payloads",
+)  # fmt: skip
 IN_SCHEMA = "p.pronamespace = 'coordinator'::regnamespace"
 
 
@@ -125,3 +129,11 @@ def test_the_products_clock_reads_no_setting() -> None:
 async def test_the_clock_of_the_product_cannot_be_moved(catalogue: asyncpg.Connection) -> None:
     await catalogue.execute("set local coordinator.fake_now = '2001-01-01'")
     assert await catalogue.fetchval("select coordinator.now_utc() > '2020-01-01'")
+
+
+async def test_whoever_notifies_asks_first_whether_the_queue_has_room(catalogue: asyncpg.Connection) -> None:
+    """A full queue fails the commit. relay_tell bounds what it writes itself."""
+    assert await names(catalogue, r"p.prosrc ~* '\m(pg_notify|notify\s+\w)'") == ["relay_notify", "relay_tell"]
+    assert all("pg_notification_queue_usage" in defined()[name] for name in ("relay_notify", "relay_tell"))
+    program = [path for path in (ROOT / "coordinator").rglob("*.py") if "pg_notify" in path.read_text("utf-8")]
+    assert program == []

@@ -149,7 +149,7 @@ async def lists(tx: Transaction) -> None:
             rows = await tx.run(kind(**{name: valid[name] for name in required}))
             sent = json.encode(rows, enc_hook=str)
             assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
-    for event in await tx.connection.fetch("select * from coordinator.outbox where xid = pg_current_xact_id()"):
+    for event in await tx.connection.fetch("select * from coordinator.events where xid = pg_current_xact_id()"):
         assert isinstance(event["data"], dict)
         assert "unreadable" not in event["data"]
         assert len(event["key"] or "") <= 1100

@@ -75,5 +75,6 @@ async def test_ids_are_identities_that_are_always_generated(catalogue: asyncpg.C
     query = """
       select a.attrelid::regclass::text from pg_attribute a join pg_class c on c.oid = a.attrelid
       where c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+        and c.relname <> 'events' -- its default also rings the doorbell
         and a.attname = 'id' and a.atttypid in ('bigint'::regtype, 'integer'::regtype) and a.attidentity <> 'a'"""
     assert [row[0] for row in await catalogue.fetch(query)] == []

@@ -25,7 +25,7 @@ from tests.waiting import DEADLINE_S
 async def emit(db: Database, *keys: str) -> None:
     for key in keys:
         await db.run(signals.Set(project="default", key=key, value=1))
-    await db.run(RelayStep(limit=1000))
+    await db.run(RelayStep())
 
 
 def keys(lines: str) -> list[str]:
@@ -52,11 +52,11 @@ async def next_key(process: subprocess.Popen[str]) -> str:
 async def test_without_follow_it_prints_what_is_retained_and_ends(program: Program, db: Database) -> None:
     await emit(db, *(f"k/{n}" for n in range(5)))
     await db.run(events.Emit(project="default", type="custom.hi", key="x"))
-    await db.run(RelayStep(limit=1000))
+    await db.run(RelayStep())
     done = program.run("event", "tail")
     assert keys(done.stdout) == [*(f"k/{n}" for n in range(5)), "x"]
     third = json.loads(done.stdout.splitlines()[2])
-    assert set(third) == {"cursor", "seq", "type", "project", "key", "actor", "at", "data"}
+    assert set(third) == {"cursor", "seq", "type", "project", "key", "actor", "at", "data", "transaction", "more"}
     assert keys(program.run("event", "tail", "--after", third["cursor"]).stdout) == ["k/3", "k/4", "x"]
     assert keys(program.run("event", "tail", "--topic", "custom.*").stdout) == ["x"]
     assert keys(program.run("event", "tail", "--limit", "2").stdout) == ["k/0", "k/1"]

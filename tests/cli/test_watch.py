@@ -49,7 +49,7 @@ async def test_nothing_is_lost_over_restarts_and_failures_with_a_cursor_file(pro
     assert program.run(*line(*kept, "--limit", "2", fails_at="b")).returncode == 0
     assert handled(program) == ["a", "b", "c"]
     await db.run(events.Emit(project="default", type="custom.x"))
-    await db.run(RelayStep(limit=1000))
+    await db.run(RelayStep())
     assert program.run(*line(*kept, "--timeout", "1s")).returncode == 8
     assert (program.folder / "position").read_text("utf-8").strip() == await db.run(
         events.Head()

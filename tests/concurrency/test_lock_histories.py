@@ -77,10 +77,10 @@ declare
   v_acquire text := pg_get_functiondef('coordinator.lock_acquire'::regproc);
   v_write   text := pg_get_functiondef('coordinator.lock_write'::regproc);
 begin
-  assert v_enter ~ 'pg_advisory_xact_lock' and v_acquire ~ 'v_told :=' and v_write ~ 'perform coordinator.outbox_append';
+  assert v_enter ~ 'pg_advisory_xact_lock' and v_acquire ~ 'v_told :=' and v_write ~ 'perform coordinator.event_append';
   execute regexp_replace(v_enter, 'pg_advisory_xact_lock(_shared)?', '', 'g');
   execute replace(v_acquire, 'v_told :=', 'perform pg_sleep(0.05); v_told :=');
-  execute replace(v_write, 'perform coordinator.outbox_append', 'perform pg_sleep(0.05); perform coordinator.outbox_append');
+  execute replace(v_write, 'perform coordinator.event_append', 'perform pg_sleep(0.05); perform coordinator.event_append');
 end $$
 """,
     # The fence looks, and does not hold on to what it saw.

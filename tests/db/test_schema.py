@@ -468,7 +468,7 @@ async def test_every_noun_works_on_every_postgresql(major: int, tmp_path: Path, 
                 await call(connection, signals.Set(project="default", key="prepared", value=1))
                 await connection.execute("prepare transaction 'late'")
                 # asyncpg's commit of the block then has nothing to commit
-            emitted = await connection.fetchval("select count(*) from coordinator.outbox")
+            emitted = await connection.fetchval("select count(*) from coordinator.events")
             assert (await call(connection, RelayStep())).moved == emitted
             await connection.execute("commit prepared 'late'")
             assert (await call(connection, RelayStep())).moved == 1

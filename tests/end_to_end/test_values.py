@@ -74,33 +74,19 @@ BAD_DATA = {
 }
 
 
-async def insert(root: asyncpg.Connection, table: str, project: str) -> None:
-    """Put events past the checks: into the outbox, or into the log with its batch."""
-    for reason, data in BAD_DATA.items():
-        if table == "outbox":
+async def insert(root: asyncpg.Connection, project: str) -> None:
+    """Put events past the checks, in one transaction."""
+    async with root.transaction():
+        for reason, data in BAD_DATA.items():
             await root.execute(
-                "insert into coordinator.outbox (type, project, key, actor, at, data)"
+                "insert into coordinator.events (type, project, key, actor, at, data)"
                 f" values ('custom.bad', $1, $2, 'x', now(), {data})",
                 project, reason,
             )  # fmt: skip
-        else:
-            async with root.transaction():
-                await root.execute("select from coordinator.relay for update")
-                await root.execute(
-                    "insert into coordinator.events (seq, type, project, key, actor, at, stamped_at, data)"
-                    f" select max(head_seq) + 1, 'custom.bad', $1, $2, 'x', now(), now(), {data} from coordinator.relay_batches",
-                    project, reason,
-                )  # fmt: skip
-                await root.execute(
-                    "insert into coordinator.relay_batches (head_seq, base, round, round_xid, round_id, stamped_at)"
-                    " select head_seq + 1, base, round, round_xid, round_id, now() from coordinator.relay_batches order by id desc limit 1"
-                )
-                await root.execute("select pg_notify('coordinator', '')")
 
 
-@pytest.mark.parametrize("table", ["outbox", "events"])
 async def test_a_bad_event_in_the_log_is_replaced_and_nothing_waits_behind_it(
-    database_url: str, program: Program, table: str
+    database_url: str, program: Program
 ) -> None:
     root = await asyncpg.connect(database_url)
     try:
@@ -117,7 +103,7 @@ async def test_a_bad_event_in_the_log_is_replaced_and_nothing_waits_behind_it(
                     await other.until("ready")
                     await emit(http, "a", "before")
                     await own.events(1)
-                    await insert(root, table, "a")
+                    await insert(root, "a")
                     await emit(http, "a", "after")
                     await emit(http, "b", "after")
                     (frame,) = await other.events(1)
@@ -190,18 +176,20 @@ async def test_a_daemon_without_progress_is_unready_with_the_reason_until_it_mak
         )
         with Daemon(database_url, constants={"coordinator.daemon.READY_WITHIN_S": 2.0}) as daemon:
             await daemon.ready()
-            await root.execute(broken)
-            await root.execute("select coordinator.signal_set('default', 'k', '1')")
-            await root.execute("select pg_notify('coordinator', '')")
+            async with http_client(daemon.url) as http, stream(http, project="default", topic="custom.*") as reader:
+                await reader.until("ready")  # else nothing would be read
+                await root.execute(broken)
+                await root.execute("select coordinator.signal_set('default', 'k', '1')")
+                await root.execute("select pg_notify('coordinator', '')")
 
-            async def unready() -> bool:
-                return (await daemon.get("/readyz")).status_code == 503
+                async def unready() -> bool:
+                    return (await daemon.get("/readyz")).status_code == 503
 
-            await until(unready)
-            said = (await daemon.get("/readyz")).json()
-            assert reason in said["reason"]
-            assert "broken on purpose" in said["reason"]
-            await root.execute(whole)
-            await until(daemon.is_ready)
+                await until(unready)
+                said = (await daemon.get("/readyz")).json()
+                assert reason in said["reason"]
+                assert "broken on purpose" in said["reason"]
+                await root.execute(whole)
+                await until(daemon.is_ready)
     finally:
         await root.close()

@@ -14,7 +14,7 @@ from tests.relay.load import Load, Reader
 from tests.waiting import DEADLINE_S, until
 
 LIVENESS = "pid in (select pid from pg_locks where locktype = 'advisory' and classid = 1129267026)"
-RELAY = "(query like '%coordinator.relay_%' or query like '%coordinator.outbox_prune%')"
+RELAY = "query like '%coordinator.relay_%'"
 ALL = "true"
 
 

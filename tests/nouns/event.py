@@ -15,7 +15,6 @@ LIMITS = {
     ],
     "page": [
         "coordinator.events_since(p_limit => $1::integer)",
-        "coordinator.event_prune(p_limit => $1::integer)",
     ],
 }
 

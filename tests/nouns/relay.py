@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 LIMITS = {
-    "page": [
+    "chunk": [
         "coordinator.relay_step($1::integer)",
     ],
 }

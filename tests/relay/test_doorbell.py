@@ -13,7 +13,7 @@ import pytest
 from coordinator.db.database import Database
 from coordinator.relay import Relay
 from coordinator.telemetry import metrics
-from tests.daemon import Daemon, log_of, opened
+from tests.daemon import LOG, Daemon, log_of, opened
 from tests.waiting import ticking, until
 
 EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
@@ -42,7 +42,7 @@ async def delivered(connection: asyncpg.Connection, key: str) -> int:
     """Wait until an event is in the log; return how many hundredths of a second that took this process, and so its relay."""
 
     async def look() -> bool:
-        return bool(await connection.fetchval("select true from coordinator.events where key = $1", key))
+        return bool(await connection.fetchval(f"select true from {LOG} where key = $1", key))
 
     async with ticking(0.01) as passed:
         await until(look, f"{key} is in the log", every_s=0.001)
@@ -148,21 +148,20 @@ def calls() -> float:
 @pytest.mark.parametrize("rounds", [30])
 async def test_a_snapshot_that_is_held_open_does_not_make_steps_dearer(database_url: str, rounds: int) -> None:
     """Counted in pages that a step touches, which no load on the machine changes."""
-    step = "explain (analyze, buffers, timing off, format json) select * from coordinator.relay_step(1000)"
+    step = "explain (analyze, buffers, timing off, format json) select * from coordinator.relay_step()"
 
     async def pages(connection: asyncpg.Connection) -> int:
         await connection.execute(
             "select coordinator.event_emit('default', 'custom.page', null) from generate_series(1, 200)"
         )
         plan = json.loads(await connection.fetchval(step))[0]["Plan"]
-        await connection.execute("select coordinator.outbox_prune()")
         return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
     async with opened(database_url) as holder, opened(database_url) as connection:
         for _ in range(5):
             await pages(connection)
         async with holder.transaction(isolation="repeatable_read"):
-            await holder.fetchval("select count(*) from coordinator.outbox")
+            await holder.fetchval("select count(*) from coordinator.events")
             touched = [await pages(connection) for _ in range(rounds)]
     third = rounds // 3
     early, late = sorted(touched[:third])[third // 2], sorted(touched[-third:])[third // 2]

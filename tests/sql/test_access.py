@@ -131,7 +131,7 @@ async def test_a_role_may_call_exactly_what_the_table_of_rights_grants(logins: L
         finally:
             await transaction.rollback()
     assert does == may
-    assert {"outbox_append", "agent_end", "relay_step", "signal_expire", "token_authenticate", "schema_grant"} & does == set()
+    assert {"event_append", "agent_end", "relay_step", "signal_expire", "token_authenticate", "schema_grant"} & does == set()
 
 
 @pytest.mark.parametrize("role", LADDER[:3])
@@ -243,10 +243,10 @@ async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, 
                     finally:
                         await transaction.rollback()
                 else:
-                    before = await owner.fetchval("select count(*) from coordinator.outbox")
+                    before = await owner.fetchval("select count(*) from coordinator.events")
                     async with refused():
                         await connection.fetch(statement)
-                    assert await owner.fetchval("select count(*) from coordinator.outbox") == before, statement
+                    assert await owner.fetchval("select count(*) from coordinator.events") == before, statement
     finally:
         await owner.close()
 

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import groupby
+
 import pytest
 
 from coordinator.model.event import Event
 from coordinator.operations import events, projects, signals
 from coordinator.operations.work import RelayStep
 from tests.conftest import Transaction
+from tests.daemon import opened
 from tests.sql.refusal import refused
 
 # relay_step leaves out the events of its own transaction, so the log is filled by hand here.
 FILL = """
-insert into coordinator.events (seq, type, project, key, actor, at, stamped_at, data)
-select n, case n % 3 when 0 then 'signal.set' when 1 then 'signal.deleted' else 'directive.sent' end,
-       case n % 2 when 0 then 'default' else 'other' end, n::text, 'a', now(), now(), jsonb_build_object('n', n)
+insert into coordinator.events (xid, id, type, project, key, actor, at, data)
+select n::text::xid8, n, case n % 3 when 0 then 'signal.set' when 1 then 'signal.deleted' else 'directive.sent' end,
+       case n % 2 when 0 then 'default' else 'other' end, n::text, 'a', now(), jsonb_build_object('n', n)
 from generate_series(1, $1::integer) n
 """
 
 
-async def fill(tx: Transaction, count: int) -> None:
-    await tx.connection.execute("select coordinator.event_partition_create(1)")
+async def fill(tx: Transaction, count: int, chunk: int = 7) -> None:
     await tx.connection.execute(FILL, count)
     await tx.connection.execute(
-        "insert into coordinator.relay_batches (head_seq, base, stamped_at) values ($1, pg_current_snapshot(), now())",
+        "insert into coordinator.event_chunks"
+        " select min(n), max(n), array_agg(n::text::xid8 order by n), min(n), max(n), false, pg_current_snapshot(), 0, 0, '3', now()"
+        " from generate_series(1, $1::integer) n group by (n - 1) / $2",
         count,
+        chunk,
     )
+
+
+@pytest.fixture
+async def alone(database_url: str) -> AsyncIterator[Transaction]:
+    """A database of the test's own, since the floor is a sequence, which no rollback resets."""
+    async with opened(database_url) as connection:
+        yield Transaction(connection)
+
+
+async def prune(tx: Transaction, floor: int) -> None:
+    await tx.connection.execute("delete from coordinator.events where id <= $1", floor)
+    await tx.connection.execute("delete from coordinator.event_chunks where last_seq <= $1", floor)
+    await tx.connection.execute("select setval('coordinator.event_floor', $1)", floor)
 
 
 async def since(tx: Transaction, **options: object) -> list[Event]:
@@ -73,7 +93,7 @@ async def test_filters_by_project_and_topics(tx: Transaction) -> None:
 
 async def test_a_sparse_filter_finds_what_lies_far_ahead(tx: Transaction) -> None:
     await fill(tx, 3000)
-    await tx.connection.execute("update coordinator.events set type = 'rule.set' where seq = 2999")
+    await tx.connection.execute("update coordinator.events set type = 'rule.set' where id = 2999")
     assert [e.seq for e in await since(tx, topics=["rule.*"], limit=1)] == [2999]
 
 
@@ -102,11 +122,11 @@ async def test_pages_with_bookmarks_of_any_size_hold_each_match_once(tx: Transac
     assert seen == list(range(3, 31, 3))
 
 
-async def test_a_cursor_below_the_floor_gets_a_reset_and_what_is_retained(tx: Transaction) -> None:
-    await fill(tx, 10)
+async def test_a_cursor_below_the_floor_gets_a_reset_and_what_is_retained(alone: Transaction) -> None:
+    tx = alone
+    await fill(tx, 10, 4)
     first = (await since(tx, limit=1))[0]
-    await tx.connection.execute("delete from coordinator.events where seq <= 4")
-    await tx.connection.execute("update coordinator.relay set floor_seq = 4")
+    await prune(tx, 4)
     page = await since(tx, after=first.cursor)
     assert (page[0].type, page[0].data) == ("reset", {"reason": "pruned", "floor": 4, "head": 10})
     assert [event.seq for event in page] == [4, 5, 6, 7, 8, 9, 10]
@@ -115,10 +135,11 @@ async def test_a_cursor_below_the_floor_gets_a_reset_and_what_is_retained(tx: Tr
     assert [event.type for event in await since(tx, after=first.cursor, limit=1)] == ["reset"]
 
 
-async def test_a_cursor_at_the_floor_has_missed_nothing(tx: Transaction) -> None:
-    await fill(tx, 10)
+async def test_a_cursor_at_the_floor_has_missed_nothing(alone: Transaction) -> None:
+    tx = alone
+    await fill(tx, 10, 4)
     fourth = (await since(tx, limit=4))[3]
-    await tx.connection.execute("update coordinator.relay set floor_seq = 4")
+    await prune(tx, 4)
     assert [event.seq for event in await since(tx, after=fourth.cursor)] == [5, 6, 7, 8, 9, 10]
 
 
@@ -134,6 +155,48 @@ async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transactio
     await fill(tx, 10)
     (reset,) = await since(tx, after="abc.3", project="default")
     assert (reset.type, reset.data["reason"], reset.seq, reset.project) == ("reset", "restored", 10, "default")
+
+
+async def transactions(tx: Transaction, *sizes: int, chunk: int) -> None:
+    """Fill the log with transactions of these many events, by the real relay."""
+    for size in sizes:
+        await tx.connection.execute(
+            "select count(coordinator.event_emit('default', case n % 2 when 0 then 'custom.even' else 'custom.odd' end, n::text))"
+            " from generate_series(1, $1::integer) n",
+            size,
+        )
+    while (await tx.run(RelayStep(limit=chunk))).again:
+        pass
+
+
+async def test_an_event_names_its_transaction_and_says_whether_more_of_it_follow(alone: Transaction) -> None:
+    await transactions(alone, 1, 3, 2, 7, chunk=5)
+    page = await since(alone)
+    groups = [list(group) for _, group in groupby(page, key=lambda event: event.transaction)]
+    assert [len(group) for group in groups] == [1, 3, 2, 7]
+    assert [[event.more for event in group] for group in groups] == [[True] * (n - 1) + [False] for n in (1, 3, 2, 7)]
+    filtered = await since(alone, topics=["custom.odd"])
+    assert [(event.seq, event.more) for event in filtered] == [
+        (event.seq, event.more) for event in page if event.type == "custom.odd"
+    ]
+
+
+@pytest.mark.parametrize("topics", [None, ["custom.even"], ["custom.odd"]])
+@pytest.mark.parametrize("limit", range(1, 12))
+async def test_a_page_ends_between_transactions_unless_one_exceeds_it(
+    alone: Transaction, limit: int, topics: list[str] | None
+) -> None:
+    await transactions(alone, 2, 3, 1, 4, 2, 2, 9, 1, 3, chunk=10)
+    whole = await since(alone, topics=topics)
+    sizes = Counter(event.transaction for event in whole)
+    seen: list[Event] = []
+    while page := await since(alone, after=seen[-1].cursor if seen else None, topics=topics, limit=limit):
+        assert len(page) <= limit
+        seen += page
+        if len(seen) < len(whole) and whole[len(seen)].transaction == page[-1].transaction:
+            assert {event.transaction for event in page} == {page[-1].transaction}, "cut, and not the only one"
+            assert sizes[page[-1].transaction] > limit
+    assert seen == whole
 
 
 @pytest.mark.parametrize(
@@ -157,7 +220,6 @@ async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transactio
         (events.Emit(project="default", type="custom." + "a" * 200), "ZC103"),
         (events.Emit(project="default", type="custom.x", key=""), "ZC101"),
         (events.Emit(project="no", type="custom.x"), "ZC201"),
-        (events.Prune(limit=0), "ZC104"),
     ],
 )
 async def test_bad_input_is_refused(tx: Transaction, operation: object, code: str) -> None:
@@ -174,11 +236,11 @@ async def test_an_event_of_ones_own_is_rolled_back_with_its_transaction(tx: Tran
 
 async def test_the_json_of_an_event_has_its_fields_in_order_and_utc(tx: Transaction) -> None:
     text = await tx.connection.fetchval(
-        "select coordinator.event_json('e', 7, 't', 'p', null, 'a', '2026-01-31 13:00:00.5+01', '{\"k\": 1}')"
+        "select coordinator.event_json('e', 7, 't', 'p', null, 'a', '2026-01-31 13:00:00.5+01', '{\"k\": 1}', '9', true)"
     )
     assert text == (
-        '{"cursor" : "e.7", "seq" : 7, "type" : "t", "project" : "p", "key" : null, "actor" : "a", '
-        '"at" : "2026-01-31T12:00:00.500000Z", "data" : {"k": 1}}'
+        '{"cursor": "e.7", "seq": 7, "type": "t", "project": "p", "key": null, "actor": "a", '
+        '"at": "2026-01-31T12:00:00.500000Z", "data": {"k": 1}, "transaction": "9", "more": true}'
     )
 
 

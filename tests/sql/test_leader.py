@@ -99,6 +99,6 @@ async def test_the_id_of_a_reaped_process_is_not_used_again(tx: Transaction) -> 
 async def test_gauges_are_sampled_under_their_names(tx: Transaction) -> None:
     await tx.run(signals.Set(project="default", key="k", value=1))
     gauges = {gauge.name: gauge.value for gauge in await tx.run(SampleGauges())}
-    assert (gauges["projects"], gauges["signals"], gauges["outbox_waiting"]) == (1, 1, 1)
+    assert (gauges["projects"], gauges["signals"], gauges["events_waiting"]) == (1, 1, 1)
     assert gauges["database_size_bytes"] > 1_000_000
     assert all(value >= 0 for value in gauges.values())

@@ -61,46 +61,37 @@ async def full(tx: Transaction) -> Transaction:
         select p.id, 'a' || n % 100, 'x', n % 5, case when n % 10 = 0 then 'open' else 'revoked' end, 'boss', now(), now() + n * interval '1 second',
                case when n % 10 <> 0 then now() - n * interval '1 minute' end
         from coordinator.projects p, generate_series(1, 500) n;
-      insert into coordinator.outbox (xid, type, project, actor, at, data)
-        select (n / 10 + 1000)::text::xid8, 'custom.x', 'default', 'a', now(), '{}' from generate_series(1, 20000) n;
-      analyze coordinator.projects, coordinator.signals, coordinator.agents, coordinator.directives, coordinator.outbox""")
+      insert into coordinator.events (xid, id, type, project, actor, at, data)
+        select (n / 10 + 1000)::text::xid8, n + 2990000, 'custom.x', 'default', 'a', now(), '{}' from generate_series(1, 20000) n;
+      analyze coordinator.projects, coordinator.signals, coordinator.agents, coordinator.directives, coordinator.events""")
     return tx
 
 
-async def test_a_page_of_the_log_looks_into_the_partitions_of_its_range_only(full: Transaction) -> None:
-    for first in range(0, 5_000_000, 1_000_000):
-        await full.connection.execute("select coordinator.event_partition_create($1)", first)
-    sql = await statement(
-        full, "events_since", r"select v_relay\.epoch \|\| '\.' \|\| e\.seq.*?limit v_left",
-        v_relay__epoch="'e'", v_after="2999500", v_window="1000", v_head="4000000", p_project="null::text", v_visible="null::text[]", v_pattern="'^signal'", v_left="10",
-    )  # fmt: skip
-    plan = await explain(full, sql)
-    relations = {node["Relation Name"] for node in plan if "Relation Name" in node}
-    assert relations <= {"events_000002", "events_000003"}
-    assert "events_000002" in relations
+def partitions(plan: list[dict[str, Any]]) -> set[str]:
+    return {node["Relation Name"] for node in plan if node.get("Relation Name", "").startswith("events_")}
 
 
-async def test_the_relay_finds_its_candidates_by_transaction(full: Transaction) -> None:
-    sql = await statement(
-        full, "relay_step", r"select o\.\* from \(.*?order by o\.xid, o\.id limit p_limit",
-        v_last__base="'2900:2990:2901,2950'::pg_snapshot", v_last__round_xid="'2901'::xid8", v_last__round_id="7::bigint",
-        v_last__round="null::pg_snapshot", v_own="'3001'::xid8", p_limit="1000", v_after_xid="'2901'::xid8",
-        v_after_id="7::bigint", v_new_xid="'2990'::xid8", v_new_id="0::bigint", v_end_xid="'18446744073709551615'::xid8",
-    )  # fmt: skip
-    plan = await explain(full, sql)
-    assert indexes(plan) == {"outbox_xid_idx"}
+async def test_a_chunk_is_read_by_its_transactions_in_the_partitions_of_its_ids_only(full: Transaction) -> None:
+    """The function is inlined, so that the plan has its bounds."""
+    chunk = (
+        "row(1, 500, '{2001,2002,2007}', 2999990, 3000005, false,"
+        " '3:3:', 0, 0, '3', now())::coordinator.event_chunks"
+    )
+    plan = await explain(full, f"select * from coordinator.chunk_events({chunk}, 7, 'default', '^signal')")
+    assert partitions(plan) == {"events_000002", "events_000003"}
     assert scanned(plan) == set()
 
 
-async def test_the_outbox_is_pruned_by_transaction(full: Transaction) -> None:
+async def test_the_relay_finds_its_candidates_by_transaction_in_the_newest_partitions(full: Transaction) -> None:
     sql = await statement(
-        full,
-        "outbox_prune",
-        r"delete from coordinator\.outbox[^;]*",
-        p_start="2900",
-        v_base="'2910:2910:'::pg_snapshot",
-    )
-    assert indexes(await explain(full, sql)) == {"outbox_xid_idx"}
+        full, "relay_step", r"\(select l\.xid, l\.id from.*?order by xid, id limit p_limit \+ 1",
+        v_prev__base_id="3000990", v_xmax="'2990'::xid8", v_snap="'2900:3000:2901,2950'::pg_snapshot",
+        v_late="'{2901,2950}'::xid8[]", v_late_id="3000007", v_own="null::xid8", v_top="3001000", p_limit="500",
+    )  # fmt: skip
+    plan = await explain(full, sql)
+    assert partitions(plan) == {"events_000003"}
+    assert indexes(plan) == {"events_000003_xid_id_idx"}
+    assert scanned(plan) == set()
 
 
 MANY = 20_000

@@ -209,7 +209,7 @@ async def test_two_incarnations_of_a_name_answer_once(session: Open, again: str,
     )
     assert getattr(second, "code", None) == code
     assert code or second == first
-    emitted = "select count(*) from coordinator.outbox where type = 'directive.acknowledged'"
+    emitted = "select count(*) from coordinator.events where type = 'directive.acknowledged'"
     assert await (await session()).fetchval(emitted) == 1
 
 
@@ -271,23 +271,16 @@ async def test_of_many_that_would_lead_one_does(session: Open) -> None:
 
 async def test_pruning_a_partition_and_the_relay_do_not_deadlock(session: Open) -> None:
     relay, pruner, watcher = [await session() for _ in range(3)]
-    await call(watcher, events.Emit(project="default", type="custom.x"))
-    await call(watcher, RelayStep())
-    await watcher.execute(
-        "insert into coordinator.relay_batches (head_seq, base, stamped_at) select 1000001, base, now() from coordinator.relay_batches order by id desc limit 1"
-    )
-    await watcher.execute(
-        "insert into coordinator.events select 999999, type, project, key, actor, at, stamped_at, data from coordinator.events"
-    )
-    await watcher.execute("select coordinator.event_partition_create(1000001)")
+    await watcher.execute("select setval('coordinator.event_ids', 999998)")
+    for _ in range(2):
+        await call(watcher, events.Emit(project="default", type="custom.x"))
+        await call(watcher, RelayStep())
     transaction = relay.transaction()
     await transaction.start()
-    await relay.execute("select from coordinator.relay for update")  # as relay_step begins
+    await relay.execute("lock table coordinator.relay in share row exclusive mode")  # as relay_step begins
     await pruner.execute("set coordinator.fake_now = '2100-01-01'")
     prunes = asyncio.create_task(call(pruner, events.Prune()))
     await until_blocked(watcher, pruner)
-    await relay.execute(
-        "insert into coordinator.events values (1000001, 'custom.x', 'default', null, 'a', now(), now(), '{}')"
-    )
+    await call(relay, RelayStep())
     await transaction.commit()
     assert await prunes > 0

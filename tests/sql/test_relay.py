@@ -1,22 +1,27 @@
-"""The relay's step: order, completeness, partitions, pruning, recovery; with writers that commit late."""
+"""The relay's step: order, completeness, partitions, pruning, recovery; with writers that commit late; what is notified."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from itertools import accumulate
 
 import anyio
 import asyncpg
+import msgspec
 import pytest
 
 from coordinator.db.call import call
 from coordinator.db.connection import connect
-from coordinator.errors import InvalidArgument
+from coordinator.errors import InvalidArgument, LogFull
+from coordinator.model.event import Event
 from coordinator.model.work import Step
-from coordinator.operations import events
-from coordinator.operations.work import OutboxPrune, RelayArm, RelayRecover, RelayStep
+from coordinator.operations import events, signals
+from coordinator.operations.work import RelayArm, RelayRecover, RelayStep
+from tests.daemon import LOG
 from tests.waiting import DEADLINE_S, until_blocked
 
 
@@ -41,15 +46,15 @@ class Bench:
     async def emit(self, name: str, on: asyncpg.Connection | None = None) -> None:
         await call(on or self.relay, events.Emit(project="default", type="custom.x", key=name))
 
-    async def step(self, limit: int = 1000) -> Step:
+    async def step(self, limit: int = 500) -> Step:
         return await call(self.relay, RelayStep(limit=limit))
 
-    async def drain(self, limit: int = 1000) -> None:
+    async def drain(self, limit: int = 500) -> None:
         while (await self.step(limit)).again:
             pass
 
     async def log(self) -> list[str]:
-        rows = await self.relay.fetch("select seq, key from coordinator.events order by seq")
+        rows = await self.relay.fetch(f"select seq, key from {LOG} order by seq")
         if rows:
             assert [row["seq"] for row in rows] == list(range(rows[0]["seq"], rows[0]["seq"] + len(rows))), (
                 "a gap in seq"
@@ -189,7 +194,7 @@ async def test_a_step_that_is_rolled_back_is_done_again(bench: Bench) -> None:
     assert await bench.step() == Step(moved=1, head_seq=1, again=False)
 
 
-@pytest.mark.parametrize("limit", [1, 1000])
+@pytest.mark.parametrize("limit", [1, 500])
 async def test_what_a_relaying_transaction_emits_itself_comes_with_a_later_step(bench: Bench, limit: int) -> None:
     await bench.emit("a")
     one = await bench.begin()
@@ -201,6 +206,51 @@ async def test_what_a_relaying_transaction_emits_itself_comes_with_a_later_step(
     await one.execute("commit")
     await bench.drain(limit)
     assert sorted(await bench.log()) == ["a", "after", "before", "other"]
+
+
+async def test_late_transactions_that_do_not_fit_in_one_step_come_with_the_next(bench: Bench) -> None:
+    late = [await bench.begin() for _ in range(4)]
+    expected = []
+    for n, writer in enumerate(late):
+        for m in range(3):
+            await bench.emit(f"{n}/{m}", writer)
+            expected.append(f"{n}/{m}")
+    await bench.emit("first")  # it ends after they began, so that the next step knows them as in progress
+    await bench.step()
+    for writer in reversed(late):
+        await writer.execute("commit")
+    await bench.emit("last")
+    heads = []
+    while (step := await bench.step(5)).moved:
+        heads.append(step.head_seq)
+    assert heads == [4, 7, 10, 14]
+    assert await bench.log() == ["first", *expected, "last"]
+
+
+async def test_an_open_transaction_in_another_database_holds_up_nobody(bench: Bench, server_url: str) -> None:
+    elsewhere = await connect(server_url)
+    try:
+        await elsewhere.execute("begin")
+        await elsewhere.execute("select pg_current_xact_id()")
+        for n in range(10):
+            await bench.emit(str(n))
+            assert (await bench.step()).moved == 1
+        await elsewhere.execute("rollback")
+        assert await bench.step() == Step(moved=0, head_seq=10, again=False)
+    finally:
+        await elsewhere.close()
+
+
+async def test_setting_a_signal_takes_no_more_locks_than_fit_on_the_fast_path(bench: Bench) -> None:
+    """Before PostgreSQL 18 a session has 16 places; further locks go through a table that all sessions share."""
+    writer = await bench.begin()
+    await call(writer, signals.Set(project="default", key="k", value=1))
+    taken = await bench.relay.fetch(
+        "select relation::regclass::text as name, fastpath from pg_locks where locktype = 'relation' and pid = $1",
+        writer.get_server_pid(),
+    )
+    assert len(taken) <= 16, sorted(row["name"] for row in taken)
+    assert all(row["fastpath"] for row in taken)
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -216,14 +266,9 @@ async def test_a_step_in_an_older_snapshot_is_refused(bench: Bench, level: str) 
 # --------------------------------------------------------------------------------------------------- partitions
 
 
-async def set_head(bench: Bench, seq: int) -> None:
-    await bench.relay.execute(
-        "insert into coordinator.relay_batches (head_seq, base, stamped_at) "
-        "select $1, base, now() from coordinator.relay_batches order by id desc limit 1",
-        seq,
-    )
-    await bench.relay.execute("update coordinator.relay set floor_seq = $1", seq)
-    await bench.relay.execute("select coordinator.event_partition_create($1)", seq)
+async def jump(bench: Bench, last_id: int) -> None:
+    """Let the next event have the id after ``last_id``."""
+    await bench.relay.execute("select setval('coordinator.event_ids', $1)", last_id)
 
 
 async def partitions(bench: Bench) -> list[str]:
@@ -233,71 +278,169 @@ async def partitions(bench: Bench) -> list[str]:
     return sorted(row[0].removeprefix("coordinator.") for row in rows)
 
 
-async def test_a_batch_may_span_two_partitions(bench: Bench) -> None:
-    await set_head(bench, 999_997)
+async def count(bench: Bench, partition: str) -> int:
+    return int(await bench.relay.fetchval(f"select count(*) from coordinator.{partition}"))
+
+
+async def later(bench: Bench) -> None:
+    """Move the clock beyond the retention."""
+    await bench.relay.execute("select set_config('coordinator.fake_now', (now() + interval '8 days')::text, false)")
+
+
+async def two_partitions(bench: Bench) -> None:
+    """Number a, b at the end of one partition and c, d at the beginning of the next, a step each for the pairs."""
+    await jump(bench, 999_997)
+    for pair in ("ab", "cd"):
+        for name in pair:
+            await bench.emit(name)
+        await bench.step()
+
+
+async def test_a_chunk_may_span_two_partitions(bench: Bench) -> None:
+    await jump(bench, 999_997)
     for name in "abcd":
         await bench.emit(name)
-    assert (await bench.step()).head_seq == 1_000_001
-    assert await partitions(bench) == ["events_000000", "events_000001"]
-    counts = [await bench.relay.fetchval(f"select count(*) from coordinator.{p}") for p in await partitions(bench)]
-    assert counts == [2, 2]
-    page = await call(bench.relay, events.Since())
-    assert [(event.seq, event.key) for event in page] == [
-        (999_998, "a"),
-        (999_999, "b"),
-        (1_000_000, "c"),
-        (1_000_001, "d"),
-    ]
-
-
-@pytest.mark.parametrize("head", [999_998, 999_999, 1_000_000])
-async def test_single_steps_over_the_border_find_their_partition(bench: Bench, head: int) -> None:
-    await set_head(bench, head)
-    for n in range(3):
-        await bench.emit(str(n))
-        await bench.drain(1)
-    assert await bench.log() == ["0", "1", "2"]
+    assert (await bench.step()).head_seq == 4
+    assert [await count(bench, name) for name in ("events_000000", "events_000001")] == [2, 2]
+    assert await bench.log() == ["a", "b", "c", "d"]
 
 
 async def test_a_partition_has_a_comment(bench: Bench) -> None:
-    await bench.step()
     assert (
         await bench.relay.fetchval("select obj_description('coordinator.events_000000'::regclass)")
-        == "Events 0 to 999999, see events."
+        == "Events with the ids 0 to 999999, see events."
     )
 
 
-async def test_prune_drops_a_whole_old_partition_and_then_rows(bench: Bench) -> None:
-    await set_head(bench, 999_997)
-    for name in "abcd":
+async def test_partitions_are_created_ahead_and_once(bench: Bench) -> None:
+    assert await partitions(bench) == [*(f"events_{n:06}" for n in range(9)), "events_beyond"]
+    assert await call(bench.relay, events.Extend(ahead=8)) == 0
+    assert "event_extend" not in await bench.relay.fetchval("select coordinator.work_due()")
+    await jump(bench, 1_000_000)
+    assert "event_extend" in await bench.relay.fetchval("select coordinator.work_due()")
+    assert await call(bench.relay, events.Extend()) == 9
+    assert "event_extend" not in await bench.relay.fetchval("select coordinator.work_due()")
+    assert await bench.relay.fetchval("select coordinator.event_headroom()") == 17_000_000
+
+
+async def test_without_a_partition_every_change_is_refused_with_a_hint(bench: Bench) -> None:
+    await jump(bench, 8_999_999)
+    for operation in (
+        events.Emit(project="default", type="custom.x"),
+        signals.Set(project="default", key="k", value=1),
+    ):
+        with pytest.raises(LogFull) as raised:
+            await call(bench.relay, operation)
+        assert "event_extend" in (raised.value.hint or "")
+    assert await call(bench.relay, signals.List(project="default")) == []
+    assert await call(bench.relay, events.Extend()) > 0
+    await bench.emit("a")
+    await bench.step()
+    assert await bench.log() == ["a"]
+
+
+async def test_prune_drops_a_whole_old_partition(bench: Bench) -> None:
+    await two_partitions(bench)
+    first = (await call(bench.relay, events.Since(limit=1)))[0]
+    assert await call(bench.relay, events.Prune()) == 0
+    await later(bench)
+    assert await call(bench.relay, events.Prune()) == 2
+    assert "events_000000" not in await partitions(bench)
+    assert await call(bench.relay, events.Prune()) == 0
+    assert await bench.log() == ["c", "d"]
+    (reset, *rest) = await call(bench.relay, events.Since(after=first.cursor))
+    assert (reset.type, reset.data["reason"], reset.data["floor"]) == ("reset", "pruned", 2)
+    assert [event.key for event in rest] == ["c", "d"]
+    await bench.emit("e")
+    assert (await bench.step()).head_seq == 5
+
+
+async def test_a_partition_whose_events_are_partly_young_or_without_a_number_stays(bench: Bench) -> None:
+    late = await bench.begin()
+    await jump(bench, 999_997)
+    await bench.emit("late", late)
+    for name in "abc":
+        await bench.emit(name)
+        await bench.step()
+    await later(bench)
+    assert await call(bench.relay, events.Prune()) == 0  # late may still write into it
+    await late.execute("commit")
+    assert await call(bench.relay, events.Prune()) == 0
+    await bench.step()
+    assert await bench.log() == ["a", "b", "c", "late"]
+    await bench.emit("d")  # a step after the late commit, so that the newest snapshot is beyond it
+    await bench.step()
+    assert await call(bench.relay, events.Prune()) == 4
+    assert await bench.log() == ["d"]
+
+
+async def test_a_chunk_that_begins_in_a_dropped_partition_is_dropped_with_it(bench: Bench) -> None:
+    await jump(bench, 999_998)
+    for name in "abc":
+        await bench.emit(name)
+    await bench.step()
+    await bench.emit("d")
+    await bench.step()
+    await later(bench)
+    assert await call(bench.relay, events.Prune()) == 3
+    assert await bench.log() == ["d"]
+    assert [event.key for event in await call(bench.relay, events.Since())] == ["d"]
+
+
+async def test_prune_does_not_wait_for_a_reader_or_writer(bench: Bench) -> None:
+    await two_partitions(bench)
+    await later(bench)
+    reader, writer = await bench.begin(), await bench.begin()
+    await call(reader, events.Since())
+    await bench.emit("e", writer)
+    assert await call(bench.relay, events.Prune()) == 0
+    await reader.execute("commit")
+    assert await call(bench.relay, events.Prune()) == 0
+    await writer.execute("commit")
+    assert await call(bench.relay, events.Prune()) == 2
+
+
+async def test_a_reader_whose_snapshot_is_older_than_the_pruning_gets_a_reset_and_no_wrong_number(bench: Bench) -> None:
+    await jump(bench, 999_998)
+    for name in "abc":  # one chunk of which pruning takes a part
         await bench.emit(name)
     await bench.step()
     first = (await call(bench.relay, events.Since(limit=1)))[0]
-    assert await call(bench.relay, events.Prune()) == 0
-    await bench.relay.execute("select set_config('coordinator.fake_now', (now() + interval '8 days')::text, false)")
-    assert await call(bench.relay, events.Prune()) == 2
-    assert await partitions(bench) == ["events_000001"]
-    assert await bench.log() == ["c", "d"]
-    assert [await call(bench.relay, events.Prune(limit=1)) for _ in range(3)] == [1, 1, 0]
-    (reset,) = await call(bench.relay, events.Since(after=first.cursor))
-    assert (reset.type, reset.data["reason"], reset.data["floor"]) == ("reset", "pruned", 1_000_001)
-    await bench.emit("e")
-    assert (await bench.step()).head_seq == 1_000_002
-
-
-async def test_prune_does_not_wait_for_a_reader_to_drop_a_partition(bench: Bench) -> None:
-    await set_head(bench, 999_997)
-    for name in "abcd":
-        await bench.emit(name)
+    await bench.emit("d")
     await bench.step()
-    reader = await bench.begin()
-    await reader.fetch("select * from coordinator.events")
-    await bench.relay.execute("select set_config('coordinator.fake_now', (now() + interval '8 days')::text, false)")
-    assert await call(bench.relay, events.Prune(limit=1)) == 1
-    assert await partitions(bench) == ["events_000000", "events_000001"]
-    await reader.execute("commit")
-    assert await call(bench.relay, events.Prune(limit=1)) == 1
-    assert await partitions(bench) == ["events_000001"]
+    reader = await bench.open()
+    await reader.execute("begin isolation level repeatable read")
+    await reader.fetch("select * from coordinator.projects")
+    await later(bench)
+    assert await call(bench.relay, events.Prune()) == 3
+    page = await call(reader, events.Since(after=first.cursor))
+    assert [(event.type, event.seq, event.key) for event in page] == [("reset", 3, None), ("custom.x", 4, "d")]
+
+
+async def test_partitions_are_created_while_writers_write(bench: Bench) -> None:
+    """Neither waits for the other, and no event is lost at the border of two partitions."""
+    writers = [await bench.open() for _ in range(3)]
+    admin = await bench.open()
+    await jump(bench, 999_900)
+    done = False
+
+    async def write(n: int) -> None:
+        for turn in range(100):
+            await bench.emit(f"{n}/{turn}", writers[n])
+
+    async def keep() -> None:
+        ahead = 9
+        while not done:
+            await call(admin, events.Extend(ahead=ahead))
+            ahead += 1
+            await anyio.sleep(0)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep)
+        await asyncio.gather(*map(write, range(3)))
+        done = True
+    await bench.drain()
+    assert sorted(await bench.log()) == sorted(f"{n}/{turn}" for n in range(3) for turn in range(100))
 
 
 async def test_retention_goes_by_the_time_of_numbering_and_not_by_the_producers(bench: Bench) -> None:
@@ -309,21 +452,7 @@ async def test_retention_goes_by_the_time_of_numbering_and_not_by_the_producers(
     assert await bench.log() == ["old clock"]
 
 
-# --------------------------------------------------------------------------------------------------- the outbox and the bell
-
-
-async def test_outbox_prune_deletes_what_is_in_the_log_and_keeps_what_is_not(bench: Bench) -> None:
-    late = await bench.begin()
-    await bench.emit("late", late)
-    await bench.emit("a")
-    await bench.step()
-    start = await call(bench.relay, OutboxPrune())
-    await late.execute("commit")
-    await bench.step()
-    await call(bench.relay, OutboxPrune(start=start))
-    assert await bench.relay.fetchval("select count(*) from coordinator.outbox") == 0
-    assert await bench.relay.fetchval("select count(*) from coordinator.relay_batches") == 1
-    assert await bench.log() == ["a", "late"]
+# --------------------------------------------------------------------------------------------------- the bell
 
 
 async def test_a_writer_rings_only_while_the_relay_sleeps(bench: Bench) -> None:
@@ -395,17 +524,140 @@ async def test_a_restored_database_begins_a_new_epoch_and_loses_nothing(bench: B
 
 
 @pytest.mark.parametrize("first_xid", [3, 2**40])
-async def test_recovery_numbers_an_outbox_of_any_size_whatever_its_transaction_ids(
+async def test_recovery_numbers_events_of_any_number_whatever_their_transaction_ids(
     bench: Bench, first_xid: int
 ) -> None:
     await call(bench.relay, RelayRecover())
     await bench.relay.execute(
-        "insert into coordinator.outbox (xid, type, project, key, actor, at, data) "
-        "select ($1::bigint + n)::text::xid8, 'custom.x', 'default', n::text, 'a', now(), '{}' from generate_series(1, 10003) n",
+        "insert into coordinator.events (xid, type, project, key, actor, at, data) "
+        "select ($1::bigint + n)::text::xid8, 'custom.x', 'default', n::text, 'a', now(), '{}' from generate_series(1, 1003) n",
         first_xid,
     )
     await pretend_restored(bench)
     assert await call(bench.relay, RelayRecover()) is True
-    assert await bench.log() == [str(n) for n in range(1, 10004)]
+    await bench.drain()
+    assert await bench.log() == [str(n) for n in range(1, 1004)]
     await bench.emit("next")
-    assert (await bench.step()).head_seq == 10004
+    assert (await bench.step()).head_seq == 1004
+
+
+async def test_old_events_stay_readable_when_their_transaction_ids_come_again(bench: Bench) -> None:
+    """In the new cluster, transaction ids may begin again: a chunk's ids keep its events apart from the new ones."""
+    await call(bench.relay, RelayRecover())
+    own = int(await bench.relay.fetchval("select pg_current_xact_id()::text"))
+    await bench.relay.execute("select setval('coordinator.event_ids', 100)")
+    # Numbered by the old cluster, in transactions whose ids this one is about to use.
+    await bench.relay.execute(
+        "insert into coordinator.events (xid, type, project, key, actor, at, data) "
+        "select ($1::bigint + n)::text::xid8, 'custom.x', 'default', 'old' || n, 'a', now(), '{}' from generate_series(1, 40) n",
+        own,
+    )
+    await bench.relay.execute(
+        "insert into coordinator.event_chunks "
+        "select 1, 40, array_agg(xid order by xid), min(id), max(id), false, '900000:900000:', 100, 100, '899999', now() from coordinator.events"
+    )
+    await pretend_restored(bench)
+    assert await call(bench.relay, RelayRecover()) is True
+    for n in range(60):
+        await bench.emit(f"new{n}")
+        if n % 7 == 0:
+            await bench.drain()
+    await bench.drain()
+    assert await bench.log() == [*(f"old{n}" for n in range(1, 41)), *(f"new{n}" for n in range(60))]
+
+
+# --------------------------------------------------------------------------------------------------- whole transactions
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 2], [7], [5, 5], [1, 12, 1], [6, 6, 6]])
+async def test_a_step_ends_between_transactions_and_takes_one_that_exceeds_it_whole(
+    bench: Bench, sizes: list[int]
+) -> None:
+    expected = []
+    for n, size in enumerate(sizes):
+        writer = await bench.begin()
+        for m in range(size):
+            await bench.emit(f"{n}/{m}", writer)
+            expected.append(f"{n}/{m}")
+        await writer.execute("commit")
+    ends = list(accumulate(sizes))
+    heads = []
+    while True:
+        step = await bench.step(5)
+        heads.append(step.head_seq)
+        if not step.again:
+            break
+    assert set(heads) <= set(ends), "the head lies within a transaction"
+    assert await bench.log() == expected
+    assert await bench.relay.fetchval("select max(last_seq - first_seq + 1) from coordinator.event_chunks") <= 5
+
+
+async def test_a_huge_transaction_is_numbered_in_one_step(bench: Bench) -> None:
+    await bench.emit("before")
+    await bench.relay.execute(
+        "select count(coordinator.event_emit('default', 'custom.x', n::text)) from generate_series(1, 1500) n"
+    )
+    await bench.emit("after")
+    heads = [(await bench.step()).head_seq for _ in range(3)]
+    assert heads == [1, 1501, 1502]
+    log = await bench.log()
+    assert log == ["before", *(str(n) for n in range(1, 1501)), "after"]
+
+
+# --------------------------------------------------------------------------------------------------- notifications
+
+
+async def told(bench: Bench, payloads: str) -> list[tuple[str, str]]:
+    """Number two events with these payloads; return what was notified."""
+    heard: list[tuple[str, str]] = []
+    await bench.relay.execute("select coordinator.event_configure($1)", payloads)
+    await bench.step()
+    listener = await bench.open()
+    for channel in ("coordinator", "coordinator.default.custom"):
+        await listener.add_listener(channel, lambda *got: heard.append((got[2], got[3])))
+    await bench.emit("a")
+    await bench.emit("b")
+    await bench.step()
+    with anyio.fail_after(DEADLINE_S):
+        while not any(channel == "coordinator" for channel, _ in heard):
+            await listener.execute("select 1")
+    return heard
+
+
+async def test_notify_carries_events_pointers_or_the_head_alone(bench: Bench) -> None:
+    full = await told(bench, "full")
+    assert [channel for channel, _ in full] == ["coordinator.default.custom"] * 2 + ["coordinator"]
+    page = (await call(bench.relay, events.Since()))[-2:]
+    assert [msgspec.json.decode(payload, type=Event) for _, payload in full[:2]] == page
+    pointers = await told(bench, "pointer")
+    assert [json.loads(payload)["pointer"] for _, payload in pointers[:2]] == [True, True]
+    head = await told(bench, "head")
+    assert head == [("coordinator", await call(bench.relay, events.Head()))]
+
+
+async def test_no_step_fills_the_notification_queue(bench: Bench) -> None:
+    """Events of 8 kB, 80 MB together: the head alone is notified for what exceeds 16 MB."""
+    await bench.relay.execute(
+        "insert into coordinator.events (type, project, actor, at, data)"
+        " select 'custom.x', 'default', 'a', now(), jsonb_build_object('v', repeat(n % 10 || 'y', 3800)) from generate_series(1, 10000) n"
+    )
+    listener = await bench.begin()
+    await listener.execute('listen "coordinator.default.custom"')
+    await listener.execute("commit")
+    await listener.execute("begin")  # it reads nothing while it is in a transaction
+    assert (await bench.step()).head_seq == 10_000
+    used = await bench.relay.fetchval("select pg_notification_queue_usage() * 8192 * coalesce(current_setting('max_notify_queue_pages', true)::bigint, 1048576)")
+    assert used < 20_000_000
+
+
+async def test_an_event_whose_text_postgresql_cannot_make_holds_up_nobody(bench: Bench) -> None:
+    """These 9,000 numbers take more than 1 GB as text, which is more than a value may have."""
+    await bench.relay.execute(
+        "insert into coordinator.events (type, project, key, actor, at, data)"
+        " select 'custom.x', 'default', 'huge', 'a', now(), jsonb_build_object('v', (select jsonb_agg('1e131071'::jsonb) from generate_series(1, 9000)))"
+    )
+    await bench.emit("next")
+    await bench.drain()
+    assert await bench.log() == ["huge", "next"]
+    page = await call(bench.relay, events.Since())
+    assert page[0].data == {"unreadable": "json_number"}

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from coordinator.db import schema
 from coordinator.db.connection import connect
 from tests.conftest import admin
+from tests.daemon import LOG
 
 EMIT = "select coordinator.event_emit('default', 'custom.x', $1)"
 WRITERS = 4
@@ -34,20 +35,24 @@ class Relay(RuleBasedStateMachine):
     @initialize()
     def begin_at_the_head(self) -> None:
         self.count = 0
+        self.stepper: int | None = None
         self.pending: dict[int, list[str]] = {}
         self.before: dict[int, set[str]] = {}
         self.committed: list[tuple[list[str], set[str]]] = []
         self.done: set[str] = set()
-        self.head = self.fetch(WRITERS, "select coalesce(max(seq), 0) from coordinator.events")
+        self.head = self.fetch(WRITERS, "select max(last_seq) from coordinator.event_chunks")
 
     def fetch(self, index: int, sql: str, *values: object) -> object:
         return self.runner.run(self.connections[index].fetchval(sql, *values))
 
-    @rule(index=writer, count=st.integers(1, 4))
-    def emit(self, index: int, count: int) -> None:
+    def begin(self, index: int) -> None:
         if index not in self.pending:
             self.fetch(index, "begin")
             self.pending[index], self.before[index] = [], set(self.done)
+
+    @rule(index=writer, count=st.integers(1, 4))
+    def emit(self, index: int, count: int) -> None:
+        self.begin(index)
         for _ in range(count):
             self.count += 1
             self.fetch(index, EMIT, str(self.count))
@@ -58,48 +63,52 @@ class Relay(RuleBasedStateMachine):
     def end(self, data: st.DataObject, commit: bool) -> None:
         index = data.draw(st.sampled_from(sorted(self.pending)))
         self.fetch(index, "commit" if commit else "rollback")
+        if self.stepper == index:
+            self.stepper = None
         names, before = self.pending.pop(index), self.before.pop(index)
-        if commit:
+        if commit and names:
             self.committed.append((names, before))
             self.done.update(names)
 
     @rule(limit=limit)
     def step(self, limit: int) -> None:
-        self.fetch(WRITERS, "select coordinator.relay_step($1)", limit)
+        """Within the transaction of the writer that steps, if there is one: it holds the relay's lock."""
+        self.fetch(WRITERS if self.stepper is None else self.stepper, "select coordinator.relay_step($1)", limit)
 
-    @rule(limit=limit, more=st.booleans())
-    def step_in_a_transaction_that_emits(self, limit: int, more: bool) -> None:
-        names = [str(self.count + 1), str(self.count + 2)]
-        self.count += 2
-        before = set(self.done)
-        self.fetch(WRITERS, "begin")
-        self.fetch(WRITERS, EMIT, names[0])
-        self.count += 1
-        self.fetch(WRITERS + 1, EMIT, str(self.count))
-        self.committed.append(([str(self.count)], set(self.done)))
-        self.done.add(str(self.count))
-        self.fetch(WRITERS, "select coordinator.relay_step($1)", limit)
-        self.fetch(WRITERS, EMIT, names[1])
-        if more:
-            self.fetch(WRITERS, "select coordinator.relay_step($1)", limit)
-        self.fetch(WRITERS, "commit")
-        self.committed.append((names, before))
-        self.done.update(names)
+    @precondition(lambda self: self.stepper is None)
+    @rule(index=writer, limit=limit)
+    def step_within(self, index: int, limit: int) -> None:
+        """In a transaction that has emitted, or has not yet."""
+        self.begin(index)
+        self.stepper = index
+        self.fetch(index, "select coordinator.relay_step($1)", limit)
 
     @rule()
-    def prune(self) -> None:
-        self.fetch(WRITERS, "select coordinator.outbox_prune()")
+    def emit_at_once(self) -> None:
+        """A transaction that is over when the next step looks, so that those that began before it come late."""
+        self.count += 1
+        self.committed.append(([str(self.count)], set(self.done)))
+        self.fetch(WRITERS + 1, EMIT, str(self.count))
+        self.done.add(str(self.count))
+
+    @rule(index=writer)
+    def get_an_id(self, index: int) -> None:
+        """A transaction gets its id now, and emits later or never."""
+        self.begin(index)
+        self.fetch(index, "select pg_current_xact_id()")
 
     def teardown(self) -> None:
         if not hasattr(self, "head"):
             return
         for index in self.pending:
             self.fetch(index, "rollback")
+        steps = 0
         while self.fetch(WRITERS, "select again from coordinator.relay_step(5)"):
-            pass
+            steps += 1
+            assert steps <= self.count, "the relay does not come to an end"
         log = self.fetch(
             WRITERS,
-            "select coalesce(array_agg(key order by seq), '{}') from coordinator.events where seq > $1",
+            f"select coalesce(array_agg(key order by seq), '{{}}') from {LOG} where seq > $1",
             self.head,
         )
         assert isinstance(log, list)
@@ -108,7 +117,7 @@ class Relay(RuleBasedStateMachine):
         assert set(place) == self.done, "an event is missing, or of a transaction that never was"
         for names, before in self.committed:
             places = [place[name] for name in names]
-            assert places == sorted(places), "out of order within a transaction"
+            assert places == list(range(places[0], places[0] + len(places))), "not together, or not in order"
             assert all(place[name] < places[0] for name in before), "before what was committed before it began"
 
 
@@ -138,13 +147,13 @@ def test_the_relay_keeps_to_the_model(database_url: str) -> None:
 
 
 PLANTED = {
-    "its own transaction counts as seen": (
-        "coordinator.snapshot_without(pg_current_snapshot(), v_own)",
-        "pg_current_snapshot()",
-    ),
-    "a transaction that was open is forgotten": ("xid = any (array(select pg_snapshot_xip(v_last.base)))", "false"),
-    "a round ends at a later snapshot": ("else coalesce(v_last.round, v_snap) end,", "else v_snap end,"),
-    "a batch that fills up ends the round": ("v_full := v_moved >= p_limit;", "v_full := v_moved > p_limit;"),
+    "its own transaction counts as seen": ("if v_own < pg_snapshot_xmax(v_next.base) then", "if false then"),
+    "its own events are numbered by it": ("and l.xid is distinct from v_own", ""),
+    "a transaction that was open is forgotten": ("l.xid = any (v_late)", "false"),
+    "a chunk that is full numbers all": ("elsif v_next.xids[cardinality(v_next.xids)] >= v_xmax then", "elsif false then"),
+    "a chunk ends within a transaction": ("w.xid < c.cut or c.cut is null", "true"),
+    "a step that had its xid before proves something about ids": ("v_next.read_id := v_prev.read_id;", ""),
+    "the bound on new ids is this step's": ("v_next.base_id := v_prev.read_id;", "v_next.base_id := v_next.read_id;"),
 }
 
 

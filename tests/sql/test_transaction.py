@@ -151,7 +151,7 @@ MALFORMED: dict[str, tuple[Any, str, str]] = {
     "an unknown verb": ([{"verb": "signal_sett"}], "ZC105", 'Did you mean "signal_set"?'),
     "a huge verb": ([{"verb": "x" * 100_000}], "ZC105", "Use one of signal_delete"),
     "a verb that waits": ([{"verb": "lock_acquire"}], "ZC105", "Use one of"),
-    "an internal function": ([{"verb": "outbox_append"}], "ZC105", "Use one of"),
+    "an internal function": ([{"verb": "event_append"}], "ZC105", "Use one of"),
     "a condition as a write": ([{"verb": "assert_signal", "key": "k", "version": 0}], "ZC105", "Use one of"),
     "a transaction": ([{"verb": "transaction_run", "writes": []}], "ZC105", "Use one of"),
     "an unknown field": ([put("k", valeu=1)], "ZC105", 'Did you mean "value"? signal_set has the fields key, value'),
@@ -317,7 +317,7 @@ async def test_transactions_that_move_between_two_keys_lose_nothing(
             tasks.start_soon(mover, connection, random.Random(seed + n))
     found = await call(sessions[0], signals.List(project="default"))
     assert sum(signal.value for signal in found) == 300  # type: ignore[misc]
-    assert await sessions[0].fetchval("select count(*) from coordinator.outbox") == 3 + 2 * moved
+    assert await sessions[0].fetchval("select count(*) from coordinator.events") == 3 + 2 * moved
 
 
 async def test_transactions_and_calls_of_all_kinds_never_deadlock(

@@ -84,7 +84,7 @@ begin
     return false;
   end if;
   if v_lock.ended_at is null then
-    perform coordinator.outbox_append('lock.expired', p_project, p_resource, 'coordinator', p_now,
+    perform coordinator.event_append('lock.expired', p_project, p_resource, 'coordinator', p_now,
       jsonb_build_object('agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token,
                          'expires_at', v_lock.expires_at));
   end if;
@@ -122,7 +122,7 @@ begin
       where s not in (select slot from coordinator.locks where project_id = p_new.project_id and resource = p_new.resource))
     when p_new.mode = 'exclusive' then 0 else - p_new.fencing_token end;
   insert into coordinator.locks values (p_new.*);
-  perform coordinator.outbox_append('lock.granted', p_project, p_new.resource, p_new.agent_name, p_new.acquired_at,
+  perform coordinator.event_append('lock.granted', p_project, p_new.resource, p_new.agent_name, p_new.acquired_at,
     jsonb_build_object('agent_id', p_new.agent_id, 'mode', p_new.mode, 'slot', case when p_new.slots is not null then p_new.slot end,
                        'fencing_token', p_new.fencing_token, 'expires_at', p_new.expires_at, 'ticket', p_new.ticket));
   return p_new;
@@ -297,7 +297,6 @@ declare
   v_now        timestamptz;
   v_expires_at timestamptz;
   v_places     text[];
-  v_told       boolean;
 begin
   -- The fast path; see the head of this file.
   if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and p_slots is null and p_delay = interval '0'
@@ -323,9 +322,10 @@ begin
           select from unnest(v_places) place -- offset 0: each is looked up by index, and they are never hashed
           where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = substr(place, 2) offset 0));
       if found then
-        v_told := coordinator.outbox_append('lock.granted', p_project, p_resources[1], v_name, v_now,
-          jsonb_build_object('agent_id', p_agent, 'mode', v_mode, 'slot', null, 'fencing_token', v_token, 'expires_at', v_expires_at,
-                             'ticket', null)) is null;
+        insert into coordinator.events (type, project, key, actor, at, data)
+        values ('lock.granted', p_project, p_resources[1], v_name, v_now,
+                jsonb_build_object('agent_id', p_agent, 'mode', v_mode, 'slot', null, 'fencing_token', v_token, 'expires_at', v_expires_at,
+                                   'ticket', null));
         return next (p_resources[1], v_mode, null::integer, v_token, v_now, v_expires_at, null::bigint, true)::coordinator.lock_grant;
         return;
       end if;

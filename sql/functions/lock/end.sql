@@ -81,7 +81,7 @@ begin
       set expires_at = least(expires_at, v_now), free_at = least(expires_at, v_now) + delay, ended_at = v_now, claimed = true
       where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
     end if;
-    perform coordinator.outbox_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
+    perform coordinator.event_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
       jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token));
   end loop;
   select array_agg(distinct ticket) into v_tickets from coordinator.lock_waits where agent_id = p_agent;

@@ -109,7 +109,7 @@ begin
     if not found then
       perform coordinator.lock_lost(v_project, v_all[v_i].resource, p_agent, v_tokens[v_i], 'ZC311');
     end if;
-    perform coordinator.outbox_append('lock.released', p_project, v_all[v_i].resource, v_name, v_now,
+    perform coordinator.event_append('lock.released', p_project, v_all[v_i].resource, v_name, v_now,
       jsonb_build_object('agent_id', p_agent, 'fencing_token', v_tokens[v_i]));
   end loop;
   perform coordinator.lock_freed(v_project, p_project, v_all);
@@ -130,7 +130,6 @@ declare
   v_now     timestamptz;
   v_name    text;
   v_waited  boolean;
-  v_told    boolean;
 begin
   -- A fast path, as in lock_acquire. Only for what is plain: a directory or glob taken for a path would share a key here that
   -- lock_release_any then wants exclusively, and two releases that share it would wait for each other.
@@ -145,8 +144,9 @@ begin
         and l.fencing_token = p_tokens[1] and l.expires_at > v_now and l.prefix is null
       returning l.agent_name, exists (select from coordinator.lock_waits w where w.project_id = v_project) into v_name, v_waited;
       if found then
-        v_told := coordinator.outbox_append('lock.released', p_project, p_resources[1], v_name, v_now,
-          jsonb_build_object('agent_id', p_agent, 'fencing_token', p_tokens[1])) is null;
+        insert into coordinator.events (type, project, key, actor, at, data)
+        values ('lock.released', p_project, p_resources[1], v_name, v_now,
+                jsonb_build_object('agent_id', p_agent, 'fencing_token', p_tokens[1]));
         if v_waited then
           perform coordinator.lock_freed(v_project, p_project, array[coordinator.lock_parse(p_resources[1])]);
         end if;
@@ -203,7 +203,7 @@ begin
     v_count := v_count + 1;
     insert into coordinator.lock_breaks (project_id, resource, agent_id, agent_name, mode, fencing_token, acquired_at, reason, actor, broken_at)
     values (v_project, v_lock.resource, v_lock.agent_id, v_lock.agent_name, v_lock.mode, v_lock.fencing_token, v_lock.acquired_at, p_reason, p_actor, v_now);
-    perform coordinator.outbox_append('lock.broken', p_project, v_lock.resource, p_actor, v_now,
+    perform coordinator.event_append('lock.broken', p_project, v_lock.resource, p_actor, v_now,
       jsonb_build_object('agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token, 'reason', p_reason));
   end loop;
   if v_count = 0 then

@@ -30,7 +30,7 @@
 -- lock_poll when an event lock.granted with its ticket arrives, and now and then. It must claim a lock that was handed to it
 -- within 10 seconds. After the ticket's time lock_poll decides under the queue lock, so ZC401 is final. It waits for that lock
 -- for one second at most; while a transaction that holds it stays open, the answer is that the ticket still waits.
--- The event goes through the outbox like every other. From the call of release to the event at the waiter's
+-- The event goes through the log like every other. From the call of release to the event at the waiter's
 -- LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
 --
 -- Deliberately absent: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose locks

@@ -358,7 +358,7 @@ begin
       detail = jsonb_build_object('cycle', v_cycle)::text,
       hint = 'Release what you hold, or acquire everything you need in one call.';
   end if;
-  perform coordinator.outbox_append('lock.waiting', p_project, r.resource, p_agent_name, v_now,
+  perform coordinator.event_append('lock.waiting', p_project, r.resource, p_agent_name, v_now,
     jsonb_build_object('agent_id', p_agent, 'mode', p_mode, 'ticket', v_ticket, 'expires_at', v_now + p_wait))
   from unnest(p_resources) r;
   return v_ticket;

@@ -106,7 +106,7 @@ begin
     where l.ticket = p_ticket and l.project_id = v_project and l.agent_id = p_agent and not l.claimed returning *
   loop
     v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
-    perform coordinator.outbox_append('lock.released', p_project, v_lock.resource, v_lock.agent_name, coordinator.now_utc(),
+    perform coordinator.event_append('lock.released', p_project, v_lock.resource, v_lock.agent_name, coordinator.now_utc(),
       jsonb_build_object('agent_id', p_agent, 'fencing_token', v_lock.fencing_token));
   end loop;
   perform coordinator.lock_hand_off(v_project, p_project, v_freed);

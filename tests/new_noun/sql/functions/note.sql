@@ -44,7 +44,7 @@ begin
   values (v_project, p_key, p_text, v_actor, v_now, v_now + p_ttl)
   on conflict (project_id, key) do update
   set text = excluded.text, actor = excluded.actor, written_at = excluded.written_at, expires_at = excluded.expires_at;
-  perform coordinator.outbox_append('note.written', p_project, p_key, v_actor, v_now, jsonb_build_object('expires_at', v_now + p_ttl));
+  perform coordinator.event_append('note.written', p_project, p_key, v_actor, v_now, jsonb_build_object('expires_at', v_now + p_ttl));
   return query select p_project, p_key, p_text, v_actor, v_now, v_now + p_ttl;
 end
 $$;
@@ -81,7 +81,7 @@ begin
   if not found then
     raise exception using errcode = 'ZC203', message = format('there is no note "%s"', p_key), hint = 'See "coordinator note list".';
   end if;
-  perform coordinator.outbox_append('note.deleted', p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  perform coordinator.event_append('note.deleted', p_project, p_key, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
 $$;
@@ -106,7 +106,7 @@ begin
     where n.project_id = due.project_id and n.key = due.key and p.id = n.project_id
     returning n.key, p.name as project
   loop
-    perform coordinator.outbox_append('note.expired', v_note.project, v_note.key, 'coordinator', v_now, '{}');
+    perform coordinator.event_append('note.expired', v_note.project, v_note.key, 'coordinator', v_now, '{}');
     v_count := v_count + 1;
   end loop;
   return v_count;
