@@ -157,6 +157,11 @@ async def test_a_file_that_fails_undoes_all_and_says_which(
     assert await tables(connection) == 0
 
 
+def test_migrations_are_numbered_without_gaps_or_repetitions() -> None:
+    numbers = [int(file.name[:4]) for file in schema.files() if file.kind == "migration"]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 async def test_applying_again_does_nothing(connection: asyncpg.Connection) -> None:
     await schema.apply(connection)
     before = await connection.fetch("select * from coordinator.schema_files order by kind, name")
