@@ -91,7 +91,7 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     elif words[-1] == "topics":
         found = [CompletionItem(topic) for topic in TOPICS]
     elif listed is not None and isinstance(ctx.obj, Invocation):
-        found = _now(ctx.obj, _AGENT_NAMES if listed is _AGENTS and metavar == "NAME" else listed, incomplete)
+        found = _now(ctx.obj, _AGENT_NAMES if listed is _AGENTS and metavar.startswith("NAME") else listed, incomplete)
     else:
         return param.type.shell_complete(ctx, param, incomplete)
     return list({item.value: item for item in found if item.value.startswith(incomplete)}.values())

@@ -15,7 +15,7 @@ import click
 
 from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import ID, INTEGER
+from coordinator.cli.values import AGENT, INTEGER
 from coordinator.config import SETTINGS
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class NoAgentError(click.UsageError):
 def acting_agent(
     *,
     help: str | None = None,
-    type: click.ParamType[Any] = ID,
-    metavar: str = "ID",
+    type: click.ParamType[Any] = AGENT,
+    metavar: str = "ID|NAME",
     required: bool = True,
 ) -> Callable[[F], F]:
     """Make the option ``--agent``, or without ``help`` the argument: who acts.

@@ -17,7 +17,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.operation import Json
 
-__all__ = ["DURATION", "ID", "INTEGER", "OBJECT", "PATH", "RESOURCE", "read_json", "read_text"]
+__all__ = ["AGENT", "DURATION", "ID", "INTEGER", "OBJECT", "PATH", "REGISTERED", "RESOURCE", "read_json", "read_text"]
 
 MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
 
@@ -66,6 +66,21 @@ class _Id(click.ParamType[UUID]):
             ) from None
 
 
+class _AgentId(_Id):
+    name = "agent"
+
+    def __init__(self, *, registered: bool = False) -> None:
+        self._registered = registered
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        text = str(value)
+        if ctx is None or not isinstance(ctx.obj, Invocation) or not text.isprintable() or not text:
+            return super().convert(value, param, ctx)
+        from coordinator.cli import agent_name  # noqa: PLC0415 - completion and help need no operations
+
+        return agent_name.id_of(ctx.obj, text, registered=self._registered)
+
+
 class _Resource(click.ParamType[str]):
     name = "resource"
 
@@ -97,7 +112,11 @@ class _Object(click.ParamType[dict[str, Json]]):
 def _called(param: click.Parameter | None) -> str:
     if param is None:
         return "the value"
-    return param.opts[-1] if isinstance(param, click.Option) else param.make_metavar(click.Context(click.Command("")))
+    return (
+        param.opts[-1]
+        if isinstance(param, click.Option)
+        else param.make_metavar(click.Context(click.Command(""))).strip("[]")
+    )
 
 
 def read_json(text: str, called: str) -> Json:
@@ -137,4 +156,5 @@ def read_text(argument: str) -> str:
 
 
 DURATION, INTEGER, ID, OBJECT = _Duration(), _Integer(), _Id(), _Object()
+AGENT, REGISTERED = _AgentId(), _AgentId(registered=True)
 RESOURCE, PATH = _Resource(), _Resource(literal=True)

@@ -55,7 +55,7 @@ def test_a_usage_error_exits_with_2_and_a_suggestion(lone: Program, line: list[s
         (7, {}, ["signal", "list"]),
         (7, {}, ["--url", "postgresql://u:s3cret@127.0.0.1:1/d", "signal", "list"]),
         (7, {}, ["--url", "postgresql://u:s3cret@127.0.0.1:1/d", "event", "tail", "--follow"]),
-        (5, {}, ["agent", "heartbeat", "not-a-uuid"]),
+        (5, {}, ["agent", "heartbeat", ""]),
         (5, {}, ["signal", "set", "k", "1", "--ttl", "ten minutes"]),
         (5, {}, ["signal", "set", "k", "1", "--ttl", "99999999999999d"]),
         (5, {}, ["signal", "set", "k", "1", "--expect", "1e3"]),
@@ -108,7 +108,7 @@ def test_a_wait_that_times_out_exits_with_8(program: Program) -> None:
 def test_an_error_as_text_has_two_lines_and_escapes_control_characters(lone: Program) -> None:
     done = lone.run("-o", "text", "agent", "heartbeat", "\x1b[2J")
     assert done.stderr == (
-        'error: ID: "\\x1b[2J" is not the id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
+        'error: ID|NAME: "\\x1b[2J" is not the id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
     )
 
 

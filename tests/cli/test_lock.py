@@ -30,7 +30,8 @@ def test_locks_are_acquired_shown_renewed_and_released(program: Program) -> None
         ("src/app.py", "coder", int(token)),
     ]
     assert [lock["resource"] for lock in program.json("lock", "list", "--under", "src")] == ["src/app.py"]
-    assert program.json("lock", "list", "--agent", str(uuid4())) == []
+    assert program.json("lock", "list", "--agent", "coder") == program.json("lock", "list", "--agent", coder) == listed
+    program.fails(3, "lock", "list", "--agent", str(uuid4()))
     assert program.json("lock", "show", "src/")[0]["resource"] == "src/app.py"
     assert "coder" in program.text("lock", "list")
     own = ("src/app.py", "docs/", "--agent", coder, "--token", token)
@@ -83,7 +84,8 @@ def test_bad_input_is_rejected_with_a_hint_and_changes_nothing(program: Program)
     program.fails(5, *acquire, *(f"f{n}" for n in range(10_000)))
     program.fails(3, "lock", "acquire", "a", "--agent", NOBODY)
     program.fails(2, "lock", "acquire", "--agent", coder)
-    program.fails(5, "lock", "acquire", "a", "--agent", "coder")
+    assert "coder" in program.fails(3, "lock", "acquire", "a", "--agent", "coder-l")["hint"]
+    program.fails(5, "lock", "acquire", "a", "--agent", "")
     program.fails(2, "lock", "run", "a")
     program.fails(2, "lock", "run", "--", "true")
     program.fails(2, "lock", "check")

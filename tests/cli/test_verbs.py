@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from coordinator.db.database import Database
 from coordinator.operations import rules
@@ -170,3 +170,43 @@ def test_options_of_every_command_stand_anywhere_and_the_nearer_one_wins(program
         program.json(*line)
     assert [s["value"] for s in program.json("signal", "--project", "one", "list")] == [1]
     assert [s["value"] for s in program.json("signal", "list", "--project=two")] == [2]
+
+
+def test_an_agent_is_given_by_name_or_id_and_an_unknown_one_is_an_error(program: Program) -> None:
+    one = program.text("agent", "register", "coder-1", "--role", "coder", "--ttl", "1h").strip()
+    sent = program.json("directive", "send", "Do it", "--to-agent", one)
+    number = str(sent["id"])
+    assert sent["to_agent"] == "coder-1"
+    for name in ("coder-1", one):
+        assert [d["id"] for d in program.json("directive", "inbox", "--agent", name)] == [sent["id"]]
+    unknown = str(uuid4())
+    for arguments in (("inbox",), ("acknowledge", number)):
+        assert program.fails(3, "directive", *arguments, "--agent", "coder-l")["hint"] == 'Did you mean "coder-1"?'
+        program.fails(3, "directive", *arguments, "--agent", unknown)
+    program.fails(3, "directive", "send", "x", "--to-agent", unknown)
+    assert program.json("directive", "acknowledge", number, "--agent", one)["agent"] == "coder-1"
+    assert program.json("agent", "heartbeat", "coder-1")["id"] == one
+    two = program.text("agent", "register", "coder-1", "--ttl", "1h").strip()
+    several = program.fails(5, "signal", "set", "k", "1", "--agent", "coder-1")
+    assert one in several["hint"]
+    assert two in several["hint"]
+    for agent in (one, two):
+        program.json("agent", "deregister", agent)
+    assert program.json("directive", "inbox", "--agent", "coder-1") == []  # a directive was sent to it
+    program.fails(3, "agent", "heartbeat", "coder-1")
+
+
+def test_a_directive_for_nobody_who_is_registered_is_sent_with_a_note(program: Program) -> None:
+    program.json("agent", "register", "coder-1", "--role", "coder", "--ttl", "1h")
+    for target, name, note in (
+        ("--to-role", "codr", 'No registered agent has the role "codr". Did you mean "coder"?'),
+        ("--to-agent", "coder-l", 'No registered agent is called "coder-l". Did you mean "coder-1"?'),
+    ):
+        done = program.run("directive", "send", "x", target, name, "--output", "text")
+        assert done.returncode == 0
+        assert note in done.stderr
+    told = program.run("directive", "send", "x", "--to-role", "coder", "--output", "text")
+    assert "No registered agent" not in told.stderr
+    for_nobody = program.json("directive", "send", "x", "--to-role", "tester")["id"]
+    pending = program.run("directive", "pending", str(for_nobody), "--output", "text")
+    assert "answered" not in pending.stdout + pending.stderr

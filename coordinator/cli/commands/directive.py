@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from coordinator.cli.agent_name import name_of, no_recipient, recipient
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
@@ -23,7 +24,7 @@ command = noun("Directives: instructions from managers to agents.")
     ]
 )
 @click.argument("body")
-@click.option("--to-agent", metavar="NAME", help="Send it to the agent of this name.")
+@click.option("--to-agent", metavar="NAME", help="Send it to the agent of this name, or to that of an id.")
 @click.option("--to-role", metavar="ROLE", help="Send it to all agents of this role.")
 @click.option("--everyone", is_flag=True, help="Send it to all agents of the project.")
 @click.option(
@@ -40,19 +41,22 @@ def send(call: Invocation, /, *, body: str, **options: Any) -> None:
     """
     if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
         raise click.UsageError("give one of --to-agent NAME, --to-role ROLE and --everyone")
+    options["to_agent"] = recipient(call, options["to_agent"])
     directive = call.run(call.operation(directives.Send, body=read_text(body), **options))
     call.output.note(f"sent; it expires {age(directive.expires_at)}. Its number:")
     call.output.one(directive, str(directive.id))
+    if not call.output.json and (missing := no_recipient(call, directive.to_agent, directive.to_role)):
+        call.output.note(plain(missing))
 
 
 @command.verb(examples=["coordinator directive inbox --agent coder-1"])
-@click.option("--agent", required=True, metavar="NAME", help="Name of the agent.")
+@click.option("--agent", required=True, metavar="NAME|ID", help="The agent.")
 @paged
 @click.pass_obj
 def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
     """List an agent's open directives. It has neither done nor refused them. The highest priority is first, then the oldest."""
     call.list(
-        directives.Inbox(project=call.project, agent=agent),
+        directives.Inbox(project=call.project, agent=name_of(call, agent)),
         ("id", "status", "body", "priority", "actor", "sent_at", "expires_at"),
         after=after,
         limit=limit,
@@ -68,12 +72,13 @@ def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None)
     ]
 )
 @click.argument("directive", type=INTEGER)
-@click.option("--agent", required=True, metavar="NAME", help="Name of the agent.")
+@click.option("--agent", required=True, metavar="NAME|ID", help="The agent.")
 @click.option("--status", default="done", show_default=True, metavar="seen|done|refused", help="What to acknowledge.")
 @click.option("--reason", metavar="TEXT", help="Reason; required to refuse.")
 @click.pass_obj
 def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, reason: str | None) -> None:
     """Acknowledge a directive for an agent. A repetition changes nothing."""
+    agent = name_of(call, agent)
     receipt = call.run(
         call.operation(directives.Acknowledge, directive=directive, agent=agent, status=status, reason=reason)
     )
@@ -91,7 +96,7 @@ def pending(call: Invocation, *, directive: int | None, after: str | None, limit
         ("id", "agent", "status", "body", "sent_at", "priority", "actor", "expires_at"),
         after=after,
         limit=limit,
-        empty="Everyone has answered.",
+        empty="No registered agent has yet to answer.",
     )
 
 

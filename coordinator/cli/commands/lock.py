@@ -13,7 +13,7 @@ from coordinator.cli.command import Verb, acting_agent, noun, paged, setting
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.cli.resource import root_of
-from coordinator.cli.values import DURATION, ID, INTEGER, PATH, RESOURCE
+from coordinator.cli.values import AGENT, DURATION, ID, INTEGER, PATH, REGISTERED, RESOURCE
 from coordinator.errors import Conflict
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
@@ -135,7 +135,7 @@ def release(call: Invocation, /, **options: Any) -> None:
 )
 @_resource
 @click.option("--reason", required=True, metavar="TEXT", help="Reason, for the holder and the audit trail.")
-@click.option("--agent", type=ID, metavar="ID", help="Break it only if this agent holds it.")
+@click.option("--agent", type=AGENT, metavar="ID|NAME", help="Break it only if this agent holds it.")
 @click.option("--token", type=INTEGER, metavar="N", help="Break only the lock with this fencing token.")
 @click.option("--delay", type=DURATION, help="Keep it locked for this long.")
 @click.pass_obj
@@ -149,7 +149,7 @@ def break_(call: Invocation, /, *, resource: str, **options: Any) -> None:
     examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"], settings=_rooted
 )
 @click.option("--under", metavar="PATH", type=RESOURCE, help="List only locks that overlap this directory.")
-@click.option("--agent", type=ID, metavar="ID", help="List only locks of this agent.")
+@click.option("--agent", type=REGISTERED, metavar="ID|NAME", help="List only locks of this agent.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str | None, limit: int | None) -> None:
