@@ -550,9 +550,9 @@ create function coordinator.agent_project(p_agent uuid)
   returns text
   stable security definer;
 
--- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server's first 10 seconds.
+-- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server's first 10 seconds.
 create function coordinator.agent_reap(p_limit integer default 1000)
-  returns table (reaped integer, missing integer)
+  returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
 
 -- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import structlog
+
 from coordinator.config import Config
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
@@ -12,6 +14,9 @@ from coordinator.telemetry import metrics
 
 __all__ = ["table"]
 
+log = structlog.get_logger()
+
+REAPED_SHOWN = 100  # agents that one log line names
 MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
 
 
@@ -34,6 +39,7 @@ def table(config: Config) -> tuple[Loop, ...]:
 
 def _reaped(result: Reaped) -> LoopRun:
     if result.reaped:
+        log.warning("agent.reaped", count=result.reaped, agents=result.agents[:REAPED_SHOWN])
         return LoopRun(result.reaped, again_s=0)
     return LoopRun(0, again_s=MISSING_AGAIN_S if result.missing else None)
 

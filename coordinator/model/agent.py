@@ -28,7 +28,8 @@ class Agent(msgspec.Struct, frozen=True):
 
 
 class Reaped(msgspec.Struct, frozen=True):
-    """How many agents one call reaped; if processes are ``missing``, call again in 0.7 seconds."""
+    """How many agents one call reaped, and the name, id and reason of each; if processes are ``missing``, call again in 0.7 seconds."""
 
     reaped: int
     missing: int
+    agents: list[str]

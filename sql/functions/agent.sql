@@ -204,25 +204,25 @@ comment on function coordinator.agent_named(text, text) is
   'Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
-returns table (reaped integer, missing integer)
+returns table (reaped integer, missing integer, agents text[])
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now    timestamptz := clock_timestamp();
   v_agent  record;
-  v_reaped integer := 0;
+  v_reaped text[] := '{}';
 begin
   perform coordinator.check_page(p_limit);
   if not coordinator.server_settled() then
-    return query select 0, 0;
+    return query select 0, 0, v_reaped;
     return;
   end if;
   -- A process whose connection broke has 0.7 seconds to reconnect.
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where (p.missing_at is null) = not coordinator.process_alive(p.id);
   for v_agent in
-    select a.id, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
+    select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
     from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
     -- Found by index, and checked again when the row is locked: a heartbeat may have arrived in between.
     where a.id = any (array(
@@ -236,17 +236,17 @@ begin
     for update of a skip locked
   loop
     if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
-      v_reaped := v_reaped + 1;
+      v_reaped := v_reaped || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
     end if;
   end loop;
   delete from coordinator.processes p
   where p.missing_at <= v_now - interval '0.7 seconds'
     and not exists (select from coordinator.agents a where a.process_id = p.id);
-  return query select v_reaped, (select count(*)::integer from coordinator.processes where missing_at is not null);
+  return query select cardinality(v_reaped), (select count(*)::integer from coordinator.processes where missing_at is not null), v_reaped;
 end
 $$;
 comment on function coordinator.agent_reap(integer) is
-  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server''s first 10 seconds.';
+  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server''s first 10 seconds.';
 
 create or replace function coordinator.agent_project(p_agent uuid) returns text
 language plpgsql stable security definer

@@ -7,12 +7,16 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
+from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.loops import keeper as keeping
 from coordinator.loops.keeper import Keeper
+from coordinator.loops.table import table
+from coordinator.model.agent import Reaped
 from coordinator.model.work import Lead
-from coordinator.operations import directives, signals
+from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew
 from coordinator.telemetry import metrics
 from tests.daemon import Daemon, log_of, opened
@@ -139,3 +143,12 @@ async def test_a_process_that_no_longer_leads_drops_the_figures_that_it_sampled(
 
         await until(dropped, "the figures are gone")
         tasks.cancel_scope.cancel()
+
+
+def test_a_reaped_agent_is_named_in_the_log() -> None:
+    (loop,) = [loop for loop in table(Config()) if isinstance(loop.operation, agents.Reap)]
+    with capture_logs() as lines:
+        assert loop.judge(Reaped(1, 0, ["coder-1 (an id): expired"])).handled == 1
+        assert loop.judge(Reaped(0, 0, [])).handled == 0
+    (line,) = lines
+    assert (line["event"], line["count"], line["agents"]) == ("agent.reaped", 1, ["coder-1 (an id): expired"])

@@ -106,7 +106,8 @@ async def test_a_silent_agent_is_reaped_with_what_it_held(settled: Transaction) 
     await settled.run(signals.Set(project="default", key="l", value=1, agent=lively.id, ephemeral=True))
     assert (await settled.run(agents.Reap())).reaped == 0
     await settled.set_clock(timedelta(seconds=40))
-    assert (await settled.run(agents.Reap())).reaped == 1
+    done = await settled.run(agents.Reap())
+    assert (done.reaped, done.agents) == (1, [f"{quiet.name} ({quiet.id}): expired"])
     assert [a.name for a in await settled.run(agents.List(project="default"))] == ["lively"]
     assert [s.key for s in await settled.run(signals.List(project="default"))] == ["l"]
     ended, reaped = (await settled.outbox())[-2:]
