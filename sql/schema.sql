@@ -158,12 +158,14 @@ create table coordinator.lock_breaks (
   reason        text not null, -- Why, in the words of the one who broke it.
   actor         text not null, -- Who broke it: the name of an agent or of a database role.
   broken_at     timestamp with time zone not null, -- When it was broken (database clock).
+  owner         text collate "C" not null default ''::text, -- The owner that lost it, see locks.
   constraint lock_breaks_pkey PRIMARY KEY (id),
   constraint lock_breaks_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
   constraint lock_breaks_reason CHECK (((length(reason) >= 1) AND (length(reason) <= 2000)))
 );
 CREATE INDEX lock_breaks_broken_at_idx ON coordinator.lock_breaks USING btree (broken_at);
 CREATE INDEX lock_breaks_project_idx ON coordinator.lock_breaks USING btree (project_id, broken_at);
+CREATE INDEX lock_breaks_token_idx ON coordinator.lock_breaks USING btree (fencing_token);
 
 -- Tickets that wait: a row for each resource of a ticket. Read lock_waiters. Written by lock_acquire, lock_cancel, lock_expire, agent_end and whatever hands a lock on.
 create table coordinator.lock_waits (
@@ -182,6 +184,7 @@ create table coordinator.lock_waits (
   request_id  uuid, -- The caller's id of the request; may be null.
   enqueued_at timestamp with time zone not null, -- When it began to wait (database clock).
   expires_at  timestamp with time zone not null, -- It waits until then, and blocks nobody after that.
+  owner       text collate "C" not null default ''::text, -- Who waits below the agent, see locks.
   constraint lock_waits_pkey PRIMARY KEY (project_id, resource, ticket),
   constraint lock_waits_mode CHECK ((mode = ANY (ARRAY['exclusive'::text, 'shared'::text])))
 );
@@ -194,7 +197,7 @@ CREATE INDEX lock_waits_ticket_idx ON coordinator.lock_waits USING hash (ticket)
 create table coordinator.locks (
   project_id    bigint not null, -- See projects.
   resource      text collate "C" not null, -- What is locked, in its one spelling: name:deploy, src/a.py, src/ or src/**/*.py. At most 1,024 bytes.
-  slot          bigint not null, -- 0: exclusive; 1 to slots: a slot of a counted lock; negative: shared. So the primary key alone keeps two exclusive holders of one resource apart.
+  slot          bigint not null, -- 0: exclusive; 1 to slots: a slot of a counted lock; negative: shared, or exclusive within the lock of a parent owner. So the primary key alone keeps exclusive holders of one resource apart.
   kind          text not null, -- name, path, directory or glob.
   prefix        text collate "C", -- Of a directory: its path; of a glob: the path of the literal directory above its matches, '' for the root.
   pattern       text collate "C", -- Of a glob: regular expression of the paths that it matches.
@@ -212,6 +215,8 @@ create table coordinator.locks (
   expires_at    timestamp with time zone not null, -- The holder has it until then.
   free_at       timestamp with time zone not null, -- expires_at + delay: others may acquire it from then on.
   ended_at      timestamp with time zone, -- When it was broken or its holder ended, if the row stays for its delay or for an open guarded transaction; else null.
+  owner         text collate "C" not null default ''::text, -- The holder below the agent, such as session/subagent; empty: the agent itself.
+  requests      uuid[], -- The request id of each acquisition, if its owner acquired it several times; null: one.
   constraint locks_pkey PRIMARY KEY (project_id, resource, slot)
 );
 CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id, ticket);
@@ -388,7 +393,7 @@ create view coordinator.agents_live (
   role          text, -- What directives to a role are addressed to.
   job_types     text[], -- Kinds of work that it accepts.
   metadata      jsonb, -- A JSON object chosen by the agent.
-  ttl           interval, -- How long it may go without a heartbeat.
+  ttl           interval, -- How long it may go without a heartbeat, or longer while it has locks with a longer TTL.
   registered_at timestamp with time zone, -- When it registered.
   heartbeat_at  timestamp with time zone, -- When it last sent a heartbeat.
   expires_at    timestamp with time zone, -- Reaped after this.
@@ -446,7 +451,8 @@ create view coordinator.lock_holders (
   fencing_token bigint, -- Greater with each grant.
   acquired_at   timestamp with time zone, -- When it was granted.
   expires_at    timestamp with time zone, -- The holder has it until then.
-  project       text -- Name of the project.
+  project       text, -- Name of the project.
+  owner         text -- The holder below the agent, such as session/subagent; empty: the agent itself.
 );
 
 -- Tickets that wait; the smaller number is served first.
@@ -459,20 +465,23 @@ create view coordinator.lock_waiters (
   enqueued_at timestamp with time zone, -- When it began to wait.
   expires_at  timestamp with time zone, -- It waits until then.
   slots       integer, -- How many may hold a counted lock; null for others.
-  project     text -- Name of the project.
+  project     text, -- Name of the project.
+  owner       text -- The waiting owner below the agent, such as session/subagent; empty: the agent itself.
 );
 
--- Who waits for whom: for holders, and for earlier tickets.
+-- Who waits for whom: for holders, and for the nearest earlier tickets. What those wait for is listed with them only.
 create view coordinator.lock_waits_for (
   project      text, -- Name of the project.
   ticket       bigint, -- The ticket that waits.
-  agent_id     uuid, -- The waiting agent.
+  agent_id     uuid, -- The waiting agent, see agents.
   agent        text, -- The waiter's name.
   resource     text, -- What it waits for.
   for_agent_id uuid, -- The agent in the way.
   for_agent    text, -- Name of the agent in the way.
   for_resource text, -- What that agent holds or waits for.
-  for_ticket   bigint -- The earlier ticket; null: that agent holds the lock.
+  for_ticket   bigint, -- The earlier ticket; null: that agent holds the lock.
+  owner        text, -- The waiting owner below the agent; empty: the agent itself.
+  for_owner    text -- The owner in the way; empty: the agent itself.
 );
 
 -- The projects that the reader may use.
@@ -519,6 +528,11 @@ create function coordinator.actor_name(p_actor text, p_agent_name text default n
 create function coordinator.agent_check(p_agent uuid)
   returns void
   stable security definer;
+
+-- Let an agent live at least as long as a lease that it is granted or renews now; it may then go without heartbeats. Internal.
+create function coordinator.agent_cover(p_agent uuid, p_ttl interval)
+  returns void
+  volatile;
 
 -- End an agent that stops and release everything it holds. ZC202: it is already gone.
 create function coordinator.agent_deregister(p_agent uuid)
@@ -795,24 +809,24 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
   returns table (leads boolean, term bigint, due text[])
   volatile security definer;
 
--- Acquire resources for an agent: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the agent already holds are renewed. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
-create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null)
+-- Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
+create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null, p_owner text default '')
   returns SETOF coordinator.lock_grant
   volatile security definer;
 
 -- Do what lock_acquire does, for any resources and whatever is in the way. Internal.
-create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
+create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_owner text)
   returns SETOF coordinator.lock_grant
   volatile;
 
 -- Return the locks, or with p_waiting the tickets, that overlap a directory or glob and whose own directory is below its. Internal.
-create function coordinator.lock_below(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default '9223372036854775807')
+create function coordinator.lock_below(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default '9223372036854775807')
   returns SETOF coordinator.locks
   stable;
 
--- Return what keeps an agent from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all). Internal.
-create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
-  returns table (resource text, agent_id uuid, agent_name text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
+-- Return what keeps an owner from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all), of those the ones that wait for no other listed ticket of the same resource. Internal.
+create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
+  returns table (resource text, agent_id uuid, agent_name text, owner text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
   stable;
 
 -- Break a lock: take it from its holders, or only from p_agent or p_token. The reason is kept in lock_breaks and is part of the event lock.broken. Returns the number of holders. p_delay: nobody gets the lock for this long. ZC207: nobody holds it.
@@ -832,7 +846,7 @@ create function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent
 
 -- Show whether an agent may write paths, taken literally. state: free, mine, or held by another agent, who is named (of several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to keep it free, acquire it.
 create function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
-  returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone)
+  returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone, owner text)
   stable security definer;
 
 -- Reject (ZC105) a transaction whose snapshot may be older than the advisory locks under which holders and queue change. Internal.
@@ -845,13 +859,18 @@ create function coordinator.lock_check_options(p_resources coordinator.lock_reso
   returns void
   immutable;
 
+-- Reject an invalid owner: as check_name, or with an empty part (ZC103). Internal.
+create function coordinator.lock_check_owner(p_owner text)
+  returns void
+  immutable;
+
 -- Start the TTL of the locks that a ticket became. If another transaction is changing one of them, do nothing: the next poll does. No event. Internal.
 create function coordinator.lock_claim(p_project_id bigint, p_ticket bigint, p_agent uuid)
   returns void
   volatile;
 
--- Return the shortest cycle of agents that wait for each other through p_agent, as a list of its steps; null: there is none. Internal.
-create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid)
+-- Return the shortest cycle of owners that wait for each other through p_owner, as a list of its steps; null: there is none. Internal.
+create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text)
   returns jsonb
   stable;
 
@@ -861,7 +880,7 @@ create function coordinator.lock_end_agent(p_project_id bigint, p_project text, 
   volatile;
 
 -- Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.
-create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
+create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
   returns bigint
   volatile;
 
@@ -915,9 +934,9 @@ create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p
   returns void
   volatile;
 
--- Return whether an earlier ticket waits for the very resource of this one, as nearly always when anything is in its way: one look, where lock_blockers reads the whole queue. Internal.
-create function coordinator.lock_is_behind(p_ticket bigint)
-  returns boolean
+-- Describe, for an error, who keeps an owner from resources. Internal.
+create function coordinator.lock_in_the_way(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, OUT message text, OUT detail text, OUT hint text)
+  returns record
   stable;
 
 -- Return whether a resource is a name or path that needs no parsing, as most are. Internal.
@@ -940,10 +959,15 @@ create function coordinator.lock_list(p_project text, p_under text default null,
   returns SETOF coordinator.lock_holders
   stable security definer;
 
--- Raise that a token is stale, with the current holder, token and expiry. Internal.
+-- Raise that a token is stale: who broke the lock and why, or the current holder, token and expiry. Internal.
 create function coordinator.lock_lost(p_project_id bigint, p_resource text, p_agent uuid, p_token bigint, p_errcode text)
   returns void
   stable;
+
+-- Return whether an owner may use what another holds: what it holds itself, or an owner above it; the agent is above all its owners. Internal.
+create function coordinator.lock_may_use(p_agent uuid, p_owner text, p_of_agent uuid, p_of_owner text)
+  returns boolean
+  immutable;
 
 -- Return whether a resource overlaps another whose directory is above or below its own; p_reach: the lock_reach of the first if it is a glob. Internal.
 create function coordinator.lock_meets(p_r coordinator.lock_resource, p_reach text, p_kind text, p_resource text, p_pattern text)
@@ -955,8 +979,8 @@ create function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinato
   returns bigint
   stable;
 
--- Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets before p_before, as lock_rows shows them. Internal.
-create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default '9223372036854775807')
+-- Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets from p_from to before p_before, as lock_rows shows them. Internal.
+create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default '9223372036854775807')
   returns SETOF coordinator.locks
   stable;
 
@@ -975,7 +999,7 @@ create function coordinator.lock_path_text(p_path text, p_directory boolean)
   returns text
   immutable;
 
--- Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out, and will be granted nothing. ZC208: it is gone. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.
+-- Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it is over and will be granted nothing; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.
 create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
   volatile security definer;
@@ -1010,8 +1034,8 @@ create function coordinator.lock_read(p_project text, p_resource text)
   returns coordinator.lock_resource
   stable;
 
--- Raise ZC310 with the agent that is in the way. Internal.
-create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
+-- Raise ZC310 with the owner that is in the way. Internal.
+create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
   returns void
   stable;
 
@@ -1020,23 +1044,28 @@ create function coordinator.lock_refuse_slots(p_resource text, p_present integer
   returns void
   immutable;
 
--- Release locks, all or none, and hand them to the next waiters. p_tokens: one for all, or one for each. ZC311: one is already lost; if you repeat a release whose response was lost, it means that the release succeeded. Waits for an open guarded transaction.
-create function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[])
+-- Release locks, all or none, and hand them to the next waiters. p_tokens: one for all, or one for each. A lock that its owner acquired several times ends with the last release. p_request_id: release only what that request acquired. ZC311: one is already lost; if you repeat a release whose response was lost, it means that the release succeeded. Waits for an open guarded transaction.
+create function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_request_id uuid default null)
   returns integer
   volatile security definer;
 
 -- Do what lock_release does, for any resources. Internal.
-create function coordinator.lock_release_any(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[])
+create function coordinator.lock_release_any(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_request_id uuid)
   returns integer
   volatile;
 
--- Renew locks for their TTL, or for p_ttl, from now on: all or none. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.
+-- Renew locks for their TTL, or for p_ttl, from now on: all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.
 create function coordinator.lock_renew(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
   returns table (resource text, fencing_token bigint, expires_at timestamp with time zone)
   volatile security definer;
 
--- Return all locks or, with p_waiting, the tickets before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.
-create function coordinator.lock_rows(p_waiting boolean, p_before bigint)
+-- Change the number of slots of a counted lock that is held, for its holders and waiters; returns the former number. With fewer slots than holders, all keep theirs, and nobody gets one until enough are released. ZC207: nobody holds it. ZC314: it has no slots.
+create function coordinator.lock_resize(p_project text, p_resource text, p_slots integer, p_actor text default null)
+  returns integer
+  volatile security definer;
+
+-- Return all locks or, with p_waiting, the tickets from p_from to before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.
+create function coordinator.lock_rows(p_waiting boolean, p_from bigint, p_before bigint)
   returns SETOF coordinator.locks
   stable;
 
@@ -1095,7 +1124,7 @@ create function coordinator.lock_waiting(p_project text, p_resource text, p_afte
   returns SETOF coordinator.lock_waiters
   stable security definer;
 
--- Grant a lock, or with p_own renew it if the agent holds it. The caller has checked that nothing is in the way. Internal.
+-- Grant a lock, or with p_own renew it if the owner holds it. The caller has checked that nothing is in the way. Internal.
 create function coordinator.lock_write(p_project text, p_new coordinator.locks, p_own boolean)
   returns coordinator.locks
   volatile;

@@ -25,6 +25,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import anyio
 import msgspec
@@ -32,9 +34,10 @@ from msgspec.structs import replace
 
 from coordinator.cli import launcher
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.report import report
-from coordinator.client import Client, Held, connect
-from coordinator.model.lock import Grant
+from coordinator.cli.report import notice, report
+from coordinator.client import Client, Held, LockLost, connect
+from coordinator.errors import Conflict, CoordinatorError, NotFound
+from coordinator.model.lock import Grant, Lock
 from coordinator.operations.locks import Acquire
 from coordinator.telemetry import logs
 
@@ -42,6 +45,8 @@ __all__ = ["LockRun", "acquire"]
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 LAUNCHER = str(Path(launcher.__file__).resolve())
+SILENT_S = 2.0  # a shorter wait is not worth a line
+SHOWN = 3  # holders that a waiter is told of
 GUARD = 'read -r _ || kill -s KILL -- "-$1"'  # end of file without a line: this process died
 
 
@@ -63,6 +68,7 @@ def acquire(call: Invocation, request: Acquire) -> list[Grant]:
                 delay=request.delay,
                 agent=request.agent,
                 request_id=request.request_id,
+                owner=request.owner,
             )
             tasks.cancel_scope.cancel()
 
@@ -76,10 +82,12 @@ class LockRun:
 
     def __init__(self, call: Invocation, name: str | None, command: Sequence[str], grace: timedelta) -> None:
         self._call = call
+        self._own_agent = name
         self._name = name or call.config.actor or f"run-{socket.gethostname()[:100]}-{os.getpid()}"
         self._command = command
         self._grace_s = grace.total_seconds()
         self._process: asyncio.subprocess.Process | None = None
+        self._told = False  # that a lock was lost
         self._ended = _Ended()
 
     def run(
@@ -109,26 +117,52 @@ class LockRun:
 
         async def within() -> None:
             nonlocal code
+            saying = anyio.CancelScope()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pass_signals, tasks.cancel_scope)
                 async with (
-                    _connected(self._call, agent=self._name) as client,
-                    client.lock(*resources, ttl=ttl, wait=wait, shared=shared, slots=slots, on_lost="keep") as held,
+                    _connected(self._call, agent=None if self._outer else self._name) as client,
+                    client.lock(
+                        *resources,
+                        ttl=ttl,
+                        wait=wait,
+                        shared=shared,
+                        slots=slots,
+                        on_lost="keep",
+                        on_wait=lambda ticket: tasks.start_soon(
+                            _say_whom, saying, self._call, client, resources, ticket
+                        ),
+                        **self._within(),
+                    ) as held,
                 ):
-                    code = await self._under(held, client.agent.id)
-                    if held.lost.is_set():
+                    saying.cancel()
+                    code = await self._under(held)
+                    if held.lost.is_set() and not self._told:
                         held.check()
                 tasks.cancel_scope.cancel()
 
         anyio.run(within)
         self._ended.exit()
-        return code
+        return Conflict.exit_code if self._told else code
 
-    async def _under(self, held: Held, agent: object) -> int:
+    @property
+    def _outer(self) -> bool:
+        """Whether this runs within another run, whose agent it is a part of."""
+        config = self._call.config
+        return self._own_agent is None and None not in (config.agent_id, config.lock_owner)
+
+    def _within(self) -> dict[str, Any]:
+        config = self._call.config
+        if not self._outer:
+            return {}
+        return {"agent": UUID(config.agent_id), "owner": f"{config.lock_owner}/{uuid4().hex[:8]}"}
+
+    async def _under(self, held: Held) -> int:
         """Run the command while the locks are held."""
         environment = {
             **os.environ,
-            "COORDINATOR_AGENT_ID": str(agent),
+            "COORDINATOR_AGENT_ID": str(held.handle.agent),
+            "COORDINATOR_LOCK_OWNER": held.owner,
             "COORDINATOR_FENCING_TOKEN": str(held.token),
             "COORDINATOR_FENCING_TOKENS": msgspec.json.encode(held.tokens).decode(),
         }
@@ -150,10 +184,22 @@ class LockRun:
 
     async def _end_when_lost(self, held: Held) -> None:
         await held.lost.wait()
+        self._tell(held)
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         await anyio.sleep(self._grace_s)
         self._signal(signal.SIGKILL)
+
+    def _tell(self, held: Held) -> None:
+        """Say at once who took the lock and why; the command may take its time to end."""
+        try:
+            held.check()
+        except LockLost as error:
+            self._told = True
+            report(
+                self._call.config.output,
+                name=error.name, code=error.code, message=error.message, hint=error.hint, detail=error.detail,
+            )  # fmt: skip
 
     async def _pass_signals(self, scope: anyio.CancelScope) -> None:
         """Pass signals on to the command. Before it starts, a signal ends the wait for the locks."""
@@ -186,9 +232,35 @@ class _Ended:
             raise SystemExit(128 + self.number)
 
 
+async def _say_whom(
+    waiting: anyio.CancelScope, call: Invocation, client: Client, resources: Sequence[str], ticket: int
+) -> None:
+    """Say, if the wait is not over soon, whom a ticket waits for, and its place in the queue."""
+    holders: list[Lock] = []
+    ahead: set[int] = set()
+    with waiting, suppress(CoordinatorError):
+        await anyio.sleep(SILENT_S)
+        for resource in resources:
+            with suppress(NotFound):
+                holders += await client.locks.show(resource)
+            ahead |= {one.ticket for one in await client.locks.waiting(resource) if one.ticket < ticket}
+        held = [
+            f'agent "{one.agent}" ({one.agent_id}) holds "{one.resource}" until {one.expires_at:%H:%M:%SZ}'
+            for one in holders[:SHOWN]
+        ]
+        queue = f"{len(ahead)} before this one in the queue" if ahead else "next in the queue"
+        notice(
+            call.config.output,
+            message=f"waiting for {', '.join(resources)}: {'; '.join([*held, queue])}",
+            holders=holders,
+            place=len(ahead) + 1,
+            ticket=ticket,
+        )
+
+
 @asynccontextmanager
 async def _connected(call: Invocation, agent: str | None) -> AsyncIterator[Client]:
-    logs.configure(format=call.config.log_format, level="error")
+    logs.configure(format=call.config.log_format, level="critical")  # whatever ends the command is reported, once
     config = replace(call.config, min_connections=1, max_connections=4)
     async with connect(call.dsn(), project=call.project, agent=agent, config=config) as client:
         yield client

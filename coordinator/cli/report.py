@@ -1,4 +1,4 @@
-"""Errors on standard error: two lines for people, or one JSON object for programs."""
+"""Errors and notices on standard error: two lines for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.cli.output import plain
 
-__all__ = ["report", "report_bug"]
+__all__ = ["notice", "report", "report_bug"]
 
 BUG_HINT = "Please report it, with what you did and the output of COORDINATOR_DEBUG=1."
 
@@ -30,6 +30,15 @@ def report(
     sys.stderr.write(f"error: {plain(message)}\n")
     if hint:
         sys.stderr.write(f"hint: {plain(hint)}\n")
+
+
+def notice(form: str, **fields: object) -> None:
+    """Write, in the form of errors, what a command does now; the first field is the message."""
+    if form == "json" or (form != "text" and not sys.stderr.isatty()):
+        sys.stderr.write(msgspec.json.encode({"notice": fields}).decode() + "\n")
+    else:
+        sys.stderr.write(f"{plain(str(next(iter(fields.values()))))}\n")
+    sys.stderr.flush()
 
 
 def report_bug(form: str, error: BaseException, *, trace: bool) -> None:

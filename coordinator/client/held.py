@@ -38,18 +38,20 @@ class LockLost(Conflict):
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """What a process needs to resume locks, this one or another: holder and tokens. JSON keeps it intact."""
+    """What a process needs to resume locks, this one or another: holder, tokens and request. JSON keeps it intact."""
 
     project: str
     agent: UUID
     tokens: dict[str, int]
     ttl: timedelta
+    owner: str = ""
+    request_id: UUID | None = None
 
     @classmethod
     def of(cls, request: locks.Acquire, grants: Sequence[Grant]) -> Handle:
         """Return the handle of what a request was granted."""
         tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
-        return cls(request.project, request.agent, tokens, request.ttl)
+        return cls(request.project, request.agent, tokens, request.ttl, request.owner, request.request_id)
 
 
 class Held:
@@ -57,7 +59,6 @@ class Held:
 
     def __init__(self, caller: Caller, handle: Handle, asked_at: float) -> None:
         self.handle = handle
-        self.renew_for = handle.ttl  # longer where the agent uses one of the locks elsewhere with a longer TTL
         self.lost = anyio.Event()
         self.on_lost: Callable[[], None] | None = None
         self._caller = caller
@@ -105,6 +106,11 @@ class Held:
         return max(self.tokens.values())
 
     @property
+    def owner(self) -> str:
+        """Who holds the locks below the agent. Pass it to another block that may use them, or ``f"{owner}/part"``."""
+        return self.handle.owner
+
+    @property
     def tokens(self) -> dict[str, int]:
         """The fencing token of each resource, under the resource's canonical spelling.
 
@@ -148,7 +154,7 @@ class Held:
                         resources=list(self.handle.tokens),
                         agent=self.handle.agent,
                         tokens=list(self.handle.tokens.values()),
-                        ttl=self.renew_for,
+                        ttl=self.handle.ttl,
                     )
                 )
         except (CoordinatorError, TimeoutError) as error:

@@ -9,10 +9,8 @@ its release, it is lost: the work was not under the lock to its end.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Literal
 
 import anyio
@@ -46,7 +44,6 @@ class LockKeeper:
         self._events = events
         self._tasks = tasks
         self._held: set[Held] = set()
-        self._uses: Counter[tuple[str, int]] = Counter()
         self._watching = anyio.CancelScope()
 
     @asynccontextmanager
@@ -55,10 +52,6 @@ class LockKeeper:
 
         Raises: ``LockLost`` at the end, unless ``on_lost`` is ``keep``.
         """
-        held.renew_for = self.renew_for(held.handle)
-        for other in self._sharing(held.handle):
-            other.renew_for = max(other.renew_for, held.handle.ttl)
-        self._uses.update(held.handle.tokens.items())
         if not self._held:
             self._watching = anyio.CancelScope()
             self._tasks.start_soon(self._watch, self._watching)
@@ -74,38 +67,22 @@ class LockKeeper:
             self._held.discard(held)
             if not self._held:
                 self._watching.cancel()
-            unused = self._unused(held)
-            if release and unused:
-                await finish(self._tasks, self._release, held.handle, unused, held.lose)
+            if release:
+                await finish(self._tasks, self._release, held.handle, held.lose)
         if on_lost == "cancel" and held.state is LeaseState.LOST:
             held.check()
 
-    def renew_for(self, handle: Handle) -> timedelta:
-        """Return the TTL to renew locks for: no shorter than that of any block of this agent that uses one of them."""
-        return max([handle.ttl, *(other.renew_for for other in self._sharing(handle))])
+    async def release(self, handle: Handle) -> None:
+        """Release the locks of a request that was cancelled, or failed, before its block began."""
+        await self._release(handle, lambda _: None)
 
-    async def release_unused(self, handle: Handle) -> None:
-        """Release those of the locks that no block uses: their request was cancelled, or failed, before its block began."""
-        unused = {name: token for name, token in handle.tokens.items() if self._uses[name, token] <= 0}
-        if unused:
-            await self._release(handle, unused, lambda _: None)
-
-    def _sharing(self, handle: Handle) -> list[Held]:
-        return [other for other in self._held if other.handle.tokens.items() & handle.tokens.items()]
-
-    def _unused(self, held: Held) -> dict[str, int]:
-        """Count one use less, and return the locks that no other block of this agent uses."""
-        self._uses.subtract(held.handle.tokens.items())
-        unused = {resource: token for resource, token in held.handle.tokens.items() if self._uses[resource, token] <= 0}
-        for key in unused.items():
-            del self._uses[key]
-        return unused
-
-    async def _release(self, handle: Handle, tokens: dict[str, int], lost: Callable[[CoordinatorError], None]) -> None:
+    async def _release(self, handle: Handle, lost: Callable[[CoordinatorError], None]) -> None:
         with anyio.move_on_after(RELEASE_S) as scope:
-            await self._try_release(handle, tokens, lost)
+            await self._try_release(handle, handle.tokens, lost)
         if scope.cancelled_caught:
-            log.warning("lock.release_failed", resources=list(tokens), error="no answer in time", hint="They expire.")
+            log.warning(
+                "lock.release_failed", resources=list(handle.tokens), error="no answer in time", hint="They expire."
+            )
 
     async def _try_release(
         self, handle: Handle, tokens: dict[str, int], lost: Callable[[CoordinatorError], None]
@@ -121,6 +98,7 @@ class LockKeeper:
                         resources=list(tokens),
                         agent=handle.agent,
                         tokens=list(tokens.values()),
+                        request_id=handle.request_id,
                     )
                 )
             except DatabaseUnavailable:

@@ -7,6 +7,7 @@ the death of its process leaves the queue and releases what it was granted meanw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -18,7 +19,7 @@ from coordinator.client.finish import finish
 from coordinator.client.held import Handle
 from coordinator.client.lease import now_s
 from coordinator.client.lock_keeper import LockKeeper
-from coordinator.errors import CoordinatorError, DatabaseUnavailable, NotFound, WaitTimedOut
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.model.lock import Grant
 from coordinator.operations import locks
 
@@ -38,8 +39,12 @@ class LockWait:
         self._keeper = keeper
         self._tasks = tasks
 
-    async def obtain(self, request: locks.Acquire) -> tuple[list[Grant], float]:
+    async def obtain(
+        self, request: locks.Acquire, on_wait: Callable[[int], object] | None = None
+    ) -> tuple[list[Grant], float]:
         """Acquire, and wait if necessary; return also when the request was sent, from which the TTL counts.
+
+        ``on_wait`` is called with the ticket if it has to wait.
 
         Raises: ``Conflict``; ``WaitTimedOut``; ``DatabaseUnavailable``.
         """
@@ -51,6 +56,8 @@ class LockWait:
                 return grants, asked_at
             ticket = grants[0].ticket
             assert ticket is not None  # noqa: S101 - what is not granted has one
+            if on_wait is not None:
+                on_wait(ticket)
             return await self._served(request, ticket, asked_at + request.wait.total_seconds() if request.wait else 0.0)
         except (anyio.get_cancelled_exc_class(), Exception) as error:
             refused = isinstance(error, CoordinatorError) and not isinstance(error, DatabaseUnavailable)
@@ -64,14 +71,7 @@ class LockWait:
         poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
         while True:
             asked_at = now_s()
-            try:
-                grants = await self._caller.run(poll, again=True)
-            except NotFound:
-                if now_s() < until:
-                    raise
-                raise WaitTimedOut(  # the sweep may remove a ticket whose time has passed before it is polled
-                    "the locks did not become free in time", hint="Acquire them again, with a longer wait."
-                ) from None
+            grants = await self._caller.run(poll, again=True)
             if grants[0].granted:
                 return grants, asked_at
             with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_MIN_S)):
@@ -95,4 +95,4 @@ class LockWait:
                         break
                 else:
                     return
-            await self._keeper.release_unused(Handle.of(request, grants))
+            await self._keeper.release(Handle.of(request, grants))

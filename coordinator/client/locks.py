@@ -3,13 +3,14 @@
     async with client.lock("src/app.py", ttl=30, wait=10) as held:
         ...  # renewed in the background; cancelled when the lock is lost
 
-The holder is the agent. Two tasks of one agent do not exclude each other: they share the lock, which is released when the
-last of them leaves its block. See ``lock_wait`` for waiting, and ``held`` for what is known of a held lock.
+The holder is an owner below the agent: each block is one, so two blocks of one client exclude each other. Blocks share locks if
+they name the same ``owner``; a block may also use what the owners above it hold (``session/subagent``: what ``session``
+holds). What ``acquire`` gets without an owner belongs to the agent itself, and all its owners may use it. See ``lock_wait`` for waiting, and ``held`` for what is known of a held lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 from uuid import UUID, uuid4
@@ -53,13 +54,16 @@ class Locks:
         slots: int | None = None,
         delay: Duration = 0.0,
         agent: UUID | None = None,
+        owner: str | None = None,
+        on_wait: Callable[[int], object] | None = None,
         on_lost: Literal["cancel", "keep"] = "cancel",
         release: bool = True,
     ) -> AsyncIterator[Held]:
         """Hold locks, all or none, while the context lasts; this is ``client.lock``.
 
         When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body continues, and
-        has to check ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``.
+        has to check ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``. ``owner`` is by
+        default this block alone. ``on_wait`` is called with the ticket if the locks are not free.
 
         Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
@@ -73,14 +77,15 @@ class Locks:
             wait=None if wait is None else as_duration(wait),
             delay=as_duration(delay),
             request_id=uuid4(),
+            owner=uuid4().hex if owner is None else owner,
         )
-        grants, asked_at = await self._wait.obtain(request)
+        grants, asked_at = await self._wait.obtain(request, on_wait)
         handle = Handle.of(request, grants)
         if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # a slow response: most of the TTL may be over
             try:
                 asked_at = await self._renewed(handle)
             except (anyio.get_cancelled_exc_class(), Exception):
-                await finish(self._tasks, self._keeper.release_unused, handle)
+                await finish(self._tasks, self._keeper.release, handle)
                 raise
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
             yield held
@@ -112,8 +117,12 @@ class Locks:
         delay: Duration = 0.0,
         agent: UUID | None = None,
         request_id: UUID | None = None,
+        owner: str = "",
     ) -> list[Grant]:
         """Acquire locks, all or none, and leave renewal and release to the caller; ``hold`` does both for you.
+
+        Without an ``owner`` the agent itself holds them: a repetition is harmless, and all its owners may use them. A named
+        owner releases them as often as it acquired them.
 
         Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``.
         """
@@ -128,6 +137,7 @@ class Locks:
                 wait=None if wait is None else as_duration(wait),
                 delay=as_duration(delay),
                 request_id=request_id or uuid4(),
+                owner=owner,
             )
         )
         return grants
@@ -149,8 +159,10 @@ class Locks:
             )
         )
 
-    async def release(self, tokens: Mapping[str, int], *, agent: UUID | None = None) -> int:
-        """Release locks, all or none; ``tokens`` by resource.
+    async def release(
+        self, tokens: Mapping[str, int], *, agent: UUID | None = None, request_id: UUID | None = None
+    ) -> int:
+        """Release locks, all or none; ``tokens`` by resource. With ``request_id``, only what that request acquired.
 
         Raises: ``Conflict``: one of them is lost.
         """
@@ -160,7 +172,17 @@ class Locks:
                 resources=list(tokens),
                 agent=await self._agent(agent),
                 tokens=list(tokens.values()),
+                request_id=request_id,
             )
+        )
+
+    async def resize(self, resource: str, slots: int) -> int:
+        """Change the number of slots of a counted lock while it is held; return the former number.
+
+        Raises: ``NotFound``: no agent holds it. ``Conflict``: it has no slots.
+        """
+        return await self._caller.run(
+            locks.Resize(project=self._caller.project, resource=resource, slots=slots, actor=await self._caller.actor())
         )
 
     async def break_(
@@ -223,7 +245,7 @@ class Locks:
         """Renew now; return when the request was sent."""
         asked_at = now_s()
         try:
-            await self.renew(handle.tokens, agent=handle.agent, ttl=self._keeper.renew_for(handle))
+            await self.renew(handle.tokens, agent=handle.agent, ttl=handle.ttl)
         except Conflict as error:
             raise LockLost(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
         return asked_at

@@ -251,6 +251,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="the git work tree, else as written",
         ),
     ] = None
+    lock_owner: Annotated[
+        str | None,
+        Setting(
+            "Owner, below the agent, as which a command acquires locks; lock run sets it", "owner", unset="the agent"
+        ),
+    ] = None
     agent: Annotated[str | None, Setting("Name of the sidecar's agent", "name", unset="name of the pod")] = None
     role: Annotated[str | None, Setting("Role of the sidecar's agent", "role", unset="no role")] = None
     listen: Annotated[

@@ -21,11 +21,12 @@ class LeaseStep(Enum):
 
 
 class LeaseChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change. ``name`` is what is leased, held until ``expires_at``; ``ttl`` None: the one that was requested before."""
+    """One change. ``name`` is what is leased, held until ``expires_at``; ``ttl``, ``owner`` None: as requested before."""
 
     step: LeaseStep
     project: str
     holder: UUID
+    owner: str | None = None
     name: str | None = None
     token: int | None = None
     ticket: int | None = None

@@ -11,7 +11,7 @@ __all__ = ["Grant", "Lock", "PathCheck", "Renewal", "Waiter"]
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held. A counted lock has ``slots``; ``slot`` is the one that is held."""
+    """A lock that is held, by an agent or, if ``owner`` is not empty, by an owner below it. Of a counted lock, ``slot`` of ``slots``."""
 
     resource: str
     kind: str
@@ -23,6 +23,8 @@ class Lock(msgspec.Struct, frozen=True):
     fencing_token: int
     acquired_at: datetime
     expires_at: datetime
+    project: str
+    owner: str
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -57,6 +59,7 @@ class PathCheck(msgspec.Struct, frozen=True):
     mode: str | None
     fencing_token: int | None
     expires_at: datetime | None
+    owner: str | None
 
 
 class Waiter(msgspec.Struct, frozen=True):
@@ -69,3 +72,6 @@ class Waiter(msgspec.Struct, frozen=True):
     agent: str
     enqueued_at: datetime
     expires_at: datetime
+    slots: int | None
+    project: str
+    owner: str

@@ -28,6 +28,7 @@ __all__ = [
     "PruneBreaks",
     "Release",
     "Renew",
+    "Resize",
     "Show",
 ]
 
@@ -36,8 +37,11 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """Lock several resources atomically. With ``wait``, the result may be a ticket; poll with it.
 
     ``ttl`` is 1 second to 1 day, and ``wait`` at most 1 day. ``delay`` is at most 1 hour: nobody else gets the lock for this long after it
-    expired or was broken, or its agent ended. Locks that the agent already holds are renewed. A repetition with the same
-    ``request_id`` returns the same result.
+    expired or was broken, or its agent ended. A repetition with the same ``request_id`` returns the same result.
+
+    ``owner`` is who holds the locks below the agent, by default the agent itself. Owners exclude each other, but may use what
+    their agent and the owners above them hold: ``session/subagent`` what ``session`` holds. Locks that the owner already
+    holds are renewed; a named owner releases them as often as it acquired them.
 
     Raises: ``Conflict``, which names the holder, or the cycle if waiting would be a deadlock.
     """
@@ -55,17 +59,19 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     wait: timedelta | None = None
     delay: timedelta = timedelta(0)
     request_id: UUID | None = None
+    owner: str = ""
 
     def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
         """Yield the grants, and the places in the queue."""
         for grant in result:
-            yield _change(LeaseStep.GRANTED if grant.granted else LeaseStep.WAITING, self, grant, self.ttl)
+            yield _change(LeaseStep.GRANTED if grant.granted else LeaseStep.WAITING, self, grant, self.ttl, self.owner)
 
 
 class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """Ask for the locks that a ticket waits for. Ask within 10 seconds of the hand-off: the TTL starts then.
 
-    Raises: ``WaitTimedOut``; ``NotFound`` if the ticket was cancelled, has ended or was not polled in time: acquire again.
+    Raises: ``WaitTimedOut``, which names who was in the way, or if the ticket was cancelled or not polled in time: acquire
+    again.
     """
 
     function = "lock_poll"
@@ -85,7 +91,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
         """Yield the grants, for the TTL that the ticket's request named."""
         for grant in result:
             if grant.granted:
-                yield _change(LeaseStep.GRANTED, self, grant, None)
+                yield _change(LeaseStep.GRANTED, self, grant, None, None)
 
     def answered(self, result: list[model.Grant]) -> bool:
         """Return whether every resource is granted."""
@@ -141,6 +147,8 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
 class Release(Operation[int], frozen=True, kw_only=True):
     """Release locks, all or none, and hand them to the next waiters. ``tokens`` is one for all resources, or one for each.
 
+    With ``request_id``, only what that request acquired is released.
+
     Raises: ``Conflict`` if one of them is lost; if the response to an earlier release was lost, that release succeeded.
     """
 
@@ -152,6 +160,7 @@ class Release(Operation[int], frozen=True, kw_only=True):
     resources: list[str]
     agent: UUID
     tokens: list[int]
+    request_id: UUID | None = None
 
     def leases(self, result: int) -> Iterator[LeaseChange]:  # noqa: ARG002 - all or none, and none is an error
         """Yield what was released, as the caller spelled it."""
@@ -192,6 +201,24 @@ class Assert(Operation[None], frozen=True, kw_only=True):
     project: str
     resource: str
     token: int
+
+
+class Resize(Operation[int], frozen=True, kw_only=True):
+    """Change the number of slots of a counted lock while it is held; return the former number.
+
+    With fewer slots than holders, all keep theirs, and no agent gets one until enough are released.
+
+    Raises: ``NotFound`` if nobody holds it; ``Conflict`` if it has no slots.
+    """
+
+    function = "lock_resize"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    resource: str
+    slots: int
+    actor: str | None = None
 
 
 class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
@@ -268,11 +295,14 @@ class PruneBreaks(Operation[int], frozen=True, kw_only=True):
     limit: int = 10000
 
 
-def _change(step: LeaseStep, request: Acquire | Poll, grant: model.Grant, ttl: timedelta | None) -> LeaseChange:
+def _change(
+    step: LeaseStep, request: Acquire | Poll, grant: model.Grant, ttl: timedelta | None, owner: str | None
+) -> LeaseChange:
     return LeaseChange(
         step=step,
         project=request.project,
         holder=request.agent,
+        owner=owner,
         name=grant.resource,
         token=grant.fencing_token,
         ticket=grant.ticket,

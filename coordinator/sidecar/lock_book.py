@@ -1,6 +1,6 @@
 """The locks that the agent acquired through the sidecar, renewed for as long as the agent lives.
 
-Guarantees: each lock has a lease (see ``client.lease``), whose state the book reports. Locks of one project are renewed
+Guarantees: each lock has a lease (see ``client.lease``), whose state the book reports. Locks of one owner are renewed
 together, as many in one call as the server takes. A lost lock stays in the report for a while, so that its holder can
 learn of it.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,8 @@ TICK_S = 0.2
 LOST_SHOWN = 1000  # lost locks that stay in the report
 WAITS = 10_000  # tickets that are remembered
 
+_Key = tuple[str, str, str]  # project, owner, resource
+
 log = structlog.get_logger()
 
 
@@ -44,14 +47,16 @@ class LockReport(msgspec.Struct, frozen=True):
     fencing_token: int
     state: str
     remaining_s: float
+    owner: str
 
 
 class _Entry(msgspec.Struct):
-    """A lock. ``doubtful``: it may have been released under another spelling; its next renewal shows it."""
+    """A lock. ``doubtful``: it may have been released, under another spelling or as often as acquired; its next renewal shows it."""
 
     token: int
     lease: Lease
     expires_at: datetime | None
+    uses: int = 1  # acquisitions by a named owner, each of which is released
     doubtful: bool = False
     logged: bool = False  # that it is lost
 
@@ -74,8 +79,8 @@ class LockBook:
         self.agent: UUID | None = None
         self._session = session
         self._answers = answers
-        self._entries: dict[tuple[str, str], _Entry] = {}  # by project and resource
-        self._waits: dict[int | None, float] = {}  # TTL in seconds, by ticket
+        self._entries: dict[_Key, _Entry] = {}
+        self._waits: dict[int | None, tuple[float, str]] = {}  # TTL in seconds, and owner, by ticket
 
     def note(self, operation: Operation[Any], result: Any, asked_at: float) -> None:
         """Record what an operation changed in the agent's leases."""
@@ -89,8 +94,8 @@ class LockBook:
     def report(self) -> list[LockReport]:
         """Return what is known of each lock, without asking the server."""
         return [
-            LockReport(project, resource, entry.token, self._state(entry).name, round(entry.lease.remaining_s, 3))
-            for (project, resource), entry in sorted(self._entries.items())
+            LockReport(key[0], key[2], entry.token, self._state(entry).name, round(entry.lease.remaining_s, 3), key[1])
+            for key, entry in sorted(self._entries.items(), key=itemgetter(0))
         ]
 
     async def run_forever(self) -> None:
@@ -102,54 +107,64 @@ class LockBook:
 
     async def renew(self) -> None:
         """Renew what is due, and along with it what will be due soon."""
-        for project in {project for (project, _), entry in self._entries.items() if entry.lease.due}:
-            soon = {
-                resource: entry
-                for (of_project, resource), entry in self._entries.items()
-                if of_project == project and entry.lease.nearly_due
-            }
+        for holder in {key[:2] for key, entry in self._entries.items() if entry.lease.due}:
+            soon = {key: entry for key, entry in self._entries.items() if key[:2] == holder and entry.lease.nearly_due}
             for batch in _batches(soon, LIMITS["lock_resources"]):
-                await self._renew(project, batch)
+                await self._renew(batch)
 
     def _note(self, change: LeaseChange, asked_at: float) -> None:
-        key = change.project, change.name or ""
-        entry = self._entries.get(key)
-        known = entry is not None and entry.token == change.token
-        ttl_s = self._waits.get(change.ticket) if change.ttl is None else change.ttl.total_seconds()
+        key, entry = self._find(change)
+        ttl_s, owner = self._waits.get(change.ticket, (None, change.owner or ""))
+        if change.ttl is not None:
+            ttl_s = change.ttl.total_seconds()
         match change.step:
             case LeaseStep.WAITING if ttl_s is not None:
                 if len(self._waits) >= WAITS:
                     del self._waits[next(iter(self._waits))]
-                self._waits[change.ticket] = ttl_s
-            case LeaseStep.GRANTED | LeaseStep.RENEWED if entry is not None and known:
+                self._waits[change.ticket] = ttl_s, owner
+            case LeaseStep.GRANTED | LeaseStep.RENEWED if entry is not None:
                 entry.renewed(asked_at, ttl_s, change.expires_at)
+                entry.uses += change.step is LeaseStep.GRANTED and owner != "" and change.ticket is None
             case LeaseStep.GRANTED if ttl_s is not None and change.token is not None:
+                key = change.project, owner, change.name or ""
                 self._entries[key] = _Entry(change.token, Lease(ttl_s, asked_at), change.expires_at)
-            case LeaseStep.ENDED if known:
+            case LeaseStep.ENDED if key is not None and entry is not None and entry.uses == 1:
                 del self._entries[key]
             case LeaseStep.ENDED:
-                for (project, _), other in self._entries.items():
-                    if (project, other.token) == (change.project, change.token):
+                for other_key, other in self._entries.items():
+                    if (other_key[0], other.token) == (change.project, change.token):
+                        other.uses = max(other.uses - (other is entry), 1)
                         other.doubtful = True
                         other.lease.hurry()
+
+    def _find(self, change: LeaseChange) -> tuple[_Key | None, _Entry | None]:
+        """Return the lock that a change is about, if it is known: a token is granted to one owner only."""
+        likely = change.project, change.owner or "", change.name or ""
+        if likely in self._entries and self._entries[likely].token == change.token:
+            return likely, self._entries[likely]
+        for key, entry in self._entries.items():
+            if (key[0], key[2], entry.token) == (change.project, change.name, change.token):
+                return key, entry
+        return None, None
 
     def _state(self, entry: _Entry) -> LeaseState:
         state = entry.lease.state
         return LeaseState.UNKNOWN if state is LeaseState.HELD and not self._answers() else state
 
-    async def _renew(self, project: str, entries: dict[str, _Entry]) -> None:
-        """Renew locks in one call; if it is refused, halve them until it is known which are lost."""
+    async def _renew(self, entries: dict[_Key, _Entry]) -> None:
+        """Renew locks of one owner in one call; if it is refused, halve them until it is known which are lost."""
         # Those that were released meanwhile are no longer there, and a resource may have been acquired again.
-        entries = {name: entry for name, entry in entries.items() if self._entries.get((project, name)) is entry}
+        entries = {key: entry for key, entry in entries.items() if self._entries.get(key) is entry}
         if not entries or self.agent is None:
             return
+        project, owner, _ = next(iter(entries))
         asked_at = now_s()
         try:
             with anyio.fail_after(ATTEMPT_MAX_S):
                 renewals = await self._session.run(
                     locks.Renew(
                         project=project,
-                        resources=list(entries),
+                        resources=[resource for _, _, resource in entries],
                         agent=self.agent,
                         tokens=[entry.token for entry in entries.values()],
                     )
@@ -161,25 +176,25 @@ class LockBook:
                     entry.lease.unanswered()
             elif len(entries) > 1:
                 for half in _batches(entries, (len(entries) + 1) // 2):
-                    await self._renew(project, half)
+                    await self._renew(half)
             else:
-                ((resource, entry),) = entries.items()
-                self._lose(project, resource, entry, error)
+                ((key, entry),) = entries.items()
+                self._lose(key, entry, error)
         else:
             for renewal in renewals:
-                entry = entries[renewal.resource]
+                entry = entries[project, owner, renewal.resource]
                 entry.doubtful = False
                 entry.renewed(asked_at, None, renewal.expires_at)
 
-    def _lose(self, project: str, resource: str, entry: _Entry, error: CoordinatorError) -> None:
-        if self._entries.get((project, resource)) is not entry:  # released meanwhile, or acquired again
+    def _lose(self, key: _Key, entry: _Entry, error: CoordinatorError) -> None:
+        if self._entries.get(key) is not entry:  # released meanwhile, or acquired again
             return
         if entry.doubtful:
-            del self._entries[project, resource]
+            del self._entries[key]
         else:
             entry.lease.refused()
             entry.logged = True
-            log.error("lock.lost", project=project, resource=resource, token=entry.token, error=error.message)
+            log.error("lock.lost", project=key[0], resource=key[2], token=entry.token, error=error.message)
 
     def _tidy(self) -> None:
         """Log which locks were not renewed in time, and forget the oldest of many lost ones."""
@@ -188,12 +203,12 @@ class LockBook:
             entry = self._entries[key]
             if not entry.logged:
                 entry.logged = True
-                log.error("lock.lost", project=key[0], resource=key[1], token=entry.token, error="not renewed in time")
+                log.error("lock.lost", project=key[0], resource=key[2], token=entry.token, error="not renewed in time")
         for key in lost[: max(0, len(lost) - LOST_SHOWN)]:
             del self._entries[key]
 
 
-def _batches(entries: dict[str, _Entry], size: int) -> Iterator[dict[str, _Entry]]:
+def _batches(entries: dict[_Key, _Entry], size: int) -> Iterator[dict[_Key, _Entry]]:
     items = iter(entries.items())
     while batch := dict(islice(items, size)):
         yield batch

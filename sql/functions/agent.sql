@@ -26,7 +26,7 @@ comment on column coordinator.agents_live.name          is 'What directives are 
 comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
 comment on column coordinator.agents_live.job_types     is 'Kinds of work that it accepts.';
 comment on column coordinator.agents_live.metadata      is 'A JSON object chosen by the agent.';
-comment on column coordinator.agents_live.ttl           is 'How long it may go without a heartbeat.';
+comment on column coordinator.agents_live.ttl           is 'How long it may go without a heartbeat, or longer while it has locks with a longer TTL.';
 comment on column coordinator.agents_live.registered_at is 'When it registered.';
 comment on column coordinator.agents_live.heartbeat_at  is 'When it last sent a heartbeat.';
 comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
@@ -109,7 +109,7 @@ declare
   v_now        timestamptz := coordinator.now_utc();
   v_expires_at timestamptz;
 begin
-  update coordinator.agents set heartbeat_at = v_now, expires_at = v_now + ttl
+  update coordinator.agents set heartbeat_at = v_now, expires_at = greatest(expires_at, v_now + ttl)
   where id = p_agent returning expires_at into v_expires_at;
   if not found then
     raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
@@ -121,6 +121,17 @@ end
 $$;
 comment on function coordinator.agent_heartbeat(uuid) is
   'Send a heartbeat; returns when the agent expires without another one. ZC202: the agent was reaped. No event.';
+
+create or replace function coordinator.agent_cover(p_agent uuid, p_ttl interval) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- Half as long again, so that of many renewals few write.
+  update coordinator.agents set expires_at = coordinator.now_utc() + 1.5 * p_ttl
+  where id = p_agent and expires_at < coordinator.now_utc() + p_ttl;
+end;
+comment on function coordinator.agent_cover(uuid, interval) is
+  'Let an agent live at least as long as a lease that it is granted or renews now; it may then go without heartbeats. Internal.';
 
 create or replace function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p_data jsonb) returns boolean
 language plpgsql volatile security definer

@@ -116,18 +116,37 @@ def test_arguments_after_the_dashes_belong_to_the_command(program: Program) -> N
     assert error["hint"]
 
 
+def test_a_run_within_a_run_is_a_part_of_its_owner(program: Program) -> None:
+    script = "import os; print(os.environ['COORDINATOR_AGENT_ID'], os.environ['COORDINATOR_LOCK_OWNER'])"
+    both = f'"{PYTHON}" -c "{script}"; "{PYTHON}" -m coordinator lock run src/a.py src/ -- "{PYTHON}" -c "{script}"'
+    done = program.run("lock", "run", "src/", "--", "sh", "-c", both)
+    assert done.returncode == 0, done.stderr
+    (agent, owner), (same, part) = (line.split() for line in done.stdout.splitlines())
+    assert same == agent
+    assert part.startswith(f"{owner}/")
+
+
 async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program, db: Database, tmp_path: Path) -> None:
     note = tmp_path / "pids"
     with running(program, "a", "--as", "first", "--", "sh", "-c", f"echo $$ > {note}; exec sleep 60") as first:
         (pid,) = await pids(note, 1)
         error = program.fails(4, "lock", "run", "a", "--", "true")
         assert error["detail"]["agent"] == "first"
-        program.fails(8, "lock", "run", "a", "--wait", "1s", "--", "true")
+        error = program.fails(8, "lock", "run", "a", "--wait", "1s", "--", "true")
+        assert 'locked by agent "first"' in error["message"]
         with running(program, "a", "--wait", "1h", "--", "true") as second:
             await until(lambda: waiters(db), "it waits")
             second.send_signal(signal.SIGINT)
             assert await ended(second) == (130, "")
             assert await waiters(db) == 0
+        with running(program, "a", "--wait", "1h", "--", "true") as third:
+            assert third.stderr is not None
+            said = json.loads(await anyio.to_thread.run_sync(third.stderr.readline, abandon_on_cancel=True))["notice"]
+            assert 'agent "first"' in said["message"]
+            assert [holder["agent"] for holder in said["holders"]] == ["first"]
+            assert said["place"] == 1
+            third.send_signal(signal.SIGINT)
+            assert (await ended(third))[0] == 130
         first.send_signal(signal.SIGTERM)
         assert await ended(first) == (143, "")
         assert not alive(pid)
@@ -156,12 +175,16 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
         await daemon.ready()
         with running(program, "a", "--ttl", "10m", "--grace", "0.5s", "--", "sh", "-c", script) as process:
             both = await pids(note, 2)
-            program.json("lock", "break", "a", "--reason", "test")
+            program.json("lock", "break", "a", "--reason", "it hangs", "--actor", "boss")
             async with ticking(0.1) as passed:
+                assert process.stderr is not None
+                told = await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True)
                 code, err = await ended(process)
                 assert passed() < 80  # its next renewal would be in minutes
-        assert code == 4, err
-        assert "nobody holds it" in json.loads(err.splitlines()[-1])["error"]["message"]
+            message = json.loads(told)["error"]["message"]
+            assert '"boss" broke the lock' in message
+            assert "it hangs" in message
+        assert (code, err) == (4, "")  # it says so once
         assert not any(map(alive, both))
         assert await held(db) == []
 

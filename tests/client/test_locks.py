@@ -246,7 +246,7 @@ async def test_a_deadlock_is_refused_and_the_error_lists_the_cycle(coder: Client
 
 async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, tester: Client, db: Database) -> None:
     async with relayed(db):
-        with pytest.raises(LockLost, match="nobody holds it"):  # noqa: PT012 - the whole block is what raises
+        with pytest.raises(LockLost, match=r'"tester" broke the lock at .*: stuck'):  # noqa: PT012 - the whole block raises
             async with coder.lock("a", "b", ttl=600) as mine:
                 await tester.locks.break_("a", "stuck")
                 await anyio.sleep(DEADLINE_S)
@@ -278,11 +278,74 @@ async def test_the_bodys_own_errors_pass_through_and_the_lock_is_released(coder:
     assert await held_by(db) == []
 
 
-async def test_two_tasks_of_an_agent_share_its_lock_until_the_last_leaves(coder: Client, db: Database) -> None:
-    async with coder.lock("a"):
-        async with coder.lock("a", "b"):
-            pass
+async def test_two_blocks_of_a_client_exclude_each_other_and_end_separately(
+    coder: Client, tester: Client, db: Database
+) -> None:
+    async def queued() -> bool:
+        return bool(await coder.locks.waiting("a"))
+
+    async with coder.lock("a") as first:
+        with pytest.raises(Conflict, match="of the same agent"):
+            async with coder.lock("a"):
+                pytest.fail("entered")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: coder.locks.acquire("a", wait=3600))
+            await until(queued)
+            tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+
+            async def second() -> None:
+                async with coder.lock("a", wait=3600):
+                    pytest.fail("entered")
+
+            tasks.start_soon(second)
+            await until(queued)
+            tasks.cancel_scope.cancel()
+        with pytest.raises(Conflict, match='locked by agent "coder"'):
+            await tester.locks.acquire("a")
+        first.look()
+        await anyio.sleep(0)
+        assert first.state is LeaseState.HELD
+    assert await held_by(db) == []
+
+
+async def test_blocks_with_the_same_owner_share_a_lock_until_the_last_leaves(coder: Client, db: Database) -> None:
+    async with coder.lock("a") as outer:
+        async with coder.lock("a", "b", owner=outer.owner) as inner:
+            assert inner.tokens["a"] == outer.token
         assert await held_by(db) == [("a", "coder")]
+        async with coder.lock("a", owner=f"{outer.owner}/part"):
+            assert await held_by(db) == [("a", "coder")] * 2
+        assert await held_by(db) == [("a", "coder")]
+    assert await held_by(db) == []
+
+
+async def test_a_block_that_ends_while_another_acquires_leaves_it_no_dead_token(
+    coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Database.run
+    answered, left = anyio.Event(), anyio.Event()
+
+    async def slow(self: Database, operation: object) -> object:
+        result = await run(self, operation)  # type: ignore[arg-type]
+        if isinstance(operation, locks.Acquire) and len(operation.resources) > 1:
+            answered.set()
+            await left.wait()
+        return result
+
+    monkeypatch.setattr(Database, "run", slow)
+
+    async def second() -> None:
+        async with coder.lock("a", "b", owner="s") as held:
+            assert await held_by(db) == [("a", "coder"), ("b", "coder")]
+            await coder.locks.renew(held.tokens)
+
+    async with anyio.create_task_group() as tasks:
+        async with coder.lock("a", owner="s"):
+            tasks.start_soon(second)
+            with anyio.fail_after(DEADLINE_S):
+                await answered.wait()
+        left.set()
     assert await held_by(db) == []
 
 
@@ -300,9 +363,9 @@ async def test_a_request_that_is_cancelled_releases_no_lock_that_another_block_u
         return result
 
     monkeypatch.setattr(Database, "run", once_unheard)
-    async with coder.lock("a"):
+    async with coder.lock("a", owner="s"):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: coder.locks.acquire("a", "b"))
+            tasks.start_soon(lambda: coder.locks.acquire("a", "b", owner="s"))
             with anyio.fail_after(DEADLINE_S):
                 await granted.wait()
             tasks.cancel_scope.cancel()
@@ -310,7 +373,7 @@ async def test_a_request_that_is_cancelled_releases_no_lock_that_another_block_u
 
 
 async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(coder: Client, db: Database) -> None:
-    async with coder.lock("a", ttl=600), coder.lock("a", ttl=SHORT_S):
+    async with coder.lock("a", ttl=600, owner="s"), coder.lock("a", ttl=SHORT_S, owner="s"):
         (first,) = await db.run(locks.List(project="default"))
 
         async def renewed() -> Lock | None:

@@ -33,6 +33,12 @@ LIMITS = {
     "lock_slots": [
         f"coordinator.lock_acquire('default', '{{name:x}}', {AGENT}, p_slots => $1::integer)",
     ],
+    "lock_owner": [
+        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_owner => repeat('x', $1::integer))",
+    ],
+    "lock_uses": [
+        f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_owner => 's') from generate_series(1, $1::integer) n",
+    ],
     "lock_ttl_max": [
         f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_ttl => make_interval(secs => $1))",
         f"coordinator.lock_acquire('default', '{{x}}', {AGENT}, p_wait => make_interval(secs => $1))",
@@ -57,6 +63,8 @@ async def drive(tx: Transaction) -> None:
     await tx.run(locks.Poll(project="default", ticket=waiting.ticket or 0, agent=second.id))
     await tx.run(locks.Break(project="default", resource="src/a.py", reason="stuck"))
     await acquire(first.id)
+    await tx.run(locks.Acquire(project="default", resources=["name:gpu"], agent=second.id, slots=1))
+    await tx.run(locks.Resize(project="default", resource="name:gpu", slots=2))
     await tx.run(agents.Deregister(agent=first.id))
     await acquire(second.id)
     await tx.set_clock(HOUR)

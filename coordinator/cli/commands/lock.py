@@ -20,12 +20,28 @@ from coordinator.operations import locks
 
 command = noun("Locks: fenced leases over files, names and slots.")
 
-COLUMNS = ("resource", "agent", "mode", "fencing_token", "expires_at", "acquired_at", "agent_id", "slot", "slots")
+COLUMNS = (
+    "resource",
+    "agent",
+    "mode",
+    "fencing_token",
+    "expires_at",
+    "acquired_at",
+    "agent_id",
+    "slot",
+    "slots",
+    "owner",
+)
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True, type=RESOURCE)
 _resource = click.argument("resource", type=RESOURCE)
 _rooted = [setting("root", "--root")]
 _agent = acting_agent(help="Agent that holds the locks.")
+_owner = click.option(
+    "--owner",
+    metavar="NAME",
+    help="Owner below the agent, such as session/part.  [default: COORDINATOR_LOCK_OWNER, or the agent itself]",
+)
 _shared = click.option("--shared", is_flag=True, help="Share the locks with other shared locks.")
 _slots = click.option("--slots", type=INTEGER, metavar="N", help="Take one of N slots of a name, such as name:gpu.")
 _ttl = click.option(
@@ -66,15 +82,20 @@ _tokens = click.option(
     help="Keep them locked this long after they expire or are broken.",
 )
 @click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same response.")
+@_owner
 @click.pass_obj
-def acquire(call: Invocation, /, *, wait: timedelta | None, **options: Any) -> None:
+def acquire(call: Invocation, /, *, wait: timedelta | None, owner: str | None, **options: Any) -> None:
     """Acquire locks atomically, and print the fencing token.
 
     A RESOURCE is a path (src/app.py), a directory and everything below it (src/), a glob (src/**/*.py) or a name
     (name:deploy). Paths are relative to the current directory, and locked as paths from the root. The name of an existing
     file is not a glob; path:app/[id]/new.ts takes any path literally. Exit code 4: another agent holds one; the message names it.
+
+    Owners of one agent exclude each other; session/part may use what session and the agent hold. A named owner releases a
+    lock as often as it acquired it.
     """
-    request = call.operation(locks.Acquire, wait=wait, **options)
+    owner = (call.config.lock_owner or "") if owner is None else owner
+    request = call.operation(locks.Acquire, wait=wait, owner=owner, **options)
     if wait is None:
         grants = call.run(request)
     else:
@@ -118,6 +139,7 @@ def renew(call: Invocation, /, **options: Any) -> None:
 @_resources
 @_agent
 @_tokens
+@click.option("--request-id", type=ID, metavar="UUID", help="Release only what this request acquired.")
 @click.pass_obj
 def release(call: Invocation, /, **options: Any) -> None:
     """Release locks, all or none. Exit code 4: one was already lost."""
@@ -143,6 +165,18 @@ def break_(call: Invocation, /, *, resource: str, **options: Any) -> None:
     """Take a lock from its holders. They get an event, and their fencing tokens become invalid."""
     count = call.run(call.operation(locks.Break, resource=resource, **options))
     call.output.one({"resource": resource, "broken": count}, f"broke {plain(resource)}; holders: {count}")
+
+
+@command.verb(examples=["coordinator lock resize name:gpu --slots 8"], settings=_rooted)
+@_resource
+@click.option("--slots", type=INTEGER, required=True, metavar="N", help="New number of slots.")
+@click.pass_obj
+def resize(call: Invocation, /, *, resource: str, slots: int) -> None:
+    """Change the number of slots of a counted lock while it is held. Holders keep theirs."""
+    before = call.run(call.operation(locks.Resize, resource=resource, slots=slots))
+    call.output.one(
+        {"resource": resource, "slots": slots, "before": before}, f"{plain(resource)}: {slots} slots, before {before}"
+    )
 
 
 @command.verb(
@@ -254,8 +288,8 @@ def run(
     """Run a command while holding locks, and exit with its exit code.
 
     The locks are renewed until the command ends. If one is lost, the command is ended (exit code 4). Its environment has the
-    fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS) and the agent in
-    COORDINATOR_AGENT_ID.
+    fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS), the agent in COORDINATOR_AGENT_ID
+    and the owner in COORDINATOR_LOCK_OWNER. A lock run within it may lock the same again, as a part of this owner.
     """
     words: list[str] = ctx.meta[__name__]
     if not words:

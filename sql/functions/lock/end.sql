@@ -82,7 +82,7 @@ begin
       where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
     end if;
     perform coordinator.event_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
-      jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'fencing_token', v_lock.fencing_token));
+      jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'owner', v_lock.owner, 'fencing_token', v_lock.fencing_token));
   end loop;
   select array_agg(distinct ticket) into v_tickets from coordinator.lock_waits where agent_id = p_agent;
   if v_held or v_tickets is not null then

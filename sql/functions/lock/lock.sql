@@ -2,16 +2,21 @@
 -- (acquire.sql), held and released (hold.sql), and the queue of those who wait for them (queue.sql, wait.sql).
 --
 -- Guarantees
---   A row of locks is the truth: its holder has the resource until expires_at by the database's clock. No two agents hold
---   overlapping resources, unless both share. Each grant has a fencing token greater than that of any earlier grant. Renew,
+--   A row of locks is the truth: its holder has the resource until expires_at by the database's clock. The holder is an owner: an
+--   agent, or what it names below itself, such as a task (session) and a part of it (session/subagent). No two owners hold
+--   overlapping resources, unless both share, or one is above the other and held its own first. An agent is above its owners, and
+--   all of them end with it. A slot is never used by two owners. Each grant has a fencing token greater than that of any earlier grant. Renew,
 --   release and break compare holder, token and expiry; a stale one changes nothing and reports the current holder.
 --   assert_fence locks the row to the end of the caller's transaction: nobody takes over the lock before that commits.
 --   Queues are strictly first-in, first-out: nobody, not even a caller who would share or does not wait, gets what an earlier
---   ticket waits for. The resources of a call are granted together, with one token, or not at all. An agent holds a resource
---   at most once: acquiring it again renews it, with the same token; going from shared to exclusive is a new grant, possible
---   if nobody else shares or waits. An agent never conflicts with itself.
+--   ticket waits for. The resources of a call are granted together, with one token, or not at all. An owner holds a
+--   resource at most once: acquiring it again renews it, with the same token, and a named owner releases it as often as it acquired
+--   it. Going from shared to exclusive is a new grant, possible if nobody else shares or waits.
+--   A deadlock is a cycle of owners. An owner waits if it has a ticket, or one below it, or its agent has one without an owner.
 --   An expired lock is free for the next caller at once; the loop (lock_expire) only emits the event and serves waiters.
 --   A lock-delay (delay) keeps the resource from everyone for a while after the lock expired, was broken or its agent ended.
+--   Acquire, renew and poll extend the life of the agent to cover the lease, so that no lock ends before its time because nobody
+--   sent heartbeats. Its process's death still ends it at once.
 --   A request id makes acquire repeatable: a repetition finds its ticket or its locks, while these exist.
 --
 -- How it works. Four kinds of locks are taken, always in this order, so that callers do not deadlock:
@@ -37,12 +42,13 @@
 -- are gone, locks that span projects.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('lock.granted',  'the resource', '{agent_id,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who must then claim it within 10 seconds. Renewals have no event.'),
-  ('lock.waiting',  'the resource', '{agent_id,mode,ticket,expires_at}',                    'An agent waits for a lock.'),
-  ('lock.released', 'the resource', '{agent_id,fencing_token}',                             'A lock was released.'),
-  ('lock.expired',  'the resource', '{agent_id,agent,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
-  ('lock.broken',   'the resource', '{agent_id,agent,fencing_token,reason}',                'A lock was taken from its holder.'),
-  ('lock.ended',    'the resource', '{agent_id,agent,fencing_token}',                       'A lock ended with its agent.');
+  ('lock.granted',  'the resource', '{agent_id,owner,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who must then claim it within 10 seconds. Renewals have no event.'),
+  ('lock.waiting',  'the resource', '{agent_id,owner,mode,ticket,expires_at}',                    'An agent waits for a lock.'),
+  ('lock.released', 'the resource', '{agent_id,owner,fencing_token}',                             'A lock was released.'),
+  ('lock.expired',  'the resource', '{agent_id,agent,owner,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
+  ('lock.broken',   'the resource', '{agent_id,agent,owner,fencing_token,reason}',                'A lock was taken from its holder.'),
+  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent.'),
+  ('lock.resized',  'the resource', '{slots,before}',                                      'A counted lock got another number of slots.');
 
 insert into coordinator.rights (function, role) values
   ('lock_check',   'reader'),
@@ -55,7 +61,8 @@ insert into coordinator.rights (function, role) values
   ('lock_poll',    'agent'),
   ('lock_release', 'agent'),
   ('lock_renew',   'agent'),
-  ('lock_break',   'manager');
+  ('lock_break',   'manager'),
+  ('lock_resize',  'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_resource',  1024,  'bytes',   'A path, glob or name to lock; a path has at most 32 segments.'),
@@ -63,6 +70,8 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_resources', 100,   'items',   'Resources that one call acquires, renews or releases.'),
   ('lock_check',     1000,  'items',   'Paths of one check, of which at most 100 are globs.'),
   ('lock_slots',     10000, 'holders', 'Slots of a counted lock.'),
+  ('lock_owner',     200,   'characters', 'Owner of a lock below its agent, such as session/subagent.'),
+  ('lock_uses',      1000,  'acquisitions', 'Acquisitions of one lock by the same owner that are not released.'),
   ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for one: one day.'),
   ('lock_delay_max', 3600,  'seconds', 'Longest lock-delay.'),
   ('lock_waiters',   1000,  'tickets', 'Tickets that wait for one resource.'),
@@ -70,7 +79,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
 
 create or replace view coordinator.lock_holders with (security_barrier) as
   select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end as slot, l.agent_id,
-         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at, p.name as project
+         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at, p.name as project, l.owner
   from coordinator.locks l join coordinator.projects p on p.id = l.project_id
   where l.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
@@ -86,6 +95,7 @@ comment on column coordinator.lock_holders.fencing_token is 'Greater with each g
 comment on column coordinator.lock_holders.acquired_at   is 'When it was granted.';
 comment on column coordinator.lock_holders.expires_at    is 'The holder has it until then.';
 comment on column coordinator.lock_holders.project       is 'Name of the project.';
+comment on column coordinator.lock_holders.owner         is 'The holder below the agent, such as session/subagent; empty: the agent itself.';
 
 create or replace view coordinator.file_locks as
   select regexp_replace(l.resource, '^path:', '') as path, l.agent_id, l.mode as lock_type, l.acquired_at as created_at, l.expires_at, l.project
@@ -239,6 +249,21 @@ end
 $$;
 comment on function coordinator.lock_check_options(coordinator.lock_resource[], boolean, integer, interval, interval) is
   'Reject invalid slots, waits and delays (ZC104, ZC105). Internal.';
+
+create or replace function coordinator.lock_check_owner(p_owner text) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_name('the owner', p_owner);
+  if string_to_array(p_owner, '/') && array[''] then
+    raise exception using errcode = 'ZC103', message = format('the owner "%s" has an empty part', p_owner),
+      hint = 'Separate parts with one /, such as session/subagent.';
+  end if;
+end
+$$;
+comment on function coordinator.lock_check_owner(text) is
+  'Reject an invalid owner: as check_name, or with an empty part (ZC103). Internal.';
 
 create or replace function coordinator.lock_refuse_slots(p_resource text, p_present integer, p_slots integer) returns void
 language plpgsql immutable parallel safe

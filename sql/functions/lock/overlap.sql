@@ -161,20 +161,20 @@ $$;
 comment on function coordinator.lock_ranges(coordinator.lock_resource) is
   'Return the ranges (from, before) of the texts of paths and directories that a directory or glob could contain. Internal.';
 
-create or replace function coordinator.lock_rows(p_waiting boolean, p_before bigint) returns setof coordinator.locks
+create or replace function coordinator.lock_rows(p_waiting boolean, p_from bigint, p_before bigint) returns setof coordinator.locks
 language sql stable
 begin atomic
   select * from coordinator.locks where not p_waiting
   union all
   select project_id, resource, null, kind, prefix, pattern, mode, slots, agent_id, agent_name, null, ttl, delay, request_id, ticket,
-         false, enqueued_at, expires_at, expires_at, null
-  from coordinator.lock_waits where p_waiting and ticket < p_before;
+         false, enqueued_at, expires_at, expires_at, null, owner, null
+  from coordinator.lock_waits where p_waiting and ticket >= p_from and ticket < p_before;
 end;
-comment on function coordinator.lock_rows(boolean, bigint) is
-  'Return all locks or, with p_waiting, the tickets before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.';
+comment on function coordinator.lock_rows(boolean, bigint, bigint) is
+  'Return all locks or, with p_waiting, the tickets from p_from to before p_before in the shape of locks. The planner inlines it, so indexes are used. Internal.';
 
 create or replace function coordinator.lock_below(
-  p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default 9223372036854775807)
+  p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default 9223372036854775807)
 returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -186,24 +186,24 @@ declare
   v_ranges text[] := coordinator.lock_ranges(p_r);
 begin
   return query -- globs below: 0 follows /
-    select l.* from coordinator.lock_rows(p_waiting, p_before) l
+    select l.* from coordinator.lock_rows(p_waiting, p_from, p_before) l
     where l.project_id + 0 = p_project_id and l.kind = 'glob' and l.prefix <> p_r.path
       and l.prefix >= case when p_r.path = '' then '' else p_r.path || '/' end
       and l.prefix < case when p_r.path = '' then U&'\+10FFFF' else p_r.path || '0' end
       and (p_r.kind = 'directory' or coordinator.lock_meets(p_r, v_reach, l.kind, l.resource, l.pattern))
     union all
     select l.* from generate_subscripts(v_ranges, 1) n, lateral (
-      select * from coordinator.lock_rows(p_waiting, p_before) l
+      select * from coordinator.lock_rows(p_waiting, p_from, p_before) l
       where l.project_id = p_project_id and l.resource >= v_ranges[n][1] and l.resource < v_ranges[n][2] offset 0) l
     where l.kind in ('path', 'directory') and l.resource <> all (p_r.covered_by)
       and coordinator.lock_meets(p_r, v_reach, l.kind, l.resource, l.pattern);
 end
 $$;
-comment on function coordinator.lock_below(bigint, coordinator.lock_resource, boolean, bigint) is
+comment on function coordinator.lock_below(bigint, coordinator.lock_resource, boolean, bigint, bigint) is
   'Return the locks, or with p_waiting the tickets, that overlap a directory or glob and whose own directory is below its. Internal.';
 
 create or replace function coordinator.lock_overlapping(
-  p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_before bigint default 9223372036854775807)
+  p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default 9223372036854775807)
 returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -213,21 +213,21 @@ as $$
 begin
   return query
     select x.* from unnest(p_r.covered_by) c, lateral ( -- one lookup each: before PostgreSQL 17 a list may become a filter
-      select * from coordinator.lock_rows(p_waiting, p_before) l where l.project_id = p_project_id and l.resource = c offset 0) x;
+      select * from coordinator.lock_rows(p_waiting, p_from, p_before) l where l.project_id = p_project_id and l.resource = c offset 0) x;
   if p_r.kind = 'name' then
     return;
   end if;
   return query
     select l.* from unnest(p_r.above || p_r.path) c, lateral (
-      select * from coordinator.lock_rows(p_waiting, p_before) g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
+      select * from coordinator.lock_rows(p_waiting, p_from, p_before) g where g.project_id + 0 = p_project_id and g.prefix = c and g.kind = 'glob' offset 0) l
     where coordinator.lock_meets(p_r, null, l.kind, l.resource, l.pattern);
   if p_r.kind <> 'path' then
-    return query select * from coordinator.lock_below(p_project_id, p_r, p_waiting, p_before);
+    return query select * from coordinator.lock_below(p_project_id, p_r, p_waiting, p_from, p_before);
   end if;
 end
 $$;
-comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean, bigint) is
-  'Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets before p_before, as lock_rows shows them. Internal.';
+comment on function coordinator.lock_overlapping(bigint, coordinator.lock_resource, boolean, bigint, bigint) is
+  'Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets from p_from to before p_before, as lock_rows shows them. Internal.';
 
 -- One glob after the other, the foremost first: its expression is compiled once for all paths, and matched (10 to 30 µs) only
 -- against those that no glob before it holds and that pass LIKE (0.2 µs).

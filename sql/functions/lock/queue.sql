@@ -2,12 +2,12 @@
 --
 -- Guarantees: a ticket is served before every later one that wants an overlapping resource (unless both share). A lock passes to
 -- its waiter in the transaction that frees it. A ticket that timed out, was cancelled or lost its agent blocks nobody. A ticket
--- that would close a cycle of agents that wait for each other is rejected, and the error lists the cycle.
+-- that would close a cycle of owners that wait for each other is rejected, and the error lists the cycle.
 -- Everything here that changes the queue holds the project's queue lock (see lock.sql), which is taken last.
 -- On failure: what a lost event or a crash leaves undone is done within a second by the waiter's next lock_poll or the loop.
 
 create or replace view coordinator.lock_waiters with (security_barrier) as
-  select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at, w.slots, p.name as project
+  select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at, w.slots, p.name as project, w.owner
   from coordinator.lock_waits w join coordinator.projects p on p.id = w.project_id
   where w.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
@@ -21,24 +21,27 @@ comment on column coordinator.lock_waiters.enqueued_at is 'When it began to wait
 comment on column coordinator.lock_waiters.expires_at  is 'It waits until then.';
 comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
 comment on column coordinator.lock_waiters.project     is 'Name of the project.';
+comment on column coordinator.lock_waiters.owner       is 'The waiting owner below the agent, such as session/subagent; empty: the agent itself.';
 
 create or replace view coordinator.lock_waits_for as
   select p.name as project, w.ticket, w.agent_id, w.agent_name as agent, w.resource, b.agent_id as for_agent_id,
-         b.agent_name as for_agent, b.resource as for_resource, b.ticket as for_ticket
+         b.agent_name as for_agent, b.resource as for_resource, b.ticket as for_ticket, w.owner, b.owner as for_owner
   from coordinator.lock_waits w
   join coordinator.projects p on p.id = w.project_id
-  cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
+  cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
   where w.expires_at > coordinator.now_utc();
-comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for earlier tickets.';
+comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for the nearest earlier tickets. What those wait for is listed with them only.';
 comment on column coordinator.lock_waits_for.project      is 'Name of the project.';
 comment on column coordinator.lock_waits_for.ticket       is 'The ticket that waits.';
-comment on column coordinator.lock_waits_for.agent_id     is 'The waiting agent.';
+comment on column coordinator.lock_waits_for.agent_id     is 'The waiting agent, see agents.';
 comment on column coordinator.lock_waits_for.agent        is 'The waiter''s name.';
 comment on column coordinator.lock_waits_for.resource     is 'What it waits for.';
 comment on column coordinator.lock_waits_for.for_agent_id is 'The agent in the way.';
 comment on column coordinator.lock_waits_for.for_agent    is 'Name of the agent in the way.';
 comment on column coordinator.lock_waits_for.for_resource is 'What that agent holds or waits for.';
 comment on column coordinator.lock_waits_for.for_ticket   is 'The earlier ticket; null: that agent holds the lock.';
+comment on column coordinator.lock_waits_for.owner        is 'The waiting owner below the agent; empty: the agent itself.';
+comment on column coordinator.lock_waits_for.for_owner    is 'The owner in the way; empty: the agent itself.';
 
 create or replace function coordinator.lock_queue_enter(p_project_id bigint) returns void
 language plpgsql volatile
@@ -67,24 +70,6 @@ $$;
 comment on function coordinator.lock_queue_try(bigint) is
   'Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.';
 
-create or replace function coordinator.lock_is_behind(p_ticket bigint) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-  return exists (
-    select from coordinator.lock_waits w, lateral (
-      select from coordinator.lock_waits o
-      where o.project_id = w.project_id and o.resource = w.resource and o.ticket < p_ticket and o.agent_id <> w.agent_id
-        and o.expires_at > coordinator.now_utc() and (w.mode = 'exclusive' or o.mode = 'exclusive') limit 1) o
-    where w.ticket = p_ticket);
-end
-$$;
-comment on function coordinator.lock_is_behind(bigint) is
-  'Return whether an earlier ticket waits for the very resource of this one, as nearly always when anything is in its way: one look, where lock_blockers reads the whole queue. Internal.';
-
 create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
 language plpgsql volatile
@@ -104,16 +89,15 @@ declare
 begin
   select array_agg(w order by w.resource) into v_waits from coordinator.lock_waits w where w.ticket = p_ticket;
   if v_waits is null or v_waits[1].expires_at <= v_now
-     or coordinator.lock_is_behind(p_ticket)
      or exists (select from unnest(v_waits) w, lateral coordinator.lock_blockers(
-                  w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
+                  w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
     return false;
   end if;
   -- Do not wait for rows that another transaction is changing: it comes here next, or the loop does.
   select array_agg(distinct h) into v_gone
   from unnest(v_waits) w, lateral coordinator.lock_overlapping(p_project_id, coordinator.lock_parse(w.resource), false) h
   where h.free_at <= v_now and (w.mode = 'exclusive' or h.mode = 'exclusive' or h.agent_id = w.agent_id)
-     or h.agent_id = w.agent_id and h.resource = w.resource;
+     or h.agent_id = w.agent_id and h.owner = w.owner and h.resource = w.resource;
   foreach v_held in array coalesce(v_gone, '{}') loop
     perform from coordinator.locks l
     where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot and l.fencing_token = v_held.fencing_token
@@ -141,6 +125,7 @@ begin
     v_lock.slots := v_w.slots;
     v_lock.agent_id := v_w.agent_id;
     v_lock.agent_name := v_w.agent_name;
+    v_lock.owner := v_w.owner;
     v_lock.ttl := v_w.ttl;
     v_lock.delay := v_w.delay;
     v_lock.request_id := v_w.request_id;
@@ -151,10 +136,10 @@ begin
     v_lock.free_at := v_lock.expires_at + case when p_claimed then v_w.delay else interval '0' end;
     perform coordinator.lock_write(p_project, v_lock, true);
   end loop;
-  -- Locks that the agent already held keep their token and get the ticket.
+  -- Locks that the owner already held keep their token and get the ticket.
   update coordinator.locks l set ticket = p_ticket
   from unnest(v_waits) w
-  where l.project_id = p_project_id and l.resource = w.resource and l.agent_id = w.agent_id and l.ticket is distinct from p_ticket
+  where l.project_id = p_project_id and l.resource = w.resource and l.agent_id = w.agent_id and l.owner = w.owner and l.ticket is distinct from p_ticket
     and l.expires_at > v_now;
   return true;
 end
@@ -201,10 +186,11 @@ begin
     if v_r.kind in ('name', 'path') then
       v_ticket := coordinator.lock_next_ticket(p_project_id, v_r);
       while v_ticket is not null loop
-        select w.mode, w.slots into v_w from coordinator.lock_waits w where w.ticket = v_ticket limit 1;
+        select w.mode, w.slots, w.agent_id into v_w from coordinator.lock_waits w where w.ticket = v_ticket limit 1;
         v_granted := coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, false);
-        -- Nobody behind a live exclusive ticket can be next.
-        exit when v_w.mode = 'exclusive' and not (v_granted and v_w.slots is not null)
+        -- Nobody behind a live exclusive ticket can be next, except for another slot or an owner below.
+        exit when v_w.mode = 'exclusive'
+          and not (v_granted and (v_w.slots is not null or exists (select from coordinator.lock_waits w where w.agent_id = v_w.agent_id)))
           and not exists (select from coordinator.lock_waits w where w.ticket = v_ticket and w.expires_at <= coordinator.now_utc());
         v_ticket := coordinator.lock_next_ticket(p_project_id, v_r, v_ticket);
       end loop;
@@ -255,17 +241,18 @@ $$;
 comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
   'Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.';
 
-create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid) returns jsonb
+create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
-  v_queue uuid[] := array[p_agent];
-  v_from  jsonb := '{}'; -- agent → the edge by which it was reached
+  v_queue jsonb[] := array[jsonb_build_array(p_agent, p_owner)]; -- holders to visit
+  v_from  jsonb := '{}'; -- holder → the edge by which it was reached
   v_at    integer := 1;
   v_edge  record;
+  v_for   jsonb;
   v_json  jsonb;
   v_path  jsonb := '[]';
 begin
@@ -276,36 +263,43 @@ begin
   end if;
   while v_at <= cardinality(v_queue) loop
     for v_edge in
-      select distinct on (b.agent_id) w.agent_id, w.agent_name, w.resource as wanted, b.agent_id as for_id, b.agent_name as for_name, b.resource
+      select distinct on (b.agent_id, b.owner) w.agent_id, w.agent_name, w.owner, w.resource as wanted, b.agent_id as for_id,
+             b.agent_name as for_name, b.owner as for_owner, b.resource
       from coordinator.lock_waits w
-      cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
-      where w.agent_id = v_queue[v_at] and w.project_id = p_project_id and w.expires_at > v_now
-      order by b.agent_id, b.ticket nulls first
+      cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
+      -- A holder waits with the owners below it, and with an agent that waits without an owner.
+      where w.agent_id = (v_queue[v_at] ->> 0)::uuid and w.project_id = p_project_id and w.expires_at > v_now
+        and case when v_at = 1 then w.owner = p_owner
+                 else w.owner = '' or coordinator.lock_may_use(w.agent_id, w.owner, w.agent_id, v_queue[v_at] ->> 1) end
+      order by b.agent_id, b.owner, b.ticket nulls first
     loop
-      continue when v_from ? v_edge.for_id::text;
+      v_for := jsonb_build_array(v_edge.for_id, v_edge.for_owner);
+      continue when v_from ? v_for::text;
       v_json := jsonb_build_object('agent_id', v_edge.agent_id, 'agent', v_edge.agent_name, 'waits_for', v_edge.wanted,
-                                   'of_agent_id', v_edge.for_id, 'of_agent', v_edge.for_name, 'locked', v_edge.resource);
-      v_from := v_from || jsonb_build_object(v_edge.for_id::text, v_json);
-      if v_edge.for_id = p_agent then
+                                   'of_agent_id', v_edge.for_id, 'of_agent', v_edge.for_name, 'locked', v_edge.resource,
+                                   'owner', v_edge.owner, 'of_owner', v_edge.for_owner);
+      v_from := v_from || jsonb_build_object(v_for::text, v_json || jsonb_build_object('by', v_queue[v_at]));
+      if v_edge.for_id = p_agent and (p_owner = '' and v_edge.agent_id <> p_agent or coordinator.lock_may_use(p_agent, p_owner, v_edge.for_id, v_edge.for_owner)) then
+        v_json := v_from -> v_for::text;
         loop
-          v_path := v_json || v_path;
-          exit when v_json ->> 'agent_id' = p_agent::text;
-          v_json := v_from -> (v_json ->> 'agent_id');
+          v_path := (v_json - 'by') || v_path;
+          exit when v_json -> 'by' = v_queue[1];
+          v_json := v_from -> (v_json ->> 'by');
         end loop;
         return v_path;
       end if;
-      v_queue := v_queue || v_edge.for_id;
+      v_queue := v_queue || v_for;
     end loop;
     v_at := v_at + 1;
   end loop;
   return null;
 end
 $$;
-comment on function coordinator.lock_cycle(bigint, uuid) is
-  'Return the shortest cycle of agents that wait for each other through p_agent, as a list of its steps; null: there is none. Internal.';
+comment on function coordinator.lock_cycle(bigint, uuid, text) is
+  'Return the shortest cycle of owners that wait for each other through p_owner, as a list of its steps; null: there is none. Internal.';
 
 create or replace function coordinator.lock_enqueue(
-  p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_resources coordinator.lock_resource[], p_mode text,
+  p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text,
   p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -334,14 +328,14 @@ begin
 
   v_ticket := nextval('coordinator.lock_tickets');
   insert into coordinator.lock_waits (ticket, project_id, resource, kind, prefix, pattern, mode, slots, agent_id, agent_name, ttl, delay,
-                                      request_id, enqueued_at, expires_at)
+                                      request_id, enqueued_at, expires_at, owner)
   select v_ticket, p_project_id, r.resource, r.kind, case when r.kind in ('directory', 'glob') then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,
-         p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second')
+         p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second'), p_owner
   from unnest(p_resources) r;
   if coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, true) then
     return v_ticket;
   elsif p_wait is null then
-    perform coordinator.lock_refuse(p_project_id, p_agent, v_ticket, p_resources, p_mode, p_slots);
+    perform coordinator.lock_refuse(p_project_id, p_agent, p_owner, v_ticket, p_resources, p_mode, p_slots);
   end if;
   for v_wait in
     select w.resource from unnest(p_resources) r join coordinator.lock_waits w on w.project_id = p_project_id and w.resource = r.resource
@@ -349,20 +343,21 @@ begin
   loop
     raise exception using errcode = 'ZC315', message = format('1000 tickets already wait for "%s"', v_wait.resource), hint = 'Retry later.';
   end loop;
-  v_cycle := coordinator.lock_cycle(p_project_id, p_agent);
+  v_cycle := coordinator.lock_cycle(p_project_id, p_agent, p_owner);
   if v_cycle is not null then
     raise exception using errcode = 'ZC313',
       message = 'deadlock: ' || (
-        select string_agg(format('"%s" waits for "%s" of "%s"', c ->> 'agent', c ->> 'locked', c ->> 'of_agent'), ', ' order by n)
+        select string_agg(format('"%s" waits for "%s" of "%s"', concat_ws('/', c ->> 'agent', nullif(c ->> 'owner', '')), c ->> 'locked',
+                                 concat_ws('/', c ->> 'of_agent', nullif(c ->> 'of_owner', ''))), ', ' order by n)
         from jsonb_array_elements(v_cycle) with ordinality c (c, n)),
       detail = jsonb_build_object('cycle', v_cycle)::text,
       hint = 'Release what you hold, or acquire everything you need in one call.';
   end if;
   perform coordinator.event_append('lock.waiting', p_project, r.resource, p_agent_name, v_now,
-    jsonb_build_object('agent_id', p_agent, 'mode', p_mode, 'ticket', v_ticket, 'expires_at', v_now + p_wait))
+    jsonb_build_object('agent_id', p_agent, 'owner', p_owner, 'mode', p_mode, 'ticket', v_ticket, 'expires_at', v_now + p_wait))
   from unnest(p_resources) r;
   return v_ticket;
 end
 $$;
-comment on function coordinator.lock_enqueue(bigint, text, uuid, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid) is
+comment on function coordinator.lock_enqueue(bigint, text, uuid, text, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid) is
   'Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.';

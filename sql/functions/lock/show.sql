@@ -1,7 +1,7 @@
 -- Reading locks: who holds what, who waits for what, which paths an agent may write.
 
 create or replace function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
-returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamptz)
+returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamptz, owner text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -24,7 +24,7 @@ begin
       select distinct on (f.place) f.* from coordinator.lock_foremost(v_project, v_all, p_agent) f
       order by f.place, f.mine, (f.lock).expires_at desc)
     select u.path, case when o.place is null then 'free' when o.mine then 'mine' else 'held' end, (o.lock).resource, (o.lock).agent_id,
-           (o.lock).agent_name, (o.lock).mode, (o.lock).fencing_token, (o.lock).free_at
+           (o.lock).agent_name, (o.lock).mode, (o.lock).fencing_token, (o.lock).free_at, (o.lock).owner
     from unnest(p_paths) with ordinality u (path, place) left join foremost o on o.place = u.place order by u.place;
 end
 $$;
@@ -48,7 +48,7 @@ begin
     v_under := coordinator.lock_read(p_project, case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
     return query
       select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-             l.fencing_token, l.acquired_at, l.expires_at, p_project
+             l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
       from coordinator.lock_overlapping(v_project, v_under, false) l
       where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
         and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -57,7 +57,7 @@ begin
   end if;
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at, p_project
+           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
     from coordinator.locks l
     where l.project_id = v_project and l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
       and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -78,7 +78,7 @@ declare
 begin
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at, p_project
+           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
     from coordinator.lock_overlapping(v_project, v_resource, false) l
     where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
   if not found then
@@ -99,7 +99,7 @@ as $$
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,text}');
   return query
-    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.acquired_at, w.expires_at, w.slots, p_project
+    select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name, w.acquired_at, w.expires_at, w.slots, p_project, w.owner
     from coordinator.lock_overlapping(coordinator.project_id(p_project), coordinator.lock_read(p_project, p_resource), true) w
     where w.expires_at > coordinator.now_utc() and (w.ticket, w.resource) > (coalesce(p_after[1]::bigint, 0), p_after[2])
     order by w.ticket, w.resource limit p_limit;

@@ -56,33 +56,49 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_expires timestamptz;
+  v_ttl     interval;
+  v_way     record;
 begin
   -- Without the queue lock only one thing is certain: that a ticket waits whose time has not passed. A transaction that is still
   -- open may have handed it the locks.
-  select max(w.expires_at) into v_expires from coordinator.lock_waits w
+  select max(w.expires_at), max(w.ttl) into v_expires, v_ttl from coordinator.lock_waits w
   where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
-  if v_expires <= coordinator.now_utc() or v_expires is not null and not coordinator.lock_is_behind(p_ticket) and not exists (
+  if v_expires is null then
+    select max(l.ttl) into v_ttl from coordinator.locks l where l.agent_id = p_agent and l.ticket = p_ticket and not l.claimed;
+  end if;
+  if v_ttl is not null then
+    perform coordinator.agent_cover(p_agent, v_ttl);
+  end if;
+  if v_expires <= coordinator.now_utc() or v_expires is not null and not exists (
        select from coordinator.lock_waits w, lateral coordinator.lock_blockers(
-         w.project_id, w.agent_id, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
+         w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
     if coordinator.lock_queue_try(v_project) and not coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true) then
       -- A statement of its own, whose snapshot is of after the queue lock. Whoever takes that lock later also finds that the time
       -- has passed, and grants nothing.
-      perform from coordinator.lock_waits w where w.ticket = p_ticket and w.expires_at <= coordinator.now_utc();
+      select b.* into v_way
+      from (select w.agent_id, w.owner, w.mode, w.slots, array_agg(coordinator.lock_parse(w.resource)) as resources from coordinator.lock_waits w
+            where w.ticket = p_ticket and w.expires_at <= coordinator.now_utc() group by 1, 2, 3, 4) w,
+           coordinator.lock_in_the_way(v_project, w.agent_id, w.owner, p_ticket, w.resources, w.mode, w.slots) b;
       if found then
-        raise exception using errcode = 'ZC401', message = 'the locks were not free in time', hint = 'Acquire them again, with a longer wait.';
+        raise exception using errcode = 'ZC401', message = 'the locks were not free in time: ' || v_way.message,
+          detail = coalesce(v_way.detail, ''), hint = 'Acquire them again, with a longer wait.';
       end if;
     end if;
   end if;
   perform coordinator.lock_claim(v_project, p_ticket, p_agent);
   return query select * from coordinator.lock_ticket(v_project, p_ticket, p_agent);
   if not found then
-    raise exception using errcode = 'ZC208', message = format('ticket %s is not waiting, and no lock that it became is left', p_ticket),
-      hint = 'It timed out, was cancelled, lost its agent, or its lock was not claimed within 10 seconds; acquire again.';
+    perform coordinator.agent_project(p_agent);
+    if p_ticket > (select case when is_called then last_value else 0 end from coordinator.lock_tickets) or p_ticket < 1 then
+      raise exception using errcode = 'ZC208', message = format('there is no ticket %s', p_ticket), hint = 'Give the ticket of the answer to lock_acquire.';
+    end if;
+    raise exception using errcode = 'ZC401', message = format('ticket %s no longer waits, and no lock that it became is left', p_ticket),
+      hint = 'It timed out, was cancelled, or its lock was not claimed within 10 seconds. Acquire the locks again.';
   end if;
 end
 $$;
 comment on function coordinator.lock_poll(text, bigint, uuid) is
-  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it timed out, and will be granted nothing. ZC208: it is gone. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.';
+  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it is over and will be granted nothing; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.';
 
 create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
 language plpgsql volatile security definer
@@ -107,7 +123,7 @@ begin
   loop
     v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
     perform coordinator.event_append('lock.released', p_project, v_lock.resource, v_lock.agent_name, coordinator.now_utc(),
-      jsonb_build_object('agent_id', p_agent, 'fencing_token', v_lock.fencing_token));
+      jsonb_build_object('agent_id', p_agent, 'owner', v_lock.owner, 'fencing_token', v_lock.fencing_token));
   end loop;
   perform coordinator.lock_hand_off(v_project, p_project, v_freed);
   return cardinality(v_freed) > 0;

@@ -245,7 +245,7 @@ async def test_a_broken_lock_is_lost_at_once_with_an_event_and_an_entry_in_the_a
     event = (await tx.outbox())[-1]
     assert (event["type"], event["key"], event["actor"]) == ("lock.broken", "a", "boss")
     assert event["data"] == {
-        "agent_id": str(ann.id), "agent": "ann", "fencing_token": mine.fencing_token, "reason": "it hangs",
+        "agent_id": str(ann.id), "agent": "ann", "owner": "", "fencing_token": mine.fencing_token, "reason": "it hangs",
     }  # fmt: skip
     row = await tx.connection.fetchrow("select * from coordinator.lock_breaks order by id desc limit 1")
     assert (row["resource"], row["agent_id"], row["reason"], row["actor"]) == ("a", ann.id, "it hangs", "boss")

@@ -108,3 +108,19 @@ async def test_comparing_long_globs_takes_no_more_than_a_few_steps(tx: Transacti
     one, two = [(await tx.run(agents.Register(project="default", name=name))).id for name in "ab"]
     await tx.run(locks.Acquire(project="default", resources=held, agent=one))
     await tx.run(locks.Acquire(project="default", resources=wanted, agent=two))
+
+
+async def test_what_each_waiter_waits_for_is_listed_in_linear_time(tx: Transaction) -> None:
+    crew = [(await tx.run(agents.Register(project="default", name=f"a{n}"))).id for n in range(100)]
+    for agent in crew:
+        await tx.run(locks.Acquire(project="default", resources=["src/a.py"], agent=agent, wait=timedelta(hours=1)))
+    before = await read(tx.connection)
+    rows = await tx.connection.fetch("select agent, for_agent, for_ticket from coordinator.lock_waits_for")
+    after = await read(tx.connection)
+    assert {(row["agent"], row["for_agent"]) for row in rows if row["for_ticket"] is None} == {
+        (f"a{n}", "a0") for n in range(1, 100)
+    }
+    assert {(row["agent"], row["for_agent"]) for row in rows if row["for_ticket"] is not None} == {
+        (f"a{n}", f"a{n - 1}") for n in range(2, 100)
+    }
+    assert after[1] - before[1] < 100 * 10
