@@ -23,7 +23,8 @@ from tests.waiting import DEADLINE_S
         (["directive", "send", "x", "--to", "a"], "Did you mean --to-agent?"),
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
-        (["directive", "inbox"], "Usage: coordinator directive inbox [OPTIONS]"),
+        (["rule", "delete"], "Usage: coordinator rule delete [OPTIONS] WHEN_SET"),
+        (["directive", "inbox"], 'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.'),
         (["project", "delete", "p"], 'See "coordinator project delete --help".'),  # nobody can be asked
         (
             ["agent", "heartbeat"],

@@ -94,13 +94,15 @@ coordinator lock acquire b
 coordinator lock renew b --token "$(coordinator lock show b | sed 's/.*"fencing_token":\\([0-9]*\\).*/\\1/')"
 coordinator signal set k 1 --ephemeral
 coordinator agent heartbeat
+coordinator directive inbox
+coordinator directive acknowledge "$(coordinator directive send x --to-agent $COORDINATOR_AGENT_ID --output text)"
 """
     done = program.run("lock", "run", "src/", "--", "sh", "-c", script, PYTHON=PYTHON)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[0])[0]["state"] == "mine"
     assert program.json("signal", "list") == []  # it ended with the agent
     assert program.json("lock", "list") == []
-    error = program.fails(5, "lock", "acquire", "b", COORDINATOR_AGENT_ID="nonsense")
+    error = program.fails(3, "lock", "acquire", "b", COORDINATOR_AGENT_ID="nonsense")
     assert "nonsense" in error["message"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from coordinator.cli.agent_name import name_of, no_recipient, recipient
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, INTEGER, OBJECT, read_text
@@ -50,7 +50,7 @@ def send(call: Invocation, /, *, body: str, **options: Any) -> None:
 
 
 @command.verb(examples=["coordinator directive inbox --agent coder-1"])
-@click.option("--agent", required=True, metavar="NAME|ID", help="The agent.")
+@acting_agent(help="The agent.", type=click.STRING, metavar="NAME|ID")
 @paged
 @click.pass_obj
 def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
@@ -72,7 +72,7 @@ def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None)
     ]
 )
 @click.argument("directive", type=INTEGER)
-@click.option("--agent", required=True, metavar="NAME|ID", help="The agent.")
+@acting_agent(help="The agent.", type=click.STRING, metavar="NAME|ID")
 @click.option("--status", default="done", show_default=True, metavar="seen|done|refused", help="What to acknowledge.")
 @click.option("--reason", metavar="TEXT", help="Reason; required to refuse.")
 @click.pass_obj
