@@ -1,4 +1,8 @@
-"""The application: the API below ``/v1``, its description at ``/schema``, health and metrics."""
+"""The application: the API below ``/v1``, its description at ``/schema``, health and metrics.
+
+Requests below ``/v1`` go from the middleware straight to the operations. Starlette serves the other paths: its own layers of
+middleware and its router take 9 µs of a request, as long as everything that a read does here beside its call.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.api import openapi
 from coordinator.api.access import Access
@@ -17,7 +22,6 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler, OperationRoutes
-from coordinator.errors import CoordinatorError
 from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
 from coordinator.version import version
@@ -40,7 +44,7 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
     access: Access,
     middleware: Sequence[Middleware],
     further: Mapping[str, Mapping[str, Handler]] | None = None,
-) -> Starlette:
+) -> ASGIApp:
     """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
 
     ``further`` maps other paths below ``/v1`` to what responds to each of their methods.
@@ -76,15 +80,20 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
         "/schema": show_schema,
         "/schema/openapi.json": show_openapi,
     }
-    app = Starlette(
-        routes=[
-            OperationRoutes(database, gateway, access, further or {}),
-            *(_get(path, handler) for path, handler in handlers.items()),
-        ],
-        middleware=middleware,
-        exception_handlers={HTTPException: _problem, CoordinatorError: _problem, Exception: _problem},
+    operations = OperationRoutes(database, gateway, access, further or {})
+    others = Starlette(
+        routes=[_get(path, handler) for path, handler in handlers.items()],
+        exception_handlers={HTTPException: _problem, Exception: _problem},
     )
-    app.router.redirect_slashes = False  # a path with a slash at its end is another path
+    others.router.redirect_slashes = False  # a path with a slash at its end is another path
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        below_v1 = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        await (operations if below_v1 else others)(scope, receive, send)
+
+    app: ASGIApp = dispatch
+    for layer, arguments, options in reversed(middleware):
+        app = layer(app, *arguments, **options)
     return app
 
 

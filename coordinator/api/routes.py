@@ -13,7 +13,6 @@ from functools import partial
 from urllib.parse import unquote
 
 from starlette import responses
-from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from coordinator.api.access import Access
@@ -34,8 +33,8 @@ __all__ = ["Handler", "OperationRoutes"]
 Handler = Callable[[Request], Awaitable[responses.Response]]
 
 
-class OperationRoutes(BaseRoute):
-    """One route for all operations; it finds the handler by path and method."""
+class OperationRoutes:
+    """All operations as one application, which finds the handler by path and method."""
 
     def __init__(
         self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Mapping[str, Handler]]
@@ -58,11 +57,7 @@ class OperationRoutes(BaseRoute):
         for path, handlers in further.items():
             self._exact[path] = {method: (path.rpartition("/")[2], handler) for method, handler in handlers.items()}
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match every path below ``/v1``."""
-        return Match.FULL if scope["type"] == "http" and scope["path"].startswith("/v1/") else Match.NONE, {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         began = time.perf_counter()
         name = "unknown"
@@ -81,7 +76,10 @@ class OperationRoutes(BaseRoute):
             if isinstance(response, Response):  # complete: streams are not measured
                 metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
                 response.deadline_s = self._deadline_s
-            await response(scope, receive, send)
+            try:
+                await response(scope, receive, send)
+            except Exception as error:  # noqa: BLE001 - a stream that may not begin, or a bug
+                await problem_response(error)(scope, receive, send)
 
     def _find(self, method: str, raw_path: bytes) -> tuple[str, Handler, str | None]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -84,17 +84,17 @@ def result_of(operation: Operation[Any], body: bytes) -> Any:
     if operation.reads_log:
         page = _log_page(body)
         return operation.of_page(page.items, page.cursor)
-    kind = type(operation)
+    shape, kind = _response(type(operation))
     try:
-        response = decoded(body, _response(kind))
+        response = decoded(body, kind)
     except SchemaMismatch as error:
-        if kind.reads:
+        if operation.reads:
             raise
         raise DatabaseUnavailable(error.message, hint="The write may or may not have succeeded.") from error
-    match kind.answer()[0]:
+    match shape:
         case Shape.ONE:
             return response
-        case Shape.MANY if kind.page_by:
+        case Shape.MANY if operation.page_by:
             rows = Page(response.items)
             rows.cut = response.cursor is not None
             return rows
@@ -118,14 +118,14 @@ def decoded(body: bytes, type: type[R]) -> R:
 
 
 @cache
-def _response(operation: type[Operation[Any]]) -> type[Any]:
+def _response(operation: type[Operation[Any]]) -> tuple[Shape, type[Any]]:
     """Make the type of an operation's response over HTTP."""
     shape, result = operation.answer()
     if shape is Shape.ONE:
-        return cast("type[Any]", result)
+        return shape, result
     name, field = ("items", list[result]) if shape is Shape.MANY else ("result", result)  # type: ignore[valid-type]
     further = [("cursor", str | None, None)] if operation.page_by else []
-    return msgspec.defstruct(f"{operation.function}_response", [(name, field), *further])
+    return shape, msgspec.defstruct(f"{operation.function}_response", [(name, field), *further])
 
 
 @cache

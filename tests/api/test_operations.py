@@ -26,7 +26,7 @@ async def get(http: httpx.AsyncClient, path: str, **query: Any) -> Any:
 
 async def test_a_project_is_created_listed_shown_and_deleted(http: httpx.AsyncClient) -> None:
     made = await post(http, "projects/create", project="shortlived", description="a test")
-    assert made["name"] == "shortlived"
+    assert made["project"] == "shortlived"
     assert "shortlived" in [item["project"] for item in (await get(http, "projects"))["items"]]
     assert (await get(http, "projects/shortlived"))["project"] == "shortlived"
     assert (await post(http, "projects/delete", project="shortlived")) == {"result": True}
