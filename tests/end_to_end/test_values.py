@@ -138,7 +138,8 @@ async def test_a_bad_event_in_the_log_is_replaced_and_nothing_waits_behind_it(
                                 break
                     assert keys == ["before", *BAD_DATA, "after"]
         tail = program.run("event", "tail", "--project", "a", "--topic", "custom.*")
-        assert (tail.returncode, tail.stderr) == (0, "")
+        assert tail.returncode == 0
+        assert [line.split()[-1] for line in tail.stderr.splitlines()] == [*BAD_DATA]  # each by name
         assert [json.loads(line)["key"] for line in tail.stdout.splitlines()] == ["before", *BAD_DATA, "after"]
     finally:
         await root.close()
@@ -159,7 +160,7 @@ async def test_a_bad_value_in_a_table_hides_no_other_row(database_url: str, prog
         await daemon.ready()
         for url in (database_url, daemon.url):
             async with coordinator.connect(url) as client:
-                assert {s.key: s.value for s in await client.signals.list()} == expected
+                assert {s.key: s.value async for s in client.signals.list()} == expected
     assert {signal["key"]: signal["value"] for signal in program.json("signal", "list")} == expected
 
 
