@@ -417,6 +417,19 @@ async def test_a_reader_whose_snapshot_is_older_than_the_pruning_gets_a_reset_an
     assert [(event.type, event.seq, event.key) for event in page] == [("reset", 3, None), ("custom.x", 4, "d")]
 
 
+async def test_a_partition_is_created_while_transactions_that_read_or_wrote_events_are_open(bench: Bench) -> None:
+    await bench.emit("a")
+    await bench.step()
+    reader, writer = await bench.begin(), await bench.begin()
+    await call(reader, events.Since())
+    await bench.emit("b", writer)
+    assert await call(bench.relay, events.Extend(ahead=9)) == 1
+    await bench.emit("c", writer)
+    await writer.execute("commit")
+    await bench.step()
+    assert [event.key for event in await call(reader, events.Since())] == ["a", "b", "c"]
+
+
 async def test_partitions_are_created_while_writers_write(bench: Bench) -> None:
     """Neither waits for the other, and no event is lost at the border of two partitions."""
     writers = [await bench.open() for _ in range(3)]

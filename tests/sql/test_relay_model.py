@@ -148,7 +148,6 @@ def test_the_relay_keeps_to_the_model(database_url: str) -> None:
 
 PLANTED = {
     "its own transaction counts as seen": ("if v_own < pg_snapshot_xmax(v_next.base) then", "if false then"),
-    "its own events are numbered by it": ("and l.xid is distinct from v_own", ""),
     "a transaction that was open is forgotten": ("l.xid = any (v_late)", "false"),
     "a chunk that is full numbers all": ("elsif v_next.xids[cardinality(v_next.xids)] >= v_xmax then", "elsif false then"),
     "a chunk ends within a transaction": ("w.xid < c.cut or c.cut is null", "true"),

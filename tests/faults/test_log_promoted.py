@@ -1,0 +1,73 @@
+"""The log on a streaming standby: readable before its promotion, and numbered without a loss after it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from coordinator import embedded
+from coordinator.db import schema
+from coordinator.db.call import call
+from coordinator.operations import events
+from coordinator.operations.work import RelayRecover, RelayStep
+from tests.daemon import log_of, opened
+from tests.waiting import until
+
+EMIT = "select coordinator.event_emit('default', 'custom.x', $1)"
+
+
+@asynccontextmanager
+async def standby(of: embedded.Server, folder: Path) -> AsyncIterator[str]:
+    """Copy a running server and follow it; yield the address."""
+    data = folder / "postgres"
+    copy = [of.bin_dir / "pg_basebackup", "-D", data, "-d", of.dsn, "-R", "-X", "stream", "--checkpoint=fast"]
+    subprocess.run(copy, check=True, stderr=subprocess.DEVNULL)
+    owner = Path(of.socket_dir).stat()  # who is root runs the server as another user
+    for path in (folder, data, *data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    async with embedded.run(folder, settings={"fsync": "off"}) as server:
+        yield server.dsn
+
+
+async def test_a_standby_reads_the_log_and_continues_it_after_its_promotion(tmp_path: Path) -> None:
+    async with (
+        embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
+        opened(server.dsn) as writer,
+        opened(server.dsn) as late,
+        opened(server.dsn) as lost,
+    ):
+        await schema.apply(writer)
+        await call(writer, RelayRecover())
+        async with standby(server, tmp_path / "standby") as url:
+            await late.execute("begin")
+            await late.execute(EMIT, "late")
+            await lost.execute("begin")
+            await lost.execute(EMIT, "in progress at the promotion")
+            for n in range(20):
+                await writer.execute(EMIT, f"numbered {n}")
+                await call(writer, RelayStep())
+            await late.execute("commit")
+            await writer.execute(EMIT, "waiting")
+            end = await writer.fetchval("select pg_current_wal_lsn()::text")
+            async with opened(url) as reader:
+
+                async def replayed() -> bool:
+                    return bool(await reader.fetchval("select pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end))
+
+                await until(replayed, "the standby has all")
+                page = await call(reader, events.Since())
+                assert [event.key for event in page] == [f"numbered {n}" for n in range(20)]
+                assert await reader.fetchval("select pg_promote()")
+            async with opened(url) as promoted:
+                for n in range(20):
+                    await promoted.execute(EMIT, f"new {n}")
+                    await call(promoted, RelayStep())
+            log = await log_of(url)
+            assert [event["seq"] for event in log] == list(range(1, 43))
+            keys = [event["key"] for event in log]
+            assert keys[:20] == [f"numbered {n}" for n in range(20)]
+            assert keys[20:23] == ["late", "waiting", "new 0"]
+            assert keys[23:] == [f"new {n}" for n in range(1, 20)]
