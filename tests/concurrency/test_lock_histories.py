@@ -77,9 +77,9 @@ declare
   v_acquire text := pg_get_functiondef('coordinator.lock_acquire'::regproc);
   v_write   text := pg_get_functiondef('coordinator.lock_write'::regproc);
 begin
-  assert v_enter ~ 'pg_advisory_xact_lock' and v_acquire ~ 'v_told :=' and v_write ~ 'perform coordinator.event_append';
+  assert v_enter ~ 'pg_advisory_xact_lock' and v_acquire ~ 'insert into coordinator.events' and v_write ~ 'perform coordinator.event_append';
   execute regexp_replace(v_enter, 'pg_advisory_xact_lock(_shared)?', '', 'g');
-  execute replace(v_acquire, 'v_told :=', 'perform pg_sleep(0.05); v_told :=');
+  execute replace(v_acquire, 'insert into coordinator.events', 'perform pg_sleep(0.05); insert into coordinator.events');
   execute replace(v_write, 'perform coordinator.event_append', 'perform pg_sleep(0.05); perform coordinator.event_append');
 end $$
 """,
@@ -97,8 +97,8 @@ end $$
 """,
     # Whoever asks gets what is free, whoever waits.
     "order": """
-create or replace function coordinator.lock_rows(p_waiting boolean) returns setof coordinator.locks language sql stable
-as 'select * from coordinator.locks where not p_waiting'
+create or replace function coordinator.lock_rows(p_waiting boolean, p_from bigint, p_before bigint) returns setof coordinator.locks
+language sql stable as 'select * from coordinator.locks where not p_waiting'
 """,
 }
 
