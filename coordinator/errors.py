@@ -15,6 +15,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "CoordinatorError",
+    "DatabaseBusy",
     "DatabaseUnavailable",
     "InvalidArgument",
     "LogFull",
@@ -99,6 +100,13 @@ class DatabaseUnavailable(CoordinatorError):
     remedy = "Try again later; before repeating a write, read whether it succeeded."
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """Another transaction holds what the call needs. Nothing was changed."""
+
+    sqlstate, name = "55P03", "database-busy"
+    remedy = "Try again; if it persists, end the transaction that the hint names."
+
+
 class LogFull(CoordinatorError):
     """The event log has no partition for another event, so nothing can change. Nothing was changed."""
 
@@ -140,6 +148,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("08", DatabaseUnavailable),
     ("28", DatabaseUnavailable),  # wrong role or password
     ("3D000", DatabaseUnavailable),  # no such database
+    ("55P03", DatabaseBusy),  # the wait for a lock was too long
     ("55000", DatabaseUnavailable),  # the database accepts no connections: allow_connections is false
     ("53", DatabaseUnavailable),  # too many connections, disk full
     ("57", DatabaseUnavailable),  # shutting down, terminated, cancelled

@@ -27,6 +27,7 @@ __all__ = ["BELL_CHANNEL", "Relay"]
 BELL_CHANNEL = "coordinator.bell"
 
 REARM_S = 10.0  # the bell is armed for 15 s
+STEP_TIMEOUT_S = 30.0  # large events on a slow disk; a connection without answer for longer is replaced
 LINGER_S = 0.0001  # between two steps, for each event of the first: the rate of events decides how many a chunk holds
 LINGER_MIN_S = 0.001
 LINGER_MAX_S = 0.01  # at 10,000 events a second and more
@@ -49,7 +50,7 @@ class Relay:
         backoff = Backoff(0.1)
         while True:
             try:
-                async with self._database.session(BELL_CHANNEL).kept() as session:
+                async with self._database.session(BELL_CHANNEL, call_timeout_s=STEP_TIMEOUT_S).kept() as session:
                     if await session.run(RelayRecover()):
                         log.warning("relay.recovered", reason="the database was restored; cursors begin a new epoch")
                     backoff.reset()

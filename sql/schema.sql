@@ -524,6 +524,11 @@ create function coordinator.actor_name(p_actor text, p_agent_name text default n
   returns text
   stable;
 
+-- Take an advisory lock until the end of the transaction. Waits at most one second; then 55P03 names the session that holds it. Internal.
+create function coordinator.advisory_enter(p_key bigint, p_shared boolean default false)
+  returns void
+  volatile;
+
 -- Reject (42501) an agent of a project that the logged-in role may not use. Internal.
 create function coordinator.agent_check(p_agent uuid)
   returns void
@@ -774,7 +779,7 @@ create function coordinator.gauge_sample()
   returns table (name text, value double precision)
   stable security definer;
 
--- Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
+-- Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
 create function coordinator.idempotency_claim(p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day')
   returns text
   volatile security definer;
@@ -1284,7 +1289,7 @@ create function coordinator.rule_set(p_project text, p_when_set text, p_clears t
   returns SETOF coordinator.rules
   volatile security definer;
 
--- Revoke everything from PUBLIC, and grant again to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller's rights.
+-- Bound to one second each wait for a lock in the functions that callers may use, revoke everything from PUBLIC, and grant again to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller's rights.
 create function coordinator.schema_close()
   returns void
   volatile;

@@ -10,7 +10,8 @@ from coordinator.cli.main import USAGE
 from coordinator.errors import CoordinatorError, from_sqlstate
 
 README = Path(__file__).parent.parent / "README.md"
-ALL = {error.__name__: error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__}
+ALL = {name: error for name, error in vars(errors).items() if name in errors.__all__ and isinstance(error, type)}
+del ALL[CoordinatorError.__name__]
 
 
 def test_every_error_says_what_it_means_and_what_to_do() -> None:
@@ -49,6 +50,7 @@ def test_names_and_states_are_unlike_each_other() -> None:
         ("3D000", "DatabaseUnavailable"),
         ("53300", "DatabaseUnavailable"),
         ("55000", "DatabaseUnavailable"),
+        ("55P03", "DatabaseBusy"),
         ("57P01", "DatabaseUnavailable"),
         ("XX000", "CoordinatorError"),
         ("40P01", "Conflict"),

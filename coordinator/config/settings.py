@@ -102,12 +102,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5
     max_connections: Annotated[
         int,
-        Setting("Maximum connections of the pool", "count", 1, 1000, alias="MAX_CONNECTIONS", sidecar_max=2),
+        Setting(
+            "Maximum connections for calls; a daemon has up to seven more",
+            "count",
+            1,
+            1000,
+            alias="MAX_CONNECTIONS",
+            sidecar_max=2,
+        ),
     ] = 20
     connect_limit_s: Annotated[
         float, Setting("Time that a daemon or sidecar waits for its first connection", "duration", 0, 86_400)
     ] = 60.0
-    call_timeout_s: Annotated[float, Setting("Time after which a call fails", "duration", 0.1, 3600)] = 30.0
+    call_timeout_s: Annotated[float, Setting("Time after which a call fails", "duration", 0.1, 3600)] = 10.0
     statement_cache_size: Annotated[
         int, Setting("Prepared statements cached for each connection; 0 disables the cache", "count", 0, 10_000)
     ] = 100

@@ -3,10 +3,18 @@
 msgspec encodes and decodes JSON; a value that it cannot decode, or that is larger than any event, is replaced by a placeholder
 (see ``model.json``), so that one bad row never hides the others. A connection can also leave JSON encoded (``raw_json``), for those
 who only pass it on: as Python's objects a value takes up to thirty times its text. Times are UTC, and a session keeps nothing that a pooler could pass on to another client.
+
+Whatever the database or the role sets for its sessions, ours have the values of ``PINNED``: they are parameters of the startup
+packet, which cost no round trip. A wait for another transaction ends after ``LOCK_WAIT_S``, and a statement shortly
+before the caller stops waiting, so that the server says why. The server ends a statement whose connection is gone.
+
+A pooler in transaction mode refuses such parameters. Then a connection is opened without them, and settings that decide what a call
+does are compared. Functions bound their waits for locks themselves, and the caller cancels a call that takes too long.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +25,7 @@ import msgspec
 from coordinator.errors import (
     ConfigurationError,
     CoordinatorError,
+    DatabaseBusy,
     DatabaseUnavailable,
     InvalidArgument,
     SchemaMismatch,
@@ -25,10 +34,62 @@ from coordinator.errors import (
 from coordinator.model.json import encode, fault_of, readable, unreadable
 from coordinator.telemetry import metrics
 
-__all__ = ["APPLICATION_NAME", "connect", "mapped_errors", "prepare"]
+__all__ = ["APPLICATION_NAME", "answers", "connect", "mapped_errors", "prepare", "retire"]
 
 APPLICATION_NAME = "coordinator"
 CONNECT_TIMEOUT_S = 10.0
+CHECK_S = 2.0  # for a ping
+RETIRE_S = 2.0  # for the server to confirm that a call was cancelled
+LOCK_WAIT_S = 1.0
+STATEMENT_SHARE = 0.9  # of the time for which the caller waits
+
+# What functions and callers depend on, and what could end a session between two calls.
+PINNED = {
+    "coordinator.pinned": "on",  # shows that this was not ignored
+    "array_nulls": "on",
+    "backslash_quote": "safe_encoding",
+    "client_connection_check_interval": "2s",
+    "datestyle": "ISO, MDY",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "idle_in_transaction_session_timeout": "1min",
+    "idle_session_timeout": "0",
+    "intervalstyle": "postgres",
+    "plpgsql.extra_errors": "none",
+    "plpgsql.extra_warnings": "none",
+    "row_security": "on",
+    "search_path": "public",
+    "standard_conforming_strings": "on",
+    "timezone": "UTC",
+    "transform_null_equals": "off",
+}
+# Nobody but a superuser can pin these, and behind a pooler nothing is pinned: what decides about a call is compared.
+DECISIVE = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "plpgsql.variable_conflict": "error",
+    "session_replication_role": "origin",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+}
+# The first part pins what not all versions know, unless there is a pooler, which would pass it on to others.
+_SETTLE = """
+select name, set_config(name, value, false) as found, null as value, null as role, null as database
+from (values ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', '')) newer (name, value)
+where current_setting('coordinator.pinned', true) = 'on' and current_setting(name, true) <> value
+union all
+select name, current_setting(name, true), value, quote_ident(current_user), quote_ident(current_database())
+from unnest($1::text[], $2::text[]) decisive (name, value) where current_setting(name, true) <> value
+"""
+
+# A socket leads to one server, without TLS. Variables for other servers, such as PGSSLMODE, do not change that.
+_SOCKET = {"ssl": False, "direct_tls": False, "gsslib": "gssapi", "target_session_attrs": "any"}
+_REMOTE = re.compile("[?&](ssl|gsslib|target_session_attrs)")
+
+_POOLERS: set[str] = set()  # addresses that have refused startup parameters
 
 _UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
 JSON_MAX_BYTES = 2**21  # twice what the database lets an event have
@@ -72,18 +133,71 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``.
 
-    Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address.
+    Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address, or a session whose settings change what calls do.
     """
-    with mapped_errors():
-        connection = await asyncpg.connect(
+    bounds = {"lock_timeout": LOCK_WAIT_S, "statement_timeout": call_timeout_s * STATEMENT_SHARE}
+    pinned = {**PINNED, **{name: f"{max(1, round(value_s * 1000))}ms" for name, value_s in bounds.items()}}
+
+    async def opened(settings: dict[str, str]) -> asyncpg.Connection:
+        return await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=call_timeout_s,
             statement_cache_size=statement_cache_size,
-            server_settings={"application_name": APPLICATION_NAME},
+            **(_SOCKET if "?host=/" in dsn and not _REMOTE.search(dsn) else {}),
+            server_settings={"application_name": APPLICATION_NAME, **settings},
         )
-        await prepare(connection, raw_json=raw_json)
+
+    with mapped_errors():
+        try:
+            connection = await opened({} if dsn in _POOLERS else pinned)
+        except asyncpg.PostgresError as error:
+            if "startup parameter" not in str(error):
+                raise
+            connection = await opened({})
+            _POOLERS.add(dsn)
+        try:
+            await prepare(connection, raw_json=raw_json)
+            await _settle(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
+
+
+async def _settle(connection: asyncpg.Connection) -> None:
+    """Pin the rest of the settings, and check those that decide what a call does.
+
+    Raises: ``ConfigurationError`` with the statement that sets one right.
+    """
+    for name, found, value, role, database in await connection.fetch(_SETTLE, list(DECISIVE), list(DECISIVE.values())):
+        if value is not None:
+            raise ConfigurationError(
+                f'sessions have {name} = "{found}"; calls need "{value}"',
+                hint=f"Run: alter role {role} in database {database} set {name} = '{value}'. Then let a pooler reconnect.",
+            )
+
+
+async def answers(connection: asyncpg.Connection) -> bool:
+    """Return whether the server answers on a connection within ``CHECK_S``."""
+    try:
+        await connection.execute("select 1", timeout=CHECK_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+async def retire(connection: asyncpg.Connection) -> bool:
+    """Cancel what a connection runs, and close it when the server has confirmed that; return false if it did not in time."""
+    try:
+        await connection.close(timeout=RETIRE_S)
+    except TimeoutError:
+        return False
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return True  # lost: the server ended it
+    finally:
+        connection.terminate()
+    return True
 
 
 @contextmanager
@@ -129,7 +243,10 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     kind = from_sqlstate(state)
     message = getattr(error, "message", None) or str(error)
     hint = getattr(error, "hint", None)
-    if hint is None and state in ("22021", "22P05"):
+    if hint is None and kind is DatabaseBusy:
+        message = "another transaction held for too long what this call needs"
+        hint = "Try again. While a call waits, pg_blocking_pids() names the sessions in its way."
+    elif hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
     elif state.startswith("54"):  # the server's hint is about its settings
         hint = "Nest JSON at most 64 levels deep, and give smaller values."

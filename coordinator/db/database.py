@@ -13,15 +13,17 @@ from typing import TypeVar
 
 import anyio
 import asyncpg
+import msgspec
 import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.config import Config
 from coordinator.db.call import call
 from coordinator.db.connection import connect, mapped_errors
-from coordinator.db.pool import Pool
-from coordinator.db.session import Session, SessionWake
-from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.db.lookout import Lookout
+from coordinator.db.pool import Pool, is_sound
+from coordinator.db.session import CALL_TIMEOUT_S, Session, SessionWake
+from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.model.address import without_password
 from coordinator.model.operation import Operation
 
@@ -54,6 +56,7 @@ class Database:
         self.direct_dsn = direct_dsn
         self._config = config
         self._raw_json = raw_json
+        self._lookout = Lookout(self.connect, pool.begun)
 
     @classmethod
     @asynccontextmanager
@@ -78,18 +81,19 @@ class Database:
         pool = Pool(
             opened, min_size=min(config.min_connections, config.max_connections), max_size=config.max_connections
         )
+        database = cls(pool, dsn, direct_dsn or config.direct_url or dsn, config, raw_json=raw_json)
         try:
             async with pool.taken(config.call_timeout_s):
                 pass
-            yield cls(pool, dsn, direct_dsn or config.direct_url or dsn, config, raw_json=raw_json)
+            yield database
         finally:
+            database._lookout.close()
             try:
-                with mapped_errors(), anyio.move_on_after(CLOSE_S):  # a stuck server does not answer
+                with anyio.move_on_after(CLOSE_S):  # a stuck server does not answer
                     await pool.close()
-            except DatabaseUnavailable:
-                pass
             finally:
-                pool.terminate()
+                with anyio.CancelScope(shield=True):
+                    await pool.terminate()
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
@@ -102,14 +106,17 @@ class Database:
 
     async def _run(self, operation: Operation[R]) -> R:
         connection = await self._pool.acquire(self._config.call_timeout_s)
+        if not self._lookout.armed:
+            self._lookout.arm()
         sound = False
         try:
             answer = await call(connection, operation)
             sound = True
-        except DatabaseUnavailable:
-            raise
-        except CoordinatorError:
+        except DatabaseBusy as error:
             sound = True
+            raise self._lookout.explained(error, connection) from error
+        except CoordinatorError as error:
+            sound = is_sound(error)
             raise
         finally:
             self._pool.release(connection, sound=sound)
@@ -122,9 +129,29 @@ class Database:
         An operation among them records the idempotency key; only a daemon in place of the database needs to know it.
         """
         async with self._pool.taken(self._config.call_timeout_s) as connection:
-            with mapped_errors():
-                async with connection.transaction():
-                    yield Transaction(connection)
+            if not self._lookout.armed:
+                self._lookout.arm()
+            try:
+                with mapped_errors():
+                    async with connection.transaction():
+                        yield Transaction(connection)
+            except DatabaseBusy as error:
+                raise self._lookout.explained(error, connection) from error
+
+    @asynccontextmanager
+    async def aside(self, size: int, call_timeout_s: float | None = None) -> AsyncIterator[Database]:
+        """Open a further pool, past any pooler, for calls that must not queue behind others.
+
+        Raises: ``DatabaseUnavailable``; the first connection is made here, before calls can take all that the server admits.
+        """
+        config = msgspec.structs.replace(
+            self._config,
+            min_connections=1,
+            max_connections=size,
+            call_timeout_s=call_timeout_s or self._config.call_timeout_s,
+        )
+        async with Database.open(self.direct_dsn, config, direct_dsn=self.direct_dsn) as database:
+            yield database
 
     async def connect(self) -> asyncpg.Connection:
         """Open a direct connection; the caller closes it."""
@@ -141,9 +168,9 @@ class Database:
             with mapped_errors():
                 return bool(await connection.fetchval("select coordinator.relay_notify($1, '')", channel))
 
-    def session(self, *channels: str) -> Session:
+    def session(self, *channels: str, call_timeout_s: float = CALL_TIMEOUT_S) -> Session:
         """Return a direct connection that listens and reconnects; run it in a task group."""
-        return Session(self.connect, channels)
+        return Session(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s))
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002

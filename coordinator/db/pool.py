@@ -2,27 +2,44 @@
 
 The connection used last is used next, so that surplus ones become idle and are closed. While a connection is free, acquiring
 it costs no round trip, no task and no turn of the event loop; asyncpg's pool spends 50 to 70 µs of each call on them, half of a
-small call. Nothing is reset, because operations leave nothing in the session. Callers beyond ``max_size`` wait in order.
+small call. Nothing is reset, because operations leave nothing in the session.
 
-A lost connection is skipped. A connection whose call did not end (cancelled or timed out) is closed, because its next response
-could belong to that call.
+Guarantees: the server has at most ``max_size`` backends of the pool. A call that did not end (cancelled or timed out) is
+cancelled at the server before its connection is closed, because its next response could belong to that call; its place is free
+when the server has confirmed that, or after ``RETIRE_S``. Callers beyond ``max_size`` wait in order. So do callers beyond what
+the server admits, as long as the pool has a connection.
+
+On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S`` is used when it has answered a ping. If it does
+not, or does not confirm a cancellation, the other connections that were idle since before then are closed too: whatever
+silenced one has probably silenced them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import asyncpg
 
-from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.db.connection import answers, retire
+from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "is_sound"]
 
 IDLE_S = 60.0
+CHECK_AFTER_S = 5.0
+GROW_AGAIN_S = 1.0  # after the server refused another connection
+
+_NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
+
+
+def is_sound(error: CoordinatorError) -> bool:
+    """Return whether a connection can be used again after a call that raised this."""
+    return not isinstance(error, DatabaseUnavailable) or isinstance(error, DatabaseBusy)
 
 
 class Pool:
@@ -32,9 +49,13 @@ class Pool:
         self._connect = connect
         self._min_size = min_size
         self._max_size = max_size
-        self._turns = anyio.Semaphore(max_size, fast_acquire=True)
-        self._free: deque[tuple[asyncpg.Connection, float]] = deque()
-        self._open: set[asyncpg.Connection] = set()
+        self._full_until = 0.0
+        self._opening = 0
+        self._open: dict[asyncpg.Connection, float] = {}  # when each was taken or returned
+        self._free: deque[asyncpg.Connection] = deque()
+        # Who waits is given a connection, or None: then there may be room for another one.
+        self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def taken(self, timeout_s: float) -> AsyncIterator[asyncpg.Connection]:
@@ -44,10 +65,8 @@ class Pool:
         try:
             yield connection
             sound = True
-        except DatabaseUnavailable:
-            raise
-        except CoordinatorError:
-            sound = True
+        except CoordinatorError as error:
+            sound = is_sound(error)
             raise
         finally:
             self.release(connection, sound=sound)
@@ -57,53 +76,177 @@ class Pool:
 
         Raises: ``DatabaseUnavailable`` if no connection became free in time, or none could be opened.
         """
-        try:
-            self._turns.acquire_nowait()
-        except anyio.WouldBlock:
-            try:
-                with anyio.fail_after(timeout_s):
-                    await self._turns.acquire()
-            except TimeoutError:
-                raise DatabaseUnavailable(
-                    f"no connection became free within {timeout_s:g} seconds",
-                    hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
-                ) from None
-        while self._free:
-            connection, _ = self._free.pop()
-            if not connection.is_closed():
+        if self._free and not self._waiting:
+            connection = self._free.pop()
+            now = time.monotonic()
+            if now - self._open[connection] < CHECK_AFTER_S and not connection.is_closed():
+                self._open[connection] = now
                 return connection
-            self._open.discard(connection)
+            self._free.append(connection)
         try:
-            connection = await self._connect()
-        except BaseException:
-            self._turns.release()
-            raise
-        self._open.add(connection)
-        return connection
+            with anyio.fail_after(timeout_s):
+                return await self._acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable(
+                f"no connection became free within {timeout_s:g} seconds",
+                hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
+            ) from None
+
+    def begun(self) -> list[float]:
+        """Return when each connection that is in use was taken."""
+        return [taken_at for connection, taken_at in self._open.items() if connection not in self._free]
 
     def release(self, connection: asyncpg.Connection, *, sound: bool) -> None:
         """Return a connection to the pool; ``sound`` says that its call ended, with a result or with an error of the server."""
         now = time.monotonic()
         if not sound or connection.is_closed() or connection.is_in_transaction():
-            self._cut(connection)
+            self._retire(connection)
         else:
-            self._free.append((connection, now))
-        self._turns.release()
-        while len(self._open) > self._min_size and self._free and self._free[0][1] < now - IDLE_S:
-            self._cut(self._free.popleft()[0])
+            self._open[connection] = now
+            self._give(connection)
+        while (
+            len(self._open) - len(self._retiring) > self._min_size
+            and self._free
+            and self._open[self._free[0]] < now - IDLE_S
+        ):
+            self._retire(self._free.popleft())
 
     async def close(self) -> None:
         """Close all connections, each after its call."""
-        for _ in range(self._max_size):
-            await self._turns.acquire()
-        while self._free:
-            await self._free.pop()[0].close()
+        self._max_size = 0
+        while self._open or self._opening:
+            while self._free:
+                self._retire(self._free.pop())
+            connection = await self._wait()
+            if connection is not None:
+                self._retire(connection)
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         """Close all connections at once."""
         for connection in list(self._open):
-            self._cut(connection)
+            connection.terminate()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._free.clear()
+        self._open.clear()
 
-    def _cut(self, connection: asyncpg.Connection) -> None:
-        self._open.discard(connection)
-        connection.terminate()
+    async def _acquire(self) -> asyncpg.Connection:
+        turn = not self._waiting or self._has_room
+        while True:
+            if not self._max_size:
+                self._offer_room()  # to the next caller, or to ``close``
+                raise DatabaseUnavailable("the connections are being closed", hint="Connect again.")
+            if turn:
+                while self._free:
+                    connection = self._free.pop()
+                    if await self._checked(connection):
+                        return connection
+                if self._has_room and (grown := await self._grow()) is not None:
+                    return grown
+            given = await self._wait()
+            turn = given is None
+            if given is not None and await self._checked(given):
+                return given
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._open) + self._opening < self._max_size and (
+            not self._open or time.monotonic() >= self._full_until
+        )
+
+    async def _grow(self) -> asyncpg.Connection | None:
+        """Open a connection; return None if the server admits no more than the pool has.
+
+        Raises: ``DatabaseUnavailable``.
+        """
+        self._opening += 1
+        connection = None
+        try:
+            connection = await self._connect()
+            self._open[connection] = time.monotonic()
+        except DatabaseUnavailable as error:
+            if not (error.code.startswith(_NO_ROOM) and self._open):
+                self._offer_room()  # whoever waits learns the reason, too
+                raise
+            self._full_until = time.monotonic() + GROW_AGAIN_S
+        except BaseException:
+            self._offer_room()
+            raise
+        finally:
+            self._opening -= 1
+        return connection
+
+    async def _wait(self) -> asyncpg.Connection | None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(waiter)
+            elif (connection := waiter.result()) is not None:
+                self.release(connection, sound=True)
+            else:
+                self._offer_room()
+            raise
+
+    def _give(self, connection: asyncpg.Connection) -> None:
+        if (waiter := self._next()) is not None:
+            waiter.set_result(connection)
+        else:
+            self._free.append(connection)
+
+    def _offer_room(self) -> None:
+        if (waiter := self._next()) is not None:
+            waiter.set_result(None)
+
+    def _next(self) -> asyncio.Future[asyncpg.Connection | None] | None:
+        while self._waiting:
+            if not self._waiting[0].done():
+                return self._waiting.popleft()
+            self._waiting.popleft()
+        return None
+
+    async def _checked(self, connection: asyncpg.Connection) -> bool:
+        """Return whether a connection is alive; retire it if it is not."""
+        began = time.monotonic()
+        idle_s = began - self._open[connection]
+        self._open[connection] = began
+        alive = False
+        try:
+            alive = not connection.is_closed() and (idle_s < CHECK_AFTER_S or await answers(connection))
+        finally:
+            if not alive:
+                self._retire(connection)
+        if not alive and idle_s >= CHECK_AFTER_S:
+            self._retire_idle(began)
+        return alive
+
+    def _retire_idle(self, since: float) -> None:
+        """Retire the free connections that were last used before ``since``."""
+        for connection in [free for free in self._free if self._open[free] < since]:
+            self._free.remove(connection)
+            self._retire(connection)
+
+    def _retire(self, connection: asyncpg.Connection) -> None:
+        """End what the connection runs, and close it; its place is free when that is done."""
+        if connection.is_closed():
+            self._forget(connection)
+            return
+        task = asyncio.get_running_loop().create_task(self._end(connection))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _end(self, connection: asyncpg.Connection) -> None:
+        taken_at = self._open.get(connection, 0.0)
+        try:
+            if not await retire(connection):
+                self._retire_idle(taken_at)
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: asyncpg.Connection) -> None:
+        self._open.pop(connection, None)
+        self._offer_room()

@@ -9,6 +9,7 @@ PostgreSQL's DDL is transactional, and no migration runs outside the transaction
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from datetime import datetime
 from functools import cache
@@ -18,15 +19,25 @@ from typing import Literal
 import asyncpg
 import msgspec
 
+from coordinator.backoff import Backoff
 from coordinator.db.connection import mapped_errors
-from coordinator.errors import PermissionDenied, SchemaMismatch
+from coordinator.errors import DatabaseBusy, PermissionDenied, SchemaMismatch
 from coordinator.version import version
 
 __all__ = ["FileStatus", "SqlFile", "apply", "files", "grant", "script", "status", "verify"]
 
 OLDEST_SERVER = 15
 APPLY_TIMEOUT_S = 600.0
-_LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
+DDL_WAIT_S = 10.0  # longer, and the callers that queue behind the wait would suffer
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
+_TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
+_HOLDER = """
+select format('session %s of role "%s"', a.pid, a.usename)
+from pg_locks l join pg_stat_activity a on a.pid = l.pid, hashtextextended('coordinator.schema', 0) key
+where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+  and l.database = (select oid from pg_database where datname = current_database())
+  and l.classid = (key >> 32 & 4294967295)::oid and l.objid = (key & 4294967295)::oid
+"""
 
 # Not to_regclass: that may still answer, from the session's cache, as before the wait for the lock.
 _IS_THERE = "select exists (select from pg_tables where schemaname = 'coordinator' and tablename = 'schema_files')"
@@ -158,7 +169,8 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
 
     Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do.
 
-    Raises: ``SchemaMismatch`` for an edited migration, a newer database, or a role without the right to change it.
+    Raises: ``SchemaMismatch`` for an edited migration, a newer database, or a role without the right to change it;
+    ``DatabaseBusy`` if other sessions hold what has to change.
     """
     if all(file.state == "applied" for file in await status(connection)):
         return []
@@ -167,7 +179,8 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
             async with connection.transaction():
                 await connection.execute("set local client_min_messages = warning")
                 await connection.execute("set local statement_timeout = 0")
-                await connection.execute(_LOCK, timeout=APPLY_TIMEOUT_S)
+                await connection.execute(f"set local lock_timeout = '{DDL_WAIT_S:g}s'")
+                await _take_turn(connection)
                 found = await status(connection)
                 _refuse_foreign(found)
                 waiting = {(file.kind, file.name) for file in found if file.state != "applied"}
@@ -182,6 +195,23 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
     return sorted(name for _, name in waiting)
 
 
+async def _take_turn(connection: asyncpg.Connection) -> None:
+    """Take the advisory lock under which the schema changes.
+
+    Raises: ``DatabaseBusy`` with the session that holds it.
+    """
+    backoff = Backoff()
+    deadline = time.monotonic() + APPLY_TIMEOUT_S
+    while not await connection.fetchval(_TRY_LOCK):
+        if time.monotonic() > deadline:
+            holder = await connection.fetchval(_HOLDER)
+            raise DatabaseBusy(
+                f"the schema has been locked for {APPLY_TIMEOUT_S:g} seconds by {holder or 'another session'}",
+                hint="Wait until it has applied the schema, or end that session with pg_terminate_backend.",
+            )
+        await backoff.wait()
+
+
 async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) -> None:
     ours = files()
     for file in ours:
@@ -189,7 +219,7 @@ async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) 
             continue
         try:
             await connection.execute(file.text, timeout=APPLY_TIMEOUT_S)
-        except asyncpg.InsufficientPrivilegeError:
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError):
             raise
         except asyncpg.PostgresError as error:
             raise SchemaMismatch(

@@ -1,15 +1,18 @@
 """A direct connection that listens, and reconnects when it is lost.
 
 After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
-new connection. A connection that does not answer a ping is closed. Notifications that were sent while there was no connection
-are lost, and nothing may rely on them.
+new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
+``call_timeout_s``. Its session at the server may live on, with the locks that it holds; the next connection ends it.
+Notifications that were sent while there was no connection are lost, and nothing may rely on them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import anyio
@@ -18,20 +21,24 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
+from coordinator.db.connection import retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 
 __all__ = ["Session", "SessionWake"]
 
-PING_S = 15.0
-PING_TIMEOUT_S = 5.0
+PING_S = 2.5  # without news
+PING_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 4.0
 
 # With these the server notices within seconds that this host is gone, and releases the session's locks. They are not startup
 # parameters, because poolers reject those.
-KEEPALIVE = (
-    "select set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
-    "set_config('tcp_keepalives_count', '3', false)"
-)
+_BEGIN = """
+select pg_backend_pid(), (select backend_start from pg_stat_activity where pid = pg_backend_pid()),
+       set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false)
+"""
+_END = "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2"
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -66,9 +73,15 @@ class _Link(NamedTuple):
 class Session:
     """Keeps one direct connection open while ``run_forever`` runs."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str]) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str], call_timeout_s: float
+    ) -> None:
+        self.heard_at = 0.0
+        """When there was news of the database: an answer or a notification, by the monotonic clock."""
         self._connect = connect
         self._channels = channels
+        self._call_timeout_s = call_timeout_s
+        self._ended: tuple[int, datetime] | None = None  # the previous connection, as the server knows it
         self._link: _Link | None = None
         self._wakes: list[tuple[str, SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
@@ -99,10 +112,16 @@ class Session:
             )
         async with self._lock:
             try:
-                return await call(link.connection, operation)
+                result = await call(link.connection, operation, self._call_timeout_s)
+            except DatabaseUnavailable as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    link.lost.set()
+                raise
             finally:
                 if link.connection.is_closed():  # the driver does not report a connection that it closed itself
                     link.lost.set()
+        self.heard_at = time.monotonic()
+        return result
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Session]:
@@ -141,8 +160,9 @@ class Session:
                 await self._watch(link)
             finally:
                 self._link = None
-                link.connection.terminate()
                 self.on_change()
+                with anyio.CancelScope(shield=True):
+                    await retire(link.connection)
             log.warning("session.lost")
 
     async def _open(self) -> _Link:
@@ -150,7 +170,10 @@ class Session:
         link = _Link(connection, anyio.Event())
         try:
             connection.add_termination_listener(lambda _: link.lost.set())
-            await connection.execute(KEEPALIVE)
+            pid, since, *_ = await connection.fetchrow(_BEGIN)
+            if self._ended is not None:
+                await connection.execute(_END, *self._ended)
+            self._ended = (pid, since)
             for channel in self._channels:
                 await connection.add_listener(channel, self._heard)
             self._link = link
@@ -162,26 +185,29 @@ class Session:
             if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise
+        self.heard_at = time.monotonic()
         for _, wake in self._wakes:
             wake.set()
         return link
 
     def _heard(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
+        self.heard_at = time.monotonic()
         for name, wake in self._wakes:
             if name == channel:
                 wake.set()
 
     async def _watch(self, link: _Link) -> None:
         """Return when the connection is lost or does not answer."""
-        while True:
-            with anyio.move_on_after(PING_S):
-                await link.lost.wait()
-            if link.lost.is_set():
-                return
+        while not link.lost.is_set():
+            if (wait_s := self.heard_at + PING_S - time.monotonic()) > 0:
+                with anyio.move_on_after(wait_s):
+                    await link.lost.wait()
+                continue
             try:
-                if not self._lock.locked():  # else a call is running, with its own deadline
-                    async with self._lock:
+                async with self._lock:  # a call that is running has its own deadline
+                    if not link.lost.is_set():
                         await link.connection.execute("select 1", timeout=PING_TIMEOUT_S)
+                        self.heard_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - the connection is useless, whatever the cause
                 log.warning("session.mute", error=str(error) or type(error).__name__)
                 return

@@ -6,6 +6,7 @@ the response, and a repeated request is repeated there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -72,6 +73,7 @@ class _Stream:
 
     def __init__(self, upstream: Upstream) -> None:
         self.connected = False
+        self.heard_at = 0.0
         self._upstream = upstream
         self._wakes: list[SessionWake] = []
 
@@ -97,6 +99,7 @@ class _Stream:
                         if progress.made():
                             log.info("upstream.back")
                         self.connected = True
+                        self.heard_at = time.monotonic()
                         backoff.reset()
                         for wake in self._wakes:
                             wake.set()

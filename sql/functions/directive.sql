@@ -105,7 +105,7 @@ begin
   if p_key is not null then
     perform coordinator.check_key('the key', p_key);
     -- Senders with the same key take turns, so that the newest directive stays open.
-    perform pg_advisory_xact_lock(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
+    perform coordinator.advisory_enter(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
     update coordinator.directives d set status = 'superseded', ended_at = v_now
     where d.project_id = v_project and d.key = p_key and d.status = 'open'
       and d.to_agent is not distinct from p_to_agent and d.to_role is not distinct from p_to_role
@@ -235,7 +235,7 @@ begin
   for v_lock in
     select distinct hashtextextended('coordinator.directive:' || p_project_id || ':' || k, 0) from unnest(v_keys) k order by 1
   loop
-    perform pg_advisory_xact_lock(v_lock);
+    perform coordinator.advisory_enter(v_lock);
   end loop;
   perform from coordinator.directives d
   where d.id in (select unnest(v_ids)

@@ -6,7 +6,7 @@ create or replace function coordinator.idempotency_claim(
   p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day') returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '10s'
+set lock_timeout = '2s'
 as $$
 declare
   v_now    timestamptz := coordinator.now_utc();
@@ -23,7 +23,7 @@ begin
     where k.expires_at <= v_now
     returning true into v_claims;
   exception when lock_not_available then
-    raise exception using errcode = 'ZC306', message = format('a request with the key "%s" has been running for 10 seconds', p_key),
+    raise exception using errcode = 'ZC306', message = format('a request with the key "%s" has been running for 2 seconds', p_key),
       hint = 'Retry later with the same key.';
   end;
   if v_claims then
@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.idempotency_claim(text, text, text, text, interval) is
-  'Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 10 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
+  'Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
 
 create or replace function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text) returns void
 language sql volatile security definer

@@ -28,8 +28,10 @@ begin
     end if;
     perform pg_advisory_unlock(1129267026, v_id);
   end if;
-  v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
-  perform pg_advisory_lock(1129267026, v_id);
+  loop
+    v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
+    exit when pg_try_advisory_lock(1129267026, v_id); -- else another role holds the key of an id that nobody had yet
+  end loop;
   insert into coordinator.processes (id, kind, name, started_at) overriding system value
   values (v_id, p_kind, p_name, coordinator.now_utc());
   return v_id;

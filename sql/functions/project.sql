@@ -179,7 +179,7 @@ begin
   if v_changed then
     perform coordinator.lock_check_isolation();
     -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
-    perform pg_advisory_xact_lock(coordinator.lock_key(v_project, ''));
+    perform coordinator.advisory_enter(coordinator.lock_key(v_project, ''));
     if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > coordinator.now_utc())
        or exists (select from coordinator.lock_waits w where w.project_id = v_project and w.kind <> 'name' and w.expires_at > coordinator.now_utc()) then
       raise exception using errcode = 'ZC316', message = format('paths of project "%s" are locked', p_project),

@@ -26,8 +26,17 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_role text;
+  v_role     text;
+  v_function regprocedure;
 begin
+  -- No caller waits for long, whatever the session sets.
+  for v_function in
+    select p.oid::regprocedure from pg_proc p
+    where p.pronamespace = 'coordinator'::regnamespace and p.prosecdef and p.provolatile = 'v'
+      and p.proname in (select function from coordinator.rights)
+  loop
+    execute format('alter function %s set lock_timeout = %L', v_function, '1s');
+  end loop;
   revoke all on all functions in schema coordinator from public;
   perform coordinator.access_apply();
   for v_role in select r.role from coordinator.schema_roles r join pg_roles on rolname = r.role loop
@@ -36,7 +45,7 @@ begin
 end
 $$;
 comment on function coordinator.schema_close() is
-  'Revoke everything from PUBLIC, and grant again to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller''s rights.';
+  'Bound to one second each wait for a lock in the functions that callers may use, revoke everything from PUBLIC, and grant again to the roles of schema_roles. Called by "coordinator schema apply"; runs with the caller''s rights.';
 
 create or replace function coordinator.schema_grant(p_role text) returns void
 language plpgsql volatile

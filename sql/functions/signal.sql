@@ -102,7 +102,7 @@ begin
   if found then
     -- Rules that clear each other's keys take turns. Rows are locked in the order of their keys, as agent_end does.
     v_prefix := coalesce(substring(p_key from '^.*/'), '');
-    perform pg_advisory_xact_lock(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
+    perform coordinator.advisory_enter(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
     perform from coordinator.signals s
     where s.project_id = v_project and s.key = any (array(select v_prefix || c from unnest(v_rule.clears || v_rule.when_set) c))
     order by s.key for update;
@@ -308,7 +308,7 @@ begin
     cross join lateral unnest(r.clears) c
     group by 1 order by 1
   loop
-    perform pg_advisory_xact_lock(v_rule.lock);
+    perform coordinator.advisory_enter(v_rule.lock);
     v_cleared := v_cleared || v_rule.cleared;
   end loop;
   -- Of the signals that a rule clears, those that are set now; whoever sets another one then holds it alone.

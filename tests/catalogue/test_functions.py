@@ -56,6 +56,7 @@ async def test_function_files_can_be_applied_again_without_any_difference(catalo
     for file in schema.files():
         if file.kind == "functions":
             await catalogue.execute(file.text)
+    await catalogue.execute("select coordinator.schema_close()")
     assert await catalogue.fetch(query) == before
 
 

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
 from coordinator.embedded.account import Account
-from tests.daemon import opened
 from tests.waiting import until
 
 __all__ = ["CACHE_SIZE", "pooled"]
@@ -74,8 +74,9 @@ async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
     try:
         await until(listening, "pgbouncer listens")
         own = f"postgresql://{parts.username}@{parts.path}?host={folder}&port={PORT}"
-        async with opened(own) as connection:
-            assert await connection.fetchval("select current_database()") == parts.path[1:]
+        connection = await asyncpg.connect(own, statement_cache_size=0)
+        assert await connection.fetchval("select current_database()") == parts.path[1:]
+        await connection.close()
         yield own
     finally:
         process.terminate()

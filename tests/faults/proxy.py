@@ -46,6 +46,12 @@ class Proxy:
         """Accept connections again."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", port)
 
+    def forget_connections(self) -> None:
+        """Pass nothing more on for the present connections, and close none of them; new ones work."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Proxy]:
         """Listen for as long as the context lasts."""
@@ -73,12 +79,13 @@ class Proxy:
         assert task
         self._tasks.add(task)
         server_writer = None
+        opened = self._open
         try:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 server_reader, server_writer = await self._connect()
                 async with asyncio.TaskGroup() as ways:
-                    there = ways.create_task(self._requests(reader, server_writer))
-                    back = ways.create_task(self._answers(server_reader, writer))
+                    there = ways.create_task(self._requests(reader, server_writer, opened))
+                    back = ways.create_task(self._answers(server_reader, writer, opened))
                     await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
                     there.cancel()
                     back.cancel()
@@ -90,17 +97,19 @@ class Proxy:
                 if one is not None:
                     one.transport.abort()
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event
+    ) -> None:
         while part := await reader.read(65536):
-            await self._open.wait()
+            await opened.wait()
             writer.write(part)
             await writer.drain()
 
-    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event) -> None:
         while True:
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
-            await self._open.wait()
+            await opened.wait()
             self.answers += head[:1] == b"Z"
             if head[:1] != self._swallow:
                 writer.write(head + body)

@@ -119,7 +119,8 @@ def _metrics() -> str:
 
 
 def _errors() -> str:
-    own = [error for error in CoordinatorError.__subclasses__() if error.__module__ == errors.__name__]
+    everything = [error for name, error in vars(errors).items() if name in errors.__all__ and isinstance(error, type)]
+    own = [error for error in everything if error is not CoordinatorError]
     return _table(
         ("class", "name", "SQLSTATE", "HTTP status", "exit code", "meaning", "what to do"),
         (

@@ -133,11 +133,17 @@ declare
   v_taken  boolean;
 begin
   for v_i in 1 .. cardinality(v_places) loop
-    v_taken := pg_advisory_xact_lock_shared(hashtextextended(v_at, p_project_id)) is null; -- its lock_key
+    v_taken := pg_try_advisory_xact_lock_shared(hashtextextended(v_at, p_project_id)); -- its lock_key
+    if not v_taken then
+      perform coordinator.advisory_enter(hashtextextended(v_at, p_project_id), true);
+    end if;
     v_at := v_at || '/' || v_places[v_i];
     v_places[v_i] := v_at;
   end loop;
-  v_taken := pg_advisory_xact_lock(hashtextextended(v_at, p_project_id)) is null;
+  v_taken := pg_try_advisory_xact_lock(hashtextextended(v_at, p_project_id));
+  if not v_taken then
+    perform coordinator.advisory_enter(hashtextextended(v_at, p_project_id));
+  end if;
   return array_prepend('', v_places);
 end
 $$;
@@ -169,9 +175,9 @@ begin
   perform coordinator.lock_check_isolation();
   if cardinality(p_resources) = 1 then
     foreach v_text in array p_resources[1].above loop
-      perform pg_advisory_xact_lock_shared(coordinator.lock_key(p_project_id, v_text));
+      perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, v_text), true);
     end loop;
-    perform pg_advisory_xact_lock(coordinator.lock_key(p_project_id, p_resources[1].path));
+    perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, p_resources[1].path));
     return;
   end if;
   for v_key in
@@ -185,11 +191,7 @@ begin
     select case when many and kind <> 'name' then '' else path end as path, bool_or(own or many) as own
     from wanted, counted group by 1 order by 1
   loop
-    if v_key.own then
-      perform pg_advisory_xact_lock(coordinator.lock_key(p_project_id, v_key.path));
-    else
-      perform pg_advisory_xact_lock_shared(coordinator.lock_key(p_project_id, v_key.path));
-    end if;
+    perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, v_key.path), not v_key.own);
   end loop;
 end
 $$;

@@ -49,7 +49,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform coordinator.lock_check_isolation();
-  perform pg_advisory_xact_lock(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
+  perform coordinator.advisory_enter(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
 end
 $$;
 comment on function coordinator.lock_queue_enter(bigint) is

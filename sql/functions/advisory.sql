@@ -1,0 +1,40 @@
+-- Advisory locks and the bound of each wait.
+--
+-- Anybody who may connect can hold the key of an advisory lock, since pg_locks shows those that are in use. So no wait for one is
+-- long, no read takes one, and an error names the session that is in the way. Waits for rows have the same bound: schema_close
+-- gives lock_timeout to each function that callers may use.
+
+create or replace function coordinator.advisory_enter(p_key bigint, p_shared boolean default false) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  v_holder record;
+begin
+  if p_shared and pg_try_advisory_xact_lock_shared(p_key) or not p_shared and pg_try_advisory_xact_lock(p_key) then
+    return;
+  end if;
+  begin
+    if p_shared then
+      perform pg_advisory_xact_lock_shared(p_key);
+    else
+      perform pg_advisory_xact_lock(p_key);
+    end if;
+  exception when lock_not_available then
+    select a.pid, a.usename into v_holder
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = current_database()
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.classid = (p_key >> 32 & 4294967295)::oid and l.objid = (p_key & 4294967295)::oid
+    order by a.xact_start limit 1;
+    raise exception using errcode = 'lock_not_available', message = 'another transaction held for too long what this call needs',
+      detail = jsonb_build_object('pid', v_holder.pid, 'role', v_holder.usename)::text,
+      hint = case when v_holder.pid is null then 'Try again.'
+        else format('Session %s of role "%s" holds it. Try again, or end that session: select pg_terminate_backend(%1$s)',
+                    v_holder.pid, v_holder.usename) end;
+  end;
+end
+$$;
+comment on function coordinator.advisory_enter(bigint, boolean) is
+  'Take an advisory lock until the end of the transaction. Waits at most one second; then 55P03 names the session that holds it. Internal.';
