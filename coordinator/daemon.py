@@ -2,7 +2,8 @@
 
 Start: the listening socket (first, so that a port in use is reported at once), the embedded PostgreSQL if no database is
 configured, the first connection (retried for ``connect_limit_s``), the schema, the pool, a probe of the direct connection,
-the liveness lock of this process, heartbeat, loops and relay, HTTP.
+the liveness lock of this process, heartbeat, loops and relay, HTTP. Calls have a pool; heartbeats, loops, relay, gateway and checks
+of tokens have connections of their own, so that calls that wait cannot stop them.
 
 Shutdown, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` responds with 503. HTTP accepts no more connections, closes
 streams and long-polls, and finishes running requests. Relay and loops stop; the rest of their work waits in the database for
@@ -32,7 +33,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import bind, serving
 from coordinator.api.tls import Certificate, certificate_of
-from coordinator.api.tokens import TOKEN_CHANNEL
+from coordinator.api.tokens import CHECKS, TOKEN_CHANNEL
 from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.database import Database, connect_within
@@ -41,12 +42,15 @@ from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.loops.keeper import Keeper
 from coordinator.loops.table import table
 from coordinator.model.address import without_password
+from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
 from coordinator.version import version
 
 __all__ = ["serve"]
 
+LOOPS = 2  # connections on which loops run
+LOOP_TIMEOUT_S = 60.0
 READY_WITHIN_S = 5.0  # without progress of gateway or relay
 PROBE_S = 5.0
 
@@ -114,15 +118,31 @@ async def _run(  # noqa: PLR0917
     certificate: Certificate | None,
 ) -> None:
     """Run everything on an open database. Each context ends after those within it."""
+    async with database.aside(CHECKS) as checks, database.aside(LOOPS, LOOP_TIMEOUT_S) as executor:
+        await _serve(config, database, checks, executor, listener, place, lifetime, certificate)
+
+
+async def _serve(  # noqa: PLR0917
+    config: Config,
+    database: Database,
+    checks: Runner,
+    executor: Runner,
+    listener: socket.socket,
+    place: dict[str, str],
+    lifetime: Lifetime,
+    certificate: Certificate | None,
+) -> None:
+    """Run the daemon; ``checks`` checks tokens, and ``executor`` runs loops: neither queues behind calls."""
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
     liveness = Liveness(session, "daemon")
     relay = Relay(database)
-    access = Access(None if is_open(config) else database)
+    access = Access(None if is_open(config) else checks)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
     gateway = Gateway(database, config)
     keeper = Keeper(
-        database,
+        session,
+        executor,
         table(config),
         process=lambda: liveness.process if session.connected else None,
         on_due=lambda name: relay.nudge() if name == "relay" else None,

@@ -1,6 +1,16 @@
-"""Admits calls to the database: a number of them run, a number queue for a short time, the others get 503."""
+"""Admits calls to the database: a number of them run, a number queue for a short time, the others get 503.
+
+A project whose calls wait, for instance for a row that somebody holds, does not stop the others. While other projects
+have calls, it gets at most half of the turns; alone, it leaves a quarter free for whoever comes next. Projects that queue
+take turns, and the calls of a project run in order.
+"""
 
 from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Any
 
 import anyio
 
@@ -11,37 +21,85 @@ __all__ = ["Admission"]
 
 _HINT = "Try again in a second."
 
+Key = str | None
+_NOBODY: Any = object()
+
 
 class Admission:
-    """A context that each call enters.
-
-    Raises: ``Overloaded`` on entry, if the queue is full or does not move in time.
-    """
+    """Turns for calls; ``key`` is the project of a call, or None."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._turns = anyio.Semaphore(config.max_connections, fast_acquire=True)
+        turns = config.max_connections
+        self._free = turns
+        self._half = (turns + 1) // 2
+        self._alone = turns - turns // 4
+        self._running: dict[Key, int] = {}
+        self._queues: dict[Key, deque[asyncio.Future[None]]] = {}  # the first is admitted next
         self._queued = 0
 
-    async def __aenter__(self) -> None:
-        """Wait for a turn."""
-        try:
-            self._turns.acquire_nowait()
-        except anyio.WouldBlock:
-            await self._queue()
+    async def enter(self, key: Key) -> None:
+        """Wait for a turn; call ``leave`` afterwards.
 
-    async def __aexit__(self, *_: object) -> None:
-        """Release the turn."""
-        self._turns.release()
+        Raises: ``Overloaded``, if the queue is full or does not move in time.
+        """
+        if key not in self._queues and self._admits(key):
+            self._take(key)
+        else:
+            await self._queue(key)
 
-    async def _queue(self) -> None:
+    def leave(self, key: Key) -> None:
+        """Return the turn."""
+        self._free += 1
+        if self._running[key] == 1:
+            del self._running[key]
+        else:
+            self._running[key] -= 1
+        if self._queues:
+            self._admit()
+
+    def _admits(self, key: Key) -> bool:
+        running = self._running.get(key, 0)
+        others = len(self._running) > (running > 0) or len(self._queues) > (key in self._queues)
+        return self._free > 0 and running < (self._half if others else self._alone)
+
+    def _take(self, key: Key) -> None:
+        self._free -= 1
+        self._running[key] = self._running.get(key, 0) + 1
+
+    def _admit(self) -> None:
+        """Give free turns to the queues, beginning with the one that has waited longest for its turn."""
+        while self._free and (key := next(filter(self._admits, self._queues), _NOBODY)) is not _NOBODY:
+            queue = self._queues.pop(key)
+            waiter = queue.popleft()
+            if queue:
+                self._queues[key] = queue  # as the last
+            if not waiter.done():  # else it was cancelled in the same moment
+                self._take(key)
+                waiter.set_result(None)
+
+    async def _queue(self, key: Key) -> None:
         if self._queued >= self._config.http_queue:
             raise Overloaded(f"{self._queued} requests are already waiting for the database", hint=_HINT)
+        waiter = asyncio.get_running_loop().create_future()
+        queue = self._queues.setdefault(key, deque())
+        queue.append(waiter)
         self._queued += 1
         try:
-            with anyio.move_on_after(self._config.http_queue_s) as scope:
-                await self._turns.acquire()
+            with anyio.fail_after(self._config.http_queue_s):
+                await waiter
+        except BaseException as error:
+            if waiter.cancelled():
+                with suppress(ValueError):
+                    queue.remove(waiter)
+                if not queue and self._queues.get(key) is queue:
+                    del self._queues[key]
+            else:  # admitted in the same moment
+                self.leave(key)
+            if isinstance(error, TimeoutError):
+                raise Overloaded(
+                    f"the database was busy for {self._config.http_queue_s:g} seconds", hint=_HINT
+                ) from None
+            raise
         finally:
             self._queued -= 1
-        if scope.cancelled_caught:
-            raise Overloaded(f"the database was busy for {self._config.http_queue_s:g} seconds", hint=_HINT)

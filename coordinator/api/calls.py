@@ -72,8 +72,12 @@ class Calls:
 
         Raises: ``Overloaded``, and what the operation raises.
         """
-        async with self._admission:
+        project = _project(operation)
+        await self._admission.enter(project)
+        try:
             return await self._database.run(operation)
+        finally:
+            self._admission.leave(project)
 
     async def read(self, endpoint: Endpoint, request: Request) -> Response:
         """Respond to a GET."""
@@ -110,8 +114,13 @@ class Calls:
             if key is None or wait_s:
                 result = await self._result(operation, wait_s, request)
                 return Response(200, _body(endpoint, result), _etag(endpoint, result))
-            async with self._admission, self._database.transaction(key) as transaction:
-                return await self._write_once(endpoint, operation, (request.principal.caller, key), transaction)
+            project = _project(operation)
+            await self._admission.enter(project)
+            try:
+                async with self._database.transaction(key) as transaction:
+                    return await self._write_once(endpoint, operation, (request.principal.caller, key), transaction)
+            finally:
+                self._admission.leave(project)
         except Conflict as error:
             if version is None or error.code != _VERSION_CONFLICT:
                 raise
@@ -137,23 +146,21 @@ class Calls:
         return Response(200, body, _etag(endpoint, result))
 
     async def _result(self, operation: Operation[Any], wait_s: float, request: Request) -> Any:
-        """Run an operation; with a wait, repeat it until it has a result, the time is up, or the client has left."""
+        """Run an operation; with a wait, repeat it until it has a result or the time is up."""
         if not wait_s:
             return await self.run(operation)
         deadline = anyio.current_time() + wait_s
         project = _project(operation)
         wanted = Filter((project,) if project else (), operation.woken_by)
-        result: Any = []
-        async with self._gateway.connection(), request.while_connected():
+        async with self._gateway.connection():
             with self._gateway.watch(wanted, operation.concerned_by) as wake, request.principal.watching(wake.set):
                 while True:
                     result = await self.run(operation)
                     left_s = deadline - anyio.current_time()
                     if operation.answered(result) or left_s <= 0 or self._gateway.closing:
-                        break
+                        return result
                     await wake.wait(min(left_s, POLL_S))
                     await request.principal.confirm()
-        return result
 
 
 def _body(endpoint: Endpoint, result: Any) -> bytes:

@@ -5,12 +5,14 @@ limit the size of the body. Otherwise the response is 408 or 431, and the connec
 connection is idle between two requests. A connection beyond ``http_connections`` gets 503 and is closed, so that the process
 has files left for the database.
 
-Each request's scope also holds the connection's transport, for streams: see ``api/stream.py``.
+Each request's scope also holds the connection's transport, for streams: see ``api/stream.py``. ``on_lost`` is called when the
+client is gone, so that what it asked for can be cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,6 +35,7 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for a head."""
         super().connection_made(transport)
+        self.on_lost: Callable[[], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._begin_head()
         if len(self.connections) > self._settings.http_connections:
@@ -42,6 +45,8 @@ class LimitedConnection(HttpToolsProtocol):
         """Stop waiting."""
         self._disarm()
         super().connection_lost(error)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse data; close the connection if it is too much."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
-import anyio
 import msgspec
 from starlette import requests
 from starlette.types import Receive, Scope, Send
@@ -84,25 +81,6 @@ class Request(requests.Request):
             raise InvalidArgument(f"invalid body: {error}", hint=shape_hint(type, error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
-
-    @asynccontextmanager
-    async def while_connected(self) -> AsyncIterator[None]:
-        """Cancel what runs within the context when the client disconnects."""
-        try:
-            async with anyio.create_task_group() as tasks:
-
-                async def watch() -> None:
-                    while (await self.receive())["type"] != "http.disconnect":
-                        pass
-                    tasks.cancel_scope.cancel()
-
-                tasks.start_soon(watch)
-                yield
-                tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
 
     async def _read(self, max_bytes: int, copies: int) -> bytes:
         """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response."""

@@ -8,10 +8,12 @@ empty segments, the name of a verb. So the path is taken as it was sent, and the
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from urllib.parse import unquote
 
+import anyio
 from starlette import responses
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +25,7 @@ from coordinator.api.memory import SMALL_BYTES, Memory
 from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.request import Request
 from coordinator.api.response import Response
+from coordinator.api.response import TRANSPORT
 from coordinator.api.subscriptions import Subscriptions
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
@@ -31,6 +34,22 @@ from coordinator.telemetry import metrics
 __all__ = ["Handler", "OperationRoutes"]
 
 Handler = Callable[[Request], Awaitable[responses.Response]]
+
+
+@contextmanager
+def while_connected(scope: Scope) -> Iterator[None]:
+    """Cancel what runs within the context when the client disconnects, at the database too."""
+    transport = scope.get("extensions", {}).get(TRANSPORT)
+    if transport is None:
+        yield
+        return
+    connection = transport.get_protocol()
+    with anyio.CancelScope() as running:
+        connection.on_lost = running.cancel
+        try:
+            yield
+        finally:
+            connection.on_lost = None
 
 
 class OperationRoutes:
@@ -62,17 +81,19 @@ class OperationRoutes:
         began = time.perf_counter()
         name = "unknown"
         response: responses.Response
+        response = Response(499, b"")  # the client has gone
         with self._memory.hold() as hold:
-            try:
-                name, handler, argument = self._find(scope["method"], scope["raw_path"])
-                principal = await self._access.identify(scope)
-                response = await handler(Request(scope, receive, send, argument, principal, hold))
-                size = len(response.body) if isinstance(response, Response) else 0
-                hold.keep(size)
-                if size > max(SMALL_BYTES, hold.size):
-                    await hold.reserve(size - hold.size)
-            except Exception as error:  # noqa: BLE001 - a bug is logged there
-                response = problem_response(error)
+            with while_connected(scope):
+                try:
+                    name, handler, argument = self._find(scope["method"], scope["raw_path"])
+                    principal = await self._access.identify(scope)
+                    response = await handler(Request(scope, receive, send, argument, principal, hold))
+                    size = len(response.body) if isinstance(response, Response) else 0
+                    hold.keep(size)
+                    if size > max(SMALL_BYTES, hold.size):
+                        await hold.reserve(size - hold.size)
+                except Exception as error:  # noqa: BLE001 - a bug is logged there
+                    response = problem_response(error)
             if isinstance(response, Response):  # complete: streams are not measured
                 metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
                 response.deadline_s = self._deadline_s

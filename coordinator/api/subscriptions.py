@@ -95,11 +95,9 @@ class Subscriptions:
         wait_s = duration_of(query.wait, self._config.http_wait_s)
         if not wait_s:
             return await self._page(query, wanted, None, 0, request)
-        response = Response(499, b"")  # the client has disconnected
-        async with self._gateway.connection(), request.while_connected():
+        async with self._gateway.connection():
             with self._gateway.watch(wanted) as wake, request.principal.watching(wake.set):
-                response = await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
-        return response
+                return await self._page(query, wanted, wake, anyio.current_time() + wait_s, request)
 
     async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Response:
         after = None if query.after == "start" else query.after

@@ -22,12 +22,12 @@ from coordinator.model.token import Token
 from coordinator.operations.executor import Runner, Wake
 from coordinator.operations.tokens import Authenticate, Live, Use
 
-__all__ = ["TOKEN_CHANNEL", "Tokens"]
+__all__ = ["CHECKS", "TOKEN_CHANNEL", "Tokens"]
 
 TOKEN_CHANNEL = "coordinator.token"  # noqa: S105 - a channel's name
 BELIEVED_S = 1.0
 NOTED_S = 60.0  # a token's use is noted at most this often
-CHECKS = 4  # at once: a flood of false tokens must not take the whole pool
+CHECKS = 2  # at once; more would only queue for the connections that are theirs
 
 log = structlog.get_logger()
 

@@ -23,7 +23,7 @@ from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.loops.loop import Loop
 from coordinator.model.work import Lead
 from coordinator.operations.events import Head
-from coordinator.operations.executor import Executor
+from coordinator.operations.executor import Runner
 from coordinator.operations.work import LeaderRenew
 from coordinator.progress import Progress
 from coordinator.telemetry import metrics
@@ -41,17 +41,20 @@ log = structlog.get_logger()
 class Keeper:
     """Holds the lead, and runs the loops and tasks of the leader.
 
-    ``process`` returns the id of this process, or None while it has no liveness lock. ``on_due`` is called with each name
-    that is due but is not a loop (the relay).
+    Heartbeats run on ``lead``, where no other call is in their way; loops run on ``executor``. ``process`` returns the id of
+    this process, or None while it has no liveness lock. ``on_due`` is called with each name that is due but is not a loop
+    (the relay).
     """
 
     def __init__(
         self,
-        executor: Executor,
+        lead: Runner,
+        executor: Runner,
         loops: Sequence[Loop],
         process: Callable[[], int | None],
         on_due: Callable[[str], None],
     ) -> None:
+        self._lead = lead
         self._executor = executor
         self._loops = {loop.name: loop for loop in loops}
         self._due = {loop.name: anyio.Event() for loop in loops}
@@ -136,7 +139,7 @@ class Keeper:
         process = self._process()
         with anyio.fail_after(LEAD_S):
             if process is not None:
-                return await self._executor.run(LeaderRenew(process=process))
+                return await self._lead.run(LeaderRenew(process=process))
             await self._executor.run(Head())  # whether the database answers
         self._heard()
         raise CoordinatorError("the liveness lock is lost", hint="It is taken again automatically.")

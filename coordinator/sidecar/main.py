@@ -3,7 +3,7 @@
 It is the daemon's HTTP face beside one agent, without relay and loops. It registers the agent, sends its heartbeats, renews
 the locks that the agent acquires through it, and reports on all that (``GET /v1/sidecar``). It opens at most three
 connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so the agent of a killed sidecar
-is reaped within 2 seconds. Through a daemon (``--upstream``) it opens none, and that agent is reaped after its TTL.
+is reaped within 2 seconds. (A fourth one asks for a moment who is in the way of a call that waits.) Through a daemon (``--upstream``) it opens none, and that agent is reaped after its TTL.
 
 Shutdown, on SIGTERM, SIGINT, or when the agent is gone: ``/readyz`` answers 503; HTTP ends streams and finishes what is under
 way; the agent is deregistered, which releases all that it held; then the connections close.
@@ -114,7 +114,7 @@ async def _run(  # noqa: PLR0917
     liveness = None if isinstance(source, Upstream) else Liveness(session, "sidecar")
     config = _lowered(config)
     gateway = Gateway(backend, config)
-    access = Access(backend if config.access == "tokens" else None)
+    access = Access(session if config.access == "tokens" else None)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gateway.run_forever)

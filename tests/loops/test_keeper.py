@@ -109,7 +109,7 @@ async def test_the_leader_metric_ends_with_the_lead_without_waiting_for_a_heartb
     monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: clock_s))
     monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
     server = _OneAnswer()
-    keeper = Keeper(server, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
+    keeper = Keeper(server, server, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
     metrics.CONTENT.labels("signals").set(1)
 
     def leader() -> float | None:
@@ -133,7 +133,8 @@ async def test_a_process_that_no_longer_leads_drops_the_figures_that_it_sampled(
 ) -> None:
     monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(keeping, "LEAD_S", 0.2)
-    keeper = Keeper(_OneAnswer(), [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
+    answer = _OneAnswer()
+    keeper = Keeper(answer, answer, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
         metrics.CONTENT.labels("signals").set(1)
