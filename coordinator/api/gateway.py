@@ -151,6 +151,11 @@ class Gateway:
         asked_at = time.monotonic()
         return self._heads.get("") or self._heads.keep("", await runner.run(Head()), asked_at)
 
+    @property
+    def database_age_s(self) -> float:
+        """Seconds since the last news of the database."""
+        return time.monotonic() - self._session.heard_at
+
     async def run_forever(self) -> None:
         """Follow the log until cancelled, and rest while nobody needs events."""
         async with anyio.create_task_group() as tasks:

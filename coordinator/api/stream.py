@@ -2,7 +2,8 @@
 
 Frames: first ``ready``, with the cursor where the stream starts; then events, with the cursor as ``id:``, the type as
 ``event:`` and the event's JSON as ``data:``; ``reset`` where events are lost; last ``bye``, with the reason. An ``id:`` without
-data is a bookmark: nothing up to it matched. After a heartbeat's time without a frame there is a comment.
+data is a bookmark: nothing up to it matched. After a heartbeat's time without a frame there is a comment, which says how long ago
+the database was heard.
 
 A stream first catches up: it writes each page when the socket has room. Then it joins the gateway's group, which writes to
 the socket directly. When the socket holds more than ``http_buffer_bytes``, the stream leaves the group and catches up again.
@@ -50,7 +51,6 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # proxies must not buffer the stream
     (b"transfer-encoding", b"chunked"),  # what goes directly to the transport is chunked here
 ]
-_HEARTBEAT = b":\n\n"
 _PASSES = frozenset((BOOKMARK, RESET))
 
 log = structlog.get_logger()
@@ -136,7 +136,7 @@ class StreamResponse(responses.Response):
             return
         self._written_at = now
         head = max(self._gateway.ring.head, self.seq)
-        data = _HEARTBEAT
+        data = self._comment()
         if head > self._marked:
             self._marked = head
             data += bookmark(f"{self._gateway.epoch}.{head}")
@@ -176,7 +176,7 @@ class StreamResponse(responses.Response):
                         return
             except (DatabaseUnavailable, Overloaded) as error:
                 log.warning("stream.read_failed", error=error.message)
-                await self._write(_HEARTBEAT)
+                await self._write(self._comment())
                 await anyio.sleep(RETRY_S)
 
     async def _catch_up_some(self, hold: Hold) -> bool:
@@ -240,6 +240,9 @@ class StreamResponse(responses.Response):
                 raise _TooSlow
         self._marked = self.seq
         self._written_at = time.monotonic()
+
+    def _comment(self) -> bytes:
+        return b": the database was heard %.1f s ago\n\n" % self._gateway.database_age_s
 
     def _ready(self) -> bytes:
         cursor = None if self._epoch is None else f"{self._epoch}.{self.seq}"

@@ -18,7 +18,7 @@ class Frame(msgspec.Struct):
     id: str | None
     event: str | None
     data: Any
-    comment: bool = False
+    comment: str | None = None
 
 
 class Frames:
@@ -50,7 +50,7 @@ class Frames:
                 elif name == "data":
                     frame.data = json.loads(value)
                 elif not name:
-                    frame.comment = True
+                    frame.comment = value
         return None
 
     async def until(self, event: str) -> list[Frame]:

@@ -1,0 +1,123 @@
+"""Connections die silently: what stands in between passes nothing more on for them, and closes none. New ones work."""
+
+from __future__ import annotations
+
+import anyio
+import httpx
+import pytest
+
+import coordinator
+from coordinator.client.lease import LeaseState
+from coordinator.config import SETTINGS, Config
+from coordinator.db import session as session_module
+from coordinator.db.database import Database
+from coordinator.operations import events
+from tests.api.sse import stream
+from tests.daemon import Daemon, opened
+from tests.faults.proxy import Proxy
+from tests.http_client import http_client
+from tests.waiting import DEADLINE_S, until
+
+QUICK = {
+    "coordinator.db.session.PING_S": 0.2,
+    "coordinator.db.session.PING_TIMEOUT_S": 1.0,
+    "coordinator.db.session.CALL_TIMEOUT_S": 1.0,
+    "coordinator.db.connection.RETIRE_S": 0.2,
+    "coordinator.db.connection.CHECK_S": 1.0,
+}
+
+
+def test_a_listener_notices_within_5_seconds_and_a_call_fails_within_10() -> None:
+    assert session_module.PING_S + session_module.PING_TIMEOUT_S < 5
+    assert session_module.CALL_TIMEOUT_S < 5
+    assert SETTINGS["call_timeout_s"].default <= 10
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUICK.items():
+        monkeypatch.setattr(name, value)
+
+
+async def test_a_session_replaces_a_connection_that_died_and_ends_it_at_the_server(
+    database_url: str, quick: None
+) -> None:
+    async with (
+        Proxy(database_url).serving() as network,
+        opened(database_url) as watcher,
+        Database.open(network.url, Config(min_connections=1, max_connections=2)) as database,
+        database.session("news").kept() as session,
+    ):
+        assert session._link
+        before = session._link.connection.get_server_pid()
+        wake = session.wake("news")
+        network.forget_connections()
+
+        async def replaced() -> bool:
+            return session._link is not None and session._link.connection.get_server_pid() != before
+
+        await until(replaced, "it is replaced")
+        assert not await watcher.fetchval("select exists (select from pg_stat_activity where pid = $1)", before)
+        await wake.wait(0)
+        await watcher.execute("notify news")
+        with anyio.fail_after(DEADLINE_S):
+            assert await wake.wait(DEADLINE_S * 2)
+        assert await session.run(events.Head())
+
+
+async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url: str, quick: None) -> None:
+    """The old session of the liveness lock, which the server still has, is ended."""
+    async with Proxy(database_url).serving() as network, opened(database_url) as watcher:
+        with Daemon(database_url) as daemon:  # which would reap the agent
+            await (await daemon.ready()).lead()
+            await watcher.execute(
+                "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
+            )
+            async with coordinator.connect(network.url, agent="a", ttl=60) as client, client.lock("x", ttl=60) as held:
+                pid = "select pid from pg_locks where locktype = 'advisory' and classid = 1129267026 and objid = $1"
+                process = await watcher.fetchval("select process_id from coordinator.agents where name = 'a'")
+                before = await watcher.fetchval(pid, process)
+                network.forget_connections()
+
+                async def returned() -> bool:
+                    now = await watcher.fetchval(pid, process)
+                    return now is not None and now != before
+
+                await until(returned, "it holds its liveness lock on another connection")
+                beats = await daemon.heartbeats()
+
+                async def looked_at() -> bool:
+                    return await daemon.heartbeats() >= beats + 3
+
+                await until(looked_at, "the daemon has looked for dead processes")
+                await client.signals.set("k", 1)
+                assert await watcher.fetchval("select count(*) from coordinator.lock_holders where agent = 'a'") == 1
+                assert held.state is LeaseState.HELD
+                assert client.agent.state is LeaseState.HELD
+
+
+async def test_streams_go_on_and_their_heartbeats_tell_how_old_the_news_of_the_database_is(database_url: str) -> None:
+    constants = {**QUICK, "coordinator.operations.log_reader.POLL_S": 3600.0}
+    async with Proxy(database_url).serving() as network:
+        with Daemon(network.url, constants=constants, http_heartbeat_s=1.0, call_timeout_s=2.0) as daemon:
+            await (await daemon.ready()).lead()
+            async with http_client(daemon.url) as http, stream(http, topic="custom.*") as frames:
+                await frames.until("ready")
+                for turn in range(2):
+                    network.forget_connections()
+
+                    async def emitted(turn: int = turn) -> bool:
+                        answer = await http.post(
+                            "/v1/events/emit", json={"type": "custom.tick", "key": str(turn)}, timeout=DEADLINE_S
+                        )
+                        return answer.status_code == httpx.codes.OK
+
+                    await until(emitted, "a call is answered")
+                    (event,) = await frames.events(1)
+                    assert event.data["key"] == str(turn)
+                while (frame := await frames.next()) and frame.comment is None:
+                    pass
+                assert frame
+                words = (frame.comment or "").split()
+                assert words[:4] == ["the", "database", "was", "heard"]
+                assert 0 <= float(words[4]) < DEADLINE_S
