@@ -189,8 +189,8 @@ def test_advisory_locks_are_waited_for_in_one_place() -> None:
 async def test_a_second_request_with_the_same_key_waits_for_the_first_no_longer_than_a_call_may_take(
     db: Database, database_url: str
 ) -> None:
-    claim = idempotency.Claim(project="default", key="k", request="r", ttl=Config().idempotency_retention)
-    async with holding(database_url, "select coordinator.idempotency_claim('default', 'k', 'r')"):
+    claim = idempotency.Claim(project="default", caller="c", key="k", request="r")
+    async with holding(database_url, "select coordinator.idempotency_claim('default', 'c', 'k', 'r')"):
         with pytest.raises(CoordinatorError) as raised:
             await db.run(claim)
         assert raised.value.code == "ZC306"

@@ -174,9 +174,9 @@ async def test_acquires_that_time_out_leave_no_backend(database_url: str) -> Non
 
 
 async def test_a_role_with_few_connections_is_served_with_those_that_it_has(server_url: str, database_url: str) -> None:
-    """Six: one for each that listens, for loops, for checks of tokens, and for calls."""
+    """Seven: one for each that listens, for loops, for checks of tokens, and two for calls."""
     headers = await token(database_url)
-    async with limited_role(server_url, database_url, 6) as (role, url):
+    async with limited_role(server_url, database_url, 7) as (role, url):
         async with opened(database_url) as connection:
             await connection.execute("select coordinator.schema_grant($1)", role)
         settings = {"max_connections": 20, "schema": "verify", "access": "tokens", "http_queue_s": 60}
@@ -195,7 +195,6 @@ async def test_a_role_with_few_connections_is_served_with_those_that_it_has(serv
                 assert answers == [httpx.codes.OK] * 150
                 fresh = await token(database_url)
                 assert (await http.get("/v1/signals", headers=fresh)).status_code == httpx.codes.OK
-            await daemon.ready()
             async with opened(database_url) as connection:
                 await connection.execute(f"drop owned by {role}")
 
