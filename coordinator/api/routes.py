@@ -24,8 +24,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.memory import SMALL_BYTES, Memory
 from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.request import Request
-from coordinator.api.response import Response
-from coordinator.api.response import TRANSPORT
+from coordinator.api.response import TRANSPORT, Response
 from coordinator.api.subscriptions import Subscriptions
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
