@@ -18,7 +18,6 @@ from coordinator.db.database import Database
 from coordinator.model.token import new_secret
 from coordinator.operations import tokens
 from tests.daemon import Daemon, check_unavailable, opened
-from tests.db.test_pool import limited_role
 from tests.http_client import http_client
 from tests.waiting import DEADLINE_S, until
 
@@ -171,32 +170,6 @@ async def test_acquires_that_time_out_leave_no_backend(database_url: str) -> Non
                             tasks.start_soon(acquire)
                     acquiring = "select count(*) from pg_stat_activity where query like '%lock_acquire%' and pid <> pg_backend_pid()"
                     assert await watcher.fetchval(acquiring) <= 4
-
-
-async def test_a_role_with_few_connections_is_served_with_those_that_it_has(server_url: str, database_url: str) -> None:
-    """Seven: one for each that listens, for loops, for checks of tokens, and two for calls."""
-    headers = await token(database_url)
-    async with limited_role(server_url, database_url, 7) as (role, url):
-        async with opened(database_url) as connection:
-            await connection.execute("select coordinator.schema_grant($1)", role)
-        settings = {"max_connections": 20, "schema": "verify", "access": "tokens", "http_queue_s": 60}
-        with Daemon(url, **settings) as daemon:
-            await (await daemon.ready()).lead()
-            async with http_client(daemon.url, headers=headers) as http:
-                answers: list[int] = []
-
-                async def write(number: int) -> None:
-                    body = {"key": f"k{number % 50}", "value": number}
-                    answers.append((await http.post("/v1/signals/set", json=body, timeout=DEADLINE_S)).status_code)
-
-                async with anyio.create_task_group() as tasks:
-                    for number in range(150):
-                        tasks.start_soon(write, number)
-                assert answers == [httpx.codes.OK] * 150
-                fresh = await token(database_url)
-                assert (await http.get("/v1/signals", headers=fresh)).status_code == httpx.codes.OK
-            async with opened(database_url) as connection:
-                await connection.execute(f"drop owned by {role}")
 
 
 async def admitted(admission: Admission, key: str, order: list[str], go: anyio.Event) -> None:
