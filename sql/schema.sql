@@ -630,7 +630,7 @@ create function coordinator.check_ttl(p_value interval, p_max_s double precision
   immutable;
 
 -- Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.
-create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null)
+create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
   returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
   stable;
 
@@ -759,8 +759,8 @@ create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
   immutable;
 
--- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
-create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false)
+-- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
+create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean)
   stable security definer;
 
@@ -807,6 +807,11 @@ create function coordinator.json_fault(p_value jsonb, p_max integer default 2621
 -- Return what a JSON value would have to be in order to become a parameter of a type, or null if it fits. Internal.
 create function coordinator.json_misfit(p_value jsonb, p_type text)
   returns text
+  immutable;
+
+-- Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.
+create function coordinator.key_patterns(p_keys text[])
+  returns text[]
   immutable;
 
 -- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.

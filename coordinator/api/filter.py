@@ -1,11 +1,14 @@
-"""Which events a subscriber wants: projects and topics. A filter is compiled once and checks every event."""
+"""Which events a subscriber wants: projects, topics, keys and actors. A filter is compiled once and checks every event."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from coordinator.api.ring import Frame
 from coordinator.errors import InvalidArgument
+from coordinator.model.event import Event
+from coordinator.model.key_pattern import check_key_patterns, matches_any
 from coordinator.model.topic import check_topics
 
 __all__ = ["Filter"]
@@ -14,21 +17,33 @@ TYPES_REMEMBERED = 1000
 
 
 class Filter:
-    """Projects and topics; an empty list means all. The gateway serves equal filters as one subscription.
+    """Projects, topics, patterns of keys, and actors; an empty list means all. Equal filters are one subscription of the gateway.
 
-    Raises: ``InvalidArgument`` for an invalid or unknown topic, or for too many.
+    Raises: ``InvalidArgument`` for an invalid or unknown topic, an invalid pattern, or too many.
     """
 
-    def __init__(self, projects: Sequence[str] = (), topics: Sequence[str] = (), max_count: int = 100) -> None:
-        if len(projects) > max_count or len(topics) > max_count:
+    def __init__(
+        self,
+        projects: Sequence[str] = (),
+        topics: Sequence[str] = (),
+        max_count: int = 100,
+        *,
+        keys: Sequence[str] = (),
+        actors: Sequence[str] = (),
+    ) -> None:
+        count = max(map(len, (projects, topics, keys, actors)))
+        if count > max_count:
             raise InvalidArgument(
-                f"{max(len(projects), len(topics))} projects or topics; the maximum is {max_count}",
-                hint="Name fewer, or use a pattern such as signal.*",
+                f"{count} projects, topics, keys or actors; the maximum is {max_count}",
+                hint="Name fewer, or use a pattern such as signal.* or task/7/*",
                 code="ZC102",
             )
         check_topics(topics)
+        check_key_patterns(keys)
         self.projects = frozenset(projects) or None
         self.topics = tuple(sorted(set(topics))) if "*" not in topics else ()
+        self.keys = tuple(sorted(set(keys)))
+        self.actors = tuple(sorted(set(actors)))
         pattern = "|".join(re.escape(topic).replace(r"\*", ".*") for topic in self.topics) or ".*"
         self._match = re.compile(pattern).fullmatch
         self._seen: dict[str, bool] = {}
@@ -39,19 +54,23 @@ class Filter:
         return next(iter(self.projects)) if self.projects and len(self.projects) == 1 else None
 
     @property
-    def key(self) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+    def identity(self) -> tuple[object, ...]:
         """What makes two filters the same."""
-        return self.projects, self.topics
+        return self.projects, self.topics, self.keys, self.actors
 
-    def takes_type(self, type: str) -> bool:
-        """Return whether events of a type are wanted."""
+    def takes(self, event: Event | Frame) -> bool:
+        """Return whether an event is wanted."""
+        return (
+            (self.projects is None or event.project in self.projects)
+            and self._takes_type(event.type)
+            and (not self.actors or event.actor in self.actors)
+            and (not self.keys or matches_any(self.keys, event.key))
+        )
+
+    def _takes_type(self, type: str) -> bool:
         wanted = self._seen.get(type)
         if wanted is None:
             if len(self._seen) >= TYPES_REMEMBERED:
                 self._seen.clear()
             wanted = self._seen[type] = self._match(type) is not None
         return wanted
-
-    def takes(self, type: str, project: str | None) -> bool:
-        """Return whether an event of this type in this project is wanted."""
-        return (self.projects is None or project in self.projects) and self.takes_type(type)

@@ -267,7 +267,7 @@ class Gateway:
 
     def leave(self, reader: Reader) -> None:
         """Write nothing more to a reader."""
-        group = self._groups.get(reader.filter.key)
+        group = self._groups.get(reader.filter.identity)
         if group is not None:
             group.readers.discard(reader)
             self._tidy(group)
@@ -285,15 +285,15 @@ class Gateway:
             self._tidy(group)
 
     def _group(self, filter: Filter) -> _Group:
-        group = self._groups.get(filter.key)
+        group = self._groups.get(filter.identity)
         if group is None:
-            group = self._groups[filter.key] = _Group(filter)
+            group = self._groups[filter.identity] = _Group(filter)
             for project in filter.projects or (None,):
                 self._by_project.setdefault(project, set()).add(group)
         return group
 
     def _tidy(self, group: _Group) -> None:
-        if group.readers or group.wakes or self._groups.pop(group.filter.key, None) is None:
+        if group.readers or group.wakes or self._groups.pop(group.filter.identity, None) is None:
             return
         for project in group.filter.projects or (None,):
             self._by_project[project].discard(group)
@@ -314,7 +314,7 @@ class Gateway:
             frames.append(frame)
             for project in (None, event.project):
                 for group in self._by_project.get(project, ()):
-                    if group.filter.takes_type(event.type):
+                    if group.filter.takes(event):
                         group.wake(event)
                         if group.readers:
                             concerned.setdefault(group, []).append(frame)

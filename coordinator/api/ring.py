@@ -25,6 +25,7 @@ class Frame(NamedTuple):
     seq: int
     type: str
     project: str | None
+    key: str | None
     actor: str
     data: bytes
 
@@ -37,7 +38,7 @@ def frame_of(event: Event) -> Frame:
         log.warning("event.unreadable", cursor=event.cursor, type=event.type, project=event.project, error=repr(error))
         encoded = _encode(replace(event, data=unreadable("json")))
     data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), encoded)
-    return Frame(event.seq, event.type, event.project, event.actor, data)
+    return Frame(event.seq, event.type, event.project, event.key, event.actor, data)
 
 
 def bookmark(cursor: str) -> bytes:

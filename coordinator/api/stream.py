@@ -192,7 +192,7 @@ class StreamResponse(responses.Response):
             if len(frames[0].data) > self._config.http_buffer_bytes:
                 await hold.reserve(len(frames[0].data))
             self.seq = frames[-1].seq
-            frames = [frame for frame in frames if self.filter.takes(frame.type, frame.project)]
+            frames = [frame for frame in frames if self.filter.takes(frame)]
         else:
             await hold.reserve(PAGE_COST)
             frames = await self._read_log()
@@ -213,6 +213,8 @@ class StreamResponse(responses.Response):
             None if self._epoch is None else f"{self._epoch}.{self.seq}",
             project=self.filter.project,
             topics=self.filter.topics,
+            keys=self.filter.keys,
+            actors=self.filter.actors,
             limit=self._config.http_page,
         )
         async with self._gateway.log_turns:
@@ -220,11 +222,9 @@ class StreamResponse(responses.Response):
         if reader.at_end or reader.after is None:
             return []
         self._epoch, self.seq = position(reader.after)
-        frames = [
-            frame_of(event) for event in events if event.type == RESET or self.filter.takes(event.type, event.project)
-        ]
+        frames = [frame_of(event) for event in events if event.type == RESET or self.filter.takes(event)]
         if not frames or frames[-1].seq != self.seq:
-            frames.append(Frame(self.seq, BOOKMARK, None, "", bookmark(reader.after)))
+            frames.append(Frame(self.seq, BOOKMARK, None, None, "", bookmark(reader.after)))
         return frames
 
     async def _write(self, data: bytes) -> None:

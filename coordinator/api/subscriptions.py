@@ -34,11 +34,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which events. ``project`` and ``topic`` can be repeated; ``exclude_self`` omits those that this actor caused."""
+    """Which events. ``project``, ``topic``, ``key`` (a pattern such as ``task/7/*``) and ``actor`` can be repeated.
+
+    ``exclude_self`` omits the events that this actor caused.
+    """
 
     after: str | None = None
     project: list[str] = msgspec.field(default_factory=list)
     topic: list[str] = msgspec.field(default_factory=list)
+    key: list[str] = msgspec.field(default_factory=list)
+    actor: list[str] = msgspec.field(default_factory=list)
     exclude_self: str | None = None
 
 
@@ -101,7 +106,14 @@ class Subscriptions:
 
     async def _page(self, query: EventQuery, filter: Filter, wake: Any, deadline: float, request: Request) -> Response:
         after = None if query.after == "start" else query.after
-        reader = LogReader(after, project=filter.project, topics=filter.topics, limit=query.limit)
+        reader = LogReader(
+            after,
+            project=filter.project,
+            topics=filter.topics,
+            keys=filter.keys,
+            actors=filter.actors,
+            limit=query.limit,
+        )
         while True:
             await request.hold.reserve(PAGE_COST)
             items = [event for event in await reader.read(self._calls) if _wanted(event, query, filter)]
@@ -118,17 +130,17 @@ class Subscriptions:
     def _filter(self, request: Request, query: StreamQuery) -> Filter:
         request.principal.check_role(Since)
         request.principal.check_projects(query.project or None)
-        return Filter(query.project, query.topic, self._config.http_topics)
+        return Filter(query.project, query.topic, self._config.http_topics, keys=query.key, actors=query.actor)
 
 
 def _wanted(event: Event, query: EventQuery, filter: Filter) -> bool:
-    return event.type == RESET or (event.actor != query.exclude_self and filter.takes(event.type, event.project))
+    return event.type == RESET or (event.actor != query.exclude_self and filter.takes(event))
 
 
 def _query(request: Request, type: type[Any]) -> Any:
     values: dict[str, Any] = {}
     for name, text in request.query():
-        if name in ("project", "topic"):
+        if name in ("project", "topic", "key", "actor"):
             values.setdefault(name, []).append(text)
         elif name in values:
             raise InvalidArgument(f'the parameter "{name[:100]}" is repeated', hint="Send it once.")

@@ -20,6 +20,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import DatabaseUnavailable, InvalidArgument, WaitTimedOut
 from coordinator.model.event import RESET, Event, position
+from coordinator.model.key_pattern import check_key_patterns
 from coordinator.model.topic import check_topics
 from coordinator.operations.log_reader import LogReader
 
@@ -36,6 +37,8 @@ class Tail:
         call: Invocation,
         *,
         topics: tuple[str, ...],
+        keys: tuple[str, ...],
+        actors: tuple[str, ...],
         after: str | None,
         project: str | None,
         follow: bool,
@@ -45,8 +48,9 @@ class Tail:
         if limit is not None and limit < 1:
             raise InvalidArgument(f"--limit: {limit} is out of range", hint="It can be 1 or more.")
         check_topics(topics)
+        check_key_patterns(keys)
         self._call = call
-        self._reader = LogReader(after, project=project, topics=topics)
+        self._reader = LogReader(after, project=project, topics=topics, keys=keys, actors=actors)
         self._reader.on_unreadable = _say_unreadable
         self._project = project
         self._topics = topics

@@ -62,27 +62,51 @@ class Events:
         return await self._caller.run(events.Head())
 
     async def since(
-        self, after: str | None = None, *, topics: Sequence[str] = (), everywhere: bool = False, limit: int = 1000
+        self,
+        after: str | None = None,
+        *,
+        topics: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        actors: Sequence[str] = (),
+        everywhere: bool = False,
+        limit: int = 1000,
     ) -> list[Event]:
-        """Return one page of the log after a cursor (default: all that is retained), without waiting for events."""
+        """Return one page of the log after a cursor (default: all that is retained), without waiting for events.
+
+        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, any key or actor will do.
+        """
         return await self._caller.run(
             events.Since(
                 after=after,
                 project=None if everywhere else self._caller.project,
                 topics=list(topics) or None,
+                keys=list(keys) or None,
+                actors=list(actors) or None,
                 limit=limit,
             )
         )
 
-    def stream(self, *, topics: Sequence[str] = (), after: str | None = "now", everywhere: bool = False) -> EventStream:
+    def stream(
+        self,
+        *,
+        topics: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        actors: Sequence[str] = (),
+        after: str | None = "now",
+        everywhere: bool = False,
+    ) -> EventStream:
         """Follow events after a cursor: ``now`` (what comes after the first step), or none for all that is retained.
 
-        Raises, at its first step: ``InvalidArgument`` for an invalid cursor or topic.
+        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, any key or actor will do.
+
+        Raises, at its first step: ``InvalidArgument`` for an invalid cursor, topic or pattern.
         """
         reader = LogReader(
             after,
             project=None if everywhere else self._caller.project,
             topics=topics,
+            keys=keys,
+            actors=actors,
             outlasts=(DatabaseUnavailable,),
         )
         return EventStream(reader, self._caller, self.wake(everywhere=everywhere))

@@ -46,7 +46,7 @@ class Configure(Operation[bool], frozen=True, kw_only=True):
 
 
 class Since(Operation[list[Event]], frozen=True, kw_only=True):
-    """Read the log after a cursor, filtered by project and topics.
+    """Read the log after a cursor, filtered by project, topics, patterns of keys such as ``task/7/*``, and actors.
 
     Without ``after``, the read starts at the oldest retained event; with ``now``, after the newest. Continue from the cursor
     of the last event until there is none. A page ends between transactions, unless one of them exceeds it or 500 events. An
@@ -61,13 +61,17 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     route = "/v1/events"
     reads_log = True
-    query_names = MappingProxyType({"topics": "topic", "bookmarks": None})  # every page has a cursor
+    query_names = MappingProxyType(
+        {"topics": "topic", "keys": "key", "actors": "actor", "bookmarks": None}  # every page has a cursor
+    )
 
     after: str | None = None
     project: str | None = None
     topics: list[str] | None = None
     limit: int = 1000
     bookmarks: bool = False
+    keys: list[str] | None = None
+    actors: list[str] | None = None
 
     def of_page(self, items: list[Event], cursor: str) -> list[Event]:
         """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""

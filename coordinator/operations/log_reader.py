@@ -16,10 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError
 from coordinator.model.event import BOOKMARK, Event
 from coordinator.model.json import fault_of
+from coordinator.model.key_pattern import check_key_patterns
 from coordinator.model.operation import Operation
 from coordinator.model.topic import check_topics
 from coordinator.operations.events import POLL_S, Head, Since
@@ -47,6 +50,8 @@ class LogReader:
         *,
         project: str | None = None,
         topics: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        actors: Sequence[str] = (),
         limit: int = PAGE,
         outlasts: tuple[type[CoordinatorError], ...] = (),
     ) -> None:
@@ -54,24 +59,26 @@ class LogReader:
         self.at_end = False
         self.progress = Progress()
         self.on_unreadable: Callable[[Event, str], None] = _log_unreadable
-        self._project = project
-        self._topics = list(topics) or None
-        self._limit = limit
+        self._wanted = Since(
+            project=project,
+            topics=list(topics) or None,
+            keys=list(keys) or None,
+            actors=list(actors) or None,
+            limit=limit,
+            bookmarks=True,
+        )
         self._outlasts = outlasts
 
     async def read(self, runner: Runner, wake: Wake | None = None) -> list[Event]:
         """Read a page. It is empty at the end, and where nothing matches up to the new position. ``wake`` ends a back-off.
 
-        Raises: what ``Since`` raises; ``InvalidArgument`` for an unknown topic.
+        Raises: what ``Since`` raises; ``InvalidArgument`` for an unknown topic or an invalid pattern of keys.
         """
-        check_topics(self._topics or ())
+        check_topics(self._wanted.topics or ())
+        check_key_patterns(self._wanted.keys or ())
         if self.after == "now":
             self.after = await self.head(runner, wake)
-        page = await self._run(
-            runner,
-            Since(after=self.after, project=self._project, topics=self._topics, limit=self._limit, bookmarks=True),
-            wake,
-        )
+        page = await self._run(runner, replace(self._wanted, after=self.after), wake)
         self.at_end = not page
         for event in page:
             if fault := fault_of(event.data):

@@ -185,10 +185,32 @@ $$;
 comment on function coordinator.topic_pattern(text[]) is
   'Turn topics (signal.set, signal.*, *) into one regular expression; no topics give null, which means all.';
 
+create or replace function coordinator.key_patterns(p_keys text[]) returns text[]
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text;
+begin
+  if p_keys is null or cardinality(p_keys) = 0 then
+    return null;
+  elsif cardinality(p_keys) > 1000 then
+    raise exception using errcode = 'ZC102', message = format('%s patterns of keys; at most 1000 are allowed', cardinality(p_keys)),
+      hint = 'Give fewer, or use * for any text.';
+  end if;
+  foreach v_key in array p_keys loop
+    perform coordinator.check_text('the pattern of keys', v_key);
+  end loop;
+  return array(select replace(replace(replace(replace(k, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%') from unnest(p_keys) k);
+end
+$$;
+comment on function coordinator.key_patterns(text[]) is
+  'Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.';
+
 -- Inlined, so that its filters and bounds are part of the caller's statement; therefore without a search_path.
 create or replace function coordinator.chunk_events(
   p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null,
-  p_visible text[] default null)
+  p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
 returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamptz, data jsonb)
 language sql stable
 as $$
@@ -204,13 +226,15 @@ as $$
     and (p_project is null or n.project = p_project)
     and (p_visible is null or n.project = any (p_visible))
     and (p_pattern is null or n.type ~ p_pattern)
+    and (p_keys is null or n.key like any (p_keys))
+    and (p_actors is null or n.actor = any (p_actors))
 $$;
-comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[]) is
+comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[], text[], text[]) is
   'Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.';
 
 create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,
-  p_limit integer default 1000, p_bookmarks boolean default false)
+  p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
 returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb,
                transaction text, more boolean)
 language plpgsql stable security definer
@@ -224,6 +248,8 @@ declare
   v_after   bigint;
   v_reason  text;
   v_pattern text := coordinator.topic_pattern(p_topics);
+  v_keys    text[] := coordinator.key_patterns(p_keys);
+  v_actors  text[] := nullif(p_actors, '{}');
   v_visible text[] := coordinator.projects_visible();
   v_left    integer := p_limit;
   v_found   integer;
@@ -233,6 +259,7 @@ declare
   v_until   bigint;
 begin
   perform coordinator.check_page(p_limit);
+  perform coordinator.check_list('the actors', p_actors);
   if p_project is not null then
     perform coordinator.check_name('the project', p_project);
     perform coordinator.project_check(p_project);
@@ -280,11 +307,11 @@ begin
                                                        max(m.seq) filter (where m.place <= v_left and v_left = p_limit), v_after) end
       into v_until
       from (select e.seq, row_number() over w as place, lead(e.transaction) over w is distinct from e.transaction as ends
-            from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible) e window w as (order by e.seq)) m;
+            from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e window w as (order by e.seq)) m;
     end if;
     return query
       select v_epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more
-      from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible) e
+      from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e
       where e.seq <= coalesce(v_until, v_chunk.last_seq)
       order by e.seq;
     get diagnostics v_found = row_count;
@@ -300,5 +327,5 @@ begin
   end if;
 end
 $$;
-comment on function coordinator.events_since(text, text, text[], integer, boolean) is
-  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project and topics. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';
+comment on function coordinator.events_since(text, text, text[], integer, boolean, text[], text[]) is
+  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';

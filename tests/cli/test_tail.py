@@ -84,6 +84,16 @@ async def test_it_follows_by_topic_and_ends_with_0_at_shutdown(program: Program,
             assert process.stderr.read() == ""
 
 
+async def test_it_chooses_by_key_and_by_who_made_the_change(program: Program, db: Database) -> None:
+    for actor in ("coder", "tester"):
+        for key in ("task/1", "task/2", "note"):
+            await db.run(events.Emit(project="default", type="custom.x", key=key, actor=actor))
+    await db.run(RelayStep())
+    chosen = program.run("event", "tail", "--key", "task/*", "--key", "no*", "--by", "tester")
+    assert keys(chosen.stdout) == ["task/1", "task/2", "note"]
+    assert program.fails(5, "event", "tail", "--key", "")["hint"]
+
+
 async def test_it_ends_even_if_nothing_reads_its_output(program: Program, db: Database) -> None:
     with tailing(program) as process:
         await db.run(signals.Set(project="default", key="large", value="x" * 200_000))

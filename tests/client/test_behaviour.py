@@ -458,3 +458,22 @@ async def test_a_transaction_is_done_in_the_agents_name(connect: Any, project: s
     async with connect("coder") as client:
         (signal,) = await client.transactions.run(signals.Set(project=project, key="k", value=1))
         assert signal.actor == "coder"
+
+
+async def test_events_are_chosen_by_key_and_actor(connect: Any) -> None:
+    async with connect("coder") as client, connect("tester") as other:
+        after = await client.events.head()
+        for key in ("task/1", "note", "task/2"):
+            await client.events.emit("custom.x", key=key)
+            await other.events.emit("custom.x", key=key)
+        chosen = []
+        with anyio.fail_after(DEADLINE_S):
+            async for event in client.events.stream(keys=["task/*"], actors=["tester"], after=after):
+                chosen.append((event.key, event.actor))
+                if len(chosen) == 2:
+                    break
+        assert chosen == [("task/1", "tester"), ("task/2", "tester")]
+        page = await client.events.since(after, keys=["no*"], actors=["coder", "tester"])
+        assert [(event.key, event.actor) for event in page] == [("note", "coder"), ("note", "tester")]
+        with pytest.raises(InvalidArgument):
+            await client.events.since(after, keys=["x" * 513])

@@ -23,17 +23,24 @@ _topics = click.option(
     metavar="PATTERN",
     help="Type, or pattern such as signal.*; repeatable.",
 )
+_keys = click.option(
+    "--key", "keys", multiple=True, metavar="PATTERN", help="Key, or pattern such as task/7/*; repeatable."
+)
+_actors = click.option("--by", "actors", multiple=True, metavar="NAME", help="Who made the change; repeatable.")
 
 
 @command.verb(
     examples=[
         "coordinator event tail",
         "coordinator event tail --follow --topic 'signal.*' --topic directive.sent",
+        "coordinator event tail --follow --key 'task/7/*' --by coder-1",
         "coordinator event tail --after 5f3a1c2b.1042 --follow | jq --unbuffered .data",
         "coordinator event tail --after now --follow --limit 1 --timeout 5m     # wait for the next event",
     ]
 )
 @_topics
+@_keys
+@_actors
 @click.option("--after", metavar="CURSOR", help='Start after this cursor, or "now".  [default: the oldest event]')
 @click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C or SIGTERM.")
 @click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
@@ -44,6 +51,8 @@ def tail(
     call: Invocation,
     *,
     topics: tuple[str, ...],
+    keys: tuple[str, ...],
+    actors: tuple[str, ...],
     after: str | None,
     follow: bool,
     limit: int | None,
@@ -60,6 +69,8 @@ def tail(
     Tail(
         call,
         topics=topics,
+        keys=keys,
+        actors=actors,
         after=after,
         project=None if all_projects else call.project,
         follow=follow,
@@ -88,6 +99,8 @@ def tail(
     help="Keep the position in this file, and continue there after a restart.",
 )
 @_topics
+@_keys
+@_actors
 @click.option(
     "--after", default="now", show_default=True, metavar="CURSOR", help="Start here, if there is no cursor file yet."
 )
