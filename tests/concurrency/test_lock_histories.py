@@ -77,8 +77,8 @@ declare
   v_acquire text := pg_get_functiondef('coordinator.lock_acquire'::regproc);
   v_write   text := pg_get_functiondef('coordinator.lock_write'::regproc);
 begin
-  assert v_enter ~ 'pg_advisory_xact_lock' and v_acquire ~ 'insert into coordinator.events' and v_write ~ 'perform coordinator.event_append';
-  execute regexp_replace(v_enter, 'pg_advisory_xact_lock(_shared)?', '', 'g');
+  assert v_enter ~ 'pg_try_advisory_xact_lock' and v_acquire ~ 'insert into coordinator.events' and v_write ~ 'perform coordinator.event_append';
+  execute regexp_replace(v_enter, 'pg_try_advisory_xact_lock(_shared)?', 'null is distinct from ', 'g');
   execute replace(v_acquire, 'insert into coordinator.events', 'perform pg_sleep(0.05); insert into coordinator.events');
   execute replace(v_write, 'perform coordinator.event_append', 'perform pg_sleep(0.05); perform coordinator.event_append');
 end $$
