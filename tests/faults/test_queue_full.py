@@ -58,14 +58,14 @@ async def test_a_full_notification_queue_fails_no_function_and_no_start(tmp_path
         with Daemon(server.dsn) as daemon:
             await daemon.ready()
             async with http_client(daemon.url) as http:
-                await call(connection, events.Emit(project="default", type="custom.x", key="late"))
+                await call(connection, events.Emit(project="default", type="custom.late"))
 
                 async def read() -> bool:
                     page = (
                         await http.get(
-                            "/v1/events", params={"project": "default", "topic": "custom.x", "after": "start"}
+                            "/v1/events", params={"project": "default", "topic": "custom.late", "after": "start"}
                         )
                     ).json()
-                    return page["items"][-1]["key"] == "late"
+                    return bool(page["items"])
 
                 await until(read, "the event is in the log")
