@@ -81,7 +81,7 @@ async def exercise(database: Database, project: str) -> None:
         await run(locks.Release(project=project, resources=[resource], agent=agent.id, tokens=[grant.fencing_token]))
     process = await run(ProcessRegister(kind="client", name="p"))
     await run(LeaderRenew(process=process))
-    while (await run(RelayStep(limit=1000))).again:
+    while (await run(RelayStep())).again:
         pass
     found = [event.type for event in await run(events.Since(project=project))]
     assert {"signal.set", "signal.cleared", "lock.granted", "directive.sent"} <= set(found)
