@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.loops.table import table
 from coordinator.operations import signals
 from coordinator.telemetry import metrics
 from tests.daemon import Daemon, drained, log_of, note, opened
@@ -139,7 +140,7 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
 
 async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
     """One alone and two on another database: answers of the server for each heartbeat, of which there is one a second."""
-    loops = ("signal_expire", "directive_expire", "agent_reap", "event_prune", "directive_prune", "signal_prune")
+    loops = [loop.name for loop in table(Config())]
     async with Proxy(database_url).serving() as one, Proxy(empty_url).serving() as two:
         with Daemon(one.url) as alone:
             first = await (await Daemon(two.url).ready()).lead()
