@@ -30,6 +30,7 @@ __all__ = ["Session", "SessionWake"]
 PING_S = 2.5  # without news
 PING_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 4.0
+END_S = 0.4
 
 # With these the server notices within seconds that this host is gone, and releases the session's locks. They are not startup
 # parameters, because poolers reject those.
@@ -161,7 +162,7 @@ class Session:
             finally:
                 self._link = None
                 self.on_change()
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(END_S, shield=True):  # a daemon that ends does not wait for a silent server
                     await retire(link.connection)
             log.warning("session.lost")
 
