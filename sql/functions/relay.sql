@@ -203,15 +203,18 @@ begin
                        array(select pg_snapshot_xip(v_next.base) union select v_own));
     end if;
   end if;
-  insert into coordinator.event_chunks
-  select head_seq + 1 + g.n * p_limit, least(head_seq + (g.n + 1) * p_limit, head_seq + moved), v_next.xids, g.first_id, g.last_id,
-         (g.n + 1) * p_limit < moved, v_next.base, v_next.base_id, v_next.read_id, v_next.step_xid, clock_timestamp()
-  from (select 0 as n, v_next.first_id as first_id, v_next.last_id as last_id where moved <= p_limit
-        union all
-        select n, min(id), max(id)
-        from (select l.id, (row_number() over (order by l.id) - 1) / p_limit as n from coordinator.events l
-              where moved > p_limit and l.xid = v_next.xids[1] and l.id between v_next.first_id and v_next.last_id) p
-        group by n) g;
+  if moved <= p_limit then
+    insert into coordinator.event_chunks
+    values (head_seq + 1, head_seq + moved, v_next.xids, v_next.first_id, v_next.last_id, false, v_next.base, v_next.base_id,
+            v_next.read_id, v_next.step_xid, clock_timestamp());
+  else
+    insert into coordinator.event_chunks
+    select head_seq + 1 + g.n * p_limit, least(head_seq + (g.n + 1) * p_limit, head_seq + moved), v_next.xids, min(g.id), max(g.id),
+           (g.n + 1) * p_limit < moved, v_next.base, v_next.base_id, v_next.read_id, v_next.step_xid, clock_timestamp()
+    from (select l.id, (row_number() over (order by l.id) - 1) / p_limit as n from coordinator.events l
+          where l.xid = v_next.xids[1] and l.id between v_next.first_id and v_next.last_id) g
+    group by g.n;
+  end if;
   head_seq := head_seq + moved;
   perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody needs to ring
   if p_notify then
