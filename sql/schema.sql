@@ -739,7 +739,7 @@ create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, 
   returns text
   stable;
 
--- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. Events of a partition that is not full stay longer than p_retention.
+-- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number.
 create function coordinator.event_prune(p_retention interval default '7 days')
   returns bigint
   volatile security definer;
@@ -758,6 +758,11 @@ create function coordinator.event_ring()
 create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
   immutable;
+
+-- Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.
+create function coordinator.event_turn(p_age interval)
+  returns boolean
+  volatile security definer;
 
 -- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)

@@ -366,6 +366,29 @@ $$;
 comment on function coordinator.relay_recover() is
   'Begin a new epoch if this database was restored from a dump elsewhere; true if so. Old events stay readable; events that had no number yet count as one transaction. Called by a relay that starts.';
 
+create or replace function coordinator.event_turn(p_age interval) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '20ms' -- a queue behind this lock stops every writer
+as $$
+declare
+  v_number bigint := (select (last_value + 1) / 1000000 from coordinator.event_ids); -- of the partition of the next event
+begin
+  if to_regclass('coordinator.events_' || to_char(v_number + 1, 'FM000000')) is null
+     or coalesce((select stamped_at >= coordinator.now_utc() - p_age from coordinator.event_chunks
+                  where first_id >= v_number * 1000000 and last_seq > 0 order by first_id limit 1), true) then
+    return false;
+  end if;
+  lock table only coordinator.events in exclusive mode; -- whoever takes an id has locked the table before: nobody takes one now
+  perform setval('coordinator.event_ids', (v_number + 1) * 1000000 - 1) from coordinator.event_ids where last_value < (v_number + 1) * 1000000;
+  return true;
+exception when lock_not_available then
+  return false; -- a transaction that wrote events is open: at the next run
+end
+$$;
+comment on function coordinator.event_turn(interval) is
+  'Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.';
+
 create or replace function coordinator.event_prune(p_retention interval default '7 days') returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -381,6 +404,7 @@ declare
 begin
   perform coordinator.check_ttl(p_retention);
   lock table coordinator.relay in share row exclusive mode; -- before any lock on the log, as relay_step does
+  perform coordinator.event_turn(p_retention / 7);
   select * into v_newest from coordinator.event_chunks order by first_seq desc limit 1;
   select min(substring(c.relname from '^events_(\d+)$')::bigint) into v_number
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass;
@@ -413,7 +437,7 @@ begin
 end
 $$;
 comment on function coordinator.event_prune(interval) is
-  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. Events of a partition that is not full stay longer than p_retention.';
+  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number.';
 
 -- For the first events, and for databases without a daemon.
 select coordinator.event_extend(8);

@@ -387,6 +387,29 @@ async def test_a_chunk_that_begins_in_a_dropped_partition_is_dropped_with_it(ben
     assert [event.key for event in await call(bench.relay, events.Since())] == ["d"]
 
 
+async def test_a_quiet_log_is_pruned_although_its_partition_is_not_full(bench: Bench) -> None:
+    await bench.emit("a")
+    await bench.step()
+    assert await call(bench.relay, events.Prune()) == 0
+    await bench.emit("b")
+    await bench.step()
+    assert await count(bench, "events_000000") == 2  # young: the partition goes on
+    writer = await bench.begin()
+    await bench.emit("c", writer)
+    await later(bench)
+    assert await call(bench.relay, events.Prune()) == 0  # without waiting for the writer
+    await writer.execute("commit")
+    assert await call(bench.relay, events.Prune()) == 0  # turns to the next partition
+    assert await call(bench.relay, events.Prune()) == 0  # and only once
+    for name in "de":
+        await bench.emit(name)
+        await bench.step()
+    assert [await count(bench, name) for name in ("events_000000", "events_000001")] == [3, 2]
+    assert await bench.log() == ["a", "b", "c", "d", "e"]
+    assert await call(bench.relay, events.Prune()) == 4  # c, d are one chunk
+    assert await bench.log() == ["e"]
+
+
 async def test_prune_does_not_wait_for_a_reader_or_writer(bench: Bench) -> None:
     await two_partitions(bench)
     await later(bench)
