@@ -814,6 +814,11 @@ create function coordinator.json_misfit(p_value jsonb, p_type text)
   returns text
   immutable;
 
+-- Reject a JSON value for what json_fault returned: ZC102 or ZC104; null is accepted. Internal.
+create function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144)
+  returns void
+  immutable;
+
 -- Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.
 create function coordinator.key_patterns(p_keys text[])
   returns text[]
@@ -1419,7 +1424,7 @@ create function coordinator.transaction_enter(p_project text, p_writes jsonb, p_
   returns table (part text, place integer, verb text, arguments jsonb, statement text)
   volatile security definer;
 
--- Return the length of a list of parts. Reject what is not a list (ZC103), and one of more than 1,048,576 bytes (ZC102). Internal.
+-- Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.
 create function coordinator.transaction_list(p_what text, p_list jsonb)
   returns integer
   immutable;

@@ -162,6 +162,27 @@ $$;
 comment on function coordinator.json_fault(jsonb, integer, jsonpath) is
   'Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.';
 
+create or replace function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_fault = 'json_depth' then
+    raise exception using errcode = 'ZC102', message = format('%s is nested more than 64 levels deep', p_what),
+      hint = 'Nest arrays and objects at most 64 levels deep; put deeper data into a string.';
+  elsif p_fault = 'json_number' then
+    raise exception using errcode = 'ZC104',
+      message = format('%s contains a number that is not finite as a double, or longer than 400 characters', p_what),
+      hint = 'Give at most 1.7976931348623157e308 in at most 400 characters, or put the number into a string.';
+  elsif p_fault is not null then
+    raise exception using errcode = 'ZC102', message = format('%s takes more than %s bytes as text', p_what, p_max),
+      hint = 'Store large data elsewhere and share its location.';
+  end if;
+end
+$$;
+comment on function coordinator.json_refuse(text, text, integer) is
+  'Reject a JSON value for what json_fault returned: ZC102 or ZC104; null is accepted. Internal.';
+
 create or replace function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -172,17 +193,8 @@ begin
   if p_value is null then
     raise exception using errcode = 'ZC101', message = format('%s is missing', p_what),
       hint = 'Give a JSON value; write JSON null as ''null''.';
-  elsif v_fault = 'json_depth' then
-    raise exception using errcode = 'ZC102', message = format('%s is nested more than 64 levels deep', p_what),
-      hint = 'Nest arrays and objects at most 64 levels deep; put deeper data into a string.';
-  elsif v_fault = 'json_number' then
-    raise exception using errcode = 'ZC104',
-      message = format('%s contains a number that is not finite as a double, or longer than 400 characters', p_what),
-      hint = 'Give at most 1.7976931348623157e308 in at most 400 characters, or put the number into a string.';
   elsif v_fault is not null then
-    raise exception using errcode = 'ZC102',
-      message = format('%s takes more than 262144 bytes as text', p_what),
-      hint = 'Store large data elsewhere and share its location.';
+    perform coordinator.json_refuse(p_what, v_fault);
   elsif p_object and jsonb_typeof(p_value) <> 'object' then
     raise exception using errcode = 'ZC105',
       message = format('%s is a JSON %s, not an object', p_what, jsonb_typeof(p_value)),

@@ -76,15 +76,14 @@ begin
   if p_list is null or jsonb_typeof(p_list) <> 'array' then
     raise exception using errcode = 'ZC103', message = format('the %ss are not a list', p_what),
       hint = 'Give an array of objects such as {"verb": "signal_set", "key": "build/state", "value": "green"}.';
-  elsif coordinator.json_fault(p_list, 1048576, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")') is not null then
-    raise exception using errcode = 'ZC102', message = format('the %ss take more than 1048576 bytes as text, or exceed a limit of JSON', p_what),
-      hint = 'Split them, or store large data elsewhere and share its location; see coordinator.limits.';
   end if;
+  perform coordinator.json_refuse(format('the list of %ss', p_what), coordinator.json_fault(
+    p_list, 1048576, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")'), 1048576);
   return jsonb_array_length(p_list);
 end
 $$;
 comment on function coordinator.transaction_list(text, jsonb) is
-  'Return the length of a list of parts. Reject what is not a list (ZC103), and one of more than 1,048,576 bytes (ZC102). Internal.';
+  'Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.';
 
 create or replace function coordinator.transaction_enter(
   p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)

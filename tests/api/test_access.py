@@ -244,13 +244,18 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
             for field in msgspec.structs.fields(kind):
                 types = {field.type, *get_args(field.type)}
                 # A token of a lock or a version refers to nothing alone; a request id is the caller's own.
-                named = (UUID in types and field.name != "request_id") or (field.required and field.type is int)
+                named = (UUID in types and field.name != "request_id") or (
+                    field.required and field.type is int and field.name != "slots"
+                )
                 if not named:
                     continue
                 known = {name: value for name, value in ids["alpha"].items() if name in kind.__struct_fields__}
                 aim = {"project": "alpha", **known, field.name: ids["beta"][field.name]}
                 answer = await run(own, call(kind, **aim))
-                assert answer.status_code in (404, 409) or answer.json() == {"result": False}, (function, answer.text)
+                assert answer.status_code in (404, 408, 409) or answer.json() == {"result": False}, (
+                    function,
+                    answer.text,
+                )
         assert await happened() == before
 
 

@@ -48,6 +48,15 @@ class Server:
             writer.transport.abort()
 
 
+def linked(server: Server, links: int) -> Callable[[], Awaitable[bool]]:
+    """A condition: the server has accepted this number of connections."""
+
+    async def made() -> bool:
+        return server.links == links
+
+    return made
+
+
 class Link:
     """One connection, as the server sees it."""
 
@@ -520,8 +529,7 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
         skipped_s += 46
         await until(asked_again, "the stream is opened again")
         skipped_s += 46
-        assert await wake.wait(DEADLINE_S)
-        assert server.links == 3
+        await until(linked(server, 3), "the stream is opened a third time")
         for _ in range(3):
             pieces.put_nowait(b"")
 
@@ -546,7 +554,7 @@ async def test_a_stream_wakes_at_every_piece_and_its_end_is_not_an_error() -> No
         more.set()
         await hint(wake)
         await hint(wake)
-        assert server.links == 2
+        await until(linked(server, 2), "the stream is opened again")
 
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a\0", "\u00fc", "a\nb"])

@@ -15,6 +15,8 @@ ENTRANCES = {
     "agent_register": "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
     "directive_send": "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', $1::text::jsonb))",
     "event_emit": "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', $1::text::jsonb))",
+    "transaction_run": """from coordinator.transaction_run('default', jsonb_build_array(
+                            jsonb_build_object('verb', 'signal_set', 'key', 'k', 'value', $1::text::jsonb)))""",
 }
 
 WIDE = "[" + ",".join(["1e307"] * 2000) + "]"
@@ -63,7 +65,8 @@ async def test_every_parameter_of_json_is_one_of_the_entrances(tx: Transaction) 
         " where p.pronamespace = 'coordinator'::regnamespace"
         " and exists (select from unnest(p.proargtypes) t where t in ('json'::regtype, 'jsonb'::regtype))"
     )
-    assert {row["function"] for row in taking} == ENTRANCES.keys()
+    # transaction_enter only checks the parts and takes their locks for transaction_run.
+    assert {row["function"] for row in taking} - {"transaction_enter"} == ENTRANCES.keys()
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
