@@ -10,6 +10,7 @@ reports its process id and then how it ended.
 from __future__ import annotations
 
 import atexit
+import builtins
 import gc
 import importlib
 import json
@@ -167,7 +168,9 @@ def _main(fd: int) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    warnings.simplefilter(environment.get("PYTHONWARNINGS", "ignore"))
+    for option in environment.get("PYTHONWARNINGS", "ignore").split(","):  # as "error,ignore::ResourceWarning"
+        action, _, category = option.partition("::")
+        warnings.simplefilter(action, getattr(builtins, category or "Warning"))
     sys.argv[1:] = arguments
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
