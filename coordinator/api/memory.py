@@ -10,9 +10,7 @@ What this does not count: connections, streams without a backlog, and the gatewa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import anyio
 
@@ -40,14 +38,9 @@ class Memory:
         self._wait_s = wait_s
         self._waiting: deque[_Reservation] = deque()
 
-    @contextmanager
-    def hold(self) -> Iterator[Hold]:
-        """Return what holds nothing yet, and nothing any more after the context."""
-        hold = Hold(self)
-        try:
-            yield hold
-        finally:
-            hold.keep(0)
+    def hold(self) -> Hold:
+        """Return a context that holds nothing yet, and nothing any more at its end."""
+        return Hold(self)
 
     async def grant(self, hold: Hold, size: int) -> None:
         """Give bytes to a hold when they are free.
@@ -90,6 +83,12 @@ class Hold:
         self.size = 0
         self._memory = memory
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.keep(0)
+
     async def reserve(self, size: int) -> None:
         """Hold ``size`` bytes more.
 
@@ -99,6 +98,6 @@ class Hold:
 
     def keep(self, size: int) -> None:
         """Release what exceeds ``size``."""
-        released = max(0, self.size - size)
-        self.size -= released
-        self._memory.release(released)
+        if self.size > size:
+            self._memory.release(self.size - size)
+            self.size = size

@@ -9,6 +9,7 @@ is ever read: a page presents its token itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.middleware import Middleware
@@ -72,17 +73,18 @@ class OriginGuard:
         self._origins = origins
         self._hosts = frozenset(host.lower() for host in hosts) | LOOPBACK
         self._loopback = loopback
+        self._check = lru_cache(128)(self._check_headers)  # most clients always send the same
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with 403."""
         try:
-            self._check([(name, value) for name, value in scope["headers"] if name in _READ])
+            self._check(tuple([header for header in scope["headers"] if header[0] in _READ]))
         except ForeignRequest as error:
             await problem_response(error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _check(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
         origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
         sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}

@@ -8,8 +8,7 @@ empty segments, the name of a verb. So the path is taken as it was sent, and the
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import unquote
 
@@ -33,22 +32,6 @@ from coordinator.telemetry import metrics
 __all__ = ["Handler", "OperationRoutes"]
 
 Handler = Callable[[Request], Awaitable[responses.Response]]
-
-
-@contextmanager
-def while_connected(scope: Scope) -> Iterator[None]:
-    """Cancel what runs within the context when the client disconnects, at the database too."""
-    transport = scope.get("extensions", {}).get(TRANSPORT)
-    if transport is None:
-        yield
-        return
-    connection = transport.get_protocol()
-    with anyio.CancelScope() as running:
-        connection.on_lost = running.cancel
-        try:
-            yield
-        finally:
-            connection.on_lost = None
 
 
 class OperationRoutes:
@@ -82,7 +65,11 @@ class OperationRoutes:
         response: responses.Response
         response = Response(499, b"")  # the client has gone
         with self._memory.hold() as hold:
-            with while_connected(scope):
+            with anyio.CancelScope() as running:  # cancelled when the client disconnects, what runs at the database too
+                transport = scope.get("extensions", {}).get(TRANSPORT)
+                connection = None if transport is None else transport.get_protocol()
+                if connection is not None:
+                    connection.on_lost = running.cancel
                 try:
                     name, handler, argument = self._find(scope["method"], scope["raw_path"])
                     principal = await self._access.identify(scope)
@@ -93,6 +80,9 @@ class OperationRoutes:
                         await hold.reserve(size - hold.size)
                 except Exception as error:  # noqa: BLE001 - a bug is logged there
                     response = problem_response(error)
+                finally:
+                    if connection is not None:
+                        connection.on_lost = None
             if isinstance(response, Response):  # complete: streams are not measured
                 metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
                 response.deadline_s = self._deadline_s
