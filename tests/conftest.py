@@ -151,7 +151,7 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 def seed() -> int:
     """Seed of what happens at random, printed when the test fails; COORDINATOR_FAULTS_SEED repeats it."""
-    chosen = int(os.environ.get("COORDINATOR_FAULTS_SEED") or random.randrange(1_000_000))  # noqa: S311
+    chosen = int(os.environ.get("COORDINATOR_FAULTS_SEED") or random.randrange(1_000_000))
     print(f"COORDINATOR_FAULTS_SEED={chosen}")  # noqa: T201
     return chosen
 

@@ -55,7 +55,7 @@ class Fleet:
         self.folder = folder
         self.cache_size = cache_size
         self.seed = seed
-        self.choose = random.Random(seed)  # noqa: S311
+        self.choose = random.Random(seed)
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.journal = Journal(folder / "nemesis.jsonl", "nemesis")
         self.befallen: Counter[str] = Counter()

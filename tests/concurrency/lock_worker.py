@@ -103,7 +103,7 @@ class Client:
         self.settings = settings
         self.journal = journal
         self.name = f"{settings.name}-{number}"
-        self.choose = random.Random(f"{settings.seed}/{self.name}")  # noqa: S311
+        self.choose = random.Random(f"{settings.seed}/{self.name}")
         self.connection: asyncpg.Connection | None = None
         self.agent: UUID | None = None
         self.before: UUID | None = None

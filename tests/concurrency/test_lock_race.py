@@ -34,7 +34,7 @@ class Client:
         try:
             return (await self.acquire(*resources))[0]["fencing_token"]
         except asyncpg.PostgresError as error:
-            assert error.sqlstate == "ZC310", error  # noqa: PT017
+            assert error.sqlstate == "ZC310", error
             return None
 
     async def release(self, token: int, *resources: str) -> None:
@@ -100,7 +100,7 @@ async def test_overlapping_sets_in_any_order_never_deadlock_and_never_overlap(cr
 
     async def run(n: int, client: Client) -> None:
         nonlocal granted
-        choose = random.Random(n)  # noqa: S311
+        choose = random.Random(n)
         for _ in range(60):
             chosen = choose.sample(names, 3)
             token = await client.try_acquire(*chosen)
@@ -164,7 +164,7 @@ async def test_two_who_would_close_a_circle_at_once_are_not_both_let_wait(crew: 
         try:
             await client.acquire(resource, wait=WAIT)
         except asyncpg.PostgresError as error:
-            assert error.sqlstate == "ZC313", error  # noqa: PT017
+            assert error.sqlstate == "ZC313", error
             return False
         return True
 

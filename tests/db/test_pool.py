@@ -173,7 +173,7 @@ async def test_a_call_on_a_connection_that_died_condemns_those_that_were_idle_be
 
 
 async def test_random_calls_that_fail_and_are_cancelled_lose_no_place(database_url: str, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     ends = 0
 
     async def one(pool: Pool) -> None:

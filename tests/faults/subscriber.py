@@ -31,7 +31,7 @@ class Subscriber:
         self.query = {"topic": "custom.*", **query}
         self.seen: dict[int, str] = {}
         self.connections = 0
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._places: list[tuple[str | None, int]] = [(None, 0)]  # cursors, and the number that each stands after
         self._latest = 0
         self._cut = anyio.CancelScope()

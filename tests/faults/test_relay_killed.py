@@ -23,7 +23,7 @@ async def test_a_relay_that_is_killed_again_and_again_loses_doubles_and_reorders
 ) -> None:
     """Two daemons; the one that leads is killed at a random moment, and another started in its place."""
     load, reader, listener = Load(database_url), Reader(), Listener()
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     killed = 0
     daemons = [Daemon(database_url), Daemon(database_url)]
     try:

@@ -60,7 +60,7 @@ async def befall(  # noqa: PLR0917
     plane: Plane, load: Load, database: Database, subscribers: list[Subscriber], seed: int, duration_s: float
 ) -> None:
     """Write, read, and let the faults happen."""
-    chance, enough = random.Random(seed), anyio.Event()  # noqa: S311
+    chance, enough = random.Random(seed), anyio.Event()
     ends_at = time.monotonic() + duration_s
 
     async def further() -> None:

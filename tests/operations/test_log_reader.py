@@ -29,7 +29,7 @@ class Unsteady:
         self.asked: list[Operation[object]] = []
         self.failures: list[Exception] = []
         self.delay_s = 0.0
-        self.random = random.Random()  # noqa: S311
+        self.random = random.Random()
         self._database = database
 
     async def run(self, operation: Operation[R]) -> R:

@@ -38,7 +38,7 @@ class Load:
 
     def __init__(self, url: str, *, seed: int = 0) -> None:
         self._url = url
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self.committed: list[Written] = []
         self.rolled_back: set[str] = set()
         self.unknown: set[str] = set()  # the answer to the commit never came

@@ -131,7 +131,14 @@ async def test_a_role_may_call_exactly_what_the_table_of_rights_grants(logins: L
         finally:
             await transaction.rollback()
     assert does == may
-    assert {"event_append", "agent_end", "relay_step", "signal_expire", "token_authenticate", "schema_grant"} & does == set()
+    assert {
+        "event_append",
+        "agent_end",
+        "relay_step",
+        "signal_expire",
+        "token_authenticate",
+        "schema_grant",
+    } & does == set()
 
 
 @pytest.mark.parametrize("role", LADDER[:3])
@@ -370,7 +377,9 @@ async def test_with_head_only_the_newest_cursor_is_notified(database_url: str) -
             await listener.add_listener(channel, lambda *call: heard.append((call[2], call[3])))
         assert await writer.fetchval("select coordinator.event_configure('head')")
         assert not await writer.fetchval("select coordinator.event_configure('head')")
-        await writer.execute("select coordinator.signal_set('default', 'k', '1'), coordinator.signal_set('default', 'l', '1')")
+        await writer.execute(
+            "select coordinator.signal_set('default', 'k', '1'), coordinator.signal_set('default', 'l', '1')"
+        )
         await writer.execute("select coordinator.relay_step()")
         head = await writer.fetchval("select coordinator.event_head()")
         with anyio.fail_after(DEADLINE_S):
@@ -434,11 +443,17 @@ async def test_a_role_of_agents_registers_no_name_of_a_token_or_of_a_higher_role
 ) -> None:
     agent, manager = await logins.make("agent"), await logins.make("manager")
     boss = await manager.fetchval("select session_user::text")
-    await admin(database_url, "select coordinator.token_create('lead', 'manager', repeat('a', 64), 'coo_abcd', 'alpha')")
+    await admin(
+        database_url, "select coordinator.token_create('lead', 'manager', repeat('a', 64), 'coo_abcd', 'alpha')"
+    )
     for name in ("lead", "coordinator", boss, await connect_name(database_url)):
         async with refused():
             await agent.fetch("select coordinator.agent_register('alpha', $1)", name)
-    for name, project in (("lead", "beta"), ("coder", "alpha"), (await agent.fetchval("select session_user::text"), "alpha")):
+    for name, project in (
+        ("lead", "beta"),
+        ("coder", "alpha"),
+        (await agent.fetchval("select session_user::text"), "alpha"),
+    ):
         await agent.fetch("select coordinator.agent_register($1, $2)", project, name)
     await manager.fetch("select coordinator.agent_register('alpha', 'lead')")
 

@@ -12,9 +12,7 @@ from coordinator.operations import agents, signals
 from tests.conftest import Transaction
 
 
-@pytest.mark.parametrize(
-    "text", ["0s", "0.5s", "1s", "59s", "1m", "1m30s", "1h", "1d", "1d1s", "366d", "2d3h4m5.25s"]
-)
+@pytest.mark.parametrize("text", ["0s", "0.5s", "1s", "59s", "1m", "1m30s", "1h", "1d", "1d1s", "366d", "2d3h4m5.25s"])
 async def test_a_duration_is_written_as_it_can_be_given(tx: Transaction, text: str) -> None:
     length = duration.parse(text)
     assert await tx.connection.fetchval("select coordinator.duration_text($1)", length) == text

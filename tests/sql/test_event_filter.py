@@ -16,7 +16,19 @@ from coordinator.operations.work import RelayStep
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
-KEYS = ["task/7/DONE", "task/7/FAILED", "task/77/DONE", "x/task/7/DONE", "100%", "100x", "a_b", "axb", r"a\b", "a*b", None]
+KEYS = [
+    "task/7/DONE",
+    "task/7/FAILED",
+    "task/77/DONE",
+    "x/task/7/DONE",
+    "100%",
+    "100x",
+    "a_b",
+    "axb",
+    r"a\b",
+    "a*b",
+    None,
+]
 
 
 @pytest.fixture
@@ -114,7 +126,7 @@ def test_filters_differ_by_key_and_by_actor_and_have_a_limit() -> None:
     same = {Filter(keys=["a", "b"]).identity, Filter(keys=["b", "a", "a"]).identity}
     assert len(same) == 1
     different = [Filter(), Filter(keys=["a"]), Filter(actors=["a"]), Filter(topics=["custom.a"]), Filter(["a"])]
-    assert len({filter.identity for filter in different}) == len(different)
+    assert len({one.identity for one in different}) == len(different)
     with pytest.raises(InvalidArgument):
         Filter(keys=["a"] * 101)
     with pytest.raises(InvalidArgument):

@@ -32,7 +32,9 @@ async def test_a_key_of_another_request_is_refused(tx: Transaction) -> None:
 
 async def test_prune_deletes_what_has_passed_and_nothing_else(tx: Transaction) -> None:
     for number in range(3):
-        await tx.run(idempotency.Claim(project="default", caller="1", key=f"k{number}", request="digest", ttl=DAY * (number + 1)))
+        await tx.run(
+            idempotency.Claim(project="default", caller="1", key=f"k{number}", request="digest", ttl=DAY * (number + 1))
+        )
     await tx.set_clock(after=DAY * 2 + timedelta(seconds=1))
     assert await tx.run(idempotency.Prune(limit=1)) == 1
     assert await tx.run(idempotency.Prune()) == 1

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.db import schema
 from tests.conftest import Transaction
 
 
@@ -74,8 +73,7 @@ def partitions(plan: list[dict[str, Any]]) -> set[str]:
 async def test_a_chunk_is_read_by_its_transactions_in_the_partitions_of_its_ids_only(full: Transaction) -> None:
     """The function is inlined, so that the plan has its bounds."""
     chunk = (
-        "row(1, 500, '{2001,2002,2007}', 2999990, 3000005, false,"
-        " '3:3:', 0, 0, '3', now())::coordinator.event_chunks"
+        "row(1, 500, '{2001,2002,2007}', 2999990, 3000005, false, '3:3:', 0, 0, '3', now())::coordinator.event_chunks"
     )
     plan = await explain(full, f"select * from coordinator.chunk_events({chunk}, 7, 'default', '^signal')")
     assert partitions(plan) == {"events_000002", "events_000003"}
@@ -156,9 +154,9 @@ async def test_a_page_reads_what_it_gives_however_far_into_the_list_it_is(tx: Tr
         f"with p as (select id from coordinator.projects where name = 'default'), "
         f"n as (select n::text from generate_series(1, {MANY}) n) {fill}; analyze coordinator.{table}"
     )
-    for call, place in calls.items():
-        if place == "id":
-            place = str(await connection.fetchval(f"select max(id) - {MANY // 2} from coordinator.{table}"))
+    for call, given in calls.items():
+        middle = f"select max(id) - {MANY // 2} from coordinator.{table}"
+        place = str(await connection.fetchval(middle)) if given == "id" else given
         for _ in range(7):  # with a plan for these values, and from the sixth on with one for any
             assert await rows_read(call, place) < 100, call
 
@@ -241,7 +239,11 @@ async def test_the_rule_of_a_key_is_found_by_index_when_there_are_many(full: Tra
 
 async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transaction) -> None:
     sql = await statement(
-        full, "agent_reap", r"select a\.id, a\.name, case when.*?for update of a skip locked", v_now="now()", p_limit="1000"
+        full,
+        "agent_reap",
+        r"select a\.id, a\.name, case when.*?for update of a skip locked",
+        v_now="now()",
+        p_limit="1000",
     )
     plan = await explain(full, sql)
     assert "agents" not in scanned(plan), plan

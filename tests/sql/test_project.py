@@ -41,7 +41,9 @@ async def test_show_counts_what_a_project_holds(tx: Transaction) -> None:
     await tx.run(directives.Revoke(project="default", directive=sent.id))
     await tx.set_clock(timedelta(0))
     for resource, seconds in (("a", 10), ("b", 20), ("c", 20)):
-        await tx.run(locks.Acquire(project="default", resources=[resource], agent=agent.id, ttl=timedelta(seconds=seconds)))
+        await tx.run(
+            locks.Acquire(project="default", resources=[resource], agent=agent.id, ttl=timedelta(seconds=seconds))
+        )
     await tx.set_clock(timedelta(seconds=15))  # one has expired, and waits for the loop
     shown = await tx.run(projects.Show(project="default"))
     assert (shown.agent_count, shown.signal_count, shown.directive_count, shown.lock_count) == (1, 1, 1, 2)

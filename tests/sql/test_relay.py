@@ -682,7 +682,9 @@ async def test_no_step_fills_the_notification_queue(bench: Bench) -> None:
     await listener.execute("commit")
     await listener.execute("begin")  # it reads nothing while it is in a transaction
     assert (await bench.step()).head_seq == 10_000
-    used = await bench.relay.fetchval("select pg_notification_queue_usage() * 8192 * coalesce(current_setting('max_notify_queue_pages', true)::bigint, 1048576)")
+    used = await bench.relay.fetchval(
+        "select pg_notification_queue_usage() * 8192 * coalesce(current_setting('max_notify_queue_pages', true)::bigint, 1048576)"
+    )
     assert used < 20_000_000
 
 

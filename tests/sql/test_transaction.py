@@ -198,7 +198,9 @@ async def test_a_project_that_does_not_exist_is_an_error_of_the_transaction(tx: 
     assert raised.value.code == "ZC201"
 
 
-async def test_every_verb_is_a_public_function_of_a_project_whose_parameters_have_a_form_in_json(tx: Transaction) -> None:
+async def test_every_verb_is_a_public_function_of_a_project_whose_parameters_have_a_form_in_json(
+    tx: Transaction,
+) -> None:
     rows = await tx.connection.fetch(
         """
         select v.function, v.part, v.entered_by, r.role, p.proargnames[1] as first,

@@ -8,7 +8,6 @@ from coordinator.db.connection import mapped_errors
 from coordinator.errors import InvalidArgument
 from tests.conftest import Transaction
 
-
 # Every place where JSON enters, which the test below compares with the catalogue; a list cannot be the whole of an object.
 ENTRANCES = {
     "signal_set": "coordinator.signal_set('default', 'k', $1::text::jsonb)",
@@ -86,15 +85,15 @@ async def test_a_value_that_no_reader_could_take_is_refused_and_changes_nothing(
 async def test_a_value_at_the_limit_is_accepted_and_comes_back(tx: Transaction, case: str) -> None:
     await attempt(tx, ENTRANCES["signal_set"], ACCEPTED[case])
     assert await tx.connection.fetchval("select value = $1::text::jsonb from coordinator.signals_live", ACCEPTED[case])
-    (event,) = await tx.connection.fetch("select data, coordinator.event_data(data) = data as whole from coordinator.events where xid = pg_current_xact_id()")
+    (event,) = await tx.connection.fetch(
+        "select data, coordinator.event_data(data) = data as whole from coordinator.events where xid = pg_current_xact_id()"
+    )
     assert event["whole"]
     assert "value" in event["data"]
 
 
 @pytest.mark.parametrize("levels", [9_000, 100_000])
-async def test_what_the_parser_itself_refuses_is_an_invalid_argument_with_a_hint(
-    tx: Transaction, levels: int
-) -> None:
+async def test_what_the_parser_itself_refuses_is_an_invalid_argument_with_a_hint(tx: Transaction, levels: int) -> None:
     """The parser of PostgreSQL stops at max_stack_depth, a setting of the server."""
     with pytest.raises(InvalidArgument) as raised:
         await attempt(tx, ENTRANCES["signal_set"], "[" * levels + "]" * levels)
@@ -108,7 +107,9 @@ async def test_a_compressed_value_from_a_table_is_measured_as_text(tx: Transacti
         "insert into stored select ('[' || repeat('1e131071,', 16000) || '1]')::jsonb;"
         "insert into stored select (repeat('[', 5000) || repeat(']', 5000))::jsonb"
     )
-    assert await tx.connection.fetchval("select bool_and(pg_column_size(v) < pg_column_size(v #> '{}') / 2) from stored")
+    assert await tx.connection.fetchval(
+        "select bool_and(pg_column_size(v) < pg_column_size(v #> '{}') / 2) from stored"
+    )
     found = await tx.connection.fetch("select coordinator.json_fault(v) as fault from stored")
     assert sorted(row["fault"] for row in found) == ["json_depth", "json_number"]
 

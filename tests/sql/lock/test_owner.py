@@ -239,9 +239,7 @@ async def test_a_lock_lives_as_long_as_its_answer_says_even_if_nobody_sends_hear
     (waiting,) = await acquire(tx, bob, "a", wait=s(3600), ttl=s(600))
     await tx.set_clock(s(290))
     await tx.run(agents.Heartbeat(agent=ann.id))
-    await tx.run(
-        locks.Renew(project="default", resources=["a"], agent=ann.id, tokens=[held.fencing_token or 0])
-    )
+    await tx.run(locks.Renew(project="default", resources=["a"], agent=ann.id, tokens=[held.fencing_token or 0]))
     await poll(tx, bob, waiting.ticket)
     await tx.set_clock(s(580))
     assert await lives(ann)

@@ -21,7 +21,9 @@ PATHS = ["/".join(parts) for n in (1, 2, 3) for parts in itertools.product(SEGME
 path_segments = st.sampled_from(SEGMENTS)
 glob_segments = st.one_of(
     path_segments.filter(lambda s: "[" not in s),
-    st.sampled_from(["*", "**", "?", "*.py", "a*", "*b", "[ab]", "[!a]", "[a-b]*", "[[]a", "?.p?", "*a*", "a?*b", "??"]),
+    st.sampled_from(
+        ["*", "**", "?", "*.py", "a*", "*b", "[ab]", "[!a]", "[a-b]*", "[[]a", "?.p?", "*a*", "a?*b", "??"]
+    ),
 )
 literal = st.lists(path_segments, min_size=1, max_size=3).map("/".join)
 resources = st.one_of(
@@ -202,7 +204,11 @@ async def test_a_check_of_many_paths_finds_what_a_check_of_each_finds(tx: Transa
     held = ["a/*.py", "a/**/b", "[ab]/b", "path:b/", "*/*/a", "path:[ab]/[a", "b/**/a*", "name:x"]
     for n, resource in enumerate(held):
         await tx.run(locks.Acquire(project="default", resources=[resource], agent=(one, two)[n % 2], shared=True))
-    asked = [f"path:{path}{random.choice(('', '/'))}" for path in random.sample(PATHS, 100)] + ["name:x", "glob:**", "glob:a/?"]
+    asked = [f"path:{path}{random.choice(('', '/'))}" for path in random.sample(PATHS, 100)] + [
+        "name:x",
+        "glob:**",
+        "glob:a/?",
+    ]
     together = await tx.run(locks.Check(project="default", paths=asked, agent=two))
     assert together == [(await tx.run(locks.Check(project="default", paths=[path], agent=two)))[0] for path in asked]
     assert {check.state for check in together} == {"free", "mine", "held"}

@@ -8,7 +8,6 @@ from coordinator.operations import agents, locks, projects
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
-
 COMPOSED, DECOMPOSED = "src/caf\u00e9.py", "src/cafe\u0301.py"
 
 
