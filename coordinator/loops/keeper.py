@@ -31,7 +31,7 @@ from coordinator.telemetry import metrics
 __all__ = ["Keeper"]
 
 HEARTBEAT_S = 1.0
-RETRY_S = 0.25  # after a heartbeat that failed
+RETRY_S = 0.25  # after a heartbeat that failed, and until this process has its liveness lock again
 LEAD_S = 5.0
 SILENT_S = 4.5  # without an answer the database is away, though nothing has failed
 
@@ -93,7 +93,8 @@ class Keeper:
                 began = time.monotonic()
                 self._hurried = anyio.Event()
                 await self._heartbeat(began)
-                pause_s = HEARTBEAT_S if self._progress.obstacle(0) is None else RETRY_S
+                settled = self._progress.obstacle(0) is None and self._process() is not None
+                pause_s = HEARTBEAT_S if settled else RETRY_S
                 with anyio.move_on_after(max(0.0, pause_s - (time.monotonic() - began))):
                     await self._hurried.wait()
 
