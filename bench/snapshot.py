@@ -26,6 +26,7 @@ async def run(options: Options) -> list[Table]:
     seconds = WINDOW_S + options.snapshot_s + 2 * WINDOW_S
     async with fresh(options) as place, daemon(place):
         holder = await place.connect()
+        await holder.execute("set idle_in_transaction_session_timeout = 0")  # the product pins one minute
         async with (
             listening(place, CHANNEL) as heard,
             paced(place, SET, clients=CLIENTS, rate=RATE, seconds=seconds) as task,

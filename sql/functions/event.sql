@@ -239,6 +239,8 @@ returns table (cursor text, seq bigint, type text, project text, key text, actor
                transaction text, more boolean)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
 as $$
 #variable_conflict use_column
 declare

@@ -65,6 +65,8 @@ comment on function coordinator.event_headroom() is
 create or replace function coordinator.events_waiting(p_limit integer default 1) returns integer
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
 as $$
 declare
   v_last coordinator.event_chunks;
@@ -106,6 +108,8 @@ create or replace function coordinator.relay_step(p_limit integer default 500, p
 returns table (moved integer, head_seq bigint, again boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
 as $$
 #variable_conflict use_variable
 declare
@@ -261,6 +265,8 @@ comment on function coordinator.relay_payloads(coordinator.event_chunks, text, b
 create or replace function coordinator.relay_tell(p_after bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
 set plan_cache_mode = force_generic_plan -- planning takes longer than reading a small chunk
 as $$
 declare

@@ -387,6 +387,19 @@ async def test_a_chunk_that_begins_in_a_dropped_partition_is_dropped_with_it(ben
     assert [event.key for event in await call(bench.relay, events.Since())] == ["d"]
 
 
+async def test_plans_that_were_made_while_the_log_was_small_read_by_index(bench: Bench) -> None:
+    cursor = await bench.relay.fetchval("select coordinator.event_head()")
+    read = """select pg_stat_get_xact_tuples_returned('coordinator.events_000000'::regclass)
+                   + pg_stat_get_xact_tuples_returned('coordinator.event_chunks'::regclass)"""
+    for _ in range(8):  # more than it takes until a plan is kept
+        await bench.emit("a")
+        async with bench.relay.transaction():
+            before = await bench.relay.fetchval(read)
+            await bench.step()
+            cursor = (await call(bench.relay, events.Since(after=cursor)))[-1].cursor
+            assert await bench.relay.fetchval(read) == before
+
+
 async def test_a_quiet_log_is_pruned_although_its_partition_is_not_full(bench: Bench) -> None:
     await bench.emit("a")
     await bench.step()
