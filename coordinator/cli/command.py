@@ -152,10 +152,10 @@ def paged(function: Callable[..., Any]) -> Callable[..., Any]:
 class NoAgentError(click.UsageError):
     """No agent is named."""
 
-    hint = f'Give the id that "coordinator agent register" printed, or set {AGENT_ID}.'
+    hint = f'Give the name of an agent, or the id that "coordinator agent register" printed, or set {AGENT_ID}.'
 
     def __init__(self, ctx: click.Context, param: click.Parameter) -> None:
-        called = param.opts[-1] if isinstance(param, click.Option) else "the agent's ID"
+        called = param.opts[-1] if isinstance(param, click.Option) else "the agent's name or id"
         super().__init__(f"{called} is missing", ctx)
 
 

@@ -24,15 +24,18 @@ from tests.waiting import DEADLINE_S
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
         (["rule", "delete"], "Usage: coordinator rule delete [OPTIONS] WHEN_SET"),
-        (["directive", "inbox"], 'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.'),
+        (
+            ["directive", "inbox"],
+            'Give the name of an agent, or the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
+        ),
         (["project", "delete", "p"], 'See "coordinator project delete --help".'),  # nobody can be asked
         (
             ["agent", "heartbeat"],
-            'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
+            'Give the name of an agent, or the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
         ),
         (
             ["lock", "release", "a", "--token", "1"],
-            'Give the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
+            'Give the name of an agent, or the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
         ),
         (["signal", "get", "a", "b"], 'See "coordinator signal get --help".'),
     ],
