@@ -199,7 +199,7 @@ class Transaction:
             "select set_config('coordinator.fake_now', (transaction_timestamp() + $1)::text, true)", after
         )
 
-    async def outbox(self) -> list[asyncpg.Record]:
+    async def events(self) -> list[asyncpg.Record]:
         """Return the events that this transaction has emitted."""
         return await self.connection.fetch(
             "select * from coordinator.events where xid = pg_current_xact_id() order by id"

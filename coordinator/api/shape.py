@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
+
+from coordinator.suggestion import nearest
 
 __all__ = ["fields_hint", "shape_hint"]
 
@@ -28,8 +29,6 @@ def shape_hint(type: type[Any], error: msgspec.ValidationError) -> str:
 def fields_hint(names: Iterable[str], *, unknown: str | None = None, required: Iterable[str] = ()) -> str:
     """Return the fields that there are, and the one that was probably meant by an unknown name."""
     known = list(names)
-    close = get_close_matches(unknown, known, 1) if unknown else []
-    # A part of a name is meant by more people than the letters have in common: "to" is "to_agent".
-    close = close or [name for name in known if unknown and unknown in name.split("_")][:1]
+    close = nearest(unknown or "", known)
     listed = ", ".join(f"{name} (required)" if name in required else name for name in known)
-    return f"{f'Did you mean {close[0]}? ' if close else ''}Fields: {listed or 'none'}. See /schema."
+    return f"{f'Did you mean {close}? ' if close else ''}Fields: {listed or 'none'}. See /schema."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from uuid import UUID
 
 from coordinator.cli.invocation import Invocation
@@ -10,6 +9,7 @@ from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.agent import Agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.operations import agents, directives
+from coordinator.suggestion import nearest
 
 __all__ = ["id_of", "name_of", "no_recipient", "recipient"]
 
@@ -104,5 +104,5 @@ def _unknown(call: Invocation, name: str) -> NotFound:
 
 
 def _close(text: str, known: list[str]) -> str:
-    close = get_close_matches(text, known, 1)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    close = nearest(text, known)
+    return f' Did you mean "{close}"?' if close else ""

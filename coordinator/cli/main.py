@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 
 import click
@@ -16,6 +15,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import NobodyReadsError
 from coordinator.cli.report import report, report_bug
 from coordinator.errors import CoordinatorError
+from coordinator.suggestion import nearest
 from coordinator.version import version
 
 __all__ = ["main", "program"]
@@ -139,8 +139,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
         case click.exceptions.NoSuchCommand() if ctx:
             message = f'unknown command "{path} {error.command_name}"'
             known = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
-            if close := get_close_matches(error.command_name, known, 1):
-                hint = f'Did you mean "{path} {close[0]}"?'
+            if meant := nearest(error.command_name, known):
+                hint = f'Did you mean "{path} {meant}"?'
         case click.MissingParameter() if error.param:
             called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
             message = f"{called} is missing"

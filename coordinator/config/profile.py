@@ -11,6 +11,7 @@ from coordinator.config.file import read
 from coordinator.config.settings import PREFIX, SETTINGS
 from coordinator.config.value import Given
 from coordinator.errors import ConfigurationError
+from coordinator.suggestion import suggestion
 
 __all__ = ["from_profile"]
 
@@ -44,11 +45,10 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
     if name is None:
         return {}
     if not isinstance(name, str) or name not in profiles:
-        close = get_close_matches(str(name), profiles, 1)
         known = ", ".join(sorted(profiles)) or "none"
         raise ConfigurationError(
             f'profile "{name}" not found in {path}',
-            hint=f"Did you mean {close[0]}?" if close else f"The file has: {known}.",
+            hint=suggestion(str(name), profiles, f"The file has: {known}."),
         )
     settings = profiles[name] or {}
     if not isinstance(settings, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 from coordinator.config.settings import Setting
 from coordinator.errors import ConfigurationError
 from coordinator.model import duration
+from coordinator.suggestion import suggestion
 
 __all__ = ["Given", "convert"]
 
@@ -34,10 +34,9 @@ def convert(setting: Setting, given: Given) -> Any:
     shown = "" if setting.secret else f' "{text[:100]}"'
     if setting.choices:
         if text not in setting.choices:
-            close = get_close_matches(text.lower(), setting.choices, 1)
             raise ConfigurationError(
                 f"{given.origin}{shown} is not a valid {setting.name.replace('_', ' ')}",
-                hint=f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(setting.choices)}.",
+                hint=suggestion(text.lower(), setting.choices, f"Use one of {', '.join(setting.choices)}."),
             )
         return text
     if not text or "\0" in text:

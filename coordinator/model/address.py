@@ -9,8 +9,9 @@ contain its password.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from coordinator.suggestion import suggestion
 
 __all__ = [
     "GATEWAY_SCHEMES",
@@ -160,10 +161,9 @@ def _parameters(query: str) -> dict[str, str]:
         raise AddressError("has a parameter that is not name=value", "Write ?name=value&name=value.") from None
     for name, value in parameters.items():
         if name not in PARAMETERS:
-            close = get_close_matches(name, PARAMETERS, 1)
             raise AddressError(
                 f'has the unsupported parameter "{name}"',
-                f"Did you mean {close[0]}?" if close else "Omit it; write a server setting as options=-c%20name=value.",
+                suggestion(name, PARAMETERS, "Omit it; write a server setting as options=-c%20name=value."),
             )
         if not value:
             raise AddressError(f'has no value for "{name}"', "Add a value, or omit the parameter.")
@@ -174,10 +174,9 @@ def _tls_files(parameters: Mapping[str, str], environment: Mapping[str, str]) ->
     mode = parameters.get("sslmode") or environment.get("PGSSLMODE")
     origin = "sslmode" if parameters.get("sslmode") else "PGSSLMODE"
     if mode is not None and mode not in SSL_MODES:
-        close = get_close_matches(mode, SSL_MODES, 1)
         raise AddressError(
             f'has an invalid {origin}, "{mode[:50]}"',
-            f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(SSL_MODES)}.",
+            suggestion(mode, SSL_MODES, f"Use one of {', '.join(SSL_MODES)}."),
         )
     if mode == "disable":
         return {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import EVENT_TYPES, LIMITS
+from coordinator.suggestion import suggestion
 
 __all__ = ["TOPICS", "check_topics"]
 
@@ -37,9 +37,8 @@ def check_topics(topics: Iterable[str]) -> None:
                 code="ZC103",
             )
         if topic not in TOPICS and not topic.startswith(f"{OWN}."):
-            close = get_close_matches(topic, TOPICS, 1)
             raise InvalidArgument(
                 f'unknown topic "{topic}"',
-                hint=f"Did you mean {close[0]}?" if close else f"Topics are {', '.join(TOPICS)}.",
+                hint=suggestion(topic, TOPICS, f"Topics are {', '.join(TOPICS)}."),
                 code="ZC103",
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Self, get_args
@@ -24,6 +23,7 @@ from coordinator.model.json import decoded
 from coordinator.model.lease import LeaseChange
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.transaction import Outcome
+from coordinator.suggestion import nearest
 
 __all__ = ["Run"]
 
@@ -182,5 +182,5 @@ def _quoted(value: Json) -> str:
 
 
 def _suggested(word: Json, words: list[str], listed: str) -> str:
-    near = get_close_matches(str(word)[:100], words, 1)
-    return f'Did you mean "{near[0]}"? {listed}' if near else listed
+    near = nearest(str(word), words)
+    return f'Did you mean "{near}"? {listed}' if near else listed

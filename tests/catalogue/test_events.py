@@ -40,7 +40,7 @@ async def test_every_type_is_emitted_with_exactly_the_documented_names(tx: Trans
         savepoint = tx.connection.transaction()
         await savepoint.start()
         await drive(tx)
-        for row in await tx.outbox():
+        for row in await tx.events():
             emitted[row["type"]].add(tuple(sorted(row["data"])))
         await savepoint.rollback()
     types = await documented(tx.connection)
@@ -89,7 +89,7 @@ async def test_every_function_that_writes_a_table_of_users_emits(catalogue: asyn
 
 async def test_a_custom_event_carries_what_was_given(tx: Transaction) -> None:
     await tx.run(events.Emit(project="default", type="custom.build_finished", key="b/1", data={"ok": True}, actor="ci"))
-    (row,) = await tx.outbox()
+    (row,) = await tx.events()
     assert (row["type"], row["project"], row["key"], row["actor"]) == ("custom.build_finished", "default", "b/1", "ci")
     assert row["data"] == {"ok": True}
 

@@ -50,12 +50,12 @@ async def test_the_limit_is_accepted_and_the_next_value_rejected_with_a_hint(
         await tx.connection.execute("select coordinator.directive_send('default', 'x', 'a')")
     if AGENT in sql:
         await tx.connection.execute("select coordinator.agent_register('default', 'a')")
-    before = await tx.outbox()
+    before = await tx.events()
     with pytest.raises(InvalidArgument) as raised:
         await attempt(tx, sql, most + STEP.get(name, 1))
     assert raised.value.code.startswith("ZC1")
     assert raised.value.hint
-    assert await tx.outbox() == before, "a refused call changed something"
+    assert await tx.events() == before, "a refused call changed something"
     await attempt(tx, sql, most)
 
 

@@ -159,7 +159,7 @@ async def lists(tx: Transaction) -> None:
 async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transaction, function: str) -> None:
     known = await world(tx)
     taken = await parameters(tx, function)
-    before = await tx.outbox()
+    before = await tx.events()
     faults = []
     for what, call in calls(function, taken, known):
         attempt = tx.connection.transaction()
@@ -173,7 +173,7 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
                 faults.append(f"{what[:90]}: {error.sqlstate} {str(error)[:150]}")
             if len(str(error)) > 5000:
                 faults.append(f"{what[:90]}: its message has {len(str(error))} characters")
-            if await tx.outbox() != before:
+            if await tx.events() != before:
                 faults.append(f"{what[:90]}: refused, and changed something")
         else:
             try:
@@ -201,14 +201,14 @@ async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function
             )
             attempt = tx.connection.transaction()
             await attempt.start()
-            before = await tx.outbox()
+            before = await tx.events()
             try:
                 rows = await tx.connection.fetch(f"select * from coordinator.{function}({arguments})")
             except asyncpg.PostgresError as error:
                 if not error.sqlstate.startswith("ZC") and error.sqlstate != "42501":
                     faults.append(f"{row['name']} with {character!r}: {error.sqlstate} {error}")
             else:
-                if await tx.outbox() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
+                if await tx.events() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
                     faults.append(f"{row['name']} with {character!r} is accepted")
             await attempt.rollback()
     assert faults == []

@@ -13,7 +13,7 @@ from tests.conftest import Transaction
 
 async def refused(tx: Transaction, operation: Operation[Any], code: str) -> CoordinatorError:
     """Run an operation that must be refused with this code, a message, a hint, and no trace."""
-    before = await tx.outbox()
+    before = await tx.events()
     with pytest.raises(CoordinatorError) as raised:
         await tx.run(operation)
     error = raised.value
@@ -21,5 +21,5 @@ async def refused(tx: Transaction, operation: Operation[Any], code: str) -> Coor
     assert type(error) is from_sqlstate(code)
     assert error.message
     assert error.hint
-    assert await tx.outbox() == before
+    assert await tx.events() == before
     return error

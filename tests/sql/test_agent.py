@@ -91,12 +91,12 @@ async def test_job_types_may_be_null_in_sql(tx: Transaction) -> None:
 async def test_a_heartbeat_lengthens_a_life_and_makes_no_event(tx: Transaction) -> None:
     made = await tx.run(agents.Register(project="default", name="a"))
     await tx.set_clock(timedelta(seconds=20))
-    count = len(await tx.outbox())
+    count = len(await tx.events())
     until = await tx.run(agents.Heartbeat(agent=made.id))
     (listed,) = await tx.run(agents.List(project="default"))
     assert until == listed.expires_at == listed.heartbeat_at + timedelta(seconds=30)
     assert until > made.expires_at
-    assert len(await tx.outbox()) == count
+    assert len(await tx.events()) == count
 
 
 async def test_a_silent_agent_is_reaped_with_what_it_held(settled: Transaction) -> None:
@@ -110,7 +110,7 @@ async def test_a_silent_agent_is_reaped_with_what_it_held(settled: Transaction) 
     assert (done.reaped, done.agents) == (1, [f"{quiet.name} ({quiet.id}): expired"])
     assert [a.name for a in await settled.run(agents.List(project="default"))] == ["lively"]
     assert [s.key for s in await settled.run(signals.List(project="default"))] == ["l"]
-    ended, reaped = (await settled.outbox())[-2:]
+    ended, reaped = (await settled.events())[-2:]
     assert (ended["type"], ended["key"], ended["actor"]) == ("signal.ended", "q", "coordinator")
     assert (reaped["type"], reaped["data"]["reason"], reaped["key"]) == ("agent.reaped", "expired", str(quiet.id))
     await refused(settled, agents.Heartbeat(agent=quiet.id), "ZC202")
@@ -163,7 +163,7 @@ async def test_an_agent_ends_with_its_process_after_a_moment_of_grace(process: P
     )
     second = await settled.run(agents.Reap())
     assert (second.reaped, second.missing) == (1, 0)
-    assert (await settled.outbox())[-1]["data"]["reason"] == "process died"
+    assert (await settled.events())[-1]["data"]["reason"] == "process died"
     assert await settled.connection.fetchval("select count(*) from coordinator.processes") == 0
 
 
@@ -180,6 +180,6 @@ async def test_a_process_that_reconnects_keeps_its_agents(process: Process, sett
 async def test_deregister_emits_who_it_was(tx: Transaction) -> None:
     made = await tx.run(agents.Register(project="default", name="a", role="r"))
     assert await tx.run(agents.Deregister(agent=made.id))
-    last = (await tx.outbox())[-1]
+    last = (await tx.events())[-1]
     assert (last["type"], last["actor"], last["data"]) == ("agent.deregistered", "a", {"name": "a", "role": "r"})
     await refused(tx, agents.Deregister(agent=made.id), "ZC202")

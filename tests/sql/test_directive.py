@@ -124,11 +124,11 @@ async def test_seen_then_done_keeps_the_time_at_which_it_was_first_seen(tx: Tran
 async def test_saying_the_same_again_changes_nothing(tx: Transaction) -> None:
     sent = await send(tx)
     first = await tx.run(directives.Acknowledge(project="default", directive=sent, agent="a", reason="fine"))
-    count = len(await tx.outbox())
+    count = len(await tx.events())
     for status in ("done", "seen"):
         again = await tx.run(directives.Acknowledge(project="default", directive=sent, agent="a", status=status))
         assert again == first
-    assert len(await tx.outbox()) == count
+    assert len(await tx.events()) == count
 
 
 async def test_an_answer_stands(tx: Transaction) -> None:
@@ -155,7 +155,7 @@ async def test_a_newer_directive_supersedes_the_open_one_of_the_same_key_and_tar
     new = await send(tx, "new", key="k")
     assert await inbox(tx) == ["other key", "new"]
     assert await inbox(tx, "b") == ["other target"]
-    (event,) = [row for row in await tx.outbox() if row["type"] == "directive.superseded"]
+    (event,) = [row for row in await tx.events() if row["type"] == "directive.superseded"]
     assert (event["key"], event["data"]) == (str(old), {"by": new})
     await refused(tx, directives.Acknowledge(project="default", directive=old, agent="a"), "ZC304")
     await refused(tx, directives.Revoke(project="default", directive=old), "ZC304")
@@ -164,9 +164,9 @@ async def test_a_newer_directive_supersedes_the_open_one_of_the_same_key_and_tar
 async def test_revoke_takes_back_and_again_says_so(tx: Transaction) -> None:
     sent = await send(tx)
     assert await tx.run(directives.Revoke(project="default", directive=sent, reason="changed my mind")) is True
-    count = len(await tx.outbox())
+    count = len(await tx.events())
     assert await tx.run(directives.Revoke(project="default", directive=sent)) is False
-    assert len(await tx.outbox()) == count
+    assert len(await tx.events()) == count
     assert await inbox(tx) == []
     await refused(tx, directives.Acknowledge(project="default", directive=sent, agent="a"), "ZC304")
 
@@ -188,7 +188,7 @@ async def test_an_expired_directive_is_absent_before_it_is_marked(tx: Transactio
     await refused(tx, directives.Acknowledge(project="default", directive=sent, agent="a"), "ZC304")
     await refused(tx, directives.Revoke(project="default", directive=sent), "ZC304")
     assert [await tx.run(directives.Expire()) for _ in range(2)] == [1, 0]
-    last = (await tx.outbox())[-1]
+    last = (await tx.events())[-1]
     assert (last["type"], last["key"], last["actor"]) == ("directive.expired", str(sent), "coordinator")
 
 
@@ -208,11 +208,11 @@ async def test_prune_deletes_what_ended_long_ago_with_its_receipts_and_nothing_o
     await tx.set_clock(timedelta(days=29))
     assert await tx.run(directives.Prune()) == 0
     await tx.set_clock(timedelta(days=31))
-    count = len(await tx.outbox())
+    count = len(await tx.events())
     assert [await tx.run(directives.Prune()) for _ in range(2)] == [1, 0]
     assert [d.id for d in await tx.run(directives.List(project="default", open=False))] == [still_open]
     assert await tx.connection.fetchval("select count(*) from coordinator.directive_receipts") == 0
-    assert len(await tx.outbox()) == count
+    assert len(await tx.events()) == count
 
 
 @pytest.mark.parametrize(

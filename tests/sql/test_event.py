@@ -231,7 +231,7 @@ async def test_an_event_of_ones_own_is_rolled_back_with_its_transaction(tx: Tran
     await savepoint.start()
     await tx.run(events.Emit(project="default", type="custom.x"))
     await savepoint.rollback()
-    assert await tx.outbox() == []
+    assert await tx.events() == []
 
 
 async def test_the_json_of_an_event_has_its_fields_in_order_and_utc(tx: Transaction) -> None:
@@ -247,7 +247,7 @@ async def test_the_json_of_an_event_has_its_fields_in_order_and_utc(tx: Transact
 async def test_every_change_emits_with_its_project_key_actor_and_time(tx: Transaction) -> None:
     await tx.run(projects.Create(project="p", actor="boss"))
     made = await tx.run(signals.Set(project="p", key="k", value=1, actor="boss"))
-    created, set_ = await tx.outbox()
+    created, set_ = await tx.events()
     assert (created["type"], created["project"], created["key"], created["actor"]) == (
         "project.created",
         "p",

@@ -60,7 +60,7 @@ async def test_delete_takes_everything_in_the_project_and_nothing_else(tx: Trans
     for table in ("agents", "signals", "directives"):
         assert await tx.connection.fetchval(f"select count(*) from coordinator.{table}") == 1
     assert [rule.project for rule in await tx.run(rules.List(project="default")) if rule.when_set == "A"] == ["default"]
-    last = (await tx.outbox())[-1]
+    last = (await tx.events())[-1]
     assert (last["type"], last["project"], last["key"], last["data"]) == ("project.deleted", "p", "p", {})
 
 

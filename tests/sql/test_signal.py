@@ -54,7 +54,7 @@ async def test_setting_rejected_clears_completed_and_qa_passed_beside_it(tx: Tra
         "t/1/REJECTED",
         "t/2/COMPLETED",
     ]
-    cleared = [(r["key"], r["data"]["rule"]) for r in await tx.outbox() if r["type"] == "signal.cleared"]
+    cleared = [(r["key"], r["data"]["rule"]) for r in await tx.events() if r["type"] == "signal.cleared"]
     assert cleared == [("t/1/COMPLETED", "t/1/REJECTED"), ("t/1/QA_PASSED", "t/1/REJECTED")]
 
 
@@ -64,7 +64,7 @@ async def test_ephemeral_signals_end_with_their_agent(tx: Transaction) -> None:
     await tx.run(signals.Set(project="default", key="stays", value=1, agent=agent.id))
     await tx.run(agents.Deregister(agent=agent.id))
     assert [s.key for s in await tx.run(signals.List(project="default"))] == ["stays"]
-    assert [r["type"] for r in await tx.outbox()][-2:] == ["signal.ended", "agent.deregistered"]
+    assert [r["type"] for r in await tx.events()][-2:] == ["signal.ended", "agent.deregistered"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 513, "a\nb", " a", "a\x00b", "a\ud800"])
@@ -72,7 +72,7 @@ async def test_bad_keys_are_refused_with_a_hint_and_change_nothing(tx: Transacti
     with pytest.raises(InvalidArgument) as raised:
         await tx.run(signals.Set(project="default", key=key, value=1))
     assert raised.value.hint
-    assert await tx.outbox() == []
+    assert await tx.events() == []
 
 
 async def test_list_is_in_byte_order_by_prefix_and_page(tx: Transaction) -> None:
@@ -197,7 +197,7 @@ async def test_expire_deletes_up_to_its_limit_oldest_first_with_events(tx: Trans
         await tx.run(signals.Set(project="default", key=key, value=1, ttl=timedelta(seconds=seconds)))
     await tx.set_clock(timedelta(seconds=50))
     assert [await tx.run(signals.Expire(limit=2)) for _ in range(3)] == [2, 1, 0]
-    expired = [row for row in await tx.outbox() if row["type"] == "signal.expired"]
+    expired = [row for row in await tx.events() if row["type"] == "signal.expired"]
     assert [row["key"] for row in expired][-1] == "c"
     assert {row["actor"] for row in expired} == {"coordinator"}
     assert await tx.connection.fetchval("select count(*) from coordinator.signals") == 1

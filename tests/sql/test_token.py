@@ -51,7 +51,7 @@ async def test_a_revoked_token_opens_nothing_and_is_revoked_once(tx: Transaction
     with pytest.raises(Unauthenticated) as raised:
         await tx.run(tokens.Authenticate(hash=operation.hash))
     assert raised.value.code == "ZC502"
-    assert [row["type"] for row in await tx.outbox()] == ["token.created", "token.revoked"]
+    assert [row["type"] for row in await tx.events()] == ["token.created", "token.revoked"]
     (listed,) = await tx.run(tokens.List())
     assert listed.revoked_at is not None
 
@@ -68,10 +68,10 @@ async def test_neither_table_nor_event_nor_list_holds_what_opens(tx: Transaction
     secret = new_secret()
     await tx.run(create(hash=secret.hash, prefix=secret.prefix))
     everything = str(await tx.connection.fetch("select t::text from coordinator.tokens t"))
-    everything += str(await tx.outbox()) + str(await tx.run(tokens.List()))
+    everything += str(await tx.events()) + str(await tx.run(tokens.List()))
     assert secret.prefix in everything
     assert secret.text not in everything
-    assert secret.hash not in str(await tx.outbox()) + str(await tx.run(tokens.List()))
+    assert secret.hash not in str(await tx.events()) + str(await tx.run(tokens.List()))
 
 
 async def test_a_token_ends_with_its_project(tx: Transaction) -> None:
@@ -120,7 +120,7 @@ async def test_what_is_no_token_is_refused_with_a_hint(
         await tx.run(create(**given))
     assert raised.value.code == code
     assert raised.value.hint
-    assert await tx.outbox() == []
+    assert await tx.events() == []
 
 
 async def test_one_secret_makes_one_token(tx: Transaction) -> None:

@@ -60,7 +60,7 @@ async def test_every_verb_writes_in_one_transaction_and_returns_what_it_returns_
     agent, token = await granted(tx, "src/a.py", "src/b.py")
     sent = await tx.run(directives.Send(project="default", body="stop", everyone=True))
     revoked = await tx.run(directives.Send(project="default", body="go", everyone=True))
-    before = len(await tx.outbox())
+    before = len(await tx.events())
     transaction = run(
         put("new", {"a": [1, None]}, ttl=60),
         {"verb": "signal_delete", "key": "old"},
@@ -80,11 +80,11 @@ async def test_every_verb_writes_in_one_transaction_and_returns_what_it_returns_
     assert (deleted, emitted, revocation, released) == (version, None, True, 2)
     assert (directive.to_role, directive.expires_at - directive.sent_at) == ("coder", timedelta(hours=2))
     assert (receipt.agent, receipt.status) == ("coder-1", "done")
-    assert [row["type"] for row in (await tx.outbox())[before:]] == [
+    assert [row["type"] for row in (await tx.events())[before:]] == [
         "signal.set", "signal.deleted", "custom.done", "directive.sent", "directive.acknowledged", "directive.revoked",
         "lock.released", "lock.released",
     ]  # fmt: skip
-    assert {row["actor"] for row in (await tx.outbox())[before:]} == {"manager", "coder-1", "holder"}
+    assert {row["actor"] for row in (await tx.events())[before:]} == {"manager", "coder-1", "holder"}
 
 
 async def test_a_part_that_fails_undoes_all_and_is_named_with_its_facts(tx: Transaction) -> None:
@@ -118,9 +118,9 @@ async def test_an_expired_signal_is_absent_for_a_condition(tx: Transaction) -> N
 
 
 async def test_a_condition_on_an_absent_key_leaves_no_trace(tx: Transaction) -> None:
-    before = len(await tx.outbox())
+    before = len(await tx.events())
     await tx.run(run(put("a"), conditions=(at("b", 0),)))
-    assert [row["type"] for row in (await tx.outbox())[before:]] == ["signal.set"]
+    assert [row["type"] for row in (await tx.events())[before:]] == ["signal.set"]
     assert [signal.key for signal in await tx.run(signals.List(project="default"))] == ["a"]
 
 

@@ -78,7 +78,7 @@ async def test_a_value_that_no_reader_could_take_is_refused_and_changes_nothing(
         await attempt(tx, ENTRANCES[entrance], value)
     assert raised.value.code == code, raised.value
     assert raised.value.hint
-    assert await tx.outbox() == []
+    assert await tx.events() == []
 
 
 @pytest.mark.parametrize("case", ACCEPTED)

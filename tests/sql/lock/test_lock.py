@@ -59,7 +59,7 @@ async def fence(tx: Transaction, resource: str, token: int | None) -> str | None
 
 
 async def types(tx: Transaction) -> list[str]:
-    return [row["type"] for row in await tx.outbox() if row["type"].startswith("lock.")]
+    return [row["type"] for row in await tx.events() if row["type"].startswith("lock.")]
 
 
 async def test_a_lock_is_granted_to_one_and_refused_to_another_with_the_holder_named(tx: Transaction) -> None:
@@ -242,7 +242,7 @@ async def test_a_broken_lock_is_lost_at_once_with_an_event_and_an_entry_in_the_a
     assert await fence(tx, "a", mine.fencing_token) == "ZC312"
     with pytest.raises(Conflict):
         await release(tx, ann, mine)
-    event = (await tx.outbox())[-1]
+    event = (await tx.events())[-1]
     assert (event["type"], event["key"], event["actor"]) == ("lock.broken", "a", "boss")
     assert event["data"] == {
         "agent_id": str(ann.id), "agent": "ann", "owner": "", "fencing_token": mine.fencing_token, "reason": "it hangs",
@@ -336,7 +336,7 @@ async def test_check_says_free_mine_or_held_and_by_whom(tx: Transaction) -> None
     await acquire(tx, ann, "src/")
     await acquire(tx, bob, "docs/*.md", shared=True)
     paths = ["src/a.py", "docs/x.md", "docs/x.txt", "app/[id].tsx"]
-    before = await tx.outbox()
+    before = await tx.events()
     states = await tx.run(locks.Check(project="default", paths=paths, agent=ann.id))
     assert [(c.path, c.state, c.agent, c.resource) for c in states] == [
         ("src/a.py", "mine", "ann", "src/"),
@@ -345,7 +345,7 @@ async def test_check_says_free_mine_or_held_and_by_whom(tx: Transaction) -> None
         ("app/[id].tsx", "free", None, None),
     ]
     assert {c.state for c in await tx.run(locks.Check(project="default", paths=["src/a.py"]))} == {"held"}
-    assert await tx.outbox() == before
+    assert await tx.events() == before
 
 
 async def test_check_of_a_path_that_others_share_too_is_held(tx: Transaction) -> None:
@@ -408,11 +408,11 @@ async def test_bad_requests_are_refused_with_a_hint_and_change_nothing(
     tx: Transaction, options: dict[str, object]
 ) -> None:
     agent = await register(tx, "a")
-    before = await tx.outbox()
+    before = await tx.events()
     with pytest.raises(InvalidArgument) as raised:
         await tx.run(locks.Acquire(**{"project": "default", "resources": ["a"], "agent": agent.id, **options}))  # type: ignore[arg-type]
     assert raised.value.hint
-    assert await tx.outbox() == before
+    assert await tx.events() == before
     assert await holders(tx) == set()
 
 

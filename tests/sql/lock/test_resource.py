@@ -247,11 +247,11 @@ async def test_each_has_one_spelling(tx: Transaction, text: str, resource: str, 
 )  # fmt: skip
 async def test_a_malformed_resource_is_rejected_with_a_hint_and_changes_nothing(tx: Transaction, text: str) -> None:
     agent = await tx.run(agents.Register(project="default", name="a"))
-    before = await tx.outbox()
+    before = await tx.events()
     with pytest.raises(InvalidArgument) as raised:
         await tx.run(locks.Acquire(project="default", resources=["ok.py", text], agent=agent.id))
     assert raised.value.hint
-    assert await tx.outbox() == before
+    assert await tx.events() == before
     assert await tx.run(locks.List(project="default")) == []
 
 

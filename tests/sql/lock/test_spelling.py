@@ -59,5 +59,5 @@ async def test_the_rule_for_paths_changes_only_while_no_path_is_locked(tx: Trans
     await tx.run(projects.Set(project="default", paths="caseless"))  # changes nothing
     await refused(tx, projects.Set(project="default", paths="Exact"), "ZC105")
     assert (await tx.run(projects.Show(project="default"))).paths == "caseless"
-    changed = [event["data"] for event in await tx.outbox() if event["type"] == "project.changed"]
+    changed = [event["data"] for event in await tx.events() if event["type"] == "project.changed"]
     assert changed == [{"paths": "caseless"}]

@@ -50,7 +50,7 @@ async def test_release_hands_the_lock_to_the_first_waiter_in_the_same_transactio
     await release(tx, ann, held)
     assert await holders(tx) == {("bob", "a")}
     assert await waiting(tx) == ["cid"]
-    event = (await tx.outbox())[-1]
+    event = (await tx.events())[-1]
     assert (event["type"], event["key"], event["data"]["ticket"]) == ("lock.granted", "a", first.ticket)
     got = await poll(tx, bob, first)
     assert got.granted
@@ -226,7 +226,7 @@ async def test_a_deadlock_is_rejected_with_the_agents_and_resources_of_its_cycle
         await acquire(tx, agent, resource)
     await wait(tx, ann, "b/x")
     await wait(tx, bob, "c")
-    before = await tx.outbox()
+    before = await tx.events()
     with pytest.raises(Conflict) as raised:
         await wait(tx, cid, "a")
     assert raised.value.code == "ZC313"
@@ -238,7 +238,7 @@ async def test_a_deadlock_is_rejected_with_the_agents_and_resources_of_its_cycle
     ]
     for word in ("ann", "bob", "cid", "b/"):
         assert word in raised.value.message
-    assert await tx.outbox() == before
+    assert await tx.events() == before
     assert await waiting(tx) == ["ann", "bob"]
 
 

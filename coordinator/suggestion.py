@@ -1,0 +1,24 @@
+"""What somebody probably meant by a word that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["nearest", "suggestion"]
+
+COMPARED = 100  # characters of the word, which may be hostile
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the one of ``words`` that was probably meant, or None."""
+    known, word = list(words), word[:COMPARED]
+    # A part of a name is meant by more people than the letters have in common: "to" is "to_agent".
+    close = get_close_matches(word, known, 1) or [name for name in known if word and word in name.split("_")]
+    return close[0] if close else None
+
+
+def suggestion(word: str, words: Iterable[str], otherwise: str) -> str:
+    """Return the hint that names the word that was probably meant; ``otherwise`` if there is none."""
+    close = nearest(word, words)
+    return otherwise if close is None else f"Did you mean {close}?"
