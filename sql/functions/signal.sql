@@ -297,26 +297,27 @@ declare
 begin
   -- Keys that are malformed are left to the function that gets them.
   v_keys := array(select distinct p ->> 'key' from jsonb_array_elements(p_parts) p where length(p ->> 'key') between 1 and 512);
+  -- Also where a rule clears one of the keys: whoever sets the key of that rule may meet it after its other rows.
   for v_rule in
     select hashtextextended('coordinator.rule:' || p_project_id || ':' || k.prefix, 0) as lock,
-           array_agg(k.prefix || c) as cleared
+           coalesce(array_agg(k.prefix || c) filter (where c is not null), '{}') as cleared
     from (select substring(key from '[^/]*$') as name, coalesce(substring(key from '^.*/'), '') as prefix from unnest(v_keys) key) k
-    cross join lateral (
+    left join lateral (
       select r.clears from coordinator.signal_rules r
       where r.when_set = k.name and (r.project_id is null or r.project_id = p_project_id)
-      order by r.project_id nulls last limit 1) r
-    cross join lateral unnest(r.clears) c
+      order by r.project_id nulls last limit 1) r on true
+    left join lateral unnest(r.clears) c on true
+    where r.clears is not null
+       or exists (select from coordinator.signal_rules o
+                  where k.name = any (o.clears) and (o.project_id is null or o.project_id = p_project_id))
     group by 1 order by 1
   loop
     perform coordinator.advisory_enter(v_rule.lock);
     v_cleared := v_cleared || v_rule.cleared;
   end loop;
-  -- Of the signals that a rule clears, those that are set now; whoever sets another one then holds it alone.
+  -- Of what a rule clears, also what is not set: somebody may set it meanwhile, and wait with it for one of these keys.
   perform coordinator.signal_hold(p_project_id, array(
-    select key collate "C" from unnest(v_keys) key
-    union
-    select s.key from coordinator.signals s where s.project_id = p_project_id and s.key = any (v_cleared)
-    order by 1));
+    select distinct key collate "C" from unnest(v_keys || v_cleared) key where length(key) <= 512 order by 1));
 end
 $$;
 comment on function coordinator.signal_enter(bigint, jsonb) is

@@ -227,6 +227,8 @@ async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]
         for _ in range(6):
             found.append(await connect(database_url))
             stack.push_async_callback(found[-1].close)
+            # Shorter than the bound of a wait, so that a deadlock is found as one.
+            await found[-1].execute("set deadlock_timeout = '100ms'")
         yield found
 
 
@@ -320,6 +322,26 @@ async def test_transactions_that_move_between_two_keys_lose_nothing(
     found = await call(sessions[0], signals.List(project="default"))
     assert sum(signal.value for signal in found) == 300  # type: ignore[misc]
     assert await sessions[0].fetchval("select count(*) from coordinator.events") == 3 + 2 * moved
+
+
+async def test_what_a_rule_may_clear_is_held_even_if_it_is_not_set(sessions: list[asyncpg.Connection]) -> None:
+    """Set meanwhile, by one that then waits for another key, it would be met too late."""
+    await call(sessions[0], rules.Set(project="default", when_set="A", clears=["B"]))
+    await while_open(sessions, run(put("A")), signals.Set(project="default", key="B", value=1))
+    present = await call(sessions[0], signals.List(project="default"))
+    assert [signal.key for signal in present] == ["A", "B"]
+
+
+@pytest.mark.parametrize(("key", "turns"), [("x/A", 1), ("x/B", 1), ("x/other", 0)])
+async def test_a_key_takes_turns_with_the_rules_that_set_or_clear_it(
+    sessions: list[asyncpg.Connection], key: str, turns: int
+) -> None:
+    one = sessions[0]
+    await call(one, rules.Set(project="default", when_set="A", clears=["B"]))
+    async with one.transaction():
+        await call(one, run(put(key)))
+        held = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+        assert await one.fetchval(held) == turns
 
 
 async def test_transactions_and_calls_of_all_kinds_never_deadlock(
