@@ -734,8 +734,8 @@ create function coordinator.event_id_before(p_xid xid8)
   returns bigint
   stable;
 
--- Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more.
-create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean)
+-- Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more; with p_previous as a notification does.
+create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean, p_previous bigint default null)
   returns text
   stable;
 
@@ -1235,7 +1235,7 @@ create function coordinator.relay_notify(p_channel text, p_payload text, p_usage
   volatile;
 
 -- Return the notifications of a chunk, in order: the events, or pointers to them. Internal.
-create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean)
+create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean, p_since bigint)
   returns table (channel text, payload text)
   stable;
 

@@ -98,7 +98,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
         most = await writer.fetchval("select value from coordinator.limits where name = 'notify_payload'")
         frame = await writer.fetchval(
             "select octet_length(coordinator.event_json(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}',"
-            " pg_current_xact_id()::text, false)) from coordinator.relay"
+            " pg_current_xact_id()::text, false, 0)) from coordinator.relay"
         )
         await listener.add_listener("coordinator.default.custom", lambda *heard_: heard.append(heard_[3]))
         text = "x" * (most - frame + surplus)
@@ -113,7 +113,8 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
         assert payload["cursor"] == event["cursor"]
         if surplus:
             assert payload == {
-                "cursor": event["cursor"], "seq": 1, "type": "custom.x", "project": "default", "pointer": True
+                "cursor": event["cursor"], "seq": 1, "type": "custom.x", "project": "default", "pointer": True,
+                "previous": 0,
             }  # fmt: skip
         else:
             assert len(heard[0].encode()) == most

@@ -51,6 +51,28 @@ async def test_an_example_says_what_is_wrong_with_its_address() -> None:
     assert b"ConfigurationError" in result.stderr
 
 
+async def test_the_listener_notices_a_lost_notification(db: Database, database_url: str) -> None:
+    command = [sys.executable, str(EXAMPLES / "listener.py"), database_url]
+    async with coordinator.connect(database_url) as client, relayed(db), await anyio.open_process(command) as listener:
+        with anyio.fail_after(DEADLINE_S):
+            while True:  # until it listens
+                await client.signals.set("begin")
+                with anyio.move_on_after(0.1):
+                    await until_printed(listener, "begin")
+                    break
+            await client.signals.set("told")
+            await client.events.configure("head")
+            await client.signals.set("lost")
+            while not await client.events.since(keys=["lost"]):  # numbered, and not told
+                await anyio.sleep(0.005)
+            await client.events.configure("full")
+            await client.signals.set("last")
+            seen = await until_printed(listener, "last")
+        listener.kill()
+    keys = [line.split()[2] for line in seen.splitlines()]
+    assert keys[-3:] == ["told", "lost", "last"]
+
+
 async def test_the_watcher_in_shell_goes_on_where_it_was_when_the_daemon_comes_back(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]

@@ -192,7 +192,7 @@ class Listener(Reader):
             await self.heal(database)  # what was notified before LISTEN
             async for payload in receive:
                 event = msgspec.json.decode(payload)
-                if event.get("pointer") or not self.seqs or event["seq"] > self.seqs[-1] + 1:
+                if event.get("pointer") or not self.seqs or event["previous"] > self.seqs[-1]:
                     await self.heal(database)
                 else:
                     self.heard += 1

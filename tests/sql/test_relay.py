@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import accumulate
+from random import Random
 
 import anyio
 import asyncpg
@@ -682,6 +683,157 @@ async def test_notify_carries_events_pointers_or_the_head_alone(bench: Bench) ->
     assert [json.loads(payload)["pointer"] for _, payload in pointers[:2]] == [True, True]
     head = await told(bench, "head")
     assert head == [("coordinator", await call(bench.relay, events.Head()))]
+
+
+class ChannelReader:
+    """Takes the events of one channel from its notifications, by the rule in docs/events.md."""
+
+    def __init__(self, reads: asyncpg.Connection, project: str) -> None:
+        self._reads = reads
+        self._project = project
+        self.position = 0
+        self.taken: list[int] = []
+        self.reads = 0
+
+    async def take(self, payload: str) -> None:
+        event = json.loads(payload)
+        if event["previous"] > self.position:
+            await self.read_log()
+        if event["seq"] > self.position:
+            self.taken.append(event["seq"])
+            self.position = event["seq"]
+
+    async def read_log(self) -> None:
+        self.reads += 1
+        after = f"{(await call(self._reads, events.Head())).partition('.')[0]}.{self.position}"
+        for event in await call(
+            self._reads, events.Since(after=after, project=self._project, topics=["custom.*"], bookmarks=True)
+        ):
+            self.position = event.seq
+            if event.type != "bookmark":
+                self.taken.append(event.seq)
+
+
+async def until_heard(listener: asyncpg.Connection, heard: list[tuple[str, str]], head: str) -> None:
+    with anyio.fail_after(DEADLINE_S):
+        while ("coordinator", head) not in heard:
+            await listener.execute("select 1")
+
+
+async def listening(bench: Bench, *projects: str) -> tuple[asyncpg.Connection, list[tuple[str, str]]]:
+    heard: list[tuple[str, str]] = []
+    listener = await bench.open()
+    for channel in ("coordinator", *(f"coordinator.{project}.custom" for project in projects)):
+        await listener.add_listener(channel, lambda *got: heard.append((got[2], got[3])))
+    return listener, heard
+
+
+async def previous(bench: Bench, heard: list[tuple[str, str]], listener: asyncpg.Connection) -> list[tuple[int, int]]:
+    """Return seq and previous of what a step notified."""
+    heard.clear()
+    await bench.step()
+    await until_heard(listener, heard, await call(bench.relay, events.Head()))
+    told = [json.loads(payload) for channel, payload in heard if channel != "coordinator"]
+    return [(event["seq"], event["previous"]) for event in told]
+
+
+@pytest.mark.parametrize("payloads", ["full", "pointer"])
+async def test_a_notification_names_the_one_before_it_on_its_channel(bench: Bench, payloads: str) -> None:
+    await bench.relay.execute("select coordinator.event_configure($1)", payloads)
+    await bench.relay.execute("select coordinator.project_create('other')")
+    head = (await bench.step()).head_seq
+    bench.relay = await bench.open()  # a new session, which remembers nothing
+    listener, heard = await listening(bench, "default", "other")
+    for project in ("default", "other", "default"):
+        await call(bench.relay, events.Emit(project=project, type="custom.x"))
+    await signal(bench)
+    first, second, third = head + 1, head + 2, head + 3
+    assert await previous(bench, heard, listener) == [(first, head), (second, head), (third, first)]
+    for project in ("other", "default"):
+        await call(bench.relay, events.Emit(project=project, type="custom.x"))
+    assert await previous(bench, heard, listener) == [(head + 5, second), (head + 6, third)]
+
+
+async def signal(bench: Bench) -> None:
+    await call(bench.relay, signals.Set(project="default", key="k", value=1))
+
+
+async def test_what_a_relay_does_not_know_it_says_is_later_than_it_may_be(bench: Bench) -> None:
+    listener, heard = await listening(bench, "default")
+    await bench.emit("1")
+    assert await previous(bench, heard, listener) == [(1, 0)]
+    # Another relay's step, which this one's session does not know of.
+    first, bench.relay = bench.relay, await bench.open()
+    await signal(bench)
+    assert await previous(bench, heard, listener) == []
+    await bench.emit("3")
+    assert await previous(bench, heard, listener) == [(3, 1)]  # what it does not know of is before its first step
+    bench.relay = first
+    await bench.emit("4")
+    assert await previous(bench, heard, listener) == [(4, 3)]
+    # A step that rolls back has told nothing.
+    await bench.emit("5")
+    await bench.relay.execute("begin")
+    await bench.step()
+    await bench.relay.execute("rollback")
+    assert await previous(bench, heard, listener) == [(5, 4)]
+    # What was not told is lost.
+    await bench.relay.execute("select coordinator.event_configure('head')")
+    await bench.emit("7")
+    assert await previous(bench, heard, listener) == []
+    await bench.relay.execute("select coordinator.event_configure('full')")
+    await bench.emit("9")
+    assert await previous(bench, heard, listener) == [(9, 7)]
+    # A pooler that resets the session, or whoever does.
+    await bench.relay.execute("reset all")
+    await bench.emit("10")
+    assert await previous(bench, heard, listener) == [(10, 9)]
+
+
+async def test_channels_that_share_a_place_in_the_memory_never_hide_a_lost_notification(bench: Bench) -> None:
+    twin = await bench.relay.fetchval(
+        "select 'p' || n from generate_series(1, 200000) n where (hashtext('coordinator.p' || n || '.custom')"
+        " # hashtext('coordinator.default.custom')) & 16383 = 0 limit 1"
+    )
+    await bench.relay.execute("select coordinator.project_create($1)", twin)
+    await bench.step()
+    listener, heard = await listening(bench, "default", twin)
+    for project in ("default", twin, "default"):
+        await call(bench.relay, events.Emit(project=project, type="custom.x"))
+    assert await previous(bench, heard, listener) == [(2, 0), (3, 2), (4, 3)]
+
+
+async def test_a_listener_that_misses_notifications_misses_no_event(bench: Bench, seed: int) -> None:
+    """Two relays take turns, some steps tell nothing, and of each reader's notifications every third is lost."""
+    random = Random(seed)
+    projects = ["default", *(f"p{n}" for n in range(3))]
+    for project in projects[1:]:
+        await bench.relay.execute("select coordinator.project_create($1)", project)
+    await bench.step()
+    listener, heard = await listening(bench, *projects)
+    relays = [bench.relay, await bench.open()]
+    readers = {f"coordinator.{project}.custom": ChannelReader(bench.relay, project) for project in projects}
+    for _ in range(60):
+        for _ in range(random.randint(1, 6)):
+            await call(bench.relay, events.Emit(project=random.choice(projects), type="custom.x"))
+        bench.relay = random.choice([*relays, relays[0], relays[0]])
+        if random.random() < 0.1:
+            await bench.relay.execute("select coordinator.event_configure($1)", random.choice(["full", "head"]))
+        heard.clear()
+        await bench.step(random.randint(1, 500))
+        await until_heard(listener, heard, await call(bench.relay, events.Head()))
+        for channel, payload in heard:
+            if channel in readers and random.random() < 2 / 3:
+                await readers[channel].take(payload)
+    await bench.drain()
+    for channel, reader in readers.items():
+        before = reader.reads
+        await reader.read_log()  # the last ones may be lost
+        rows = await bench.relay.fetch(
+            f"select seq from {LOG} where project = $1 and type like 'custom.%' order by seq", channel.split(".")[1]
+        )
+        assert reader.taken == [row["seq"] for row in rows]
+        assert 0 < before < len(rows), "it read the log for each event, or never"
 
 
 async def test_no_step_fills_the_notification_queue(bench: Bench) -> None:
