@@ -1,11 +1,11 @@
-"""The relay: numbers the events of the log in steps, and sleeps behind a doorbell while there are none.
+"""The relay: numbers the events of the log while there are any, and sleeps behind a doorbell while there are none.
 
 The guarantees come from ``coordinator.relay_step`` (sql/functions/relay.sql): one transaction numbers a chunk and
 notifies. This process may be killed, paused or run twice at any point; no event is lost, repeated or reordered.
-This module only sets the pace. It steps while there are events, and waits between two steps in proportion to the events of the
-first, so that one event alone is numbered immediately and under load a chunk holds hundreds. Then it arms the doorbell. When every
-transaction that may have read the doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an
-event until the leader's next heartbeat, at most one second.
+The pace comes from ``coordinator.relay_run``, which steps while there are events: one event alone is numbered immediately, and
+under load a chunk holds hundreds. Then this module arms the doorbell. When every transaction that may have read the doorbell before
+it was armed has ended, it steps once more and blocks. A lost doorbell delays an event until the leader's next heartbeat, at most
+one second.
 
 On failure the relay logs the error, drops the connection, backs off and starts again; ``progress`` knows since when.
 """
@@ -18,7 +18,7 @@ import structlog
 from coordinator.backoff import Backoff
 from coordinator.db.database import Database
 from coordinator.db.session import Session, SessionWake
-from coordinator.operations.work import RelayArm, RelayRecover, RelayStep
+from coordinator.operations.work import RelayArm, RelayRecover, RelayRun
 from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
@@ -28,9 +28,6 @@ BELL_CHANNEL = "coordinator.bell"
 
 REARM_S = 10.0  # the bell is armed for 15 s
 STEP_TIMEOUT_S = 30.0  # large events on a slow disk; a connection without answer for longer is replaced
-LINGER_S = 0.0001  # between two steps, for each event of the first: the rate of events decides how many a chunk holds
-LINGER_MIN_S = 0.001
-LINGER_MAX_S = 0.01  # at 10,000 events a second and more
 WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
 WATCH_MAX_S = 0.05
 
@@ -77,9 +74,8 @@ class Relay:
         while True:
             # Arm first, then step once more: a writer that this step misses has read the bell armed, and rings.
             safe = await session.run(RelayArm())
-            if await self._step(session):
+            if await self._drain(session):
                 watch_s = WATCH_FIRST_S
-                await self._drain(session)
             elif not safe:
                 await anyio.sleep(watch_s)
                 watch_s = min(watch_s * 2, WATCH_MAX_S)
@@ -90,22 +86,15 @@ class Relay:
                 if rung:
                     await self._drain(session)
 
-    async def _drain(self, session: Session) -> None:
-        """Step until every event has a number."""
-        while moved := await self._step(session):
-            await self._linger(moved)
-
-    @staticmethod
-    async def _linger(moved: int) -> None:
-        await anyio.sleep(min(max(moved * LINGER_S, LINGER_MIN_S), LINGER_MAX_S))
-
-    async def _step(self, session: Session) -> int:
-        """Step until a chunk is not full; return how many events the last one holds."""
+    async def _drain(self, session: Session) -> bool:
+        """Run steps until no event is left; return whether there were any."""
+        found = False
         while True:
-            step = await session.run(RelayStep())
+            chunks = await session.run(RelayRun())
             self.progress.made()
-            if step.moved:
-                metrics.EVENT_NUMBERED.inc(step.moved)
-                metrics.RELAY_BATCH_EVENTS.observe(step.moved)
-            if not step.again:
-                return step.moved
+            for moved in filter(None, chunks):
+                found = True
+                metrics.EVENT_NUMBERED.inc(moved)
+                metrics.RELAY_BATCH_EVENTS.observe(moved)
+            if chunks[-1] == 0:
+                return found

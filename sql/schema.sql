@@ -1244,6 +1244,9 @@ create function coordinator.relay_recover()
   returns boolean
   volatile security definer;
 
+-- Step until every event has a number, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
+create procedure coordinator.relay_run(INOUT chunks integer[] default null, IN p_duration interval default '00:00:00.1');
+
 -- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.
 create function coordinator.relay_step(p_limit integer default 500, p_notify boolean default true)
   returns table (moved integer, head_seq bigint, again boolean)

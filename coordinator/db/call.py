@@ -37,6 +37,8 @@ def statement(operation: type[Operation[Any]]) -> str:
     """
     names = [field.name for field in msgspec.structs.fields(operation)]
     arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
+    if operation.procedure:
+        return f"call coordinator.{operation.function}(null, {arguments})"
     shape, result = operation.answer()
     columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result))
     source = f"coordinator.{operation.function}({arguments})"

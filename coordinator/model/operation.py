@@ -73,7 +73,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads``: it changes nothing, so a caller may
     repeat it after a lost response. ``internal``: no face offers it; only the daemon,
-    its loops and transactions run it.
+    its loops and transactions run it. ``procedure``: it commits while it runs, and its first parameter takes the answer.
 
     A public operation declares its ``scope``. One that writes also declares its ``speakers``: the fields that name who
     acts, by name or by id. Where none of them is set, the caller's own name goes into the first. An agent that a field
@@ -91,6 +91,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     function: ClassVar[str]
     reads: ClassVar[bool] = False
     internal: ClassVar[bool] = False
+    procedure: ClassVar[bool] = False
     scope: ClassVar[Scope | None] = None
     scope_field: ClassVar[str | None] = None
     speakers: ClassVar[tuple[str, ...]] = ()

@@ -12,6 +12,7 @@ __all__ = [
     "ProcessRegister",
     "RelayArm",
     "RelayRecover",
+    "RelayRun",
     "RelayStep",
     "SampleGauges",
 ]
@@ -45,8 +46,18 @@ class RelayRecover(Operation[bool], frozen=True, kw_only=True):
     internal = True
 
 
+class RelayRun(Operation[list[int]], frozen=True, kw_only=True):
+    """Number events for about ``duration``; return the sizes of the chunks, at the end 0 if nothing is left."""
+
+    function = "relay_run"
+    procedure = True
+    internal = True
+
+    duration: timedelta = timedelta(milliseconds=100)
+
+
 class RelayStep(Operation[Step], frozen=True, kw_only=True):
-    """Number the next chunk of events and notify their readers."""
+    """Number the next chunk of events and notify their readers: a single step of ``RelayRun``."""
 
     function = "relay_step"
     internal = True

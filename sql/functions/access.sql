@@ -132,7 +132,7 @@ begin
       perform coordinator.schema_grant(v_group);
       continue;
     end if;
-    execute format('revoke all on all functions in schema coordinator from %I', v_group);
+    execute format('revoke all on all routines in schema coordinator from %I', v_group);
     execute format('revoke all on all tables in schema coordinator from %I', v_group);
     select string_agg(p.oid::regprocedure::text, ', ') into v_functions
     from pg_proc p join coordinator.rights r on r.function = p.proname

@@ -37,7 +37,7 @@ begin
   loop
     execute format('alter function %s set lock_timeout = %L', v_function, '1s');
   end loop;
-  revoke all on all functions in schema coordinator from public;
+  revoke all on all routines in schema coordinator from public;
   perform coordinator.access_apply();
   for v_role in select r.role from coordinator.schema_roles r join pg_roles on rolname = r.role loop
     perform coordinator.schema_grant(v_role);
@@ -56,7 +56,7 @@ begin
     raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Create it with: create role … login';
   end if;
   execute format('grant usage on schema coordinator to %I', p_role);
-  execute format('grant execute on all functions in schema coordinator to %I', p_role);
+  execute format('grant execute on all routines in schema coordinator to %I', p_role);
   execute format('revoke execute on function coordinator.schema_record(text, text, text, text), coordinator.schema_forget(text, text[]), coordinator.schema_close(), coordinator.schema_grant(text), coordinator.access_apply() from %I', p_role);
   execute format('grant select on all tables in schema coordinator to %I', p_role);
   insert into coordinator.schema_roles (role) values (p_role) on conflict do nothing;

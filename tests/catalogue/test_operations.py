@@ -30,6 +30,7 @@ PYTHON_TYPES: dict[str, set[Any]] = {
     "timestamp with time zone": {datetime},
     "double precision": {float},
     "text[]": {list[str]},
+    "integer[]": {list[int]},
     "bigint[]": {list[int]},
     "uuid[]": {list[UUID]},
     "void": {NoneType},
@@ -71,10 +72,10 @@ from (select a.* from pg_proc p join pg_type t on t.oid = p.prorettype join pg_a
 """
 
 
-async def signature(catalogue: asyncpg.Connection, function: str) -> asyncpg.Record | None:
-    return await catalogue.fetchrow(
+async def signature(catalogue: asyncpg.Connection, function: str) -> dict[str, Any] | None:
+    row = await catalogue.fetchrow(
         """
-        select p.oid, p.proretset, p.prorettype::regtype::text as returns, p.provolatile, p.pronargs, p.pronargdefaults,
+        select p.oid, p.prokind::text as kind, p.proretset, p.prorettype::regtype::text as returns, p.provolatile, p.pronargs, p.pronargdefaults,
                p.proargnames as names, p.proargmodes::text[] as modes,
                array(select format_type(t, null) from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) with ordinality u (t, n) order by n) as types,
                array(select pg_get_function_arg_default(p.oid, n) from generate_series(1, p.pronargs) n) as defaults
@@ -82,6 +83,11 @@ async def signature(catalogue: asyncpg.Connection, function: str) -> asyncpg.Rec
         """,
         function,
     )
+    found = dict(row) if row else None
+    if found and found["kind"] == "p":  # its first parameter takes the answer
+        found |= {name: found[name][1:] for name in ("names", "modes", "types", "defaults")}
+        found |= {"pronargs": found["pronargs"] - 1, "proretset": False, "returns": row["types"][0]}
+    return found
 
 
 def test_operations_were_found() -> None:

@@ -61,7 +61,8 @@ select c.oid, c.relname as name, obj_description(c.oid, 'pg_class') as comment f
 where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'v' order by c.relname collate "C"
 """
 FUNCTIONS = """
-select p.proname as name, pg_get_function_arguments(p.oid) as arguments, pg_get_function_result(p.oid) as result,
+select case p.prokind when 'p' then 'procedure' else 'function' end as kind, p.proname as name,
+       pg_get_function_arguments(p.oid) as arguments, pg_get_function_result(p.oid) as result,
        case p.provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end
          || case when p.proisstrict then ' strict' else '' end
          || case when p.prosecdef then ' security definer' else '' end as properties,
@@ -104,11 +105,12 @@ async def dump(connection: asyncpg.Connection) -> str:
             # Some versions of the server write a default's type where others do not.
             arguments = re.sub(r"DEFAULT ('[^']*'|NULL)::[a-z\[\] ]+?(?=,|$)", r"default \1", row["arguments"])
             arguments = arguments.replace("DEFAULT ", "default ").replace("default NULL", "default null")
-            result = re.sub(r"^TABLE\(", "table (", row["result"])
-            parts.append(
-                f"-- {row['comment']}\n"
-                f"create function coordinator.{row['name']}({arguments})\n  returns {result}\n  {row['properties']};\n"
-            )
+            head = f"-- {row['comment']}\ncreate {row['kind']} coordinator.{row['name']}({arguments})"
+            if row["kind"] == "procedure":
+                parts.append(f"{head};\n")
+            else:
+                result = re.sub(r"^TABLE\(", "table (", row["result"])
+                parts.append(f"{head}\n  returns {result}\n  {row['properties']};\n")
     return "\n".join(parts)
 
 

@@ -21,7 +21,7 @@ from coordinator.errors import InvalidArgument, LogFull
 from coordinator.model.event import Event
 from coordinator.model.work import Step
 from coordinator.operations import events, signals
-from coordinator.operations.work import RelayArm, RelayRecover, RelayStep
+from coordinator.operations.work import RelayArm, RelayRecover, RelayRun, RelayStep
 from tests.daemon import LOG
 from tests.waiting import DEADLINE_S, until_blocked
 
@@ -193,6 +193,25 @@ async def test_a_step_that_is_rolled_back_is_done_again(bench: Bench) -> None:
     await call(one, RelayStep())
     await one.execute("rollback")
     assert await bench.step() == Step(moved=1, head_seq=1, again=False)
+
+
+async def test_a_run_steps_until_every_event_has_a_number(bench: Bench) -> None:
+    assert await call(bench.relay, RelayRun()) == [0]
+    await bench.relay.execute(
+        "do $$ begin for n in 1..1100 loop perform coordinator.event_emit('default', 'custom.x', n::text); commit; end loop; end $$"
+    )
+    assert await call(bench.relay, RelayRun(duration=timedelta(minutes=1))) == [500, 500, 100, 0]
+    assert await bench.log() == [str(n) for n in range(1, 1101)]
+    assert (
+        await bench.relay.fetchval("select count(distinct xmin::text) from coordinator.event_chunks where last_seq > 0")
+        == 3
+    )
+
+
+async def test_a_run_ends_after_its_duration_though_events_are_left(bench: Bench) -> None:
+    for name in "ab":
+        await bench.emit(name)
+    assert await call(bench.relay, RelayRun(duration=timedelta(0))) == [2]
 
 
 @pytest.mark.parametrize("limit", [1, 500])
