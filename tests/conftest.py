@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from coordinator.config import Config
 from coordinator.db import schema
@@ -29,6 +31,8 @@ from coordinator.model.operation import Operation
 R = TypeVar("R")
 
 MAX_WORKERS = 8
+MEMORY_DISK = "/dev/shm"  # noqa: S108 - creating and dropping a database there takes a third of the processor time
+MEMORY_DISK_BYTES = 4 * 2**30  # free, for all servers of the suite
 
 FAKE_CLOCK = """
 create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
@@ -44,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    for item in items:
+        if "sessions" in getattr(item, "fixturenames", ()):  # sessions belong to an event loop
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -55,9 +62,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if given else min(2 * len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
+def server_disk() -> str | None:
+    """Return the folder below which servers keep their data: the memory disk, if there is one and it has enough space."""
+    with suppress(OSError):
+        if shutil.disk_usage(MEMORY_DISK).free > MEMORY_DISK_BYTES:
+            return MEMORY_DISK
+    return None
+
+
 @contextmanager
 def local_server() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="coordinator-test-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="coordinator-test-", dir=server_disk(), ignore_cleanup_errors=True
+    ) as folder:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.server", folder],
             stdin=subprocess.PIPE,
@@ -206,13 +223,40 @@ class Transaction:
         )
 
 
-@pytest.fixture
-async def tx(shared_url: str) -> AsyncIterator[Transaction]:
-    connection = await connect(shared_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+class Sessions:
+    """A session for each database, which tests use one after another: it knows the schema and its plans already."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, asyncpg.Connection] = {}
+
+    @asynccontextmanager
+    async def transaction(self, url: str) -> AsyncIterator[asyncpg.Connection]:
+        """Roll back what the block does, with its settings."""
+        if url not in self._kept or self._kept[url].is_closed():
+            self._kept[url] = await connect(url)
+        connection = self._kept[url]
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            yield connection
+        finally:
+            if not connection.is_closed():
+                await transaction.rollback()
+                await connection.reset()
+
+    def close(self) -> None:
+        for connection in self._kept.values():
+            connection.terminate()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sessions() -> AsyncIterator[Sessions]:
+    kept = Sessions()
+    yield kept
+    kept.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tx(sessions: Sessions, shared_url: str) -> AsyncIterator[Transaction]:
+    async with sessions.transaction(shared_url) as connection:
         yield Transaction(connection)
-    finally:
-        await transaction.rollback()
-        await connection.close()

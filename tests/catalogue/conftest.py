@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from coordinator.db import schema
 from coordinator.db.connection import connect
-from tests.conftest import admin, with_database
+from tests.conftest import Sessions, admin, with_database
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +34,7 @@ def product_url(server_url: str) -> Iterator[str]:
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
 
 
-@pytest.fixture
-async def catalogue(product_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(product_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+@pytest_asyncio.fixture(loop_scope="session")
+async def catalogue(sessions: Sessions, product_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with sessions.transaction(product_url) as connection:
         yield connection
-    finally:
-        await transaction.rollback()
-        await connection.close()

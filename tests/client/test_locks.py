@@ -41,10 +41,12 @@ async def connected(url: str, name: str) -> AsyncIterator[Client]:
 
     task = asyncio.create_task(be())
     try:
-        yield await ready
+        await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            yield ready.result()
     finally:
         done.set()
-        await task
+        await task  # raises why it could not connect
 
 
 @pytest.fixture

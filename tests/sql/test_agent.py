@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from coordinator.operations import agents, signals
 from coordinator.operations.work import ProcessRegister
@@ -14,7 +15,7 @@ from tests.sql.refusal import refused
 from tests.waiting import until_true
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def settled(tx: Transaction) -> Transaction:
     """The server's first ten seconds are over."""
     await tx.connection.execute(
@@ -144,7 +145,7 @@ class Process:
         await until_true(seen_by.connection, "select not coordinator.process_alive($1)", self.id)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def process(shared_url: str) -> AsyncIterator[Process]:
     session = await asyncpg.connect(shared_url)
     yield Process(session, await session.fetchval("select coordinator.process_register('client', 'here:1')"))

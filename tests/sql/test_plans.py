@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from tests.conftest import Transaction
 
@@ -45,7 +46,7 @@ def scanned(plan: list[dict[str, Any]]) -> set[str]:
     return {node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan"}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def full(tx: Transaction) -> Transaction:
     """A few thousand rows in each table, and statistics."""
     await tx.connection.execute("""

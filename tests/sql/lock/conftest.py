@@ -24,4 +24,4 @@ def shared_url(server_url: str, template: str, request: pytest.FixtureRequest) -
     if request.param == "general path":
         asyncio.run(admin(url, GENERAL_PATH))
     yield url
-    asyncio.run(admin(server_url, f"drop database {name}"))
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))

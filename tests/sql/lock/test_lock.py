@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.agent import Agent
@@ -18,7 +19,7 @@ def s(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def tx(tx: Transaction) -> Transaction:
     """With the clock stopped from the start."""
     await tx.set_clock(s(0))
