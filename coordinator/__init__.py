@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         Unauthenticated,
         WaitTimedOut,
     )
-    from coordinator.model.agent import Agent
-    from coordinator.model.directive import Directive, Pending, Receipt
+    from coordinator.model.agent import Agent, KnownAgent
+    from coordinator.model.directive import Directive, Pending, Receipt, Sent
     from coordinator.model.event import Event
     from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
     from coordinator.model.project import Project, ProjectContents
@@ -76,8 +76,8 @@ _PLACES = {
         ),
         *("PermissionDenied", "SchemaMismatch", "Unauthenticated", "WaitTimedOut"),
     ),
-    "coordinator.model.agent": ("Agent",),
-    "coordinator.model.directive": ("Directive", "Pending", "Receipt"),
+    "coordinator.model.agent": ("Agent", "KnownAgent"),
+    "coordinator.model.directive": ("Directive", "Pending", "Receipt", "Sent"),
     "coordinator.model.event": ("Event",),
     "coordinator.model.lock": ("Grant", "Lock", "PathCheck", "Renewal", "Waiter"),
     "coordinator.model.project": ("Project", "ProjectContents"),
@@ -102,6 +102,7 @@ __all__ = [
     "Handle",
     "Held",
     "InvalidArgument",
+    "KnownAgent",
     "LeaseState",
     "Listing",
     "Lock",
@@ -119,6 +120,7 @@ __all__ = [
     "Renewal",
     "Rule",
     "SchemaMismatch",
+    "Sent",
     "Signal",
     "Status",
     "Unauthenticated",

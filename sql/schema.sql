@@ -23,6 +23,26 @@ CREATE INDEX agents_expires_at_idx ON coordinator.agents USING btree (expires_at
 CREATE INDEX agents_name_idx ON coordinator.agents USING btree (project_id, name, id);
 CREATE INDEX agents_process_idx ON coordinator.agents USING btree (process_id) WHERE (process_id IS NOT NULL);
 
+-- Agents that deregistered or were reaped. Written by agent_deregister and agent_reap; pruned some time later.
+create table coordinator.agents_ended (
+  id            uuid not null, -- As in agents.
+  project_id    bigint not null, -- See projects.
+  name          text collate "C" not null, -- As in agents.
+  role          text, -- As in agents.
+  job_types     text[] not null, -- As in agents.
+  metadata      jsonb not null, -- As in agents.
+  ttl           interval not null, -- As in agents.
+  registered_at timestamp with time zone not null, -- As in agents.
+  heartbeat_at  timestamp with time zone not null, -- When it last sent a heartbeat.
+  expires_at    timestamp with time zone not null, -- When it would have been reaped without a heartbeat.
+  process_id    integer, -- The process with which it ended; may be null.
+  ended_at      timestamp with time zone not null, -- When it ended (database clock).
+  end_reason    text not null, -- deregistered, expired (no heartbeat) or process died.
+  constraint agents_ended_pkey PRIMARY KEY (id)
+);
+CREATE INDEX agents_ended_at_idx ON coordinator.agents_ended USING btree (ended_at);
+CREATE INDEX agents_ended_name_idx ON coordinator.agents_ended USING btree (project_id, name, id);
+
 -- Who acknowledged which directive. Written by directive_acknowledge.
 create table coordinator.directive_receipts (
   directive_id    bigint not null, -- See directives.
@@ -385,6 +405,23 @@ create sequence coordinator.role_bindings as bigint minvalue 0 start 0;
 -- Versions of all signals. A version is never used twice, not even for a key that was deleted and set again.
 create sequence coordinator.signal_versions as bigint minvalue 1 start 1;
 
+-- Agents that are registered, and for 30 days those that ended.
+create view coordinator.agents_known (
+  id            uuid, -- New at each start of the agent.
+  project       text, -- Name of the project.
+  name          text, -- What directives are addressed to.
+  role          text, -- What directives to a role are addressed to.
+  job_types     text[], -- Kinds of work that it accepts.
+  metadata      jsonb, -- A JSON object chosen by the agent.
+  ttl           interval, -- How long it may go without a heartbeat.
+  registered_at timestamp with time zone, -- When it registered.
+  heartbeat_at  timestamp with time zone, -- When it last sent a heartbeat.
+  expires_at    timestamp with time zone, -- Reaped after this.
+  ended_at      timestamp with time zone, -- When it ended; null if it is registered.
+  end_reason    text, -- deregistered, expired (no heartbeat) or process died; null if it is registered.
+  process_id    integer -- The process with which it ends, see processes.
+);
+
 -- Agents that are registered and not reaped.
 create view coordinator.agents_live (
   id            uuid, -- New at each start of the agent.
@@ -403,7 +440,7 @@ create view coordinator.agents_live (
 -- Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.
 create view coordinator.directives_pending (
   id         bigint, -- Number of the directive.
-  agent      text, -- Name of the recipient.
+  agent      text, -- Name of the recipient. Null: no recipient is registered, and none has answered.
   status     text, -- unseen: no acknowledgement; seen: seen only.
   priority   integer, -- Higher comes first.
   body       text, -- The text.
@@ -529,8 +566,8 @@ create function coordinator.advisory_enter(p_key bigint, p_shared boolean defaul
   returns void
   volatile;
 
--- Reject (42501) an agent of a project that the logged-in role may not use. Internal.
-create function coordinator.agent_check(p_agent uuid)
+-- Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.
+create function coordinator.agent_check(p_agent uuid, p_project text default null)
   returns void
   stable security definer;
 
@@ -539,8 +576,8 @@ create function coordinator.agent_cover(p_agent uuid, p_ttl interval)
   returns void
   volatile;
 
--- End an agent that stops and release everything it holds. ZC202: it is already gone.
-create function coordinator.agent_deregister(p_agent uuid)
+-- End an agent that stops and release everything it holds. p_project: only if it is in this project. ZC202: it is already gone.
+create function coordinator.agent_deregister(p_agent uuid, p_project text default null)
   returns boolean
   volatile security definer;
 
@@ -549,14 +586,29 @@ create function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p
   returns boolean
   volatile security definer;
 
--- Send a heartbeat; returns when the agent expires without another one. ZC202: the agent was reaped. No event.
-create function coordinator.agent_heartbeat(p_agent uuid)
+-- Return the id of an agent that is given by name or id, for parameters p_agent. An id is returned as it is. ZC202: no agent has the name; the error says when the last one ended, or which name was probably meant. ZC105: several have it.
+create function coordinator.agent_find(p_project text, p_agent text)
+  returns uuid
+  stable security definer;
+
+-- Send a heartbeat; returns when the agent expires without another one. p_project: only if it is in this project. ZC202: the agent was reaped. No event.
+create function coordinator.agent_heartbeat(p_agent uuid, p_project text default null)
   returns timestamp with time zone
   volatile security definer;
 
--- List the agents of a project, of one role if p_role is given, by name and id. p_after: array[name, id] of the last row read.
-create function coordinator.agent_list(p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
-  returns SETOF coordinator.agents_live
+-- List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.
+create function coordinator.agent_list(p_project text, p_role text default null, p_ended boolean default false, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.agents_known
+  stable security definer;
+
+-- Raise ZC202 for an agent that is not registered, and say when and why it ended. Internal.
+create function coordinator.agent_missing(p_project text, p_agent uuid)
+  returns void
+  stable security definer;
+
+-- Return the name of an agent that is given by name or id. Known are the names of registered agents and of those that ended, of valid tokens, and those to which a directive was sent. ZC202 for others. Internal.
+create function coordinator.agent_name(p_project text, p_agent text)
+  returns text
   stable security definer;
 
 -- Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.
@@ -569,6 +621,11 @@ create function coordinator.agent_project(p_agent uuid)
   returns text
   stable security definer;
 
+-- Forget up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.
+create function coordinator.agent_prune(p_retention interval default '30 days', p_limit integer default 10000)
+  returns integer
+  volatile security definer;
+
 -- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server's first 10 seconds.
 create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
@@ -578,6 +635,11 @@ create function coordinator.agent_reap(p_limit integer default 1000)
 create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null)
   returns SETOF coordinator.agents_live
   volatile security definer;
+
+-- Raise ZC202 for a name that no registered agent has, with the name that was probably meant. Internal.
+create function coordinator.agent_unknown(p_project text, p_name text)
+  returns void
+  stable security definer;
 
 -- Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.
 create function coordinator.assert_fence(p_project text, p_resource text, p_token bigint)
@@ -639,7 +701,7 @@ create function coordinator.cursor_text(p_seq bigint)
   returns text
   stable security definer;
 
--- Answer a directive for an agent name: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.
+-- Answer a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.
 create function coordinator.directive_acknowledge(p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
   returns SETOF coordinator.directive_receipts
   volatile security definer;
@@ -654,7 +716,7 @@ create function coordinator.directive_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- List what is open for an agent name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
+-- List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
 create function coordinator.directive_inbox(p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
   returns SETOF coordinator.directives_sent
   stable security definer;
@@ -679,9 +741,9 @@ create function coordinator.directive_revoke(p_project text, p_directive bigint,
   returns boolean
   volatile security definer;
 
--- Send a directive to an agent name, a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target.
+-- Send a directive to an agent (its name, or the id of one with this name), a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
-  returns SETOF coordinator.directives_sent
+  returns SETOF coordinator.directive_dispatch
   volatile security definer;
 
 -- Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.
@@ -798,6 +860,11 @@ create function coordinator.idempotency_prune(p_limit integer default 1000)
 create function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text)
   returns void
   volatile security definer;
+
+-- Return whether a text is the id of an agent rather than a name. Internal.
+create function coordinator.is_agent_id(p_text text)
+  returns boolean
+  immutable;
 
 -- Write the expression that takes a parameter from the JSON object $2. Internal.
 create function coordinator.json_argument(p_name text, p_type text)

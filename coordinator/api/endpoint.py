@@ -15,6 +15,7 @@ import msgspec
 
 from coordinator import operations
 from coordinator.model import duration
+from coordinator.model.agent_ref import agent_ref, takes_agent
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.route import route_of
 
@@ -58,6 +59,10 @@ def endpoints() -> tuple[Endpoint, ...]:
 
 def decode_hook(type: type[Any], value: Any) -> Any:
     """Decode the types that msgspec does not know."""
+    if takes_agent(type):
+        if not isinstance(value, str):
+            raise ValueError("Expected the name or the id of an agent")
+        return agent_ref(value)
     if type is not HttpDuration:
         raise NotImplementedError
     read = duration.read(value)

@@ -14,6 +14,7 @@ import msgspec
 from coordinator.api.endpoint import Endpoint, HttpDuration, endpoints
 from coordinator.api.problems import MEDIA_TYPE, Problem
 from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
+from coordinator.model.agent_ref import takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
 from coordinator.version import version
@@ -262,6 +263,8 @@ _DURATION = {"type": "string", "examples": ["30s"]}
 
 
 def _schema(type: Any) -> dict[str, Any]:
+    if takes_agent(type):
+        return {"type": "string", "description": "The name or the id of an agent.", "examples": ["coder-1"]}
     if type is not HttpDuration:
         raise NotImplementedError
     return {

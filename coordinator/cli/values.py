@@ -15,9 +15,10 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import InvalidArgument
 from coordinator.model import duration
+from coordinator.model.agent_ref import AgentRef, agent_ref
 from coordinator.model.operation import Json
 
-__all__ = ["AGENT", "DURATION", "ID", "INTEGER", "OBJECT", "PATH", "REGISTERED", "RESOURCE", "read_json", "read_text"]
+__all__ = ["AGENT", "DURATION", "ID", "INTEGER", "OBJECT", "PATH", "RESOURCE", "read_json", "read_text"]
 
 MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
 
@@ -66,19 +67,19 @@ class _Id(click.ParamType[UUID]):
             ) from None
 
 
-class _AgentId(_Id):
+class _NameOrId(click.ParamType[AgentRef]):
     name = "agent"
 
-    def __init__(self, *, registered: bool = False) -> None:
-        self._registered = registered
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> AgentRef:
+        if isinstance(value, UUID):
+            return value
         text = str(value)
-        if ctx is None or not isinstance(ctx.obj, Invocation) or not text.isprintable() or not text:
-            return super().convert(value, param, ctx)
-        from coordinator.cli import agent_name  # noqa: PLC0415 - completion and help need no operations
-
-        return agent_name.id_of(ctx.obj, text, registered=self._registered)
+        if not text.isprintable() or not text:
+            raise InvalidArgument(
+                f'{_called(param)}: "{text}" is not the name or id of an agent',
+                hint='See "coordinator agent list".',
+            )
+        return agent_ref(text)
 
 
 class _Resource(click.ParamType[str]):
@@ -156,5 +157,5 @@ def read_text(argument: str) -> str:
 
 
 DURATION, INTEGER, ID, OBJECT = _Duration(), _Integer(), _Id(), _Object()
-AGENT, REGISTERED = _AgentId(), _AgentId(registered=True)
+AGENT = _NameOrId()
 RESOURCE, PATH = _Resource(), _Resource(literal=True)

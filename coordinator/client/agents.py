@@ -8,7 +8,8 @@ from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
-from coordinator.model.agent import Agent
+from coordinator.model.agent import Agent, KnownAgent
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json
 from coordinator.operations import agents
 
@@ -44,20 +45,35 @@ class Agents:
             )
         )
 
-    async def heartbeat(self, agent: UUID) -> datetime:
-        """Keep an agent alive; return when it expires unless there is another heartbeat.
+    async def heartbeat(self, agent: AgentRef) -> datetime:
+        """Keep an agent alive, given by name or id; return when it expires unless there is another heartbeat.
 
         Raises: ``NotFound``: the agent was reaped, with all that it held.
         """
-        return await self._caller.run(agents.Heartbeat(agent=agent))
+        return await self._caller.run(agents.Heartbeat(agent=agent, project=self._project(agent)))
 
-    async def deregister(self, agent: UUID) -> None:
-        """End an agent and release everything that it holds.
+    async def deregister(self, agent: AgentRef) -> None:
+        """End an agent, given by name or id, and release everything that it holds.
 
         Raises: ``NotFound``: it has ended already.
         """
-        await self._caller.run(agents.Deregister(agent=agent))
+        await self._caller.run(agents.Deregister(agent=agent, project=self._project(agent)))
 
-    def list(self, role: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[Agent]:
-        """List the agents of the project, by name."""
-        return Listing(self._caller, agents.List(project=self._caller.project, role=role, limit=limit), after)
+    async def find(self, agent: str) -> UUID:
+        """Return the id of an agent that is given by name.
+
+        Raises: ``NotFound``, which says when the last agent of this name ended, or which name was probably meant;
+        ``InvalidArgument`` if several agents have the name.
+        """
+        return await self._caller.run(agents.Find(project=self._caller.project, agent=agent))
+
+    def list(
+        self, role: str | None = None, *, ended: bool = False, after: str | None = None, limit: int = PAGE
+    ) -> Listing[KnownAgent]:
+        """List the agents of the project, by name; with ``ended``, also those that ended in the last 30 days."""
+        operation = agents.List(project=self._caller.project, role=role, ended=ended, limit=limit)
+        return Listing(self._caller, operation, after)
+
+    def _project(self, agent: AgentRef) -> str | None:
+        """Return where to look for an agent: an id needs no project."""
+        return None if isinstance(agent, UUID) else self._caller.project

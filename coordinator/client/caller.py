@@ -11,6 +11,7 @@ import anyio
 from coordinator.backoff import Backoff
 from coordinator.client.presence import Presence
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation
 from coordinator.operations.executor import Executor
 
@@ -71,17 +72,17 @@ class Caller:
         await self.presence.alive()
         return self.presence.name
 
-    async def agent_name(self, name: str | None) -> str:
-        """Return the given name, or that of this client's agent.
+    async def agent_name(self, agent: AgentRef | None) -> str:
+        """Return the given name or id, or the name of this client's agent.
 
         Raises: ``InvalidArgument`` without either; ``NotFound`` when this client's agent was reaped.
         """
-        own = await self.actor() if name is None else None
-        if name is None and own is None:
+        name = await self.actor() if agent is None else str(agent)
+        if name is None:
             raise InvalidArgument(
                 "no agent is named", hint='Pass agent="…" here, or connect with agent="…" to be an agent.'
             )
-        return name or own or ""
+        return name
 
 
 def as_duration(value: Duration) -> timedelta:

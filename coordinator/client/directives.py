@@ -7,7 +7,8 @@ from typing import Literal
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
-from coordinator.model.directive import Directive, Pending, Receipt
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.directive import Directive, Pending, Receipt, Sent
 from coordinator.model.operation import Json
 from coordinator.operations import directives
 
@@ -26,15 +27,15 @@ class Directives:
         self,
         body: str,
         *,
-        to_agent: str | None = None,
+        to_agent: AgentRef | None = None,
         to_role: str | None = None,
         everyone: bool = False,
         priority: int = 0,
         ttl: Duration = DEFAULT_TTL_S,
         key: str | None = None,
         data: Mapping[str, Json] | None = None,
-    ) -> Directive:
-        """Send a directive to an agent, by name, to a role, or to everyone.
+    ) -> Sent:
+        """Send a directive to an agent, by name or id, to a role, or to everyone.
 
         ``priority`` is -100 to 100, higher first. With ``key`` it supersedes the open directive of that key and target.
 
@@ -44,7 +45,7 @@ class Directives:
             directives.Send(
                 project=self._caller.project,
                 body=body,
-                to_agent=to_agent,
+                to_agent=None if to_agent is None else str(to_agent),
                 to_role=to_role,
                 everyone=everyone,
                 priority=priority,
@@ -55,7 +56,7 @@ class Directives:
             )
         )
 
-    def inbox(self, *, agent: str | None = None, after: str | None = None, limit: int = 100) -> Listing[Directive]:
+    def inbox(self, *, agent: AgentRef | None = None, after: str | None = None, limit: int = 100) -> Listing[Directive]:
         """List the open directives of an agent (default: the client's own), by priority, then oldest first."""
 
         async def operation() -> directives.Inbox:
@@ -70,7 +71,7 @@ class Directives:
         status: Literal["seen", "done", "refused"] = "done",
         *,
         reason: str | None = None,
-        agent: str | None = None,
+        agent: AgentRef | None = None,
     ) -> Receipt:
         """Acknowledge a directive: seen, then done, or refused with a reason. Repeating it changes nothing.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import cast
 from uuid import UUID
 
 import anyio
@@ -51,7 +52,7 @@ class Handle(msgspec.Struct, frozen=True):
     def of(cls, request: locks.Acquire, grants: Sequence[Grant]) -> Handle:
         """Return the handle of what a request was granted."""
         tokens = {grant.resource: grant.fencing_token or 0 for grant in grants}
-        return cls(request.project, request.agent, tokens, request.ttl, request.owner, request.request_id)
+        return cls(request.project, cast("UUID", request.agent), tokens, request.ttl, request.owner, request.request_id)
 
 
 class Held:

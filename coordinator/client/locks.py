@@ -27,8 +27,9 @@ from coordinator.client.listing import PAGE, Listing
 from coordinator.client.lock_keeper import LockKeeper
 from coordinator.client.lock_wait import LockWait
 from coordinator.errors import Conflict, InvalidArgument
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
-from coordinator.operations import locks
+from coordinator.operations import agents, locks
 
 __all__ = ["Locks"]
 
@@ -36,7 +37,7 @@ DEFAULT_TTL_S = 30.0
 
 
 class Locks:
-    """The locks of the client's project. ``agent`` is by default the client's own."""
+    """The locks of the client's project. ``agent`` is a name or an id, by default the client's own."""
 
     def __init__(self, caller: Caller, events: Events, tasks: TaskGroup) -> None:
         self._caller = caller
@@ -53,7 +54,7 @@ class Locks:
         shared: bool = False,
         slots: int | None = None,
         delay: Duration = 0.0,
-        agent: UUID | None = None,
+        agent: AgentRef | None = None,
         owner: str | None = None,
         on_wait: Callable[[int], object] | None = None,
         on_lost: Literal["cancel", "keep"] = "cancel",
@@ -115,7 +116,7 @@ class Locks:
         shared: bool = False,
         slots: int | None = None,
         delay: Duration = 0.0,
-        agent: UUID | None = None,
+        agent: AgentRef | None = None,
         request_id: UUID | None = None,
         owner: str = "",
     ) -> list[Grant]:
@@ -143,7 +144,7 @@ class Locks:
         return grants
 
     async def renew(
-        self, tokens: Mapping[str, int], *, agent: UUID | None = None, ttl: Duration | None = None
+        self, tokens: Mapping[str, int], *, agent: AgentRef | None = None, ttl: Duration | None = None
     ) -> list[Renewal]:
         """Renew locks, all or none, for their TTL or another one; ``tokens`` by resource.
 
@@ -160,7 +161,7 @@ class Locks:
         )
 
     async def release(
-        self, tokens: Mapping[str, int], *, agent: UUID | None = None, request_id: UUID | None = None
+        self, tokens: Mapping[str, int], *, agent: AgentRef | None = None, request_id: UUID | None = None
     ) -> int:
         """Release locks, all or none; ``tokens`` by resource. With ``request_id``, only what that request acquired.
 
@@ -190,7 +191,7 @@ class Locks:
         resource: str,
         reason: str,
         *,
-        agent: UUID | None = None,
+        agent: AgentRef | None = None,
         token: int | None = None,
         delay: Duration | None = None,
     ) -> int:
@@ -210,7 +211,7 @@ class Locks:
             )
         )
 
-    async def check(self, *paths: str, agent: UUID | None = None) -> list[PathCheck]:
+    async def check(self, *paths: str, agent: AgentRef | None = None) -> list[PathCheck]:
         """Return for each path whether an agent may write it: free, mine or held."""
         own = await self._caller.agent_id() if agent is None else agent
         return await self._caller.run(locks.Check(project=self._caller.project, paths=list(paths), agent=own))
@@ -228,17 +229,19 @@ class Locks:
         return Listing(self._caller, operation, after)
 
     def list(
-        self, *, under: str | None = None, agent: UUID | None = None, after: str | None = None, limit: int = PAGE
+        self, *, under: str | None = None, agent: AgentRef | None = None, after: str | None = None, limit: int = PAGE
     ) -> Listing[Lock]:
         """List locks in byte order: all of the project, those of an agent, or those that overlap the directory ``under``."""
         operation = locks.List(project=self._caller.project, under=under, agent=agent, limit=limit)
         return Listing(self._caller, operation, after)
 
-    async def _agent(self, agent: UUID | None) -> UUID:
-        """Return the given agent, or the client's own."""
+    async def _agent(self, agent: AgentRef | None) -> UUID:
+        """Return the id of the given agent, or of the client's own: it, and no later one of its name, holds the locks."""
+        if agent is not None and not isinstance(agent, UUID):
+            return await self._caller.run(agents.Find(project=self._caller.project, agent=agent))
         own = await self._caller.agent_id() if agent is None else agent
         if own is None:
-            raise InvalidArgument("no agent is named", hint='Pass agent=ID here, or connect with agent="…".')
+            raise InvalidArgument("no agent is named", hint='Pass agent="…" here, or connect with agent="…".')
         return own
 
     async def _renewed(self, handle: Handle) -> float:

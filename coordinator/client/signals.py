@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json
 from coordinator.model.signal import Signal
 from coordinator.operations import signals
@@ -25,12 +26,13 @@ class Signals:
         ttl: Duration | None = None,
         critical: bool = False,
         expect: int | None = None,
+        agent: AgentRef | None = None,
         ephemeral: bool = False,
     ) -> Signal:
         """Set a signal, and clear what its rule says, in one transaction.
 
         ``ttl`` defaults to 24 hours; a ``critical`` signal has none. With ``expect``, set it only at this version; 0 means
-        only if it is not set. An ``ephemeral`` signal ends with the client's own agent.
+        only if it is not set. An ``ephemeral`` signal ends with ``agent``, by default the client's own.
 
         Raises: ``Conflict`` with the present version in ``detail``; ``NotFound`` when the client's agent was reaped.
         """
@@ -42,7 +44,7 @@ class Signals:
                 ttl=None if ttl is None else as_duration(ttl),
                 critical=critical,
                 expect=expect,
-                agent=await self._caller.agent_id(),
+                agent=await self._caller.agent_id() if agent is None else agent,
                 ephemeral=ephemeral,
                 actor=await self._caller.actor(),
             )

@@ -247,7 +247,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: Annotated[
         str | None,
         Setting(
-            "Id of the agent that a command acts as, if it has no --agent; lock run sets it", "id", unset="no agent"
+            "Id or name of the agent that a command acts as, if it has no --agent; lock run sets it",
+            "id",
+            unset="no agent",
         ),
     ] = None
     root: Annotated[

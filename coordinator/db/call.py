@@ -18,6 +18,7 @@ import msgspec
 
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
+from coordinator.model.agent_ref import takes_agent
 from coordinator.model.operation import Json, Operation, Shape
 from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.telemetry import metrics
@@ -30,13 +31,16 @@ _JSON_NULL = msgspec.Raw(b"null")  # differs from SQL's null, as which asyncpg w
 
 
 @cache
-def statement(operation: type[Operation[Any]]) -> str:
-    """Return the statement of an operation.
+def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -> str:
+    """Return the statement of an operation; with ``agent_by_name`` it also finds the agent of a name.
 
     It names parameters and columns, so that a newer schema can append to both.
     """
     names = [field.name for field in msgspec.structs.fields(operation)]
-    arguments = ", ".join(f"p_{name} => ${index}" for index, name in enumerate(names, 1))
+    values = {name: f"${index}" for index, name in enumerate(names, 1)}
+    if agent_by_name:
+        values["agent"] = f"coordinator.agent_find({values['project']}, {values['agent']})"
+    arguments = ", ".join(f"p_{name} => {value}" for name, value in values.items())
     if operation.procedure:
         return f"call coordinator.{operation.function}(null, {arguments})"
     shape, result = operation.answer()
@@ -66,6 +70,8 @@ class _Plan(NamedTuple):
     """What a call needs of its operation, computed once."""
 
     sql: str
+    sql_by_name: str  # with the name of an agent
+    agent_at: int | None  # which value is the agent
     values: Callable[[Any], tuple[Any, ...]]
     shape: Shape
     result: Any
@@ -77,7 +83,12 @@ class _Plan(NamedTuple):
 def _plan(operation: type[Operation[Any]]) -> _Plan:
     shape, result = operation.answer()
     observe = metrics.CALL_SECONDS.labels(operation.function).observe
-    return _Plan(statement(operation), _values(operation), shape, result, _pages(operation), observe)
+    sql = by_name = statement(operation)
+    fields = msgspec.structs.fields(operation)
+    agent_at = next((index for index, field in enumerate(fields) if takes_agent(field.type)), None)
+    if agent_at is not None:
+        by_name = statement(operation, agent_by_name=True)
+    return _Plan(sql, by_name, agent_at, _values(operation), shape, result, _pages(operation), observe)
 
 
 def _values(operation: type[Operation[Any]]) -> Callable[[Any], tuple[Any, ...]]:
@@ -103,13 +114,16 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     Raises: the errors of the operation, mapped.
     """
     kind = type(operation)
-    sql, values, shape, result, pages, observe = _plan(kind)
+    sql, sql_by_name, agent_at, values_of, shape, result, pages, observe = _plan(kind)
+    values = values_of(operation)
+    if agent_at is not None and isinstance(values[agent_at], str):
+        sql = sql_by_name
     started = time.perf_counter()
     try:
         with mapped_errors():
             if shape is Shape.SCALAR:
-                return cast("R", await connection.fetchval(sql, *values(operation), timeout=timeout_s))
-            rows = await connection.fetch(sql, *values(operation), timeout=timeout_s)
+                return cast("R", await connection.fetchval(sql, *values, timeout=timeout_s))
+            rows = await connection.fetch(sql, *values, timeout=timeout_s)
     except CoordinatorError as error:
         metrics.CALL_ERRORS.labels(kind.function, error.code).inc()
         raise

@@ -33,6 +33,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
         Loop(locks.PruneBreaks(), every_s=3600),
+        Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),
     )
 

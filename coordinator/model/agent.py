@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["Agent", "Reaped"]
+__all__ = ["Agent", "KnownAgent", "Reaped"]
 
 
 class Agent(msgspec.Struct, frozen=True):
@@ -25,6 +25,13 @@ class Agent(msgspec.Struct, frozen=True):
     registered_at: datetime
     heartbeat_at: datetime
     expires_at: datetime
+
+
+class KnownAgent(Agent, frozen=True):
+    """An agent that is registered, or has ended: ``end_reason`` is deregistered, expired or process died."""
+
+    ended_at: datetime | None
+    end_reason: str | None
 
 
 class Reaped(msgspec.Struct, frozen=True):

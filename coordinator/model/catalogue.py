@@ -20,6 +20,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "project_set": Role.admin,
     "project_delete": Role.admin,
     "process_register": Role.agent,
+    "agent_find": Role.reader,
     "agent_list": Role.reader,
     "agent_project": Role.reader,
     "agent_deregister": Role.agent,

@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["Directive", "Pending", "Receipt"]
+__all__ = ["Directive", "Pending", "Receipt", "Sent"]
 
 
 class Directive(msgspec.Struct, frozen=True):
@@ -42,11 +42,24 @@ class Receipt(msgspec.Struct, frozen=True):
     acknowledged_at: datetime
 
 
+class Sent(Directive, frozen=True):
+    """A directive that was just sent. ``recipients`` is how many registered agents receive it now.
+
+    If there are none, ``meant`` is the name or role that was probably meant, if there is one like it.
+    """
+
+    recipients: int
+    meant: str | None
+
+
 class Pending(msgspec.Struct, frozen=True):
-    """A recipient that has not answered an open directive; ``status`` is unseen or seen."""
+    """A recipient that has not answered an open directive; ``status`` is unseen or seen.
+
+    ``agent`` is None where no recipient is registered and none has answered.
+    """
 
     id: int
-    agent: str
+    agent: str | None
     status: str
     priority: int
     body: str

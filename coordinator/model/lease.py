@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import Enum
-from uuid import UUID
 
 import msgspec
+
+from coordinator.model.agent_ref import AgentRef
 
 __all__ = ["LeaseChange", "LeaseStep"]
 
@@ -25,7 +26,7 @@ class LeaseChange(msgspec.Struct, frozen=True, kw_only=True):
 
     step: LeaseStep
     project: str
-    holder: UUID
+    holder: AgentRef
     owner: str | None = None
     name: str | None = None
     token: int | None = None

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import msgspec
 
+from coordinator.model.agent_ref import is_agent_id
 from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
@@ -44,7 +45,9 @@ class Scope(Enum):
 
     IN_PROJECT = "something in the project that the field `project` names; null: in all projects"
     PROJECT = "the project itself that the field `project` names"
-    AGENT = "the agent whose id is in the field `agent`, in whichever project it is"
+    AGENT = (
+        "the agent in the field `agent`: by id, in whichever project it is, or by name, in that of the field `project`"
+    )
     ALL = "all projects"
     OWN_ROWS = "all projects, of which a confined caller sees its own: see `Operation.confine`"
     NONE = "no project"
@@ -132,6 +135,9 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def about(self) -> str | UUID | None:
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
         found: str | UUID | None = getattr(self, self.scope_field) if self.scope_field else None
+        if self.scope is Scope.AGENT:
+            project: str | None = getattr(self, "project", None)
+            return found if project is None and isinstance(found, UUID) else project
         return found
 
     def parts(self) -> Sequence[Operation[Any]]:
@@ -156,7 +162,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def speaker_names(self) -> list[str]:
         """Return the names that this call speaks under."""
         given = (getattr(self, field) for field in self.speakers)
-        return [str(value) for value in given if value is not None and not isinstance(value, UUID)]
+        return [value for value in given if isinstance(value, str) and not is_agent_id(value)]
 
     def spoken_by(self, name: str | None) -> Self:
         """Return the call in this name, or as it is where it names a speaker already."""

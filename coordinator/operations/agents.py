@@ -7,10 +7,11 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.model.agent import Agent, Reaped
+from coordinator.model.agent import Agent, KnownAgent, Reaped
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["Deregister", "Heartbeat", "List", "Named", "ProjectOf", "Reap", "Register", "Reserved"]
+__all__ = ["Deregister", "Find", "Heartbeat", "List", "Named", "ProjectOf", "Prune", "Reap", "Register", "Reserved"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
-    """Extend an agent's registration by its TTL; return when it expires.
+    """Extend an agent's registration by its TTL; return when it expires. A name needs its ``project``.
 
     Raises: ``NotFound`` if the agent was reaped and what it held was released; register again.
     """
@@ -46,11 +47,12 @@ class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
     scope = Scope.AGENT
     speakers = ("agent",)
 
-    agent: UUID
+    agent: AgentRef
+    project: str | None = None
 
 
 class Deregister(Operation[bool], frozen=True, kw_only=True):
-    """End an agent and release everything it holds.
+    """End an agent and release everything it holds. A name needs its ``project``.
 
     Raises: ``NotFound`` if the agent has already ended.
     """
@@ -59,11 +61,27 @@ class Deregister(Operation[bool], frozen=True, kw_only=True):
     scope = Scope.AGENT
     speakers = ("agent",)
 
-    agent: UUID
+    agent: AgentRef
+    project: str | None = None
 
 
-class List(Operation[list[Agent]], frozen=True, kw_only=True):
-    """List the agents of a project, by name."""
+class Find(Operation[UUID], frozen=True, kw_only=True):
+    """Return the id of an agent that is given by name; an id is returned as it is.
+
+    Raises: ``NotFound``, which says when the last agent of this name ended, or which name was probably meant;
+    ``InvalidArgument`` if several agents have the name.
+    """
+
+    function = "agent_find"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    agent: str
+
+
+class List(Operation[list[KnownAgent]], frozen=True, kw_only=True):
+    """List the agents of a project, by name; with ``ended``, also those that ended in the last 30 days."""
 
     function = "agent_list"
     reads = True
@@ -72,6 +90,7 @@ class List(Operation[list[Agent]], frozen=True, kw_only=True):
 
     project: str
     role: str | None = None
+    ended: bool = False
     after: list[str] | None = None
     limit: int = 1000
 
@@ -124,3 +143,13 @@ class Reap(Operation[Reaped], frozen=True, kw_only=True):
     internal = True
 
     limit: int = 1000
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Forget agents that ended longer ago than ``retention``; return how many. Repeat until 0."""
+
+    function = "agent_prune"
+    internal = True
+
+    retention: timedelta = timedelta(days=30)
+    limit: int = 10000

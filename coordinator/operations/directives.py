@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
-from coordinator.model.directive import Directive, Pending, Receipt
+from coordinator.model.agent_ref import is_agent_id
+from coordinator.model.directive import Directive, Pending, Receipt, Sent
 from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Revoke", "Send"]
 
 
-class Send(Operation[Directive], frozen=True, kw_only=True):
-    """Send a directive to an agent name, to a role, or to everyone. It is open for ``ttl`` (1 second to 366 days).
+class Send(Operation[Sent], frozen=True, kw_only=True):
+    """Send a directive to an agent, to a role, or to everyone. It is open for ``ttl`` (1 second to 366 days).
 
     ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and target.
 
@@ -38,7 +39,10 @@ class Send(Operation[Directive], frozen=True, kw_only=True):
 
 
 class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
-    """List the open directives for an agent name, for its roles and for everyone, by priority and order of sending."""
+    """List the open directives for an agent, for its roles and for everyone, by priority and order of sending.
+
+    Raises: ``NotFound`` if no agent of this name or id is known.
+    """
 
     function = "directive_inbox"
     reads = True
@@ -53,7 +57,7 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
         """Return whether the directive is for this agent, a role or everyone, or the agent that registered is this one."""
-        return data.get("to_agent", data.get("name")) in (None, self.agent)
+        return is_agent_id(self.agent) or data.get("to_agent", data.get("name")) in (None, self.agent)
 
 
 class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import lock as model
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lease import LeaseChange, LeaseStep
 from coordinator.model.operation import Operation, Scope
 
@@ -52,7 +53,7 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
     project: str
     resources: list[str]
-    agent: UUID
+    agent: AgentRef
     shared: bool = False
     slots: int | None = None
     ttl: timedelta = timedelta(seconds=30)
@@ -81,7 +82,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
     project: str
     ticket: int
-    agent: UUID
+    agent: AgentRef
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
         """Return whether a lock was granted to this ticket."""
@@ -107,7 +108,7 @@ class Cancel(Operation[bool], frozen=True, kw_only=True):
 
     project: str
     ticket: int
-    agent: UUID
+    agent: AgentRef
 
     def leases(self, result: bool) -> Iterator[LeaseChange]:  # noqa: ARG002 - the ticket is over either way
         """Yield the end of the wait."""
@@ -126,7 +127,7 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
 
     project: str
     resources: list[str]
-    agent: UUID
+    agent: AgentRef
     tokens: list[int]
     ttl: timedelta | None = None
 
@@ -158,7 +159,7 @@ class Release(Operation[int], frozen=True, kw_only=True):
 
     project: str
     resources: list[str]
-    agent: UUID
+    agent: AgentRef
     tokens: list[int]
     request_id: UUID | None = None
 
@@ -182,7 +183,7 @@ class Break(Operation[int], frozen=True, kw_only=True):
     project: str
     resource: str
     reason: str
-    agent: UUID | None = None
+    agent: AgentRef | None = None
     token: int | None = None
     delay: timedelta | None = None
     actor: str | None = None
@@ -230,7 +231,7 @@ class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
 
     project: str
     paths: list[str]
-    agent: UUID | None = None
+    agent: AgentRef | None = None
 
 
 class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
 
     project: str
     under: str | None = None
-    agent: UUID | None = None
+    agent: AgentRef | None = None
     after: list[str] | None = None
     limit: int = 1000
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
 
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.signal import Signal
 
@@ -32,7 +32,7 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
     ttl: timedelta | None = None
     critical: bool = False
     expect: int | None = None
-    agent: UUID | None = None
+    agent: AgentRef | None = None
     ephemeral: bool = False
     actor: str | None = None
 

@@ -18,6 +18,7 @@ import msgspec
 from coordinator import operations
 from coordinator.errors import InvalidArgument
 from coordinator.model import duration
+from coordinator.model.agent_ref import AgentRef, agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.json import decoded
 from coordinator.model.lease import LeaseChange
@@ -138,10 +139,18 @@ def _read(what: str, place: int, given: Mapping[str, Json], project: str) -> Ope
         for name, value in values.items():
             if timedelta in (fields[name].type, *get_args(fields[name].type)) and value is not None:
                 values[name] = duration.read(value)
-        part: Operation[Any] = msgspec.convert({**values, "project": project}, kind)
+        part: Operation[Any] = msgspec.convert({**values, "project": project}, kind, dec_hook=_agent)
     except (ValueError, OverflowError, TypeError) as error:
         raise InvalidArgument(f"{what} {place} ({verb}): {error}", hint=listed, code="ZC103") from None
     return part
+
+
+def _agent(type: type[Any], value: Json) -> AgentRef:
+    if not takes_agent(type):
+        raise NotImplementedError
+    if not isinstance(value, str):
+        raise TypeError(f"{_quoted(value)} does not name an agent")
+    return agent_ref(value)
 
 
 def _written(what: str, place: int, part: Operation[Any], project: str) -> dict[str, Json]:

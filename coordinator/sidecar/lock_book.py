@@ -72,11 +72,12 @@ class _Entry(msgspec.Struct):
 class LockBook:
     """Made once, by the sidecar. Renews over ``session``, which other calls do not keep busy.
 
-    ``answers`` returns whether the other side can be reached now; ``agent`` is set once it is known.
+    ``answers`` returns whether the other side can be reached now; ``agent`` is set once it is known, with its ``name`` and ``project``.
     """
 
     def __init__(self, session: Session, answers: Callable[[], bool]) -> None:
         self.agent: UUID | None = None
+        self.name = self.project = ""
         self._session = session
         self._answers = answers
         self._entries: dict[_Key, _Entry] = {}
@@ -84,7 +85,11 @@ class LockBook:
 
     def note(self, operation: Operation[Any], result: Any, asked_at: float) -> None:
         """Record what an operation changed in the agent's leases."""
-        changes = [change for change in operation.leases(result) if change.holder == self.agent]
+        changes = [
+            change
+            for change in operation.leases(result)
+            if change.holder == self.agent or (change.project, change.holder) == (self.project, self.name)
+        ]
         for change in changes:
             self._note(change, asked_at)
         for change in changes:

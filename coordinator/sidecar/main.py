@@ -130,7 +130,8 @@ async def _run(  # noqa: PLR0917
             )
         lifetime.up.set()
         presence = await Presence.register(registration, liveness, source)
-        backend.actor, backend.book.agent = presence.name, presence.id
+        backend.actor = backend.book.name = presence.name
+        backend.book.agent, backend.book.project = presence.id, registration.project
         tasks.start_soon(presence.keep)
         tasks.start_soon(backend.book.run_forever)
 

@@ -6,6 +6,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('agent.reaped',       'id of the agent', '{name,role,reason}',                   'An agent was reaped and lost what it held; reason: "expired" (no heartbeat) or "process died".');
 
 insert into coordinator.rights (function, role) values
+  ('agent_find',       'reader'),
   ('agent_list',       'reader'),
   ('agent_project',    'reader'),
   ('agent_deregister', 'agent'),
@@ -31,6 +32,151 @@ comment on column coordinator.agents_live.registered_at is 'When it registered.'
 comment on column coordinator.agents_live.heartbeat_at  is 'When it last sent a heartbeat.';
 comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
 comment on column coordinator.agents_live.process_id    is 'The process with which it ends, see processes.';
+
+create or replace view coordinator.agents_known with (security_barrier) as
+  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
+         null::timestamptz as ended_at, null::text as end_reason, a.process_id
+  from coordinator.agents_live a
+  union all
+  select e.id, p.name, e.name, e.role, e.job_types, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
+         e.ended_at, e.end_reason, e.process_id
+  from coordinator.agents_ended e join coordinator.projects p on p.id = e.project_id
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.agents_known               is 'Agents that are registered, and for 30 days those that ended.';
+comment on column coordinator.agents_known.id            is 'New at each start of the agent.';
+comment on column coordinator.agents_known.project       is 'Name of the project.';
+comment on column coordinator.agents_known.name          is 'What directives are addressed to.';
+comment on column coordinator.agents_known.role          is 'What directives to a role are addressed to.';
+comment on column coordinator.agents_known.job_types     is 'Kinds of work that it accepts.';
+comment on column coordinator.agents_known.metadata      is 'A JSON object chosen by the agent.';
+comment on column coordinator.agents_known.ttl           is 'How long it may go without a heartbeat.';
+comment on column coordinator.agents_known.registered_at is 'When it registered.';
+comment on column coordinator.agents_known.heartbeat_at  is 'When it last sent a heartbeat.';
+comment on column coordinator.agents_known.expires_at    is 'Reaped after this.';
+comment on column coordinator.agents_known.ended_at      is 'When it ended; null if it is registered.';
+comment on column coordinator.agents_known.end_reason    is 'deregistered, expired (no heartbeat) or process died; null if it is registered.';
+comment on column coordinator.agents_known.process_id    is 'The process with which it ends, see processes.';
+
+create or replace function coordinator.is_agent_id(p_text text) returns boolean
+language sql immutable parallel safe
+return p_text ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+comment on function coordinator.is_agent_id(text) is
+  'Return whether a text is the id of an agent rather than a name. Internal.';
+
+create or replace function coordinator.agent_missing(p_project text, p_agent uuid) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_agent record;
+begin
+  if p_project is not null then
+    perform coordinator.project_id(p_project);
+  end if;
+  -- Without a project, the agent may be in one that the caller must not see.
+  select e.*, p.name as project into v_agent
+  from coordinator.agents_ended e join coordinator.projects p on p.id = e.project_id
+  where e.id = p_agent and p.name = coalesce(p_project, p.name) and coalesce(p.name = any (coordinator.projects_visible()), true);
+  if not found then
+    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent) || coalesce(' in project "' || p_project || '"', ''),
+      hint = 'See "coordinator agent list --all". An agent gets a new id each time it registers.';
+  end if;
+  raise exception using errcode = 'ZC202',
+    message = format('agent "%s" (%s) %s at %s%s', v_agent.name, p_agent,
+      case v_agent.end_reason when 'deregistered' then 'deregistered' else 'was reaped' end,
+      to_char(v_agent.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'),
+      case v_agent.end_reason when 'expired' then ': it sent no heartbeat in time' when 'process died' then ': its process died' else '' end),
+    detail = jsonb_build_object('agent_id', p_agent, 'agent', v_agent.name, 'ended_at', v_agent.ended_at, 'reason', v_agent.end_reason)::text,
+    hint = 'It lost what it held; register again.';
+end
+$$;
+comment on function coordinator.agent_missing(text, uuid) is
+  'Raise ZC202 for an agent that is not registered, and say when and why it ended. Internal.';
+
+create or replace function coordinator.agent_unknown(p_project text, p_name text) returns void
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_agent   uuid;
+  v_near    text;
+begin
+  select e.id into v_agent from coordinator.agents_ended e
+  where e.project_id = v_project and e.name = p_name order by e.ended_at desc limit 1;
+  if found then
+    perform coordinator.agent_missing(p_project, v_agent);
+  end if;
+  v_near := coordinator.nearest(p_name, array(
+    select distinct a.name from coordinator.agents a where a.project_id = v_project order by a.name limit 1000));
+  raise exception using errcode = 'ZC202', message = format('no agent in project "%s" is called "%s"', p_project, left(p_name, 200)),
+    hint = coalesce('Did you mean "' || v_near || '"? ', '') || 'See "coordinator agent list --all".';
+end
+$$;
+comment on function coordinator.agent_unknown(text, text) is
+  'Raise ZC202 for a name that no registered agent has, with the name that was probably meant. Internal.';
+
+create or replace function coordinator.agent_find(p_project text, p_agent text) returns uuid
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint;
+  v_ids     uuid[];
+begin
+  if p_agent is null or coordinator.is_agent_id(p_agent) then
+    return p_agent::uuid;
+  elsif p_project is null then
+    raise exception using errcode = 'ZC101', message = format('in which project is agent "%s"?', left(p_agent, 200)),
+      hint = 'Give the project, or the id of the agent.';
+  end if;
+  v_project := coordinator.project_id(p_project);
+  perform coordinator.check_name('the name of the agent', p_agent);
+  v_ids := array(select a.id from coordinator.agents a where a.project_id = v_project and a.name = p_agent order by a.id limit 11);
+  if cardinality(v_ids) > 1 then
+    raise exception using errcode = 'ZC105',
+      message = format('%s agents are called "%s"', case when cardinality(v_ids) > 10 then 'more than 10' else cardinality(v_ids)::text end, p_agent),
+      hint = 'Give an id: ' || array_to_string(v_ids[1:10], ', ');
+  elsif v_ids = '{}' then
+    perform coordinator.agent_unknown(p_project, p_agent);
+  end if;
+  return v_ids[1];
+end
+$$;
+comment on function coordinator.agent_find(text, text) is
+  'Return the id of an agent that is given by name or id, for parameters p_agent. An id is returned as it is. ZC202: no agent has the name; the error says when the last one ended, or which name was probably meant. ZC105: several have it.';
+
+create or replace function coordinator.agent_name(p_project text, p_agent text) returns text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_name    text;
+begin
+  if coordinator.is_agent_id(p_agent) then
+    select a.name into v_name from coordinator.agents a where a.id = p_agent::uuid and a.project_id = v_project;
+    if not found then
+      select e.name into v_name from coordinator.agents_ended e where e.id = p_agent::uuid and e.project_id = v_project;
+    end if;
+    if v_name is null then
+      perform coordinator.agent_missing(p_project, p_agent::uuid);
+    end if;
+    return v_name;
+  end if;
+  if not exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_agent)
+     and not exists (select from coordinator.agents_ended e where e.project_id = v_project and e.name = p_agent)
+     and not exists (select from coordinator.tokens t
+                     where t.name = p_agent and (t.project_id is null or t.project_id = v_project)
+                       and t.expires_at > coordinator.now_utc() and t.revoked_at is null)
+     and not exists (select from coordinator.directives d where d.project_id = v_project and d.to_agent = p_agent) then
+    perform coordinator.agent_unknown(p_project, p_agent);
+  end if;
+  return p_agent;
+end
+$$;
+comment on function coordinator.agent_name(text, text) is
+  'Return the name of an agent that is given by name or id. Known are the names of registered agents and of those that ended, of valid tokens, and those to which a directive was sent. ZC202 for others. Internal.';
 
 create or replace function coordinator.name_reserved(p_project text, p_name text) returns boolean
 language plpgsql stable security definer
@@ -101,7 +247,7 @@ $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer) is
   'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies.';
 
-create or replace function coordinator.agent_heartbeat(p_agent uuid) returns timestamptz
+create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -110,17 +256,16 @@ declare
   v_expires_at timestamptz;
 begin
   update coordinator.agents set heartbeat_at = v_now, expires_at = greatest(expires_at, v_now + ttl)
-  where id = p_agent returning expires_at into v_expires_at;
+  where id = p_agent and project = coalesce(p_project, project) returning expires_at into v_expires_at;
   if not found then
-    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered and lost what it held; register again.';
+    perform coordinator.agent_missing(p_project, p_agent);
   end if;
   perform coordinator.agent_check(p_agent);
   return v_expires_at;
 end
 $$;
-comment on function coordinator.agent_heartbeat(uuid) is
-  'Send a heartbeat; returns when the agent expires without another one. ZC202: the agent was reaped. No event.';
+comment on function coordinator.agent_heartbeat(uuid, text) is
+  'Send a heartbeat; returns when the agent expires without another one. p_project: only if it is in this project. ZC202: the agent was reaped. No event.';
 
 create or replace function coordinator.agent_cover(p_agent uuid, p_ttl interval) returns void
 language sql volatile
@@ -142,10 +287,14 @@ declare
   v_agent  record;
   v_signal record;
 begin
-  delete from coordinator.agents where id = p_agent returning name, role, project_id, project into v_agent;
+  delete from coordinator.agents where id = p_agent returning * into v_agent;
   if not found then
     return false;
   end if;
+  insert into coordinator.agents_ended
+    (id, project_id, name, role, job_types, metadata, ttl, registered_at, heartbeat_at, expires_at, process_id, ended_at, end_reason)
+  values (v_agent.id, v_agent.project_id, v_agent.name, v_agent.role, v_agent.job_types, v_agent.metadata, v_agent.ttl, v_agent.registered_at,
+          v_agent.heartbeat_at, v_agent.expires_at, v_agent.process_id, v_now, coalesce(p_data ->> 'reason', 'deregistered'));
   for v_signal in
     with held as (select project_id, key from coordinator.signals where agent_id = p_agent order by key for update)
     delete from coordinator.signals s using held h
@@ -164,25 +313,24 @@ $$;
 comment on function coordinator.agent_end(uuid, text, text, jsonb) is
   'Delete an agent, release everything it holds and emit p_type; false if there is no such agent. Internal: every end of an agent passes here.';
 
-create or replace function coordinator.agent_deregister(p_agent uuid) returns boolean
+create or replace function coordinator.agent_deregister(p_agent uuid, p_project text default null) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform coordinator.agent_check(p_agent);
+  perform coordinator.agent_check(p_agent, p_project);
   if not coordinator.agent_end(p_agent, 'agent.deregistered', null, '{}') then
-    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was already reaped or deregistered and lost what it held.';
+    perform coordinator.agent_missing(p_project, p_agent);
   end if;
   return true;
 end
 $$;
-comment on function coordinator.agent_deregister(uuid) is
-  'End an agent that stops and release everything it holds. ZC202: it is already gone.';
+comment on function coordinator.agent_deregister(uuid, text) is
+  'End an agent that stops and release everything it holds. p_project: only if it is in this project. ZC202: it is already gone.';
 
 create or replace function coordinator.agent_list(
-  p_project text, p_role text default null, p_after text[] default null, p_limit integer default 1000)
-returns setof coordinator.agents_live
+  p_project text, p_role text default null, p_ended boolean default false, p_after text[] default null, p_limit integer default 1000)
+returns setof coordinator.agents_known
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -191,15 +339,43 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,id}');
   return query
-    select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
-    from coordinator.agents a
-    where a.project_id = v_project and (p_role is null or a.role = p_role)
-      and (a.name, a.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)
-    order by a.name, a.id limit p_limit;
+    (select a.id, p_project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
+            null::timestamptz, null::text, a.process_id
+     from coordinator.agents a
+     where a.project_id = v_project and (p_role is null or a.role = p_role)
+       and (a.name, a.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)
+     order by a.name, a.id limit p_limit)
+    union all
+    (select e.id, p_project, e.name, e.role, e.job_types, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
+            e.ended_at, e.end_reason, e.process_id
+     from coordinator.agents_ended e
+     where p_ended and e.project_id = v_project and (p_role is null or e.role = p_role)
+       and (e.name, e.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)
+     order by e.name, e.id limit p_limit)
+    order by 3, 1 limit p_limit;
 end
 $$;
-comment on function coordinator.agent_list(text, text, text[], integer) is
-  'List the agents of a project, of one role if p_role is given, by name and id. p_after: array[name, id] of the last row read.';
+comment on function coordinator.agent_list(text, text, boolean, text[], integer) is
+  'List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.';
+
+create or replace function coordinator.agent_prune(p_retention interval default '30 days', p_limit integer default 10000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_ttl(p_retention);
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.agents_ended
+  where id = any (array(select id from coordinator.agents_ended where ended_at < coordinator.now_utc() - p_retention
+                        order by ended_at limit p_limit for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.agent_prune(interval, integer) is
+  'Forget up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.';
 
 create or replace function coordinator.agent_named(p_project text, p_name text) returns boolean
 language plpgsql stable security definer
@@ -268,8 +444,7 @@ declare
 begin
   select project into v_project from coordinator.agents where id = p_agent;
   if v_project is null then
-    raise exception using errcode = 'ZC202', message = format('there is no agent %s', p_agent),
-      hint = 'It was reaped or deregistered and lost what it held; register again.';
+    perform coordinator.agent_missing(null, p_agent);
   end if;
   perform coordinator.project_check(v_project);
   return v_project;
@@ -278,15 +453,19 @@ $$;
 comment on function coordinator.agent_project(uuid) is
   'Return the name of an agent''s project, which never changes. ZC202: there is no such agent.';
 
-create or replace function coordinator.agent_check(p_agent uuid) returns void
+create or replace function coordinator.agent_check(p_agent uuid, p_project text default null) returns void
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if coordinator.projects_visible() is not null then
+  if p_agent is not null and coordinator.projects_visible() is not null then
     perform coordinator.agent_project(p_agent);
+  end if;
+  if p_agent is not null and p_project is not null
+     and not exists (select from coordinator.agents a where a.id = p_agent and a.project = p_project) then
+    perform coordinator.agent_missing(p_project, p_agent);
   end if;
 end
 $$;
-comment on function coordinator.agent_check(uuid) is
-  'Reject (42501) an agent of a project that the logged-in role may not use. Internal.';
+comment on function coordinator.agent_check(uuid, text) is
+  'Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.';

@@ -55,13 +55,20 @@ create or replace view coordinator.directives_pending with (security_barrier) as
     union
     select a.name from coordinator.agents a
     where d.to_agent is null and a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role)
+    union
+    -- nobody has read it, or those who did are gone
+    select null
+    where d.to_agent is null
+      and not exists (select from coordinator.agents a
+                      where a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role))
+      and not exists (select from coordinator.directive_receipts o where o.directive_id = d.id and o.status in ('done', 'refused'))
   ) t
   left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = t.agent
   where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
-comment on column coordinator.directives_pending.agent      is 'Name of the recipient.';
+comment on column coordinator.directives_pending.agent      is 'Name of the recipient. Null: no recipient is registered, and none has answered.';
 comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
 comment on column coordinator.directives_pending.priority   is 'Higher comes first.';
 comment on column coordinator.directives_pending.body       is 'The text.';
@@ -74,7 +81,7 @@ create or replace function coordinator.directive_send(
   p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false,
   p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}',
   p_actor text default null)
-returns setof coordinator.directives_sent
+returns setof coordinator.directive_dispatch
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -84,6 +91,8 @@ declare
   v_actor   text := coordinator.actor_name(p_actor);
   v_id      bigint;
   v_old     bigint;
+  v_count   integer;
+  v_meant   text;
 begin
   p_everyone := coalesce(p_everyone, false);
   perform coordinator.check_text('the directive', p_body, 65536);
@@ -93,7 +102,9 @@ begin
     raise exception using errcode = 'ZC105', message = 'a directive needs exactly one target',
       hint = 'Give the name of an agent, a role, or everyone.';
   end if;
-  if p_to_agent is not null then
+  if coordinator.is_agent_id(p_to_agent) then
+    p_to_agent := coordinator.agent_name(p_project, p_to_agent);
+  elsif p_to_agent is not null then -- it may register later
     perform coordinator.check_name('the name of the agent', p_to_agent);
   elsif p_to_role is not null then
     perform coordinator.check_name('the role', p_to_role);
@@ -120,11 +131,21 @@ begin
   perform coordinator.event_append('directive.sent', p_project, v_id::text, v_actor, v_now,
     jsonb_build_object('to_agent', p_to_agent, 'to_role', p_to_role, 'body', p_body, 'data', p_data, 'priority', p_priority,
                        'key', p_key, 'expires_at', v_now + p_ttl));
-  return query select v_id, p_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl;
+  select count(*) into v_count from coordinator.agents a
+  where a.project_id = v_project and case when p_to_agent is not null then a.name = p_to_agent
+                                          when p_to_role is not null then a.role = p_to_role and a.name <> v_actor
+                                          else a.name <> v_actor end;
+  if v_count = 0 and not p_everyone then
+    v_meant := coordinator.nearest(coalesce(p_to_agent, p_to_role), array(
+      select distinct case when p_to_agent is null then a.role else a.name end from coordinator.agents a
+      where a.project_id = v_project and (p_to_agent is not null or a.role is not null)));
+  end if;
+  return query select v_id, p_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl,
+    v_count, v_meant;
 end
 $$;
 comment on function coordinator.directive_send(text, text, text, text, boolean, integer, interval, text, jsonb, text) is
-  'Send a directive to an agent name, a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target.';
+  'Send a directive to an agent (its name, or the id of one with this name), a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.';
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
@@ -138,6 +159,7 @@ declare
 begin
   perform coordinator.check_name('the name of the agent', p_agent);
   perform coordinator.check_page(p_limit, p_after, '{number,number}');
+  p_agent := coordinator.agent_name(p_project, p_agent);
   v_roles := array(select distinct a.role from coordinator.agents a
                    where a.project_id = v_project and a.name = p_agent and a.role is not null);
   return query
@@ -153,7 +175,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_inbox(text, text, text[], integer) is
-  'List what is open for an agent name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
+  'List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
@@ -182,6 +204,7 @@ begin
     raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
       hint = 'See "coordinator directive inbox --agent NAME".';
   end if;
+  p_agent := coordinator.agent_name(p_project, p_agent);
   select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
   if v_receipt.status = p_status or v_receipt.status in ('done', 'refused') and p_status = 'seen' then
     return next v_receipt;
@@ -221,7 +244,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
-  'Answer a directive for an agent name: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.';
+  'Answer a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.';
 
 create or replace function coordinator.directive_enter(p_project_id bigint, p_parts jsonb) returns void
 language plpgsql volatile
@@ -334,9 +357,15 @@ begin
             union
             select a.name from coordinator.agents a
             where v_directive.to_agent is null and a.project_id = v_project and a.name <> v_directive.actor
-              and (v_directive.to_role is null or a.role = v_directive.to_role)) t
+              and (v_directive.to_role is null or a.role = v_directive.to_role)
+            union
+            select null
+            where v_directive.to_agent is null
+              and not exists (select from coordinator.agents a
+                              where a.project_id = v_directive.project_id and a.name <> v_directive.actor and (v_directive.to_role is null or a.role = v_directive.to_role))
+              and not exists (select from coordinator.directive_receipts o where o.directive_id = v_directive.id and o.status in ('done', 'refused'))) t
       left join coordinator.directive_receipts r on r.directive_id = v_directive.id and r.agent = t.agent
-      where (r.status is null or r.status = 'seen') and (v_directive.id is distinct from p_after[2]::bigint or t.agent > p_after[3])
+      where (r.status is null or r.status = 'seen') and (v_directive.id is distinct from p_after[2]::bigint or coalesce(t.agent, '') > p_after[3])
       order by t.agent limit p_limit;
     get diagnostics v_count = row_count;
     p_limit := p_limit - v_count;

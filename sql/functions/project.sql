@@ -217,6 +217,7 @@ begin
   delete from coordinator.signals where project_id = v_project;
   delete from coordinator.lock_waits where project_id = v_project;
   delete from coordinator.locks where project_id = v_project;
+  delete from coordinator.agents_ended where project_id = v_project;
   perform coordinator.event_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
     coordinator.now_utc(), '{}');
   return true;

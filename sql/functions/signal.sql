@@ -87,12 +87,11 @@ begin
     select name into v_agent_name from coordinator.agents
     where id = p_agent and project_id = v_project for key share;
     if not found then
-      raise exception using errcode = 'ZC202', message = format('there is no agent %s in project "%s"', p_agent, p_project),
-        hint = 'It was reaped or deregistered; register again.';
+      perform coordinator.agent_missing(p_project, p_agent);
     end if;
   elsif p_ephemeral then
     raise exception using errcode = 'ZC105', message = 'an ephemeral signal needs an agent',
-      hint = 'Give the agent''s id.';
+      hint = 'Name the agent.';
   end if;
   v_actor := coordinator.actor_name(p_actor, v_agent_name);
 

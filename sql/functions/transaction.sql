@@ -135,7 +135,7 @@ begin
     if not found then
       select array_agg(v.function order by v.ordinal) into v_fields from coordinator.transaction_verbs v where v.part = v_given.part;
       raise exception using errcode = 'ZC105', message = format('%s %s: "%s" cannot be a %s of a transaction', part, place, left(verb, 100), part),
-        hint = coalesce(format('Did you mean "%s"? ', coordinator.nearest(verb, v_fields)), '')
+        hint = coalesce('Did you mean "' || coordinator.nearest(verb, v_fields) || '"? ', '')
                || format('Use one of %s.', array_to_string(v_fields, ', '));
     end if;
     if p_actor is not null and 'p_actor' = any (v_kind.names) and coalesce(arguments -> 'actor', 'null') = 'null' then
@@ -149,7 +149,7 @@ begin
       raise exception using errcode = 'ZC105',
         message = format('%s %s (%s) has an unknown field "%s"', part, place, verb, left(v_field.f, 100)),
         hint = case when v_field.f = 'project' then 'All parts are in the project of the transaction; omit it. '
-                    else coalesce(format('Did you mean "%s"? ', coordinator.nearest(v_field.f, v_fields)), '') end || v_listed;
+                    else coalesce('Did you mean "' || coordinator.nearest(v_field.f, v_fields) || '"? ', '') end || v_listed;
     end if;
     statement := 'p_project => $1';
     for v_field in
@@ -160,7 +160,12 @@ begin
       if v_field.value is null then
         continue when v_field.optional;
         raise exception using errcode = 'ZC101', message = format('%s %s (%s) has no "%s"', part, place, verb, v_field.name), hint = v_listed;
-      elsif coordinator.json_misfit(v_field.value, v_field.type) is not null then
+      end if;
+      if v_field.name = 'agent' and v_field.type = 'uuid' and jsonb_typeof(v_field.value) = 'string' then
+        v_field.value := to_jsonb(coordinator.agent_find(p_project, v_field.value #>> '{}'));
+        arguments := arguments || jsonb_build_object('agent', v_field.value);
+      end if;
+      if coordinator.json_misfit(v_field.value, v_field.type) is not null then
         raise exception using errcode = 'ZC103',
           message = format('"%s" of %s %s (%s) is %s', v_field.name, part, place, verb, left(v_field.value::text, 100)),
           hint = format('Give %s.', coordinator.json_misfit(v_field.value, v_field.type));

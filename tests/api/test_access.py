@@ -21,6 +21,7 @@ from coordinator.client.wire import message_of
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
+from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import agents, directives, events, locks, projects, signals, tokens
@@ -171,7 +172,7 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
 
 
 SAMPLES: dict[Any, Any] = {
-    str: "x", int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
+    str: "x", AgentRef: "x", int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
     list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}],
 }  # fmt: skip
 
@@ -198,7 +199,7 @@ async def test_no_operation_reaches_the_project_of_others(issuer: Issuer) -> Non
             if kind.scope is Scope.AGENT:
                 aims = [{"agent": foreign}]
             elif "project" in kind.__struct_fields__:
-                others = {field.name: foreign for field in msgspec.structs.fields(kind) if field.type is UUID}
+                others = {field.name: foreign for field in msgspec.structs.fields(kind) if takes_agent(field.type)}
                 optional = not next(f for f in msgspec.structs.fields(kind) if f.name == "project").required
                 aims = [{"project": name, **others} for name in ("beta", "nowhere", *([None] if optional else []))]
             for aim in aims:
@@ -244,7 +245,7 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
             for field in msgspec.structs.fields(kind):
                 types = {field.type, *get_args(field.type)}
                 # A token of a lock or a version refers to nothing alone; a request id is the caller's own.
-                named = (UUID in types and field.name != "request_id") or (
+                named = ((UUID in types or AgentRef in types) and field.name != "request_id") or (
                     field.required and field.type is int and field.name != "slots"
                 )
                 if not named:
@@ -432,6 +433,7 @@ async def test_a_stream_ends_when_its_token_expires_or_its_project_goes(issuer: 
 @pytest.mark.parametrize("path", ["/v1/directives/inbox?agent=patient&wait=20s", "/v1/events?after=now&wait=20s"])
 async def test_a_wait_ends_when_its_token_is_revoked(issuer: Issuer, path: str) -> None:
     await issuer.database.run(projects.Create(project=(project := f"w{uuid4().hex[:8]}")))
+    await issuer.database.run(agents.Register(project=project, name="patient", ttl=HOUR))
     token, secret = await issuer.token("reader", project)
     answers: list[httpx.Response] = []
 

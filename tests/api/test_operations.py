@@ -42,6 +42,29 @@ async def test_an_agent_registers_heartbeats_is_listed_and_deregisters(http: htt
     assert (await http.post("/v1/agents/heartbeat", json={"agent": agent["id"]})).status_code == 404
 
 
+async def test_an_agent_is_given_by_name_or_id(http: httpx.AsyncClient, project: str) -> None:
+    agent = await post(http, "agents/register", project=project, name="coder-1", role="coder", ttl="1h")
+    assert (await get(http, "agents/find", project=project, agent="coder-1"))["result"] == agent["id"]
+    (grant,) = (await post(http, "locks/acquire", project=project, resources=["src/"], agent="coder-1"))["items"]
+    (held,) = (await get(http, "locks", project=project, agent="coder-1"))["items"]
+    assert held["agent_id"] == agent["id"]
+    renewal = {"project": project, "resources": ["src/"], "agent": "coder-1", "tokens": [grant["fencing_token"]]}
+    assert (await post(http, "locks/renew", **renewal))["items"]
+    assert (await post(http, "agents/heartbeat", project=project, agent="coder-1"))["result"]
+    sent = await post(http, "directives/send", project=project, body="x", to_role="codr")
+    assert (sent["recipients"], sent["meant"]) == (0, "coder")
+    for path, body in (("locks/renew", renewal), ("agents/heartbeat", {"project": project})):
+        unknown = await http.post(f"/v1/{path}", json={**body, "agent": "coder-l"})
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "ZC202")
+        assert unknown.json()["hint"].startswith('Did you mean "coder-1"?')
+        assert (await http.post(f"/v1/{path}", json={**body, "agent": 7})).status_code == 422
+    await post(http, "agents/deregister", project=project, agent="coder-1")
+    (ended,) = (await get(http, "agents", project=project, ended="true"))["items"]
+    assert (ended["id"], ended["end_reason"]) == (agent["id"], "deregistered")
+    gone = await http.post("/v1/locks/renew", json=renewal)
+    assert f'agent "coder-1" ({agent["id"]}) deregistered at' in gone.json()["detail"]
+
+
 async def test_a_directive_is_sent_read_acknowledged_pending_and_revoked(http: httpx.AsyncClient, project: str) -> None:
     sent = await post(http, "directives/send", project=project, body="stop", to_agent="coder", priority=5)
     assert [
@@ -119,6 +142,7 @@ LISTS = [endpoint for endpoint in endpoints() if endpoint.pages]
 async def test_every_list_has_the_same_cursor_and_limit(
     http: httpx.AsyncClient, project: str, endpoint: Endpoint
 ) -> None:
+    await post(http, "agents/register", project=project, name="a")
     needed = {"project": project, "agent": "a", "resource": "a"}
     fields = {field.name: field.required for field in msgspec.structs.fields(endpoint.operation)}
     query = {name: value for name, value in needed.items() if fields.get(name)}

@@ -243,6 +243,7 @@ async def own(database_url: str) -> AsyncIterator[Daemon]:
 
 async def test_beyond_the_limit_of_streams_the_status_is_503(own: Daemon) -> None:
     async with http_client(own.url) as http:
+        await post(http, "agents/register", name="a", ttl="1h")
         async with stream(http) as one, stream(http) as two:
             await one.until("ready")
             await two.until("ready")
@@ -265,6 +266,7 @@ async def test_beyond_the_limit_of_streams_the_status_is_503(own: Daemon) -> Non
 async def test_at_shutdown_every_stream_gets_bye_and_every_wait_a_response(own: Daemon) -> None:
     async with http_client(own.url) as http, anyio.create_task_group() as tasks:
         answers: list[httpx.Response] = []
+        await post(http, "agents/register", name="a", ttl="1h")
 
         async def wait() -> None:
             answers.append(await http.get("/v1/directives/inbox?agent=a&wait=60s"))

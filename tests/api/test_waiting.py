@@ -27,6 +27,7 @@ async def test_a_wait_for_an_inbox_ends_when_a_directive_arrives(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
     answers: list[httpx.Response] = []
+    await post(http, "agents/register", project=project, name="coder")
 
     async def wait() -> None:
         query = {"project": project, "agent": "coder", "wait": "10m"}
@@ -41,18 +42,21 @@ async def test_a_wait_for_an_inbox_ends_when_a_directive_arrives(
 
 
 async def test_a_wait_for_an_inbox_with_directives_ends_at_once(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "agents/register", project=project, name="a")
     await post(http, "directives/send", project=project, body="stop", everyone=True)
     answer = await http.get("/v1/directives/inbox", params={"project": project, "agent": "a", "wait": "10m"})
     assert len(answer.json()["items"]) == 1
 
 
 async def test_a_wait_ends_at_its_deadline_with_an_empty_result(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "agents/register", project=project, name="a")
     for path in ("/v1/directives/inbox?agent=a&", "/v1/events?after=now&"):
         answer = await http.get(f"{path}project={project}&wait=0.3s")
         assert (answer.status_code, answer.json()["items"]) == (200, [])
 
 
 async def test_a_wait_ends_when_its_client_disconnects(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    await post(http, "agents/register", project=project, name="coder")
     query = {"project": project, "agent": "coder", "wait": "10m"}
     with anyio.move_on_after(60):
         async with anyio.create_task_group() as tasks:

@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import operations
 from coordinator.db import schema
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation, Scope, Shape
 from coordinator.model.route import route_of
 from coordinator.operations import rules
@@ -25,7 +26,7 @@ PYTHON_TYPES: dict[str, set[Any]] = {
     "bigint": {int},
     "integer": {int},
     "boolean": {bool},
-    "uuid": {UUID},
+    "uuid": {UUID, AgentRef},
     "interval": {timedelta},
     "timestamp with time zone": {datetime},
     "double precision": {float},
@@ -198,11 +199,11 @@ def test_a_public_operation_says_what_it_is_about_and_who_speaks(kind: type[Oper
     types = {name: {field.type, *get_args(field.type)} - {NoneType} for name, field in fields.items()}
     assert bool(kind.speakers) is not kind.reads
     for name in kind.speakers:
-        assert {str, UUID} >= {part for part in types[name] if not isinstance(part, UnionType)}, name
+        assert {str, AgentRef} >= {part for part in types[name] if not isinstance(part, UnionType)}, name
     if kind.speakers and not fields[kind.speakers[0]].required:
         assert str in types[kind.speakers[0]], "the caller's name goes into the first"
     # Whatever has a project or an actor is about the one, and spoken by the other.
-    assert ("project" in fields) == (kind.scope in (Scope.IN_PROJECT, Scope.PROJECT))
+    assert ("project" in fields) == (kind.scope in (Scope.IN_PROJECT, Scope.PROJECT, Scope.AGENT))
     assert "actor" not in fields or "actor" in kind.speakers
 
 

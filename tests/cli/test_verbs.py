@@ -38,7 +38,7 @@ def test_an_agent_registers_lives_and_deregisters(program: Program) -> None:
     (listed,) = program.json("agent", "list", "--role", "r")
     assert (listed["id"], listed["job_types"], listed["metadata"]) == (agent, ["a", "b"], {"n": 1})
     assert listed["ttl"] == "PT5400S"
-    assert program.json("agent", "heartbeat", agent)["id"] == agent
+    assert program.json("agent", "heartbeat", agent)["agent"] == agent
     program.json("agent", "deregister", agent)
     program.fails(3, "agent", "heartbeat", agent)
 
@@ -181,19 +181,25 @@ def test_an_agent_is_given_by_name_or_id_and_an_unknown_one_is_an_error(program:
         assert [d["id"] for d in program.json("directive", "inbox", "--agent", name)] == [sent["id"]]
     unknown = str(uuid4())
     for arguments in (("inbox",), ("acknowledge", number)):
-        assert program.fails(3, "directive", *arguments, "--agent", "coder-l")["hint"] == 'Did you mean "coder-1"?'
+        assert program.fails(3, "directive", *arguments, "--agent", "coder-l")["hint"].startswith(
+            'Did you mean "coder-1"?'
+        )
         program.fails(3, "directive", *arguments, "--agent", unknown)
     program.fails(3, "directive", "send", "x", "--to-agent", unknown)
     assert program.json("directive", "acknowledge", number, "--agent", one)["agent"] == "coder-1"
-    assert program.json("agent", "heartbeat", "coder-1")["id"] == one
+    assert program.json("agent", "heartbeat", "coder-1")["agent"] == "coder-1"
     two = program.text("agent", "register", "coder-1", "--ttl", "1h").strip()
     several = program.fails(5, "signal", "set", "k", "1", "--agent", "coder-1")
     assert one in several["hint"]
     assert two in several["hint"]
     for agent in (one, two):
         program.json("agent", "deregister", agent)
-    assert program.json("directive", "inbox", "--agent", "coder-1") == []  # a directive was sent to it
-    program.fails(3, "agent", "heartbeat", "coder-1")
+    assert program.json("directive", "inbox", "--agent", "coder-1") == []  # it ended, and is known
+    assert 'agent "coder-1"' in program.fails(3, "agent", "heartbeat", "coder-1")["message"]
+    assert f"({one}) deregistered at" in program.fails(3, "lock", "acquire", "x", "--agent", one)["message"]
+    assert program.json("agent", "list") == []
+    ended = program.json("agent", "list", "--all")
+    assert {(row["id"], row["end_reason"]) for row in ended} == {(one, "deregistered"), (two, "deregistered")}
 
 
 def test_a_directive_for_nobody_who_is_registered_is_sent_with_a_note(program: Program) -> None:

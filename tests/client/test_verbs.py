@@ -26,6 +26,29 @@ async def test_signals_are_set_read_listed_and_deleted(database_url: str) -> Non
             await client.signals.get("build/state")
 
 
+async def test_an_agent_is_given_by_name_or_id(database_url: str) -> None:
+    async with coordinator.connect(database_url) as client:
+        made = await client.agents.register("coder-1", ttl=3600)
+        assert await client.agents.find("coder-1") == made.id
+        assert await client.agents.heartbeat("coder-1") > made.registered_at
+        async with client.lock("src/", agent="coder-1") as held:
+            assert held.handle.agent == made.id
+            assert [lock.resource for lock in await client.locks.list(agent="coder-1")] == ["src/"]
+        signal = await client.signals.set("k", 1, agent="coder-1", ephemeral=True)
+        assert signal.agent_id == made.id
+        sent = await client.directives.send("x", to_agent=made.id)
+        assert [one.id for one in await client.directives.inbox(agent=made.id)] == [sent.id]
+        assert (await client.directives.acknowledge(sent, agent=made.id)).agent == "coder-1"
+        for call in (client.agents.heartbeat, client.agents.deregister, client.agents.find):
+            with pytest.raises(NotFound, match='"coder-l"') as unknown:
+                await call("coder-l")
+            assert (unknown.value.hint or "").startswith('Did you mean "coder-1"?')
+        await client.agents.deregister("coder-1")
+        assert [one.end_reason async for one in client.agents.list(ended=True)] == ["deregistered"]
+        with pytest.raises(NotFound, match="deregistered at"):
+            await client.locks.acquire("x", agent="coder-1")
+
+
 async def test_a_directive_goes_from_manager_to_agent_and_is_acknowledged(database_url: str) -> None:
     async with (
         coordinator.connect(database_url, agent="boss") as boss,

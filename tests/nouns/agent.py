@@ -28,6 +28,7 @@ LIMITS = {
     "page": [
         "coordinator.agent_list('default', p_limit => $1::integer)",
         "coordinator.agent_reap($1::integer)",
+        "coordinator.agent_prune(p_limit => $1::integer)",
     ],
 }
 

@@ -32,7 +32,7 @@ LIMITS = {
     ],
     "page": [
         "coordinator.directive_list('default', p_limit => $1::integer)",
-        "coordinator.directive_inbox('default', 'a', p_limit => $1::integer)",
+        "coordinator.directive_inbox('default', (select id from coordinator.agents limit 1)::text, p_limit => $1::integer)",
         "coordinator.directive_pending('default', p_limit => $1::integer)",
         "coordinator.directive_expire($1::integer)",
         "coordinator.directive_prune(p_limit => $1::integer)",

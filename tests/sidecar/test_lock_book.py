@@ -35,7 +35,7 @@ class Beside:
         self.before: Callable[[], Awaitable[None]] | None = None
         self._database = database
         self.book = LockBook(cast("Session", self), lambda: True)
-        self.book.agent = agent.id
+        self.book.agent, self.book.name, self.book.project = agent.id, agent.name, agent.project
 
     async def run(self, operation: Operation[R]) -> R:
         """Run what the book asks for."""
@@ -220,3 +220,13 @@ async def test_a_renewal_by_the_agent_itself_counts(beside: Beside, passes: Call
         )
     )
     assert beside.remaining_s() == pytest.approx(TTL_S - 5, abs=1)
+
+
+async def test_a_lock_that_the_agent_acquires_by_its_name_is_in_the_book(beside: Beside) -> None:
+    name = beside.book.name
+    ttl = timedelta(seconds=TTL_S)
+    (grant,) = await beside.does(locks.Acquire(project="default", resources=["name:a"], agent=name, ttl=ttl))
+    assert [report.resource for report in beside.book.report()] == ["name:a"]
+    release = locks.Release(project="default", resources=["name:a"], agent=name, tokens=[grant.fencing_token or 0])
+    await beside.does(release)
+    assert beside.book.report() == []

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import msgspec
@@ -15,6 +15,7 @@ import pytest
 from coordinator import operations
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import CoordinatorError, PermissionDenied
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.token import Role
@@ -192,7 +193,7 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
 
 
 SAMPLES: dict[Any, str] = {
-    str: "'x'", int: "1", UUID: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
+    str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
     list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
 }  # fmt: skip
 NAMED = {

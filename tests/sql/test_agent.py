@@ -5,9 +5,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
+import msgspec
 import pytest
 import pytest_asyncio
 
+from coordinator.model.agent import KnownAgent
 from coordinator.operations import agents, signals
 from coordinator.operations.work import ProcessRegister
 from tests.conftest import Transaction, admin
@@ -49,7 +51,8 @@ async def test_register_returns_what_was_given(tx: Transaction) -> None:
         timedelta(minutes=1),
     )
     assert made.expires_at - made.heartbeat_at == timedelta(minutes=1)
-    assert await tx.run(agents.List(project="default")) == [made]
+    (listed,) = await tx.run(agents.List(project="default"))
+    assert listed == KnownAgent(*msgspec.structs.astuple(made), ended_at=None, end_reason=None)
 
 
 async def test_list_is_by_name_and_can_be_of_one_role(tx: Transaction) -> None:

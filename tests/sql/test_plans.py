@@ -143,6 +143,7 @@ PAGES = {
 async def test_a_page_reads_what_it_gives_however_far_into_the_list_it_is(tx: Transaction, table: str) -> None:
     fill, calls = PAGES[table]
     connection = tx.connection
+    await connection.execute("select coordinator.agent_register('default', 'a')")
 
     async def rows_read(call: str, place: str) -> int:
         query = f"select sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::bigint from pg_stat_xact_user_tables where relname = '{table}'"

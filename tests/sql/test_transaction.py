@@ -66,7 +66,7 @@ async def test_every_verb_writes_in_one_transaction_and_returns_what_it_returns_
         {"verb": "signal_delete", "key": "old"},
         {"verb": "event_emit", "type": "custom.done", "key": "k", "data": {"n": 1}},
         {"verb": "directive_send", "body": "next", "to_role": "coder", "ttl": "2 hours"},
-        {"verb": "directive_acknowledge", "directive": sent.id, "agent": "coder-1"},
+        {"verb": "directive_acknowledge", "directive": sent.id, "agent": "holder"},
         {"verb": "directive_revoke", "directive": revoked.id},
         {"verb": "lock_release", "resources": ["src/b.py", "src/a.py"], "agent": str(agent), "tokens": [token]},
         conditions=(at("new", 0), at("old", version), {"verb": "assert_fence", "resource": "src/a.py", "token": token}),
@@ -79,12 +79,12 @@ async def test_every_verb_writes_in_one_transaction_and_returns_what_it_returns_
     assert (signal.actor, signal.expires_at - signal.updated_at) == ("manager", timedelta(seconds=60))
     assert (deleted, emitted, revocation, released) == (version, None, True, 2)
     assert (directive.to_role, directive.expires_at - directive.sent_at) == ("coder", timedelta(hours=2))
-    assert (receipt.agent, receipt.status) == ("coder-1", "done")
+    assert (receipt.agent, receipt.status) == ("holder", "done")
     assert [row["type"] for row in (await tx.events())[before:]] == [
         "signal.set", "signal.deleted", "custom.done", "directive.sent", "directive.acknowledged", "directive.revoked",
         "lock.released", "lock.released",
     ]  # fmt: skip
-    assert {row["actor"] for row in (await tx.events())[before:]} == {"manager", "coder-1", "holder"}
+    assert {row["actor"] for row in (await tx.events())[before:]} == {"manager", "holder"}
 
 
 async def test_a_part_that_fails_undoes_all_and_is_named_with_its_facts(tx: Transaction) -> None:
@@ -162,7 +162,8 @@ MALFORMED: dict[str, tuple[Any, str, str]] = {
     "a huge number": ([put("k", expect=10**30)], "ZC103", "a whole number"),
     "text as a truth value": ([put("k", critical="yes")], "ZC103", "true or false"),
     "a list as text": ([put(["k"])], "ZC103", "a text"),  # type: ignore[arg-type]
-    "a name as an id": ([put("k", agent="coder")], "ZC103", "UUID"),
+    "an unknown name": ([put("k", agent="holdr")], "ZC202", "agent list --all"),
+    "a number as an agent": ([put("k", agent=7)], "ZC103", "UUID"),
     "an object as a duration": ([put("k", ttl={"s": 1})], "ZC103", "a duration"),
     "words as a duration": ([put("k", ttl="soon")], "22007", "Correct this part"),
     "a huge duration": ([put("k", ttl=1e300)], "ZC103", "a duration"),

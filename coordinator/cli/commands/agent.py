@@ -9,8 +9,9 @@ import click
 
 from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import age
+from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, OBJECT
+from coordinator.model.agent_ref import AgentRef
 from coordinator.operations import agents
 
 command = noun("Agents: running processes, registered with a TTL.")
@@ -39,31 +40,49 @@ def register(call: Invocation, /, **options: Any) -> None:
 @command.verb(examples=['coordinator agent heartbeat "$id"'])
 @acting_agent()
 @click.pass_obj
-def heartbeat(call: Invocation, *, agent: UUID) -> None:
+def heartbeat(call: Invocation, *, agent: AgentRef) -> None:
     """Extend an agent's registration by its TTL."""
-    expires_at = call.run(agents.Heartbeat(agent=agent))
-    call.output.one({"id": agent, "expires_at": expires_at}, f"expires {age(expires_at)}")
+    expires_at = call.run(agents.Heartbeat(agent=agent, project=_project(call, agent)))
+    call.output.one({"agent": agent, "expires_at": expires_at}, f"expires {age(expires_at)}")
 
 
 @command.verb(examples=['coordinator agent deregister "$id"'])
 @acting_agent()
 @click.pass_obj
-def deregister(call: Invocation, *, agent: UUID) -> None:
+def deregister(call: Invocation, *, agent: AgentRef) -> None:
     """End an agent, and release everything that it holds."""
-    call.run(agents.Deregister(agent=agent))
-    call.output.one({"id": agent, "deregistered": True}, f"deregistered {agent}")
+    call.run(agents.Deregister(agent=agent, project=_project(call, agent)))
+    call.output.one({"agent": agent, "deregistered": True}, f"deregistered {plain(str(agent))}")
 
 
-@command.verb(examples=["coordinator agent list", "coordinator agent list --role coder"])
+@command.verb(examples=["coordinator agent find coder-1"])
+@click.argument("agent", metavar="NAME|ID")
+@click.pass_obj
+def find(call: Invocation, *, agent: str) -> None:
+    """Print the id of the registered agent of a name. Exit code 3: there is none; the message says when the last one ended."""
+    found = call.run(agents.Find(project=call.project, agent=agent))
+    call.output.one({"id": found}, str(found))
+
+
+@command.verb(
+    examples=["coordinator agent list", "coordinator agent list --role coder", "coordinator agent list --all"]
+)
 @click.option("--role", metavar="ROLE", help="List only agents of this role.")
+@click.option("--all", "ended", is_flag=True, help="List agents that ended in the last 30 days, too.")
 @paged
 @click.pass_obj
-def list_(call: Invocation, *, role: str | None, after: str | None, limit: int | None) -> None:
+def list_(call: Invocation, *, role: str | None, ended: bool, after: str | None, limit: int | None) -> None:
     """List the registered agents, by name."""
+    columns = ("name", "role", "id", *(("ended_at", "end_reason") if ended else ()), "expires_at", "heartbeat_at")
     call.list(
-        agents.List(project=call.project, role=role),
-        ("name", "role", "id", "expires_at", "heartbeat_at", "registered_at", "job_types", "metadata"),
+        agents.List(project=call.project, role=role, ended=ended),
+        (*columns, "registered_at", "job_types", "metadata"),
         after=after,
         limit=limit,
         empty="No agents are registered.",
     )
+
+
+def _project(call: Invocation, agent: AgentRef) -> str | None:
+    """Return where to look for an agent: an id needs no project."""
+    return None if isinstance(agent, UUID) else call.project

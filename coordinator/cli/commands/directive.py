@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from coordinator.cli.agent_name import name_of, no_recipient, recipient
 from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, INTEGER, OBJECT, read_text
+from coordinator.model.directive import Sent
 from coordinator.operations import directives
 
 command = noun("Directives: instructions from managers to agents.")
@@ -41,12 +41,11 @@ def send(call: Invocation, /, *, body: str, **options: Any) -> None:
     """
     if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
         raise click.UsageError("give one of --to-agent NAME, --to-role ROLE and --everyone")
-    options["to_agent"] = recipient(call, options["to_agent"])
     directive = call.run(call.operation(directives.Send, body=read_text(body), **options))
     call.output.note(f"sent; it expires {age(directive.expires_at)}. Its number:")
     call.output.one(directive, str(directive.id))
-    if not call.output.json and (missing := no_recipient(call, directive.to_agent, directive.to_role)):
-        call.output.note(plain(missing))
+    if not (call.output.json or directive.recipients):
+        call.output.note(plain(_unread(directive)))
 
 
 @command.verb(examples=["coordinator directive inbox --agent coder-1"])
@@ -56,7 +55,7 @@ def send(call: Invocation, /, *, body: str, **options: Any) -> None:
 def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
     """List an agent's open directives. It has neither done nor refused them. The highest priority is first, then the oldest."""
     call.list(
-        directives.Inbox(project=call.project, agent=name_of(call, agent)),
+        directives.Inbox(project=call.project, agent=agent),
         ("id", "status", "body", "priority", "actor", "sent_at", "expires_at"),
         after=after,
         limit=limit,
@@ -78,11 +77,10 @@ def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None)
 @click.pass_obj
 def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, reason: str | None) -> None:
     """Acknowledge a directive for an agent. A repetition changes nothing."""
-    agent = name_of(call, agent)
     receipt = call.run(
         call.operation(directives.Acknowledge, directive=directive, agent=agent, status=status, reason=reason)
     )
-    call.output.one(receipt, f"{plain(agent)} acknowledged {directive}: {receipt.status}")
+    call.output.one(receipt, f"{plain(receipt.agent)} acknowledged {directive}: {receipt.status}")
 
 
 @command.verb(examples=["coordinator directive pending", "coordinator directive pending 17"])
@@ -96,7 +94,7 @@ def pending(call: Invocation, *, directive: int | None, after: str | None, limit
         ("id", "agent", "status", "body", "sent_at", "priority", "actor", "expires_at"),
         after=after,
         limit=limit,
-        empty="No registered agent has yet to answer.",
+        empty="No answer is outstanding.",
     )
 
 
@@ -126,3 +124,13 @@ def list_(call: Invocation, *, everything: bool, after: str | None, limit: int |
         limit=limit,
         empty="There are no directives.",
     )
+
+
+def _unread(directive: Sent) -> str:
+    """Return the note for a directive that no registered agent receives now."""
+    meant = f' Did you mean "{directive.meant}"?' if directive.meant else ""
+    if directive.to_role is not None:
+        return f'No registered agent has the role "{directive.to_role}".{meant}'
+    if directive.to_agent is not None:
+        return f'No registered agent is called "{directive.to_agent}".{meant}'
+    return "No agent is registered."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import click
 from msgspec.structs import replace
@@ -13,8 +12,9 @@ from coordinator.cli.command import Verb, acting_agent, noun, paged, setting
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.cli.resource import root_of
-from coordinator.cli.values import AGENT, DURATION, ID, INTEGER, PATH, REGISTERED, RESOURCE
+from coordinator.cli.values import AGENT, DURATION, ID, INTEGER, PATH, RESOURCE
 from coordinator.errors import Conflict
+from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
 
@@ -183,10 +183,10 @@ def resize(call: Invocation, /, *, resource: str, slots: int) -> None:
     examples=["coordinator lock list", "coordinator lock list --under src/ | jq -r '.[].agent'"], settings=_rooted
 )
 @click.option("--under", metavar="PATH", type=RESOURCE, help="List only locks that overlap this directory.")
-@click.option("--agent", type=REGISTERED, metavar="ID|NAME", help="List only locks of this agent.")
+@click.option("--agent", type=AGENT, metavar="ID|NAME", help="List only locks of this agent.")
 @paged
 @click.pass_obj
-def list_(call: Invocation, *, under: str | None, agent: UUID | None, after: str | None, limit: int | None) -> None:
+def list_(call: Invocation, *, under: str | None, agent: AgentRef | None, after: str | None, limit: int | None) -> None:
     """List the locks."""
     operation = locks.List(project=call.project, under=under, agent=agent)
     call.list(operation, COLUMNS, after=after, limit=limit, empty="Nothing is locked.")

@@ -224,9 +224,7 @@ begin
   perform coordinator.project_check(p_project);
   select a.name, a.project_id, a.expires_at into v_agent from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
   if not found then
-    perform coordinator.project_id(p_project);
-    raise exception using errcode = 'ZC202', message = format('there is no agent %s in project "%s"', p_agent, p_project),
-      hint = 'It was reaped or deregistered; register again.';
+    perform coordinator.agent_missing(p_project, p_agent);
   end if;
   if v_agent.expires_at < coordinator.now_utc() + p_ttl then
     perform coordinator.agent_cover(p_agent, p_ttl);

@@ -10,7 +10,11 @@ declare
   v_now    timestamptz := coordinator.now_utc();
   v_lock   coordinator.locks;
   v_broken coordinator.lock_breaks;
+  v_ended  text;
 begin
+  select format(' "%s", which %s at %s,', e.name, case e.end_reason when 'deregistered' then 'deregistered' else 'was reaped (' || e.end_reason || ')' end,
+                to_char(e.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) into v_ended
+  from coordinator.agents_ended e where e.id = p_agent;
   select * into v_broken from coordinator.lock_breaks
   where fencing_token = p_token and project_id = p_project_id and resource = p_resource limit 1;
   -- The current holder, or else the caller's own row if it is still there.
@@ -18,7 +22,7 @@ begin
   where project_id = p_project_id and resource = p_resource
   order by expires_at > v_now desc, fencing_token desc limit 1;
   raise exception using errcode = p_errcode,
-    message = format('token %s%s no longer holds "%s": ', p_token, case when p_agent is not null then ' of agent ' || p_agent else '' end, p_resource)
+    message = format('token %s%s no longer holds "%s": ', p_token, case when p_agent is not null then ' of agent ' || p_agent || coalesce(v_ended, '') else '' end, p_resource)
       || case when v_broken.id is not null then format('"%s" broke the lock at %s: %s', v_broken.actor,
                 to_char(v_broken.broken_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'), v_broken.reason)
               when v_lock.resource is null then 'nobody holds it'

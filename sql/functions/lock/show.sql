@@ -44,6 +44,7 @@ declare
   v_under   coordinator.lock_resource;
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,number}');
+  perform coordinator.agent_check(p_agent, p_project);
   if p_under is not null then
     v_under := coordinator.lock_read(p_project, case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
     return query

@@ -88,7 +88,7 @@ begin
   perform coordinator.lock_claim(v_project, p_ticket, p_agent);
   return query select * from coordinator.lock_ticket(v_project, p_ticket, p_agent);
   if not found then
-    perform coordinator.agent_project(p_agent);
+    perform coordinator.agent_check(p_agent, p_project);
     if p_ticket > (select case when is_called then last_value else 0 end from coordinator.lock_tickets) or p_ticket < 1 then
       raise exception using errcode = 'ZC208', message = format('there is no ticket %s', p_ticket), hint = 'Give the ticket of the answer to lock_acquire.';
     end if;
