@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -31,8 +30,6 @@ from coordinator.model.operation import Operation
 R = TypeVar("R")
 
 MAX_WORKERS = 8
-MEMORY_DISK = "/dev/shm"  # noqa: S108 - creating and dropping a database there takes a third of the processor time
-MEMORY_DISK_BYTES = 4 * 2**30  # free, for all servers of the suite
 
 FAKE_CLOCK = """
 create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
@@ -62,36 +59,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if given else min(2 * len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
-def server_disk() -> str | None:
-    """Return the folder below which servers keep their data: the memory disk, if there is one and it has enough space."""
-    with suppress(OSError):
-        if shutil.disk_usage(MEMORY_DISK).free > MEMORY_DISK_BYTES:
-            return MEMORY_DISK
-    return None
-
-
 @contextmanager
 def local_server() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(
-        prefix="coordinator-test-", dir=server_disk(), ignore_cleanup_errors=True
-    ) as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server", folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parent.parent,
-            text=True,
-        )
-        assert process.stdin
-        assert process.stdout
-        try:
-            dsn = process.stdout.readline().strip()
-            assert dsn, "the test server did not start"
-            yield dsn
-        finally:
-            process.stdin.close()
-            process.wait(30)
-            process.stdout.close()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        dsn = process.stdout.readline().strip()
+        assert dsn, "the test server did not start"
+        yield dsn
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

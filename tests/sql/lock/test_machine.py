@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -67,12 +66,11 @@ class Ticket:
 
 
 class Locks(RuleBasedStateMachine):
-    url: str
+    loop: asyncio.AbstractEventLoop
+    connection: asyncpg.Connection
 
     @initialize()
     def begin(self) -> None:
-        self.runner = asyncio.Runner()
-        self.connection: asyncpg.Connection = self.do(connect(self.url))
         self.transaction = self.connection.transaction()
         self.do(self.transaction.start())
         self.tx = Transaction(self.connection)
@@ -87,16 +85,11 @@ class Locks(RuleBasedStateMachine):
         self.greatest = 0
 
     def teardown(self) -> None:
-        if hasattr(self, "runner"):
+        if hasattr(self, "transaction"):
             self.do(self.transaction.rollback())
-            self.do(self.connection.close())
-            self.runner.close()
 
     def do(self, call: Any) -> Any:
-        return self.runner.run(call) if asyncio.iscoroutine(call) else self.runner.run(self.awaited(call))
-
-    async def awaited(self, call: Any) -> Any:
-        return await call
+        return self.loop.run_until_complete(call)
 
     def run(self, operation: Any) -> tuple[str | None, Any]:
         try:
@@ -261,8 +254,10 @@ class Locks(RuleBasedStateMachine):
         self.queue = [t for t in self.queue if t.deadline > self.now]
         self.settle()
 
-    @rule(agent=names)
-    def die(self, agent: str) -> None:
+    @precondition(lambda self: self.held or self.queue)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        agent = data.draw(st.sampled_from([one.agent for one in (*self.held, *self.queue)]))
         self.do(self.tx.run(agents.Deregister(agent=self.ids[agent])))
         self.register(agent)
         for held in [h for h in self.held if h.agent == agent]:
@@ -301,21 +296,21 @@ class Locks(RuleBasedStateMachine):
 
     @invariant()
     def the_database_agrees(self) -> None:
-        if not hasattr(self, "connection"):
+        if not hasattr(self, "transaction"):
             return
-        rows = self.do(
-            self.connection.fetch(
+        holders, waiters = self.do(
+            self.connection.fetchrow(
                 """
-                select agent, resource, mode = 'shared', fencing_token,
-                       extract(epoch from expires_at - transaction_timestamp())::float as expires
-                from coordinator.lock_holders order by 1, 2
+                select array(select row (agent, resource, mode = 'shared', fencing_token,
+                                         extract(epoch from expires_at - transaction_timestamp())::float)
+                             from coordinator.lock_holders order by agent, resource),
+                       array(select distinct row (ticket, agent) from coordinator.lock_waiters order by 1)
                 """
             )
         )
         mine = sorted((h.agent, h.resource, h.shared, h.token, round(h.expires, 3)) for h in self.held)
-        assert [(*row[:4], round(row[4], 3)) for row in map(tuple, rows)] == mine
-        rows = self.do(self.connection.fetch("select distinct ticket, agent from coordinator.lock_waiters order by 1"))
-        assert [tuple(row) for row in rows] == [(t.id, t.agent) for t in self.queue]
+        assert [(*row[:4], round(row[4], 3)) for row in holders] == mine
+        assert waiters == [(t.id, t.agent) for t in self.queue]
 
     @invariant()
     def no_two_hold_what_overlaps(self) -> None:
@@ -328,15 +323,16 @@ class Locks(RuleBasedStateMachine):
         ]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_locks_do_as_the_model_does(shared_url: str) -> None:
-    machine = type("Machine", (Locks,), {"url": shared_url})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine,
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
-    )
+    with asyncio.Runner() as runner:
+        loop, connection = runner.get_loop(), runner.run(connect(shared_url))
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            type("Machine", (Locks,), {"loop": loop, "connection": connection}),
+            settings=settings(
+                max_examples=60,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            ),
+        )
+        runner.run(connection.close())
