@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
 # Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
-PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
+# Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
 .PHONY: help run test quick coverage demo bench faults format lint schema docs clean
 help:            ## this list
