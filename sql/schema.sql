@@ -611,7 +611,7 @@ create function coordinator.agent_name(p_project text, p_agent text)
   returns text
   stable security definer;
 
--- Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.
+-- Return whether an agent of this name is registered in a project, and nobody else has the name. ZC202: the last one has ended. Internal: gateways check whether a token may speak for it.
 create function coordinator.agent_named(p_project text, p_name text)
   returns boolean
   stable security definer;
@@ -631,8 +631,8 @@ create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
 
--- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies.
-create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null)
+-- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may.
+create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null, p_unreserved boolean default false)
   returns SETOF coordinator.agents_live
   volatile security definer;
 
@@ -1214,6 +1214,11 @@ create function coordinator.lock_waiting(p_project text, p_resource text, p_afte
 -- Grant a lock, or with p_own renew it if the owner holds it. The caller has checked that nothing is in the way. Internal.
 create function coordinator.lock_write(p_project text, p_new coordinator.locks, p_own boolean)
   returns coordinator.locks
+  volatile;
+
+-- Take the lock under which a name becomes that of a token or of an agent. Internal.
+create function coordinator.name_enter(p_name text)
+  returns void
   volatile;
 
 -- Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from coordinator.api.believed import Believed
-from coordinator.operations.agents import Named, ProjectOf, Reserved
+from coordinator.operations.agents import Named, ProjectOf
 from coordinator.operations.executor import Runner
 
 __all__ = ["KnownAgents"]
@@ -28,17 +28,10 @@ class KnownAgents:
         """
         return self._projects.get(agent) or self._projects.keep(agent, await self._executor.run(ProjectOf(agent=agent)))
 
-    async def reserved(self, project: str, name: str) -> bool:
-        """Return whether a name is that of a token or of a powerful role of the database.
-
-        Raises: ``NotFound`` where there is no such project; ``DatabaseUnavailable``.
-        """
-        return await self._executor.run(Reserved(project=project, name=name))
-
     async def has(self, project: str, name: str) -> bool:
         """Return whether a project has a registered agent of this name, which is not reserved.
 
-        Raises: ``NotFound`` where there is no such project; ``DatabaseUnavailable``.
+        Raises: ``NotFound`` where there is no such project, or the agent has ended; ``DatabaseUnavailable``.
         """
         if self._names.get((project, name)):
             return True

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from coordinator.api.tokens import Tokens
 from coordinator.errors import PermissionDenied
 from coordinator.model.operation import Operation, Scope
@@ -97,12 +99,8 @@ class Principal:
                 raise PermissionDenied(f'{self} may not speak as "{LOOPS}"', hint="Use another name.")
             if known or name == self._token.name:
                 continue
-            if operation.registers and isinstance(about, str):
-                if await self._tokens.agents.reserved(about, name):
-                    raise PermissionDenied(
-                        f'{self} may not register an agent "{name[:200]}": a token or a database role has this name',
-                        hint="Choose another name, or use the token of that name.",
-                    )
+            if operation.registers:  # the database looks, under the lock that names have
+                operation = msgspec.structs.replace(operation, unreserved=True)
                 continue
             if not (isinstance(about, str) and await self._tokens.agents.has(about, name)):
                 raise PermissionDenied(

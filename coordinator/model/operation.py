@@ -80,7 +80,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     A public operation declares its ``scope``. One that writes also declares its ``speakers``: the fields that name who
     acts, by name or by id. Where none of them is set, the caller's own name goes into the first. An agent that a field
-    gives by id is checked by the SQL function. ``registers``: the call makes an agent of its speaker.
+    gives by id is checked by the SQL function. ``registers``: the call makes an agent of its speaker,
+    and has a field ``unreserved``.
 
     ``route`` is a read's path where it differs from the usual one (see ``model.route``). ``page_by`` makes it a list that
     comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes

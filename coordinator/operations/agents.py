@@ -11,16 +11,17 @@ from coordinator.model.agent import Agent, KnownAgent, Reaped
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["Deregister", "Find", "Heartbeat", "List", "Named", "ProjectOf", "Prune", "Reap", "Register", "Reserved"]
+__all__ = ["Deregister", "Find", "Heartbeat", "List", "Named", "ProjectOf", "Prune", "Reap", "Register"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
     """Register an agent that starts; it gets a new ``id`` at each start.
 
     An agent that sends no heartbeat for ``ttl`` (1 second to 1 day) is reaped. With ``process``, it is also reaped within
-    2 seconds of that process's death.
+    2 seconds of that process's death. ``unreserved`` refuses the name of a token or of a database role with more rights;
+    a gateway sets it for callers that are agents.
 
-    Raises: ``NotFound`` if the project or the process does not exist.
+    Raises: ``NotFound`` if the project or the process does not exist; ``PermissionDenied`` for a reserved name.
     """
 
     function = "agent_register"
@@ -35,6 +36,7 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     metadata: dict[str, Json] = msgspec.field(default_factory=dict)
     ttl: timedelta = timedelta(seconds=30)
     process: int | None = None
+    unreserved: bool = False
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
@@ -108,24 +110,10 @@ class ProjectOf(Operation[str], frozen=True, kw_only=True):
     agent: UUID
 
 
-class Reserved(Operation[bool], frozen=True, kw_only=True):
-    """Return whether a name is that of a token or of a database role with more rights than an agent.
-
-    Raises: ``NotFound`` if the project does not exist.
-    """
-
-    function = "name_reserved"
-    reads = True
-    internal = True
-
-    project: str
-    name: str
-
-
 class Named(Operation[bool], frozen=True, kw_only=True):
     """Return whether a project has a registered agent of this name, which is not reserved.
 
-    Raises: ``NotFound`` if the project does not exist.
+    Raises: ``NotFound`` if the project does not exist, or the last agent of this name has ended.
     """
 
     function = "agent_named"

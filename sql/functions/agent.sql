@@ -194,6 +194,15 @@ $$;
 comment on function coordinator.name_reserved(text, text) is
   'Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.';
 
+create or replace function coordinator.name_enter(p_name text) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coordinator.advisory_enter(hashtextextended('coordinator.name:' || p_name, 0));
+end;
+comment on function coordinator.name_enter(text) is
+  'Take the lock under which a name becomes that of a token or of an agent. Internal.';
+
 create or replace function coordinator.role_manages(p_role oid) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -206,7 +215,7 @@ comment on function coordinator.role_manages(oid) is
 
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
-  p_ttl interval default '30 seconds', p_process integer default null)
+  p_ttl interval default '30 seconds', p_process integer default null, p_unreserved boolean default false)
 returns setof coordinator.agents_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -217,9 +226,12 @@ declare
   v_id      uuid;
 begin
   perform coordinator.check_name('the name of the agent', p_name);
-  if not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) and coordinator.name_reserved(p_project, p_name) then
-    raise exception using errcode = '42501', message = format('role "%s" may not register an agent "%s": a token or another role has this name', session_user, p_name),
-      hint = 'Choose another name.';
+  if p_unreserved or not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) then
+    perform coordinator.name_enter(p_name); -- token_create takes it, too: neither overlooks the other
+    if coordinator.name_reserved(p_project, p_name) then
+      raise exception using errcode = '42501', message = format('an agent may not register as "%s": a token or a database role has this name', p_name),
+        hint = 'Choose another name, or register with that token or role.';
+    end if;
   end if;
   if p_role is not null then
     perform coordinator.check_name('the role', p_role);
@@ -244,8 +256,8 @@ begin
     select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl, p_process;
 end
 $$;
-comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer) is
-  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies.';
+comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean) is
+  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer
@@ -383,12 +395,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
+  v_ended   uuid;
 begin
-  return exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_name) and not coordinator.name_reserved(p_project, p_name);
+  if not exists (select from coordinator.agents a where a.project_id = v_project and a.name = p_name) then
+    select e.id into v_ended from coordinator.agents_ended e where e.project_id = v_project and e.name = p_name order by e.ended_at desc limit 1;
+    if found then
+      perform coordinator.agent_missing(p_project, v_ended);
+    end if;
+    return false;
+  end if;
+  return not coordinator.name_reserved(p_project, p_name);
 end
 $$;
 comment on function coordinator.agent_named(text, text) is
-  'Return whether an agent of this name is registered in a project, and nobody else has the name. Internal: gateways check whether a token may speak for it.';
+  'Return whether an agent of this name is registered in a project, and nobody else has the name. ZC202: the last one has ended. Internal: gateways check whether a token may speak for it.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer, agents text[])

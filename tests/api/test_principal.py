@@ -14,7 +14,7 @@ from coordinator.errors import PermissionDenied
 from coordinator.model import catalogue
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.token import Role, Token
-from coordinator.operations.agents import Named, ProjectOf, Register, Reserved
+from coordinator.operations.agents import Named, ProjectOf, Register
 
 PROJECT_OF = {UUID(int=1): "alpha", UUID(int=2): "beta"}
 
@@ -48,8 +48,6 @@ class Directory:
         match operation:
             case Named():
                 return (operation.project, operation.name) in {("alpha", "coder-1"), ("beta", "coder-2")}
-            case Reserved():
-                return operation.name == "root"
             case ProjectOf():
                 return PROJECT_OF[operation.agent]
         raise AssertionError(operation)
@@ -84,12 +82,10 @@ async def test_a_worker_must_be_an_agent_of_the_project() -> None:
 
 
 async def test_an_agents_token_registers_no_name_that_is_somebody_elses() -> None:
-    agent = holder("agent")
-    await refused(agent, Register(project="alpha", name="root"), "may not register")
-    for name in ("coder-9", "the token"):
-        assert (await agent.permit(Register(project="alpha", name=name))).name == name
-    assert (await holder("agent", name="root").permit(Register(project="alpha", name="root"))).name == "root"
-    assert (await holder("manager").permit(Register(project="alpha", name="root"))).name == "root"
+    root = Register(project="alpha", name="root")
+    assert (await holder("agent").permit(root)).unreserved
+    assert not (await holder("agent", name="root").permit(root)).unreserved
+    assert not (await holder("manager").permit(root)).unreserved
 
 
 async def test_a_manager_may_name_any_worker_except_the_loops() -> None:

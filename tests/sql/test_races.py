@@ -9,13 +9,15 @@ from datetime import timedelta
 from typing import TypeVar
 
 import asyncpg
+import msgspec
 import pytest
 
 from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.model.operation import Operation
-from coordinator.operations import agents, directives, events, projects, rules, signals
+from coordinator.model.token import Token
+from coordinator.operations import agents, directives, events, projects, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests.waiting import until_blocked
 
@@ -284,3 +286,30 @@ async def test_pruning_a_partition_and_the_relay_do_not_deadlock(session: Open) 
     await call(relay, RelayStep())
     await transaction.commit()
     assert await prunes > 0
+
+
+LEAD = tokens.Create(name="lead", role="manager", hash="a" * 64, prefix="coo_abcd", project="default")
+AS_AGENT = agents.Register(project="default", name="lead", unreserved=True)
+
+
+@pytest.mark.parametrize("first", [LEAD, AS_AGENT], ids=["token", "agent"])
+async def test_an_agent_and_a_token_of_one_name_do_not_overlook_each_other(
+    session: Open, first: Operation[object]
+) -> None:
+    """One waits until it sees the other, however close they are."""
+    second = AS_AGENT if first is LEAD else LEAD
+    _, refusal = await while_uncommitted(session, first, second)
+    assert getattr(refusal, "code", refusal) == ("42501" if first is LEAD else "ZC301")
+    undone = agents.Register(project="default", name="other", unreserved=True)
+    token = msgspec.structs.replace(LEAD, name="other", hash="b" * 64)
+    _, made = await while_uncommitted(session, undone, token, commit=False)
+    assert isinstance(made, Token)
+
+
+async def test_of_agents_and_tokens_that_race_for_a_name_one_kind_wins(session: Open) -> None:
+    for round_ in range(5):
+        name = f"n{round_}"
+        agent = msgspec.structs.replace(AS_AGENT, name=name)
+        token = msgspec.structs.replace(LEAD, name=name, hash=f"{round_:064x}")
+        results = await outcomes(session, [agent, token])  # type: ignore[list-item]
+        assert sum(isinstance(result, CoordinatorError) for result in results) == 1
