@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--long"):
         items[:] = [item for item in items if not item.get_closest_marker("long")]
     for item in items:
-        if "sessions" in getattr(item, "fixturenames", ()):  # sessions belong to an event loop
+        if "kept" in getattr(item, "fixturenames", ()):  # sessions belong to an event loop
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
@@ -210,7 +210,7 @@ class Transaction:
 
 
 class Sessions:
-    """A session for each database, which tests use one after another: it knows the schema and its plans already."""
+    """One session of each database, which tests use one after another: it knows the schema and its plans already."""
 
     def __init__(self) -> None:
         self._kept: dict[str, asyncpg.Connection] = {}
@@ -236,13 +236,13 @@ class Sessions:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def sessions() -> AsyncIterator[Sessions]:
-    kept = Sessions()
-    yield kept
-    kept.close()
+async def kept() -> AsyncIterator[Sessions]:
+    sessions = Sessions()
+    yield sessions
+    sessions.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def tx(sessions: Sessions, shared_url: str) -> AsyncIterator[Transaction]:
-    async with sessions.transaction(shared_url) as connection:
+async def tx(kept: Sessions, shared_url: str) -> AsyncIterator[Transaction]:
+    async with kept.transaction(shared_url) as connection:
         yield Transaction(connection)

@@ -35,6 +35,6 @@ def product_url(server_url: str) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def catalogue(sessions: Sessions, product_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with sessions.transaction(product_url) as connection:
+async def catalogue(kept: Sessions, product_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with kept.transaction(product_url) as connection:
         yield connection
