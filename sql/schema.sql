@@ -1266,6 +1266,11 @@ create function coordinator.project_delete(p_project text, p_actor text default 
   returns boolean
   volatile security definer;
 
+-- Keep a project from being deleted until the end of the transaction. For a function that locks rows of the project and then inserts one with a foreign key to it: project_delete locks the project first, then its rows. Internal.
+create function coordinator.project_hold(p_project_id bigint)
+  returns void
+  volatile;
+
 -- Return the id of a project. ZC201: there is no such project. 42501: the caller's role may not use it. Internal.
 create function coordinator.project_id(p_project text)
   returns bigint
@@ -1404,7 +1409,7 @@ create function coordinator.server_settled()
   returns boolean
   stable;
 
--- Delete the signals beside p_key whose last segment is in p_clears. Internal: applies a rule.
+-- Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.
 create function coordinator.signal_clear(p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamp with time zone)
   returns void
   volatile security definer;

@@ -94,6 +94,20 @@ $$;
 comment on function coordinator.project_id(text) is
   'Return the id of a project. ZC201: there is no such project. 42501: the caller''s role may not use it. Internal.';
 
+create or replace function coordinator.project_hold(p_project_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from coordinator.projects where id = p_project_id for key share;
+  if not found then
+    raise exception using errcode = 'ZC201', message = 'the project was deleted a moment ago', hint = 'See "coordinator project list".';
+  end if;
+end
+$$;
+comment on function coordinator.project_hold(bigint) is
+  'Keep a project from being deleted until the end of the transaction. For a function that locks rows of the project and then inserts one with a foreign key to it: project_delete locks the project first, then its rows. Internal.';
+
 create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
 returns setof coordinator.projects_live
 language plpgsql volatile security definer

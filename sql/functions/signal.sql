@@ -99,12 +99,10 @@ begin
   where r.when_set = substring(p_key from '[^/]*$') and (r.project_id is null or r.project_id = v_project)
   order by r.project_id nulls last limit 1;
   if found then
-    -- Rules that clear each other's keys take turns. Rows are locked in the order of their keys, as agent_end does.
+    -- Rules that clear each other's keys take turns.
     v_prefix := coalesce(substring(p_key from '^.*/'), '');
     perform coordinator.advisory_enter(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
-    perform from coordinator.signals s
-    where s.project_id = v_project and s.key = any (array(select v_prefix || c from unnest(v_rule.clears || v_rule.when_set) c))
-    order by s.key for update;
+    perform coordinator.signal_clear(v_project, p_project, p_key, v_rule.clears, v_actor, v_now);
   end if;
 
   if p_expect is null then
@@ -137,9 +135,6 @@ begin
     perform coordinator.signal_refuse(p_key, p_expect, v_present);
   end if;
 
-  if v_rule is not null then
-    perform coordinator.signal_clear(v_project, p_project, p_key, v_rule.clears, v_actor, v_now);
-  end if;
   insert into coordinator.events (type, project, key, actor, at, data)
   values ('signal.set', p_project, p_key, v_actor, v_now,
           jsonb_build_object('value', p_value, 'version', v_signal.version, 'critical', p_critical, 'agent_id', v_owner,
@@ -160,13 +155,15 @@ declare
   v_prefix text := coalesce(substring(p_key from '^.*/'), '');
   v_signal record;
 begin
+  -- One statement, with p_key: rows are locked in the order of their keys, as agent_end does, and none that appears later. What
+  -- somebody sets from now on is set after p_key.
   for v_signal in
-    with cleared as (
+    with held as (
       select project_id, key from coordinator.signals
-      where project_id = p_project_id and key = any (array(select v_prefix || c from unnest(p_clears) c)) and key <> p_key
+      where project_id = p_project_id and key = any (array(select v_prefix || c from unnest(p_clears) c) || p_key)
       order by key for update)
-    delete from coordinator.signals s using cleared c
-    where s.project_id = c.project_id and s.key = c.key
+    delete from coordinator.signals s using held h
+    where s.project_id = h.project_id and s.key = h.key and s.key <> p_key
     returning s.key, s.version
   loop
     perform coordinator.event_append('signal.cleared', p_project, v_signal.key, p_actor, p_now,
@@ -175,7 +172,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_clear(bigint, text, text, text[], text, timestamptz) is
-  'Delete the signals beside p_key whose last segment is in p_clears. Internal: applies a rule.';
+  'Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.';
 
 create or replace function coordinator.signal_get(p_project text, p_key text)
 returns setof coordinator.signals_live

@@ -55,6 +55,9 @@ begin
     raise exception using errcode = 'ZC301', message = format('an agent "%s" is registered, and would act in the name of the token', p_name),
       hint = 'Choose another name, or deregister the agent first.';
   end if;
+  if v_project is not null then
+    perform coordinator.project_hold(v_project); -- before its tokens, as project_delete does
+  end if;
   -- Tokens that ended long ago are deleted; their events remain.
   delete from coordinator.tokens
   where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'

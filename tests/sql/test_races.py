@@ -17,7 +17,7 @@ from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
-from coordinator.operations import agents, directives, events, projects, rules, signals, tokens
+from coordinator.operations import agents, directives, events, locks, projects, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests.waiting import until_blocked
 
@@ -143,6 +143,30 @@ async def test_a_rule_and_the_end_of_an_agent_do_not_deadlock(session: Open) -> 
     assert await listed(watcher) == ["B"]
 
 
+async def test_a_rule_leaves_what_appears_after_it_looked_to_the_end_of_an_agent(session: Open) -> None:
+    """The rule holds B. The agent sets A, which B clears, and ends: it has A and waits for B. So the rule must not want A."""
+    one, two, watcher = [await session() for _ in range(3)]
+    for connection in (one, two):
+        await connection.execute("set deadlock_timeout = '50ms'")
+    await call(watcher, rules.Set(project="default", when_set="B", clears=["A"]))
+    agent = await call(watcher, agents.Register(project="default", name="a"))
+    await call(watcher, put("B", agent=agent.id, ephemeral=True))
+    await watcher.execute("""
+        create function public.pause() returns trigger language plpgsql as
+          $$ begin perform pg_advisory_xact_lock(7); return new; end $$;
+        create trigger pause before update on coordinator.signals for each row when (new.key = 'B') execute function public.pause();
+        select pg_advisory_lock(7)""")
+    sets = asyncio.create_task(call(one, put("B")))
+    await until_blocked(watcher, one)
+    await call(watcher, put("A", agent=agent.id, ephemeral=True))
+    ends = asyncio.create_task(call(two, agents.Deregister(agent=agent.id)))
+    await until_blocked(watcher, two)
+    await watcher.execute("select pg_advisory_unlock(7)")
+    await sets
+    assert await ends
+    assert await listed(watcher) == ["B"]
+
+
 async def test_a_signal_set_while_its_project_is_deleted_is_never_seen_and_is_pruned(session: Open) -> None:
     one, two = await session(), await session()
     await call(one, projects.Create(project="p"))
@@ -158,6 +182,56 @@ async def test_a_signal_set_while_its_project_is_deleted_is_never_seen_and_is_pr
     await call(two, projects.Create(project="p"))
     with pytest.raises(NotFound):
         await call(two, signals.Get(project="p", key="k"))
+
+
+SEND = directives.Send(project="p", body="x", to_agent="a", key="k")
+BREAK = locks.Break(project="p", resource="name:x", reason="it hangs")
+GRANT = tokens.Create(name="t", role="agent", hash="c" * 64, prefix="coo_abcd", project="p")
+
+
+@pytest.mark.parametrize(
+    ("table", "operation"),
+    [("directives", SEND), ("lock_breaks", BREAK), ("tokens", GRANT)],
+    ids=lambda part: str(part)[:10],
+)
+async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadlock_with_its_end(
+    session: Open, table: str, operation: Operation[object]
+) -> None:
+    """Each locks a row that ends with the project, then the project, by the foreign key of what it inserts."""
+    one, two, watcher = [await session() for _ in range(3)]
+    for connection in (one, two):
+        await connection.execute("set deadlock_timeout = '50ms'")
+    await call(watcher, projects.Create(project="p"))
+    await call(watcher, SEND)
+    agent = await call(watcher, agents.Register(project="p", name="a"))
+    await call(watcher, locks.Acquire(project="p", resources=["name:x"], agent=agent.id))
+    await call(watcher, msgspec.structs.replace(GRANT, hash="d" * 64))
+    await watcher.execute(f"""
+        update coordinator.tokens set expires_at = now() - interval '1 year', created_at = now() - interval '2 years';
+        create function public.pause() returns trigger language plpgsql as
+          $$ begin perform pg_advisory_xact_lock(7); return new; end $$;
+        create trigger pause before insert on coordinator.{table} for each row execute function public.pause();
+        select pg_advisory_lock(7)""")
+    writes = asyncio.create_task(call(one, operation))
+    await until_blocked(watcher, one)
+    deletes = asyncio.create_task(call(two, projects.Delete(project="p")))
+    await until_blocked(watcher, two)
+    await watcher.execute("select pg_advisory_unlock(7)")
+    await writes
+    assert await deletes
+    _, gone = await while_uncommitted_delete(session, operation)
+    assert getattr(gone, "code", gone) == "ZC201"
+
+
+async def while_uncommitted_delete(
+    session: Open, operation: Operation[object]
+) -> tuple[object, object | CoordinatorError]:
+    connection = await session()
+    await connection.execute(
+        "create or replace function public.pause() returns trigger language plpgsql as 'begin return new; end'"
+    )
+    await call(connection, projects.Create(project="p"))
+    return await while_uncommitted(session, projects.Delete(project="p"), operation)
 
 
 async def test_of_two_that_delete_a_project_one_does(session: Open) -> None:

@@ -208,6 +208,7 @@ begin
     perform coordinator.lock_check_options(v_all, false, null, null, p_delay);
   end if;
   p_actor := coordinator.actor_name(p_actor);
+  perform coordinator.project_hold(v_project); -- before the lock, as project_delete does
   perform coordinator.lock_enter(v_project, v_all);
   v_now := coordinator.now_utc();
   for v_lock in
