@@ -30,6 +30,7 @@ from coordinator.model.agent import Agent
 from coordinator.operations import agents
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
+from coordinator.progress import Progress
 
 __all__ = ["Presence"]
 
@@ -86,7 +87,8 @@ class Presence:
         return self.id
 
     async def keep(self) -> None:
-        """Send heartbeats until the agent is lost."""
+        """Send heartbeats until the agent is lost. The log says once that they fail, and once that they no longer do."""
+        progress = Progress()
         while self._lease.live:
             if self._liveness is None:
                 await self._lease.wait_due(anyio.Event())
@@ -96,7 +98,11 @@ class Presence:
             try:
                 await self._heartbeat()
             except CoordinatorError as error:
-                log.warning("agent.heartbeat_failed", agent=self.name, error=str(error))
+                if progress.failed(error):
+                    log.warning("agent.heartbeat_failed", agent=self.name, error=str(error))
+            else:
+                if progress.made():
+                    log.info("agent.heartbeat_resumed", agent=self.name)
 
     async def deregister(self) -> None:
         """Deregister the agent, unless the server does not answer in time; its liveness lock ends with the connection."""

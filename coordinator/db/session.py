@@ -3,7 +3,8 @@
 After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
 new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
 ``call_timeout_s``. Its session at the server may live on, with the locks that it holds; the next connection ends it.
-Notifications that were sent while there was no connection are lost, and nothing may rely on them.
+Notifications that were sent while there was no connection are lost, and nothing may rely on them. The log says once that there is
+no connection, and once that there is one again, however many attempts that takes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from coordinator.db.call import call
 from coordinator.db.connection import retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
+from coordinator.progress import Progress
 
 __all__ = ["Session", "SessionWake"]
 
@@ -147,24 +149,31 @@ class Session:
 
     async def _keep(self, opened: _Link | None) -> None:
         backoff = Backoff()
+        progress = Progress()
+
+        def failed(error: Exception) -> None:
+            if progress.failed(error):
+                log.warning("session.lost", error=str(error) or type(error).__name__)
+
         while True:
             try:
                 link = opened or await self._open()
                 opened = None
             except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
-                log.warning("session.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
+                failed(error)
                 await backoff.wait()
                 continue
             backoff.reset()
+            if progress.made():
+                log.info("session.back")
             self.on_change()
             try:
-                await self._watch(link)
+                failed(await self._watch(link))
             finally:
                 self._link = None
                 self.on_change()
                 with anyio.move_on_after(END_S, shield=True):  # a daemon that ends does not wait for a silent server
                     await retire(link.connection)
-            log.warning("session.lost")
 
     async def _open(self) -> _Link:
         connection = await self._connect()
@@ -197,8 +206,8 @@ class Session:
             if name == channel:
                 wake.set()
 
-    async def _watch(self, link: _Link) -> None:
-        """Return when the connection is lost or does not answer."""
+    async def _watch(self, link: _Link) -> Exception:
+        """Return why the connection is of no use, once it is lost or does not answer."""
         while not link.lost.is_set():
             if (wait_s := self.heard_at + PING_S - time.monotonic()) > 0:
                 with anyio.move_on_after(wait_s):
@@ -210,5 +219,5 @@ class Session:
                         await link.connection.execute("select 1", timeout=PING_TIMEOUT_S)
                         self.heard_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - the connection is useless, whatever the cause
-                log.warning("session.mute", error=str(error) or type(error).__name__)
-                return
+                return error
+        return DatabaseUnavailable("the connection was closed")

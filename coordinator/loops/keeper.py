@@ -117,9 +117,9 @@ class Keeper:
         try:
             lead = await self._renew()
         except Exception as error:  # noqa: BLE001 - the heartbeat never stops at an error
-            log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
-            if isinstance(error, DatabaseUnavailable | TimeoutError):
-                self._progress.failed(error)
+            unavailable = isinstance(error, DatabaseUnavailable | TimeoutError)
+            if not unavailable or self._progress.failed(error):
+                log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
         else:
             self._heard()
             self._leads_until = began + LEAD_S if lead.leads else 0.0
@@ -147,7 +147,8 @@ class Keeper:
 
     def _heard(self) -> None:
         self._heard_at = time.monotonic()
-        self._progress.made()
+        if self._progress.made():
+            log.info("leader.renew_resumed")
 
     async def _run_loop(self, loop: Loop) -> None:
         backoff = Backoff(0.5, 30.0)
