@@ -49,7 +49,7 @@ class Relay:
             try:
                 async with self._database.session(BELL_CHANNEL, call_timeout_s=STEP_TIMEOUT_S).kept() as session:
                     if await session.run(RelayRecover()):
-                        log.warning("relay.recovered", reason="the database was restored; cursors begin a new epoch")
+                        log.info("relay.recovered", reason="another run of the server, or another copy of the database")
                     backoff.reset()
                     await self._relay(session)
             except Exception as error:  # noqa: BLE001 - the relay never stops at an error

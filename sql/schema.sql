@@ -85,6 +85,16 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- The epochs of the log that have ended; the present one is in relay. Written by relay_recover, deleted by event_prune.
+create table coordinator.epochs (
+  number   bigint not null generated always as identity, -- Their order.
+  id       text collate "C" not null, -- First part of the cursors of this epoch.
+  last_seq bigint not null, -- The last event that the present log shares with this epoch: a cursor of it up to here continues exactly, a later one receives a reset.
+  ended_at timestamp with time zone not null, -- When the next epoch began (database clock).
+  constraint epochs_pkey PRIMARY KEY (number),
+  constraint epochs_id_key UNIQUE (id)
+);
+
 -- The numbers of events: a chunk holds whole transactions, ordered by (xid, id), and numbers them from first_seq on. Appended by relay_step, deleted by event_prune.
 create table coordinator.event_chunks (
   first_seq  bigint not null, -- Number of its first event.
@@ -271,8 +281,8 @@ create table coordinator.projects (
 -- The relay's lock, and what rarely changes. relay_step locks the table for its transaction.
 create table coordinator.relay (
   singleton boolean not null default true, -- Always true: there is one row.
-  epoch     text not null, -- First part of every cursor; new after the database was restored elsewhere.
-  identity  text not null default ''::text, -- Cluster and database to which the epoch belongs.
+  epoch     text not null, -- First part of every cursor; the present epoch as far as the relay knows, see event_epoch.
+  identity  text not null default ''::text, -- Cluster, database and table in whose transaction ids the log is written; empty until the schema is applied.
   payloads  text not null default 'full'::text, -- What NOTIFY carries: full (the event), pointer (only its cursor and type) or head (only the cursor of the newest event). Any role that may connect can LISTEN. Written by event_configure.
   constraint relay_pkey PRIMARY KEY (singleton),
   constraint relay_payloads CHECK ((payloads = ANY (ARRAY['full'::text, 'pointer'::text, 'head'::text]))),
@@ -383,6 +393,9 @@ create table coordinator.transaction_verbs (
 
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
+
+-- The present epoch: its id, drawn at random (upper 32 bits), and a hash of the run of the server and of the database in which it began (lower 32 bits). Set by epoch_begin.
+create sequence coordinator.epoch_mark as bigint minvalue -9223372036854775808 start 1;
 
 -- last_value: events up to and including this seq are pruned. Set by event_prune before it drops a partition.
 create sequence coordinator.event_floor as bigint minvalue 0 start 0;
@@ -751,6 +764,36 @@ create function coordinator.duration_text(p_value interval)
   returns text
   immutable;
 
+-- Begin an epoch, unless the present one holds: raise what numbers are issued from, then draw an id. Internal.
+create function coordinator.epoch_begin()
+  returns void
+  volatile;
+
+-- Begin an epoch, and return the next number of a sequence. Internal.
+create function coordinator.epoch_first_number(p_sequence regclass)
+  returns bigint
+  volatile;
+
+-- Return a hash of 32 bits of the run of this server and of this database. Internal.
+create function coordinator.epoch_hash()
+  returns bigint
+  stable;
+
+-- Return whether the epoch of epoch_mark is that of this server and database; null if there is none. Internal.
+create function coordinator.epoch_holds()
+  returns boolean
+  volatile;
+
+-- Return the id of the present epoch; null if none has begun on this server and in this database. Internal.
+create function coordinator.epoch_id()
+  returns text
+  volatile;
+
+-- Return the next number of a sequence, greater than those of all earlier epochs. Internal: fencing tokens, tickets and versions.
+create function coordinator.epoch_number(p_sequence regclass)
+  returns bigint
+  volatile;
+
 -- Insert an event into the log, in the caller's transaction. Internal: every function that changes something calls it, or writes the same insert.
 create function coordinator.event_append(p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
   returns void
@@ -774,6 +817,16 @@ create function coordinator.event_data_checked(p_data jsonb)
 -- Emit a custom event (type custom.…) in the caller's transaction.
 create function coordinator.event_emit(p_project text, p_type text, p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns void
+  volatile security definer;
+
+-- Return up to which event the present log continues a past epoch; null for an unknown one. Internal.
+create function coordinator.event_end(p_epoch text)
+  returns bigint
+  stable;
+
+-- Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log. Internal.
+create function coordinator.event_epoch()
+  returns text
   volatile security definer;
 
 -- Create the partitions of the log, 1,000,000 ids each, for the next p_ahead million events; return how many. The leader calls it when fewer than 8 are left, and reports in log and metrics if it fails. Without any partition, every function that emits fails with ZC701.
@@ -801,7 +854,7 @@ create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, 
   returns text
   stable;
 
--- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number.
+-- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.
 create function coordinator.event_prune(p_retention interval default '7 days')
   returns bigint
   volatile security definer;
@@ -1301,7 +1354,7 @@ create function coordinator.relay_arm(p_duration interval default '00:00:15')
   returns boolean
   volatile security definer;
 
--- Return the identity of this cluster and database. Internal.
+-- Return the identity of this cluster, database and table: where the transaction ids of the log mean something. Internal.
 create function coordinator.relay_identity()
   returns text
   stable security definer;
@@ -1316,7 +1369,7 @@ create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_e
   returns table (channel text, payload text)
   stable;
 
--- Begin a new epoch if this database was restored from a dump elsewhere; true if so. Old events stay readable; events that had no number yet count as one transaction. Called by a relay that starts.
+-- Begin a new epoch if this is another run of the server, or another database, than the one that numbered the last events; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.
 create function coordinator.relay_recover()
   returns boolean
   volatile security definer;
@@ -1324,7 +1377,7 @@ create function coordinator.relay_recover()
 -- Step until every event has a number, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
 create procedure coordinator.relay_run(INOUT chunks integer[] default null, IN p_duration interval default '00:00:00.1');
 
--- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.
+-- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. The first step of an epoch only begins it. Called by the relay; harmless for others.
 create function coordinator.relay_step(p_limit integer default 500, p_notify boolean default true)
   returns table (moved integer, head_seq bigint, again boolean)
   volatile security definer;

@@ -38,6 +38,9 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 """
 
 
+BEGIN_EPOCH = "select coordinator.relay_recover()"  # else the first step of the relay would do that and nothing else
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long fault and load runs")
 
@@ -133,6 +136,8 @@ async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
     copy = f" template {template} strategy file_copy" if template else ""  # twice as fast as the default strategy
     await admin(server_url, f"create database {name}{copy}")
     try:
+        if template:
+            await admin(with_database(server_url, name), BEGIN_EPOCH)
         yield with_database(server_url, name)
     finally:
         await admin(server_url, f"drop database {name} with (force)")
@@ -182,6 +187,7 @@ async def db(database_url: str, config: Config) -> AsyncIterator[Database]:
 def shared_url(server_url: str, template: str) -> Iterator[str]:
     name = f"shared_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    asyncio.run(admin(with_database(server_url, name), BEGIN_EPOCH))
     yield with_database(server_url, name)
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
 

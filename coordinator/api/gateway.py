@@ -72,6 +72,7 @@ class Reader(Protocol):
 
     filter: Filter
     exclude: str | None
+    epoch: str | None
     seq: int
 
     def push(self, data: bytes, first_seq: int) -> None:
@@ -321,7 +322,8 @@ class Gateway:
         if frames:
             self.ring.extend(frames)
         if reader.after is not None:
-            self.ring.advance(position(reader.after)[1])
+            self.epoch, seq = position(reader.after)
+            self.ring.advance(seq)
         metrics.STREAM_EVENTS.inc(len(frames))
         for group, wanted in concerned.items():
             for run in runs(wanted, self.config.http_buffer_bytes):
@@ -335,7 +337,7 @@ class Gateway:
         data = chunk(frame_of(event).data)
         for group in tuple(self._groups.values()):
             for reader in tuple(group.readers):
-                reader.seq = seq
+                reader.epoch, reader.seq = self.epoch, seq
                 reader.push(data, seq + 1)
         self._wake(self._groups.values())
 
@@ -343,12 +345,14 @@ class Gateway:
         """Let every stream read the log itself after event ``seq``, since a page was perhaps not delivered to all."""
         if self.epoch is None or reader.after is None:
             return
-        self.ring.clear(position(reader.after)[1])
         for group in tuple(self._groups.values()):
             for member in tuple(group.readers):
-                member.seq = max(member.seq, seq)
+                if member.seq <= seq:
+                    member.epoch, member.seq = self.epoch, seq
                 self.leave(member)
                 member.interrupt()
+        self.epoch, head = position(reader.after)
+        self.ring.clear(head)
         self._wake(self._groups.values())
 
     @staticmethod

@@ -77,7 +77,7 @@ class StreamResponse(responses.Response):
         self.filter = filter
         self.exclude = exclude
         self.seq = 0
-        self._epoch: str | None = None
+        self.epoch: str | None = None
         self._gateway = gateway
         self._executor = executor
         self._config = gateway.config
@@ -88,7 +88,7 @@ class StreamResponse(responses.Response):
         self._transport: Transport
         self._send: Send
         if after is not None:  # else all that is retained
-            self._epoch, self.seq = position(after)
+            self.epoch, self.seq = position(after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until one side ends it.
@@ -121,7 +121,7 @@ class StreamResponse(responses.Response):
         transport = self._transport
         allowed = self._config.http_buffer_bytes
         if transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed:  # one large event
-            self.seq = first_seq - 1
+            self.epoch, self.seq = self._gateway.epoch, first_seq - 1
             self._gateway.leave(self)
             self.interrupt()
         elif not transport.is_closing():
@@ -135,11 +135,12 @@ class StreamResponse(responses.Response):
         if now - self._written_at < self._config.http_heartbeat_s or self._transport.is_closing():
             return
         self._written_at = now
-        head = max(self._gateway.ring.head, self.seq)
+        gateway = self._gateway
+        epoch, head = (gateway.epoch, gateway.ring.head) if gateway.ring.head >= self.seq else (self.epoch, self.seq)
         data = self._comment()
         if head > self._marked:
             self._marked = head
-            data += bookmark(f"{self._gateway.epoch}.{head}")
+            data += bookmark(f"{epoch}.{head}")
         self._transport.write(chunk(data))
 
     def revoke(self) -> None:
@@ -185,7 +186,8 @@ class StreamResponse(responses.Response):
         Raises: ``DatabaseUnavailable``, ``Overloaded``.
         """
         gateway = self._gateway
-        if self._epoch == gateway.epoch and gateway.ring.covers(self.seq):
+        epoch = gateway.epoch
+        if self.epoch == epoch and gateway.ring.covers(self.seq):
             frames = gateway.ring.after(self.seq, self._config.http_page, self._config.http_buffer_bytes)
             if not frames:
                 return False
@@ -196,8 +198,8 @@ class StreamResponse(responses.Response):
         else:
             await hold.reserve(PAGE_COST)
             frames = await self._read_log()
-            if not frames and not (self._epoch == gateway.epoch and self.seq < gateway.ring.head):
-                return False
+            if not frames and gateway.epoch == epoch and not (self.epoch == epoch and self.seq < gateway.ring.head):
+                return False  # else the gateway published meanwhile: what the page did not see, or a reset
             hold.keep(sum(len(frame.data) for frame in frames))
         wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
         for run in runs(wanted, self._config.http_buffer_bytes):
@@ -210,7 +212,7 @@ class StreamResponse(responses.Response):
         Raises: ``DatabaseUnavailable``.
         """
         reader = LogReader(
-            None if self._epoch is None else f"{self._epoch}.{self.seq}",
+            None if self.epoch is None else f"{self.epoch}.{self.seq}",
             project=self.filter.project,
             topics=self.filter.topics,
             keys=self.filter.keys,
@@ -221,7 +223,7 @@ class StreamResponse(responses.Response):
             events = await reader.read(self._executor)
         if reader.at_end or reader.after is None:
             return []
-        self._epoch, self.seq = position(reader.after)
+        self.epoch, self.seq = position(reader.after)
         frames = [frame_of(event) for event in events if event.type == RESET or self.filter.takes(event)]
         if not frames or frames[-1].seq != self.seq:
             frames.append(Frame(self.seq, BOOKMARK, None, None, "", bookmark(reader.after)))
@@ -245,7 +247,7 @@ class StreamResponse(responses.Response):
         return b": the database was heard %.1f s ago\n\n" % self._gateway.database_age_s
 
     def _ready(self) -> bytes:
-        cursor = None if self._epoch is None else f"{self._epoch}.{self.seq}"
+        cursor = None if self.epoch is None else f"{self.epoch}.{self.seq}"
         data = msgspec.json.encode({"cursor": cursor})
         mark = b"" if cursor is None else b"id: %b\n" % cursor.encode()
         return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (RECONNECT_MS, mark, data)

@@ -40,7 +40,7 @@ class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
 
 
 class RelayRecover(Operation[bool], frozen=True, kw_only=True):
-    """Start a new epoch if the database was restored elsewhere."""
+    """Begin a new epoch if the server was started, or the database copied, since the last event was numbered."""
 
     function = "relay_recover"
     internal = True

@@ -232,6 +232,15 @@ $$;
 comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[], text[], text[]) is
   'Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.';
 
+create or replace function coordinator.event_end(p_epoch text) returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(l.last_seq) from coordinator.epochs e join coordinator.epochs l on l.number >= e.number where e.id = p_epoch
+$$;
+comment on function coordinator.event_end(text) is
+  'Return up to which event the present log continues a past epoch; null for an unknown one. Internal.';
+
 create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,
   p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
@@ -245,6 +254,7 @@ as $$
 #variable_conflict use_column
 declare
   v_epoch   text;
+  v_of      text;
   v_head    bigint;
   v_floor   bigint;
   v_after   bigint;
@@ -282,10 +292,11 @@ begin
       hint = 'Give the cursor of an event, "now", or nothing for all that is retained.';
   else
     v_after := split_part(p_after, '.', 2)::bigint;
+    v_of := split_part(p_after, '.', 1);
     v_reason := case
-      when split_part(p_after, '.', 1) <> v_epoch then 'restored'
-      when v_after < v_floor                      then 'pruned'
-      when v_after > v_head                       then 'ahead'
+      when v_of <> v_epoch and (v_after <= coordinator.event_end(v_of)) is not true then 'restored'
+      when v_after < v_floor                                                        then 'pruned'
+      when v_after > v_head                                                         then 'ahead'
     end;
     if v_reason is not null then
       -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
@@ -293,6 +304,8 @@ begin
       return query select v_epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
         clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_floor, 'head', v_head), null::text, false;
       v_left := v_left - 1;
+    elsif v_of <> v_epoch then
+      v_last := v_after; -- so that a bookmark tells the reader the present epoch
     end if;
   end if;
   for v_chunk in

@@ -129,6 +129,7 @@ declare
   v_late_id bigint;
   v_found   integer;
   v_cut     xid8;
+  v_epoch   text;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
@@ -142,7 +143,13 @@ begin
   select * into v_prev from coordinator.event_chunks order by first_seq desc limit 1;
   v_xmax := pg_snapshot_xmax(v_prev.base);
   v_own := pg_current_xact_id_if_assigned();
-  select last_value into v_next.read_id from coordinator.event_ids;
+  select last_value, (select epoch from coordinator.relay) into v_next.read_id, v_epoch from coordinator.event_ids;
+  if v_epoch is distinct from coordinator.epoch_id() then
+    perform coordinator.relay_recover();
+    select 0, v_prev.last_seq, true into moved, head_seq, again;
+    return next;
+    return;
+  end if;
   -- Trap: everything below must see by this one snapshot. What commits during the step does not count as seen.
   select pg_current_snapshot() into v_snap;
   -- Trap: read after the snapshot. What it sees has ids up to here.
@@ -235,7 +242,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_step(integer, boolean) is
-  'Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. Called by the relay; harmless for others.';
+  'Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. The first step of an epoch only begins it. Called by the relay; harmless for others.';
 
 -- A procedure, since it commits: the pace of the relay is in the server, and the daemon spends nothing on a step.
 create or replace procedure coordinator.relay_run(inout chunks integer[] default null, p_duration interval default '100 milliseconds')
@@ -357,14 +364,16 @@ create or replace function coordinator.relay_identity() returns text
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_here text := (select oid from pg_database where datname = current_database()) || '/' || 'coordinator.relay'::regclass::oid;
 begin
-  return (select oid from pg_database where datname = current_database())::text || '@' || (select system_identifier from pg_control_system())::text;
+  return v_here || '@' || (select system_identifier from pg_control_system());
 exception when insufficient_privilege then
-  return (select oid from pg_database where datname = current_database())::text;
+  return v_here;
 end
 $$;
 comment on function coordinator.relay_identity() is
-  'Return the identity of this cluster and database. Internal.';
+  'Return the identity of this cluster, database and table: where the transaction ids of the log mean something. Internal.';
 
 create or replace function coordinator.relay_recover() returns boolean
 language plpgsql volatile security definer
@@ -379,18 +388,19 @@ declare
 begin
   lock table coordinator.relay in share row exclusive mode;
   select * into v_relay from coordinator.relay;
+  if v_relay.epoch = coordinator.epoch_id() then
+    return false;
+  end if;
+  -- The former epoch may have numbered more events than the last one here; those are lost. Cursors up to that one continue.
+  select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
+  insert into coordinator.epochs (id, last_seq, ended_at) values (v_relay.epoch, v_last.last_seq, clock_timestamp());
+  update coordinator.relay set epoch = coordinator.event_epoch(), identity = v_identity;
   if v_relay.identity = v_identity then
-    return false;
-  elsif v_relay.identity = '' then
-    update coordinator.relay set identity = v_identity;
-    return false;
+    return true;
   end if;
   -- Restored elsewhere: transaction ids of the old cluster mean nothing to this one's snapshots. Chunks keep their meaning, since ids go
   -- on, so old events stay readable. What has no number is written again by this transaction, and the next step numbers it.
-  -- Every reader receives a reset.
   lock table only coordinator.events in exclusive mode;
-  update coordinator.relay set identity = v_identity, epoch = substr(md5(gen_random_uuid()::text), 1, 8);
-  select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
   v_low := coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_last.base)), 0);
   select last_value into v_top from coordinator.event_ids;
   with unnumbered as (
@@ -411,7 +421,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_recover() is
-  'Begin a new epoch if this database was restored from a dump elsewhere; true if so. Old events stay readable; events that had no number yet count as one transaction. Called by a relay that starts.';
+  'Begin a new epoch if this is another run of the server, or another database, than the one that numbered the last events; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.';
 
 create or replace function coordinator.event_turn(p_age interval) returns boolean
 language plpgsql volatile security definer
@@ -480,11 +490,17 @@ begin
   end if;
   execute format('drop table coordinator.events_%s', to_char(v_number, 'FM000000'));
   delete from coordinator.event_chunks where last_seq <= v_new and first_seq < v_newest.first_seq;
+  delete from coordinator.epochs where last_seq < v_new;
   return v_new - v_floor;
 end
 $$;
 comment on function coordinator.event_prune(interval) is
-  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number.';
+  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.';
 
 -- For the first events, and for databases without a daemon.
 select coordinator.event_extend(8);
+
+-- A new database is in its first epoch.
+select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash())
+from coordinator.relay where identity = '';
+update coordinator.relay set identity = coordinator.relay_identity() where identity = '';

@@ -107,7 +107,7 @@ begin
 
   if p_expect is null then
     insert into coordinator.signals as s (project_id, key, value, version, critical, agent_id, actor, created_at, updated_at, expires_at)
-    values (v_project, p_key, p_value, nextval('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
+    values (v_project, p_key, p_value, coordinator.epoch_number('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
     on conflict on constraint signals_pkey do update
     set value = excluded.value, version = nextval('coordinator.signal_versions'), critical = excluded.critical,
         agent_id = excluded.agent_id, actor = excluded.actor, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
@@ -115,7 +115,7 @@ begin
     returning * into v_signal;
   elsif p_expect = 0 then
     insert into coordinator.signals as s (project_id, key, value, version, critical, agent_id, actor, created_at, updated_at, expires_at)
-    values (v_project, p_key, p_value, nextval('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
+    values (v_project, p_key, p_value, coordinator.epoch_number('coordinator.signal_versions'), p_critical, v_owner, v_actor, v_now, v_now, v_expires_at)
     on conflict on constraint signals_pkey do update
     set value = excluded.value, version = nextval('coordinator.signal_versions'), critical = excluded.critical,
         agent_id = excluded.agent_id, actor = excluded.actor, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
@@ -124,7 +124,7 @@ begin
     returning * into v_signal;
   else
     update coordinator.signals
-    set value = p_value, version = nextval('coordinator.signal_versions'), critical = p_critical,
+    set value = p_value, version = coordinator.epoch_number('coordinator.signal_versions'), critical = p_critical,
         agent_id = v_owner, actor = v_actor, updated_at = v_now, expires_at = v_expires_at
     where project_id = v_project and key = p_key and version = p_expect and (expires_at is null or expires_at > v_now)
     returning * into v_signal;

@@ -28,6 +28,7 @@ class Stream:
     def __init__(self, gateway: Gateway) -> None:
         self.filter = Filter([], [], gateway.config.http_topics)
         self.exclude = None
+        self.epoch = gateway.epoch
         self.seq = gateway.ring.head
         self.pushed: list[int] = []
         self.interrupted = anyio.Event()

@@ -57,7 +57,9 @@ async def test_a_restored_log_keeps_its_events_and_numbers_what_had_no_number(
                     assert keys[:30] == [f"numbered {n}" for n in range(30)]
                     assert keys[30:34] == ["late", "waiting 0", "waiting 1", "waiting 2"]
                     assert keys[34:] == [f"new {n}" for n in range(30)]
-                    reset, *rest = await call(target, events.Since(after=old[3].cursor))
+                    assert [e.seq for e in await call(target, events.Since(after=old[3].cursor))][:2] == [5, 6]
+                    beyond = old[-1].cursor.replace(f".{len(old)}", f".{len(old) + 1}")
+                    reset, *rest = await call(target, events.Since(after=beyond))
                     assert (reset.type, reset.data["reason"], rest) == ("reset", "restored", [])
                     page = await call(target, events.Since(limit=len(old)))
                     assert [(e.seq, e.key, e.transaction, e.more) for e in page] == [

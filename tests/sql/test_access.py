@@ -200,6 +200,7 @@ NAMED = {
     ("project", str): "'{p}'",
     ("agent", str): "'agent of {p}'",
     ("directive", int): "{directive}",
+    ("ticket", int): str(2**53),  # was never issued
     ("key", str): "'secret'",
     ("type", str): "'custom.x'",
     ("when_set", str): "'A'",

@@ -572,6 +572,7 @@ async def test_the_first_relay_writes_down_where_it_is(bench: Bench) -> None:
 async def pretend_restored(bench: Bench) -> None:
     """As after pg_restore into another cluster: the rows are there, transaction ids and snapshots mean nothing."""
     await bench.relay.execute("update coordinator.relay set identity = 'elsewhere'")
+    await bench.relay.execute("select setval('coordinator.epoch_mark', 1)")
 
 
 async def test_a_restored_database_begins_a_new_epoch_and_loses_nothing(bench: Bench) -> None:
@@ -587,7 +588,9 @@ async def test_a_restored_database_begins_a_new_epoch_and_loses_nothing(bench: B
     log = await bench.log()
     assert log[0] == "a"
     assert log[-2:] == ["b", "c"]
-    (reset,) = await call(bench.relay, events.Since(after=old))
+    assert [event.key for event in await call(bench.relay, events.Since(after=old))] == ["b", "c"]
+    assert old.split(".")[0] != (await call(bench.relay, events.Head())).split(".")[0]
+    (reset,) = await call(bench.relay, events.Since(after=f"{old.split('.')[0]}.2"))
     assert (reset.type, reset.data["reason"]) == ("reset", "restored")
     assert await call(bench.relay, RelayRecover()) is False
 

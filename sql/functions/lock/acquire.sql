@@ -321,7 +321,7 @@ begin
   v_lock.agent_id := p_agent;
   v_lock.agent_name := v_agent.name;
   v_lock.owner := p_owner;
-  v_lock.fencing_token := nextval('coordinator.lock_tokens');
+  v_lock.fencing_token := coordinator.epoch_number('coordinator.lock_tokens');
   v_lock.ttl := p_ttl;
   v_lock.delay := p_delay;
   v_lock.request_id := p_request_id;
@@ -375,7 +375,7 @@ begin
       end if;
       v_places := coordinator.lock_enter_plain(v_project, p_resources[1]);
       v_mode := case when p_shared then 'shared' else 'exclusive' end;
-      v_token := nextval('coordinator.lock_tokens');
+      v_token := coordinator.epoch_number('coordinator.lock_tokens');
       v_now := coordinator.now_utc();
       v_expires_at := v_now + p_ttl;
       insert into coordinator.locks (project_id, resource, slot, kind, mode, agent_id, agent_name, fencing_token, ttl, delay, request_id,

@@ -114,7 +114,7 @@ begin
   end loop;
 
   delete from coordinator.lock_waits where ticket = p_ticket;
-  v_lock.fencing_token := nextval('coordinator.lock_tokens');
+  v_lock.fencing_token := coordinator.epoch_number('coordinator.lock_tokens');
   foreach v_w in array v_waits loop
     v_lock.project_id := p_project_id;
     v_lock.resource := v_w.resource;
@@ -326,7 +326,7 @@ begin
     perform coordinator.lock_refuse_slots(v_wait.resource, v_wait.slots, p_slots);
   end loop;
 
-  v_ticket := nextval('coordinator.lock_tickets');
+  v_ticket := coordinator.epoch_number('coordinator.lock_tickets');
   insert into coordinator.lock_waits (ticket, project_id, resource, kind, prefix, pattern, mode, slots, agent_id, agent_name, ttl, delay,
                                       request_id, enqueued_at, expires_at, owner)
   select v_ticket, p_project_id, r.resource, r.kind, case when r.kind in ('directory', 'glob') then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,

@@ -369,7 +369,8 @@ async def test_list_and_show_return_what_is_held(tx: Transaction) -> None:
     ]
     assert [lock.resource for lock in await tx.run(locks.List(project="default", agent=bob.id))] == ["docs/"]
     assert [
-        lock.resource for lock in await tx.run(locks.List(project="default", after=["name:deploy", "9999"], limit=1))
+        lock.resource
+        for lock in await tx.run(locks.List(project="default", after=["name:deploy", str(2**53)], limit=1))
     ] == ["src/a.py"]
     assert [lock.agent for lock in await tx.run(locks.Show(project="default", resource="docs/readme.md"))] == ["bob"]
     with pytest.raises(NotFound):

@@ -1,0 +1,103 @@
+-- Epochs: what tells one history of the database from another.
+--
+-- A standby that lagged behind is promoted, a copy is started, a point in time is restored: then the database continues from an earlier
+-- state, and what was issued after that state is issued again. So each run of a server and each copy of a database is an epoch of
+-- its own. Fencing tokens, tickets and versions of an epoch exceed those of every other; a cursor names its epoch, and the table epochs says
+-- up to where the present log shares it.
+--
+-- Detection. epoch_mark holds a hash of the server's start time and of the file of the table relay, whose name contains the ids of
+-- database and table. It is compared before each number is issued and in each step of the relay, which takes 0.3 µs.
+--   promotion, restored point in time, snapshot of a volume, cold copy, pg_upgrade: another start time
+--   crash, which may lose asynchronous commits without a new start time: the sequence is unlogged, hence empty
+--   dump and restore, copy of a database (create database … template): another file
+-- A virtual machine that resumes with its memory leaves no trace.
+--
+-- Numbers. The first number of an epoch is greater than the last known one and than the microseconds since 2026: a hybrid logical clock
+-- (Kulkarni et al., 2014). A lost history that issued fewer than a million numbers per second stays below, if the clock of the new
+-- server is not behind the start of the old one. 2^53 is reached after 285 years.
+--
+-- Sequences hold all of it, since their values are set and read outside of transactions: an epoch begins for everybody at once, whatever
+-- snapshot they have, and nothing waits for the transaction that began it or is undone with it.
+
+create or replace function coordinator.epoch_hash() returns bigint
+language sql stable
+return hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
+                        (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) & 4294967295;
+comment on function coordinator.epoch_hash() is
+  'Return a hash of 32 bits of the run of this server and of this database. Internal.';
+
+-- Inlined, like the next one and epoch_number, and therefore without a search_path.
+create or replace function coordinator.epoch_holds() returns boolean
+language sql volatile
+return pg_sequence_last_value('coordinator.epoch_mark'::regclass) & 4294967295 = coordinator.epoch_hash();
+comment on function coordinator.epoch_holds() is
+  'Return whether the epoch of epoch_mark is that of this server and database; null if there is none. Internal.';
+
+create or replace function coordinator.epoch_id() returns text
+language sql volatile
+return case when coordinator.epoch_holds()
+            then lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0') end;
+comment on function coordinator.epoch_id() is
+  'Return the id of the present epoch; null if none has begun on this server and in this database. Internal.';
+
+create or replace function coordinator.epoch_begin() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  v_clock    bigint := extract(epoch from clock_timestamp() - timestamptz '2026-01-01 00:00:00Z') * 1000000;
+  v_sequence regclass;
+begin
+  begin
+    lock table coordinator.epochs in share row exclusive mode; -- who races with this
+    if coordinator.epoch_holds() is not true then
+      foreach v_sequence in array '{coordinator.lock_tokens,coordinator.lock_tickets,coordinator.signal_versions}'::regclass[] loop
+        perform setval(v_sequence, greatest(coalesce(pg_sequence_last_value(v_sequence), 0) + 1, v_clock));
+      end loop;
+      -- Last: who is killed before has begun nothing.
+      perform setval('coordinator.epoch_mark',
+        ('x' || substr(md5(gen_random_uuid()::text), 1, 8))::bit(32)::bigint << 32 | coordinator.epoch_hash());
+    end if;
+    raise exception 'begun'; -- releases the lock; sequences keep their values
+  exception when raise_exception then
+    null;
+  end;
+end
+$$;
+comment on function coordinator.epoch_begin() is
+  'Begin an epoch, unless the present one holds: raise what numbers are issued from, then draw an id. Internal.';
+
+create or replace function coordinator.epoch_first_number(p_sequence regclass) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.epoch_begin();
+  return nextval(p_sequence);
+end
+$$;
+comment on function coordinator.epoch_first_number(regclass) is
+  'Begin an epoch, and return the next number of a sequence. Internal.';
+
+create or replace function coordinator.epoch_number(p_sequence regclass) returns bigint
+language sql volatile
+return case when coordinator.epoch_holds() then nextval(p_sequence) else coordinator.epoch_first_number(p_sequence) end;
+comment on function coordinator.epoch_number(regclass) is
+  'Return the next number of a sequence, greater than those of all earlier epochs. Internal: fencing tokens, tickets and versions.';
+
+create or replace function coordinator.event_epoch() returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_is_in_recovery() or current_setting('transaction_read_only')::boolean then
+    return (select epoch from coordinator.relay); -- nothing is written here
+  elsif coordinator.epoch_id() is null then
+    perform coordinator.epoch_begin();
+  end if;
+  return coordinator.epoch_id();
+end
+$$;
+comment on function coordinator.event_epoch() is
+  'Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log. Internal.';
