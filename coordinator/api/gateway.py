@@ -127,7 +127,7 @@ class Gateway:
             config.http_memory_bytes, config.http_write_deadline_s
         )  # of what streams read or write alone
         self._database = database
-        self._session = database.session(HEAD_CHANNEL)
+        self._session = database.session(HEAD_CHANNEL, awaited=self._needed)
         self._grown = self._session.wake(HEAD_CHANNEL)
         self._reader = LogReader(limit=config.http_page, outlasts=(CoordinatorError,))
         self._progress = Progress()
@@ -202,7 +202,7 @@ class Gateway:
         """Publish what is in the log until nobody needs it any more."""
         reader = self._reader
         backoff = Backoff()
-        while self._connections or time.monotonic() - self._left_at < REST_AFTER_S:
+        while self._needed():
             published = self.ring.head
             try:
                 events = await reader.next(self._session, self._grown)
@@ -217,6 +217,10 @@ class Gateway:
                 continue
             if len(events) < self.config.http_page:
                 await anyio.sleep(LINGER_S)
+
+    def _needed(self) -> bool:
+        """Return whether there is a stream or long-poll, or was a moment ago."""
+        return bool(self._connections) or time.monotonic() - self._left_at < REST_AFTER_S
 
     def obstacle(self, tolerated_s: float) -> str | None:
         """Return why streams get no events, if that has lasted for longer than ``tolerated_s`` seconds."""

@@ -7,7 +7,7 @@ repeated: a lost response may mean that the write succeeded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -168,9 +168,11 @@ class Database:
             with mapped_errors():
                 return bool(await connection.fetchval("select coordinator.relay_notify($1, '')", channel))
 
-    def session(self, *channels: str, call_timeout_s: float = CALL_TIMEOUT_S) -> Session:
+    def session(
+        self, *channels: str, call_timeout_s: float = CALL_TIMEOUT_S, awaited: Callable[[], bool] = lambda: True
+    ) -> Session:
         """Return a direct connection that listens and reconnects; run it in a task group."""
-        return Session(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s))
+        return Session(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s), awaited)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002

@@ -2,9 +2,10 @@
 
 After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
 new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
-``call_timeout_s``. Its session at the server may live on, with the locks that it holds; the next connection ends it.
-Notifications that were sent while there was no connection are lost, and nothing may rely on them. The log says once that there is
-no connection, and once that there is one again, however many attempts that takes.
+``call_timeout_s``. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
+session at the server may live on, with the locks that it holds; the next connection ends it. Notifications that were sent while there
+was no connection are lost, and nothing may rely on them. The log says once that there is no connection, and once that there is one
+again, however many attempts that takes.
 """
 
 from __future__ import annotations
@@ -77,13 +78,18 @@ class Session:
     """Keeps one direct connection open while ``run_forever`` runs."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[asyncpg.Connection]], channels: Sequence[str], call_timeout_s: float
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        channels: Sequence[str],
+        call_timeout_s: float,
+        awaited: Callable[[], bool] = lambda: True,
     ) -> None:
         self.heard_at = 0.0
         """When there was news of the database: an answer or a notification, by the monotonic clock."""
         self._connect = connect
         self._channels = channels
         self._call_timeout_s = call_timeout_s
+        self._awaited = awaited
         self._ended: tuple[int, datetime] | None = None  # the previous connection, as the server knows it
         self._link: _Link | None = None
         self._wakes: list[tuple[str, SessionWake]] = []
@@ -209,8 +215,9 @@ class Session:
     async def _watch(self, link: _Link) -> Exception:
         """Return why the connection is of no use, once it is lost or does not answer."""
         while not link.lost.is_set():
-            if (wait_s := self.heard_at + PING_S - time.monotonic()) > 0:
-                with anyio.move_on_after(wait_s):
+            wait_s = self.heard_at + PING_S - time.monotonic()
+            if wait_s > 0 or not self._awaited():
+                with anyio.move_on_after(wait_s if wait_s > 0 else PING_S):
                     await link.lost.wait()
                 continue
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -50,5 +50,5 @@ class Source(Runner, Protocol):
     def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
         """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""
 
-    def session(self, *channels: str) -> Session:
-        """Return a direct connection that listens on channels."""
+    def session(self, *channels: str, awaited: Callable[[], bool] = lambda: True) -> Session:
+        """Return a direct connection that listens on channels; ``awaited`` says whether anybody waits for them."""

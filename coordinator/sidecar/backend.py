@@ -6,7 +6,7 @@ An operation that names no speaker runs in the name of the sidecar's agent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -32,8 +32,8 @@ class Backend:
         self.book = LockBook(self._session, lambda: self._session.connected)
         self.actor: str | None = None
 
-    def session(self, *_channels: str) -> Session:
-        """Return the one direct connection."""
+    def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> Session:  # noqa: ARG002
+        """Return the one direct connection; the agent's life depends on it, whoever waits."""
         return self._session
 
     async def run(self, operation: Operation[R]) -> R:

@@ -7,7 +7,7 @@ the response, and a repeated request is repeated there.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -50,7 +50,7 @@ class Upstream:
         """Run one operation under an idempotency key."""
         yield _Keyed(self.executor, idempotency_key)
 
-    def session(self, *_channels: str) -> Any:
+    def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> Any:  # noqa: ARG002
         """Return what takes the place of a direct connection."""
         return _Stream(self)
 

@@ -16,7 +16,7 @@ from tests.api.sse import stream
 from tests.daemon import Daemon, opened
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, ticking, until
 
 QUICK = {
     "coordinator.db.session.PING_S": 0.2,
@@ -63,6 +63,43 @@ async def test_a_session_replaces_a_connection_that_died_and_ends_it_at_the_serv
         with anyio.fail_after(DEADLINE_S):
             assert await wake.wait(DEADLINE_S * 2)
         assert await session.run(events.Head())
+
+
+async def test_a_session_is_pinged_only_while_somebody_waits_for_it(database_url: str, quick: None) -> None:
+    awaited = False
+    async with (
+        Proxy(database_url).serving() as network,
+        Database.open(network.url, Config(min_connections=1, max_connections=2)) as database,
+        database.session("news", awaited=lambda: awaited).kept() as session,
+    ):
+        before = network.answers
+        async with ticking(session_module.PING_S) as ticks:
+
+            async def several() -> bool:
+                return ticks() >= 5
+
+            await until(several)
+        assert network.answers == before
+        awaited = True
+
+        async def pinged() -> bool:
+            return network.answers > before
+
+        await until(pinged)
+        assert session.connected
+
+
+async def test_a_gateway_that_rested_while_its_connection_died_feeds_the_next_stream(database_url: str) -> None:
+    async with Proxy(database_url).serving() as network:
+        with Daemon(network.url, constants={**QUICK, "coordinator.api.gateway.REST_AFTER_S": 0.0}) as daemon:
+            await (await daemon.ready()).lead()
+            network.forget_connections()
+            async with http_client(daemon.url) as http, stream(http, topic="custom.*") as frames:
+                await frames.until("ready")
+                answer = await http.post("/v1/events/emit", json={"type": "custom.tick"}, timeout=DEADLINE_S)
+                assert answer.status_code == httpx.codes.OK
+                (event,) = await frames.events(1)
+                assert event.data["type"] == "custom.tick"
 
 
 async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url: str, quick: None) -> None:
