@@ -10,7 +10,7 @@ holds). What ``acquire`` gets without an owner belongs to the agent itself, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 from uuid import UUID, uuid4
@@ -144,35 +144,37 @@ class Locks:
         return grants
 
     async def renew(
-        self, tokens: Mapping[str, int], *, agent: AgentRef | None = None, ttl: Duration | None = None
+        self, *resources: str, tokens: Sequence[int], agent: AgentRef | None = None, ttl: Duration | None = None
     ) -> list[Renewal]:
-        """Renew locks, all or none, for their TTL or another one; ``tokens`` by resource.
+        """Renew locks, all or none, for their TTL or another one. ``tokens`` is one for all resources, or one for each.
 
         Raises: ``Conflict``: one of them is lost.
         """
         return await self._caller.run(
             locks.Renew(
                 project=self._caller.project,
-                resources=list(tokens),
+                resources=list(resources),
                 agent=await self._agent(agent),
-                tokens=list(tokens.values()),
+                tokens=list(tokens),
                 ttl=None if ttl is None else as_duration(ttl),
             )
         )
 
     async def release(
-        self, tokens: Mapping[str, int], *, agent: AgentRef | None = None, request_id: UUID | None = None
+        self, *resources: str, tokens: Sequence[int], agent: AgentRef | None = None, request_id: UUID | None = None
     ) -> int:
-        """Release locks, all or none; ``tokens`` by resource. With ``request_id``, only what that request acquired.
+        """Release locks, all or none. ``tokens`` is one for all resources, or one for each.
+
+        With ``request_id``, only what that request acquired is released.
 
         Raises: ``Conflict``: one of them is lost.
         """
         return await self._caller.run(
             locks.Release(
                 project=self._caller.project,
-                resources=list(tokens),
+                resources=list(resources),
                 agent=await self._agent(agent),
-                tokens=list(tokens.values()),
+                tokens=list(tokens),
                 request_id=request_id,
             )
         )
@@ -248,7 +250,7 @@ class Locks:
         """Renew now; return when the request was sent."""
         asked_at = now_s()
         try:
-            await self.renew(handle.tokens, agent=handle.agent, ttl=handle.ttl)
+            await self.renew(*handle.tokens, tokens=[*handle.tokens.values()], agent=handle.agent, ttl=handle.ttl)
         except Conflict as error:
             raise LockLost(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
         return asked_at

@@ -197,7 +197,7 @@ async def test_errors_have_the_same_class_code_and_hint(connect: Any) -> None:
             (lambda: client.events.since(topics=["%"]), InvalidArgument, "ZC1"),
             (lambda: client.locks.show("free"), NotFound, "ZC2"),
             (lambda: client.locks.acquire("../up"), InvalidArgument, "ZC1"),
-            (lambda: client.locks.renew({"free": 1}), Conflict, "ZC3"),
+            (lambda: client.locks.renew("free", tokens=[1]), Conflict, "ZC3"),
         ]
         for call, kind, code in expected:
             with pytest.raises(kind) as raised:
@@ -339,7 +339,7 @@ async def test_a_released_lock_is_granted_to_its_waiter(connect: Any) -> None:
             with anyio.fail_after(DEADLINE_S):
                 while not await coder.locks.waiting("src/app.py"):
                     await anyio.sleep(0.01)
-            await coder.locks.release({"src/app.py": mine.fencing_token or 0})
+            await coder.locks.release("src/app.py", tokens=[mine.fencing_token or 0])
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hand_over)
@@ -348,8 +348,8 @@ async def test_a_released_lock_is_granted_to_its_waiter(connect: Any) -> None:
         assert grant.fencing_token is not None
         assert grant.fencing_token > mine.fencing_token
         with pytest.raises(Conflict):
-            await coder.locks.renew({"src/app.py": mine.fencing_token})
-        assert await tester.locks.release({"src/app.py": grant.fencing_token}) == 1
+            await coder.locks.renew("src/app.py", tokens=[mine.fencing_token])
+        assert await tester.locks.release("src/app.py", tokens=[grant.fencing_token]) == 1
 
 
 async def test_a_broken_lock_is_lost_and_its_block_is_cancelled(connect: Any) -> None:

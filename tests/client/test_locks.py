@@ -340,7 +340,7 @@ async def test_a_block_that_ends_while_another_acquires_leaves_it_no_dead_token(
     async def second() -> None:
         async with coder.lock("a", "b", owner="s") as held:
             assert await held_by(db) == [("a", "coder"), ("b", "coder")]
-            await coder.locks.renew(held.tokens)
+            await coder.locks.renew(*held.tokens, tokens=[*held.tokens.values()])
 
     async with anyio.create_task_group() as tasks:
         async with coder.lock("a", owner="s"):

@@ -122,7 +122,7 @@ async def test_it_renews_the_locks_of_its_agent_and_forgets_released_ones(db: Da
                 ("src/a.py", "HELD", token),
                 ("src/b.py", "HELD", token),
             ]
-            await client.locks.release({"./src/a.py": token}, agent=beside.agent)
+            await client.locks.release("./src/a.py", tokens=[token], agent=beside.agent)
 
             async def forgotten() -> bool:
                 return [lock["resource"] for lock in (await beside.report())["locks"]] == ["src/b.py"]

@@ -1,0 +1,167 @@
+"""One word for one thing: SQL parameters, HTTP fields, Python keywords and options of the command line have the same names.
+
+The fields of an operation are its parameters in SQL (see `test_operations`), and here the others are compared with them. Each
+exception has its reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from coordinator import operations
+from coordinator.api.endpoint import endpoints
+from coordinator.client.agents import Agents
+from coordinator.client.connection import Client
+from coordinator.client.directives import Directives
+from coordinator.client.events import Events
+from coordinator.client.locks import Locks
+from coordinator.client.projects import Projects
+from coordinator.client.rules import Rules
+from coordinator.client.signals import Signals
+from coordinator.client.transactions import Transactions
+from coordinator.model.operation import Operation, Scope
+from tests.cli.test_help import VERBS
+
+PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
+CLIENTS: dict[str, type[Any]] = {
+    "agent": Agents, "directive": Directives, "event": Events, "events": Events, "lock": Locks, "project": Projects, "rule": Rules,
+    "signal": Signals, "transaction": Transactions,
+}  # fmt: skip
+
+# What another face does not have, and why.
+NOT_IN_PYTHON = {
+    "lock_cancel": "a wait is cancelled as a task",
+    "lock_poll": "acquire polls",
+    "status_show": "client.status()",
+    "token_create": "for administrators; the command line draws the secret",
+    "token_list": "for administrators",
+    "token_revoke": "for administrators",
+}
+NOT_ON_THE_COMMAND_LINE = {
+    "events_since": "event tail",
+    "lock_cancel": "acquire polls, and cancels when it is interrupted",
+    "lock_poll": "acquire polls",
+    "status_show": "coordinator status",
+}
+OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
+PYTHON_LACKS = {
+    ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
+    ("agent_register", "unreserved"): "the gateway sets it",
+    ("events_since", "bookmarks"): "the page has the cursor",
+}
+PYTHON_ADDS = {("events_since", "everywhere"): "project=None would mean the client's own"}
+OPTIONS_LACK = {
+    ("agent_register", "process"): "a command ends before its agent",
+    ("agent_register", "unreserved"): "the gateway sets it",
+    ("token_create", "hash"): "made from the secret that the command draws",
+    ("token_create", "prefix"): "made from the secret that the command draws",
+    ("transaction_run", "writes"): "in the file",
+    ("transaction_run", "conditions"): "in the file",
+}
+OPTIONS_ADD = {
+    ("lock_check", "stdin0"): "names on standard input",
+    ("project_delete", "yes"): "instead of the question",
+    ("signal_get", "value"): "the output",
+    ("signal_set", "json"): "how the argument is read",
+    ("signal_set", "text"): "how the argument is read",
+    ("token_create", "everywhere"): "--project has a default",
+    ("transaction_run", "parts"): "the file",
+}
+SPELLED = {  # on the command line
+    ("agent_list", "ended"): "all",  # for people, as in directive list
+    ("directive_list", "open"): "all",  # the reverse: an option can only be given
+    ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
+    ("lock_renew", "tokens"): "token",
+    ("lock_release", "tokens"): "token",
+    **dict.fromkeys(
+        ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
+    ),  # --project is the setting
+}
+
+
+def excepted(table: dict[tuple[str, str], str], function: str) -> set[str]:
+    return {name for its, name in table if its == function}
+
+
+def method_of(function: str) -> Any:
+    noun, _, verb = function.rpartition("_")
+    return getattr(CLIENTS.get(noun), verb, None) or getattr(CLIENTS.get(noun), f"{verb}_", None)
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_python_has_the_words_of_sql(function: str) -> None:
+    method = method_of(function)
+    assert (method is None) == (function in NOT_IN_PYTHON)
+    if method is None:
+        return
+    fields = {*PUBLIC[function].__struct_fields__}
+    keywords = {*inspect.signature(method).parameters} - {"self"}
+    lacking = fields - keywords - OF_THE_CALLER
+    assert lacking == excepted(PYTHON_LACKS, function)
+    added = keywords - fields
+    assert added == excepted(PYTHON_ADDS, function)
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_the_command_line_has_the_words_of_sql(function: str) -> None:
+    command = VERBS.get(function.replace("_", " "))
+    assert (command is None) == (function in NOT_ON_THE_COMMAND_LINE)
+    if command is None:
+        return
+    fields = {*PUBLIC[function].__struct_fields__}
+    spelled = {SPELLED.get((function, field), field) for field in fields}
+    words: set[str] = set()
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            words.add(parameter.name or "")
+        elif parameter.expose_value:
+            words |= {one.removeprefix("--").replace("-", "_") for one in parameter.opts if one.startswith("--")}
+    lacking = spelled - words - OF_THE_CALLER
+    assert lacking == excepted(OPTIONS_LACK, function)
+    added = words - spelled - {"help"}
+    assert added == excepted(OPTIONS_ADD, function)
+
+
+@pytest.mark.parametrize("endpoint", endpoints(), ids=lambda endpoint: endpoint.operation.function)
+def test_http_has_the_words_of_sql(endpoint: Any) -> None:
+    kind: type[Operation[Any]] = endpoint.operation
+    assert [field.encode_name for field in msgspec.structs.fields(endpoint.parameters)] == [*kind.__struct_fields__]
+    # A query repeats a parameter for each value, so it is in the singular.
+    assert all(name is None or f"{name}s" == field for field, name in kind.query_names.items())
+
+
+def test_every_exception_is_of_an_operation() -> None:
+    for table in (PYTHON_LACKS, PYTHON_ADDS, OPTIONS_LACK, OPTIONS_ADD):
+        assert {function for function, _ in table} <= {*PUBLIC}
+    assert all(field in PUBLIC[function].__struct_fields__ for function, field in SPELLED)
+    assert {*NOT_IN_PYTHON, *NOT_ON_THE_COMMAND_LINE} <= {*PUBLIC}
+
+
+@pytest.mark.parametrize("kind", PUBLIC.values(), ids=lambda kind: kind.function)
+def test_a_word_means_one_thing(kind: type[Operation[Any]]) -> None:
+    """What is of a project is in `project`, and whoever acts is in `agent` or `actor`, on every verb."""
+    fields = {*kind.__struct_fields__}
+    assert not fields & {"name"} or kind.function in ("agent_register", "token_create")  # it makes what it names
+    assert not fields & {
+        "to",
+        "from",
+        "token_ids",
+        "fencing_token",
+        "resource_name",
+        "cursor",
+        "count",
+        "max",
+        "size",
+        "timeout",
+    }
+    assert "project" in fields or kind.scope in (Scope.ALL, Scope.NONE, Scope.OWN_ROWS)
+
+
+def test_the_client_has_a_noun_for_each_class() -> None:
+    nouns = {f"{noun}s" if not noun.endswith("s") else noun for noun in CLIENTS}
+    assert all(name in inspect.getsource(Client) for name in nouns)
