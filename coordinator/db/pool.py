@@ -137,13 +137,15 @@ class Pool:
             if not self._max_size:
                 self._offer_room()  # to the next caller, or to ``close``
                 raise DatabaseUnavailable("the connections are being closed", hint="Connect again.")
-            if turn:
+            while turn:
                 while self._free:
                     connection = self._free.pop()
                     if await self._checked(connection):
                         return connection
-                if self._has_room and (grown := await self._grow()) is not None:
-                    return grown
+                if not self._has_room:
+                    break
+                if (grown := await self._grow()) is not None:
+                    return grown  # else one may have become free meanwhile
             given = await self._wait()
             turn = given is None
             if given is not None and await self._checked(given):

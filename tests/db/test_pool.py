@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -106,6 +107,25 @@ async def test_a_pool_that_the_server_does_not_let_grow_queues_for_what_it_has(
                 await first.acquire(DEADLINE_S)
             with pytest.raises(DatabaseUnavailable, match="too many connections"):  # it has none to wait for
                 await second.acquire(DEADLINE_S)
+
+
+async def test_a_connection_that_becomes_free_during_a_vain_attempt_to_grow_is_used(database_url: str) -> None:
+    asked, refused = anyio.Event(), anyio.Event()
+
+    async def second() -> asyncpg.Connection:
+        asked.set()
+        await refused.wait()
+        raise DatabaseUnavailable("too many connections", code="53300")
+
+    async with pool_of(database_url, 2) as pool:
+        only = await pool.acquire(DEADLINE_S)
+        pool._connect = second
+        other = asyncio.create_task(pool.acquire(DEADLINE_S))
+        await asked.wait()
+        pool.release(only, sound=True)
+        refused.set()
+        assert await other is only
+        pool.release(only, sound=True)
 
 
 async def test_a_pool_grows_again_when_the_server_has_room(

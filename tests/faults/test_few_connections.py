@@ -1,0 +1,54 @@
+"""A daemon whose role may have fewer connections than its pool wants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from tests.daemon import Daemon
+from tests.db.test_pool import admin, limited_role
+from tests.http_client import http_client
+from tests.waiting import until
+
+WRITES = 400
+
+
+@pytest.mark.parametrize("limit", [6, 9])
+async def test_writes_queue_for_the_connections_that_there_are(server_url: str, database_url: str, limit: int) -> None:
+    async with limited_role(server_url, database_url, limit) as (role, url), AsyncExitStack() as stack:
+        await admin(database_url, f"select coordinator.schema_grant('{role}')")
+        stack.push_async_callback(admin, database_url, f"drop owned by {role}")
+        with Daemon(url, max_connections=20) as daemon:
+            await (await daemon.ready()).lead()
+            statuses: Counter[int] = Counter()
+            async with http_client() as client, anyio.create_task_group() as tasks:
+
+                async def write(n: int) -> None:
+                    answer = await client.post(
+                        f"{daemon.url}/v1/signals/set", json={"project": "default", "key": f"k/{n % 40}", "value": n}
+                    )
+                    statuses[answer.status_code] += 1
+
+                for n in range(WRITES):
+                    tasks.start_soon(write, n)
+            assert statuses == {200: WRITES}
+            await daemon.ready()
+
+
+async def test_a_daemon_without_a_connection_for_its_relay_says_so(server_url: str, database_url: str) -> None:
+    async with limited_role(server_url, database_url, 5) as (role, url), AsyncExitStack() as stack:
+        await admin(database_url, f"select coordinator.schema_grant('{role}')")
+        stack.push_async_callback(admin, database_url, f"drop owned by {role}")
+        with Daemon(url, max_connections=20) as daemon:
+            await daemon.logged("daemon.started")
+
+            async def unready() -> str:
+                answer = await daemon.get("/readyz")
+                return answer.text if answer.status_code == 503 else ""
+
+            reason = await until(unready, "it is not ready")
+            assert "events are not numbered" in reason
+            assert "too many connections" in reason
