@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,11 +22,13 @@ __all__ = ["CACHE_SIZE", "pooled"]
 
 CACHE_SIZE = 0  # PgBouncer before 1.21 does not know prepared statements
 PORT = 6432  # names the socket file; nothing listens on TCP
+DOCUMENT = Path(__file__).parents[2] / "docs" / "pgbouncer.md"
+CONNECT_QUERY = re.compile(r"connect_query='([^`]*)'")
 POOL = 4  # fewer than there are clients: connections do change hands
 
 CONFIGURATION = """
 [databases]
-{database} = host={host} port={port} dbname={database} user={user}
+{database} = host={host} port={port} dbname={database} user={user} {documented}
 [pgbouncer]
 pool_mode = transaction
 auth_type = any
@@ -56,6 +59,7 @@ async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
             own_port=PORT,
             folder=folder,
             pool=POOL,
+            documented=CONNECT_QUERY.search(DOCUMENT.read_text())[0],  # type: ignore[index]
         )
     )
     # As root it refuses to run: the way that the embedded server goes.

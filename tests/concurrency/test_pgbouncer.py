@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -11,14 +13,17 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.model.event import Event
+from coordinator.model.json import decoded
 from coordinator.operations import agents, directives, events, locks, signals
 from tests.concurrency.lock_fleet import Fleet, prepare
 from tests.concurrency.lock_history import grants
 from tests.concurrency.pooler import CACHE_SIZE, pooled
 from tests.daemon import Daemon, note
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 CLIENTS = 12
+TURNS = 9
 CONFIG = Config(min_connections=1, max_connections=CLIENTS, statement_cache_size=CACHE_SIZE)
 
 
@@ -73,6 +78,57 @@ async def test_a_daemon_works_behind_a_pooler_with_a_direct_connection(pooler_ur
                 return any(event.key == "a" for event in found)
 
             await until(logged, "the relay has numbered the event")
+
+
+async def test_the_documented_connect_query_bounds_what_a_dead_daemon_leaves_behind(pooler_url: str) -> None:
+    async with Database.open(pooler_url, CONFIG) as database, database._pool.taken(DEADLINE_S) as connection:
+        names = ["statement_timeout", "client_connection_check_interval"]
+        assert [await connection.fetchval(f"show {name}") for name in names] == ["10s", "2s"]
+
+
+async def test_the_log_is_complete_and_in_order_when_writers_share_connections(
+    pooler_url: str, database_url: str
+) -> None:
+    """Two events a transaction; every third transaction is rolled back. Each writer reads the log through the pooler, too."""
+    with Daemon(pooler_url, direct_url=database_url, statement_cache_size=CACHE_SIZE) as daemon:
+        await (await daemon.ready()).lead()
+        async with Database.open(pooler_url, CONFIG, direct_dsn=database_url) as database:
+
+            async def write(writer: int) -> None:
+                for turn in range(TURNS):
+                    with suppress(ZeroDivisionError):
+                        async with database.transaction() as transaction:
+                            for half in "ab":
+                                emit = events.Emit(
+                                    project="default",
+                                    type="custom.pooled",
+                                    key=f"{writer}",
+                                    data={"n": turn, "half": half},
+                                )
+                                await transaction.run(emit)
+                            if turn % 3 == 2:
+                                raise ZeroDivisionError
+
+            async with anyio.create_task_group() as tasks:
+                for writer in range(CLIENTS):
+                    tasks.start_soon(write, writer)
+            await database.run(events.Emit(project="default", type="custom.pooled", key="last"))
+            seen: list[Event] = []
+
+            async def all_seen() -> bool:
+                after = seen[-1].cursor if seen else None
+                seen.extend(await database.run(events.Since(after=after, topics=["custom.pooled"], limit=7)))
+                return bool(seen) and seen[-1].key == "last"
+
+            await until(all_seen, "the last event is read")
+    assert [event.seq for event in seen] == sorted({event.seq for event in seen})
+    for writer in range(CLIENTS):
+        halves = [
+            (data["n"], data["half"]) for event in seen if event.key == f"{writer}" and (data := decoded(event.data))
+        ]
+        assert halves == [(turn, half) for turn in range(TURNS) if turn % 3 != 2 for half in "ab"]
+    for one, other in pairwise(seen[:-1]):
+        assert one.more == (one.transaction == other.transaction)
 
 
 async def test_histories_through_a_pooler_have_no_fault(pooler_url: str, database_url: str, tmp_path: Path) -> None:
