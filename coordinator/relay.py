@@ -96,5 +96,5 @@ class Relay:
                 found = True
                 metrics.EVENT_NUMBERED.inc(moved)
                 metrics.RELAY_BATCH_EVENTS.observe(moved)
-            if chunks[-1] == 0:
+            if chunks[-1:] == [0]:
                 return found

@@ -255,8 +255,10 @@ begin
   chunks := '{}';
   loop
     select moved, again into v_step from coordinator.relay_step();
-    chunks := chunks || v_step.moved;
-    exit when v_step.moved = 0 or clock_timestamp() >= v_end;
+    if v_step.moved > 0 or not v_step.again then -- else it has begun an epoch
+      chunks := chunks || v_step.moved;
+    end if;
+    exit when not v_step.again and v_step.moved = 0 or clock_timestamp() >= v_end;
     commit;
     if not v_step.again then
       -- Latency first while chunks are small: 1 ms up to 22 events. Then fuller chunks: 10 ms from 71 on.

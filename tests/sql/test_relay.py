@@ -208,6 +208,12 @@ async def test_a_run_steps_until_every_event_has_a_number(bench: Bench) -> None:
     )
 
 
+async def test_a_run_that_begins_an_epoch_also_numbers_the_events(bench: Bench) -> None:
+    await bench.emit("a")
+    await bench.relay.execute("select setval('coordinator.epoch_mark', 1)")
+    assert await call(bench.relay, RelayRun(duration=timedelta(minutes=1))) == [1, 0]
+
+
 async def test_a_run_ends_after_its_duration_though_events_are_left(bench: Bench) -> None:
     for name in "ab":
         await bench.emit(name)
