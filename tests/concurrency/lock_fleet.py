@@ -30,7 +30,7 @@ __all__ = ["LIGHT", "Fleet", "prepare"]
 
 WORKERS = 3
 PAUSE_S = 1.3  # over most TTLs
-LIGHT = ("take", "take", "expire", "terminate")
+LIGHT = ("take", "take", "expire", "terminate", "resize")
 
 
 async def prepare(url: str) -> None:
@@ -79,7 +79,12 @@ class Fleet:
         self.started += 1
         name = f"w{self.started}"
         settings = Settings(
-            self.url, str(self.folder / f"{name}.jsonl"), name, self.seed, statement_cache_size=self.cache_size
+            self.url,
+            str(self.folder / f"{name}.jsonl"),
+            name,
+            self.seed,
+            alone=self.started % 2 == 0,
+            statement_cache_size=self.cache_size,
         )
         self.workers[name] = subprocess.Popen(
             [sys.executable, "-m", "tests.concurrency.lock_worker", msgspec.json.encode(settings).decode()], cwd=ROOT
@@ -150,6 +155,12 @@ class Fleet:
             await self.journal.run(
                 call, connection.fetchval("select coordinator.lock_break('default', $1, 'a test')", resource)
             )
+
+    async def resize(self) -> None:
+        """Change the number of slots, whoever holds or waits for them."""
+        async with opened(self.admin_url) as connection:
+            slots = self.choose.randint(history.POOL_SLOTS, history.POOL_SLOTS_MAX)
+            await connection.execute("select coordinator.lock_resize('default', $1, $2)", history.POOL, slots)
 
     async def expire(self) -> None:
         async with opened(self.admin_url) as connection:

@@ -7,8 +7,9 @@ What must hold, and is judged only where it is certain:
 
 - Exclusion of fenced work: along the versions of a cell the tokens of writers never go back, a reader comes after all
   writers it saw and before all it did not see, and nothing changes under a reader's open transaction.
-- Exclusion of holders: from a grant's answer to the first of release, break, end of its agent or TTL (counted from the call),
-  nobody has a grant in conflict.
+- Exclusion of holders: from a grant's answer to the first of its last release, break, end of its agent or TTL (counted from the
+  call), nobody has a grant in conflict: neither another agent nor another owner of the agent. Only an owner below may use what
+  is held above it. What an owner acquires again has the same token, and it releases it as often.
 - Order: who was told to wait before another one asked is served first, if both are served and they conflict.
 - Tokens: one per grant, greater than that of any grant that was answered before this one was asked for.
 - Durability: fenced work that was acknowledged is there, work that was refused is not.
@@ -28,9 +29,22 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["COVERS", "POOL", "POOL_SLOTS", "Access", "Answer", "Call", "Grant", "cells_of", "check", "grants", "read"]
+__all__ = [
+    "COVERS",
+    "POOL",
+    "POOL_SLOTS",
+    "POOL_SLOTS_MAX",
+    "Access",
+    "Answer",
+    "Call",
+    "Grant",
+    "cells_of",
+    "check",
+    "grants",
+    "read",
+]
 
-POOL, POOL_SLOTS = "name:pool", 2
+POOL, POOL_SLOTS, POOL_SLOTS_MAX = "name:pool", 2, 3
 # What each resource covers of what is written under locks, by hand.
 COVERS: dict[str, tuple[str, ...]] = {
     "src/a.py": ("src/a.py",),
@@ -48,7 +62,7 @@ COVERS: dict[str, tuple[str, ...]] = {
     "**/*.md": ("docs/d.md", "docs/e.md"),
     "name:deploy": ("deploy",),
     "name:test": ("test",),
-    POOL: tuple(f"pool/{slot}" for slot in range(1, POOL_SLOTS + 1)),
+    POOL: tuple(f"pool/{slot}" for slot in range(1, POOL_SLOTS_MAX + 1)),
 }
 CLOCKS_APART_S = 0.005  # the database counts by the wall clock
 
@@ -66,6 +80,7 @@ class Call(msgspec.Struct, tag=True):
     ticket: int | None = None
     token: int | None = None
     request: str | None = None  # the same for a call that is asked again
+    owner: str = ""
 
 
 class Answer(msgspec.Struct, tag=True):
@@ -103,15 +118,25 @@ class Grant(msgspec.Struct):
     waiting: float | None
     since: float
     until: float
+    owner: str = ""
+    uses: int = 1
 
-    def conflicts(self, other: Grant) -> bool:
-        """Return whether the two exclude each other."""
-        return self.agent != other.agent and not (self.shared and other.shared)
+    @property
+    def nested(self) -> bool:
+        """Whether its owner is a part of another, which need not wait for what that one holds."""
+        return "/" in self.owner
+
+    def conflicts(self, later: Grant) -> bool:
+        """Return whether this grant excludes a later one."""
+        above = self.agent == later.agent and (
+            self.owner in ("", later.owner) or later.owner.startswith(f"{self.owner}/")
+        )
+        return not above and not (self.shared and later.shared)
 
 
 Line = Call | Answer
 _decode = msgspec.json.Decoder(Line).decode
-EXPECTED = {"granted", "waiting", "done", "ZC202", "ZC207", "ZC208", "ZC310", "ZC311", "ZC312", "ZC401"}
+EXPECTED = {"granted", "waiting", "done", "ZC202", "ZC207", "ZC208", "ZC310", "ZC311", "ZC312", "ZC314", "ZC401"}
 
 
 def read(paths: Iterable[Path]) -> list[Line]:
@@ -149,27 +174,42 @@ def grants(history: Sequence[Line]) -> list[Grant]:
             Grant(
                 token=answer.token, agent=call.agent, cells=cells_of(first.resources, answer.slot), resources=first.resources,
                 shared=first.shared, ticket=answer.ticket, called=begun[first.request], waiting=waiting, since=answer.at,
-                until=call.at + first.ttl - CLOCKS_APART_S,
+                until=call.at + first.ttl - CLOCKS_APART_S, owner=first.owner,
             )
         )  # fmt: skip
+    found = list(_merged(found))
     by_token = {grant.token: grant for grant in found}
     for call in sorted(calls.values(), key=lambda call: call.at):
         if call.verb == "renew" and call.op in answers and answers[call.op].outcome == "done":
             renewed = by_token[call.token or 0]
             renewed.until = max(renewed.until, call.at + call.ttl - CLOCKS_APART_S)
-    ends: dict[object, float] = {}
+    ends: dict[str, float] = {}
+    releases: dict[int, list[float]] = defaultdict(list)
     for call in calls.values():
         if call.verb == "break":  # of whoever holds it by then
             over = answers[call.op].at if call.op in answers else inf
             for grant in found:
                 if grant.called < over and call.resources[0] in grant.resources:
                     grant.until = min(grant.until, call.at)
-        elif call.verb in ("release", "deregister"):
-            what = call.token if call.verb == "release" else call.agent
-            ends[what] = min(ends.get(what, call.at), call.at)
+        elif call.verb == "release":
+            releases[call.token or 0].append(call.at)
+        elif call.verb == "deregister":
+            ends[call.agent] = min(ends.get(call.agent, call.at), call.at)
     for grant in found:
-        grant.until = min(grant.until, ends.get(grant.token, inf), ends.get(grant.agent, inf))
+        last = sorted(releases[grant.token])[grant.uses - 1 : grant.uses]
+        grant.until = min(grant.until, *last, ends.get(grant.agent, inf))
     return sorted(found, key=lambda grant: grant.token)
+
+
+def _merged(found: Sequence[Grant]) -> Iterable[Grant]:
+    """Make one grant of those that an owner was granted again, under the same token."""
+    first: dict[tuple[int, str, str], Grant] = {}
+    for grant in found:
+        held = first.setdefault((grant.token, grant.agent, grant.owner or str(id(grant))), grant)
+        if held is not grant:
+            held.uses += 1
+            held.until = max(held.until, grant.until)
+    return first.values()
 
 
 def check(history: Sequence[Line], accesses: Sequence[Access]) -> list[str]:
@@ -229,14 +269,16 @@ def _holders(found: Sequence[Grant]) -> Iterable[str]:
                 continue
             open_ = [other for other in open_ if other.until > grant.since]
             for other in open_:
-                if grant.conflicts(other):
+                first, second = sorted((grant, other), key=lambda one: one.token)
+                if first.conflicts(second):
                     yield f"holders: {cell} was held by tokens {other.token} and {grant.token} at once"
             open_.append(grant)
 
 
 def _order(found: Sequence[Grant]) -> Iterable[str]:
-    cells = _by_cell([grant for grant in found if not any(r == POOL for r in grant.resources)])
-    cells[POOL] = [grant for grant in found if POOL in grant.resources]
+    queued = [grant for grant in found if not grant.nested]
+    cells = _by_cell([grant for grant in queued if POOL not in grant.resources])
+    cells[POOL] = [grant for grant in queued if POOL in grant.resources]
     for cell, held in cells.items():
         waited = sorted((g for g in held if g.waiting is not None), key=lambda g: g.waiting or 0)
         for strong in (False, True):  # a sharer passes other sharers only

@@ -18,6 +18,19 @@ def held(op: str, span: tuple[float, float], token: int, resource: str, *, share
     ]
 
 
+def owned(op: str, span: tuple[float, float], token: int, owner: str, uses: int = 1) -> list[Line]:
+    """An owner of one agent that acquires a resource, possibly again at once, and releases it as often, a second apart."""
+    since, until = span
+    lines: list[Line] = []
+    for n in range(uses):
+        lines += [
+            Call(f"{op}-a{n}", "acquire", since - 0.1, "one", ("src/a.py",), ttl=30, request=f"{op}{n}", owner=owner),
+            Answer(f"{op}-a{n}", since, "granted", token=token),
+            Call(f"{op}-r{n}", "release", until + n, "one", ("src/a.py",), token=token),
+        ]
+    return lines
+
+
 def waited(op: str, span: tuple[float, float], ticket: int, token: int, resource: str) -> list[Line]:
     """One who is told to wait, and is granted it later."""
     told, since = span
@@ -41,6 +54,14 @@ HISTORIES: dict[str, tuple[list[Line], str]] = {
     "in order": (waited("a", (1, 3), 1, 1, "src/") + waited("b", (2, 4), 2, 2, "src/a.py"), ""),
     "out of order": (waited("a", (1, 4), 1, 2, "src/") + waited("b", (2, 3), 2, 1, "src/a.py"), "order"),
     "past one who waits": (waited("a", (1, 4), 1, 2, "src/") + held("b", (2, 3), 1, "src/a.py"), "order"),
+    "two owners of one agent at once": (owned("a", (1, 5), 1, "a") + owned("b", (2, 4), 2, "b"), "holders"),
+    "two owners of one agent in turn": (owned("a", (1, 2), 1, "a") + owned("b", (3, 4), 2, "b"), ""),
+    "a part within its owner": (owned("a", (1, 5), 1, "a") + owned("b", (2, 4), 2, "a/b"), ""),
+    "a part of another owner": (owned("a", (1, 5), 1, "a") + owned("b", (2, 4), 2, "ab/c"), "holders"),
+    "an owner within its part": (owned("a", (1, 5), 1, "a/b") + owned("b", (2, 4), 2, "a"), "holders"),
+    "a part within its agent": (owned("a", (1, 5), 1, "") + owned("b", (2, 4), 2, "b"), ""),
+    "before the last release": (owned("a", (1, 2), 1, "a", 2) + owned("b", (2.5, 4), 2, "b"), "holders"),
+    "after the last release": (owned("a", (1, 2), 1, "a", 2) + owned("b", (3.5, 4), 2, "b"), ""),
     "a deadlock": ([Call("a", "acquire", 1, "a", ("src/",)), Answer("a", 2, "40P01")], "answer"),
     "work that is gone": ([Call("a", "write", 1, "a"), Answer("a", 2, "done")], "durability"),
 }
