@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
 import anyio
 import httpx
 import pytest
@@ -11,11 +14,13 @@ from coordinator.client.lease import LeaseState
 from coordinator.config import SETTINGS, Config
 from coordinator.db import session as session_module
 from coordinator.db.database import Database
+from coordinator.errors import DatabaseUnavailable
 from coordinator.operations import events
 from tests.api.sse import stream
 from tests.daemon import Daemon, opened
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
 from tests.waiting import DEADLINE_S, ticking, until
 
 QUICK = {
@@ -91,7 +96,8 @@ async def test_a_session_is_pinged_only_while_somebody_waits_for_it(database_url
 
 async def test_a_gateway_that_rested_while_its_connection_died_feeds_the_next_stream(database_url: str) -> None:
     async with Proxy(database_url).serving() as network:
-        with Daemon(network.url, constants={**QUICK, "coordinator.api.gateway.REST_AFTER_S": 0.0}) as daemon:
+        constants = {**QUICK, "coordinator.api.gateway.REST_AFTER_S": 0.0, "coordinator.db.pool.CHECK_AFTER_S": 0.0}
+        with Daemon(network.url, constants=constants) as daemon:
             await (await daemon.ready()).lead()
             network.forget_connections()
             async with http_client(daemon.url) as http, stream(http, topic="custom.*") as frames:
@@ -102,22 +108,24 @@ async def test_a_gateway_that_rested_while_its_connection_died_feeds_the_next_st
                 assert event.data["type"] == "custom.tick"
 
 
-async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url: str, quick: None) -> None:
-    """The old session of the liveness lock, which the server still has, is ended."""
-    async with Proxy(database_url).serving() as network, opened(database_url) as watcher:
-        with Daemon(database_url) as daemon:  # which would reap the agent
+@asynccontextmanager
+async def reaping(database_url: str) -> AsyncIterator[Callable[[Proxy, str], Awaitable[None]]]:
+    """Run a daemon that would reap an agent; the function silences an agent's connections and returns when it has survived that."""
+    holder = "select pid from pg_locks where locktype = 'advisory' and classid = 1129267026 and objid = $1"
+    async with opened(database_url) as watcher:
+        with Daemon(database_url) as daemon:
             await (await daemon.ready()).lead()
             await watcher.execute(
                 "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
             )
-            async with coordinator.connect(network.url, agent="a", ttl=60) as client, client.lock("x", ttl=60) as held:
-                pid = "select pid from pg_locks where locktype = 'advisory' and classid = 1129267026 and objid = $1"
-                process = await watcher.fetchval("select process_id from coordinator.agents where name = 'a'")
-                before = await watcher.fetchval(pid, process)
+
+            async def survives(network: Proxy, agent: str) -> None:
+                process = await watcher.fetchval("select process_id from coordinator.agents where name = $1", agent)
+                before = await watcher.fetchval(holder, process)
                 network.forget_connections()
 
                 async def returned() -> bool:
-                    now = await watcher.fetchval(pid, process)
+                    now = await watcher.fetchval(holder, process)
                     return now is not None and now != before
 
                 await until(returned, "it holds its liveness lock on another connection")
@@ -127,10 +135,48 @@ async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url:
                     return await daemon.heartbeats() >= beats + 3
 
                 await until(looked_at, "the daemon has looked for dead processes")
-                await client.signals.set("k", 1)
-                assert await watcher.fetchval("select count(*) from coordinator.lock_holders where agent = 'a'") == 1
-                assert held.state is LeaseState.HELD
-                assert client.agent.state is LeaseState.HELD
+                holds = "select count(*) from coordinator.lock_holders where agent = $1"
+                assert await watcher.fetchval(holds, agent) == 1
+
+            yield survives
+
+
+async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url: str, quick: None) -> None:
+    """The old session of the liveness lock, which the server still has, is ended."""
+    async with (
+        Proxy(database_url).serving() as network,
+        reaping(database_url) as survives,
+        coordinator.connect(network.url, agent="a", ttl=60) as client,
+        client.lock("x", ttl=60) as held,
+    ):
+        await survives(network, "a")
+        await client.signals.set("k", 1)
+        assert held.state is LeaseState.HELD
+        assert client.agent.state is LeaseState.HELD
+
+
+async def test_a_sidecars_agent_and_lock_outlive_connections_that_died(database_url: str) -> None:
+    async with Proxy(database_url).serving() as network, reaping(database_url) as survives:
+        with sidecar(
+            network.url, "--agent", "a", "--ttl", "1m", constants=QUICK, COORDINATOR_CALL_TIMEOUT_S="2"
+        ) as beside:
+            await beside.started()
+            async with coordinator.connect(beside.url) as client:
+                await client.locks.acquire("x", agent=beside.agent, ttl=60)
+                await survives(network, "a")
+
+                async def held() -> bool:
+                    report = await beside.report()
+                    return [report["agent"]["state"], *(lock["state"] for lock in report["locks"])] == ["HELD", "HELD"]
+
+                await until(held, "agent and lock are held")
+
+                async def written() -> bool:
+                    with suppress(DatabaseUnavailable):  # a call on a connection that was in use a moment ago
+                        return bool(await client.signals.set("k", 1))
+                    return False
+
+                await until(written, "a call is answered")
 
 
 async def test_streams_go_on_and_their_heartbeats_tell_how_old_the_news_of_the_database_is(database_url: str) -> None:
