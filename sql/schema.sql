@@ -215,6 +215,7 @@ create table coordinator.lock_waits (
   enqueued_at timestamp with time zone not null, -- When it began to wait (database clock).
   expires_at  timestamp with time zone not null, -- It waits until then, and blocks nobody after that.
   owner       text collate "C" not null default ''::text, -- Who waits below the agent, see locks.
+  within      text[] not null default '{}'::text[], -- Owners of the agent that wait, too, until this request is served: the blocks around it.
   constraint lock_waits_pkey PRIMARY KEY (project_id, resource, ticket),
   constraint lock_waits_mode CHECK ((mode = ANY (ARRAY['exclusive'::text, 'shared'::text])))
 );
@@ -949,13 +950,13 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
   returns table (leads boolean, term bigint, due text[])
   volatile security definer;
 
--- Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
-create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null, p_owner text default '')
+-- Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_within: owners of the agent that release nothing until this call is answered, so that a deadlock through them is found. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
+create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null, p_owner text default '', p_within text[] default '{}')
   returns SETOF coordinator.lock_grant
   volatile security definer;
 
 -- Do what lock_acquire does, for any resources and whatever is in the way. Internal.
-create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_owner text)
+create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_owner text, p_within text[])
   returns SETOF coordinator.lock_grant
   volatile;
 
@@ -1009,8 +1010,8 @@ create function coordinator.lock_claim(p_project_id bigint, p_ticket bigint, p_a
   returns void
   volatile;
 
--- Return the shortest cycle of owners that wait for each other through p_owner, as a list of its steps; null: there is none. Internal.
-create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text)
+-- Return the shortest cycle of owners that wait for each other through p_owner or p_within, as a list of its steps; null: there is none. Internal.
+create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text, p_within text[])
   returns jsonb
   stable;
 
@@ -1020,7 +1021,7 @@ create function coordinator.lock_end_agent(p_project_id bigint, p_project text, 
   volatile;
 
 -- Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.
-create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid)
+create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_within text[])
   returns bigint
   volatile;
 

@@ -10,8 +10,8 @@ holds). What ``acquire`` gets without an owner belongs to the agent itself, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -34,6 +34,7 @@ from coordinator.operations import agents, locks
 __all__ = ["Locks"]
 
 DEFAULT_TTL_S = 30.0
+AROUND = 100  # blocks around a request, the innermost, in which a deadlock is looked for
 
 
 class Locks:
@@ -44,6 +45,9 @@ class Locks:
         self._keeper = LockKeeper(caller, events, tasks)
         self._wait = LockWait(caller, events, self._keeper, tasks)
         self._tasks = tasks
+        self._blocks: dict[
+            tuple[int, UUID], list[str]
+        ] = {}  # owners of the blocks around a task's next step, by task and agent
 
     @asynccontextmanager
     async def hold(
@@ -64,14 +68,16 @@ class Locks:
 
         When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body continues, and
         has to check ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``. ``owner`` is by
-        default this block alone. ``on_wait`` is called with the ticket if the locks are not free.
+        default this block alone. ``on_wait`` is called with the ticket if the locks are not free. A task that waits within a block
+        holds up that block, too: a deadlock through it is found.
 
-        Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``; ``LockLost``.
+        Raises: ``Conflict`` that names the holder, or the cycle; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
+        own = await self._agent(agent)
         request = locks.Acquire(
             project=self._caller.project,
             resources=list(resources),
-            agent=await self._agent(agent),
+            agent=own,
             shared=shared,
             slots=slots,
             ttl=as_duration(ttl),
@@ -79,6 +85,7 @@ class Locks:
             delay=as_duration(delay),
             request_id=uuid4(),
             owner=uuid4().hex if owner is None else owner,
+            within=[*self._around(own)],
         )
         grants, asked_at = await self._wait.obtain(request, on_wait)
         handle = Handle.of(request, grants)
@@ -89,7 +96,8 @@ class Locks:
                 await finish(self._tasks, self._keeper.release, handle)
                 raise
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
-            yield held
+            with self._within(handle):
+                yield held
 
     @asynccontextmanager
     async def resume(
@@ -106,7 +114,8 @@ class Locks:
             )
         asked_at = await self._renewed(handle)
         async with self._keeper.kept(Held(self._caller, handle, asked_at), on_lost, release=release) as held:
-            yield held
+            with self._within(handle):
+                yield held
 
     async def acquire(
         self,
@@ -127,11 +136,12 @@ class Locks:
 
         Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``.
         """
+        own = await self._agent(agent)
         grants, _ = await self._wait.obtain(
             locks.Acquire(
                 project=self._caller.project,
                 resources=list(resources),
-                agent=await self._agent(agent),
+                agent=own,
                 shared=shared,
                 slots=slots,
                 ttl=as_duration(ttl),
@@ -139,6 +149,7 @@ class Locks:
                 delay=as_duration(delay),
                 request_id=request_id or uuid4(),
                 owner=owner,
+                within=[*self._around(own)],
             )
         )
         return grants
@@ -236,6 +247,23 @@ class Locks:
         """List locks in byte order: all of the project, those of an agent, or those that overlap the directory ``under``."""
         operation = locks.List(project=self._caller.project, under=under, agent=agent, limit=limit)
         return Listing(self._caller, operation, after)
+
+    def _around(self, agent: UUID) -> Sequence[str]:
+        """Return the owners of the agent's blocks that this task is in; what it starts may outlive them."""
+        return self._blocks.get((anyio.get_current_task().id, agent), [])[-AROUND:]
+
+    @contextmanager
+    def _within(self, handle: Handle) -> Iterator[None]:
+        """Note for ``_around`` that this task is in a block."""
+        key = anyio.get_current_task().id, handle.agent
+        around = self._blocks.setdefault(key, [])
+        around.append(handle.owner)
+        try:
+            yield
+        finally:
+            around.remove(handle.owner)
+            if not around:
+                del self._blocks[key]
 
     async def _agent(self, agent: AgentRef | None) -> UUID:
         """Return the id of the given agent, or of the client's own: it, and no later one of its name, holds the locks."""

@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from coordinator.model import lock as model
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lease import LeaseChange, LeaseStep
@@ -42,7 +44,8 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
     ``owner`` is who holds the locks below the agent, by default the agent itself. Owners exclude each other, but may use what
     their agent and the owners above them hold: ``session/subagent`` what ``session`` holds. Locks that the owner already
-    holds are renewed; a named owner releases them as often as it acquired them.
+    holds are renewed; a named owner releases them as often as it acquired them. ``within``: owners of the agent that release
+    nothing until this call is answered, so that a deadlock through them is found.
 
     Raises: ``Conflict``, which names the holder, or the cycle if waiting would be a deadlock.
     """
@@ -61,6 +64,7 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     delay: timedelta = timedelta(0)
     request_id: UUID | None = None
     owner: str = ""
+    within: list[str] = msgspec.field(default_factory=list)
 
     def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
         """Yield the grants, and the places in the queue."""

@@ -53,11 +53,13 @@ PYTHON_LACKS = {
     ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
     ("agent_register", "unreserved"): "the gateway sets it",
     ("events_since", "bookmarks"): "the page has the cursor",
+    ("lock_acquire", "within"): "the blocks that the task is in",
 }
 PYTHON_ADDS = {("events_since", "everywhere"): "project=None would mean the client's own"}
 OPTIONS_LACK = {
     ("agent_register", "process"): "a command ends before its agent",
     ("agent_register", "unreserved"): "the gateway sets it",
+    ("lock_acquire", "within"): "a command holds nothing while it waits",
     ("token_create", "hash"): "made from the secret that the command draws",
     ("token_create", "prefix"): "made from the secret that the command draws",
     ("transaction_run", "writes"): "in the file",

@@ -246,6 +246,31 @@ async def test_a_deadlock_is_refused_and_the_error_lists_the_cycle(coder: Client
         tasks.cancel_scope.cancel()
 
 
+async def test_a_deadlock_through_the_blocks_around_a_task_is_found(coder: Client, tester: Client) -> None:
+    async def queued() -> bool:
+        return bool(await coder.locks.waiting("b"))
+
+    async def hold_and_wait() -> None:
+        async with coder.lock("a"), coder.lock("c"), coder.lock("b", wait=3600):
+            pass
+
+    async with tester.lock("b"), anyio.create_task_group() as tasks:
+        tasks.start_soon(hold_and_wait)
+        await until(queued)
+        with pytest.raises(Conflict, match="deadlock"):
+            async with tester.lock("a", wait=3600):
+                pytest.fail("entered")
+        tasks.cancel_scope.cancel()
+    async with coder.lock("a"):
+        with pytest.raises(Conflict, match="deadlock"):  # with its own block
+            async with coder.lock("a", wait=3600):
+                pytest.fail("entered")
+        with pytest.raises(Conflict, match="deadlock"):
+            async with coder.lock("a", "b", wait=3600):
+                pytest.fail("entered")
+    assert coder.locks._blocks == {}
+
+
 async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, tester: Client, db: Database) -> None:
     async with relayed(db):
         with pytest.raises(LockLost, match=r'"tester" broke the lock at .*: stuck'):  # noqa: PT012 - the whole block raises

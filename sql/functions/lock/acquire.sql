@@ -183,7 +183,7 @@ comment on function coordinator.lock_write(text, coordinator.locks, boolean) is
 
 create or replace function coordinator.lock_acquire_any(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval,
-  p_delay interval, p_request_id uuid, p_owner text)
+  p_delay interval, p_request_id uuid, p_owner text, p_within text[])
 returns setof coordinator.lock_grant
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -220,6 +220,10 @@ begin
   p_owner := coalesce(p_owner, '');
   if p_owner <> '' then
     perform coordinator.lock_check_owner(p_owner);
+  end if;
+  p_within := coalesce(p_within, '{}');
+  if p_within <> '{}' then
+    perform coordinator.check_list('the owners around it', p_within);
   end if;
   perform coordinator.project_check(p_project);
   select a.name, a.project_id, a.expires_at into v_agent from coordinator.agents a where a.id = p_agent and a.project = p_project for key share;
@@ -301,7 +305,7 @@ begin
         perform coordinator.lock_refuse(v_agent.project_id, p_agent, p_owner, null, v_all, v_mode, p_slots);
       end if;
       v_ticket := coordinator.lock_enqueue(v_agent.project_id, p_project, p_agent, v_agent.name, p_owner, v_all, v_mode, p_slots, p_ttl,
-                                           p_wait, p_delay, p_request_id);
+                                           p_wait, p_delay, p_request_id, p_within);
       return query select * from coordinator.lock_ticket(v_agent.project_id, v_ticket, p_agent);
       return;
     end if;
@@ -340,13 +344,13 @@ begin
   end loop;
 end
 $$;
-comment on function coordinator.lock_acquire_any(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text) is
+comment on function coordinator.lock_acquire_any(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text, text[]) is
   'Do what lock_acquire does, for any resources and whatever is in the way. Internal.';
 
 create or replace function coordinator.lock_acquire(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null,
   p_ttl interval default '30 seconds', p_wait interval default null, p_delay interval default '0', p_request_id uuid default null,
-  p_owner text default '')
+  p_owner text default '', p_within text[] default '{}')
 returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -400,8 +404,8 @@ begin
     end if;
   end if;
   return query select * from coordinator.lock_acquire_any(p_project, p_resources, p_agent, p_shared, p_slots, p_ttl, p_wait, p_delay, p_request_id,
-                                                           p_owner);
+                                                           p_owner, p_within);
 end
 $$;
-comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text) is
-  'Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';
+comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text, text[]) is
+  'Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_within: owners of the agent that release nothing until this call is answered, so that a deadlock through them is found. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';

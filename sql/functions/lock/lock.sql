@@ -12,7 +12,7 @@
 --   ticket waits for. The resources of a call are granted together, with one token, or not at all. An owner holds a
 --   resource at most once: acquiring it again renews it, with the same token, and a named owner releases it as often as it acquired
 --   it. Going from shared to exclusive is a new grant, possible if nobody else shares or waits.
---   A deadlock is a cycle of owners. An owner waits if it has a ticket, or one below it, or its agent has one without an owner.
+--   A deadlock is a cycle of owners. An owner waits if it has a ticket, or one below or within it, or its agent has one without an owner.
 --   An expired lock is free for the next caller at once; the loop (lock_expire) only emits the event and serves waiters.
 --   A lock-delay (delay) keeps the resource from everyone for a while after the lock expired, was broken or its agent ended.
 --   Acquire, renew and poll extend the life of the agent to cover the lease, so that no lock ends before its time because nobody

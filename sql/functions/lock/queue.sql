@@ -241,7 +241,7 @@ $$;
 comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
   'Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.';
 
-create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text) returns jsonb
+create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text, p_within text[]) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -267,10 +267,11 @@ begin
              b.agent_name as for_name, b.owner as for_owner, b.resource
       from coordinator.lock_waits w
       cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
-      -- A holder waits with the owners below it, and with an agent that waits without an owner.
+      -- A holder waits with the owners below it and within it, and with an agent that waits without an owner.
       where w.agent_id = (v_queue[v_at] ->> 0)::uuid and w.project_id = p_project_id and w.expires_at > v_now
         and case when v_at = 1 then w.owner = p_owner
-                 else w.owner = '' or coordinator.lock_may_use(w.agent_id, w.owner, w.agent_id, v_queue[v_at] ->> 1) end
+                 else w.owner = '' or coordinator.lock_may_use(w.agent_id, w.owner, w.agent_id, v_queue[v_at] ->> 1)
+                      or exists (select from unnest(w.within) o where coordinator.lock_may_use(w.agent_id, o, w.agent_id, v_queue[v_at] ->> 1)) end
       order by b.agent_id, b.owner, b.ticket nulls first
     loop
       v_for := jsonb_build_array(v_edge.for_id, v_edge.for_owner);
@@ -279,7 +280,8 @@ begin
                                    'of_agent_id', v_edge.for_id, 'of_agent', v_edge.for_name, 'locked', v_edge.resource,
                                    'owner', v_edge.owner, 'of_owner', v_edge.for_owner);
       v_from := v_from || jsonb_build_object(v_for::text, v_json || jsonb_build_object('by', v_queue[v_at]));
-      if v_edge.for_id = p_agent and (p_owner = '' and v_edge.agent_id <> p_agent or coordinator.lock_may_use(p_agent, p_owner, v_edge.for_id, v_edge.for_owner)) then
+      if v_edge.for_id = p_agent and (p_owner = '' and v_edge.agent_id <> p_agent or coordinator.lock_may_use(p_agent, p_owner, v_edge.for_id, v_edge.for_owner)
+                                        or exists (select from unnest(p_within) o where coordinator.lock_may_use(p_agent, o, p_agent, v_edge.for_owner))) then
         v_json := v_from -> v_for::text;
         loop
           v_path := (v_json - 'by') || v_path;
@@ -295,12 +297,12 @@ begin
   return null;
 end
 $$;
-comment on function coordinator.lock_cycle(bigint, uuid, text) is
-  'Return the shortest cycle of owners that wait for each other through p_owner, as a list of its steps; null: there is none. Internal.';
+comment on function coordinator.lock_cycle(bigint, uuid, text, text[]) is
+  'Return the shortest cycle of owners that wait for each other through p_owner or p_within, as a list of its steps; null: there is none. Internal.';
 
 create or replace function coordinator.lock_enqueue(
   p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text,
-  p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid) returns bigint
+  p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_within text[]) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -328,9 +330,9 @@ begin
 
   v_ticket := coordinator.epoch_number('coordinator.lock_tickets');
   insert into coordinator.lock_waits (ticket, project_id, resource, kind, prefix, pattern, mode, slots, agent_id, agent_name, ttl, delay,
-                                      request_id, enqueued_at, expires_at, owner)
+                                      request_id, enqueued_at, expires_at, owner, within)
   select v_ticket, p_project_id, r.resource, r.kind, case when r.kind in ('directory', 'glob') then r.path end, r.pattern, p_mode, p_slots, p_agent, p_agent_name,
-         p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second'), p_owner
+         p_ttl, p_delay, p_request_id, v_now, v_now + coalesce(p_wait, interval '1 second'), p_owner, p_within
   from unnest(p_resources) r;
   if coordinator.lock_ticket_grant(p_project_id, p_project, v_ticket, true) then
     return v_ticket;
@@ -343,7 +345,7 @@ begin
   loop
     raise exception using errcode = 'ZC315', message = format('1000 tickets already wait for "%s"', v_wait.resource), hint = 'Retry later.';
   end loop;
-  v_cycle := coordinator.lock_cycle(p_project_id, p_agent, p_owner);
+  v_cycle := coordinator.lock_cycle(p_project_id, p_agent, p_owner, p_within);
   if v_cycle is not null then
     raise exception using errcode = 'ZC313',
       message = 'deadlock: ' || (
@@ -359,5 +361,5 @@ begin
   return v_ticket;
 end
 $$;
-comment on function coordinator.lock_enqueue(bigint, text, uuid, text, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid) is
+comment on function coordinator.lock_enqueue(bigint, text, uuid, text, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid, text[]) is
   'Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.';

@@ -156,6 +156,30 @@ async def test_an_owner_waits_with_those_below_it(tx: Transaction) -> None:
     assert raised.value.code == "ZC313"
 
 
+async def test_a_deadlock_is_found_through_what_is_around_a_request(tx: Transaction) -> None:
+    ann, bob = await register(tx, "ann"), await register(tx, "bob")
+    await acquire(tx, ann, "a", owner="outer")
+    await acquire(tx, bob, "b")
+    await acquire(tx, ann, "b", owner="inner", wait=s(60), within=["other", "outer"])
+    with pytest.raises(Conflict, match=r'"bob" waits for "a" of "ann/outer"') as raised:
+        await acquire(tx, bob, "a", wait=s(60))
+    assert raised.value.code == "ZC313"
+
+
+async def test_a_request_that_closes_a_cycle_around_it_is_refused(tx: Transaction) -> None:
+    ann, bob = await register(tx, "ann"), await register(tx, "bob")
+    await acquire(tx, ann, "a", owner="outer")
+    await acquire(tx, bob, "b")
+    await acquire(tx, bob, "a", wait=s(60))
+    await acquire(tx, ann, "b", owner="apart", wait=s(60))  # outer may release it meanwhile
+    with pytest.raises(Conflict) as raised:
+        await acquire(tx, ann, "b", owner="inner", wait=s(60), within=["outer"])
+    assert raised.value.code == "ZC313"
+    with pytest.raises(Conflict) as raised:
+        await acquire(tx, ann, "a", owner="inner", wait=s(60), within=["outer"])
+    assert raised.value.code == "ZC313"
+
+
 async def test_an_agent_that_waits_for_its_own_owner_is_no_deadlock(tx: Transaction) -> None:
     ann = await register(tx, "ann")
     (one,) = await acquire(tx, ann, "a", owner="one")
