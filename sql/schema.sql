@@ -499,7 +499,7 @@ create view coordinator.lock_holders (
   slot          integer, -- Number of the slot, from 1; null for others.
   agent_id      uuid, -- The holder, see agents.
   agent         text, -- The holder's name.
-  fencing_token bigint, -- Greater with each grant.
+  fencing_token bigint, -- Greater with each grant, also after a fail-over.
   acquired_at   timestamp with time zone, -- When it was granted.
   expires_at    timestamp with time zone, -- The holder has it until then.
   project       text, -- Name of the project.
@@ -556,7 +556,7 @@ create view coordinator.signals_live (
   project    text, -- Name of the project.
   key        text, -- Segments are separated by /.
   value      jsonb, -- Any JSON value.
-  version    bigint, -- Grows with each set; compare for equality only.
+  version    bigint, -- Grows with each set, also after a fail-over; compare for equality only.
   critical   boolean, -- True: never expires.
   agent_id   uuid, -- The agent with which an ephemeral signal ends; null for others.
   actor      text, -- Who last set it.

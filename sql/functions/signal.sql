@@ -29,7 +29,7 @@ comment on view   coordinator.signals_live            is 'Signals that are set a
 comment on column coordinator.signals_live.project    is 'Name of the project.';
 comment on column coordinator.signals_live.key        is 'Segments are separated by /.';
 comment on column coordinator.signals_live.value      is 'Any JSON value.';
-comment on column coordinator.signals_live.version    is 'Grows with each set; compare for equality only.';
+comment on column coordinator.signals_live.version    is 'Grows with each set, also after a fail-over; compare for equality only.';
 comment on column coordinator.signals_live.critical   is 'True: never expires.';
 comment on column coordinator.signals_live.agent_id   is 'The agent with which an ephemeral signal ends; null for others.';
 comment on column coordinator.signals_live.actor      is 'Who last set it.';

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
+from coordinator.api.stream import StreamResponse
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.model.event import position
@@ -159,3 +161,54 @@ async def test_events_that_were_pruned_before_a_rest_ended_reset_no_stream(db: D
             await stream.got.wait()
             assert stream.pushed == [stream.seq + 1]
             assert gateway.ring.floor == 2
+
+
+FORGET_EPOCH = "select setval('coordinator.epoch_mark', 1)"  # as after a start of the server
+
+
+async def test_streams_continue_into_another_epoch_without_a_reset(db: Database, database_url: str) -> None:
+    async with running(db) as gateway, opened(database_url) as connection:
+        stream = Stream(gateway)
+        async with gateway.connection(stream):
+            gateway.join(stream)
+            await emit(db, "a")
+            await stream.got.wait()
+            before = gateway.epoch
+            await connection.execute(FORGET_EPOCH)
+            await db.run(RelayStep())
+            stream.got = anyio.Event()
+            await emit(db, "b")
+            await stream.got.wait()
+            assert stream.pushed == [1, 2], "a reset is pushed, too"
+            assert not stream.interrupted.is_set()
+            assert gateway.epoch != before
+            assert await gateway.cursor(db) == await db.run(Head())
+
+
+def response(gateway: Gateway, executor: Any, seq: int) -> StreamResponse:
+    after = f"{gateway.epoch}.{seq}"
+    return StreamResponse(gateway, executor, cast("Any", None), Stream(gateway).filter, after=after, exclude=None)
+
+
+async def test_a_stream_looks_again_if_an_epoch_began_while_it_found_nothing(db: Database) -> None:
+    async with running(db) as gateway:
+
+        class Late:
+            """Reads a page as it was before the gateway published the reset of another epoch."""
+
+            async def run(self, operation: Any) -> list[Any]:
+                gateway.epoch = "later"
+                return []
+
+        with gateway.memory.hold() as hold:
+            looks_again = await response(gateway, Late(), gateway.ring.head + 7)._catch_up_some(hold)
+        assert looks_again, "else it would join without what was published"
+
+
+async def test_a_stream_that_leaves_its_group_continues_in_the_epoch_of_the_gateway(db: Database) -> None:
+    async with running(db) as gateway:
+        stream = response(gateway, db, 1)
+        stream._transport = cast("Any", SimpleNamespace(get_write_buffer_size=lambda: 2**40))
+        gateway.epoch = "later"
+        stream.push(b"what a full socket does not take", 9)
+        assert (stream.epoch, stream.seq) == ("later", 8)

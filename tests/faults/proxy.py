@@ -42,8 +42,9 @@ class Proxy:
             task.cancel()
         return port
 
-    async def accept(self, port: int) -> None:
-        """Accept connections again."""
+    async def accept(self, port: int, target: str | None = None) -> None:
+        """Accept connections again, perhaps for another server."""
+        self._target = self._target if target is None else urlsplit(target)
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", port)
 
     def forget_connections(self) -> None:

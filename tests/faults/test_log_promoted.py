@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from coordinator import embedded
@@ -14,22 +10,10 @@ from coordinator.db.call import call
 from coordinator.operations import events
 from coordinator.operations.work import RelayRecover, RelayStep
 from tests.daemon import log_of, opened
+from tests.faults.forks import standby
 from tests.waiting import until
 
 EMIT = "select coordinator.event_emit('default', 'custom.x', $1)"
-
-
-@asynccontextmanager
-async def standby(of: embedded.Server, folder: Path) -> AsyncIterator[str]:
-    """Copy a running server and follow it; yield the address."""
-    data = folder / "postgres"
-    copy = [of.bin_dir / "pg_basebackup", "-D", data, "-d", of.dsn, "-R", "-X", "stream", "--checkpoint=fast"]
-    subprocess.run(copy, check=True, stderr=subprocess.DEVNULL)
-    owner = Path(of.socket_dir).stat()  # who is root runs the server as another user
-    for path in (folder, data, *data.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    async with embedded.run(folder, settings={"fsync": "off"}) as server:
-        yield server.dsn
 
 
 async def test_a_standby_reads_the_log_and_continues_it_after_its_promotion(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
 --   A row of locks is the truth: its holder has the resource until expires_at by the database's clock. The holder is an owner: an
 --   agent, or what it names below itself, such as a task (session) and a part of it (session/subagent). No two owners hold
 --   overlapping resources, unless both share, or one is above the other and held its own first. An agent is above its owners, and
---   all of them end with it. A slot is never used by two owners. Each grant has a fencing token greater than that of any earlier grant. Renew,
+--   all of them end with it. A slot is never used by two owners. Each grant has a fencing token greater than that of any earlier grant,
+--   even of one that a fail-over lost (epoch.sql). Renew,
 --   release and break compare holder, token and expiry; a stale one changes nothing and reports the current holder.
 --   assert_fence locks the row to the end of the caller's transaction: nobody takes over the lock before that commits.
 --   Queues are strictly first-in, first-out: nobody, not even a caller who would share or does not wait, gets what an earlier
@@ -91,7 +92,7 @@ comment on column coordinator.lock_holders.slots         is 'How many may hold a
 comment on column coordinator.lock_holders.slot          is 'Number of the slot, from 1; null for others.';
 comment on column coordinator.lock_holders.agent_id      is 'The holder, see agents.';
 comment on column coordinator.lock_holders.agent         is 'The holder''s name.';
-comment on column coordinator.lock_holders.fencing_token is 'Greater with each grant.';
+comment on column coordinator.lock_holders.fencing_token is 'Greater with each grant, also after a fail-over.';
 comment on column coordinator.lock_holders.acquired_at   is 'When it was granted.';
 comment on column coordinator.lock_holders.expires_at    is 'The holder has it until then.';
 comment on column coordinator.lock_holders.project       is 'Name of the project.';
