@@ -25,6 +25,33 @@ from coordinator.errors import CoordinatorError
 __all__ = ["LimitedConnection"]
 
 
+class _Joined:
+    """What one response is written to: its head waits for what follows, so that a small response is one packet.
+
+    Alone, the head would wake the client, which would then wait again for the body.
+    """
+
+    __slots__ = ("_head", "_transport", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.write: Callable[[bytes], None] = self._hold
+
+    def _hold(self, head: bytes) -> None:
+        self._head, self.write = head, self._join
+
+    def _join(self, body: bytes) -> None:
+        self._transport.writelines((self._head, body))
+        self._head, self.write = b"", self._transport.write
+
+    def close(self) -> None:
+        if self._head:
+            self._join(b"")
+        self._transport.close()
+
+
 class LimitedConnection(HttpToolsProtocol):
     """Closes itself when a request takes too long to arrive or has too large a head."""
 
@@ -86,6 +113,10 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_head = False
         self._arm(self._settings.http_body_s)
         super().on_headers_complete()
+        cycle = self.cycle
+        follows = self.scope["method"] != "HEAD" and cycle is not None and not cycle.waiting_for_100_continue
+        if follows and cycle.transport is self.transport:
+            cycle.transport = _Joined(self.transport)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """Stop waiting: the request is complete."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -69,7 +69,7 @@ def message_of(operation: Operation[Any]) -> Message:
             query = [(name, text) for name, text in query if name != route.parameter]
             # Dots, too: the key ".." must not lead to the parent path.
             path = path.partition("{")[0] + quote(value, safe="").replace(".", "%2E")
-        encoded = urlencode(query)
+        encoded = "&".join([f"{name}={quote_plus(text)}" for name, text in query])
     except (TypeError, UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
         raise InvalidArgument(f"cannot encode the arguments: {error}", hint="Use valid UTF-8 text and JSON.") from error
     return Message("GET", f"{path}?{encoded}" if encoded else path, None)
@@ -129,23 +129,24 @@ def _response(operation: type[Operation[Any]]) -> tuple[Shape, type[Any]]:
 
 
 @cache
-def _fields(operation: type[Operation[Any]]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return an operation's fields; cached, because msgspec takes 0.2 ms to find them."""
-    return msgspec.structs.fields(operation)
+def _fields(operation: type[Operation[Any]]) -> list[tuple[str, str, object]]:
+    """Return name, name in the query and default of an operation's fields; cached, because msgspec takes 0.2 ms to find them."""
+    names = operation.query_names
+    fields = msgspec.structs.fields(operation)
+    return [(f.name, sent, f.default) for f in fields if (sent := names.get(f.name, f.name)) is not None]
 
 
 def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
     """Write a read's parameters as a query, and omit those with their default value."""
     query: list[tuple[str, str]] = []
-    for field in _fields(type(operation)):
-        value = getattr(operation, field.name)
-        name = operation.query_names.get(field.name, field.name)
-        if name is None or value is None or (not field.required and value == field.default):
+    for field, name, default in _fields(type(operation)):
+        value = getattr(operation, field)
+        if value is None or value == default:
             continue
         if name == "after" and operation.page_by:
             value = cursor_of(type(operation), value)
         for one in value if isinstance(value, list) else [value]:
-            plain = msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
+            plain = one if type(one) is str else msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
     return query
 

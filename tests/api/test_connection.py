@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from coordinator.api.connection import LimitedConnection
 from coordinator.api.server import FILES_BESIDE, bind, fitted, serving
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.config import Config
@@ -55,6 +57,46 @@ async def to_the_end(stream: anyio.abc.ByteStream) -> bytes:
                 received += await stream.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return received
+
+
+@pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"])
+async def test_a_small_response_is_one_packet(monkeypatch: pytest.MonkeyPatch, ending: bytes) -> None:
+    """Its head alone would wake the client, which would wait once more."""
+    written: list[bytes] = []
+    made = LimitedConnection.connection_made
+
+    def recorded(self: LimitedConnection, transport: Any) -> None:
+        def noted(pieces: list[bytes]) -> None:
+            written.append(b"".join(pieces))
+            transport.write(written[-1])
+
+        made(self, mock.Mock(wraps=transport, writelines=noted, write=lambda piece: noted([piece])))
+
+    monkeypatch.setattr(LimitedConnection, "connection_made", recorded)
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n" + ending + b"\r\nhello")
+        with anyio.fail_after(DEADLINE_S):
+            assert (await stream.receive()).endswith(b"\r\n\r\nhello")
+    assert len(written) == 1
+
+
+async def test_a_response_without_a_body_arrives() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        for ending in (b"", b"Connection: close\r\n"):
+            await stream.send(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n" + ending + b"\r\n")
+            with anyio.fail_after(DEADLINE_S):
+                assert (await stream.receive()).endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it() -> None:
+    async with server() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        with anyio.fail_after(DEADLINE_S):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 100")
+            await stream.send(b"hello")
+            received = b""
+            while not received.endswith(b"\r\n\r\nhello"):
+                received += await stream.receive()
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET / HTTP/1.1\r\nX"])
