@@ -1320,7 +1320,7 @@ create function coordinator.project_delete(p_project text, p_actor text default 
   returns boolean
   volatile security definer;
 
--- Keep a project from being deleted until the end of the transaction. For a function that locks rows of the project and then inserts one with a foreign key to it: project_delete locks the project first, then its rows. Internal.
+-- Keep a project from being deleted until the end of the transaction. For each function that inserts a row with a foreign key to it, before it locks rows of the project: project_delete locks the project first, then its rows. ZC201: it was deleted. Internal.
 create function coordinator.project_hold(p_project_id bigint)
   returns void
   volatile;

@@ -246,6 +246,7 @@ begin
         hint = 'It was reaped; register the process again first.';
     end if;
   end if;
+  perform coordinator.project_hold(v_project);
   insert into coordinator.agents (project_id, project, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
   values (v_project, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
   returning agents.id into v_id;

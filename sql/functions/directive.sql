@@ -115,9 +115,11 @@ begin
   end if;
   if p_key is not null then
     perform coordinator.check_key('the key', p_key);
+  end if;
+  perform coordinator.project_hold(v_project); -- before a directive, as project_delete does
+  if p_key is not null then
     -- Senders with the same key take turns, so that the newest directive stays open.
     perform coordinator.advisory_enter(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
-    perform coordinator.project_hold(v_project); -- before the directive, as project_delete does
     update coordinator.directives d set status = 'superseded', ended_at = v_now
     where d.project_id = v_project and d.key = p_key and d.status = 'open'
       and d.to_agent is not distinct from p_to_agent and d.to_role is not distinct from p_to_role

@@ -106,7 +106,7 @@ begin
 end
 $$;
 comment on function coordinator.project_hold(bigint) is
-  'Keep a project from being deleted until the end of the transaction. For a function that locks rows of the project and then inserts one with a foreign key to it: project_delete locks the project first, then its rows. Internal.';
+  'Keep a project from being deleted until the end of the transaction. For each function that inserts a row with a foreign key to it, before it locks rows of the project: project_delete locks the project first, then its rows. ZC201: it was deleted. Internal.';
 
 create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
 returns setof coordinator.projects_live

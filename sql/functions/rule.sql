@@ -45,6 +45,7 @@ begin
         hint = 'A rule names the last segments of keys, and clears keys beside the one that is set.';
     end if;
   end loop;
+  perform coordinator.project_hold(v_project);
   insert into coordinator.signal_rules (project_id, when_set, clears, created_at)
   values (case when not p_everywhere then v_project end, p_when_set, p_clears, v_now)
   on conflict (when_set, coalesce(project_id, 0)) do update set clears = excluded.clears, created_at = excluded.created_at;

@@ -260,6 +260,14 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
         assert await happened() == before
 
 
+async def test_an_agents_token_registers_no_agent_under_the_name_of_another_token(issuer: Issuer) -> None:
+    lead, _ = await issuer.token("manager", "alpha")
+    async with await issuer.as_("agent", "alpha") as client:
+        refused = await run(client, agents.Register(project="alpha", name=lead.name))
+        assert lead.name in problem(refused, 403, "permission-denied")["detail"]
+        assert (await run(client, agents.Register(project="alpha", name=f"not-{lead.name[:20]}"))).status_code == 200
+
+
 async def test_a_token_of_one_project_finds_it_among_the_projects_and_no_other(issuer: Issuer) -> None:
     async with await issuer.as_("reader") as every, await issuer.as_("reader", "alpha") as own:
         all_ = (await every.get("/v1/projects")).json()["items"]

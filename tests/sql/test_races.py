@@ -219,19 +219,38 @@ async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadl
     await watcher.execute("select pg_advisory_unlock(7)")
     await writes
     assert await deletes
-    _, gone = await while_uncommitted_delete(session, operation)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        agents.Register(project="p", name="a"),
+        BREAK,
+        GRANT,
+        SEND,
+        directives.Send(project="p", body="x", everyone=True),
+        rules.Set(project="p", when_set="A", clears=["B"]),
+    ],
+    ids=lambda operation: operation.function,
+)
+async def test_who_inserts_for_a_project_that_is_deleted_meanwhile_learns_that_it_is_gone(
+    session: Open, operation: Operation[object]
+) -> None:
+    await call(await session(), projects.Create(project="p"))
+    _, gone = await while_uncommitted(session, projects.Delete(project="p"), operation)
     assert getattr(gone, "code", gone) == "ZC201"
 
 
-async def while_uncommitted_delete(
-    session: Open, operation: Operation[object]
-) -> tuple[object, object | CoordinatorError]:
-    connection = await session()
-    await connection.execute(
-        "create or replace function public.pause() returns trigger language plpgsql as 'begin return new; end'"
-    )
-    await call(connection, projects.Create(project="p"))
-    return await while_uncommitted(session, projects.Delete(project="p"), operation)
+async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) -> None:
+    """By the foreign keys to projects: no other function inserts into such a table."""
+    rows = await (await session()).fetch("""
+        select c.conrelid::regclass::text as "table", p.proname, p.prosrc ~ 'project_hold' as holds
+        from pg_constraint c join pg_proc p on p.prosrc ~ ('insert into ' || c.conrelid::regclass || '\\M')
+        where c.confrelid = 'coordinator.projects'::regclass and c.contype = 'f'""")
+    assert {row["table"] for row in rows} == {
+        f"coordinator.{name}" for name in ("agents", "directives", "lock_breaks", "signal_rules", "tokens")
+    }
+    assert [row["proname"] for row in rows if not row["holds"]] == []
 
 
 async def test_of_two_that_delete_a_project_one_does(session: Open) -> None:
