@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from coordinator import operations
 from coordinator.errors import CoordinatorError
@@ -31,7 +32,7 @@ SAMPLES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def settled(tx: Transaction) -> Transaction:
     await tx.connection.execute(
         "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
