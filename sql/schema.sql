@@ -150,6 +150,7 @@ create table coordinator.idempotency_keys (
   created_at timestamp with time zone not null, -- When the key was claimed (database clock).
   expires_at timestamp with time zone not null, -- The key can be claimed again after this (database clock).
   caller     text collate "C" not null default ''::text, -- Whose key it is: the id of a token; empty where access is open.
+  position   text, -- Position of the transaction that made the change, see position_now.
   constraint idempotency_keys_pkey PRIMARY KEY (project, caller, key),
   constraint idempotency_keys_key CHECK (((length(key) >= 1) AND (length(key) <= 200)))
 );
@@ -905,6 +906,11 @@ create function coordinator.idempotency_claim(p_project text, p_caller text, p_k
   returns text
   volatile security definer;
 
+-- Return the position of the change whose response is recorded for a key.
+create function coordinator.idempotency_position(p_project text, p_caller text, p_key text)
+  returns text
+  stable security definer;
+
 -- Delete up to p_limit expired keys with their responses; returns how many. Repeat until 0. No event.
 create function coordinator.idempotency_prune(p_limit integer default 1000)
   returns integer
@@ -1293,6 +1299,16 @@ create function coordinator.now_utc()
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()
   returns boolean
+  volatile;
+
+-- Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost.
+create function coordinator.position_included(p_position text, p_in_log boolean default true)
+  returns boolean
+  volatile security definer;
+
+-- Return the position of this transaction, for position_included; null as long as it has changed nothing. Valid once it has committed.
+create function coordinator.position_now()
+  returns text
   volatile;
 
 -- Return whether a process holds its liveness lock.

@@ -4,6 +4,8 @@ A read responds with the object, a list with ``{"items", "cursor", "event_cursor
 ``cursor`` leads to the next page, as the parameter ``after``. ``event_cursor`` (for an object: the header ``Event-Cursor``)
 was read before the data, so no event between the two is missed.
 
+The header ``Position`` of a response to a POST is the position of the write. A GET with ``at_least`` waits until it includes that.
+
 An operation that can be waited for is repeated whenever an event passes that may give it a result, until it has one or
 the time is up.
 
@@ -26,7 +28,7 @@ from coordinator.api.endpoint import Endpoint
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
 from coordinator.api.memory import PAGE_COST
-from coordinator.api.parameters import expecting, from_body, from_query, wait_of
+from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, wait_of
 from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
 from coordinator.api.response import Response
@@ -34,11 +36,15 @@ from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.json import encode
 from coordinator.model.operation import Conditional, Operation, Shape
 from coordinator.model.page import page_of
+from coordinator.model.position import AT_LEAST_S, not_included, report, reported
 from coordinator.operations.events import POLL_S
 from coordinator.operations.executor import Runner, Source
-from coordinator.operations.idempotency import Claim, Store
+from coordinator.operations.idempotency import Claim, Position, Store
+from coordinator.operations.positions import Included
 
 __all__ = ["Calls"]
+
+LOOK_S = 0.2  # for a position whose transaction may have no event that wakes
 
 _encode = msgspec.json.Encoder().encode
 _VERSION_CONFLICT = "ZC301"
@@ -84,6 +90,7 @@ class Calls:
         request.principal.check_role(endpoint.operation)  # before anything is looked at
         operation = await request.principal.permit(from_query(endpoint, request))
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
+        await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
         event_cursor = await self._gateway.cursor(
             self
         )  # before the data: what happens in between is seen twice, not missed
@@ -98,8 +105,26 @@ class Calls:
             return Response(304, b"", headers)
         return Response(200, _body(endpoint, result), headers)
 
+    async def include(self, request: Request, at_least: str | None, *, in_log: bool) -> None:
+        """Wait until what is read from now on includes a position.
+
+        Raises: ``WaitTimedOut``; what ``Included`` raises.
+        """
+        if at_least is None:
+            return
+        included = Included(position=at_least, in_log=in_log)
+        if await self.run(included) or await self._result(included, AT_LEAST_S, request, LOOK_S):
+            return
+        raise not_included(at_least)
+
     async def write(self, endpoint: Endpoint, request: Request) -> Response:
         """Respond to a POST."""
+        with reported() as positions:
+            response = await self._write(endpoint, request)
+        response.raw_headers += [(b"position", position.encode()) for position in positions[-1:]]
+        return response
+
+    async def _write(self, endpoint: Endpoint, request: Request) -> Response:
         request.principal.check_role(endpoint.operation)  # before anything is looked at
         operation = await from_body(endpoint, request, self._config.http_body_bytes)
         version = expecting(endpoint, request)
@@ -137,6 +162,7 @@ class Calls:
             Claim(project=project, caller=caller, key=key, request=digest, ttl=self._config.idempotency_retention)
         )
         if recorded is not None:
+            report(await transaction.run(Position(project=project, caller=caller, key=key)))
             tagged = msgspec.json.decode(recorded, type=_Tagged) if endpoint.operation.versioned else None
             headers = [(b"idempotency-replayed", b"true"), *_etag(endpoint, tagged)]
             return Response(200, recorded.encode(), headers)
@@ -145,10 +171,13 @@ class Calls:
         await transaction.run(Store(project=project, caller=caller, key=key, response=body.decode()))
         return Response(200, body, _etag(endpoint, result))
 
-    async def _result(self, operation: Operation[Any], wait_s: float, request: Request) -> Any:
+    async def _result(
+        self, operation: Operation[Any], wait_s: float, request: Request, poll_s: float | None = None
+    ) -> Any:
         """Run an operation; with a wait, repeat it until it has a result or the time is up."""
         if not wait_s:
             return await self.run(operation)
+        poll_s = poll_s or POLL_S
         deadline = anyio.current_time() + wait_s
         project = _project(operation)
         wanted = Filter((project,) if project else (), operation.woken_by)
@@ -159,7 +188,7 @@ class Calls:
                     left_s = deadline - anyio.current_time()
                     if operation.answered(result) or left_s <= 0 or self._gateway.closing:
                         return result
-                    await wake.wait(min(left_s, POLL_S))
+                    await wake.wait(min(left_s, poll_s))
                     await request.principal.confirm()
 
 

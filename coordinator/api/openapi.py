@@ -22,7 +22,7 @@ from coordinator.version import version
 __all__ = ["document", "page"]
 
 _REF = "#/components/schemas/{name}"
-_READ_ERRORS = (400, 401, 403, 404, 422, 500, 503)
+_READ_ERRORS = (400, 401, 403, 404, 408, 409, 422, 500, 503)
 _WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
 _MEANINGS = {
     304: "The version is still that of If-None-Match.",
@@ -42,6 +42,12 @@ _MEANINGS = {
 _EVENT_CURSOR = {
     "Event-Cursor": {
         "description": "The cursor of the event log at which the snapshot was taken.",
+        "schema": {"type": "string"},
+    }
+}
+_POSITION = {
+    "Position": {
+        "description": "The position of the write, for at_least; absent if it changed nothing.",
         "schema": {"type": "string"},
     }
 }
@@ -139,6 +145,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         parameters.append(_parameter("after", {"type": "string"}, "The cursor of the previous page."))
     if endpoint.operation.woken_by:
         parameters.append(_parameter("wait", _DURATION, "Wait up to this long for a result that is not empty."))
+    parameters.append(_parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."))
     result = schema_of[repr(endpoint.result)]
     headers: dict[str, Any] = dict(_EVENT_CURSOR)
     errors = list(_READ_ERRORS)
@@ -175,7 +182,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         result = _object(result=result)
     content = {"schema": schema_of[repr(endpoint.parameters)], "example": _example(endpoint)}
     body = {"required": True, "content": {"application/json": content}}
-    headers = _ETAG if endpoint.operation.versioned else {}
+    headers = _POSITION | (_ETAG if endpoint.operation.versioned else {})
     return {"parameters": parameters, "requestBody": body, "responses": _responses(result, headers, errors)}
 
 

@@ -25,7 +25,7 @@ __all__ = ["OriginGuard", "origin_middleware", "origins_of"]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READ = (b"host", b"origin", b"sec-fetch-site")
 _REQUEST_HEADERS = ("authorization", "idempotency-key", "if-match", "if-none-match", "last-event-id")
-_RESPONSE_HEADERS = ("etag", "event-cursor", "idempotency-replayed", "retry-after", "www-authenticate")
+_RESPONSE_HEADERS = ("etag", "event-cursor", "idempotency-replayed", "position", "retry-after", "www-authenticate")
 
 
 def origins_of(config: Config) -> frozenset[str]:

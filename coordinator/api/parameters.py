@@ -1,7 +1,7 @@
 """Parameters: the operation that a request asks for, read from its path, query, body and headers.
 
 A GET has its parameters in path and query, a POST in a JSON body. What both can have in the query is ``wait``, if the
-operation can be waited for. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
+operation can be waited for. Each GET can have ``at_least``, also repeated: the positions that it includes. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
 ``If-None-Match: *``.
 """
 
@@ -20,8 +20,9 @@ from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation
 from coordinator.model.page import place_of
 
-__all__ = ["duration_of", "expecting", "from_body", "from_query", "wait_of"]
+__all__ = ["AT_LEAST", "at_least_of", "duration_of", "expecting", "from_body", "from_query", "wait_of"]
 
+AT_LEAST = "at_least"
 _ENTITY_TAG = re.compile(r'"([0-9]{1,18})"')
 
 
@@ -35,12 +36,13 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
     if endpoint.parameter is not None:
         values[endpoint.parameter] = request.argument
     for name, text in request.query():
-        if name == "wait" and endpoint.operation.woken_by:
+        if name == AT_LEAST or (name == "wait" and endpoint.operation.woken_by):
             continue
         if name not in kinds or name == endpoint.parameter:
             known = [
                 *(kind for kind in kinds if kind != endpoint.parameter),
                 *(["wait"] if endpoint.operation.woken_by else []),
+                AT_LEAST,
             ]
             raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint=fields_hint(known, unknown=name))
         is_cursor = name == "after" and endpoint.pages
@@ -71,6 +73,13 @@ async def from_body(endpoint: Endpoint, request: Request, max_bytes: int) -> Ope
             raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint="Send the parameters in the body.")
     operation: Operation[Any] = await request.decode(endpoint.parameters, max_bytes, endpoint.body_copies)
     return operation
+
+
+def at_least_of(request: Request) -> str | None:
+    """Read which positions the response to a GET includes."""
+    if b"at_least" not in request.scope["query_string"]:  # nearly always
+        return None
+    return ",".join(text for name, text in request.query() if name == AT_LEAST) or None
 
 
 def wait_of(endpoint: Endpoint, request: Request, max_s: float) -> float:

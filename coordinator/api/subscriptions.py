@@ -16,14 +16,14 @@ from coordinator.api.calls import Calls
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
 from coordinator.api.memory import PAGE_COST
-from coordinator.api.parameters import duration_of
+from coordinator.api.parameters import AT_LEAST, at_least_of, duration_of
 from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.shape import shape_hint
 from coordinator.api.stream import StreamResponse
 from coordinator.errors import InvalidArgument
 from coordinator.model.event import RESET, Event
-from coordinator.operations.events import POLL_S, Since
+from coordinator.operations.events import POLL_S, Head, Since
 from coordinator.operations.executor import Source
 from coordinator.operations.log_reader import LogReader
 
@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which events. ``project``, ``topic``, ``key`` (a pattern such as ``task/7/*``) and ``actor`` can be repeated.
 
-    ``exclude_self`` omits the events that this actor caused.
+    ``exclude_self`` omits the events that this actor caused. ``at_least`` is a position: the log includes it before the first response.
     """
 
     after: str | None = None
@@ -45,6 +45,7 @@ class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: list[str] = msgspec.field(default_factory=list)
     actor: list[str] = msgspec.field(default_factory=list)
     exclude_self: str | None = None
+    at_least: list[str] = msgspec.field(default_factory=list)
 
 
 class EventQuery(StreamQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,8 +83,10 @@ class Subscriptions:
                 hint="Give the cursor of an event, now, or start.",
                 code="ZC103",
             )
+        at_least = at_least_of(request)
+        await self._calls.include(request, at_least, in_log=True)
         if after == "now":
-            after = await self._gateway.cursor(self._calls)
+            after = await (self._gateway.cursor(self._calls) if at_least is None else self._calls.run(Head()))
         return StreamResponse(
             self._gateway,
             self._database,
@@ -98,6 +101,7 @@ class Subscriptions:
         query = _query(request, EventQuery)
         wanted = self._filter(request, query)
         wait_s = duration_of(query.wait, self._config.http_wait_s)
+        await self._calls.include(request, at_least_of(request), in_log=True)
         if not wait_s:
             return await self._page(query, wanted, None, 0, request)
         async with self._gateway.connection():
@@ -140,7 +144,7 @@ def _wanted(event: Event, query: EventQuery, filter: Filter) -> bool:
 def _query(request: Request, type: type[Any]) -> Any:
     values: dict[str, Any] = {}
     for name, text in request.query():
-        if name in ("project", "topic", "key", "actor"):
+        if name in ("project", "topic", "key", "actor", AT_LEAST):
             values.setdefault(name, []).append(text)
         elif name in values:
             raise InvalidArgument(f'the parameter "{name[:100]}" is repeated', hint="Send it once.")

@@ -39,7 +39,7 @@ def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any)
         # Completion parses unfinished lines without an invocation.
         if value is None or value is False or not isinstance(ctx.obj, Invocation):
             return
-        if name in ("profile", "file", "wide"):
+        if name in ("profile", "file", "wide", "at_least", "position"):
             setattr(ctx.obj, name, value)
         else:
             ctx.obj.flags[name] = (param.opts[-1], attributes.get("flag_value") or value)
@@ -59,6 +59,18 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
         option("actor", "--actor"),
         option("output", "-o", "--output"),
         option("wide", "--wide", is_flag=True, help="Show every column of a table, and its cells whole."),
+        option(
+            "at_least",
+            "--at-least",
+            metavar="POSITION",
+            help="Read what includes this position, and wait up to 5 seconds for it.",
+        ),
+        option(
+            "position",
+            "--position",
+            is_flag=True,
+            help="Print the position of a change instead of its result, for --at-least.",
+        ),
         option("profile", "--profile", metavar="NAME", help="Profile of coordinator.yaml."),
         option(
             "file",

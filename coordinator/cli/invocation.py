@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from click.exceptions import Exit
 
 from coordinator import config as settings
 from coordinator.cli.output import Output
@@ -15,6 +16,7 @@ from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
 from coordinator.model.page import Page, place_of, walk
+from coordinator.model.position import reported
 
 if TYPE_CHECKING:
     from coordinator.db.single import Connection
@@ -35,6 +37,8 @@ class Invocation:
         self.profile: str | None = None
         self.file: str | None = None
         self.wide = False
+        self.at_least: str | None = None
+        self.position = False
 
     @cached_property
     def config(self) -> settings.Config:
@@ -80,7 +84,17 @@ class Invocation:
 
     @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
-        """Connect to the database, or to a daemon or sidecar."""
+        """Connect to the database, or to a daemon or sidecar; reads include ``--at-least``."""
+        async with self._open(direct=direct) as executor:
+            if self.at_least is None:
+                yield executor
+                return
+            from coordinator.operations.positions import AtLeast  # noqa: PLC0415
+
+            yield AtLeast(executor, self.at_least)
+
+    @asynccontextmanager
+    async def _open(self, *, direct: bool) -> AsyncIterator[Executor]:
         dsn = self.dsn(direct=direct)
         if is_gateway(dsn):
             from coordinator.client.http import HttpExecutor  # noqa: PLC0415
@@ -94,13 +108,22 @@ class Invocation:
             yield single
 
     def run(self, operation: Operation[R]) -> R:
-        """Run one operation on a new connection."""
+        """Run one operation on a new connection. With ``--position`` the program ends after a write, and prints its position.
+
+        Raises: what the operation raises.
+        """
 
         async def once() -> R:
             async with self.open() as executor:
                 return await executor.run(operation)
 
-        return _finish(once())
+        with reported() as positions:
+            result = _finish(once())
+        if self.position and not operation.reads:
+            for position in positions:
+                self.output.line(position)
+            raise Exit(0)
+        return result
 
     def list(
         self,

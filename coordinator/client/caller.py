@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -13,7 +14,9 @@ from coordinator.client.presence import Presence
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation
+from coordinator.model.position import Positions, reported
 from coordinator.operations.executor import Executor
+from coordinator.operations.positions import AtLeast
 
 __all__ = ["Caller", "Duration", "as_duration"]
 
@@ -30,7 +33,16 @@ class Caller:
         self.executor = executor
         self.project = project
         self.presence = presence
+        self.positions = Positions()
+        self.plain = self
+        """The caller whose reads wait for nothing."""
         self._timeout_s = timeout_s
+
+    def at_least(self, position: str) -> Caller:
+        """Return a caller for the same client whose reads include a position."""
+        caller = copy.copy(self)
+        caller.executor = AtLeast(self.executor, position)
+        return caller
 
     async def run(self, operation: Operation[R], *, again: bool = False) -> R:
         """Run an operation within the time of a call, and retry a read for as long.
@@ -39,6 +51,13 @@ class Caller:
 
         Raises: what the operation raises; ``DatabaseUnavailable`` when the time is up.
         """
+        begun_after = self.positions.last
+        with reported() as positions:
+            result = await self._run(operation, again=again)
+        self.positions.add(positions, begun_after)
+        return result
+
+    async def _run(self, operation: Operation[R], *, again: bool) -> R:
         failure: DatabaseUnavailable | None = None
         with anyio.move_on_after(self._timeout_s):
             backoff = Backoff()

@@ -36,18 +36,35 @@ DEFAULT = Config(min_connections=1, max_connections=4)
 class Client:
     """The verbs of one project: ``client.signals.set(…)``. ``agent`` is the client's own agent, if it has one."""
 
-    def __init__(self, caller: Caller, tasks: TaskGroup) -> None:
+    def __init__(self, caller: Caller, tasks: TaskGroup, beside: Client | None = None) -> None:
         self._caller = caller
+        self._tasks = tasks
         self.project = caller.project
         self.projects = Projects(caller)
         self.agents = Agents(caller)
         self.signals = Signals(caller)
         self.rules = Rules(caller)
         self.directives = Directives(caller)
-        self.events = Events(caller, tasks)
+        self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold
         self.transactions = Transactions(caller)
+
+    @property
+    def position(self) -> str | None:
+        """The position of this client's writes so far: hand it to a reader, for ``at_least``. None: it has written nothing."""
+        return str(self._caller.positions) or None
+
+    def at_least(self, position: str) -> Client:
+        """Return this client, with reads that include a position: ``client.at_least(position).signals.get(…)``.
+
+        ``position`` is that of another client, a cursor, or several of them, separated by commas. A read waits up to 5 seconds for it; so
+        does the first step of a stream.
+
+        Raises, at each read: ``WaitTimedOut`` when the time is up; ``InvalidArgument`` for a malformed position; ``Conflict`` if no read
+        will ever include it: its transaction was rolled back, or may be lost.
+        """
+        return Client(self._caller.at_least(position), self._tasks, self)
 
     async def status(self) -> Status:
         """Return the server, the schema, the leader, what the project contains, and what needs attention.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from weakref import WeakSet
 
 import structlog
@@ -29,14 +30,20 @@ __all__ = ["EventStream", "Events"]
 log = structlog.get_logger()
 
 
+class _Hints(NamedTuple):
+    """What listens and what that wakes; a stream needs no closing."""
+
+    projects: set[str | None]
+    wakes: WeakSet[SessionWake]
+
+
 class Events:
     """The events of the client's project; ``everywhere`` of all projects."""
 
-    def __init__(self, caller: Caller, tasks: TaskGroup) -> None:
+    def __init__(self, caller: Caller, tasks: TaskGroup, beside: Events | None = None) -> None:
         self._caller = caller
         self._tasks = tasks
-        self._listening: set[str | None] = set()
-        self._wakes: WeakSet[SessionWake] = WeakSet()  # a stream needs no closing
+        self.hints: _Hints = _Hints(set(), WeakSet()) if beside is None else beside.hints
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
         """Emit an event of your own, with a type ``custom.…``."""
@@ -114,11 +121,11 @@ class Events:
     def wake(self, *, everywhere: bool = False) -> SessionWake:
         """Return what is set when the log may have grown. All share one listening connection, which opens now."""
         project = None if everywhere else self._caller.project
-        if not self._listening & {project, None}:
-            self._listening.add(project)
+        if not self.hints.projects & {project, None}:
+            self.hints.projects.add(project)
             self._tasks.start_soon(self._listen, project)
         wake = SessionWake()
-        self._wakes.add(wake)
+        self.hints.wakes.add(wake)
         return wake
 
     async def _listen(self, project: str | None) -> None:
@@ -139,7 +146,7 @@ class Events:
             await backoff.wait()
 
     def _pass_on(self) -> None:
-        for wake in self._wakes:
+        for wake in self.hints.wakes:
             wake.set()
 
 
@@ -168,6 +175,7 @@ class EventStream:
     async def __anext__(self) -> Event:
         while not self._page:
             self._page.extend(await self._reader.next(self._caller, self._wake))
+            self._caller = self._caller.plain  # what follows includes what the first step did
         event = self._page.popleft()
         self._last = event.cursor
         return event

@@ -31,7 +31,9 @@ from coordinator.config import Config
 from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.operation import Operation
+from coordinator.model.position import report
 from coordinator.model.route import STREAM_PATH
+from coordinator.operations.positions import Included
 
 __all__ = ["HttpExecutor"]
 
@@ -73,6 +75,16 @@ class HttpExecutor:
         """
         repeatable = operation.reads or idempotency_key is not None
         return cast("R", result_of(operation, await self._send(message_of(operation), idempotency_key, repeatable)))
+
+    async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
+        """Run a read that includes a position; the server waits for it.
+
+        Raises: as ``run``.
+        """
+        message = message_of(operation)
+        query = urlencode({"at_least": included.position})
+        path = f"{message.path}{'&' if '?' in message.path else '?'}{query}"
+        return cast("R", result_of(operation, await self._send(message._replace(path=path), None, repeatable=True)))
 
     async def get(self, path: str, type: type[R]) -> R:
         """Read a path that belongs to no operation.
@@ -158,6 +170,7 @@ class HttpExecutor:
             raise InvalidArgument(str(error), hint="Use printable ASCII characters.") from None
         if response.status != OK:
             raise error_of(response.status, response.body)
+        report(response.position)
         return response.body
 
     def _unavailable(self, error: NotSent | NoResponse) -> DatabaseUnavailable:

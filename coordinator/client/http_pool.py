@@ -59,10 +59,11 @@ class Disconnected(NoResponse):
 
 
 class HttpResponse(NamedTuple):
-    """A response; ``body`` is empty if its pieces were passed on as they came."""
+    """A response; ``body`` is empty if its pieces were passed on as they came. ``position`` is that of a write."""
 
     status: int
     body: bytes
+    position: str | None
 
 
 class HttpPool:
@@ -216,7 +217,7 @@ async def _read(response: aiohttp.ClientResponse, heard: Callable[[bytes], None]
                 raise NoResponse(f"the response has more than {MAX_BODY} bytes")
     except aiohttp.ClientPayloadError as error:
         raise NoResponse(f"the connection was lost in the middle of the response: {error}") from error
-    return HttpResponse(response.status, b"".join(pieces))
+    return HttpResponse(response.status, b"".join(pieces), response.headers.get("position"))
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

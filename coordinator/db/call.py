@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import cache
 from types import NoneType, UnionType
@@ -16,17 +17,20 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from coordinator.backoff import Backoff
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
 from coordinator.model.agent_ref import takes_agent
-from coordinator.model.operation import Json, Operation, Shape
+from coordinator.model.operation import Json, Operation, Positioned, Shape
 from coordinator.model.page import PAGE_BYTES, Page
+from coordinator.model.position import AT_LEAST_S, not_included, report
 from coordinator.telemetry import metrics
 
-__all__ = ["call", "statement"]
+__all__ = ["Transaction", "call", "call_at_least", "statement"]
 
 R = TypeVar("R")
 
+_POSITION = "coordinator.position_now()"
 _JSON_NULL = msgspec.Raw(b"null")  # differs from SQL's null, as which asyncpg would send None
 
 
@@ -46,6 +50,8 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
     shape, result = operation.answer()
     columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result))
     source = f"coordinator.{operation.function}({arguments})"
+    if _writes(operation):  # evaluated after the call, which then has its transaction id
+        columns, source = (f"{columns}, {_POSITION}", source) if columns else ("", f"{source}, {_POSITION}")
     if not _pages(operation):
         return f"select {columns}{columns and ' from '}{source}"  # noqa: S608 - our names
     varying = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result) if _varies(field.type))
@@ -54,6 +60,11 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
         f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as bytes from {source}) page"
         f" where coalesce(bytes, 0) < {PAGE_BYTES}"
     )
+
+
+def _writes(operation: type[Operation[Any]]) -> bool:
+    """Return whether a call has a position. The daemon's own calls need none."""
+    return not operation.reads and not operation.internal
 
 
 def _pages(operation: type[Operation[Any]]) -> bool:
@@ -76,6 +87,7 @@ class _Plan(NamedTuple):
     shape: Shape
     result: Any
     pages: bool
+    writes: bool
     observe: Callable[[float], None]
 
 
@@ -88,7 +100,8 @@ def _plan(operation: type[Operation[Any]]) -> _Plan:
     agent_at = next((index for index, field in enumerate(fields) if takes_agent(field.type)), None)
     if agent_at is not None:
         by_name = statement(operation, agent_by_name=True)
-    return _Plan(sql, by_name, agent_at, _values(operation), shape, result, _pages(operation), observe)
+    writes = _writes(operation)
+    return _Plan(sql, by_name, agent_at, _values(operation), shape, result, _pages(operation), writes, observe)
 
 
 def _values(operation: type[Operation[Any]]) -> Callable[[Any], tuple[Any, ...]]:
@@ -114,14 +127,14 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     Raises: the errors of the operation, mapped.
     """
     kind = type(operation)
-    sql, sql_by_name, agent_at, values_of, shape, result, pages, observe = _plan(kind)
+    sql, sql_by_name, agent_at, values_of, shape, result, pages, writes, observe = _plan(kind)
     values = values_of(operation)
     if agent_at is not None and isinstance(values[agent_at], str):
         sql = sql_by_name
     started = time.perf_counter()
     try:
         with mapped_errors():
-            if shape is Shape.SCALAR:
+            if shape is Shape.SCALAR and not writes:
                 return cast("R", await connection.fetchval(sql, *values, timeout=timeout_s))
             rows = await connection.fetch(sql, *values, timeout=timeout_s)
     except CoordinatorError as error:
@@ -129,6 +142,12 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
         raise
     finally:
         observe(time.perf_counter() - started)
+    if writes:
+        if rows:
+            report(rows[0][-1])
+        if shape is Shape.SCALAR:
+            return cast("R", rows[0][0])
+        rows = [row[:-1] for row in rows]
     if shape is Shape.ONE:
         return cast("R", result(*rows[0]))
     if pages:
@@ -136,3 +155,34 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
         page.cut = bool(rows) and rows[0][-1] > len(rows)
         return cast("R", page)
     return cast("R", [result(*row) for row in rows])
+
+
+class Transaction:
+    """Runs operations in the open transaction of a connection."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def run(self, operation: Operation[R]) -> R:
+        """Run an operation in the transaction."""
+        return await call(self._connection, operation)
+
+
+async def call_at_least(
+    begin: Callable[[], AbstractAsyncContextManager[Transaction]], included: Operation[bool], operation: Operation[R]
+) -> R:
+    """Run a read in a transaction, which stays on one server, as soon as that server includes a position.
+
+    It asks soon at first, then 20 times a second: a standby cannot listen.
+
+    Raises: the errors of both operations, mapped; ``WaitTimedOut``.
+    """
+    backoff = Backoff(0.001, 0.05)
+    ends_at = time.monotonic() + AT_LEAST_S
+    while True:
+        async with begin() as transaction:
+            if await transaction.run(included):
+                return await transaction.run(operation)
+        if time.monotonic() >= ends_at:
+            raise not_included(cast("Positioned", included).position)
+        await backoff.wait()

@@ -18,7 +18,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.config import Config
-from coordinator.db.call import call
+from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.db.lookout import Lookout
 from coordinator.db.pool import Pool, is_sound
@@ -34,17 +34,6 @@ CLOSE_S = 2.0
 
 log = structlog.get_logger()
 R = TypeVar("R")
-
-
-class Transaction:
-    """Runs operations in the open transaction of a connection."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
-
-    async def run(self, operation: Operation[R]) -> R:
-        """Run an operation in the transaction."""
-        return await call(self._connection, operation)
 
 
 class Database:
@@ -103,6 +92,10 @@ class Database:
             if not operation.reads:
                 raise
             return await self._run(operation)
+
+    async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
+        """Run a read on a server that includes a position."""
+        return await call_at_least(self.transaction, included, operation)
 
     async def _run(self, operation: Operation[R]) -> R:
         connection = await self._pool.acquire(self._config.call_timeout_s)

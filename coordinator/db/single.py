@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg import Connection
 
 from coordinator.config import Config
-from coordinator.db.call import call
+from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.model.operation import Operation
 
@@ -64,6 +64,16 @@ class Single:
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
         return await call(self._connection, operation)
+
+    async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
+        """Run a read on a server that includes a position."""
+        return await call_at_least(self._transaction, included, operation)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        with mapped_errors():
+            async with self._connection.transaction():
+                yield Transaction(self._connection)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002

@@ -25,7 +25,7 @@ from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
 
-__all__ = ["Conditional", "Json", "Operation", "Paged", "Scope", "Shape"]
+__all__ = ["Conditional", "Json", "Operation", "Paged", "Positioned", "Scope", "Shape"]
 
 R = TypeVar("R")
 
@@ -65,6 +65,12 @@ class Paged(Protocol):
     limit: int
 
 
+class Positioned(Protocol):
+    """The field of an operation that asks whether reads include a position."""
+
+    position: str
+
+
 class Conditional(Protocol):
     """The field of a ``conditional`` operation: the version that it requires."""
 
@@ -88,6 +94,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
     waited for; these are the topics of the events after which it may have an answer.
 
+    ``of_log``: it reads the log, which includes a write later than the state does.
+
     ``reads_log``: its rows are events, so over HTTP the gateway answers, with the cursor up to which it has read; see
     ``of_page``. ``query_names`` gives the fields that have another name in a query, or None for those that are not sent.
     """
@@ -107,6 +115,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     reads_log: ClassVar[bool] = False
     query_names: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     woken_by: ClassVar[tuple[str, ...]] = ()
+    of_log: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Refuse a class that leaves open what the faces have to check.

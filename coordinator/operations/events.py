@@ -61,6 +61,7 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     route = "/v1/events"
     reads_log = True
+    of_log = True
     query_names = MappingProxyType(
         {"topics": "topic", "keys": "key", "actors": "actor", "bookmarks": None}  # every page has a cursor
     )
@@ -88,6 +89,7 @@ class Head(Operation[str], frozen=True, kw_only=True):
 
     function = "event_head"
     reads = True
+    of_log = True
     scope = Scope.NONE
 
 

@@ -10,6 +10,7 @@ from coordinator.model.operation import Operation
 
 if TYPE_CHECKING:  # a command imports no driver before it connects
     from coordinator.db.session import Session
+    from coordinator.operations.positions import Included
 
 __all__ = ["Executor", "Runner", "Source", "Wake"]
 
@@ -36,6 +37,12 @@ class Runner(Protocol):
 
 class Executor(Runner, Protocol):
     """Runs operations, and wakes readers of the log."""
+
+    async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
+        """Run a read on a server that includes a position, and wait until there is one.
+
+        Raises: as ``run``; ``WaitTimedOut`` after ``AT_LEAST_S``; what ``Included`` raises.
+        """
 
     def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
         """Listen for growth of the event log while the context lasts.

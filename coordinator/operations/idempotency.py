@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from coordinator.model.operation import Operation
 
-__all__ = ["Claim", "Prune", "Store"]
+__all__ = ["Claim", "Position", "Prune", "Store"]
 
 
 class Claim(Operation[str | None], frozen=True, kw_only=True):
@@ -35,6 +35,18 @@ class Store(Operation[None], frozen=True, kw_only=True):
     caller: str
     key: str
     response: str
+
+
+class Position(Operation[str | None], frozen=True, kw_only=True):
+    """Return the position of the change whose response is recorded for a key."""
+
+    function = "idempotency_position"
+    internal = True
+    reads = True
+
+    project: str
+    caller: str
+    key: str
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):

@@ -44,10 +44,20 @@ create or replace function coordinator.idempotency_store(p_project text, p_calle
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  update coordinator.idempotency_keys set response = p_response where project = p_project and caller = p_caller and key = p_key
+  update coordinator.idempotency_keys set response = p_response, position = coordinator.position_now()
+  where project = p_project and caller = p_caller and key = p_key
 $$;
 comment on function coordinator.idempotency_store(text, text, text, text) is
   'Record the response for a key that this transaction claimed. No event.';
+
+create or replace function coordinator.idempotency_position(p_project text, p_caller text, p_key text) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select position from coordinator.idempotency_keys where project = p_project and caller = p_caller and key = p_key
+$$;
+comment on function coordinator.idempotency_position(text, text, text) is
+  'Return the position of the change whose response is recorded for a key.';
 
 create or replace function coordinator.idempotency_prune(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

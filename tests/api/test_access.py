@@ -24,7 +24,7 @@ from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
-from coordinator.operations import agents, directives, events, locks, projects, signals, tokens
+from coordinator.operations import agents, directives, events, locks, positions, projects, signals, tokens
 from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
@@ -196,7 +196,9 @@ async def test_no_operation_reaches_the_project_of_others(issuer: Issuer) -> Non
             kind = endpoint.operation
             open_ = kind.scope in (Scope.NONE, Scope.OWN_ROWS)
             aims: list[dict[str, Any]] = [{}]
-            if kind.scope is Scope.AGENT:
+            if kind is positions.Included:
+                aims = [{"position": (await run(own, events.Head())).json()["result"]}]
+            elif kind.scope is Scope.AGENT:
                 aims = [{"agent": foreign}]
             elif "project" in kind.__struct_fields__:
                 others = {field.name: foreign for field in msgspec.structs.fields(kind) if takes_agent(field.type)}

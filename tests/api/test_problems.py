@@ -224,7 +224,7 @@ async def test_a_bug_is_a_problem_without_details_and_is_logged(db: Database, pa
             "GET",
             "events?topics=signal.set",
             None,
-            "Did you mean topic? Fields: after, project, topic, key, actor, exclude_self, limit, wait.",
+            "Did you mean topic? Fields: after, project, topic, key, actor, exclude_self, at_least, limit, wait.",
         ),
     ],
 )

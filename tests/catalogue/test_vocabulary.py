@@ -6,37 +6,40 @@ exception has its reason.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
 import pytest
 
-from coordinator import operations
+from coordinator import client, operations
 from coordinator.api.endpoint import endpoints
-from coordinator.client.agents import Agents
 from coordinator.client.connection import Client
-from coordinator.client.directives import Directives
-from coordinator.client.events import Events
-from coordinator.client.locks import Locks
-from coordinator.client.projects import Projects
-from coordinator.client.rules import Rules
-from coordinator.client.signals import Signals
-from coordinator.client.transactions import Transactions
 from coordinator.model.operation import Operation, Scope
 from tests.cli.test_help import VERBS
 
 PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
-CLIENTS: dict[str, type[Any]] = {
-    "agent": Agents, "directive": Directives, "event": Events, "events": Events, "lock": Locks, "project": Projects, "rule": Rules,
-    "signal": Signals, "transaction": Transactions,
-}  # fmt: skip
+
+
+def clients() -> Iterator[tuple[str, type[Any]]]:
+    """Find the class of each noun of the client, under the noun in the singular and in the plural."""
+    for module in pkgutil.iter_modules(client.__path__, prefix=f"{client.__name__}."):
+        nouns = module.name.rpartition(".")[2]
+        if nouns.endswith("s") and (kind := getattr(importlib.import_module(module.name), nouns.capitalize(), None)):
+            yield from ((nouns, kind), (nouns.removesuffix("s"), kind))
+
+
+CLIENTS = dict(clients())
 
 # What another face does not have, and why.
 NOT_IN_PYTHON = {
     "lock_cancel": "a wait is cancelled as a task",
     "lock_poll": "acquire polls",
+    "position_included": "client.at_least(…) waits",
     "status_show": "client.status()",
     "token_create": "for administrators; the command line draws the secret",
     "token_list": "for administrators",
@@ -46,6 +49,7 @@ NOT_ON_THE_COMMAND_LINE = {
     "events_since": "event tail",
     "lock_cancel": "acquire polls, and cancels when it is interrupted",
     "lock_poll": "acquire polls",
+    "position_included": "--at-least waits",
     "status_show": "coordinator status",
 }
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them

@@ -477,3 +477,66 @@ async def test_events_are_chosen_by_key_and_actor(connect: Any) -> None:
         assert [(event.key, event.actor) for event in page] == [("note", "coder"), ("note", "tester")]
         with pytest.raises(InvalidArgument):
             await client.events.since(after, keys=["x" * 513])
+
+
+async def test_a_read_includes_what_another_face_has_written(
+    connect: Any, daemon: tuple[Daemon, str], project: str
+) -> None:
+    async with (
+        connect() as writer,
+        coordinator.connect(daemon[1], project=project) as on_database,
+        coordinator.connect(daemon[0].url, project=project) as on_daemon,
+    ):
+        assert writer.position is None
+        await writer.signals.list()
+        assert writer.position is None
+        for number in range(20):
+            await writer.signals.set("k", number)
+            reads = (on_database, on_daemon, writer)[number % 3].at_least(writer.position or "")
+            assert (await reads.signals.get("k")).value == number
+            page = await reads.events.since(keys=["k"])
+            assert page[-1].data["value"] == number
+            after_this = await reads.events.head()
+            assert await writer.events.since(after_this) == []
+
+
+async def test_a_stream_starts_behind_a_position(connect: Any) -> None:
+    async with connect() as writer, connect() as reader:
+        for number in range(5):
+            await writer.events.emit("custom.x", key=f"before {number}")
+            stream = reader.at_least(writer.position or "").events.stream(topics=["custom.*"])
+            first = asyncio.ensure_future(anext(stream))
+            with anyio.fail_after(DEADLINE_S):
+                while not first.done():
+                    await writer.events.emit("custom.x", key=f"after {number}")
+            assert (await first).key == f"after {number}"
+
+
+async def test_the_position_of_concurrent_writes_includes_all(connect: Any) -> None:
+    async with connect() as writer, connect() as reader:
+        for _ in range(3):
+            after = await writer.events.head()
+            async with anyio.create_task_group() as tasks:
+                for number in range(10):
+                    tasks.start_soon(writer.signals.set, f"k{number}", number)
+            page = await reader.at_least(writer.position or "").events.since(after, keys=["k*"])
+            assert {event.key for event in page} >= {f"k{number}" for number in range(10)}
+        await writer.signals.set("last", 1)
+        assert "," not in (writer.position or ",")
+
+
+async def test_a_position_that_no_read_will_include_is_refused_everywhere(connect: Any) -> None:
+    async with connect() as client:
+        for position, error in (("nonsense", InvalidArgument), ("0.x7", Conflict)):
+            for read in (client.at_least(position).signals.get("k"), client.at_least(position).events.head()):
+                with pytest.raises(error):
+                    await read
+
+
+def test_the_program_prints_positions_and_waits_for_them(program: Program) -> None:
+    for number in range(5):
+        position = program.run("signal", "set", "k", str(number), "--position").stdout.strip()
+        assert program.json("signal", "get", "k", "--at-least", position)["value"] == number
+        tail = program.run("event", "tail", "--topic", "signal.set", "--at-least", position)
+        assert json.loads(tail.stdout.splitlines()[-1])["data"]["value"] == number
+    assert program.fails(5, "signal", "get", "k", "--at-least", "nonsense")["code"] == "ZC103"

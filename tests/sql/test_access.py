@@ -168,6 +168,20 @@ async def test_tables_are_closed_and_views_and_the_catalogue_are_open(logins: Lo
                 await connection.execute(f"select setval('coordinator.{row['relname']}', 7)")
 
 
+@pytest.mark.parametrize("role", LADDER[1:])
+async def test_a_role_gets_the_position_of_its_write(logins: Logins, role: str) -> None:
+    """It may not read the epoch, as who owns the schema may, but gets the same."""
+    connection = await logins.make(role)
+    async with connection.transaction():
+        await connection.execute("select coordinator.event_emit('alpha', 'custom.x')")
+        position = await connection.fetchval("select coordinator.position_now()")
+        assert await connection.fetchval("select pg_current_xact_id()::text") == position.partition(".x")[2]
+    assert await connection.fetchval("select coordinator.position_included($1, false)", position)
+    assert (await connection.fetchval("select coordinator.event_head()")).partition(".")[0] == position.partition(".")[
+        0
+    ]
+
+
 async def test_an_administrator_may_all_but_change_the_schema(logins: Logins) -> None:
     connection = await logins.make("admin")
     await connection.execute("select coordinator.project_create('gamma')")

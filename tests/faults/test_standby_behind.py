@@ -1,0 +1,70 @@
+"""Positions on a standby that replays what it gets: a read there waits until it includes what was written on the primary."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import coordinator
+from coordinator import embedded
+from coordinator.db import schema
+from coordinator.db.call import call
+from coordinator.errors import WaitTimedOut
+from coordinator.operations.positions import Included
+from coordinator.operations.work import RelayRecover, RelayStep
+from tests.daemon import opened
+from tests.faults.test_log_promoted import EMIT, standby
+from tests.waiting import until
+
+
+async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
+        opened(server.dsn) as relay,
+        opened(server.dsn) as late,
+    ):
+        await schema.apply(relay)
+        await call(relay, RelayRecover())
+        async with (
+            standby(server, tmp_path / "standby") as url,
+            opened(url) as replay,
+            coordinator.connect(server.dsn) as writer,
+            coordinator.connect(url) as reader,
+        ):
+            for n in range(20):
+                await writer.signals.set("k", n)
+                reads = reader.at_least(writer.position or "")
+                assert (await reads.signals.get("k")).value == n
+                await call(relay, RelayStep())
+                assert (await reads.events.since(keys=["k"]))[-1].data["value"] == n
+                cursor = await writer.events.head()
+                assert await reader.at_least(cursor).events.head() == cursor
+
+            await replay.execute("select pg_wal_replay_pause()")
+            await writer.signals.set("k", "behind")
+            waiting = asyncio.ensure_future(reader.at_least(writer.position or "").signals.get("k"))
+            for _ in range(10):
+                assert (await reader.signals.get("k")).value == 19
+                await asyncio.sleep(0.005)
+            assert not waiting.done()
+            await replay.execute("select pg_wal_replay_resume()")
+            assert (await waiting).value == "behind"
+
+            # One that is open on the primary is not included, although later ones are.
+            await late.execute("begin")
+            await late.execute(EMIT, "late")
+            position = await late.fetchval("select coordinator.position_now()")
+            await writer.signals.set("k", "later")
+            await reader.at_least(writer.position or "").signals.get("k")
+            assert not await call(replay, Included(position=position, in_log=False))
+            await late.execute("commit")
+
+            async def replayed() -> bool:
+                return await call(replay, Included(position=position, in_log=False))
+
+            await until(replayed, "the standby includes it")
+            monkeypatch.setattr("coordinator.db.call.AT_LEAST_S", 0.05)
+            with pytest.raises(WaitTimedOut):  # it has no number
+                await reader.at_least(position).events.head()
