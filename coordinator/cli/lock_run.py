@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import anyio
 import msgspec
@@ -37,6 +37,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.report import notice, report
 from coordinator.client import Client, Held, LockLost, connect
 from coordinator.errors import Conflict, CoordinatorError, NotFound
+from coordinator.model.agent_ref import agent_ref
 from coordinator.model.lock import Grant, Lock
 from coordinator.operations.locks import Acquire
 from coordinator.telemetry import logs
@@ -155,7 +156,7 @@ class LockRun:
         config = self._call.config
         if not self._outer:
             return {}
-        return {"agent": UUID(config.agent_id), "owner": f"{config.lock_owner}/{uuid4().hex[:8]}"}
+        return {"agent": agent_ref(config.agent_id or ""), "owner": f"{config.lock_owner}/{uuid4().hex[:8]}"}
 
     async def _under(self, held: Held) -> int:
         """Run the command while the locks are held."""

@@ -248,7 +248,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             "Id or name of the agent that a command acts as, if it has no --agent; lock run sets it",
-            "id",
+            "agent",
             unset="no agent",
         ),
     ] = None

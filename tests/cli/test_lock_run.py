@@ -128,6 +128,17 @@ def test_a_run_within_a_run_is_a_part_of_its_owner(program: Program) -> None:
     assert part.startswith(f"{owner}/")
 
 
+def test_a_run_is_a_part_of_an_owner_of_the_agent_of_a_name(program: Program) -> None:
+    agent = program.text("agent", "register", "coder-1", "--ttl", "1h").strip()
+    program.json("lock", "acquire", "src/", "--agent", "coder-1", "--owner", "session")
+    words = ("lock", "run", "src/a.py", "--", "sh", "-c", "echo $COORDINATOR_AGENT_ID")
+    done = program.run(*words, COORDINATOR_AGENT_ID="coder-1", COORDINATOR_LOCK_OWNER="session")
+    assert (done.returncode, done.stdout.strip()) == (0, agent)
+    unknown = program.run(*words, COORDINATOR_AGENT_ID="coder-l", COORDINATOR_LOCK_OWNER="session")
+    assert unknown.returncode == 3
+    assert 'Did you mean "coder-1"?' in unknown.stderr.replace('\\"', '"')
+
+
 async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program, db: Database, tmp_path: Path) -> None:
     note = tmp_path / "pids"
     with running(program, "a", "--as", "first", "--", "sh", "-c", f"echo $$ > {note}; exec sleep 60") as first:
