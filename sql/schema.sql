@@ -641,7 +641,7 @@ create function coordinator.agent_prune(p_retention interval default '30 days', 
   returns integer
   volatile security definer;
 
--- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server's first 10 seconds.
+-- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.
 create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
@@ -1474,7 +1474,7 @@ create function coordinator.schema_record(p_kind text, p_name text, p_checksum t
   returns void
   volatile;
 
--- Return false in the first 10 seconds of the server, while processes reconnect: nothing is reaped then.
+-- Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.
 create function coordinator.server_settled()
   returns boolean
   stable;

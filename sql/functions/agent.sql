@@ -454,7 +454,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_reap(integer) is
-  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped in the server''s first 10 seconds.';
+  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.';
 
 create or replace function coordinator.agent_project(p_agent uuid) returns text
 language plpgsql stable security definer

@@ -22,7 +22,8 @@ begin
       raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
         hint = 'Register without an id.';
     end if;
-    update coordinator.processes set missing_at = null where id = v_id;
+    -- Of another name, it is not the same: a fail-over lost the former, and its id was given again.
+    update coordinator.processes set missing_at = null where id = v_id and kind = p_kind and name = p_name;
     if found then
       return v_id;
     end if;
@@ -53,10 +54,13 @@ comment on function coordinator.process_alive(integer) is
   'Return whether a process holds its liveness lock.';
 
 create or replace function coordinator.server_settled() returns boolean
-language sql stable parallel safe
-return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds';
+language sql stable
+return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds'
+  and (pg_is_in_recovery() or (
+    exists (select from coordinator.relay where epoch = coordinator.epoch_id())
+    and not exists (select from coordinator.epochs where ended_at > clock_timestamp() - interval '10 seconds')));
 comment on function coordinator.server_settled() is
-  'Return false in the first 10 seconds of the server, while processes reconnect: nothing is reaped then.';
+  'Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.';
 
 create or replace function coordinator.leader_renew(p_process integer, p_ttl interval default '5 seconds')
 returns table (leads boolean, term bigint, due text[])

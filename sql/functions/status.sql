@@ -30,7 +30,7 @@ begin
                   then format('The notification queue is %s %% full: end the listener that does not read.',
                               round(100 * pg_notification_queue_usage())) end,
              case when not coordinator.server_settled()
-                  then 'The database started a moment ago: no agent is reaped in its first 10 seconds.' end
+                  then 'The database started or failed over a moment ago: no agent is reaped for 10 seconds.' end
            ], null)
     from coordinator.project_show(p_project) c
     cross join (select program, applied_at from coordinator.schema_files order by applied_at desc, name limit 1) f;

@@ -181,6 +181,12 @@ async def test_a_process_that_reconnects_keeps_its_agents(process: Process, sett
     assert (again.reaped, again.missing) == (0, 0)
 
 
+async def test_a_process_whose_id_was_given_again_gets_a_new_one(process: Process, settled: Transaction) -> None:
+    """A fail-over lost its row, and the id went to another process, which has not reconnected yet."""
+    await process.die(settled)
+    assert await settled.run(ProcessRegister(kind="client", name="there:2", id=process.id)) != process.id
+
+
 async def test_deregister_emits_who_it_was(tx: Transaction) -> None:
     made = await tx.run(agents.Register(project="default", name="a", role="r"))
     assert await tx.run(agents.Deregister(agent=made.id))

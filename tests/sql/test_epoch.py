@@ -13,7 +13,7 @@ from coordinator.model.event import RESET
 from coordinator.operations import events
 from coordinator.operations.work import RelayRecover, RelayStep
 from tests.daemon import opened
-from tests.waiting import until_blocked
+from tests.waiting import until_blocked, until_true
 
 EPOCH = "select coordinator.event_epoch()"
 SET = "select version from coordinator.signal_set('default', $1, '1')"
@@ -156,6 +156,19 @@ async def test_who_cannot_write_begins_nothing(sessions: list[asyncpg.Connection
         await reader.fetchval(SET, "k")
     await reader.execute("rollback")
     assert await other.fetchval("select coordinator.epoch_holds()") is False
+
+
+async def test_nobody_is_reaped_shortly_after_an_epoch_began(sessions: list[asyncpg.Connection]) -> None:
+    """A standby that is promoted may have been started long ago."""
+    one, *_ = sessions
+    settled = "select coordinator.server_settled()"
+    await until_true(one, settled)
+    await one.execute(FORGET)
+    assert not await one.fetchval(settled), "the relay has not begun an epoch"
+    assert await call(one, RelayRecover())
+    assert not await one.fetchval(settled)
+    await one.execute("update coordinator.epochs set ended_at = ended_at - interval '11 seconds'")
+    assert await one.fetchval(settled)
 
 
 async def test_a_number_that_was_never_issued_and_a_clock_that_is_behind_do_no_harm(
