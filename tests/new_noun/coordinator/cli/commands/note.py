@@ -9,6 +9,7 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
+from coordinator.cli.values import DURATION
 from coordinator.operations import notes
 
 command = noun("Notes: short texts that agents leave for each other.")
@@ -17,6 +18,7 @@ command = noun("Notes: short texts that agents leave for each other.")
 @command.verb(examples=['coordinator note write build "the cache is stale"'])
 @click.argument("key")
 @click.argument("text")
+@click.option("--ttl", type=DURATION, default="1d", show_default=True, help="The note is gone after this long.")
 @click.pass_obj
 def write(call: Invocation, **options: Any) -> None:
     """Write a note, or replace the one with the same key."""
