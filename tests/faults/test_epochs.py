@@ -75,6 +75,7 @@ async def test_a_standby_that_lags_is_promoted(stopped: Path, tmp_path: Path) ->
             page = await call(replica, events.Since(after=before.cursor))
             assert page[0].key == "shared 0"
             assert await replica.fetchval(EPOCH) == shared.cursor.split(".")[0]
+            await replica.fetch("select coordinator.status_show('default'), coordinator.server_settled()")
             await cut_off(primary, replica)
             lost = await issue(primary, "lost", times=3)
             page = await call(replica, events.Since(after=lost.cursor))

@@ -198,6 +198,18 @@ async def test_an_administrator_may_all_but_change_the_schema(logins: Logins) ->
             await connection.execute(statement)
 
 
+async def test_a_role_that_may_write_begins_an_epoch(logins: Logins, database_url: str) -> None:
+    connection = await logins.make("agent")
+    owner = await connect(database_url)
+    try:
+        await owner.execute("select setval('coordinator.epoch_mark', 1)")  # as after a start of the server
+    finally:
+        await owner.close()
+    assert await connection.fetchval("select version from coordinator.signal_set('default', 'k', '1')") > 10**12
+    async with refused():
+        await connection.execute("select setval('coordinator.epoch_mark', 1)")
+
+
 async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
     connection = await logins.make(None)
     async with refused():
