@@ -73,17 +73,21 @@ class Subscriptions:
         self._config = gateway.config
 
     async def stream(self, request: Request) -> StreamResponse:
-        """Respond with a stream. ``Last-Event-ID`` overrides ``after``: when a browser reconnects, it is the newer."""
+        """Respond with a stream. ``Last-Event-ID`` overrides ``after``: when a browser reconnects, it is the newer.
+
+        Then the stream goes on and has waited for ``at_least`` before.
+        """
         query = _query(request, StreamQuery)
         wanted = self._filter(request, query)
-        after = request.header("last-event-id") or query.after or "now"
+        resumed = request.header("last-event-id")
+        after = resumed or query.after or "now"
         if not _CURSOR.fullmatch(after):
             raise InvalidArgument(
                 f'invalid cursor "{after[:100]}"',
                 hint="Give the cursor of an event, now, or start.",
                 code="ZC103",
             )
-        at_least = at_least_of(request)
+        at_least = None if resumed else at_least_of(request)
         await self._calls.include(request, at_least, in_log=True)
         if after == "now":
             after = await (self._gateway.cursor(self._calls) if at_least is None else self._calls.run(Head()))

@@ -76,6 +76,16 @@ async def test_a_stream_is_ready_when_it_includes_a_position(http: httpx.AsyncCl
         assert after.json()["items"] == []
 
 
+async def test_a_stream_that_is_resumed_waits_for_no_position(http: httpx.AsyncClient, project: str) -> None:
+    """A browser that reconnects repeats the query, perhaps when the position is of an epoch that is forgotten."""
+    cursor = (await http.get("/v1/events/head")).json()["result"]
+    query = {"project": project, "at_least": "forgotten.x7"}
+    async with stream(http, headers={"last-event-id": cursor}, **query) as frames:
+        assert (await frames.next()).event == "ready"
+    answer = await http.get("/v1/events/stream", params=query)
+    assert problem(answer, 409, "conflict")["code"] == "ZC317"
+
+
 async def test_each_write_has_a_position_and_nothing_else_has(http: httpx.AsyncClient, project: str) -> None:
     positions = {(await write(http, project, value)).headers["position"] for value in (1, 1, 2)}
     assert len(positions) == 3
