@@ -112,7 +112,7 @@ def test_a_wait_that_times_out_exits_with_8(program: Program) -> None:
 def test_an_error_as_text_has_two_lines_and_escapes_control_characters(lone: Program) -> None:
     done = lone.run("-o", "text", "agent", "heartbeat", "\x1b[2J")
     assert done.stderr == (
-        'error: ID|NAME: "\\x1b[2J" is not the id of an agent\nhint: Give the UUID that "coordinator agent register" printed.\n'
+        'error: ID|NAME: "\\x1b[2J" is not the name or id of an agent\nhint: See "coordinator agent list".\n'
     )
 
 

@@ -60,7 +60,7 @@ def test_a_terminal_gets_tables_and_a_pipe_gets_json(program: Program) -> None:
 
 def test_a_terminal_gets_one_value_plainly_and_errors_in_two_lines(program: Program) -> None:
     agent = on_terminal(program, "agent", "register", "coder").strip()
-    assert program.json("agent", "heartbeat", agent)["id"] == agent
+    assert program.json("agent", "heartbeat", agent)["agent"] == agent
     assert on_terminal(program, "signal", "get", "nope").splitlines()[0].startswith('error: signal "nope" is not set')
     assert "No signals are set." in on_terminal(program, "signal", "list")
 
