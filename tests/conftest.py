@@ -38,10 +38,10 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 """
 
 
-BEGIN_EPOCH = (  # else the first step of the relay would do that and nothing else, and no agent be reaped for 10 seconds
-    "select coordinator.relay_recover()",
-    "update coordinator.epochs set ended_at = ended_at - interval '1 minute'",
-)
+# A copy continues the epoch of its template: else its first step would begin one and do nothing more.
+ADOPT_EPOCH = """
+with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning epoch)
+select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash()) from adopted"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,7 +140,7 @@ async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
     await admin(server_url, f"create database {name}{copy}")
     try:
         if template:
-            await admin(with_database(server_url, name), *BEGIN_EPOCH)
+            await admin(with_database(server_url, name), ADOPT_EPOCH)
         yield with_database(server_url, name)
     finally:
         await admin(server_url, f"drop database {name} with (force)")
@@ -190,7 +190,7 @@ async def db(database_url: str, config: Config) -> AsyncIterator[Database]:
 def shared_url(server_url: str, template: str) -> Iterator[str]:
     name = f"shared_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
-    asyncio.run(admin(with_database(server_url, name), *BEGIN_EPOCH))
+    asyncio.run(admin(with_database(server_url, name), ADOPT_EPOCH))
     yield with_database(server_url, name)
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
 
