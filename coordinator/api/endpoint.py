@@ -6,6 +6,7 @@ of seconds, ``1h30m``, or ISO 8601.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
 from types import NoneType, UnionType
@@ -72,7 +73,8 @@ def decode_hook(type: type[Any], value: Any) -> Any:
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
     route = route_of(operation)
     shape, result = operation.answer()
-    unpacked = any(field.type == list[dict[str, Json]] for field in msgspec.structs.fields(operation))
+    fields = msgspec.structs.fields(operation)  # takes 0.3 ms
+    unpacked = any(field.type == list[dict[str, Json]] for field in fields)
     name = "".join(word.capitalize() for word in operation.function.split("_"))
     return Endpoint(
         operation=operation,
@@ -80,17 +82,19 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         method=route.method,
         path=route.path,
         parameter=route.parameter,
-        parameters=_parameters(operation, name),
+        parameters=_parameters(operation, name, fields),
         body_copies=32 if unpacked else 4,
         shape=shape,
         result=result,
     )
 
 
-def _parameters(operation: type[Operation[Any]], name: str) -> type[Operation[Any]]:
+def _parameters(
+    operation: type[Operation[Any]], name: str, fields: Iterable[msgspec.structs.FieldInfo]
+) -> type[Operation[Any]]:
     """Derive the operation as HTTP takes it: with a default project, durations in several forms, and JSON left encoded."""
     changed: list[tuple[str, Any, Any]] = []
-    for field in msgspec.structs.fields(operation):
+    for field in fields:
         if operation.scope is Scope.IN_PROJECT and field.name == operation.scope_field and field.required:
             changed.append((field.name, str, DEFAULT_PROJECT))
         elif timedelta in (field.type, *_members(field.type)):
