@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,7 @@ from tests.concurrency import lock_history as history
 from tests.concurrency.lock_worker import Journal, Settings, Unknown
 from tests.daemon import opened
 from tests.faults.plane import IMMEDIATE, restart
-from tests.forked import ROOT
+from tests.forked import Forked
 from tests.waiting import until
 
 __all__ = ["LIGHT", "Fleet", "prepare"]
@@ -56,7 +54,7 @@ class Fleet:
         self.cache_size = cache_size
         self.seed = seed
         self.choose = random.Random(seed)
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, Forked] = {}
         self.journal = Journal(folder / "nemesis.jsonl", "nemesis")
         self.befallen: Counter[str] = Counter()
         self.started = 0
@@ -86,9 +84,7 @@ class Fleet:
             alone=self.started % 2 == 0,
             statement_cache_size=self.cache_size,
         )
-        self.workers[name] = subprocess.Popen(
-            [sys.executable, "-m", "tests.concurrency.lock_worker", msgspec.json.encode(settings).decode()], cwd=ROOT
-        )
+        self.workers[name] = Forked("tests.concurrency.lock_worker", msgspec.json.encode(settings))
 
     async def working(self) -> None:
         """Wait until every worker has been granted a lock."""
