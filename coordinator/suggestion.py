@@ -1,4 +1,4 @@
-"""What somebody probably meant by a word that is not known."""
+"""Finds the known word that somebody probably meant."""
 
 from __future__ import annotations
 

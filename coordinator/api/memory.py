@@ -2,7 +2,7 @@
 
 A request reserves what it is about to hold: the parts of a large body as they arrive, a page before it is read, a large response
 until its client has taken it. Beyond ``max_bytes`` it waits in line for a short time, and then gets 503. Small bodies and
-responses are not counted, so they never wait.
+responses do not count, so they never wait.
 
 What this does not count: connections, streams without a backlog, and the gateway's ring. They have limits of their own.
 """
@@ -31,7 +31,7 @@ class _Reservation(NamedTuple):
 
 
 class Memory:
-    """Bytes that can be held. Those who want more than is free get it in order."""
+    """The bytes that can be held. Requests for more than is free wait in order."""
 
     def __init__(self, max_bytes: int, wait_s: float) -> None:
         self._max_bytes = self._free = max_bytes
@@ -39,7 +39,7 @@ class Memory:
         self._waiting: deque[_Reservation] = deque()
 
     def hold(self) -> Hold:
-        """Return a context that holds nothing yet, and nothing any more at its end."""
+        """Return a context for one request; its end releases what it holds."""
         return Hold(self)
 
     async def grant(self, hold: Hold, size: int) -> None:

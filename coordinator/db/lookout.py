@@ -1,11 +1,10 @@
-"""Learns for whom calls wait, so that their error can name the session that is in the way.
+"""Finds the sessions that calls wait for, so that an error can name the session in the way.
 
-The server says so only while a call waits, and only to another connection. While calls are in progress, a timer looks whether
-one has lasted for ``LOOK_S``; one query for all of them then asks what blocks them. A call pays for this with the look at one
-field.
+The server says so only while a call waits, and only to another connection. While calls are in progress, a timer checks whether
+one has lasted for ``LOOK_S``; one query then asks what blocks them all. This costs a call the reading of one field.
 
-On failure nothing is learnt, and errors have a general hint. Behind a pooler the sessions of calls are unknown: then what
-blocks any of ours is named.
+On failure, errors have a general hint. Behind a pooler the sessions of calls are unknown: then an error names what blocks any
+of ours.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Lookout"]
 LOOK_S = 0.4  # well below the bound of a wait
 BELIEVED_S = 1.5
 
-# Whoever waits behind others is led to the session that waits for nobody.
+# A queue is followed to the session at its head, which waits for nobody.
 _BLOCKERS = """
 with recursive chain (waiting, pid, depth) as (
   select a.pid, unnest(pg_blocking_pids(a.pid)), 1 from pg_stat_activity a
