@@ -19,7 +19,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.token import Token
 from coordinator.operations import agents, directives, events, locks, projects, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
-from tests.waiting import until_blocked
+from tests.waiting import until, until_blocked
 
 R = TypeVar("R")
 Open = Callable[[], Awaitable[asyncpg.Connection]]
@@ -378,7 +378,15 @@ async def test_pruning_a_partition_and_the_relay_do_not_deadlock(session: Open) 
     await until_blocked(watcher, pruner)
     await call(relay, RelayStep())
     await transaction.commit()
-    assert await prunes > 0
+
+    async def pruned() -> bool:
+        await call(watcher, events.Emit(project="default", type="custom.x"))
+        await call(watcher, RelayStep())
+        return await call(pruner, events.Prune()) > 0
+
+    # 0 as long as a transaction that is older than the partition's end is open elsewhere on the server, as one of another test.
+    if not await prunes:
+        await until(pruned)
 
 
 LEAD = tokens.Create(name="lead", role="manager", hash="a" * 64, prefix="coo_abcd", project="default")
