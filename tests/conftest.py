@@ -235,9 +235,13 @@ class Sessions:
         try:
             yield connection
         finally:
-            if not connection.is_closed():
-                await transaction.rollback()
-                await connection.reset()
+            try:
+                if not connection.is_closed():
+                    await transaction.rollback()
+                    await connection.reset()
+            except BaseException:  # no other test must meet what is left of this one
+                connection.terminate()
+                raise
 
     def close(self) -> None:
         for connection in self._kept.values():
