@@ -151,6 +151,9 @@ class Locks(RuleBasedStateMachine):
                 self.lost.append((agent, resource, h.token))
             assert tokens[resource] > self.greatest
             self.held.append(Held(agent, resource, shared, tokens[resource], expires, ttl, ticket, claimed))
+
+    def grown(self) -> None:
+        """Expect greater tokens from the next operation. One that frees several resources may grant them in any order."""
         self.greatest = max([self.greatest, *(h.token for h in self.held)])
 
     def settle(self) -> None:
@@ -158,6 +161,7 @@ class Locks(RuleBasedStateMachine):
             if not self.blockers(ticket.agent, ticket.resources, ticket.shared, ticket.id):
                 self.queue.remove(ticket)
                 self.grant(ticket.agent, ticket.resources, ticket.shared, ticket.ttl, ticket.id, claimed=False)
+        self.grown()
 
     def lose(self, held: Held) -> None:
         self.held.remove(held)
@@ -186,6 +190,7 @@ class Locks(RuleBasedStateMachine):
             assert code is None
             assert all(g.granted for g in grants)
             self.grant(agent, resources, shared, ttl, None, claimed=True)
+            self.grown()
         elif wait is None:
             assert code == "ZC310"
         elif self.cycle(agent, blockers):
