@@ -826,7 +826,7 @@ create function coordinator.event_end(p_epoch text)
   returns bigint
   stable;
 
--- Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log. Internal.
+-- Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log.
 create function coordinator.event_epoch()
   returns text
   volatile security definer;

@@ -42,7 +42,7 @@ from coordinator.config import Config
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
 from coordinator.errors import CoordinatorError
-from coordinator.model.event import RESET, Event, position
+from coordinator.model.event import RESET, Event, parsed_cursor
 from coordinator.model.json import decoded
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.executor import Runner, Source
@@ -171,7 +171,7 @@ class Gateway:
 
     async def _start(self) -> None:
         """Read the log's head; streams are accepted from then on."""
-        self.epoch, _ = position(await self._reader.head(self._session, self._grown))
+        self.epoch, _ = parsed_cursor(await self._reader.head(self._session, self._grown))
         self.started.set()
         log.info("gateway.started", epoch=self.epoch)
 
@@ -190,7 +190,7 @@ class Gateway:
         async with self._waking:
             if self._awake.is_set():
                 return
-            epoch, head = position(await self._database.run(Head()))
+            epoch, head = parsed_cursor(await self._database.run(Head()))
             first = max(0, head - FILL_EVENTS)
             if epoch != self.epoch or not first <= self.ring.head <= head:
                 self.ring.clear(first)
@@ -326,7 +326,7 @@ class Gateway:
         if frames:
             self.ring.extend(frames)
         if reader.after is not None:
-            self.epoch, seq = position(reader.after)
+            self.epoch, seq = parsed_cursor(reader.after)
             self.ring.advance(seq)
         metrics.STREAM_EVENTS.inc(len(frames))
         for group, wanted in concerned.items():
@@ -336,7 +336,7 @@ class Gateway:
 
     def _reset(self, event: Event) -> None:
         log.warning("gateway.reset", cursor=event.cursor, reason=decoded(event.data).get("reason"))
-        self.epoch, seq = position(event.cursor)
+        self.epoch, seq = parsed_cursor(event.cursor)
         self.ring.clear(seq)
         data = chunk(frame_of(event).data)
         for group in tuple(self._groups.values()):
@@ -355,7 +355,7 @@ class Gateway:
                     member.epoch, member.seq = self.epoch, seq
                 self.leave(member)
                 member.interrupt()
-        self.epoch, head = position(reader.after)
+        self.epoch, head = parsed_cursor(reader.after)
         self.ring.clear(head)
         self._wake(self._groups.values())
 

@@ -33,7 +33,7 @@ from coordinator.api.problems import Overloaded
 from coordinator.api.response import PIECE_BYTES, TRANSPORT
 from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
 from coordinator.errors import DatabaseUnavailable
-from coordinator.model.event import BOOKMARK, RESET, position
+from coordinator.model.event import BOOKMARK, RESET, parsed_cursor
 from coordinator.operations.executor import Runner
 from coordinator.operations.log_reader import LogReader
 from coordinator.telemetry import metrics
@@ -88,7 +88,7 @@ class StreamResponse(responses.Response):
         self._transport: Transport
         self._send: Send
         if after is not None:  # else all that is retained
-            self.epoch, self.seq = position(after)
+            self.epoch, self.seq = parsed_cursor(after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until one side ends it.
@@ -223,7 +223,7 @@ class StreamResponse(responses.Response):
             events = await reader.read(self._executor)
         if reader.at_end or reader.after is None:
             return []
-        self.epoch, self.seq = position(reader.after)
+        self.epoch, self.seq = parsed_cursor(reader.after)
         frames = [frame_of(event) for event in events if event.type == RESET or self.filter.takes(event)]
         if not frames or frames[-1].seq != self.seq:
             frames.append(Frame(self.seq, BOOKMARK, None, None, "", bookmark(reader.after)))

@@ -19,7 +19,7 @@ from coordinator.backoff import Backoff
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.errors import DatabaseUnavailable, InvalidArgument, WaitTimedOut
-from coordinator.model.event import RESET, Event, position
+from coordinator.model.event import RESET, Event, parsed_cursor
 from coordinator.model.key_pattern import check_key_patterns
 from coordinator.model.topic import check_topics
 from coordinator.operations.log_reader import LogReader
@@ -88,10 +88,10 @@ class Tail:
         reader = self._reader
         async with self._call.open() as executor:
             # Up to the present end of the log, since a busy log never ends.
-            _, head = position(await reader.head(executor))
+            _, head = parsed_cursor(await reader.head(executor))
             while True:
                 enough = await self._take(await reader.read(executor))
-                if enough or reader.at_end or (reader.after and position(reader.after)[1] >= head):
+                if enough or reader.at_end or (reader.after and parsed_cursor(reader.after)[1] >= head):
                     return
 
     async def _following(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["BOOKMARK", "RESET", "Event", "position"]
+__all__ = ["BOOKMARK", "RESET", "Event", "parsed_cursor"]
 
 RESET = "reset"
 BOOKMARK = "bookmark"
@@ -34,7 +34,7 @@ class Event(msgspec.Struct, frozen=True):
     more: bool = False
 
 
-def position(cursor: str) -> tuple[str, int]:
+def parsed_cursor(cursor: str) -> tuple[str, int]:
     """Take a cursor apart into the log's epoch and the number of the event that it stands after."""
     epoch, _, seq = cursor.partition(".")
     return epoch, int(seq)

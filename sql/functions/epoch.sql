@@ -100,4 +100,4 @@ begin
 end
 $$;
 comment on function coordinator.event_epoch() is
-  'Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log. Internal.';
+  'Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log.';

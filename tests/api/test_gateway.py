@@ -15,7 +15,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.stream import StreamResponse
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.model.event import position
+from coordinator.model.event import parsed_cursor
 from coordinator.operations import signals
 from coordinator.operations.events import Head
 from coordinator.operations.work import RelayStep
@@ -128,7 +128,7 @@ async def test_what_happens_after_a_rest_has_ended_reaches_a_stream_however_much
         await emit(db, *"abcdef")
         stream = Stream(gateway)
         async with gateway.connection(stream):
-            stream.seq = position(await db.run(Head()))[1]
+            stream.seq = parsed_cursor(await db.run(Head()))[1]
             assert gateway.ring.floor == stream.seq - 2, "it begins shortly before the end"
             gateway.join(stream)
             await emit(db, *"ghijkl")
@@ -155,7 +155,7 @@ async def test_events_that_were_pruned_before_a_rest_ended_reset_no_stream(db: D
             )
         stream = Stream(gateway)
         async with gateway.connection(stream):
-            stream.seq = position(await db.run(Head()))[1]
+            stream.seq = parsed_cursor(await db.run(Head()))[1]
             gateway.join(stream)
             await emit(db, "e")
             await stream.got.wait()
