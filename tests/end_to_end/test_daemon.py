@@ -155,22 +155,25 @@ async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url:
 
                     await until(settled, "every loop has run once", every_s=0.2)
                 rates = [await answers_a_heartbeat(one, alone), await answers_a_heartbeat(two, first, second)]
-    note("queries a heartbeat: one idle daemon, each of two idle daemons", rates)
-    assert all(0.9 < rate <= 2 for rate in rates), rates
+    note("queries a heartbeat: one idle daemon, each of two idle daemons", [most for _, most in rates])
+    assert all(least <= 2 and most > 0.9 for least, most in rates), rates
 
 
-async def answers_a_heartbeat(proxy: Proxy, *daemons: Daemon) -> float:
+async def answers_a_heartbeat(proxy: Proxy, *daemons: Daemon) -> tuple[float, float]:
+    """Return the least and the most that the daemons have asked: reading their heartbeats takes time, too, on a busy machine."""
+    within = 0
+
     async def heartbeats() -> int:
         return sum([await daemon.heartbeats() for daemon in daemons])
 
     async def enough() -> int:
+        nonlocal within
+        within = proxy.answers
         found = await heartbeats()
         return found if found >= before + 4 * len(daemons) else 0
 
-    rates = []
-    while not rates or (rates[-1] > 2 and len(rates) < 3):  # loops have work once in a while
-        answers = proxy.answers  # read first and last, so that it has the answer to each heartbeat that counts
-        before = await heartbeats()
-        after = await until(enough, "four heartbeats of each have passed", every_s=0.1)
-        rates.append((proxy.answers - answers) / (after - before))
-    return rates[-1]
+    first = proxy.answers
+    before = await heartbeats()
+    second = proxy.answers
+    after = await until(enough, "four heartbeats of each have passed", every_s=0.1)
+    return (within - second) / (after - before), (proxy.answers - first) / (after - before)
