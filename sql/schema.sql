@@ -801,6 +801,11 @@ create function coordinator.event_append(p_type text, p_project text, p_key text
   returns void
   volatile;
 
+-- Return the channel on which an event is notified. Internal.
+create function coordinator.event_channel(p_project text, p_type text)
+  returns text
+  immutable;
+
 -- Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
 create function coordinator.event_configure(p_payloads text, p_actor text default null)
   returns boolean
@@ -851,8 +856,8 @@ create function coordinator.event_id_before(p_xid xid8)
   returns bigint
   stable;
 
--- Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more; with p_previous as a notification does.
-create function coordinator.event_json(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean, p_previous bigint default null)
+-- Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more. Internal.
+create function coordinator.event_members(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean)
   returns text
   stable;
 
@@ -875,6 +880,11 @@ create function coordinator.event_ring()
 create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
   immutable;
+
+-- Return the members of an event as a notification carries them; those of a pointer, if there are none or too many bytes of them. Internal.
+create function coordinator.event_told(p_epoch text, p_seq bigint, p_type text, p_project text, p_members text)
+  returns text
+  stable;
 
 -- Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.
 create function coordinator.event_turn(p_age interval)
@@ -1381,8 +1391,8 @@ create function coordinator.relay_notify(p_channel text, p_payload text, p_usage
   returns boolean
   volatile;
 
--- Return the notifications of a chunk, in order: the events, or pointers to them. Internal.
-create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean, p_since bigint)
+-- Return the notifications of the events after p_after, in order, each with the event before it on its channel: at least p_since. Internal.
+create function coordinator.relay_payloads(p_channels text[], p_events text[], p_after bigint, p_since bigint)
   returns table (channel text, payload text)
   stable;
 
@@ -1390,6 +1400,11 @@ create function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_e
 create function coordinator.relay_recover()
   returns boolean
   volatile security definer;
+
+-- Return how many bytes a step may write to the notification queue. Internal.
+create function coordinator.relay_room()
+  returns double precision
+  volatile;
 
 -- Step until every event has a number, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
 create procedure coordinator.relay_run(INOUT chunks integer[] default null, IN p_duration interval default '00:00:00.1');
@@ -1399,9 +1414,9 @@ create function coordinator.relay_step(p_limit integer default 500, p_notify boo
   returns table (moved integer, head_seq bigint, again boolean)
   volatile security definer;
 
--- Notify readers of the events after p_after and of the head, as far as the queue has room. Internal: part of relay_step.
-create function coordinator.relay_tell(p_after bigint)
-  returns void
+-- Notify readers of the events of a chunk, which follow p_after, if p_room bytes suffice for them; return how many are left. Internal: part of relay_step.
+create function coordinator.relay_tell(p_after bigint, p_channels text[], p_events text[], p_room double precision)
+  returns double precision
   volatile;
 
 -- Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role's name: bind it again after renaming it.

@@ -128,16 +128,16 @@ comment on function coordinator.event_head() is
   'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.';
 
 -- Concatenated: json_build_object takes twice as long. Epoch, type and project need no quoting.
-create or replace function coordinator.event_json(
+create or replace function coordinator.event_members(
   p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb,
-  p_transaction text, p_more boolean, p_previous bigint default null) returns text
+  p_transaction text, p_more boolean) returns text
 language sql stable parallel safe
-return '{"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "' || p_project
+return '"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "' || p_project
   || '", "key": ' || coalesce(to_json(p_key)::text, 'null') || ', "actor": ' || to_json(p_actor)::text || ', "at": "'
   || to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '", "data": ' || p_data::text || ', "transaction": "'
-  || p_transaction || '", "more": ' || p_more || coalesce(', "previous": ' || p_previous, '') || '}';
-comment on function coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean, bigint) is
-  'Write an event in its one form: a JSON object of cursor, seq, type, project, key, actor, at, data, transaction, more; with p_previous as a notification does.';
+  || p_transaction || '", "more": ' || p_more;
+comment on function coordinator.event_members(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean) is
+  'Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more. Internal.';
 
 create or replace function coordinator.event_data_checked(p_data jsonb) returns jsonb
 language plpgsql immutable parallel safe

@@ -27,7 +27,7 @@
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('chunk',            500, 'events', 'One chunk of the log. A transaction of more events is several chunks, between which a page may end.'),
-  ('notify_payload',  7900, 'bytes',  'An event in a NOTIFY payload; a larger one is sent as a pointer.');
+  ('notify_payload',  7900, 'bytes',  'An event in a NOTIFY payload, without its "previous"; a larger one is sent as a pointer.');
 
 create or replace function coordinator.event_extend(p_ahead integer default 16) returns integer
 language plpgsql volatile security definer
@@ -129,7 +129,10 @@ declare
   v_late_id bigint;
   v_found   integer;
   v_cut     xid8;
-  v_epoch   text;
+  v_relay   coordinator.relay;
+  v_room    double precision;
+  v_channels text[];
+  v_events   text[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
@@ -143,8 +146,9 @@ begin
   select * into v_prev from coordinator.event_chunks order by first_seq desc limit 1;
   v_xmax := pg_snapshot_xmax(v_prev.base);
   v_own := pg_current_xact_id_if_assigned();
-  select last_value, (select epoch from coordinator.relay) into v_next.read_id, v_epoch from coordinator.event_ids;
-  if v_epoch is distinct from coordinator.epoch_id() then
+  select * into v_relay from coordinator.relay;
+  select last_value into v_next.read_id from coordinator.event_ids;
+  if v_relay.epoch is distinct from coordinator.epoch_id() then
     perform coordinator.relay_recover();
     select 0, v_prev.last_seq, true into moved, head_seq, again;
     return next;
@@ -162,12 +166,13 @@ begin
     -- As event_id_before; a function in SQL would be parsed in each step.
     v_late_id := coalesce((select read_id from coordinator.event_chunks where step_xid <= v_late[1] order by step_xid desc limit 1), 0);
   end if;
+  -- One scan finds the events, decides which of them the chunk takes, and writes what is told of them.
   with waiting as (
-    (select l.xid, l.id from coordinator.events l
+    (select l.* from coordinator.events l
       where l.xid = any (v_late) and l.id > v_late_id and l.id <= v_top
       order by l.xid, l.id limit p_limit + 1)
     union all
-    (select l.xid, l.id from coordinator.events l
+    (select l.* from coordinator.events l
       -- Trap: xmax is the last completed transaction + 1. Transactions in progress may lie above it and have older ids than the
       -- previous step read: the bound is from the step before it.
       where l.xid >= v_xmax and l.xid < pg_snapshot_xmax(v_snap) and l.id > v_prev.base_id and l.id <= v_top
@@ -176,12 +181,20 @@ begin
     order by xid, id limit p_limit + 1
   ), counted as (
     select count(*)::integer as found, case when count(*) > p_limit then max(xid) end as cut from waiting
+  ), taken as (
+    select w.*, v_prev.last_seq + row_number() over place as seq, coalesce(lead(w.xid) over place = w.xid, false) as more
+    from waiting w cross join counted c where w.xid < c.cut or c.cut is null window place as (order by w.xid, w.id)
+  ), told as (
+    select t.*, case when v_relay.payloads = 'full' then coordinator.event_members(
+                       v_relay.epoch, t.seq, t.type, t.project, t.key, t.actor, t.at, coordinator.event_data(t.data), t.xid::text, t.more) end as members
+    from taken t offset 0
   )
-  select c.found, c.cut, array_agg(distinct w.xid order by w.xid) filter (where w.xid < c.cut or c.cut is null),
-         min(w.id) filter (where w.xid < c.cut or c.cut is null), max(w.id) filter (where w.xid < c.cut or c.cut is null),
-         count(*) filter (where w.xid < c.cut or c.cut is null)
-  into v_found, v_cut, v_next.xids, v_next.first_id, v_next.last_id, moved
-  from counted c left join waiting w on true group by c.found, c.cut;
+  -- In the order of the window. The last event of each transaction has no more.
+  select (select c.found from counted c), (select c.cut from counted c), array_agg(t.xid) filter (where not t.more), min(t.id), max(t.id), count(*),
+         array_agg(coordinator.event_channel(t.project, t.type)),
+         array_agg(coordinator.event_told(v_relay.epoch, t.seq, t.type, t.project, t.members))
+  into v_found, v_cut, v_next.xids, v_next.first_id, v_next.last_id, moved, v_channels, v_events
+  from told t;
   again := v_cut is not null;
   head_seq := v_prev.last_seq;
   if v_found = 0 then
@@ -221,10 +234,12 @@ begin
                        array(select pg_snapshot_xip(v_next.base) union select v_own));
     end if;
   end if;
+  v_room := case when p_notify and v_relay.payloads <> 'head' then coordinator.relay_room() else 0 end;
   if moved <= p_limit then
     insert into coordinator.event_chunks
     values (head_seq + 1, head_seq + moved, v_next.xids, v_next.first_id, v_next.last_id, false, v_next.base, v_next.base_id,
             v_next.read_id, v_next.step_xid, clock_timestamp());
+    perform coordinator.relay_tell(head_seq, v_channels, v_events, v_room);
   else
     insert into coordinator.event_chunks
     select head_seq + 1 + g.n * p_limit, least(head_seq + (g.n + 1) * p_limit, head_seq + moved), v_next.xids, min(g.id), max(g.id),
@@ -232,11 +247,19 @@ begin
     from (select l.id, (row_number() over (order by l.id) - 1) / p_limit as n from coordinator.events l
           where l.xid = v_next.xids[1] and l.id between v_next.first_id and v_next.last_id) g
     group by g.n;
+    for v_next in select * from coordinator.event_chunks where first_seq > head_seq order by first_seq loop
+      select array_agg(coordinator.event_channel(e.project, e.type)), array_agg(coordinator.event_told(v_relay.epoch, e.seq, e.type, e.project,
+               case when v_relay.payloads = 'full' then coordinator.event_members(
+                 v_relay.epoch, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more) end))
+      into v_channels, v_events
+      from (select * from coordinator.chunk_events(v_next) order by seq offset 0) e;
+      v_room := coordinator.relay_tell(v_next.first_seq - 1, v_channels, v_events, v_room);
+    end loop;
   end if;
   head_seq := head_seq + moved;
   perform setval('coordinator.relay_bell', 0) from coordinator.relay_bell where last_value <> 0; -- awake: nobody needs to ring
   if p_notify then
-    perform coordinator.relay_tell(v_prev.last_seq);
+    perform coordinator.relay_notify('coordinator', v_relay.epoch || '.' || head_seq);
   end if;
   return next;
 end
@@ -286,64 +309,73 @@ $$;
 comment on function coordinator.relay_notify(text, text, double precision) is
   'NOTIFY, unless p_usage of the notification queue is in use; return whether it did. Internal: every NOTIFY passes here, except those of relay_step.';
 
-create or replace function coordinator.relay_payloads(p_chunk coordinator.event_chunks, p_epoch text, p_full boolean, p_since bigint)
-returns table (channel text, payload text)
-language sql stable
-as $$
-  select e.channel,
-         case when octet_length(e.json) <= 7900 then e.json
-              else '{"cursor": "' || p_epoch || '.' || e.seq || '", "seq": ' || e.seq || ', "type": "' || e.type || '", "project": "'
-                   || e.project || '", "pointer": true, "previous": ' || e.previous || '}' end
-  from (select o.seq, o.type, o.project, o.channel, o.previous,
-               case when p_full then coordinator.event_json(p_epoch, o.seq, o.type, o.project, o.key, o.actor, o.at,
-                                                            coordinator.event_data(o.data), o.transaction, o.more, o.previous) end as json
-        -- One row after another: each reads what the row before it on its channel has set.
-        from (select s.*, greatest(p_since, substr(s.told, s.place, 19)::bigint) as previous,
-                     set_config(s.setting, overlay(s.told placing lpad(s.seq::text, 19, '0') from s.place), false)
-              from (select h.*, coalesce(nullif(current_setting(h.setting, true), ''), repeat('0', 8 * 19)) as told
-                    from (select n.*, 'coordinator.told_' || (hashtext(n.channel) & 1023) as setting,
-                                 (hashtext(n.channel) >> 10 & 7) * 19 + 1 as place
-                          from (select c.*, 'coordinator.' || c.project || '.' || split_part(c.type, '.', 1) as channel
-                                from coordinator.chunk_events(p_chunk) c order by c.seq offset 0) n offset 0) h offset 0) s offset 0) o offset 0) e
-$$;
-comment on function coordinator.relay_payloads(coordinator.event_chunks, text, boolean, bigint) is
-  'Return the notifications of a chunk, in order: the events, or pointers to them. Internal.';
+create or replace function coordinator.event_channel(p_project text, p_type text) returns text
+language sql immutable parallel safe
+return 'coordinator.' || p_project || '.' || split_part(p_type, '.', 1);
+comment on function coordinator.event_channel(text, text) is
+  'Return the channel on which an event is notified. Internal.';
 
-create or replace function coordinator.relay_tell(p_after bigint) returns void
+create or replace function coordinator.event_told(p_epoch text, p_seq bigint, p_type text, p_project text, p_members text) returns text
+language sql stable parallel safe
+return case when octet_length(p_members) <= 7898 then p_members
+            else '"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "'
+                 || p_project || '", "pointer": true' end;
+comment on function coordinator.event_told(text, bigint, text, text, text) is
+  'Return the members of an event as a notification carries them; those of a pointer, if there are none or too many bytes of them. Internal.';
+
+create or replace function coordinator.relay_room() returns double precision
+language sql volatile
+return least(16777216, (0.5 - pg_notification_queue_usage()) * 8192 -- bytes of a page; how many there are is a setting since 17
+                       * coalesce(current_setting('max_notify_queue_pages', true)::bigint, 1048576));
+comment on function coordinator.relay_room() is
+  'Return how many bytes a step may write to the notification queue. Internal.';
+
+-- Of each channel, the first event reads what an earlier step has set, and the last one sets it.
+create or replace function coordinator.relay_payloads(p_channels text[], p_events text[], p_after bigint, p_since bigint)
+returns table (channel text, payload text)
+language sql stable -- inlined
+as $$
+  select u.channel, '{' || u.event || ', "previous": ' || u.previous || '}'
+  from unnest(p_channels, p_events, array(
+    select o.previous
+    from (select coalesce(s.before, greatest(p_since, substr(s.told, s.place, 19)::bigint)) as previous,
+                 case when s.last then set_config(s.setting, overlay(s.told placing lpad(s.seq::text, 19, '0') from s.place), false) end
+          from (select h.*, case when h.setting is not null then coalesce(nullif(current_setting(h.setting, true), ''), repeat('0', 8 * 19)) end as told
+                from (select n.*, case when n.last or n.before is null then 'coordinator.told_' || (hashtext(n.channel) & 1023) end as setting,
+                             (hashtext(n.channel) >> 10 & 7) * 19 + 1 as place
+                      from (select c.channel, p_after + c.number as seq, p_after + lag(c.number) over w as before, lead(c.number) over w is null as last
+                            from unnest(p_channels) with ordinality c(channel, number)
+                            window w as (partition by c.channel order by c.number)
+                            order by c.number offset 0) n offset 0) h offset 0) s offset 0) o)) u(channel, event, previous)
+$$;
+comment on function coordinator.relay_payloads(text[], text[], bigint, bigint) is
+  'Return the notifications of the events after p_after, in order, each with the event before it on its channel: at least p_since. Internal.';
+
+create or replace function coordinator.relay_tell(p_after bigint, p_channels text[], p_events text[], p_room double precision) returns double precision
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans made while the log is small must also serve a large one
-set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
 set plan_cache_mode = force_generic_plan -- planning takes longer than reading a small chunk
 as $$
 declare
-  v_relay coordinator.relay;
-  v_chunk coordinator.event_chunks;
-  v_queue numeric := 8192 * coalesce(current_setting('max_notify_queue_pages', true)::numeric, 1048576); -- bytes; since 17 a setting
-  v_room  numeric := least(16777216, (0.5 - pg_notification_queue_usage()) * v_queue);
-  v_bytes numeric;
-  v_told  bigint;
+  v_head  bigint := p_after + cardinality(p_channels);
   v_since bigint := case when current_setting('coordinator.told_head', true) = p_after::text
                          then current_setting('coordinator.told_since')::bigint else p_after end; -- what follows it was told, by this session
+  v_bytes bigint;
+  v_told  bigint;
 begin
-  select * into v_relay from coordinator.relay;
-  for v_chunk in select * from coordinator.event_chunks where first_seq > p_after order by first_seq loop
-    -- A payload does not cross a page of the queue, so the largest takes 16,000 bytes.
-    if v_relay.payloads <> 'head' and v_room >= 16000 * (v_chunk.last_seq - v_chunk.first_seq + 1) then
-      select sum(2 * (octet_length(payload) + 100)), count(pg_notify(channel, payload)) into v_bytes, v_told
-      from coordinator.relay_payloads(v_chunk, v_relay.epoch, v_relay.payloads = 'full', v_since);
-      v_room := v_room - v_bytes;
-    else
-      v_since := v_chunk.last_seq;
-    end if;
-    p_after := v_chunk.last_seq;
-  end loop;
-  perform set_config('coordinator.told_head', p_after::text, false), set_config('coordinator.told_since', v_since::text, false);
-  perform coordinator.relay_notify('coordinator', v_relay.epoch || '.' || p_after);
+  -- A payload does not cross a page of the queue, so the largest takes 16,000 bytes.
+  if p_room >= 16000 * cardinality(p_channels) then
+    select sum(2 * (octet_length(payload) + 100)), count(pg_notify(channel, payload)) into v_bytes, v_told
+    from coordinator.relay_payloads(p_channels, p_events, p_after, v_since);
+  else
+    v_since := v_head;
+  end if;
+  perform set_config('coordinator.told_head', v_head::text, false), set_config('coordinator.told_since', v_since::text, false);
+  return p_room - coalesce(v_bytes, 0);
 end
 $$;
-comment on function coordinator.relay_tell(bigint) is
-  'Notify readers of the events after p_after and of the head, as far as the queue has room. Internal: part of relay_step.';
+comment on function coordinator.relay_tell(bigint, text[], text[], double precision) is
+  'Notify readers of the events of a chunk, which follow p_after, if p_room bytes suffice for them; return how many are left. Internal: part of relay_step.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer

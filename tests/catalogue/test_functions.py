@@ -135,8 +135,8 @@ async def test_the_clock_of_the_product_cannot_be_moved(catalogue: asyncpg.Conne
 
 
 async def test_whoever_notifies_asks_first_whether_the_queue_has_room(catalogue: asyncpg.Connection) -> None:
-    """A full queue fails the commit. relay_tell bounds what it writes itself."""
+    """A full queue fails the commit. relay_tell gets its bound from relay_step."""
     assert await names(catalogue, r"p.prosrc ~* '\m(pg_notify|notify\s+\w)'") == ["relay_notify", "relay_tell"]
-    assert all("pg_notification_queue_usage" in defined()[name] for name in ("relay_notify", "relay_tell"))
+    assert all("pg_notification_queue_usage" in defined()[name] for name in ("relay_notify", "relay_room"))
     program = [path for path in (ROOT / "coordinator").rglob("*.py") if "pg_notify" in path.read_text("utf-8")]
     assert program == []

@@ -91,14 +91,14 @@ async def test_the_json_limit_counts_a_value_that_comes_compressed_from_a_table(
 
 @pytest.mark.parametrize("surplus", [0, 1])
 async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: str, surplus: int) -> None:
-    """The limit holds for the whole JSON text of the event, and the pointer leads to it in the log."""
+    """The limit holds for the JSON text of the event without "previous", and the pointer leads to it in the log."""
     heard: list[str] = []
     listener, writer = await connect(database_url), await connect(database_url)
     try:
         most = await writer.fetchval("select value from coordinator.limits where name = 'notify_payload'")
         frame = await writer.fetchval(
-            "select octet_length(coordinator.event_json(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}',"
-            " pg_current_xact_id()::text, false, 0)) from coordinator.relay"
+            "select 2 + octet_length(coordinator.event_members(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}',"
+            " pg_current_xact_id()::text, false)) from coordinator.relay"
         )
         await listener.add_listener("coordinator.default.custom", lambda *heard_: heard.append(heard_[3]))
         text = "x" * (most - frame + surplus)
@@ -117,7 +117,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
                 "previous": 0,
             }  # fmt: skip
         else:
-            assert len(heard[0].encode()) == most
+            assert len(heard[0].encode()) == most + len(', "previous": 0')
             assert payload["data"] == event["data"]
     finally:
         await listener.close()

@@ -83,7 +83,7 @@ async def test_a_chunk_is_read_by_its_transactions_in_the_partitions_of_its_ids_
 
 async def test_the_relay_finds_its_candidates_by_transaction_in_the_newest_partitions(full: Transaction) -> None:
     sql = await statement(
-        full, "relay_step", r"\(select l\.xid, l\.id from.*?order by xid, id limit p_limit \+ 1",
+        full, "relay_step", r"\(select l\.\* from.*?order by xid, id limit p_limit \+ 1",
         v_prev__base_id="3000990", v_xmax="'2990'::xid8", v_snap="'2900:3000:2901,2950'::pg_snapshot",
         v_late="'{2901,2950}'::xid8[]", v_late_id="3000007", v_own="null::xid8", v_top="3001000", p_limit="500",
     )  # fmt: skip
