@@ -666,6 +666,11 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
   returns void
   volatile security definer;
 
+-- Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => 'locks change'. Internal.
+create function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.')
+  returns void
+  stable;
+
 -- Reject a JSON value that is missing (ZC101), larger than 262,144 bytes as text or nested more than 64 levels (ZC102), has a number that is not finite as a double or longer than 400 characters (ZC104) or, with p_object, is not an object (ZC105).
 create function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false)
   returns void
@@ -1005,11 +1010,6 @@ create function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent
 create function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
   returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone, owner text)
   stable security definer;
-
--- Reject (ZC105) a transaction whose snapshot may be older than the advisory locks under which holders and queue change. Internal.
-create function coordinator.lock_check_isolation()
-  returns void
-  stable;
 
 -- Reject invalid slots, waits and delays (ZC104, ZC105). Internal.
 create function coordinator.lock_check_options(p_resources coordinator.lock_resource[], p_shared boolean, p_slots integer, p_wait interval, p_delay interval)

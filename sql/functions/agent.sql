@@ -195,11 +195,14 @@ comment on function coordinator.name_reserved(text, text) is
   'Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.';
 
 create or replace function coordinator.name_enter(p_name text) returns void
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coordinator.advisory_enter(hashtextextended('coordinator.name:' || p_name, 0));
-end;
+as $$
+begin
+  perform coordinator.check_isolation('names of agents and tokens are taken');
+  perform coordinator.advisory_enter(hashtextextended('coordinator.name:' || p_name, 0));
+end
+$$;
 comment on function coordinator.name_enter(text) is
   'Take the lock under which a name becomes that of a token or of an agent. Internal.';
 

@@ -92,6 +92,20 @@ $$;
 comment on function coordinator.check_list(text, text[]) is
   'Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).';
 
+create or replace function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.') returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'ZC105', message = format('%s only in read committed transactions', p_what),
+      hint = 'A snapshot from before a wait would hide what others have done. ' || p_hint;
+  end if;
+end
+$$;
+comment on function coordinator.check_isolation(text, text) is
+  'Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => ''locks change''. Internal.';
+
 create or replace function coordinator.duration_text(p_value interval) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp

@@ -49,10 +49,7 @@ declare
   v_last      coordinator.event_chunks;
   v_top       bigint;
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'ZC105', message = 'position_included must run in a read committed transaction',
-      hint = 'The reads of this transaction see a snapshot that may be older than the position.';
-  end if;
+  perform coordinator.check_isolation('positions are compared');
   if coalesce(p_position, '') !~ '^[0-9a-z]{1,16}\.x?[0-9]{1,18}(,[0-9a-z]{1,16}\.x?[0-9]{1,18})*$' then
     raise exception using errcode = 'ZC103', message = format('invalid position "%s"', left(p_position, 100)),
       hint = 'Give the position that a write returned, a cursor, or several of them separated by commas.';

@@ -191,7 +191,7 @@ begin
   end if;
   select p.paths <> p_paths into v_changed from coordinator.projects p where p.id = v_project for no key update;
   if v_changed then
-    perform coordinator.lock_check_isolation();
+    perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
     -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
     perform coordinator.advisory_enter(coordinator.lock_key(v_project, ''));
     if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > coordinator.now_utc())

@@ -134,10 +134,8 @@ declare
   v_channels text[];
   v_events   text[];
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'ZC105', message = 'relay_step must run in a read committed transaction',
-      hint = 'A snapshot taken before the lock would be older than the last chunk.';
-  elsif p_limit is null or p_limit not between 1 and 500 then
+  perform coordinator.check_isolation('events are numbered');
+  if p_limit is null or p_limit not between 1 and 500 then
     raise exception using errcode = 'ZC104', message = format('a chunk of %s events is out of range', coalesce(p_limit::text, 'null')),
       hint = 'Give 1 to 500.';
   end if;

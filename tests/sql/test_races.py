@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.db.call import call
 from coordinator.db.connection import connect
-from coordinator.errors import Conflict, CoordinatorError, NotFound
+from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
 from coordinator.operations import agents, directives, events, locks, projects, rules, signals, tokens
@@ -405,6 +405,17 @@ async def test_an_agent_and_a_token_of_one_name_do_not_overlook_each_other(
     token = msgspec.structs.replace(LEAD, name="other", hash="b" * 64)
     _, made = await while_uncommitted(session, undone, token, commit=False)
     assert isinstance(made, Token)
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("taker", [LEAD, AS_AGENT], ids=["token", "agent"])
+async def test_a_name_is_not_taken_in_a_snapshot_that_may_hide_who_has_it(
+    session: Open, taker: Operation[object], level: str
+) -> None:
+    connection = await session()
+    await connection.execute(f"begin isolation level {level}")
+    with pytest.raises(InvalidArgument, match="only in read committed transactions"):
+        await call(connection, taker)
 
 
 async def test_of_agents_and_tokens_that_race_for_a_name_one_kind_wins(session: Open) -> None:

@@ -151,20 +151,6 @@ $$;
 comment on function coordinator.lock_enter_plain(bigint, text) is
   'Do what lock_enter does for a plain name or path; returns the root, the directories above it and itself, each with a leading /. Internal.';
 
-create or replace function coordinator.lock_check_isolation() returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'ZC105', message = 'locks change only in read committed transactions',
-      hint = 'A snapshot from before the wait would hide a faster caller; assert_fence works at every isolation level.';
-  end if;
-end
-$$;
-comment on function coordinator.lock_check_isolation() is
-  'Reject (ZC105) a transaction whose snapshot may be older than the advisory locks under which holders and queue change. Internal.';
-
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -173,7 +159,7 @@ declare
   v_text text;
   v_key  record;
 begin
-  perform coordinator.lock_check_isolation();
+  perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
   if cardinality(p_resources) = 1 then
     foreach v_text in array p_resources[1].above loop
       perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, v_text), true);

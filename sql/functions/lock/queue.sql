@@ -48,7 +48,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform coordinator.lock_check_isolation();
+  perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
   perform coordinator.advisory_enter(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
 end
 $$;
