@@ -681,7 +681,7 @@ create function coordinator.check_key(p_what text, p_value text)
   returns void
   immutable;
 
--- Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).
+-- Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name). p_what is a plural: 'the topics'.
 create function coordinator.check_list(p_what text, p_values text[])
   returns void
   immutable;

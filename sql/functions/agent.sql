@@ -239,7 +239,7 @@ begin
   if p_role is not null then
     perform coordinator.check_name('the role', p_role);
   end if;
-  perform coordinator.check_list('job types', p_job_types);
+  perform coordinator.check_list('the job types', p_job_types);
   perform coordinator.check_json('the metadata', p_metadata, p_object => true);
   perform coordinator.check_ttl(p_ttl, 86400);
   if p_process is not null then

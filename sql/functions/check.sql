@@ -78,19 +78,19 @@ declare
 begin
   if cardinality(p_values) > 1000 then
     raise exception using errcode = 'ZC102',
-      message = format('%s has %s items; at most 1000 are allowed', p_what, cardinality(p_values)),
-      hint = 'Give fewer items.';
+      message = format('%s items in %s; at most 1000 are allowed', cardinality(p_values), p_what),
+      hint = 'Give fewer.';
   elsif array_ndims(p_values) > 1 or array_lower(p_values, 1) <> 1 then
-    raise exception using errcode = 'ZC103', message = format('%s is not a plain list', p_what),
+    raise exception using errcode = 'ZC103', message = format('%s are not a plain list', p_what),
       hint = 'Give an array of one dimension that starts at 1.';
   end if;
   foreach v_value in array coalesce(p_values, '{}') loop
-    perform coordinator.check_name(p_what, v_value);
+    perform coordinator.check_name('one of ' || p_what, v_value);
   end loop;
 end
 $$;
 comment on function coordinator.check_list(text, text[]) is
-  'Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name).';
+  'Reject a list of more than 1,000 items (ZC102), of more than one dimension (ZC103) or with an invalid name (see check_name). p_what is a plural: ''the topics''.';
 
 create or replace function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.') returns void
 language plpgsql stable

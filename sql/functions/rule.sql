@@ -37,7 +37,7 @@ begin
   if coalesce(cardinality(p_clears), 0) = 0 then
     raise exception using errcode = 'ZC101', message = 'the rule clears nothing', hint = 'Name at least one signal that it clears.';
   end if;
-  perform coordinator.check_list('cleared signals', p_clears);
+  perform coordinator.check_list('the cleared signals', p_clears);
   foreach v_key in array array_prepend(p_when_set, p_clears) loop
     perform coordinator.check_key('the signal of a rule', v_key);
     if strpos(v_key, '/') > 0 then
