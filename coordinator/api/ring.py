@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from coordinator.model.event import Event
 from coordinator.model.json import unreadable
+from coordinator.telemetry import metrics
 
 __all__ = ["Frame", "Ring", "bookmark", "chunk", "frame_of", "runs"]
 
@@ -36,6 +37,7 @@ def frame_of(event: Event) -> Frame:
         encoded = _encode(event)
     except (RecursionError, ValueError, TypeError) as error:  # one event must not stop those that follow
         log.warning("event.unreadable", cursor=event.cursor, type=event.type, project=event.project, error=repr(error))
+        metrics.VALUE_UNREADABLE.labels("json").inc()
         encoded = _encode(replace(event, data=unreadable("json")))
     data = b"id: %b\nevent: %b\ndata: %b\n\n" % (event.cursor.encode(), event.type.encode(), encoded)
     return Frame(event.seq, event.type, event.project, event.key, event.actor, data)

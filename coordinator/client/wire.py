@@ -11,7 +11,7 @@ import msgspec
 
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
 from coordinator.model.event import Event
-from coordinator.model.json import encode, readable
+from coordinator.model.json import encode, fault_of, readable
 from coordinator.model.operation import Operation, Shape
 from coordinator.model.page import Page, cursor_of
 from coordinator.model.route import route_of
@@ -162,4 +162,13 @@ def _log_page(body: bytes) -> _LogPage:
 
 def _event(item: _EncodedEvent) -> Event:
     fields = {name: getattr(item, name) for name in Event.__struct_fields__}
-    return Event(**{**fields, "data": readable(item.data)})
+    data = readable(item.data)
+    if fault := fault_of(data):
+        _count_unreadable(fault)
+    return Event(**{**fields, "data": data})
+
+
+def _count_unreadable(fault: str) -> None:
+    from coordinator.telemetry import metrics  # noqa: PLC0415 - slow to import, and hardly ever needed here
+
+    metrics.VALUE_UNREADABLE.labels(fault).inc()

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 import coordinator
 from coordinator.api.endpoint import endpoints
+from coordinator.api.ring import frame_of
 from coordinator.client.http import HttpExecutor
 from coordinator.client.wire import message_of, result_of
 from coordinator.config import Config, load
@@ -29,10 +30,12 @@ from coordinator.errors import (
     SchemaMismatch,
     Unauthenticated,
 )
+from coordinator.model.event import Event
 from coordinator.model.operation import Operation
 from coordinator.model.token import new_secret
 from coordinator.operations import events, projects, signals, tokens
 from coordinator.operations.events import Since
+from coordinator.telemetry import metrics
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
 
@@ -212,10 +215,32 @@ def test_an_event_that_cannot_be_decoded_hides_no_other() -> None:
     event = '{"cursor":"e.%d","seq":%d,"type":"custom.x","project":"p","key":"k","actor":"a","at":"2026-01-01T00:00:00Z","data":%s}'
     bad = {2: '{"n":1e999}', 3: '{"n":' + "9" * 5000 + "}"}
     items = ",".join(event % (seq, seq, bad.get(seq, "{}")) for seq in range(1, 5))
+    before = _unreadable("json_number")
     page = result_of(Since(), f'{{"items":[{items}],"cursor":"e.4","event_cursor":"e.4"}}'.encode())
     assert [event.seq for event in page] == [1, 2, 3, 4]
     assert [event.data for event in page] == [{}, {"unreadable": "json_number"}, {"unreadable": "json_number"}, {}]
     assert (page[1].cursor, page[1].type, page[1].key) == ("e.2", "custom.x", "k")
+    assert _unreadable("json_number") == before + 2
+
+
+def test_an_event_that_a_daemon_cannot_encode_hides_no_other_and_is_counted() -> None:
+    before = _unreadable("json")
+    event = Event(
+        cursor="e.1",
+        seq=1,
+        type="custom.x",
+        project="p",
+        key=None,
+        actor="a",
+        at=datetime.now(UTC),
+        data={"x": object()},
+    )  # type: ignore[dict-item]
+    assert b'"data":{"unreadable":"json"}' in frame_of(event).data
+    assert _unreadable("json") == before + 1
+
+
+def _unreadable(reason: str) -> float:
+    return metrics.REGISTRY.get_sample_value("coordinator_value_unreadable_total", {"reason": reason}) or 0
 
 
 @pytest.mark.parametrize("operation", [Since(), signals.List(project="p"), signals.Get(project="p", key="k")])
