@@ -1,0 +1,293 @@
+-- Jobs: one row that is written at the enqueue and deleted at the end, narrow tables for what changes in between, and history in
+-- partitions by day. sql/functions/job/job.sql says how they belong together.
+
+alter table coordinator.agents       add column labels text[] not null default '{}';
+alter table coordinator.agents_ended add column labels text[] not null default '{}';
+comment on column coordinator.agents.labels       is 'What it can do beside its job_types; a job may require labels of its worker.';
+comment on column coordinator.agents_ended.labels is 'What it could do beside its job_types.';
+
+create sequence coordinator.job_fences;
+comment on sequence coordinator.job_fences is 'Fences of jobs: a new number at each claim.';
+create sequence coordinator.job_turns;
+comment on sequence coordinator.job_turns is 'Places of permits in their line.';
+
+create table coordinator.queues (
+  project_id          bigint      not null references coordinator.projects on delete cascade,
+  name                text        not null,
+  ageing              interval,
+  fair                boolean     not null default false,
+  weights             jsonb       not null default '{}',
+  max_waiting         integer,
+  max_waiting_per_key integer,
+  events              text        not null default 'call' check (events in ('call', 'job')),
+  paused_at           timestamptz,
+  paused_by           text,
+  pause_reason        text,
+  actor               text        not null,
+  created_at          timestamptz not null,
+  updated_at          timestamptz not null,
+  primary key (project_id, name));
+comment on table  coordinator.queues                     is 'Policies of queues of jobs: a row for each queue, inserted at its first use.';
+comment on column coordinator.queues.project_id          is 'The project.';
+comment on column coordinator.queues.name                is 'Name of the queue.';
+comment on column coordinator.queues.ageing              is 'How long a job waits to gain one step of priority; null: strict priority.';
+comment on column coordinator.queues.fair                is 'Whether keys take turns.';
+comment on column coordinator.queues.weights             is 'Weights of keys in a fair queue; 1 for others.';
+comment on column coordinator.queues.max_waiting         is 'Most jobs that wait in it; null: no limit.';
+comment on column coordinator.queues.max_waiting_per_key is 'Most jobs of one key that wait in it; null: no limit.';
+comment on column coordinator.queues.events              is 'call: one event for each call and transition; job: one for each job.';
+comment on column coordinator.queues.paused_at           is 'When it was paused; null: it is not.';
+comment on column coordinator.queues.paused_by           is 'Who paused it.';
+comment on column coordinator.queues.pause_reason        is 'Why it was paused.';
+comment on column coordinator.queues.actor               is 'Who created it or last changed it.';
+comment on column coordinator.queues.created_at          is 'When it was first used or set.';
+comment on column coordinator.queues.updated_at          is 'When it was last changed.';
+
+create table coordinator.job_classes (
+  id         bigint generated always as identity primary key,
+  project_id bigint not null references coordinator.projects on delete cascade,
+  queue      text   not null,
+  type       text   not null,
+  labels     text[] not null default '{}',
+  unique (project_id, queue, type, labels));
+comment on table  coordinator.job_classes            is 'Classes of jobs: what decides which workers can run a job. Few, and static.';
+comment on column coordinator.job_classes.id         is 'Number of the class.';
+comment on column coordinator.job_classes.project_id is 'The project.';
+comment on column coordinator.job_classes.queue      is 'Name of the queue.';
+comment on column coordinator.job_classes.type       is 'Type of the jobs.';
+comment on column coordinator.job_classes.labels     is 'Labels that a worker needs, sorted.';
+
+create table coordinator.job_lanes (
+  id       bigint  generated always as identity primary key,
+  class_id bigint  not null references coordinator.job_classes on delete cascade,
+  key      text    not null,
+  weight   integer not null default 1,
+  unique (class_id, key));
+comment on table  coordinator.job_lanes          is 'Lanes: the keys of a class in a fair queue.';
+comment on column coordinator.job_lanes.id       is 'Number of the lane; 0 stands for no lane.';
+comment on column coordinator.job_lanes.class_id is 'The class.';
+comment on column coordinator.job_lanes.key      is 'The key; empty for jobs without one.';
+comment on column coordinator.job_lanes.weight   is 'How many shares of a turn it gets.';
+
+create table coordinator.job_permits (
+  class_id bigint not null,
+  turn     bigint not null,
+  lane_id  bigint not null,
+  primary key (class_id, turn)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on table  coordinator.job_permits          is 'Permits of lanes that have jobs, in turn. Rows are inserted and deleted, never updated.';
+comment on column coordinator.job_permits.class_id is 'The class.';
+comment on column coordinator.job_permits.turn     is 'Place in the line.';
+comment on column coordinator.job_permits.lane_id  is 'The lane that may be served.';
+
+create table coordinator.job_parked (
+  lane_id bigint not null,
+  turn    bigint not null,
+  primary key (lane_id, turn)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on table  coordinator.job_parked         is 'Permits of lanes that are empty; an enqueue moves them to job_permits.';
+comment on column coordinator.job_parked.lane_id is 'The lane.';
+comment on column coordinator.job_parked.turn    is 'Number of the permit.';
+
+create table coordinator.jobs_open (
+  id           uuid        primary key,
+  project_id   bigint      not null,
+  class_id     bigint      not null,
+  lane_id      bigint      not null default 0,
+  queue        text        not null,
+  type         text        not null,
+  key          text,
+  priority     smallint    not null default 0,
+  payload      jsonb       not null,
+  labels       text[]      not null default '{}',
+  max_attempts smallint    not null default 3,
+  backoff      interval,
+  start_by     timestamptz,
+  deadline     interval,
+  stall        interval,
+  rescue       text        check (rescue in ('retry', 'resume', 'fail')),
+  dedupe_key   text,
+  parent_id    uuid,
+  retry_of     uuid,
+  actor        text        not null,
+  created_at   timestamptz not null,
+  scheduled_at timestamptz not null,
+  attempts     smallint    not null default 0,
+  deaths       smallint    not null default 0,
+  checkpoint   jsonb,
+  error        text,
+  past         jsonb
+) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id);
+create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null;
+comment on table  coordinator.jobs_open              is 'Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.';
+comment on column coordinator.jobs_open.id           is 'UUID, ordered by time.';
+comment on column coordinator.jobs_open.project_id   is 'The project.';
+comment on column coordinator.jobs_open.class_id     is 'Its class: project, queue, type, labels.';
+comment on column coordinator.jobs_open.lane_id      is 'Its lane; 0 where the queue is not fair.';
+comment on column coordinator.jobs_open.queue        is 'Name of the queue.';
+comment on column coordinator.jobs_open.type         is 'Type: what a worker must have in its job_types.';
+comment on column coordinator.jobs_open.key          is 'Key by which queues are fair; may be null.';
+comment on column coordinator.jobs_open.priority     is 'Higher comes first.';
+comment on column coordinator.jobs_open.payload      is 'Any JSON value.';
+comment on column coordinator.jobs_open.labels       is 'Labels that a worker needs.';
+comment on column coordinator.jobs_open.max_attempts is 'Most attempts.';
+comment on column coordinator.jobs_open.backoff      is 'Wait after the first failed attempt, doubled by each; null: the default.';
+comment on column coordinator.jobs_open.start_by     is 'It expires unless an attempt began before.';
+comment on column coordinator.jobs_open.deadline     is 'Longest run of an attempt; null: a day.';
+comment on column coordinator.jobs_open.stall        is 'Longest time without progress; null: no limit.';
+comment on column coordinator.jobs_open.rescue       is 'What follows an attempt that was lost: retry, resume from the checkpoint, or fail; null: retry.';
+comment on column coordinator.jobs_open.dedupe_key   is 'Its key in job_dedupes.';
+comment on column coordinator.jobs_open.parent_id    is 'The job that enqueued it.';
+comment on column coordinator.jobs_open.retry_of     is 'The ended job that it repeats.';
+comment on column coordinator.jobs_open.actor        is 'Who enqueued it.';
+comment on column coordinator.jobs_open.created_at   is 'When it was enqueued.';
+comment on column coordinator.jobs_open.scheduled_at is 'When it may start at the earliest.';
+comment on column coordinator.jobs_open.attempts     is 'Attempts that ended and count.';
+comment on column coordinator.jobs_open.deaths       is 'Attempts in a row whose worker died.';
+comment on column coordinator.jobs_open.checkpoint   is 'What the last attempt left for the next one.';
+comment on column coordinator.jobs_open.error        is 'Error of the last attempt.';
+comment on column coordinator.jobs_open.past         is 'Attempts that ended, as an array, newest last.';
+
+create table coordinator.jobs_ready (
+  class_id bigint not null,
+  lane_id  bigint not null,
+  rank     bigint not null,
+  id       uuid   not null,
+  primary key (class_id, lane_id, rank, id)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on table  coordinator.jobs_ready          is 'Jobs that can be claimed. Inserted and deleted, never updated.';
+comment on column coordinator.jobs_ready.class_id is 'The class.';
+comment on column coordinator.jobs_ready.lane_id  is 'The lane; 0 where the queue is not fair.';
+comment on column coordinator.jobs_ready.rank     is 'Order within the lane: microseconds at which it became ready, less what its priority is worth.';
+comment on column coordinator.jobs_ready.id       is 'The job.';
+
+create table coordinator.jobs_later (
+  id       uuid        primary key,
+  class_id bigint      not null,
+  due_at   timestamptz not null) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index jobs_later_due_idx on coordinator.jobs_later (due_at);
+comment on table  coordinator.jobs_later          is 'Jobs that become ready at an instant: scheduled, snoozed, or backing off.';
+comment on column coordinator.jobs_later.id       is 'The job.';
+comment on column coordinator.jobs_later.class_id is 'The class.';
+comment on column coordinator.jobs_later.due_at   is 'When it becomes ready.';
+
+create table coordinator.jobs_running (
+  id            uuid        primary key,
+  fence         bigint      not null,
+  agent_id      uuid        not null,
+  class_id      bigint      not null,
+  lane_id       bigint      not null,
+  rank          bigint      not null,
+  attempt       smallint    not null,
+  started_at    timestamptz not null,
+  deadline_at   timestamptz not null,
+  stall_at      timestamptz,
+  request       uuid,
+  percent       real,
+  message       text,
+  progress_at   timestamptz,
+  checkpoint    jsonb,
+  cancel_at     timestamptz,
+  cancelled_by  text,
+  cancel_reason text) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index jobs_running_agent_idx on coordinator.jobs_running (agent_id);
+comment on table  coordinator.jobs_running               is 'Attempts that run: a row for each job that a worker has.';
+comment on column coordinator.jobs_running.id            is 'The job.';
+comment on column coordinator.jobs_running.fence         is 'Number of the claim; every verb of the worker must give it.';
+comment on column coordinator.jobs_running.agent_id      is 'The worker.';
+comment on column coordinator.jobs_running.class_id      is 'The class.';
+comment on column coordinator.jobs_running.lane_id       is 'The lane.';
+comment on column coordinator.jobs_running.rank          is 'Its rank in jobs_ready, for a release.';
+comment on column coordinator.jobs_running.attempt       is 'Number of the attempt, from 1.';
+comment on column coordinator.jobs_running.started_at    is 'When it was claimed.';
+comment on column coordinator.jobs_running.deadline_at   is 'The attempt ends at this instant.';
+comment on column coordinator.jobs_running.stall_at      is 'The attempt ends at this instant without progress; null: no limit.';
+comment on column coordinator.jobs_running.request       is 'Id of the claim''s request.';
+comment on column coordinator.jobs_running.percent       is 'Progress, 0 to 100.';
+comment on column coordinator.jobs_running.message       is 'Progress, in words.';
+comment on column coordinator.jobs_running.progress_at   is 'When progress was last reported.';
+comment on column coordinator.jobs_running.checkpoint    is 'What a next attempt continues from.';
+comment on column coordinator.jobs_running.cancel_at     is 'When the fence is revoked, if a cancellation was requested.';
+comment on column coordinator.jobs_running.cancelled_by  is 'Who requested it.';
+comment on column coordinator.jobs_running.cancel_reason is 'Why.';
+
+create table coordinator.job_dedupes (
+  project_id bigint      not null,
+  key        text        not null,
+  job_id     uuid        not null,
+  expires_at timestamptz,
+  failed     boolean     not null default false,
+  primary key (project_id, key));
+create index job_dedupes_expires_idx on coordinator.job_dedupes (expires_at);
+comment on table  coordinator.job_dedupes            is 'Dedupe keys: the job that answers for a key.';
+comment on column coordinator.job_dedupes.project_id is 'The project.';
+comment on column coordinator.job_dedupes.key        is 'The key.';
+comment on column coordinator.job_dedupes.job_id     is 'The job.';
+comment on column coordinator.job_dedupes.expires_at is 'End of the window; null: it ends with the job.';
+comment on column coordinator.job_dedupes.failed     is 'Whether the job answers for the key even if it failed.';
+
+create table coordinator.jobs_ended (
+  id           uuid        not null,
+  project_id   bigint      not null,
+  queue        text        not null,
+  type         text        not null,
+  key          text,
+  priority     smallint    not null,
+  payload      jsonb       not null,
+  labels       text[]      not null,
+  max_attempts smallint    not null,
+  dedupe_key   text,
+  parent_id    uuid,
+  retry_of     uuid,
+  actor        text        not null,
+  created_at   timestamptz not null,
+  scheduled_at timestamptz not null,
+  status       text        not null,
+  reason       text,
+  attempts     smallint    not null,
+  agent_id     uuid,
+  worker       text,
+  fence        bigint,
+  started_at   timestamptz,
+  completed_at timestamptz not null,
+  ended_by     text        not null,
+  result       jsonb,
+  error        text,
+  checkpoint   jsonb,
+  past         jsonb) partition by list ((status = 'completed'));
+comment on table  coordinator.jobs_ended              is 'Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.';
+comment on column coordinator.jobs_ended.id           is 'UUID, ordered by time.';
+comment on column coordinator.jobs_ended.project_id   is 'The project.';
+comment on column coordinator.jobs_ended.queue        is 'Name of the queue.';
+comment on column coordinator.jobs_ended.type         is 'Type.';
+comment on column coordinator.jobs_ended.key          is 'Key by which queues are fair; may be null.';
+comment on column coordinator.jobs_ended.priority     is 'Higher comes first.';
+comment on column coordinator.jobs_ended.payload      is 'Any JSON value.';
+comment on column coordinator.jobs_ended.labels       is 'Labels that a worker needed.';
+comment on column coordinator.jobs_ended.max_attempts is 'Most attempts.';
+comment on column coordinator.jobs_ended.dedupe_key   is 'Its dedupe key; may be null.';
+comment on column coordinator.jobs_ended.parent_id    is 'The job that enqueued it.';
+comment on column coordinator.jobs_ended.retry_of     is 'The ended job that it repeated.';
+comment on column coordinator.jobs_ended.actor        is 'Who enqueued it.';
+comment on column coordinator.jobs_ended.created_at   is 'When it was enqueued.';
+comment on column coordinator.jobs_ended.scheduled_at is 'When it was to start at the earliest.';
+comment on column coordinator.jobs_ended.status       is 'completed, failed, cancelled or expired.';
+comment on column coordinator.jobs_ended.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, start_by.';
+comment on column coordinator.jobs_ended.attempts     is 'How many attempts counted.';
+comment on column coordinator.jobs_ended.agent_id     is 'Who ran it last.';
+comment on column coordinator.jobs_ended.worker       is 'Name of who ran it last.';
+comment on column coordinator.jobs_ended.fence        is 'Fence of the last attempt.';
+comment on column coordinator.jobs_ended.started_at   is 'When the last attempt began.';
+comment on column coordinator.jobs_ended.completed_at is 'When it ended.';
+comment on column coordinator.jobs_ended.ended_by     is 'Who ended it.';
+comment on column coordinator.jobs_ended.result       is 'What the last attempt returned.';
+comment on column coordinator.jobs_ended.error        is 'Error of the last attempt.';
+comment on column coordinator.jobs_ended.checkpoint   is 'What the last attempt left.';
+comment on column coordinator.jobs_ended.past         is 'Earlier attempts, as an array, newest last.';
+create table coordinator.jobs_completed   partition of coordinator.jobs_ended for values in (true)  partition by range (completed_at);
+create table coordinator.jobs_uncompleted partition of coordinator.jobs_ended for values in (false) partition by range (completed_at);
+create table coordinator.jobs_completed_default   partition of coordinator.jobs_completed default;
+create table coordinator.jobs_uncompleted_default partition of coordinator.jobs_uncompleted default;
+comment on table coordinator.jobs_completed           is 'Jobs that completed, in partitions by day.';
+comment on table coordinator.jobs_uncompleted         is 'Jobs that failed, expired or were cancelled, in partitions by day.';
+comment on table coordinator.jobs_completed_default   is 'Jobs that completed on a day without a partition.';
+comment on table coordinator.jobs_uncompleted_default is 'Jobs that ended otherwise on a day without a partition.';
+create index jobs_ended_project_idx on coordinator.jobs_ended (project_id, id);
