@@ -52,7 +52,7 @@ begin
   begin
     lock table coordinator.epochs in share row exclusive mode; -- who races with this
     if coordinator.epoch_holds() is not true then
-      foreach v_sequence in array '{coordinator.lock_tokens,coordinator.lock_tickets,coordinator.signal_versions}'::regclass[] loop
+      foreach v_sequence in array '{coordinator.lock_tokens,coordinator.lock_tickets,coordinator.signal_versions,coordinator.job_fences}'::regclass[] loop
         perform setval(v_sequence, greatest(coalesce(pg_sequence_last_value(v_sequence), 0) + 1, v_clock));
       end loop;
       -- Last: who is killed before has begun nothing.

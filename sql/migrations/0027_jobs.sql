@@ -12,21 +12,22 @@ create sequence coordinator.job_turns;
 comment on sequence coordinator.job_turns is 'Places of permits in their line.';
 
 create table coordinator.queues (
-  project_id          bigint      not null references coordinator.projects on delete cascade,
-  name                text        not null,
+  project_id          bigint      not null constraint queues_project_fkey references coordinator.projects on delete cascade,
+  name                text        collate "C" not null,
   ageing              interval,
   fair                boolean     not null default false,
   weights             jsonb       not null default '{}',
   max_waiting         integer,
   max_waiting_per_key integer,
-  events              text        not null default 'call' check (events in ('call', 'job')),
+  events              text        not null default 'call',
   paused_at           timestamptz,
   paused_by           text,
   pause_reason        text,
   actor               text        not null,
   created_at          timestamptz not null,
   updated_at          timestamptz not null,
-  primary key (project_id, name));
+  constraint queues_pkey primary key (project_id, name),
+  constraint queues_events check (events in ('call', 'job')));
 comment on table  coordinator.queues                     is 'Policies of queues of jobs: a row for each queue, inserted at its first use.';
 comment on column coordinator.queues.project_id          is 'The project.';
 comment on column coordinator.queues.name                is 'Name of the queue.';
@@ -44,12 +45,14 @@ comment on column coordinator.queues.created_at          is 'When it was first u
 comment on column coordinator.queues.updated_at          is 'When it was last changed.';
 
 create table coordinator.job_classes (
-  id         bigint generated always as identity primary key,
-  project_id bigint not null references coordinator.projects on delete cascade,
-  queue      text   not null,
-  type       text   not null,
-  labels     text[] not null default '{}',
-  unique (project_id, queue, type, labels));
+  id         bigint not null generated always as identity constraint job_classes_pkey primary key,
+  project_id bigint not null,
+  queue      text   collate "C" not null,
+  type       text   collate "C" not null,
+  labels     text[] collate "C" not null default '{}',
+  constraint job_classes_key unique (project_id, queue, type, labels), -- job_enqueue: the class of a job
+  constraint job_classes_queue_fkey foreign key (project_id, queue) references coordinator.queues on delete cascade);
+create index job_classes_type_idx on coordinator.job_classes (project_id, type); -- job_claim: the classes that a worker can run
 comment on table  coordinator.job_classes            is 'Classes of jobs: what decides which workers can run a job. Few, and static.';
 comment on column coordinator.job_classes.id         is 'Number of the class.';
 comment on column coordinator.job_classes.project_id is 'The project.';
@@ -58,12 +61,12 @@ comment on column coordinator.job_classes.type       is 'Type of the jobs.';
 comment on column coordinator.job_classes.labels     is 'Labels that a worker needs, sorted.';
 
 create table coordinator.job_lanes (
-  id       bigint  generated always as identity primary key,
-  class_id bigint  not null references coordinator.job_classes on delete cascade,
-  key      text    not null,
+  id       bigint  not null generated always as identity constraint job_lanes_pkey primary key,
+  class_id bigint  not null constraint job_lanes_class_fkey references coordinator.job_classes on delete cascade,
+  key      text    collate "C" not null,
   weight   integer not null default 1,
-  unique (class_id, key));
-comment on table  coordinator.job_lanes          is 'Lanes: the keys of a class in a fair queue.';
+  constraint job_lanes_key unique (class_id, key)); -- job_enqueue: the lane of a key
+comment on table  coordinator.job_lanes          is 'Lanes: the keys of a class in a fair queue that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.';
 comment on column coordinator.job_lanes.id       is 'Number of the lane; 0 stands for no lane.';
 comment on column coordinator.job_lanes.class_id is 'The class.';
 comment on column coordinator.job_lanes.key      is 'The key; empty for jobs without one.';
@@ -73,28 +76,19 @@ create table coordinator.job_permits (
   class_id bigint not null,
   turn     bigint not null,
   lane_id  bigint not null,
-  primary key (class_id, turn)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-comment on table  coordinator.job_permits          is 'Permits of lanes that have jobs, in turn. Rows are inserted and deleted, never updated.';
+  constraint job_permits_pkey primary key (class_id, turn)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on table  coordinator.job_permits          is 'The line of the lanes of a class: a permit for each. Rows are inserted and deleted, never updated.';
 comment on column coordinator.job_permits.class_id is 'The class.';
 comment on column coordinator.job_permits.turn     is 'Place in the line.';
 comment on column coordinator.job_permits.lane_id  is 'The lane that may be served.';
 
-create table coordinator.job_parked (
-  lane_id bigint not null,
-  turn    bigint not null,
-  primary key (lane_id, turn)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-comment on table  coordinator.job_parked         is 'Permits of lanes that are empty; an enqueue moves them to job_permits.';
-comment on column coordinator.job_parked.lane_id is 'The lane.';
-comment on column coordinator.job_parked.turn    is 'Number of the permit.';
-
 create table coordinator.jobs_open (
-  id           uuid        primary key,
+  id           uuid        not null constraint jobs_open_pkey primary key,
   project_id   bigint      not null,
   class_id     bigint      not null,
-  lane_id      bigint      not null default 0,
-  queue        text        not null,
-  type         text        not null,
-  key          text,
+  queue        text        collate "C" not null,
+  type         text        collate "C" not null,
+  key          text        collate "C",
   priority     smallint    not null default 0,
   payload      jsonb       not null,
   labels       text[]      not null default '{}',
@@ -103,8 +97,8 @@ create table coordinator.jobs_open (
   start_by     timestamptz,
   deadline     interval,
   stall        interval,
-  rescue       text        check (rescue in ('retry', 'resume', 'fail')),
-  dedupe_key   text,
+  rescue       text,
+  dedupe_key   text        collate "C",
   parent_id    uuid,
   retry_of     uuid,
   actor        text        not null,
@@ -114,15 +108,16 @@ create table coordinator.jobs_open (
   deaths       smallint    not null default 0,
   checkpoint   jsonb,
   error        text,
-  past         jsonb
+  past         jsonb,
+  constraint jobs_open_rescue check (rescue in ('resume', 'fail'))
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id);
-create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null;
+create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id); -- job_list, project_delete
+create index jobs_open_key_idx      on coordinator.jobs_open (project_id, key, id) where key is not null; -- job_list, most waiting jobs of a key
+create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null; -- job_expire
 comment on table  coordinator.jobs_open              is 'Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.';
 comment on column coordinator.jobs_open.id           is 'UUID, ordered by time.';
 comment on column coordinator.jobs_open.project_id   is 'The project.';
 comment on column coordinator.jobs_open.class_id     is 'Its class: project, queue, type, labels.';
-comment on column coordinator.jobs_open.lane_id      is 'Its lane; 0 where the queue is not fair.';
 comment on column coordinator.jobs_open.queue        is 'Name of the queue.';
 comment on column coordinator.jobs_open.type         is 'Type: what a worker must have in its job_types.';
 comment on column coordinator.jobs_open.key          is 'Key by which queues are fair; may be null.';
@@ -134,7 +129,7 @@ comment on column coordinator.jobs_open.backoff      is 'Wait after the first fa
 comment on column coordinator.jobs_open.start_by     is 'It expires unless an attempt began before.';
 comment on column coordinator.jobs_open.deadline     is 'Longest run of an attempt; null: a day.';
 comment on column coordinator.jobs_open.stall        is 'Longest time without progress; null: no limit.';
-comment on column coordinator.jobs_open.rescue       is 'What follows an attempt that was lost: retry, resume from the checkpoint, or fail; null: retry.';
+comment on column coordinator.jobs_open.rescue       is 'What follows an attempt that was lost: resume from the checkpoint, or fail; null: retry from the beginning.';
 comment on column coordinator.jobs_open.dedupe_key   is 'Its key in job_dedupes.';
 comment on column coordinator.jobs_open.parent_id    is 'The job that enqueued it.';
 comment on column coordinator.jobs_open.retry_of     is 'The ended job that it repeats.';
@@ -152,50 +147,49 @@ create table coordinator.jobs_ready (
   lane_id  bigint not null,
   rank     bigint not null,
   id       uuid   not null,
-  primary key (class_id, lane_id, rank, id)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+  constraint jobs_ready_pkey primary key (class_id, lane_id, rank, id)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 comment on table  coordinator.jobs_ready          is 'Jobs that can be claimed. Inserted and deleted, never updated.';
 comment on column coordinator.jobs_ready.class_id is 'The class.';
 comment on column coordinator.jobs_ready.lane_id  is 'The lane; 0 where the queue is not fair.';
-comment on column coordinator.jobs_ready.rank     is 'Order within the lane: microseconds at which it became ready, less what its priority is worth.';
+comment on column coordinator.jobs_ready.rank     is 'Order within the lane, see job_rank.';
 comment on column coordinator.jobs_ready.id       is 'The job.';
 
 create table coordinator.jobs_later (
-  id       uuid        primary key,
+  id       uuid        not null constraint jobs_later_pkey primary key,
   class_id bigint      not null,
   due_at   timestamptz not null) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-create index jobs_later_due_idx on coordinator.jobs_later (due_at);
+create index jobs_later_due_idx   on coordinator.jobs_later (due_at);   -- job_promote
+create index jobs_later_class_idx on coordinator.jobs_later (class_id); -- most waiting jobs of a queue
 comment on table  coordinator.jobs_later          is 'Jobs that become ready at an instant: scheduled, snoozed, or backing off.';
 comment on column coordinator.jobs_later.id       is 'The job.';
 comment on column coordinator.jobs_later.class_id is 'The class.';
 comment on column coordinator.jobs_later.due_at   is 'When it becomes ready.';
 
 create table coordinator.jobs_running (
-  id            uuid        primary key,
+  id            uuid        not null constraint jobs_running_pkey primary key,
   fence         bigint      not null,
   agent_id      uuid        not null,
   class_id      bigint      not null,
-  lane_id       bigint      not null,
-  rank          bigint      not null,
   attempt       smallint    not null,
   started_at    timestamptz not null,
   deadline_at   timestamptz not null,
   stall_at      timestamptz,
   request       uuid,
-  percent       real,
+  percent       double precision,
   message       text,
   progress_at   timestamptz,
   checkpoint    jsonb,
   cancel_at     timestamptz,
   cancelled_by  text,
   cancel_reason text) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-create index jobs_running_agent_idx on coordinator.jobs_running (agent_id);
+create index jobs_running_agent_idx on coordinator.jobs_running (agent_id); -- agent_end, job_reconcile, job_rescue
+create index jobs_running_due_idx   on coordinator.jobs_running (least(deadline_at, stall_at, cancel_at)); -- job_rescue
+create index agents_covered_idx     on coordinator.agents (heartbeat_at) where expires_at - heartbeat_at > ttl; -- job_rescue: who lives by its locks alone
 comment on table  coordinator.jobs_running               is 'Attempts that run: a row for each job that a worker has.';
 comment on column coordinator.jobs_running.id            is 'The job.';
 comment on column coordinator.jobs_running.fence         is 'Number of the claim; every verb of the worker must give it.';
 comment on column coordinator.jobs_running.agent_id      is 'The worker.';
 comment on column coordinator.jobs_running.class_id      is 'The class.';
-comment on column coordinator.jobs_running.lane_id       is 'The lane.';
-comment on column coordinator.jobs_running.rank          is 'Its rank in jobs_ready, for a release.';
 comment on column coordinator.jobs_running.attempt       is 'Number of the attempt, from 1.';
 comment on column coordinator.jobs_running.started_at    is 'When it was claimed.';
 comment on column coordinator.jobs_running.deadline_at   is 'The attempt ends at this instant.';
@@ -211,12 +205,12 @@ comment on column coordinator.jobs_running.cancel_reason is 'Why.';
 
 create table coordinator.job_dedupes (
   project_id bigint      not null,
-  key        text        not null,
+  key        text        collate "C" not null,
   job_id     uuid        not null,
   expires_at timestamptz,
   failed     boolean     not null default false,
-  primary key (project_id, key));
-create index job_dedupes_expires_idx on coordinator.job_dedupes (expires_at);
+  constraint job_dedupes_pkey primary key (project_id, key));
+create index job_dedupes_expires_idx on coordinator.job_dedupes (expires_at); -- job_dedupe_prune
 comment on table  coordinator.job_dedupes            is 'Dedupe keys: the job that answers for a key.';
 comment on column coordinator.job_dedupes.project_id is 'The project.';
 comment on column coordinator.job_dedupes.key        is 'The key.';
@@ -227,9 +221,9 @@ comment on column coordinator.job_dedupes.failed     is 'Whether the job answers
 create table coordinator.jobs_ended (
   id           uuid        not null,
   project_id   bigint      not null,
-  queue        text        not null,
-  type         text        not null,
-  key          text,
+  queue        text        collate "C" not null,
+  type         text        collate "C" not null,
+  key          text        collate "C",
   priority     smallint    not null,
   payload      jsonb       not null,
   labels       text[]      not null,
@@ -290,4 +284,35 @@ comment on table coordinator.jobs_completed           is 'Jobs that completed, i
 comment on table coordinator.jobs_uncompleted         is 'Jobs that failed, expired or were cancelled, in partitions by day.';
 comment on table coordinator.jobs_completed_default   is 'Jobs that completed on a day without a partition.';
 comment on table coordinator.jobs_uncompleted_default is 'Jobs that ended otherwise on a day without a partition.';
-create index jobs_ended_project_idx on coordinator.jobs_ended (project_id, id);
+create index jobs_ended_project_idx on coordinator.jobs_ended (project_id, id); -- job_list, a stale fence
+
+create type coordinator.job_order as (
+  place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
+  max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
+  dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid);
+comment on type coordinator.job_order is 'A job to enqueue: its place in the call, and the parameters of job_enqueue.';
+
+create type coordinator.job_receipt as (
+  id uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean);
+comment on type coordinator.job_receipt is
+  'A job that was enqueued: queued, or scheduled for scheduled_at; with created false, the job that answered for its dedupe key.';
+
+create type coordinator.job_grant as (
+  id uuid, fence bigint, type text, queue text, key text, attempt integer, payload jsonb, checkpoint jsonb, deadline_at timestamptz, stale boolean);
+comment on type coordinator.job_grant is
+  'A job that a claim gives to a worker; with stale, one that the worker named as finished and no longer had, of which only the id and the fence are given.';
+
+create type coordinator.job_lease as (
+  id uuid, fence bigint, deadline_at timestamptz, stall_at timestamptz, cancel_at timestamptz, cancel_reason text);
+comment on type coordinator.job_lease is
+  'Until when a worker may have a job; with cancel_at, a cancellation was requested, and the fence is revoked then.';
+
+create type coordinator.job_outcome as (
+  id uuid, status text, reason text, due_at timestamptz);
+comment on type coordinator.job_outcome is
+  'What became of a job: its status, the reason of an end, and when it starts again or, while it runs, when its fence is revoked.';
+
+create type coordinator.job_verdict as (
+  fence bigint, id uuid, verdict text);
+comment on type coordinator.job_verdict is
+  'What a worker has to know of a fence: lost, if the worker no longer has the job; cancel, if it must stop; released, if it did not know that it had the job.';

@@ -1,0 +1,264 @@
+-- Claims (see job.sql): a worker takes the best jobs that it can run, and ends those that it finished in the same trip.
+--
+-- Jobs are locked with skip locked, so claims wait for nobody, and never give a job twice. Of several plain classes, a first look
+-- without locks says how many of the best jobs each has. Fair classes are visited in turn; each claim begins with another one.
+
+create or replace function coordinator.job_take_best(
+  p_classes bigint[], p_lanes bigint[], p_counts integer[], out ids uuid[], out short integer[])
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  with want as materialized (
+    select * from unnest(p_classes, p_lanes, p_counts) with ordinality w (class_id, lane_id, jobs, place)),
+  taken as (
+    delete from coordinator.jobs_ready r
+    where r.ctid = any (array(
+      select x from want w cross join lateral unnest(array(
+        select b.ctid from coordinator.jobs_ready b where b.class_id = w.class_id and b.lane_id = w.lane_id
+        order by b.rank, b.id limit w.jobs for update skip locked)) x))
+    returning r.id, r.class_id, r.lane_id)
+  select (select array_agg(t.id) from taken t),
+         array(select w.place from want w
+               left join (select t.class_id, t.lane_id, count(*) as jobs from taken t group by 1, 2) t using (class_id, lane_id)
+               where w.jobs > coalesce(t.jobs, 0))
+  into ids, short;
+end
+$$;
+comment on function coordinator.job_take_best(bigint[], bigint[], integer[]) is
+  'Take the best jobs of lanes out of jobs_ready: so many of each class and lane. Returns their ids, and the places of the lanes that had fewer. No event. Internal.';
+
+create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_open    bigint[] := p_classes;
+  v_classes bigint[] := p_classes;
+  v_counts  integer[] := array[p_limit];
+  v_taken   record;
+  v_ids     uuid[] := '{}';
+begin
+  loop
+    if cardinality(v_open) > 1 then
+      select array_agg(b.class_id), array_agg(b.jobs) into v_classes, v_counts
+      from (select m.class_id, count(*)::integer as jobs
+            from (select r.class_id from unnest(v_open) c (id) cross join lateral (
+                    select r.class_id, r.rank, r.id from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
+                    order by r.rank, r.id limit p_limit - cardinality(v_ids)) r
+                  order by r.rank, r.id limit p_limit - cardinality(v_ids)) m
+            group by m.class_id) b;
+      exit when v_classes is null;
+    end if;
+    v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts);
+    v_ids := v_ids || v_taken.ids;
+    exit when cardinality(v_ids) = p_limit or cardinality(v_open) = 1;
+    -- Others took what the first look saw: look again at the other classes.
+    v_open := array(select o from unnest(v_open) o where o <> all (array(select v_classes[s] from unnest(v_taken.short) s)));
+    exit when v_open = '{}';
+    v_classes := v_open;
+    v_counts := array[p_limit - cardinality(v_ids)];
+  end loop;
+  return v_ids;
+end
+$$;
+comment on function coordinator.job_pick(bigint[], integer) is
+  'Take up to p_limit of the best jobs of plain classes out of jobs_ready, and return their ids. No event. Internal.';
+
+create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_share  integer := greatest(1, p_limit / 10); -- jobs that a lane of weight 1 gives in a turn
+  v_left   integer := p_limit;
+  v_next   bigint[];
+  v_counts integer[];
+  v_taken  record;
+  v_ids    uuid[] := '{}';
+  v_more   bigint[] := '{}'; -- lanes that gave their share
+  v_short  bigint[] := '{}'; -- lanes that had less
+begin
+  while v_left > 0 loop -- along the line
+    with line as materialized (
+      select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p where p.class_id = p_class
+      order by p.turn limit greatest(1, v_left / v_share) for update skip locked),
+    next as materialized (
+      select s.place, s.turn, s.lane_id, least(s.share, v_left - s.before) as jobs
+      from (select l.place, l.turn, l.lane_id, v_share * e.weight as share, sum(v_share * e.weight) over (order by l.turn) - v_share * e.weight as before
+            from line l join coordinator.job_lanes e on e.id = l.lane_id) s
+      where s.before < v_left),
+    gone as (
+      delete from coordinator.job_permits p where p.ctid = any (array(select n.place from next n)))
+    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn) into v_next, v_counts from next n;
+    exit when v_next is null;
+    v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
+    v_ids := v_ids || v_taken.ids;
+    v_left := p_limit - cardinality(v_ids);
+    v_short := v_short || array(select v_next[s] from unnest(v_taken.short) s);
+    v_more := v_more || array(select n from unnest(v_next) with ordinality u (n, place) where place <> all (v_taken.short));
+    v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
+  end loop;
+  while v_left > 0 and v_more <> '{}' loop -- nobody else is in the line: those who have more share the rest
+    v_share := ceil(v_left::numeric / cardinality(v_more));
+    v_counts := array(select greatest(0, least(v_share, v_left - (n - 1) * v_share)) from generate_subscripts(v_more, 1) n);
+    v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_more)]), v_more, v_counts);
+    v_ids := v_ids || v_taken.ids;
+    v_left := p_limit - cardinality(v_ids);
+    v_short := v_short || array(select v_more[s] from unnest(v_taken.short) s);
+    v_more := array(select m from unnest(v_more) with ordinality u (m, place) where place <> all (v_taken.short));
+  end loop;
+  if v_left > 0 then -- lanes whose permits other claims have in this moment
+    with taken as (
+      delete from coordinator.jobs_ready r
+      where r.ctid = any (array(select b.ctid from coordinator.jobs_ready b where b.class_id = p_class
+                                order by b.lane_id, b.rank, b.id limit v_left for update skip locked))
+      returning r.id)
+    select v_ids || array_agg(t.id) into v_ids from taken t;
+  end if;
+
+  v_next := array(select l.id from coordinator.job_lanes l where l.id = any (v_short) order by l.id for update skip locked);
+  delete from coordinator.job_lanes l
+  where l.id = any (v_next) and not exists (select from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id);
+  insert into coordinator.job_permits (class_id, turn, lane_id)
+  select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more);
+  return v_ids;
+end
+$$;
+comment on function coordinator.job_pick_fair(bigint, integer) is
+  'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
+
+create or replace function coordinator.job_claim(
+  p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request uuid default null,
+  p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
+returns setof coordinator.job_grant
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz;
+  v_agent   record;
+  v_types   text[];
+  v_class   bigint;
+  v_plain   bigint[];
+  v_fair    bigint[];
+  v_first   integer;
+  v_ids     uuid[];
+  v_done    uuid[];
+  v_left    integer := p_limit;
+  v_count   integer;
+begin
+  -- An agent that ends waits for this lock, so it leaves no attempt behind.
+  select a.name, a.job_types, a.labels into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
+  if not found then
+    perform coordinator.agent_missing(p_project, p_agent);
+  end if;
+  perform coordinator.job_check_claim(v_agent.name, v_agent.job_types, p_limit, p_queues, p_types, p_finished, p_fences, p_results);
+  v_now := coordinator.now_utc(); -- after the lock: deadlines begin here
+
+  if p_finished <> '{}' then
+    v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
+    return query
+      select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true
+      from unnest(p_finished, p_fences) u (id, fence)
+      where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
+  end if;
+  if p_request is not null then
+    return query
+      select j.id, r.fence, j.type, j.queue, j.key, r.attempt::integer, j.payload, j.checkpoint, r.deadline_at, false
+      from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
+      where r.agent_id = p_agent and r.request = p_request order by r.fence;
+    if found then
+      return;
+    end if;
+  end if;
+
+  select array_agg(c.id) filter (where not q.fair), array_agg(c.id) filter (where q.fair) into v_plain, v_fair
+  from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
+  where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
+    and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
+    and exists (select from coordinator.jobs_ready r where r.class_id = c.id);
+  v_first := case when v_fair is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_fair) + 1) end;
+  while v_left > 0 and (v_plain is not null or v_fair is not null) loop
+    v_ids := '{}';
+    for v_class in
+      select u.class_id from unnest(null::bigint || v_fair) with ordinality u (class_id, place)
+      order by (u.place + v_first) % (coalesce(cardinality(v_fair), 0) + 1)
+    loop
+      exit when cardinality(v_ids) >= v_left;
+      v_ids := v_ids || case when v_class is not null then coordinator.job_pick_fair(v_class, v_left - cardinality(v_ids))
+                             when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids)) end;
+    end loop;
+    exit when v_ids = '{}';
+    perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
+    return query
+      with job as materialized (
+        select j.*, nextval('coordinator.job_fences') as fence from coordinator.jobs_open j
+        where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)),
+      running as (
+        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request, checkpoint)
+        select j.id, j.fence, p_agent, j.class_id, j.attempts + 1, v_now, v_now + coalesce(j.deadline, interval '1 day'), v_now + j.stall, p_request, j.checkpoint
+        from job j)
+      select j.id, j.fence, j.type, j.queue, j.key, j.attempts + 1, j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day'), false
+      from job j order by j.priority desc, j.scheduled_at, j.id;
+    get diagnostics v_count = row_count;
+    perform coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
+    from (select c.queue, array_agg(r.id order by r.id) as ids
+          from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id where r.id = any (v_ids) group by 1 order by 1) t;
+    exit when v_count = cardinality(v_ids);
+    v_left := v_left - v_count;
+    -- Too late for some: job_expire ends them.
+    insert into coordinator.jobs_later (id, class_id, due_at)
+    select j.id, j.class_id, j.start_by from coordinator.jobs_open j where j.id = any (v_ids) and j.start_by <= v_now;
+  end loop;
+end
+$$;
+comment on function coordinator.job_claim(text, uuid, integer, text[], text[], uuid, uuid[], bigint[], jsonb) is
+  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.';
+
+create or replace function coordinator.job_check_claim(
+  p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fault text;
+begin
+  if p_limit is null or p_limit not between 0 and 1000 then
+    raise exception using errcode = 'ZC104', message = format('a limit of %s is out of range', coalesce(p_limit::text, 'null')), hint = 'Give 0 to 1000.';
+  elsif p_job_types = '{}' and p_limit > 0 then
+    raise exception using errcode = 'ZC105', message = format('agent "%s" has no job_types', p_name),
+      hint = 'Register a worker with the types of jobs that it can run: coordinator agent register NAME --job-type TYPE.';
+  elsif p_queues is not null or p_types is not null then
+    perform coordinator.check_list('the queues', p_queues);
+    perform coordinator.check_list('the types', p_types);
+  end if;
+  if p_finished = '{}' and p_fences = '{}' and p_results = '[]' then
+    return;
+  elsif p_finished is null or p_fences is null or p_results is null or jsonb_typeof(p_results) <> 'array' or array_position(p_finished, null) is not null
+     or array_ndims(p_finished) > 1 or array_ndims(p_fences) > 1 or array_lower(p_finished, 1) <> 1 or array_lower(p_fences, 1) <> 1 then
+    raise exception using errcode = 'ZC103', message = 'the finished jobs are not plain lists', hint = 'Give lists of ids, of fences and of results.';
+  elsif cardinality(p_finished) <> cardinality(p_fences) or cardinality(p_finished) <> jsonb_array_length(p_results) then
+    raise exception using errcode = 'ZC105',
+      message = format('%s finished jobs, %s fences and %s results', cardinality(p_finished), cardinality(p_fences), jsonb_array_length(p_results)),
+      hint = 'Give a fence and a result for each job; null is a result.';
+  elsif cardinality(p_finished) > 1000 then
+    raise exception using errcode = 'ZC102', message = format('%s jobs are finished in one call', cardinality(p_finished)), hint = 'Give at most 1000.';
+  end if;
+  select coordinator.json_fault(r) into v_fault from jsonb_array_elements(p_results) r
+  where octet_length(r::text) >= 130 and coordinator.json_fault(r) is not null limit 1;
+  perform coordinator.json_refuse('a result', v_fault);
+end
+$$;
+comment on function coordinator.job_check_claim(text, text[], integer, text[], text[], uuid[], bigint[], jsonb) is
+  'Reject invalid parameters of a claim. Internal.';

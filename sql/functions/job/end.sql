@@ -1,0 +1,258 @@
+-- The ends of jobs and of attempts (see job.sql). Every job ends in job_end, and every attempt in it or in job_put_back.
+
+create or replace function coordinator.job_worker(p_agent uuid) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select coalesce((select a.name from coordinator.agents a where a.id = p_agent),
+                  (select e.name from coordinator.agents_ended e where e.id = p_agent));
+end;
+comment on function coordinator.job_worker(uuid) is
+  'Return the name of an agent that is registered, or ended in the last 30 days. Internal.';
+
+create or replace function coordinator.job_end(
+  p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
+  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}') returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_told record;
+begin
+  for v_told in
+    with job as (
+      delete from coordinator.jobs_open j where j.id = any (p_ids) returning j.*),
+    worker as materialized (
+      select w.agent_id, coordinator.job_worker(w.agent_id) as name from (select distinct a.agent_id from unnest(p_attempts) a) w),
+    ended as (
+      insert into coordinator.jobs_ended (
+        id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
+        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past)
+      select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
+             j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
+             coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
+             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past
+      from job j
+      join unnest(p_ids, p_results) u (id, result) on u.id = j.id
+      left join unnest(p_attempts) a on a.id = j.id
+      left join worker w on w.agent_id = a.agent_id
+      cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
+      returning id, project_id, queue, status, reason, dedupe_key),
+    freed as (
+      delete from coordinator.job_dedupes d using ended e
+      where e.dedupe_key is not null and d.project_id = e.project_id and d.key = e.dedupe_key and d.job_id = e.id
+        and (d.expires_at is null or e.status <> 'completed' and not d.failed))
+    select e.project_id, p.name as project, e.queue, 'job.' || e.status as type, array_agg(e.id order by e.id) as ids,
+           case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data
+    from ended e join coordinator.projects p on p.id = e.project_id group by 1, 2, 3, 4, 6 order by 1, 3
+  loop
+    perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
+  end loop;
+end
+$$;
+comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[]) is
+  'End jobs whose rows in jobs_ready, jobs_later or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, and emit job.<status>. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
+
+create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_of record;
+begin
+  for v_of in
+    select j.project_id, p.name as project, array_agg(j.id order by j.id) as ids, array_agg(j.class_id order by j.id) as classes,
+           array_agg(coalesce(j.key, '') order by j.id) as keys, array_agg(distinct j.queue) as queues
+    from coordinator.jobs_open j join coordinator.projects p on p.id = j.project_id where j.id = any (p_ids)
+    group by 1, 2 order by 1
+  loop
+    perform coordinator.queue_enter(v_of.project_id, v_of.queues, p_by);
+    insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+    select j.class_id, u.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id
+    from unnest(v_of.ids, coordinator.job_lanes_enter(v_of.classes, v_of.keys)) u (id, lane_id)
+    join coordinator.jobs_open j on j.id = u.id
+    join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
+    perform coordinator.job_tell('job.enqueued', v_of.project_id, v_of.project, t.queue, p_by, p_now, t.ids)
+    from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_of.ids) group by 1 order by 1) t;
+  end loop;
+end
+$$;
+comment on function coordinator.job_make_ready(uuid[], text, timestamptz) is
+  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.';
+
+create or replace function coordinator.job_put_back(
+  p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,
+  p_at timestamptz default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_counts constant boolean := p_outcome not in ('released', 'snoozed');
+  v_reason constant text := case p_outcome when 'failed' then 'error' else p_outcome end;
+  v_ready  uuid[];
+  v_of     record;
+begin
+  -- Jobs that end here, by the reason.
+  for v_of in
+    select e.reason, array_agg(e.id) as ids
+    from (select a.id, case when a.cancel_at is not null then 'cancelled'
+                            when p_outcome = 'worker_lost' and j.deaths >= 2 then 'crash_loop'
+                            when v_counts and (p_final or a.attempt >= j.max_attempts or j.rescue = 'fail' and p_outcome <> 'failed') then v_reason end as reason
+          from unnest(p_attempts) a join coordinator.jobs_open j on j.id = a.id) e
+    where e.reason is not null group by e.reason
+  loop
+    perform coordinator.job_end(v_of.ids, 'failed', v_of.reason, p_error, p_by, p_now, p_attempts);
+  end loop;
+
+  with job as (
+    update coordinator.jobs_open j
+    set attempts = case when v_counts then a.attempt else j.attempts end,
+        deaths = case p_outcome when 'worker_lost' then j.deaths + 1 else 0 end,
+        error = case when v_counts then p_error else j.error end,
+        checkpoint = case when not v_counts or j.rescue = 'resume' then coalesce(a.checkpoint, j.checkpoint) end,
+        start_by = null, -- an attempt began in time
+        scheduled_at = case when p_outcome in ('released', 'worker_lost') then j.scheduled_at
+                            else coalesce(p_at, p_now + coordinator.job_backoff(j.backoff, a.attempt)) end,
+        past = case when jsonb_array_length(j.past) >= 50 then j.past - 0 else coalesce(j.past, '[]') end || jsonb_build_object(
+          'attempt', a.attempt, 'fence', a.fence, 'agent_id', a.agent_id, 'worker', coordinator.job_worker(a.agent_id), 'started_at', a.started_at,
+          'ended_at', p_now, 'outcome', p_outcome, 'error', left(p_error, 2000))
+    from unnest(p_attempts) a where j.id = a.id and j.id = any (array(select i.id from unnest(p_attempts) i))
+    returning j.*),
+  later as (
+    insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > p_now),
+  told as (
+    select coordinator.job_tell(case p_outcome when 'released' then 'job.released' when 'snoozed' then 'job.scheduled' else 'job.retried' end,
+             t.project_id, t.project, t.queue, p_by, p_now, t.ids,
+             case p_outcome when 'released' then '{}' else jsonb_build_object('due_at', t.due_at) end
+             || case when v_counts then jsonb_build_object('reason', v_reason) else '{}' end)
+    from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids, min(j.scheduled_at) as due_at
+          from job j join coordinator.projects p on p.id = j.project_id group by 1, 2, 3 order by 1, 3) t)
+  select array_agg(j.id) filter (where j.scheduled_at <= p_now) into v_ready from job j, (select count(*) from told) t;
+  if v_ready is not null then
+    perform coordinator.job_make_ready(v_ready, p_by, p_now);
+  end if;
+end
+$$;
+comment on function coordinator.job_put_back(coordinator.jobs_running[], text, text, timestamptz, text, boolean, timestamptz) is
+  'Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place. Those without another attempt fail. Internal.';
+
+create or replace function coordinator.job_backoff(p_first interval, p_attempt integer) returns interval
+language sql volatile parallel safe
+return least(coalesce(p_first, interval '10 seconds') * power(2, least(p_attempt - 1, 30)), greatest(p_first, interval '1 hour')) * (0.8 + 0.4 * random());
+comment on function coordinator.job_backoff(interval, integer) is
+  'Return how long to wait after a failed attempt: doubled by each up to an hour, with a jitter of a fifth. Internal.';
+
+create or replace function coordinator.job_finish(
+  p_agent uuid, p_by text, p_ids uuid[], p_fences bigint[], p_results jsonb[], p_now timestamptz) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_attempts coordinator.jobs_running[];
+  v_ids      uuid[];
+begin
+  with mine as (
+    delete from coordinator.jobs_running r
+    where r.id = any (p_ids) and r.agent_id = p_agent and (r.id, r.fence) in (select u.id, u.fence from unnest(p_ids, p_fences) u (id, fence))
+    returning r as attempt, r.id)
+  select array_agg(m.attempt), array_agg(m.id) into v_attempts, v_ids from mine m;
+  if v_ids is not null then
+    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts,
+      array(select f.result from unnest(v_ids) with ordinality o (id, n) join unnest(p_ids, p_results) f (id, result) on f.id = o.id order by o.n));
+  end if;
+  return v_ids;
+end
+$$;
+comment on function coordinator.job_finish(uuid, text, uuid[], bigint[], jsonb[], timestamptz) is
+  'Complete those of the jobs that a worker has under the given fences, and return their ids; null: none. Internal.';
+
+create or replace function coordinator.job_outcome_of(p_project_id bigint, p_job uuid) returns setof coordinator.job_outcome
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select p_job, f.status, f.reason, case f.status when 'scheduled' then f.scheduled_at when 'running' then r.cancel_at end
+  from coordinator.job_find(p_project_id, p_job) f left join coordinator.jobs_running r on r.id = p_job;
+end;
+comment on function coordinator.job_outcome_of(bigint, uuid) is
+  'Return what became of a job. Internal.';
+
+create or replace function coordinator.job_complete(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_result jsonb default 'null')
+returns setof coordinator.job_outcome
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.check_json('the result', p_result);
+  if coordinator.job_finish((select a.id from coordinator.agents a where a.id = p_agent and a.project_id = v_project), coordinator.job_worker(p_agent),
+       array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is null
+     and not coordinator.job_finished(v_project, p_job, p_fence) then
+    perform coordinator.job_stale(v_project, p_job, p_agent, p_fence);
+  end if;
+  return query select * from coordinator.job_outcome_of(v_project, p_job);
+end
+$$;
+comment on function coordinator.job_complete(text, uuid, uuid, bigint, jsonb) is
+  'Complete a job that p_agent has under p_fence. Its status is completed, or cancelled if that was requested. May be repeated. ZC320: the fence is stale.';
+
+create or replace function coordinator.job_fail(
+  p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_error text, p_final boolean default false, p_retry_at timestamptz default null)
+returns setof coordinator.job_outcome
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
+begin
+  perform coordinator.check_text('the error', p_error, 65536);
+  if p_retry_at not between timestamptz '2000-01-01 00:00:00Z' and coordinator.now_utc() + interval '366 days' then
+    raise exception using errcode = 'ZC104', message = 'the instant of the retry is out of range', hint = 'Give an instant within 366 days from now.';
+  end if;
+  delete from coordinator.jobs_running r where r.id = p_job;
+  perform coordinator.job_put_back(array[v_attempt], 'failed', coordinator.job_worker(p_agent), coordinator.now_utc(), p_error, coalesce(p_final, false), p_retry_at);
+  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+end
+$$;
+comment on function coordinator.job_fail(text, uuid, uuid, bigint, text, boolean, timestamptz) is
+  'End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final. ZC320: the fence is stale.';
+
+create or replace function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_for interval)
+returns setof coordinator.job_outcome
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
+  v_now     timestamptz := coordinator.now_utc();
+begin
+  perform coordinator.check_ttl(p_for);
+  delete from coordinator.jobs_running r where r.id = p_job;
+  perform coordinator.job_put_back(array[v_attempt], 'snoozed', coordinator.job_worker(p_agent), v_now, p_at => v_now + p_for);
+  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+end
+$$;
+comment on function coordinator.job_snooze(text, uuid, uuid, bigint, interval) is
+  'Put a job off for p_for (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.';
+
+create or replace function coordinator.job_release(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
+returns setof coordinator.job_outcome
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
+begin
+  delete from coordinator.jobs_running r where r.id = p_job;
+  perform coordinator.job_put_back(array[v_attempt], 'released', coordinator.job_worker(p_agent), coordinator.now_utc());
+  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+end
+$$;
+comment on function coordinator.job_release(text, uuid, uuid, bigint) is
+  'Give a job back to its old place in the queue, with its checkpoint, without spending an attempt. ZC320: the fence is stale.';

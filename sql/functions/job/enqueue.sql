@@ -1,0 +1,286 @@
+-- Enqueueing jobs (see job.sql): one statement for one or thousands. What is unusual in a job is checked job by job; all other
+-- checks, and all inserts, are set-based. Enqueueing is part of the caller's transaction, like every call.
+
+create or replace function coordinator.job_orders(p_jobs jsonb) returns coordinator.job_order[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(row(j.place, o.type, coalesce(j.value -> 'payload', '{}'), coalesce(o.queue, 'default'), o.key, coalesce(o.priority, 0), o.at,
+                       o.delay, o.start_by, coalesce(o.max_attempts, 3), o.backoff, o.deadline, o.stall, nullif(o.rescue, 'retry'),
+                       case when o.labels is null then '{}' else array(select distinct l from unnest(o.labels) l order by l) end,
+                       o.dedupe_key, o.dedupe_for, coalesce(o.on_duplicate, 'raise'), coalesce(o.dedupe_failed, false), o.parent
+                   )::coordinator.job_order order by j.place)
+  from jsonb_array_elements(p_jobs) with ordinality j (value, place),
+       jsonb_to_record(j.value) o (type text, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
+                                   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
+                                   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid)
+$$;
+comment on function coordinator.job_orders(jsonb) is
+  'Read an array of objects as jobs to enqueue, with their defaults. Internal.';
+
+create or replace function coordinator.job_check(p_project_id bigint, p_order coordinator.job_order) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now  timestamptz := coordinator.now_utc();
+  v_time record;
+begin
+  perform coordinator.check_name('the type', p_order.type);
+  perform coordinator.check_name('the name of the queue', p_order.queue, 100);
+  perform coordinator.check_json('the payload', p_order.payload);
+  perform coordinator.check_list('the labels', p_order.labels);
+  if p_order.key is not null then
+    perform coordinator.check_key('the key', p_order.key);
+  end if;
+  if p_order.dedupe_key is not null then
+    perform coordinator.check_key('the dedupe key', p_order.dedupe_key);
+  end if;
+  if cardinality(p_order.labels) > 16 or length(array_to_string(p_order.labels, '')) > 300 then
+    raise exception using errcode = 'ZC102',
+      message = format('the job needs %s labels with %s characters', cardinality(p_order.labels), length(array_to_string(p_order.labels, ''))),
+      hint = 'Give at most 16 labels with 300 characters together.';
+  elsif p_order.priority not between -100 and 100 then
+    raise exception using errcode = 'ZC104', message = format('a priority of %s is out of range', p_order.priority), hint = 'Give -100 to 100.';
+  elsif p_order.max_attempts not between 1 and 1000 then
+    raise exception using errcode = 'ZC104', message = format('%s attempts are out of range', p_order.max_attempts), hint = 'Give 1 to 1000.';
+  elsif p_order.rescue not in ('retry', 'resume', 'fail') then
+    raise exception using errcode = 'ZC105', message = format('invalid rescue policy "%s"', left(p_order.rescue, 100)),
+      hint = 'Use retry (from the beginning), resume (from the checkpoint) or fail.';
+  elsif p_order.on_duplicate not in ('raise', 'skip', 'replace') then
+    raise exception using errcode = 'ZC105', message = format('invalid policy for duplicates "%s"', left(p_order.on_duplicate, 100)),
+      hint = 'Use raise (an error), skip (return the first job) or replace (cancel the first job if it still waits).';
+  elsif p_order.dedupe_key is null and (p_order.dedupe_for is not null or p_order.dedupe_failed) then
+    raise exception using errcode = 'ZC105', message = 'the window of a dedupe key is given without the key', hint = 'Give dedupe_key, too.';
+  elsif p_order.at is not null and p_order.delay is not null then
+    raise exception using errcode = 'ZC105', message = 'both an instant and a delay are given', hint = 'Give either at or delay.';
+  elsif p_order.at not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '366 days'
+     or p_order.start_by not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '732 days' then
+    raise exception using errcode = 'ZC104', message = 'the instant is out of range', hint = 'Give an instant within 366 days from now.';
+  end if;
+  for v_time in
+    select v.* from (values ('a delay', p_order.delay, 0), ('a back-off', p_order.backoff, 0), ('a deadline', p_order.deadline, 1),
+                            ('a stall time', p_order.stall, 1), ('a window for duplicates', p_order.dedupe_for, 1)) v (what, length, least)
+    where v.length is not null and extract(epoch from v.length) not between v.least and 31622400
+  loop
+    raise exception using errcode = 'ZC104', message = format('%s of %s is out of range', v_time.what, coordinator.duration_text(v_time.length)),
+      hint = format('Give %ss to 366d.', v_time.least);
+  end loop;
+  if p_order.start_by <= coalesce(p_order.at, v_now + p_order.delay, v_now) then
+    raise exception using errcode = 'ZC105', message = 'the job would expire before it could start', hint = 'Give a later start_by, or omit it.';
+  elsif p_order.parent is not null then
+    perform coordinator.job_find(p_project_id, p_order.parent);
+  end if;
+end
+$$;
+comment on function coordinator.job_check(bigint, coordinator.job_order) is
+  'Reject an invalid job. Internal.';
+
+create or replace function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean) returns coordinator.job_order[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent}';
+  v_orders  coordinator.job_order[];
+  v_order   coordinator.job_order;
+  v_item    record;
+  v_place   bigint;
+  v_message text;
+  v_detail  text;
+  v_hint    text;
+begin
+  if p_jobs is null or jsonb_typeof(p_jobs) <> 'array' then
+    raise exception using errcode = 'ZC103', message = 'the jobs are not a list', hint = 'Give an array of objects such as {"type": "summarize", "payload": {}}.';
+  elsif jsonb_array_length(p_jobs) not between 1 and 10000 then
+    raise exception using errcode = case jsonb_array_length(p_jobs) when 0 then 'ZC101' else 'ZC102' end,
+      message = format('%s jobs in one call', jsonb_array_length(p_jobs)), hint = 'Give 1 to 10000.';
+  elsif p_many then
+    perform coordinator.json_refuse('the list of jobs', coordinator.json_fault(
+      p_jobs, 8388608, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")'), 8388608);
+    for v_item in
+      select j.value, j.place from jsonb_array_elements(p_jobs) with ordinality j (value, place)
+      where case jsonb_typeof(j.value) when 'object' then j.value - v_fields <> '{}' else true end
+    loop
+      if jsonb_typeof(v_item.value) <> 'object' then
+        raise exception using errcode = 'ZC103', message = format('job %s is not an object', v_item.place - 1),
+          detail = jsonb_build_object('job', v_item.place - 1)::text, hint = 'Write it like {"type": "summarize", "payload": {}}.';
+      end if;
+      select k into v_hint from jsonb_object_keys(v_item.value) k where k <> all (v_fields) limit 1;
+      raise exception using errcode = 'ZC105', message = format('job %s has an unknown field "%s"', v_item.place - 1, left(v_hint, 100)),
+        detail = jsonb_build_object('job', v_item.place - 1)::text,
+        hint = coalesce('Did you mean "' || coordinator.nearest(v_hint, v_fields) || '"? ', '') || 'A job has the fields ' || array_to_string(v_fields, ', ') || '.';
+    end loop;
+  end if;
+  v_orders := coordinator.job_orders(p_jobs);
+  for v_order in
+    select o.* from unnest(v_orders) o
+    where (length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
+           and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and octet_length(o.payload::text) < 130
+           and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
+           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.parent) = 0
+           and not o.dedupe_failed) is not true
+  loop
+    v_place := v_order.place - 1;
+    perform coordinator.job_check(p_project_id, v_order);
+  end loop;
+  return v_orders;
+exception when others then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  if not p_many or sqlstate !~ '^(ZC|22)' or v_orders is null and sqlstate like 'ZC%' then
+    raise;
+  elsif v_orders is null then
+    -- A value of the wrong type; find whose.
+    v_place := 0;
+    begin
+      loop
+        perform coordinator.job_orders(jsonb_build_array(p_jobs -> v_place::integer));
+        v_place := v_place + 1;
+      end loop;
+    exception when data_exception then
+      null;
+    end;
+  end if;
+  raise exception using errcode = sqlstate, message = format('job %s: %s', v_place, v_message),
+    detail = (jsonb_build_object('job', v_place) || case when left(v_detail, 1) = '{' then v_detail::jsonb else '{}' end)::text,
+    hint = coalesce(nullif(v_hint, ''), 'Correct this job; nothing was enqueued.');
+end
+$$;
+comment on function coordinator.job_read(bigint, jsonb, boolean) is
+  'Read and check jobs to enqueue. With p_many, errors name the job by its place from 0. Internal.';
+
+create or replace function coordinator.job_classify(p_project_id bigint, p_orders coordinator.job_order[]) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_classes bigint[];
+begin
+  loop
+    select array_agg(c.id order by o.place) into v_classes
+    from unnest(p_orders) o
+    left join coordinator.job_classes c on c.project_id = p_project_id and c.queue = o.queue and c.type = o.type and c.labels = o.labels;
+    exit when array_position(v_classes, null) is null;
+    insert into coordinator.job_classes (project_id, queue, type, labels)
+    select distinct p_project_id, o.queue, o.type, o.labels from unnest(p_orders) o order by 2, 3, 4
+    on conflict on constraint job_classes_key do nothing;
+    if (select count(*) from coordinator.job_classes c where c.project_id = p_project_id) > 1000 then
+      raise exception using errcode = 'ZC102', message = 'the project has 1000 combinations of queue, type and labels',
+        hint = 'Put what differs from job to job into the payload or the key.';
+    end if;
+  end loop;
+  return v_classes;
+end
+$$;
+comment on function coordinator.job_classify(bigint, coordinator.job_order[]) is
+  'Return the class of each job, in their order; create those that are new. No event. Internal.';
+
+create or replace function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
+returns setof coordinator.job_receipt
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_micros  bigint := date_part('epoch', v_now) * 1000000;
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_orders  coordinator.job_order[] := coordinator.job_read(v_project, p_jobs, p_many);
+  v_queues  text[] := array(select distinct o.queue from unnest(v_orders) o);
+  v_ids     uuid[] := array(select coordinator.job_id(v_micros + o.place) from unnest(v_orders) o);
+  v_policy  record;
+  v_classes bigint[];
+  v_lanes   bigint[] := '{}';
+  v_first   uuid[] := '{}'; -- the jobs that answer for dedupe keys
+begin
+  select bool_or(q.fair) as fair, bool_or(num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0) as bounded into v_policy
+  from coordinator.queue_enter(v_project, v_queues, v_actor) q;
+  v_classes := coordinator.job_classify(v_project, v_orders);
+  if exists (select from unnest(v_orders) o where o.dedupe_key is not null) then
+    v_first := coordinator.job_dedupe(v_project, p_project, v_orders, v_ids, v_actor, v_now);
+  end if;
+  if v_policy.bounded then
+    perform coordinator.queue_check_room(v_project, v_queues, v_orders, v_first);
+  end if;
+  if v_policy.fair then
+    v_lanes := coordinator.job_lanes_enter(v_classes, array(
+      select case when v_first[o.place] is null and coalesce(o.at, v_now + o.delay, v_now) <= v_now then coalesce(o.key, '') end
+      from unnest(v_orders) o order by o.place));
+  end if;
+
+  return query
+    with job as materialized (
+      select o.*, v_ids[o.place] as id, v_first[o.place] as first, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
+             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing,
+             case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status
+      from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = o.queue),
+    opened as (
+      insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
+                                         deadline, stall, rescue, dedupe_key, parent_id, actor, created_at, scheduled_at)
+      select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
+             j.deadline, j.stall, j.rescue, j.dedupe_key, j.parent, v_actor, v_now, j.scheduled_at
+      from job j where j.first is null),
+    queued as (
+      insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+      select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
+      from job j where j.first is null and j.scheduled_at <= v_now),
+    later as (
+      insert into coordinator.jobs_later (id, class_id, due_at)
+      select j.id, j.class_id, j.scheduled_at from job j where j.first is null and j.scheduled_at > v_now)
+    select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
+      select j.place, j.id, j.queue, j.type, j.status, j.scheduled_at, true as created from job j where j.first is null
+      union all
+      select j.place, f.id, f.queue, f.type, f.status, f.scheduled_at, false from job j join job f on f.id = j.first
+      union all
+      select j.place, j.first, f.queue, f.type, f.status, f.scheduled_at, false
+      from job j, coordinator.job_find(v_project, j.first) f where j.first <> all (v_ids)) r
+    order by r.place;
+
+  perform coordinator.job_tell('job.enqueued', v_project, p_project, t.queue, v_actor, v_now, t.ids) 
+  from (select o.queue, array_agg(v_ids[o.place] order by o.place) as ids from unnest(v_orders) o
+        where v_first[o.place] is null and coalesce(o.at, v_now + o.delay, v_now) <= v_now group by o.queue order by o.queue) t;
+  perform coordinator.job_tell('job.scheduled', v_project, p_project, t.queue, v_actor, v_now, t.ids, jsonb_build_object('due_at', t.due_at))
+  from (select o.queue, array_agg(v_ids[o.place] order by o.place) as ids, min(coalesce(o.at, v_now + o.delay)) as due_at from unnest(v_orders) o
+        where v_first[o.place] is null and coalesce(o.at, v_now + o.delay) > v_now group by o.queue order by o.queue) t;
+end
+$$;
+comment on function coordinator.job_insert(text, jsonb, text, boolean) is
+  'Enqueue an array of jobs. Internal: what job_enqueue and job_enqueue_many do.';
+
+create or replace function coordinator.job_enqueue(
+  p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0,
+  p_at timestamptz default null, p_delay interval default null, p_start_by timestamptz default null, p_max_attempts integer default 3,
+  p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry',
+  p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise',
+  p_dedupe_failed boolean default false, p_parent uuid default null, p_actor text default null)
+returns setof coordinator.job_receipt
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select * from coordinator.job_insert(p_project, jsonb_build_array(
+    jsonb_build_object('payload', p_payload) || jsonb_strip_nulls(jsonb_build_object(
+      'type', p_type, 'queue', p_queue, 'key', p_key, 'priority', p_priority, 'at', p_at, 'delay', p_delay, 'start_by', p_start_by,
+      'max_attempts', p_max_attempts, 'backoff', p_backoff, 'deadline', p_deadline, 'stall', p_stall, 'rescue', p_rescue, 'labels', p_labels,
+      'dedupe_key', p_dedupe_key, 'dedupe_for', p_dedupe_for, 'on_duplicate', p_on_duplicate, 'dedupe_failed', p_dedupe_failed,
+      'parent', p_parent))), p_actor, false);
+end
+$$;
+comment on function coordinator.job_enqueue(text, text, jsonb, text, text, integer, timestamptz, interval, timestamptz, integer, interval, interval, interval, text, text[], text, interval, text, boolean, uuid, text) is
+  'Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits).';
+
+create or replace function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
+returns setof coordinator.job_receipt
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select * from coordinator.job_insert(p_project, p_jobs, p_actor, true);
+end
+$$;
+comment on function coordinator.job_enqueue_many(text, jsonb, text) is
+  'Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". An error names the job by its place from 0, and has it as job in its detail.';

@@ -1,0 +1,60 @@
+-- Where a job is (see job.sql).
+
+create or replace function coordinator.job_find(p_project_id bigint, p_job uuid)
+returns table (queue text, type text, status text, reason text, scheduled_at timestamptz, fence bigint, agent_id uuid, worker text,
+               attempt integer, started_at timestamptz, ended_at timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select j.queue, j.type, case when r.id is not null then 'running' when l.id is not null then 'scheduled' else 'queued' end, null::text,
+           j.scheduled_at, r.fence, r.agent_id, coalesce(a.name, e.name), coalesce(r.attempt, j.attempts)::integer, r.started_at, null::timestamptz
+    from coordinator.jobs_open j
+    left join coordinator.jobs_running r on r.id = j.id
+    left join coordinator.jobs_later l on l.id = j.id
+    left join coordinator.agents a on a.id = r.agent_id
+    left join coordinator.agents_ended e on e.id = r.agent_id
+    where j.id = p_job and j.project_id = p_project_id;
+  if not found then
+    return query
+      select j.queue, j.type, j.status, j.reason, j.scheduled_at, j.fence, j.agent_id, j.worker, j.attempts::integer, j.started_at, j.completed_at
+      from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job;
+  end if;
+  if not found then
+    raise exception using errcode = 'ZC209', message = format('there is no job %s', p_job),
+      hint = 'See "coordinator job list". Ended jobs are deleted after their retention.';
+  end if;
+end
+$$;
+comment on function coordinator.job_find(bigint, uuid) is
+  'Return where a job is: its status, the present or last attempt, and when it ended. ZC209: there is no such job. Internal.';
+
+create or replace function coordinator.job_take(p_job uuid) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  delete from coordinator.jobs_later l
+  where l.ctid = any (array(select o.ctid from coordinator.jobs_later o where o.id = p_job for update skip locked));
+  if found then
+    return true;
+  end if;
+  -- Its place follows from its row and the policy of its queue; a lane may be there or not.
+  delete from coordinator.jobs_ready r
+  where r.ctid = any (array(
+    select o.ctid
+    from coordinator.jobs_open j
+    join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+    join coordinator.jobs_ready o
+      on o.class_id = j.class_id and o.rank = coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) and o.id = j.id
+         and o.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
+    where j.id = p_job for update of o skip locked));
+  return found;
+end
+$$;
+comment on function coordinator.job_take(uuid) is
+  'Take a job that waits out of jobs_later or jobs_ready; false if it does not wait, or another transaction has it. No event: the caller ends or moves it. Internal.';

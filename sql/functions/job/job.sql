@@ -1,0 +1,169 @@
+-- Jobs: work that is handed over and never lost (enqueue.sql), given to workers (claim.sql), guarded by a fence on every verb
+-- (fence.sql), and ended exactly once (end.sql, cancel.sql). A worker is an agent with job_types; loop.sql watches time.
+--
+-- Guarantees
+--   A job whose enqueue committed is in jobs_open until it ends, and in jobs_ended from then on: in exactly one of them. While it is
+--   open, exactly one of these tables has a row of it, which says what its status is: jobs_ready (queued), jobs_later (scheduled) or
+--   jobs_running. Whoever moves a job locks that row first, so one of several wins.
+--   Each claim gives a fence that exceeds all earlier ones, even those that a fail-over lost (epoch.sql). Every verb of a worker
+--   names it; a stale one changes nothing and reports who has the job now, or how it ended. assert_job holds the attempt to
+--   the end of the caller's transaction. A completion may be repeated: the one that ended the job says so again.
+--   An attempt ends with its worker: with the agent, when the agent's heartbeat is overdue, at its deadline, and without progress.
+--
+-- How it works. The row of a job is written once and deleted once; it is updated only if an attempt ends without ending the job.
+-- What changes in between is in narrow tables. A class is what decides who can run a job: queue, type, labels. There are few. A claim
+-- reads the jobs of a class in the order of their rank (job_rank). In a fair queue, the jobs of each key have a lane (lane.sql).
+-- Waiting jobs cost a worker nothing, nor do ended ones: their partitions are only written.
+--
+-- Locks are taken in this order: agent, attempts (jobs_running) by id, keys of queues by name, dedupe keys, lanes by id. Ready and
+-- scheduled jobs, lanes and permits are skipped while another transaction has them, so claims wait for nobody.
+-- The key of a queue, coordinator.queue:<project>:<queue>, is shared by all that add jobs to it; whoever changes its policy takes it
+-- exclusively. Enqueues to a queue with max_waiting also take coordinator.queue_room:<project>:<queue>: they count in turns.
+--
+-- Deliberately absent: waiting in SQL, priorities that a loop raises, counters of what runs.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('job.enqueued',         'name of the queue', '{ids}',               'Jobs can be claimed: workers wake up.'),
+  ('job.scheduled',        'name of the queue', '{ids,due_at}',        'Jobs will be ready at due_at, the earliest of them: enqueued with at or delay, or snoozed.'),
+  ('job.started',          'name of the queue', '{ids,agent_id}',      'A worker claimed jobs.'),
+  ('job.completed',        'name of the queue', '{ids}',               'Jobs completed.'),
+  ('job.failed',           'name of the queue', '{ids,reason}',        'Jobs failed for good: error, worker_lost, stalled, deadline or crash_loop.'),
+  ('job.retried',          'name of the queue', '{ids,reason,due_at}', 'Attempts failed, and others will follow: error, worker_lost, stalled or deadline.'),
+  ('job.released',         'name of the queue', '{ids}',               'A worker gave jobs back without an attempt.'),
+  ('job.cancel_requested', 'name of the queue', '{ids,reason}',        'The worker of running jobs must stop.'),
+  ('job.cancelled',        'name of the queue', '{ids,reason}',        'Jobs were cancelled; reason: cancelled, or replaced by a job with the same dedupe key.'),
+  ('job.expired',          'name of the queue', '{ids}',               'Jobs did not start in time.');
+
+insert into coordinator.rights (function, role) values
+  ('assert_job',       'agent'),
+  ('job_claim',        'agent'),
+  ('job_complete',     'agent'),
+  ('job_enqueue',      'agent'),
+  ('job_enqueue_many', 'agent'),
+  ('job_fail',         'agent'),
+  ('job_progress',     'agent'),
+  ('job_reconcile',    'agent'),
+  ('job_release',      'agent'),
+  ('job_snooze',       'agent'),
+  ('job_cancel',       'manager');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('job_batch',        10000,    'jobs',       'Jobs that one call enqueues.'),
+  ('job_batch_bytes',  8388608,  'bytes',      'Jobs that one call enqueues, as text.'),
+  ('job_claim',        1000,     'jobs',       'Jobs that one call claims or finishes.'),
+  ('job_attempts',     1000,     'attempts',   'Attempts of a job.'),
+  ('job_labels',       16,       'labels',     'Labels that a job needs.'),
+  ('job_label_text',   300,      'characters', 'Labels that a job needs, together.'),
+  ('job_priority',     100,      '',           'Priority of a job: -100 to 100.'),
+  ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time and window of a dedupe key: 366 days.'),
+  ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
+  ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.'),
+  ('job_lanes',        100000,   'keys',       'Keys in a fair queue, of one class, that have jobs to be claimed.'),
+  ('queues',           1000,     'queues',     'Queues of a project.');
+
+-- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
+create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint
+language sql stable parallel safe
+return (date_part('epoch', p_at) * 1000000)::bigint
+       - p_priority * coalesce((date_part('epoch', p_ageing) * 1000000)::bigint, 10000000000000000);
+comment on function coordinator.job_rank(timestamptz, integer, interval) is
+  'Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.';
+
+-- Version 7 from the microseconds of an instant, plus a place, so that the jobs of a batch are in their order.
+create or replace function coordinator.job_id(p_micros bigint) returns uuid
+language sql volatile parallel safe
+return (lpad(to_hex(p_micros / 1000), 12, '0') || to_hex(28672 + p_micros % 1000 * 4096 / 1000)
+        || substr(gen_random_uuid()::text, 20))::uuid;
+comment on function coordinator.job_id(bigint) is
+  'Return a new UUID of version 7 for a microsecond since 1970. Internal.';
+
+create or replace function coordinator.job_tell(
+  p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamptz, p_ids uuid[], p_data jsonb default '{}')
+returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+begin atomic
+  insert into coordinator.events (type, project, key, actor, at, data)
+  select p_type, p_project, p_queue, p_actor, p_at, jsonb_build_object('ids', to_jsonb(p_ids[n:n + s.size - 1])) || p_data
+  from (select case q.events when 'job' then 1 else 150 end as size from coordinator.queues q
+        where q.project_id = p_project_id and q.name = p_queue) s, generate_series(1, cardinality(p_ids), s.size) n;
+end;
+comment on function coordinator.job_tell(text, bigint, text, text, text, timestamptz, uuid[], jsonb) is
+  'Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.';
+
+create or replace function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text) returns setof coordinator.queues
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_queue text;
+begin
+  for v_queue in
+    select n from unnest(p_queues) n
+    where not exists (select from coordinator.queues q where q.project_id = p_project_id and q.name = n) order by 1
+  loop
+    perform coordinator.check_name('the name of the queue', v_queue, 100);
+    perform coordinator.project_hold(p_project_id);
+    if (select count(*) from coordinator.queues q where q.project_id = p_project_id) >= 1000 then
+      raise exception using errcode = 'ZC102', message = 'the project has 1000 queues', hint = 'Use one of them; see "coordinator queue list".';
+    end if;
+    insert into coordinator.queues (project_id, name, actor, created_at, updated_at)
+    values (p_project_id, v_queue, p_actor, coordinator.now_utc(), coordinator.now_utc()) on conflict do nothing;
+  end loop;
+  perform coordinator.advisory_enter(k, true) from (
+    select hashtextextended('coordinator.queue:' || p_project_id || ':' || n, 0) as k from unnest(p_queues) n order by n offset 0) k;
+  return query select q.* from coordinator.queues q where q.project_id = p_project_id and q.name = any (p_queues);
+  if not found then
+    perform coordinator.project_hold(p_project_id); -- it was deleted a moment ago
+  end if;
+end
+$$;
+comment on function coordinator.queue_enter(bigint, text[], text) is
+  'Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. Internal.';
+
+create or replace function coordinator.queue_check_room(
+  p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_full record;
+begin
+  perform coordinator.advisory_enter(k) from (
+    select hashtextextended('coordinator.queue_room:' || p_project_id || ':' || q.name, 0) as k from coordinator.queues q
+    where q.project_id = p_project_id and q.name = any (p_queues) and num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0
+    order by q.name offset 0) k;
+  -- Never counts more than the limit; the key of the queue's room keeps others from counting at the same time.
+  select q.name, null::text as key, q.max_waiting as most into v_full
+  from coordinator.queues q
+  cross join lateral (select count(*) as jobs from unnest(p_orders) o where o.queue = q.name and p_first[o.place] is null) new
+  where q.project_id = p_project_id and q.name = any (p_queues) and new.jobs + (
+    select count(*) from (
+      select from coordinator.job_classes c join coordinator.jobs_ready r on r.class_id = c.id where c.project_id = p_project_id and c.queue = q.name
+      union all
+      select from coordinator.job_classes c join coordinator.jobs_later l on l.class_id = c.id where c.project_id = p_project_id and c.queue = q.name
+      limit q.max_waiting) w) > q.max_waiting
+  order by q.name limit 1;
+  if not found then
+    select q.name, new.key, q.max_waiting_per_key as most into v_full
+    from coordinator.queues q
+    cross join lateral (select o.key, count(*) as jobs from unnest(p_orders) o
+                        where o.queue = q.name and o.key is not null and p_first[o.place] is null group by o.key) new
+    where q.project_id = p_project_id and q.name = any (p_queues) and new.jobs + (
+      select count(*) from (
+        select from coordinator.jobs_open j where j.project_id = p_project_id and j.key = new.key and j.queue = q.name
+          and not exists (select from coordinator.jobs_running r where r.id = j.id) limit q.max_waiting_per_key) w) > q.max_waiting_per_key
+    order by q.name, new.key limit 1;
+  end if;
+  if found then
+    raise exception using errcode = 'ZC322',
+      message = format('queue "%s" is full: at most %s jobs', v_full.name, v_full.most) || coalesce(format(' with key "%s"', v_full.key), '') || ' may wait',
+      detail = jsonb_build_object('queue', v_full.name, 'key', v_full.key, 'max', v_full.most)::text,
+      hint = 'Try again when some have started, or raise the limit: coordinator queue set.';
+  end if;
+end
+$$;
+comment on function coordinator.queue_check_room(bigint, text[], coordinator.job_order[], uuid[]) is
+  'Reject jobs that would exceed the most that may wait in their queue, or of their key: ZC322. Internal.';

@@ -1,0 +1,51 @@
+-- Lanes: in a fair queue, the jobs of each key of a class have a lane, and lanes take turns (see job.sql). A lane exists while it has
+-- jobs that can be claimed: the first of them inserts it, with a permit at the end of the line, and the claim that finds it empty
+-- deletes both. Permits are rows that are only inserted and deleted, so claimers never wait for each other.
+--
+-- A wake-up cannot be lost: whoever adds jobs to a lane keeps its row (for key share) to the commit. A claimer deletes a lane only
+-- if it locks the row without waiting, and a later statement, which sees all that was committed before, still finds it empty.
+
+create or replace function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[]) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_lanes bigint[];
+  v_class bigint;
+begin
+  loop
+    -- In the order of their keys, as others do.
+    with added as (
+      insert into coordinator.job_lanes (class_id, key, weight)
+      select l.class_id, l.key, coalesce((q.weights ->> l.key)::integer, 1)
+      from (select distinct u.class_id, u.key from unnest(p_classes, p_keys) u (class_id, key) where u.key is not null) l
+      join coordinator.job_classes c on c.id = l.class_id
+      join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue and q.fair
+      where not exists (select from coordinator.job_lanes e where e.class_id = l.class_id and e.key = l.key)
+      order by l.class_id, l.key
+      on conflict on constraint job_lanes_key do nothing returning id, class_id)
+    insert into coordinator.job_permits (class_id, turn, lane_id)
+    select a.class_id, nextval('coordinator.job_turns'), a.id from added a;
+
+    with held as materialized (
+      select l.id, l.class_id, l.key from coordinator.job_lanes l
+      where (l.class_id, l.key) in (select u.class_id, u.key from unnest(p_classes, p_keys) u (class_id, key) where u.key is not null)
+      order by l.id for key share)
+    select array_agg(case when u.key is null or not q.fair then 0 else h.id end order by u.place) into v_lanes
+    from unnest(p_classes, p_keys) with ordinality u (class_id, key, place)
+    join coordinator.job_classes c on c.id = u.class_id
+    join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
+    left join held h on h.class_id = u.class_id and h.key = u.key;
+    exit when array_position(v_lanes, null) is null; -- else a claim has just deleted one that was empty
+  end loop;
+  select l.class_id into v_class from coordinator.job_lanes l where l.class_id = any (p_classes) group by l.class_id having count(*) > 100000 limit 1;
+  if found then
+    raise exception using errcode = 'ZC102', message = 'jobs of 100000 keys wait in the fair queue', hint = 'Use fewer keys, or wait until some of the jobs have started.';
+  end if;
+  return v_lanes;
+end
+$$;
+comment on function coordinator.job_lanes_enter(bigint[], text[]) is
+  'Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.';
