@@ -320,6 +320,7 @@ begin
     perform coordinator.event_append('signal.ended', v_agent.project, v_signal.key, coalesce(p_actor, v_agent.name), v_now,
       jsonb_build_object('version', v_signal.version, 'agent_id', p_agent));
   end loop;
+  perform coordinator.job_end_agent(p_agent, case p_type when 'agent.deregistered' then 'released' else 'worker_lost' end, coalesce(p_actor, v_agent.name));
   perform coordinator.lock_end_agent(v_agent.project_id, v_agent.project, p_agent, coalesce(p_actor, v_agent.name));
   perform coordinator.event_append(p_type, v_agent.project, p_agent::text, coalesce(p_actor, v_agent.name), v_now,
     jsonb_build_object('name', v_agent.name, 'role', v_agent.role) || p_data);

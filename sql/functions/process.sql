@@ -107,7 +107,14 @@ begin
          then 'lock_expire' end,
     case when exists (select from coordinator.agents where expires_at <= v_now)
            or exists (select from coordinator.processes p where not coordinator.process_alive(p.id))
-         then 'agent_reap' end
+         then 'agent_reap' end,
+    case when exists (select from coordinator.jobs_later where due_at <= v_now) then 'job_promote' end,
+    case when exists (select from coordinator.jobs_open j
+                      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)) then 'job_expire' end,
+    case when exists (select from coordinator.jobs_running where least(deadline_at, stall_at, cancel_at) <= v_now)
+           or exists (select from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
+                        and exists (select from coordinator.jobs_running r where r.agent_id = a.id))
+         then 'job_rescue' end
   ], null);
 end
 $$;

@@ -223,11 +223,13 @@ begin
     raise exception using errcode = 'ZC105', message = 'the project "default" cannot be deleted',
       hint = 'It is used when no project is named.';
   end if;
-  delete from coordinator.projects where id = v_project;
+  perform from coordinator.projects where id = v_project for update;
   if not found then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', p_project),
       hint = 'It was deleted a moment ago.';
   end if;
+  perform coordinator.job_end_project(v_project);
+  delete from coordinator.projects where id = v_project;
   delete from coordinator.signals where project_id = v_project;
   delete from coordinator.lock_waits where project_id = v_project;
   delete from coordinator.locks where project_id = v_project;
@@ -238,4 +240,4 @@ begin
 end
 $$;
 comment on function coordinator.project_delete(text, text) is
-  'Delete a project with everything in it: agents, signals, directives, rules, locks. Its events stay in the log until they are pruned.';
+  'Delete a project with everything in it: agents, signals, directives, rules, locks, jobs. Its events stay in the log until they are pruned.';

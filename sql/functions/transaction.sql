@@ -37,6 +37,8 @@ as $$
     when p_type = 'interval' then
       case when v.kind = 'string' and length(v.text) <= 100 or v.kind = 'number' and abs(v.text::numeric) < 1e12 then null
            else 'a duration: a number of seconds, or a text such as "5 minutes"' end
+    when p_type = 'timestamp with time zone' then
+      case when v.kind <> 'string' or v.text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+ ?(Z|[+-][0-9:]+)$' then 'an instant such as "2026-01-31T12:00:00Z"' end
     when p_type = 'uuid' then
       case when v.kind <> 'string' or v.text !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'the text of a UUID' end
     when p_type in ('text[]', 'bigint[]') then

@@ -66,7 +66,7 @@ begin
       elsif v_order.on_duplicate = 'skip' then
         v_first[v_order.place] := v_answer.job_id;
         exit;
-      elsif v_order.on_duplicate = 'replace' and v_answer.job_id <> all (p_ids) and coordinator.job_take(v_answer.job_id) then
+      elsif v_order.on_duplicate = 'replace' and v_answer.job_id <> all (p_ids) and coordinator.job_take(v_answer.job_id, true) then
         perform coordinator.job_end(array[v_answer.job_id], 'cancelled', 'replaced', null, p_actor, p_now);
         delete from coordinator.job_dedupes d
         where d.project_id = p_project_id and d.key = v_order.dedupe_key and d.job_id = v_answer.job_id;

@@ -108,3 +108,71 @@ end
 $$;
 comment on function coordinator.job_progress(text, uuid, uuid, bigint, double precision, text, jsonb) is
   'Report the progress of a job, and what a next attempt can continue from. The job then does not stall for another stall time. Returns until when the worker may have it; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. No event.';
+
+create or replace function coordinator.job_reconcile(
+  p_project text, p_agent uuid, p_fences bigint[], p_grace interval default '10 seconds')
+returns setof coordinator.job_verdict
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_agent   text;
+  v_unknown coordinator.jobs_running[];
+begin
+  if p_fences is null or array_ndims(p_fences) > 1 or array_position(p_fences, null) is not null then
+    raise exception using errcode = 'ZC103', message = 'the fences are not a plain list', hint = 'Give an array of numbers; it may be empty.';
+  elsif cardinality(p_fences) > 10000 then
+    raise exception using errcode = 'ZC102', message = format('%s fences; at most 10000 are allowed', cardinality(p_fences)),
+      hint = 'A worker that has more jobs should be several agents.';
+  elsif p_grace is null or p_grace not between interval '0' and interval '1 day' then
+    raise exception using errcode = 'ZC104', message = 'the grace time is out of range', hint = 'Give 0s to 1d; longer than an answer takes to arrive.';
+  end if;
+  select a.name into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
+  if not found then
+    perform coordinator.agent_missing(p_project, p_agent);
+  end if;
+  with gone as (
+    delete from coordinator.jobs_running r
+    where r.ctid = any (array(
+      select o.ctid from coordinator.jobs_running o
+      where o.agent_id = p_agent and o.started_at < v_now - p_grace and o.fence <> all (p_fences) order by o.id for update skip locked))
+    returning r as attempt)
+  select array_agg(g.attempt order by (g.attempt).id) into v_unknown from gone g;
+  perform coordinator.job_put_back(v_unknown, 'released', v_agent, v_now);
+  return query
+    select u.fence, u.id, 'released' from unnest(v_unknown) u
+    union all
+    select f.fence, r.id, case when r.id is null then 'lost' else 'cancel' end
+    from unnest(p_fences) f (fence) left join coordinator.jobs_running r on r.agent_id = p_agent and r.fence = f.fence
+    where r.id is null or r.cancel_at is not null;
+end
+$$;
+comment on function coordinator.job_reconcile(text, uuid, bigint[], interval) is
+  'Compare what a worker has with what it knows of: p_fences. Jobs that it got more than p_grace ago and does not name are released, since the answer of their claim was lost. Returns a row for each fence that needs attention: lost (no longer its own: stop), cancel (stop, a cancellation was requested), released. Call it with each heartbeat.';
+
+create or replace function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_keys text[] := array(select distinct p ->> 'dedupe_key' from jsonb_array_elements(p_parts) p where p ->> 'dedupe_key' is not null order by 1);
+begin
+  perform from coordinator.jobs_running r
+  where r.id = any (array(select (p ->> 'job')::uuid from jsonb_array_elements(p_parts) p where p ? 'job')) order by r.id for update;
+  perform coordinator.queue_enter(p_project_id, array(
+    select distinct coalesce(p ->> 'queue', 'default') from jsonb_array_elements(p_parts) p where p ? 'type'),
+    coalesce(p_parts -> 0 ->> 'actor', session_user));
+  -- A key that no job has is held by a row that is inserted and deleted: whoever inserts it waits for the end of the transaction.
+  insert into coordinator.job_dedupes (project_id, key, job_id)
+  select p_project_id, k, '00000000-0000-0000-0000-000000000000' from unnest(v_keys) k order by k on conflict on constraint job_dedupes_pkey do nothing;
+  delete from coordinator.job_dedupes d
+  where d.project_id = p_project_id and d.key = any (v_keys) and d.job_id = '00000000-0000-0000-0000-000000000000';
+  perform from coordinator.job_dedupes d where d.project_id = p_project_id and d.key = any (v_keys) order by d.key for update;
+end
+$$;
+comment on function coordinator.job_enter_parts(bigint, jsonb) is
+  'Take the locks of all parts of a transaction that concern jobs: attempts, queues, dedupe keys. No event. Internal.';

@@ -32,29 +32,39 @@ $$;
 comment on function coordinator.job_find(bigint, uuid) is
   'Return where a job is: its status, the present or last attempt, and when it ended. ZC209: there is no such job. Internal.';
 
-create or replace function coordinator.job_take(p_job uuid) returns boolean
+create or replace function coordinator.job_take(p_job uuid, p_wait boolean) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
+declare
+  v_row tid;
 begin
-  delete from coordinator.jobs_later l
-  where l.ctid = any (array(select o.ctid from coordinator.jobs_later o where o.id = p_job for update skip locked));
-  if found then
-    return true;
+  if not p_wait then
+    perform from coordinator.jobs_later l where l.id = p_job for update skip locked;
   end if;
-  -- Its place follows from its row and the policy of its queue; a lane may be there or not.
-  delete from coordinator.jobs_ready r
-  where r.ctid = any (array(
-    select o.ctid
-    from coordinator.jobs_open j
-    join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
-    join coordinator.jobs_ready o
-      on o.class_id = j.class_id and o.rank = coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) and o.id = j.id
-         and o.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
-    where j.id = p_job for update of o skip locked));
+  if p_wait or found then
+    delete from coordinator.jobs_later l where l.id = p_job;
+    if found then
+      return true;
+    end if;
+  end if;
+  -- Its place follows from its row and the policy of its queue.
+  select r.ctid into v_row
+  from coordinator.jobs_open j
+  join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+  join coordinator.jobs_ready r
+    on r.class_id = j.class_id and r.rank = coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) and r.id = j.id
+       and r.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
+  where j.id = p_job;
+  if found and not p_wait then
+    perform from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job for update skip locked;
+  end if;
+  if found then
+    delete from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job;
+  end if;
   return found;
 end
 $$;
-comment on function coordinator.job_take(uuid) is
-  'Take a job that waits out of jobs_later or jobs_ready; false if it does not wait, or another transaction has it. No event: the caller ends or moves it. Internal.';
+comment on function coordinator.job_take(uuid, boolean) is
+  'Take a job that waits out of jobs_later or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';

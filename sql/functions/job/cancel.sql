@@ -1,0 +1,47 @@
+-- Cancelling jobs (see job.sql). A job that waits ends at once. The worker of a running one is asked to stop: it learns that from the
+-- event, from job_progress and from job_reconcile. Whatever it then says, the end is "cancelled"; after the grace time, the loop says so.
+
+create or replace function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
+returns setof coordinator.job_outcome
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_job     record;
+begin
+  if p_reason is not null then
+    perform coordinator.check_reason(p_reason);
+  end if;
+  for v_try in 1..100 loop -- a job that moves from one table to another is met in one of them
+    select f.* into v_job from coordinator.job_find(v_project, p_job) f;
+    if v_job.ended_at is not null then
+      raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_job, v_job.status),
+        detail = jsonb_build_object('job', p_job, 'status', v_job.status, 'reason', v_job.reason, 'ended_at', v_job.ended_at)::text,
+        hint = 'Nothing is left to cancel.';
+    elsif v_job.status = 'running' then
+      update coordinator.jobs_running r
+      set cancel_at = coalesce(r.cancel_at, v_now + interval '30 seconds'), cancelled_by = coalesce(r.cancelled_by, v_actor),
+          cancel_reason = coalesce(r.cancel_reason, p_reason)
+      where r.id = p_job;
+      if found then
+        perform coordinator.job_tell('job.cancel_requested', v_project, p_project, v_job.queue, v_actor, v_now, array[p_job],
+                                     jsonb_build_object('reason', p_reason));
+        exit;
+      end if;
+    elsif coordinator.job_take(p_job, true) then
+      perform coordinator.job_end(array[p_job], 'cancelled', 'cancelled', p_reason, v_actor, v_now);
+      exit;
+    end if;
+    if v_try = 100 then
+      raise exception using errcode = 'lock_not_available', message = format('job %s changes all the time', p_job), hint = 'Try again.';
+    end if;
+  end loop;
+  return query select * from coordinator.job_outcome_of(v_project, p_job);
+end
+$$;
+comment on function coordinator.job_cancel(text, uuid, text, text) is
+  'Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.';

@@ -1,0 +1,163 @@
+-- What time does to jobs (see job.sql), and what the end of an agent or a project does. The leader's loops call the first four; they skip
+-- what others have locked, so they wait for nobody.
+
+create or replace function coordinator.job_promote(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+  v_ids uuid[];
+begin
+  perform coordinator.check_page(p_limit);
+  with due as (
+    delete from coordinator.jobs_later l
+    where l.ctid = any (array(
+      select o.ctid from coordinator.jobs_later o
+      where o.due_at <= v_now and not exists (select from coordinator.jobs_open j where j.id = o.id and j.start_by <= v_now) -- job_expire has these
+      order by o.due_at limit p_limit for update of o skip locked))
+    returning l.id)
+  select array_agg(d.id) into v_ids from due d;
+  perform coordinator.job_make_ready(v_ids, 'coordinator', v_now);
+  return coalesce(cardinality(v_ids), 0);
+end
+$$;
+comment on function coordinator.job_promote(integer) is
+  'Let workers claim up to p_limit scheduled jobs whose time has come; returns how many. Repeat until 0.';
+
+create or replace function coordinator.job_expire(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+  v_ids uuid[];
+begin
+  perform coordinator.check_page(p_limit);
+  v_ids := array(
+    select l.id from (
+      select j.id from coordinator.jobs_open j
+      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id) order by j.start_by limit p_limit) l
+    where coordinator.job_take(l.id, false));
+  perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now);
+  return cardinality(v_ids);
+end
+$$;
+comment on function coordinator.job_expire(integer) is
+  'End up to p_limit jobs that did not start in time; returns how many. Repeat until 0.';
+
+create or replace function coordinator.job_rescue(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_outcome record;
+  v_agent   uuid;
+  v_count   integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  if not coordinator.server_settled() then
+    return 0; -- workers send heartbeats again first
+  end if;
+  for v_agent in
+    select c.id from ( -- those that live by their locks alone; agent_reap ends all others
+      select a.id from coordinator.agents a
+      where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl
+        and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
+      order by a.heartbeat_at limit p_limit for no key update skip locked) c
+    union all
+    (with recursive worker as ( -- each by one look at the index
+       (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
+       union all
+       select (select r.agent_id from coordinator.jobs_running r where r.agent_id > w.id order by r.agent_id limit 1) from worker w where w.id is not null)
+     select w.id from worker w where w.id is not null and not exists (select from coordinator.agents a where a.id = w.id) limit p_limit)
+  loop
+    v_count := v_count + coordinator.job_end_agent(v_agent, 'worker_lost', 'coordinator');
+  end loop;
+  for v_outcome in
+    with gone as (
+      delete from coordinator.jobs_running r
+      where r.ctid = any (array(
+        select o.ctid from coordinator.jobs_running o where least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now
+        order by least(o.deadline_at, o.stall_at, o.cancel_at) limit p_limit for update skip locked))
+      returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome)
+    select g.outcome, array_agg(g.attempt order by (g.attempt).id) as attempts from gone g group by 1 order by 1
+  loop
+    perform coordinator.job_put_back(v_outcome.attempts, v_outcome.outcome, 'coordinator', v_now,
+      case v_outcome.outcome when 'deadline' then 'the attempt exceeded its deadline' else 'the attempt reported no progress in its stall time' end);
+    v_count := v_count + cardinality(v_outcome.attempts);
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.job_rescue(integer) is
+  'End up to p_limit attempts that are past their deadline, stall time or grace time after a cancellation, and those of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
+
+create or replace function coordinator.job_dedupe_prune(p_limit integer default 10000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_count integer;
+begin
+  perform coordinator.check_page(p_limit);
+  delete from coordinator.job_dedupes d
+  where d.ctid = any (array(select o.ctid from coordinator.job_dedupes o where o.expires_at <= coordinator.now_utc()
+                            order by o.expires_at limit p_limit for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+comment on function coordinator.job_dedupe_prune(integer) is
+  'Delete up to p_limit dedupe keys whose window has passed; returns how many. Repeat until 0. No event.';
+
+create or replace function coordinator.job_end_agent(p_agent uuid, p_outcome text, p_by text) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_attempts coordinator.jobs_running[];
+begin
+  with gone as (
+    delete from coordinator.jobs_running r
+    where r.ctid = any (array(select o.ctid from coordinator.jobs_running o where o.agent_id = p_agent for update skip locked))
+    returning r as attempt)
+  select array_agg(g.attempt order by (g.attempt).id) into v_attempts from gone g;
+  perform coordinator.job_put_back(v_attempts, p_outcome, p_by, coordinator.now_utc(),
+    case p_outcome when 'worker_lost' then 'the worker was lost' end);
+  return coalesce(cardinality(v_attempts), 0);
+end
+$$;
+comment on function coordinator.job_end_agent(uuid, text, text) is
+  'End the attempts of an agent: released if it stops, worker_lost otherwise; returns how many. Attempts that a transaction is ending or guards are left to job_rescue. Internal.';
+
+create or replace function coordinator.job_end_project(p_project_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_classes bigint[];
+begin
+  -- After the project's row: from then on nobody creates a queue.
+  perform coordinator.advisory_enter(k) from (
+    select hashtextextended('coordinator.queue:' || p_project_id || ':' || q.name, 0) as k from coordinator.queues q
+    where q.project_id = p_project_id order by q.name offset 0) k;
+  v_classes := array(select c.id from coordinator.job_classes c where c.project_id = p_project_id);
+  delete from coordinator.jobs_running r where r.class_id = any (v_classes);
+  delete from coordinator.jobs_ready r where r.class_id = any (v_classes);
+  delete from coordinator.jobs_later l where l.class_id = any (v_classes);
+  delete from coordinator.job_permits p where p.class_id = any (v_classes);
+  delete from coordinator.jobs_open j where j.project_id = p_project_id;
+  delete from coordinator.job_dedupes d where d.project_id = p_project_id;
+  delete from coordinator.jobs_ended j where j.project_id = p_project_id;
+end
+$$;
+comment on function coordinator.job_end_project(bigint) is
+  'Delete all jobs of a project that is being deleted. No event. Internal.';
