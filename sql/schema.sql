@@ -14,11 +14,13 @@ create table coordinator.agents (
   registered_at timestamp with time zone not null, -- When it registered (database clock).
   heartbeat_at  timestamp with time zone not null, -- When it last sent a heartbeat (database clock).
   expires_at    timestamp with time zone not null, -- heartbeat_at + ttl: reaped after this.
+  labels        text[] not null default '{}'::text[], -- What it can do beside its job_types; a job may require labels of its worker.
   constraint agents_pkey PRIMARY KEY (id),
   constraint agents_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
   constraint agents_name CHECK (((length(name) >= 1) AND (length(name) <= 200))),
   constraint agents_role CHECK (((length(role) >= 1) AND (length(role) <= 200)))
 );
+CREATE INDEX agents_covered_idx ON coordinator.agents USING btree (heartbeat_at) WHERE ((expires_at - heartbeat_at) > ttl);
 CREATE INDEX agents_expires_at_idx ON coordinator.agents USING btree (expires_at);
 CREATE INDEX agents_name_idx ON coordinator.agents USING btree (project_id, name, id);
 CREATE INDEX agents_process_idx ON coordinator.agents USING btree (process_id) WHERE (process_id IS NOT NULL);
@@ -38,6 +40,7 @@ create table coordinator.agents_ended (
   process_id    integer, -- The process with which it ended; may be null.
   ended_at      timestamp with time zone not null, -- When it ended (database clock).
   end_reason    text not null, -- deregistered, expired (no heartbeat) or process died.
+  labels        text[] not null default '{}'::text[], -- What it could do beside its job_types.
   constraint agents_ended_pkey PRIMARY KEY (id)
 );
 CREATE INDEX agents_ended_at_idx ON coordinator.agents_ended USING btree (ended_at);
@@ -155,6 +158,159 @@ create table coordinator.idempotency_keys (
   constraint idempotency_keys_key CHECK (((length(key) >= 1) AND (length(key) <= 200)))
 );
 CREATE INDEX idempotency_keys_expires_at_idx ON coordinator.idempotency_keys USING btree (expires_at);
+
+-- Classes of jobs: what decides which workers can run a job. Few, and static.
+create table coordinator.job_classes (
+  id         bigint not null generated always as identity, -- Number of the class.
+  project_id bigint not null, -- The project.
+  queue      text collate "C" not null, -- Name of the queue.
+  type       text collate "C" not null, -- Type of the jobs.
+  labels     text[] collate "C" not null default '{}'::text[], -- Labels that a worker needs, sorted.
+  constraint job_classes_pkey PRIMARY KEY (id),
+  constraint job_classes_key UNIQUE (project_id, queue, type, labels),
+  constraint job_classes_queue_fkey FOREIGN KEY (project_id, queue) REFERENCES coordinator.queues(project_id, name) ON DELETE CASCADE
+);
+CREATE INDEX job_classes_type_idx ON coordinator.job_classes USING btree (project_id, type);
+
+-- Dedupe keys: the job that answers for a key.
+create table coordinator.job_dedupes (
+  project_id bigint not null, -- The project.
+  key        text collate "C" not null, -- The key.
+  job_id     uuid not null, -- The job.
+  expires_at timestamp with time zone, -- End of the window; null: it ends with the job.
+  failed     boolean not null default false, -- Whether the job answers for the key even if it failed.
+  constraint job_dedupes_pkey PRIMARY KEY (project_id, key)
+);
+CREATE INDEX job_dedupes_expires_idx ON coordinator.job_dedupes USING btree (expires_at);
+
+-- Lanes: the keys of a class in a fair queue that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.
+create table coordinator.job_lanes (
+  id       bigint not null generated always as identity, -- Number of the lane; 0 stands for no lane.
+  class_id bigint not null, -- The class.
+  key      text collate "C" not null, -- The key; empty for jobs without one.
+  weight   integer not null default 1, -- How many shares of a turn it gets.
+  constraint job_lanes_pkey PRIMARY KEY (id),
+  constraint job_lanes_key UNIQUE (class_id, key),
+  constraint job_lanes_class_fkey FOREIGN KEY (class_id) REFERENCES coordinator.job_classes(id) ON DELETE CASCADE
+);
+
+-- The line of the lanes of a class: a permit for each. Rows are inserted and deleted, never updated.
+create table coordinator.job_permits (
+  class_id bigint not null, -- The class.
+  turn     bigint not null, -- Place in the line.
+  lane_id  bigint not null, -- The lane that may be served.
+  constraint job_permits_pkey PRIMARY KEY (class_id, turn)
+);
+
+-- Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.
+create table coordinator.jobs_ended (
+  id           uuid not null, -- UUID, ordered by time.
+  project_id   bigint not null, -- The project.
+  queue        text collate "C" not null, -- Name of the queue.
+  type         text collate "C" not null, -- Type.
+  key          text collate "C", -- Key by which queues are fair; may be null.
+  priority     smallint not null, -- Higher comes first.
+  payload      jsonb not null, -- Any JSON value.
+  labels       text[] not null, -- Labels that a worker needed.
+  max_attempts smallint not null, -- Most attempts.
+  dedupe_key   text, -- Its dedupe key; may be null.
+  parent_id    uuid, -- The job that enqueued it.
+  retry_of     uuid, -- The ended job that it repeated.
+  actor        text not null, -- Who enqueued it.
+  created_at   timestamp with time zone not null, -- When it was enqueued.
+  scheduled_at timestamp with time zone not null, -- When it was to start at the earliest.
+  status       text not null, -- completed, failed, cancelled or expired.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, start_by.
+  attempts     smallint not null, -- How many attempts counted.
+  agent_id     uuid, -- Who ran it last.
+  worker       text, -- Name of who ran it last.
+  fence        bigint, -- Fence of the last attempt.
+  started_at   timestamp with time zone, -- When the last attempt began.
+  completed_at timestamp with time zone not null, -- When it ended.
+  ended_by     text not null, -- Who ended it.
+  result       jsonb, -- What the last attempt returned.
+  error        text, -- Error of the last attempt.
+  checkpoint   jsonb, -- What the last attempt left.
+  past         jsonb -- Earlier attempts, as an array, newest last.
+) partition by LIST (((status = 'completed'::text)));
+CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
+
+-- Jobs that become ready at an instant: scheduled, snoozed, or backing off.
+create table coordinator.jobs_later (
+  id       uuid not null, -- The job.
+  class_id bigint not null, -- The class.
+  due_at   timestamp with time zone not null, -- When it becomes ready.
+  constraint jobs_later_pkey PRIMARY KEY (id)
+);
+CREATE INDEX jobs_later_class_idx ON coordinator.jobs_later USING btree (class_id);
+CREATE INDEX jobs_later_due_idx ON coordinator.jobs_later USING btree (due_at);
+
+-- Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.
+create table coordinator.jobs_open (
+  id           uuid not null, -- UUID, ordered by time.
+  project_id   bigint not null, -- The project.
+  class_id     bigint not null, -- Its class: project, queue, type, labels.
+  queue        text collate "C" not null, -- Name of the queue.
+  type         text collate "C" not null, -- Type: what a worker must have in its job_types.
+  key          text collate "C", -- Key by which queues are fair; may be null.
+  priority     smallint not null default 0, -- Higher comes first.
+  payload      jsonb not null, -- Any JSON value.
+  labels       text[] not null default '{}'::text[], -- Labels that a worker needs.
+  max_attempts smallint not null default 3, -- Most attempts.
+  backoff      interval, -- Wait after the first failed attempt, doubled by each; null: the default.
+  start_by     timestamp with time zone, -- It expires unless an attempt began before.
+  deadline     interval, -- Longest run of an attempt; null: a day.
+  stall        interval, -- Longest time without progress; null: no limit.
+  rescue       text, -- What follows an attempt that was lost: resume from the checkpoint, or fail; null: retry from the beginning.
+  dedupe_key   text collate "C", -- Its key in job_dedupes.
+  parent_id    uuid, -- The job that enqueued it.
+  retry_of     uuid, -- The ended job that it repeats.
+  actor        text not null, -- Who enqueued it.
+  created_at   timestamp with time zone not null, -- When it was enqueued.
+  scheduled_at timestamp with time zone not null, -- When it may start at the earliest.
+  attempts     smallint not null default 0, -- Attempts that ended and count.
+  deaths       smallint not null default 0, -- Attempts in a row whose worker died.
+  checkpoint   jsonb, -- What the last attempt left for the next one.
+  error        text, -- Error of the last attempt.
+  past         jsonb, -- Attempts that ended, as an array, newest last.
+  constraint jobs_open_pkey PRIMARY KEY (id),
+  constraint jobs_open_rescue CHECK ((rescue = ANY (ARRAY['resume'::text, 'fail'::text])))
+);
+CREATE INDEX jobs_open_key_idx ON coordinator.jobs_open USING btree (project_id, key, id) WHERE (key IS NOT NULL);
+CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id);
+CREATE INDEX jobs_open_start_by_idx ON coordinator.jobs_open USING btree (start_by) WHERE (start_by IS NOT NULL);
+
+-- Jobs that can be claimed. Inserted and deleted, never updated.
+create table coordinator.jobs_ready (
+  class_id bigint not null, -- The class.
+  lane_id  bigint not null, -- The lane; 0 where the queue is not fair.
+  rank     bigint not null, -- Order within the lane, see job_rank.
+  id       uuid not null, -- The job.
+  constraint jobs_ready_pkey PRIMARY KEY (class_id, lane_id, rank, id)
+);
+
+-- Attempts that run: a row for each job that a worker has.
+create table coordinator.jobs_running (
+  id            uuid not null, -- The job.
+  fence         bigint not null, -- Number of the claim; every verb of the worker must give it.
+  agent_id      uuid not null, -- The worker.
+  class_id      bigint not null, -- The class.
+  attempt       smallint not null, -- Number of the attempt, from 1.
+  started_at    timestamp with time zone not null, -- When it was claimed.
+  deadline_at   timestamp with time zone not null, -- The attempt ends at this instant.
+  stall_at      timestamp with time zone, -- The attempt ends at this instant without progress; null: no limit.
+  request       uuid, -- Id of the claim's request.
+  percent       double precision, -- Progress, 0 to 100.
+  message       text, -- Progress, in words.
+  progress_at   timestamp with time zone, -- When progress was last reported.
+  checkpoint    jsonb, -- What a next attempt continues from.
+  cancel_at     timestamp with time zone, -- When the fence is revoked, if a cancellation was requested.
+  cancelled_by  text, -- Who requested it.
+  cancel_reason text, -- Why it was requested.
+  constraint jobs_running_pkey PRIMARY KEY (id)
+);
+CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id);
+CREATE INDEX jobs_running_due_idx ON coordinator.jobs_running USING btree (LEAST(deadline_at, stall_at, cancel_at));
 
 -- Which daemon runs the relay and the loops. One row, written by leader_renew. Leadership saves work and guards nothing.
 create table coordinator.leaders (
@@ -278,6 +434,27 @@ create table coordinator.projects (
   constraint projects_name_key UNIQUE (name),
   constraint projects_name CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'::text)),
   constraint projects_paths CHECK ((paths = ANY (ARRAY['exact'::text, 'normal'::text, 'caseless'::text])))
+);
+
+-- Policies of queues of jobs: a row for each queue, inserted at its first use.
+create table coordinator.queues (
+  project_id          bigint not null, -- The project.
+  name                text collate "C" not null, -- Name of the queue.
+  ageing              interval, -- How long a job waits to gain one step of priority; null: strict priority.
+  fair                boolean not null default false, -- Whether keys take turns.
+  weights             jsonb not null default '{}'::jsonb, -- Weights of keys in a fair queue; 1 for others.
+  max_waiting         integer, -- Most jobs that wait in it; null: no limit.
+  max_waiting_per_key integer, -- Most jobs of one key that wait in it; null: no limit.
+  events              text not null default 'call'::text, -- call: one event for each call and transition; job: one for each job.
+  paused_at           timestamp with time zone, -- When it was paused; null: it is not.
+  paused_by           text, -- Who paused it.
+  pause_reason        text, -- Why it was paused.
+  actor               text not null, -- Who created it or last changed it.
+  created_at          timestamp with time zone not null, -- When it was first used or set.
+  updated_at          timestamp with time zone not null, -- When it was last changed.
+  constraint queues_pkey PRIMARY KEY (project_id, name),
+  constraint queues_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint queues_events CHECK ((events = ANY (ARRAY['call'::text, 'job'::text])))
 );
 
 -- The relay's lock, and what rarely changes. relay_step locks the table for its transaction.
@@ -404,6 +581,12 @@ create sequence coordinator.event_floor as bigint minvalue 0 start 0;
 
 -- Ids of events. Every event that is visible has an id up to last_value.
 create sequence coordinator.event_ids as bigint minvalue 0 start 0;
+
+-- Fences of jobs: a new number at each claim.
+create sequence coordinator.job_fences as bigint minvalue 1 start 1;
+
+-- Places of permits in their line.
+create sequence coordinator.job_turns as bigint minvalue 1 start 1;
 
 -- Tickets that wait for locks; the smaller number is served first.
 create sequence coordinator.lock_tickets as bigint minvalue 1 start 1;
@@ -658,6 +841,11 @@ create function coordinator.agent_unknown(p_project text, p_name text)
 
 -- Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.
 create function coordinator.assert_fence(p_project text, p_resource text, p_token bigint)
+  returns void
+  volatile security definer;
+
+-- Require that a job still runs under p_fence, and keep it so to the end of the transaction: nobody ends the attempt before the caller's own writes are committed. ZC320: the fence is stale. No event.
+create function coordinator.assert_job(p_project text, p_job uuid, p_fence bigint)
   returns void
   volatile security definer;
 
@@ -940,6 +1128,226 @@ create function coordinator.idempotency_store(p_project text, p_caller text, p_k
 create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
+
+-- Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.
+create function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
+  returns coordinator.jobs_running
+  volatile;
+
+-- Return how long to wait after a failed attempt: doubled by each up to an hour, with a jitter of a fifth. Internal.
+create function coordinator.job_backoff(p_first interval, p_attempt integer)
+  returns interval
+  volatile;
+
+-- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.
+create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- Reject an invalid job. Internal.
+create function coordinator.job_check(p_project_id bigint, p_order coordinator.job_order)
+  returns void
+  stable;
+
+-- Reject invalid parameters of a claim. Internal.
+create function coordinator.job_check_claim(p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)
+  returns void
+  immutable;
+
+-- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.
+create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
+  returns SETOF coordinator.job_grant
+  volatile security definer;
+
+-- Return the class of each job, in their order; create those that are new. No event. Internal.
+create function coordinator.job_classify(p_project_id bigint, p_orders coordinator.job_order[])
+  returns bigint[]
+  volatile;
+
+-- Complete a job that p_agent has under p_fence. Its status is completed, or cancelled if that was requested. May be repeated. ZC320: the fence is stale.
+create function coordinator.job_complete(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_result jsonb default 'null')
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- Return, by the place of each job with a dedupe key, the job that already answers for the key; cancel it if the new one replaces it. Internal.
+create function coordinator.job_dedupe(p_project_id bigint, p_project text, p_orders coordinator.job_order[], p_ids uuid[], p_actor text, p_now timestamp with time zone)
+  returns uuid[]
+  volatile;
+
+-- Delete up to p_limit dedupe keys whose window has passed; returns how many. Repeat until 0. No event.
+create function coordinator.job_dedupe_prune(p_limit integer default 10000)
+  returns integer
+  volatile security definer;
+
+-- End jobs whose rows in jobs_ready, jobs_later or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, and emit job.<status>. If the cancellation of an attempt was requested, its end is cancelled. Internal.
+create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}')
+  returns void
+  volatile;
+
+-- End the attempts of an agent: released if it stops, worker_lost otherwise; returns how many. Attempts that a transaction is ending or guards are left to job_rescue. Internal.
+create function coordinator.job_end_agent(p_agent uuid, p_outcome text, p_by text)
+  returns integer
+  volatile;
+
+-- Delete all jobs of a project that is being deleted. No event. Internal.
+create function coordinator.job_end_project(p_project_id bigint)
+  returns void
+  volatile;
+
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits).
+create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_actor text default null)
+  returns SETOF coordinator.job_receipt
+  volatile security definer;
+
+-- Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". An error names the job by its place from 0, and has it as job in its detail.
+create function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
+  returns SETOF coordinator.job_receipt
+  volatile security definer;
+
+-- Take the locks of all parts of a transaction that concern jobs: attempts, queues, dedupe keys. No event. Internal.
+create function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb)
+  returns void
+  volatile;
+
+-- End up to p_limit jobs that did not start in time; returns how many. Repeat until 0.
+create function coordinator.job_expire(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final. ZC320: the fence is stale.
+create function coordinator.job_fail(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_error text, p_final boolean default false, p_retry_at timestamp with time zone default null)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- Return where a job is: its status, the present or last attempt, and when it ended. ZC209: there is no such job. Internal.
+create function coordinator.job_find(p_project_id bigint, p_job uuid)
+  returns table (queue text, type text, status text, reason text, scheduled_at timestamp with time zone, fence bigint, agent_id uuid, worker text, attempt integer, started_at timestamp with time zone, ended_at timestamp with time zone)
+  stable;
+
+-- Complete those of the jobs that a worker has under the given fences, and return their ids; null: none. Internal.
+create function coordinator.job_finish(p_agent uuid, p_by text, p_ids uuid[], p_fences bigint[], p_results jsonb[], p_now timestamp with time zone)
+  returns uuid[]
+  volatile;
+
+-- Return whether a job ended under this fence, so that the worker repeats a completion whose answer was lost. Internal.
+create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fence bigint)
+  returns boolean
+  stable;
+
+-- Return a new UUID of version 7 for a microsecond since 1970. Internal.
+create function coordinator.job_id(p_micros bigint)
+  returns uuid
+  volatile;
+
+-- Enqueue an array of jobs. Internal: what job_enqueue and job_enqueue_many do.
+create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
+  returns SETOF coordinator.job_receipt
+  volatile;
+
+-- Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
+create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
+  returns bigint[]
+  volatile;
+
+-- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.
+create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Read an array of objects as jobs to enqueue, with their defaults. Internal.
+create function coordinator.job_orders(p_jobs jsonb)
+  returns coordinator.job_order[]
+  stable;
+
+-- Return what became of a job. Internal.
+create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
+  returns SETOF coordinator.job_outcome
+  stable;
+
+-- Take up to p_limit of the best jobs of plain classes out of jobs_ready, and return their ids. No event. Internal.
+create function coordinator.job_pick(p_classes bigint[], p_limit integer)
+  returns uuid[]
+  volatile;
+
+-- Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.
+create function coordinator.job_pick_fair(p_class bigint, p_limit integer)
+  returns uuid[]
+  volatile;
+
+-- Report the progress of a job, and what a next attempt can continue from. The job then does not stall for another stall time. Returns until when the worker may have it; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. No event.
+create function coordinator.job_progress(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_percent double precision default null, p_message text default null, p_checkpoint jsonb default null)
+  returns SETOF coordinator.job_lease
+  volatile security definer;
+
+-- Let workers claim up to p_limit scheduled jobs whose time has come; returns how many. Repeat until 0.
+create function coordinator.job_promote(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place. Those without another attempt fail. Internal.
+create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone, p_error text default null, p_final boolean default false, p_at timestamp with time zone default null)
+  returns void
+  volatile;
+
+-- Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.
+create function coordinator.job_rank(p_at timestamp with time zone, p_priority integer, p_ageing interval)
+  returns bigint
+  stable;
+
+-- Read and check jobs to enqueue. With p_many, errors name the job by its place from 0. Internal.
+create function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean)
+  returns coordinator.job_order[]
+  stable;
+
+-- Compare what a worker has with what it knows of: p_fences. Jobs that it got more than p_grace ago and does not name are released, since the answer of their claim was lost. Returns a row for each fence that needs attention: lost (no longer its own: stop), cancel (stop, a cancellation was requested), released. Call it with each heartbeat.
+create function coordinator.job_reconcile(p_project text, p_agent uuid, p_fences bigint[], p_grace interval default '00:00:10')
+  returns SETOF coordinator.job_verdict
+  volatile security definer;
+
+-- Raise ZC321 with the job that answers for a dedupe key. Internal.
+create function coordinator.job_refuse_duplicate(p_project_id bigint, p_order coordinator.job_order, p_job uuid, p_same_call boolean)
+  returns void
+  stable;
+
+-- Give a job back to its old place in the queue, with its checkpoint, without spending an attempt. ZC320: the fence is stale.
+create function coordinator.job_release(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- End up to p_limit attempts that are past their deadline, stall time or grace time after a cancellation, and those of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.
+create function coordinator.job_rescue(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.
+create function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- Raise ZC320: a worker no longer has a job; say who has it, or how it ended. ZC209: there is no such job. Internal.
+create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent uuid, p_fence bigint)
+  returns void
+  stable;
+
+-- Take a job that waits out of jobs_later or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
+create function coordinator.job_take(p_job uuid, p_wait boolean)
+  returns boolean
+  volatile;
+
+-- Take the best jobs of lanes out of jobs_ready: so many of each class and lane. Returns their ids, and the places of the lanes that had fewer. No event. Internal.
+create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], OUT ids uuid[], OUT short integer[])
+  returns record
+  volatile;
+
+-- Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.
+create function coordinator.job_tell(p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamp with time zone, p_ids uuid[], p_data jsonb default '{}')
+  returns void
+  volatile;
+
+-- Return the name of an agent that is registered, or ended in the last 30 days. Internal.
+create function coordinator.job_worker(p_agent uuid)
+  returns text
+  stable;
 
 -- Write the expression that takes a parameter from the JSON object $2. Internal.
 create function coordinator.json_argument(p_name text, p_type text)
@@ -1341,7 +1749,7 @@ create function coordinator.project_create(p_project text, p_description text de
   returns SETOF coordinator.projects_live
   volatile security definer;
 
--- Delete a project with everything in it: agents, signals, directives, rules, locks. Its events stay in the log until they are pruned.
+-- Delete a project with everything in it: agents, signals, directives, rules, locks, jobs. Its events stay in the log until they are pruned.
 create function coordinator.project_delete(p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -1375,6 +1783,16 @@ create function coordinator.project_show(p_project text)
 create function coordinator.projects_visible()
   returns text[]
   stable security definer;
+
+-- Reject jobs that would exceed the most that may wait in their queue, or of their key: ZC322. Internal.
+create function coordinator.queue_check_room(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[])
+  returns void
+  volatile;
+
+-- Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. No event: jobs follow. Internal.
+create function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text)
+  returns SETOF coordinator.queues
+  volatile;
 
 -- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')

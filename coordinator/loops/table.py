@@ -8,7 +8,7 @@ from coordinator.config import Config
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
 from coordinator.model.work import Gauge
-from coordinator.operations import agents, directives, events, idempotency, locks, signals
+from coordinator.operations import agents, directives, events, idempotency, jobs, locks, signals
 from coordinator.operations.work import SampleGauges
 from coordinator.telemetry import metrics
 
@@ -27,6 +27,10 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(directives.Expire()),
         Loop(locks.Expire()),
         Loop(agents.Reap(), judge=_reaped),
+        Loop(jobs.Promote()),
+        Loop(jobs.Expire()),
+        Loop(jobs.Rescue(), every_s=10),
+        Loop(jobs.PruneDedupes()),
         Loop(events.Extend()),
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),

@@ -201,7 +201,7 @@ comment on column coordinator.jobs_running.progress_at   is 'When progress was l
 comment on column coordinator.jobs_running.checkpoint    is 'What a next attempt continues from.';
 comment on column coordinator.jobs_running.cancel_at     is 'When the fence is revoked, if a cancellation was requested.';
 comment on column coordinator.jobs_running.cancelled_by  is 'Who requested it.';
-comment on column coordinator.jobs_running.cancel_reason is 'Why.';
+comment on column coordinator.jobs_running.cancel_reason is 'Why it was requested.';
 
 create table coordinator.job_dedupes (
   project_id bigint      not null,

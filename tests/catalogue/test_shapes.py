@@ -25,6 +25,7 @@ VALID = {
     "p_resources": "'{{x.py}}'", "p_resource": "'x.py'", "p_tokens": "array[{token}]", "p_token": "{token}", "p_type": "'custom.x'",
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
+    "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -68,6 +69,10 @@ STRANGE = {
     "integer": ["null", "0", "-1", "2147483647", "-2147483648"],
     "bigint": ["null", "0", "-1", "9223372036854775807", "(-9223372036854775808)"],
     "uuid": ["null", "'00000000-0000-0000-0000-000000000000'"],
+    "uuid[]": [
+        "null", "'{{}}'", "'{{null}}'", "array[{job}]", "array_fill(gen_random_uuid(), array[100000])", "array_fill(gen_random_uuid(), array[2, 2])",
+    ],
+    "double precision": ["null", "'NaN'", "'infinity'", "'-infinity'", "-1", "1e308"],
     "boolean": ["null"],
     "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
 }  # fmt: skip
@@ -90,7 +95,7 @@ INVISIBLE = [
     "\ufe0f",
 ]
 # Text that is read as text, and what only selects: nothing of it is stored as a name.
-NO_NAMES = {"p_body", "p_text", "p_reason", "p_prefix", "p_after", "p_topics", "p_under", "p_paths"}
+NO_NAMES = {"p_error", "p_message", "p_body", "p_text", "p_reason", "p_prefix", "p_after", "p_topics", "p_under", "p_paths"}
 
 
 async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
@@ -105,7 +110,7 @@ async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
 
 async def world(tx: Transaction) -> dict[str, str]:
     """Make one of everything, and return what arguments need to know of it."""
-    agent: UUID = await tx.connection.fetchval("select id from coordinator.agent_register('default', 'a', 'coder')")
+    agent: UUID = await tx.connection.fetchval("select id from coordinator.agent_register('default', 'a', 'coder', '{x}')")
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
@@ -115,7 +120,12 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute(
         "select coordinator.token_create('t', 'reader', repeat('b', 64), 'coo_abcd', 'default')"
     )
-    return {"agent": f"'{agent}'", "directive": str(directive), "token": str(lock)}
+    await tx.connection.execute("select coordinator.job_enqueue('default', 'x')")
+    job = await tx.connection.fetchrow("select id, fence from coordinator.job_claim('default', $1)", agent)
+    assert job
+    return {
+        "agent": f"'{agent}'", "directive": str(directive), "token": str(lock), "job": f"'{job['id']}'", "fence": str(job["fence"]),
+    }  # fmt: skip
 
 
 def valid_arguments(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> dict[str, str]:

@@ -35,17 +35,21 @@ def clients() -> Iterator[tuple[str, type[Any]]]:
 
 CLIENTS = dict(clients())
 
+JOBS = [function for function in PUBLIC if function.startswith("job_")]
+
 # What another face does not have, and why.
 NOT_IN_PYTHON = {
     "lock_cancel": "a wait is cancelled as a task",
     "lock_poll": "acquire polls",
     "position_included": "client.at_least(…) waits",
     "status_show": "client.status()",
+    **dict.fromkeys(JOBS, "the client of jobs comes with their worker"),
     "token_create": "for administrators; the command line draws the secret",
     "token_list": "for administrators",
     "token_revoke": "for administrators",
 }
 NOT_ON_THE_COMMAND_LINE = {
+    **dict.fromkeys(JOBS, "the commands of jobs come with their client"),
     "events_since": "event tail",
     "lock_cancel": "acquire polls, and cancels when it is interrupted",
     "lock_poll": "acquire polls",

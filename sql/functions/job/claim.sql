@@ -245,7 +245,7 @@ begin
   end if;
   if p_finished = '{}' and p_fences = '{}' and p_results = '[]' then
     return;
-  elsif p_finished is null or p_fences is null or p_results is null or jsonb_typeof(p_results) <> 'array' or array_position(p_finished, null) is not null
+  elsif p_finished is null or p_fences is null or p_results is null or jsonb_typeof(p_results) <> 'array'
      or array_ndims(p_finished) > 1 or array_ndims(p_fences) > 1 or array_lower(p_finished, 1) <> 1 or array_lower(p_fences, 1) <> 1 then
     raise exception using errcode = 'ZC103', message = 'the finished jobs are not plain lists', hint = 'Give lists of ids, of fences and of results.';
   elsif cardinality(p_finished) <> cardinality(p_fences) or cardinality(p_finished) <> jsonb_array_length(p_results) then

@@ -1,12 +1,14 @@
 -- The ends of jobs and of attempts (see job.sql). Every job ends in job_end, and every attempt in it or in job_put_back.
 
 create or replace function coordinator.job_worker(p_agent uuid) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select coalesce((select a.name from coordinator.agents a where a.id = p_agent),
+as $$
+begin
+  return coalesce((select a.name from coordinator.agents a where a.id = p_agent),
                   (select e.name from coordinator.agents_ended e where e.id = p_agent));
-end;
+end
+$$;
 comment on function coordinator.job_worker(uuid) is
   'Return the name of an agent that is registered, or ended in the last 30 days. Internal.';
 
@@ -44,9 +46,10 @@ begin
       delete from coordinator.job_dedupes d using ended e
       where e.dedupe_key is not null and d.project_id = e.project_id and d.key = e.dedupe_key and d.job_id = e.id
         and (d.expires_at is null or e.status <> 'completed' and not d.failed))
-    select e.project_id, p.name as project, e.queue, 'job.' || e.status as type, array_agg(e.id order by e.id) as ids,
+    select e.project_id, p.name as project, e.queue,
+           case e.status when 'completed' then 'job.completed' when 'failed' then 'job.failed' when 'cancelled' then 'job.cancelled' else 'job.expired' end as type, array_agg(e.id order by e.id) as ids,
            case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data
-    from ended e join coordinator.projects p on p.id = e.project_id group by 1, 2, 3, 4, 6 order by 1, 3
+    from ended e join coordinator.projects p on p.id = e.project_id group by 1, 2, 3, 4, e.status, e.reason order by 1, 3
   loop
     perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
   end loop;
@@ -173,12 +176,14 @@ comment on function coordinator.job_finish(uuid, text, uuid[], bigint[], jsonb[]
   'Complete those of the jobs that a worker has under the given fences, and return their ids; null: none. Internal.';
 
 create or replace function coordinator.job_outcome_of(p_project_id bigint, p_job uuid) returns setof coordinator.job_outcome
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select p_job, f.status, f.reason, case f.status when 'scheduled' then f.scheduled_at when 'running' then r.cancel_at end
+as $$
+begin
+  return query select p_job, f.status, f.reason, case f.status when 'scheduled' then f.scheduled_at when 'running' then r.cancel_at end
   from coordinator.job_find(p_project_id, p_job) f left join coordinator.jobs_running r on r.id = p_job;
-end;
+end
+$$;
 comment on function coordinator.job_outcome_of(bigint, uuid) is
   'Return what became of a job. Internal.';
 
@@ -190,6 +195,7 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
 begin
+  p_result := coalesce(p_result, 'null');
   perform coordinator.check_json('the result', p_result);
   if coordinator.job_finish((select a.id from coordinator.agents a where a.id = p_agent and a.project_id = v_project), coordinator.job_worker(p_agent),
        array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is null
@@ -223,7 +229,7 @@ $$;
 comment on function coordinator.job_fail(text, uuid, uuid, bigint, text, boolean, timestamptz) is
   'End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final. ZC320: the fence is stale.';
 
-create or replace function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_for interval)
+create or replace function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -232,14 +238,14 @@ declare
   v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
   v_now     timestamptz := coordinator.now_utc();
 begin
-  perform coordinator.check_ttl(p_for);
+  perform coordinator.check_ttl(p_delay);
   delete from coordinator.jobs_running r where r.id = p_job;
-  perform coordinator.job_put_back(array[v_attempt], 'snoozed', coordinator.job_worker(p_agent), v_now, p_at => v_now + p_for);
+  perform coordinator.job_put_back(array[v_attempt], 'snoozed', coordinator.job_worker(p_agent), v_now, p_at => v_now + p_delay);
   return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
 end
 $$;
 comment on function coordinator.job_snooze(text, uuid, uuid, bigint, interval) is
-  'Put a job off for p_for (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.';
+  'Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_release(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
 returns setof coordinator.job_outcome

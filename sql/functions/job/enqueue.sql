@@ -2,10 +2,11 @@
 -- checks, and all inserts, are set-based. Enqueueing is part of the caller's transaction, like every call.
 
 create or replace function coordinator.job_orders(p_jobs jsonb) returns coordinator.job_order[]
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select array_agg(row(j.place, o.type, coalesce(j.value -> 'payload', '{}'), coalesce(o.queue, 'default'), o.key, coalesce(o.priority, 0), o.at,
+begin
+  return (select array_agg(row(j.place, o.type, coalesce(j.value -> 'payload', '{}'), coalesce(o.queue, 'default'), o.key, coalesce(o.priority, 0), o.at,
                        o.delay, o.start_by, coalesce(o.max_attempts, 3), o.backoff, o.deadline, o.stall, nullif(o.rescue, 'retry'),
                        case when o.labels is null then '{}' else array(select distinct l from unnest(o.labels) l order by l) end,
                        o.dedupe_key, o.dedupe_for, coalesce(o.on_duplicate, 'raise'), coalesce(o.dedupe_failed, false), o.parent
@@ -13,7 +14,8 @@ as $$
   from jsonb_array_elements(p_jobs) with ordinality j (value, place),
        jsonb_to_record(j.value) o (type text, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
                                    max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
-                                   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid)
+                                   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid));
+end
 $$;
 comment on function coordinator.job_orders(jsonb) is
   'Read an array of objects as jobs to enqueue, with their defaults. Internal.';

@@ -50,13 +50,15 @@ comment on function coordinator.job_attempt(text, uuid, uuid, bigint) is
   'Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.';
 
 create or replace function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fence bigint) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-begin atomic
-  select exists (select from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job and j.fence = p_fence
+as $$
+begin
+  return exists (select from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job and j.fence = p_fence
                                                         and j.status in ('completed', 'cancelled'));
-end;
+end
+$$;
 comment on function coordinator.job_finished(bigint, uuid, bigint) is
   'Return whether a job ended under this fence, so that the worker repeats a completion whose answer was lost. Internal.';
 

@@ -56,10 +56,11 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_label_text',   300,      'characters', 'Labels that a job needs, together.'),
   ('job_priority',     100,      '',           'Priority of a job: -100 to 100.'),
   ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time and window of a dedupe key: 366 days.'),
+  ('job_message',      2000,     'characters', 'Progress of a job, in words.'),
   ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
   ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.'),
-  ('job_lanes',        100000,   'keys',       'Keys in a fair queue, of one class, that have jobs to be claimed.'),
-  ('queues',           1000,     'queues',     'Queues of a project.');
+  ('queues',           1000,     'queues',     'Queues of a project.'),
+  ('queue_name',       100,      'characters', 'Name of a queue.');
 
 -- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
 create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint
@@ -80,14 +81,16 @@ comment on function coordinator.job_id(bigint) is
 create or replace function coordinator.job_tell(
   p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamptz, p_ids uuid[], p_data jsonb default '{}')
 returns void
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-begin atomic
+as $$
+begin
   insert into coordinator.events (type, project, key, actor, at, data)
   select p_type, p_project, p_queue, p_actor, p_at, jsonb_build_object('ids', to_jsonb(p_ids[n:n + s.size - 1])) || p_data
   from (select case q.events when 'job' then 1 else 150 end as size from coordinator.queues q
         where q.project_id = p_project_id and q.name = p_queue) s, generate_series(1, cardinality(p_ids), s.size) n;
-end;
+end
+$$;
 comment on function coordinator.job_tell(text, bigint, text, text, text, timestamptz, uuid[], jsonb) is
   'Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.';
 
@@ -120,7 +123,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_enter(bigint, text[], text) is
-  'Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. Internal.';
+  'Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. No event: jobs follow. Internal.';
 
 create or replace function coordinator.queue_check_room(
   p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[]) returns void

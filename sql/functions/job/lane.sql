@@ -13,7 +13,6 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_lanes bigint[];
-  v_class bigint;
 begin
   loop
     -- In the order of their keys, as others do.
@@ -40,10 +39,6 @@ begin
     left join held h on h.class_id = u.class_id and h.key = u.key;
     exit when array_position(v_lanes, null) is null; -- else a claim has just deleted one that was empty
   end loop;
-  select l.class_id into v_class from coordinator.job_lanes l where l.class_id = any (p_classes) group by l.class_id having count(*) > 100000 limit 1;
-  if found then
-    raise exception using errcode = 'ZC102', message = 'jobs of 100000 keys wait in the fair queue', hint = 'Use fewer keys, or wait until some of the jobs have started.';
-  end if;
   return v_lanes;
 end
 $$;

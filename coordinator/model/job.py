@@ -1,0 +1,69 @@
+"""Jobs: work that is handed to workers and never lost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from coordinator.model.operation import Json
+
+__all__ = ["JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
+
+
+class JobReceipt(msgspec.Struct, frozen=True):
+    """A job that was enqueued: ``queued`` or ``scheduled``; with ``created`` false, the job that answered for its dedupe key."""
+
+    id: UUID
+    queue: str
+    type: str
+    status: str
+    scheduled_at: datetime
+    created: bool
+
+
+class JobGrant(msgspec.Struct, frozen=True):
+    """A job that a claim gave to its worker, with the fence that every verb needs.
+
+    With ``stale``, it is a job that the claim named as finished and the worker no longer had; only ``id`` and ``fence`` are set.
+    """
+
+    id: UUID
+    fence: int
+    type: str | None
+    queue: str | None
+    key: str | None
+    attempt: int | None
+    payload: Json
+    checkpoint: Json
+    deadline_at: datetime | None
+    stale: bool
+
+
+class JobLease(msgspec.Struct, frozen=True):
+    """Until when a worker may have a job; with ``cancel_at``, it must stop by then."""
+
+    id: UUID
+    fence: int
+    deadline_at: datetime
+    stall_at: datetime | None
+    cancel_at: datetime | None
+    cancel_reason: str | None
+
+
+class JobOutcome(msgspec.Struct, frozen=True):
+    """What became of a job. ``due_at`` is when it starts again or, while it runs, when its fence is revoked."""
+
+    id: UUID
+    status: str
+    reason: str | None
+    due_at: datetime | None
+
+
+class JobVerdict(msgspec.Struct, frozen=True):
+    """What a worker has to know of a fence: ``lost``, ``cancel`` or ``released``; a lost one has no ``id``."""
+
+    fence: int
+    id: UUID | None
+    verdict: str

@@ -1,0 +1,286 @@
+"""Jobs: enqueued, claimed by workers, and ended under a fence. A worker is an agent with ``job_types``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from coordinator.model import job as model
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.operation import Json, Operation, Scope
+
+__all__ = [
+    "Assert",
+    "Cancel",
+    "Claim",
+    "Complete",
+    "Enqueue",
+    "EnqueueMany",
+    "Expire",
+    "Fail",
+    "Progress",
+    "Promote",
+    "PruneDedupes",
+    "Reconcile",
+    "Release",
+    "Rescue",
+    "Snooze",
+]
+
+
+class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
+    """Enqueue a job for workers that have ``type`` in their ``job_types``, and all ``labels``.
+
+    ``at`` or ``delay``: not before. ``start_by``: it expires unless an attempt began by then. A failed attempt is followed by
+    another after ``backoff`` (10 seconds, doubled by each), up to ``max_attempts``. ``deadline`` is the longest attempt (a day),
+    ``stall`` the longest time without progress. ``rescue`` says what follows an attempt that was lost: retry, resume from the
+    checkpoint, or fail.
+
+    While another job answers for ``dedupe_key`` (until it ends, or for ``dedupe_for``; one that did not complete only with
+    ``dedupe_failed``), ``on_duplicate`` says what happens: raise, skip (return that job) or replace (cancel it if it waits).
+
+    Raises: ``Conflict`` for a duplicate, and if the queue is full.
+    """
+
+    function = "job_enqueue"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    type: str
+    payload: Json = msgspec.field(default_factory=dict)
+    queue: str = "default"
+    key: str | None = None
+    priority: int = 0
+    at: datetime | None = None
+    delay: timedelta | None = None
+    start_by: datetime | None = None
+    max_attempts: int = 3
+    backoff: timedelta | None = None
+    deadline: timedelta | None = None
+    stall: timedelta | None = None
+    rescue: str = "retry"
+    labels: list[str] = msgspec.field(default_factory=list)
+    dedupe_key: str | None = None
+    dedupe_for: timedelta | None = None
+    on_duplicate: str = "raise"
+    dedupe_failed: bool = False
+    parent: UUID | None = None
+    actor: str | None = None
+
+
+class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
+    """Enqueue up to 10,000 jobs in their order: all of them, or none.
+
+    A job is an object of the fields of ``Enqueue`` without the project, such as ``{"type": "summarize", "payload": {}}``; durations are
+    numbers of seconds, or texts such as "5 minutes".
+
+    Raises: what ``Enqueue`` raises; ``detail`` has the place of the job, from 0, as ``job``.
+    """
+
+    function = "job_enqueue_many"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    jobs: list[dict[str, Json]]
+    actor: str | None = None
+
+
+class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
+    """Give up to ``limit`` jobs to a worker, the best ones first, of its ``job_types`` and with labels that it has.
+
+    In the same trip, jobs are completed: ``finished`` under ``fences`` with ``results``. Those that the worker no longer had
+    come first, as ``stale``. A repetition with the same ``request`` returns the same jobs while the worker has them.
+
+    Raises: ``NotFound`` if the worker ended; ``InvalidArgument`` if it has no job types.
+    """
+
+    function = "job_claim"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    agent: AgentRef
+    limit: int = 1
+    queues: list[str] | None = None
+    types: list[str] | None = None
+    request: UUID | None = None
+    finished: list[UUID] = msgspec.field(default_factory=list)
+    fences: list[int] = msgspec.field(default_factory=list)
+    results: list[Json] = msgspec.field(default_factory=list)
+
+
+class Complete(Operation[model.JobOutcome], frozen=True, kw_only=True):
+    """Complete a job that the worker has under ``fence``; it ends as cancelled if that was requested. May be repeated.
+
+    Raises: ``Conflict`` if the fence is stale; ``detail`` says who has the job now, or how it ended.
+    """
+
+    function = "job_complete"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    result: Json = None
+
+
+class Fail(Operation[model.JobOutcome], frozen=True, kw_only=True):
+    """End an attempt with an error; the job is retried after its back-off, or at ``retry_at``, unless this is ``final``.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_fail"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    error: str
+    final: bool = False
+    retry_at: datetime | None = None
+
+
+class Progress(Operation[model.JobLease], frozen=True, kw_only=True):
+    """Report progress, and what a next attempt can continue from; return until when the worker may have the job.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_progress"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    percent: float | None = None
+    message: str | None = None
+    checkpoint: Json = None
+
+
+class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
+    """Put a job off for ``delay``, with its checkpoint, without spending an attempt.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_snooze"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    delay: timedelta
+
+
+class Release(Operation[model.JobOutcome], frozen=True, kw_only=True):
+    """Give a job back to its old place in the queue, with its checkpoint, without spending an attempt.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_release"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+
+
+class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
+    """Compare the jobs of a worker with the ``fences`` that it knows of; return those that need attention.
+
+    Jobs that it was given more than ``grace`` ago and does not name are released, since the answer of their claim was lost.
+
+    Raises: ``NotFound`` if the worker ended.
+    """
+
+    function = "job_reconcile"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    agent: AgentRef
+    fences: list[int]
+    grace: timedelta = timedelta(seconds=10)
+
+
+class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
+    """Cancel a job: one that waits ends at once; the worker of a running one is asked to stop within 30 seconds.
+
+    Raises: ``NotFound`` if it does not exist; ``Conflict`` if it has ended.
+    """
+
+    function = "job_cancel"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    job: UUID
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Assert(Operation[None], frozen=True, kw_only=True):
+    """Require, in a transaction, that a job still runs under ``fence``; nobody ends the attempt before the transaction ends.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "assert_job"
+    internal = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    job: UUID
+    fence: int
+
+
+class Promote(Operation[int], frozen=True, kw_only=True):
+    """Let workers claim scheduled jobs whose time has come; return how many. Repeat until 0."""
+
+    function = "job_promote"
+    internal = True
+
+    limit: int = 1000
+
+
+class Expire(Operation[int], frozen=True, kw_only=True):
+    """End jobs that did not start in time; return how many. Repeat until 0."""
+
+    function = "job_expire"
+    internal = True
+
+    limit: int = 1000
+
+
+class Rescue(Operation[int], frozen=True, kw_only=True):
+    """End attempts that are past their deadline, or whose worker is lost; return how many. Repeat until 0."""
+
+    function = "job_rescue"
+    internal = True
+
+    limit: int = 1000
+
+
+class PruneDedupes(Operation[int], frozen=True, kw_only=True):
+    """Delete dedupe keys whose window has passed; return how many. Repeat until 0."""
+
+    function = "job_dedupe_prune"
+    internal = True
+
+    limit: int = 10000

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.operations import agents, jobs
+from tests.conftest import Transaction
+
+HOUR = timedelta(hours=1)
+
+AGENT = "(select id from coordinator.agents limit 1)"
+RUNNING = """(select c.*, w.id as agent from coordinator.agent_register('default', 'w', p_job_types => '{x}') w,
+               lateral coordinator.job_enqueue('default', w.job_types[1]) e,
+               lateral coordinator.job_claim('default', w.id, p_types => array[e.type]) c offset 0) r"""
+
+LIMITS = {
+    "name": [
+        "coordinator.job_enqueue('default', repeat('a', $1::integer))",
+        "coordinator.job_enqueue('default', 'a', p_actor => repeat('a', $1::integer))",
+    ],
+    "key": [
+        "coordinator.job_enqueue('default', 'a', p_key => repeat('a', $1::integer))",
+        "coordinator.job_enqueue('default', 'a', p_dedupe_key => repeat('a', $1::integer))",
+    ],
+    "json": [
+        "coordinator.job_enqueue('default', 'a', jsonb_build_object('k', repeat('x', $1::integer - 9)))",
+        f"coordinator.job_complete('default', r.id, r.agent, r.fence, jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
+    ],
+    "ttl_max": [
+        f"coordinator.job_snooze('default', r.id, r.agent, r.fence, make_interval(secs => $1)) from {RUNNING}",
+    ],
+    "reason": [
+        "coordinator.job_cancel('default', j.id, repeat('a', $1::integer)) from (select id from coordinator.job_enqueue('default', 'x') offset 0) j",
+    ],
+    "page": [
+        "coordinator.job_promote($1::integer)",
+        "coordinator.job_expire($1::integer)",
+        "coordinator.job_rescue($1::integer)",
+        "coordinator.job_dedupe_prune($1::integer)",
+    ],
+    "job_batch": [
+        """coordinator.job_enqueue_many('default', (select jsonb_agg('{"type": "x"}'::jsonb) from generate_series(1, $1::integer)))""",
+    ],
+    "job_batch_bytes": [
+        """coordinator.job_enqueue_many('default', b.jobs || jsonb_build_array(jsonb_build_object('type', 'x', 'payload', repeat('x', $1::integer - octet_length(b.jobs::text) - 30))))
+           from (select jsonb_agg(jsonb_build_object('type', 'x', 'payload', repeat('x', 250000))) as jobs from generate_series(1, 33)) b""",
+    ],
+    "job_claim": [
+        f"coordinator.job_claim('default', r.agent, $1::integer) from {RUNNING}",
+    ],
+    "job_attempts": [
+        "coordinator.job_enqueue('default', 'a', p_max_attempts => $1::integer)",
+    ],
+    "job_labels": [
+        "coordinator.job_enqueue('default', 'a', p_labels => array(select n::text from generate_series(1, $1::integer) n))",
+    ],
+    "job_label_text": [
+        "coordinator.job_enqueue('default', 'a', p_labels => array[repeat('a', 150), repeat('b', $1::integer - 150)])",
+    ],
+    "job_priority": [
+        "coordinator.job_enqueue('default', 'a', p_priority => $1::integer)",
+        "coordinator.job_enqueue('default', 'a', p_priority => -$1::integer)",
+    ],
+    "job_time_max": [
+        "coordinator.job_enqueue('default', 'a', p_delay => make_interval(secs => $1))",
+        "coordinator.job_enqueue('default', 'a', p_backoff => make_interval(secs => $1))",
+        "coordinator.job_enqueue('default', 'a', p_deadline => make_interval(secs => $1))",
+        "coordinator.job_enqueue('default', 'a', p_stall => make_interval(secs => $1))",
+        "coordinator.job_enqueue('default', 'a', p_dedupe_key => 'k', p_dedupe_for => make_interval(secs => $1))",
+    ],
+    "job_message": [
+        f"coordinator.job_progress('default', r.id, r.agent, r.fence, p_message => repeat('a', $1::integer)) from {RUNNING}",
+    ],
+    "job_error": [
+        f"coordinator.job_fail('default', r.id, r.agent, r.fence, repeat('a', $1::integer)) from {RUNNING}",
+    ],
+    "job_classes": [
+        """coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_build_object('type', 'x' || n)) from generate_series(1, $1::integer) n))""",
+    ],
+    "queues": [
+        """coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_build_object('type', 'x', 'queue', n::text)) from generate_series(1, $1::integer) n))""",
+    ],
+    "queue_name": [
+        "coordinator.job_enqueue('default', 'a', p_queue => repeat('ä', $1::integer))",
+    ],
+}
+
+
+async def drive(tx: Transaction) -> None:
+    settled = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
+    await tx.connection.execute(settled)
+    worker = await tx.run(agents.Register(project="default", name="w", job_types=["x"], ttl=HOUR * 24))
+
+    async def enqueue(**fields: object) -> jobs.model.JobReceipt:
+        return await tx.run(jobs.Enqueue(project="default", type="x", **fields))  # type: ignore[arg-type]
+
+    async def claim() -> dict[str, object]:
+        (grant,) = await tx.run(jobs.Claim(project="default", agent=worker.id))
+        return {"project": "default", "job": grant.id, "agent": worker.id, "fence": grant.fence}
+
+    await enqueue()
+    await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
+    await enqueue()
+    await tx.run(jobs.Release(**await claim()))  # type: ignore[arg-type]
+    await tx.run(jobs.Fail(**await claim(), error="e"))  # type: ignore[arg-type]
+    await enqueue(max_attempts=1)
+    await tx.run(jobs.Fail(**await claim(), error="e"))  # type: ignore[arg-type]
+    running = await enqueue()
+    await claim()
+    await tx.run(jobs.Cancel(project="default", job=running.id))
+    await enqueue(start_by=(await tx.run(agents.Heartbeat(agent=worker.id))))
+    await tx.run(jobs.Cancel(project="default", job=(await enqueue(delay=HOUR)).id))
+    await tx.set_clock(HOUR * 48)
+    await tx.run(jobs.Expire())
