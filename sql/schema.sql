@@ -299,7 +299,7 @@ create table coordinator.jobs_running (
   started_at    timestamp with time zone not null, -- When it was claimed.
   deadline_at   timestamp with time zone not null, -- The attempt ends at this instant.
   stall_at      timestamp with time zone, -- The attempt ends at this instant without progress; null: no limit.
-  request       uuid, -- Id of the claim's request.
+  request_id    uuid, -- Id of the claim's request.
   percent       double precision, -- Progress, 0 to 100.
   message       text, -- Progress, in words.
   progress_at   timestamp with time zone, -- When progress was last reported.
@@ -1154,8 +1154,8 @@ create function coordinator.job_check_claim(p_name text, p_job_types text[], p_l
   returns void
   immutable;
 
--- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.
-create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
+-- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.
+create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
   returns SETOF coordinator.job_grant
   volatile security definer;
 
@@ -1334,7 +1334,7 @@ create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
 
--- Take the best jobs of lanes out of jobs_ready: so many of each class and lane. Returns their ids, and the places of the lanes that had fewer. No event. Internal.
+-- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says. Returns their ids, and the places of the lanes that had fewer. No event. Internal.
 create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], OUT ids uuid[], OUT short integer[])
   returns record
   volatile;

@@ -20,11 +20,11 @@ __all__ = [
     "EnqueueMany",
     "Expire",
     "Fail",
-    "Progress",
     "Promote",
     "PruneDedupes",
     "Reconcile",
     "Release",
+    "Report",
     "Rescue",
     "Snooze",
 ]
@@ -83,6 +83,7 @@ class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
     function = "job_enqueue_many"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    route = "/v1/jobs/enqueue_many"
 
     project: str
     jobs: list[dict[str, Json]]
@@ -93,7 +94,7 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     """Give up to ``limit`` jobs to a worker, the best ones first, of its ``job_types`` and with labels that it has.
 
     In the same trip, jobs are completed: ``finished`` under ``fences`` with ``results``. Those that the worker no longer had
-    come first, as ``stale``. A repetition with the same ``request`` returns the same jobs while the worker has them.
+    come first, as ``stale``. A repetition with the same ``request_id`` returns the same jobs while the worker has them.
 
     Raises: ``NotFound`` if the worker ended; ``InvalidArgument`` if it has no job types.
     """
@@ -107,7 +108,7 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     limit: int = 1
     queues: list[str] | None = None
     types: list[str] | None = None
-    request: UUID | None = None
+    request_id: UUID | None = None
     finished: list[UUID] = msgspec.field(default_factory=list)
     fences: list[int] = msgspec.field(default_factory=list)
     results: list[Json] = msgspec.field(default_factory=list)
@@ -149,7 +150,7 @@ class Fail(Operation[model.JobOutcome], frozen=True, kw_only=True):
     retry_at: datetime | None = None
 
 
-class Progress(Operation[model.JobLease], frozen=True, kw_only=True):
+class Report(Operation[model.JobLease], frozen=True, kw_only=True):
     """Report progress, and what a next attempt can continue from; return until when the worker may have the job.
 
     Raises: ``Conflict`` if the fence is stale.

@@ -174,7 +174,7 @@ create table coordinator.jobs_running (
   started_at    timestamptz not null,
   deadline_at   timestamptz not null,
   stall_at      timestamptz,
-  request       uuid,
+  request_id    uuid,
   percent       double precision,
   message       text,
   progress_at   timestamptz,
@@ -194,7 +194,7 @@ comment on column coordinator.jobs_running.attempt       is 'Number of the attem
 comment on column coordinator.jobs_running.started_at    is 'When it was claimed.';
 comment on column coordinator.jobs_running.deadline_at   is 'The attempt ends at this instant.';
 comment on column coordinator.jobs_running.stall_at      is 'The attempt ends at this instant without progress; null: no limit.';
-comment on column coordinator.jobs_running.request       is 'Id of the claim''s request.';
+comment on column coordinator.jobs_running.request_id     is 'Id of the claim''s request.';
 comment on column coordinator.jobs_running.percent       is 'Progress, 0 to 100.';
 comment on column coordinator.jobs_running.message       is 'Progress, in words.';
 comment on column coordinator.jobs_running.progress_at   is 'When progress was last reported.';

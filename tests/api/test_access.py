@@ -24,7 +24,7 @@ from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
-from coordinator.operations import agents, directives, events, locks, positions, projects, signals, tokens
+from coordinator.operations import agents, directives, events, jobs, locks, positions, projects, signals, tokens
 from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
@@ -172,7 +172,7 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
 
 
 SAMPLES: dict[Any, Any] = {
-    str: "x", AgentRef: "x", int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
+    str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
     list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}],
 }  # fmt: skip
 
@@ -217,7 +217,11 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
         ids: dict[str, dict[str, Any]] = {}
         for project in ("alpha", "beta"):
             holder, waiter = [
-                UUID((await run(every, agents.Register(project=project, name=name, ttl=HOUR))).json()["id"])
+                UUID(
+                    (await run(every, agents.Register(project=project, name=name, ttl=HOUR, job_types=["x"]))).json()[
+                        "id"
+                    ]
+                )
                 for name in ("holder", "waiter")
             ]
             sent = await run(every, directives.Send(project=project, body="x", to_agent="x"))
@@ -226,7 +230,12 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                     project=project, resources=[f"name:{project}"], agent=agent, wait=wait, ttl=HOUR
                 )
                 grants = (await run(every, acquire)).json()["items"]
-            ids[project] = {"agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"]}
+            await run(every, jobs.Enqueue(project=project, type="x"))
+            (job,) = (await run(every, jobs.Claim(project=project, agent=waiter))).json()["items"]
+            ids[project] = {
+                "agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"],
+                "job": UUID(job["id"]), "parent": UUID(job["id"]), "fence": job["fence"],
+            }  # fmt: skip
 
         async def happened() -> list[str]:
             """All that happened in beta, up to a mark that shows that the relay has told everything."""
@@ -246,8 +255,9 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                 continue
             for field in msgspec.structs.fields(kind):
                 types = {field.type, *get_args(field.type)}
-                # A token of a lock or a version refers to nothing alone; a request id is the caller's own.
-                named = ((UUID in types or AgentRef in types) and field.name != "request_id") or (
+                # A token of a lock or a version refers to nothing alone; a request id is the caller's own; finished jobs of others
+                # are answered as stale.
+                named = ((UUID in types or AgentRef in types) and field.name not in ("request_id", "finished")) or (
                     field.required and field.type is int and field.name != "slots"
                 )
                 if not named:

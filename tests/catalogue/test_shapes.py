@@ -95,7 +95,18 @@ INVISIBLE = [
     "\ufe0f",
 ]
 # Text that is read as text, and what only selects: nothing of it is stored as a name.
-NO_NAMES = {"p_error", "p_message", "p_body", "p_text", "p_reason", "p_prefix", "p_after", "p_topics", "p_under", "p_paths"}
+NO_NAMES = {
+    "p_error",
+    "p_message",
+    "p_body",
+    "p_text",
+    "p_reason",
+    "p_prefix",
+    "p_after",
+    "p_topics",
+    "p_under",
+    "p_paths",
+}
 
 
 async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
@@ -110,7 +121,9 @@ async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
 
 async def world(tx: Transaction) -> dict[str, str]:
     """Make one of everything, and return what arguments need to know of it."""
-    agent: UUID = await tx.connection.fetchval("select id from coordinator.agent_register('default', 'a', 'coder', '{x}')")
+    agent: UUID = await tx.connection.fetchval(
+        "select id from coordinator.agent_register('default', 'a', 'coder', '{x}')"
+    )
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -220,6 +221,7 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
 
 SAMPLES: dict[Any, str] = {
     str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
+    UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'",
     list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
 }  # fmt: skip
 NAMED = {
@@ -231,8 +233,12 @@ NAMED = {
     ("type", str): "'custom.x'",
     ("when_set", str): "'A'",
     ("clears", list[str]): "'{{B}}'",
+    ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",
 }  # fmt: skip
-MORE = {"directive_send": ", p_to_agent => 'b'"}  # what no type tells: it takes exactly one target
+MORE = {
+    "directive_send": ", p_to_agent => 'b'",
+    "job_claim": ", p_limit => 0",
+}  # what no type tells: exactly one target, no job types
 
 
 def statement(kind: type[Operation[Any]]) -> str:
@@ -250,6 +256,7 @@ CALLS = [
     *(statement(kind) for kind in PUBLIC if kind.scope in IN_PROJECT and kind.least_role() is not Role.admin),
     "agent_project('{agent}')",
     "assert_fence('{p}', 'src/', 1)",
+    "assert_job('{p}', '00000000-0000-0000-0000-000000000000', 1)",
     "assert_signal('{p}', 'secret', 1)",
 ]
 

@@ -17,7 +17,7 @@ from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
-from coordinator.operations import agents, directives, events, locks, projects, rules, signals, tokens
+from coordinator.operations import agents, directives, events, jobs, locks, projects, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests.waiting import until, until_blocked
 
@@ -230,6 +230,7 @@ async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadl
         SEND,
         directives.Send(project="p", body="x", everyone=True),
         rules.Set(project="p", when_set="A", clears=["B"]),
+        jobs.Enqueue(project="p", type="x"),
     ],
     ids=lambda operation: operation.function,
 )
@@ -248,7 +249,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
         from pg_constraint c join pg_proc p on p.prosrc ~ ('insert into ' || c.conrelid::regclass || '\\M')
         where c.confrelid = 'coordinator.projects'::regclass and c.contype = 'f'""")
     assert {row["table"] for row in rows} == {
-        f"coordinator.{name}" for name in ("agents", "directives", "lock_breaks", "signal_rules", "tokens")
+        f"coordinator.{name}" for name in ("agents", "directives", "lock_breaks", "queues", "signal_rules", "tokens")
     }
     assert [row["proname"] for row in rows if not row["holds"]] == []
 

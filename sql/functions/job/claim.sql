@@ -28,7 +28,7 @@ begin
 end
 $$;
 comment on function coordinator.job_take_best(bigint[], bigint[], integer[]) is
-  'Take the best jobs of lanes out of jobs_ready: so many of each class and lane. Returns their ids, and the places of the lanes that had fewer. No event. Internal.';
+  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says. Returns their ids, and the places of the lanes that had fewer. No event. Internal.';
 
 create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer) returns uuid[]
 language plpgsql volatile
@@ -135,7 +135,7 @@ comment on function coordinator.job_pick_fair(bigint, integer) is
   'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
 
 create or replace function coordinator.job_claim(
-  p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request uuid default null,
+  p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
   p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
 returns setof coordinator.job_grant
 language plpgsql volatile security definer
@@ -172,11 +172,11 @@ begin
       from unnest(p_finished, p_fences) u (id, fence)
       where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
   end if;
-  if p_request is not null then
+  if p_request_id is not null then
     return query
       select j.id, r.fence, j.type, j.queue, j.key, r.attempt::integer, j.payload, j.checkpoint, r.deadline_at, false
       from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
-      where r.agent_id = p_agent and r.request = p_request order by r.fence;
+      where r.agent_id = p_agent and r.request_id = p_request_id order by r.fence;
     if found then
       return;
     end if;
@@ -205,8 +205,8 @@ begin
         select j.*, nextval('coordinator.job_fences') as fence from coordinator.jobs_open j
         where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)),
       running as (
-        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request, checkpoint)
-        select j.id, j.fence, p_agent, j.class_id, j.attempts + 1, v_now, v_now + coalesce(j.deadline, interval '1 day'), v_now + j.stall, p_request, j.checkpoint
+        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint)
+        select j.id, j.fence, p_agent, j.class_id, j.attempts + 1, v_now, v_now + coalesce(j.deadline, interval '1 day'), v_now + j.stall, p_request_id, j.checkpoint
         from job j)
       select j.id, j.fence, j.type, j.queue, j.key, j.attempts + 1, j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day'), false
       from job j order by j.priority desc, j.scheduled_at, j.id;
@@ -223,7 +223,7 @@ begin
 end
 $$;
 comment on function coordinator.job_claim(text, uuid, integer, text[], text[], uuid, uuid[], bigint[], jsonb) is
-  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.';
+  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.';
 
 create or replace function coordinator.job_check_claim(
   p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)
