@@ -284,24 +284,6 @@ async def test_a_function_file_that_is_gone_is_forgotten(
     await schema.verify(connection)
 
 
-async def test_a_database_whose_catalogue_was_views_is_upgraded(connection: asyncpg.Connection, reference: str) -> None:
-    sound = schema.files()
-    before = [file for file in sound if file.kind == "bootstrap" or (file.name < "0005" and file.kind == "migration")]
-    for file in before:
-        await connection.execute(file.text)
-    await connection.execute("""
-        create view coordinator.event_types (type, key, data, meaning) as values ('a.b', 'k', '{}'::text[], 'm');
-        create view coordinator.rights (function, role) as values ('now_utc', 'reader');
-        create view coordinator.limits (name, most, unit, meaning) as values ('name', 200, 'characters', 'm');
-    """)
-    await connection.executemany(
-        "insert into coordinator.schema_files (kind, name, checksum, program) values ($1, $2, $3, '0')",
-        [(file.kind, file.name, file.checksum) for file in before if file.kind == "migration"],
-    )
-    await schema.apply(connection)
-    assert await dump(connection) == reference
-
-
 async def test_readers_never_see_the_catalogue_empty(connection: asyncpg.Connection, empty_url: str) -> None:
     count = """select (select count(*) from coordinator.event_types), (select count(*) from coordinator.rights),
                       (select count(*) from coordinator.limits)"""

@@ -1,16 +1,7 @@
--- The event log is written once: writers insert into it, the relay numbers chunks of it, and no event is copied.
--- Events from before are dropped, and cursors begin a new epoch.
+-- The event log, which writers insert into and the relay numbers; the relay; and epochs, which tell one history of the log from another.
 
-drop function if exists coordinator.events_since(text, text, text[], integer, boolean);
-drop function if exists coordinator.event_json(text, bigint, text, text, text, text, timestamptz, jsonb);
-drop function if exists coordinator.event_partition_create(bigint);
-drop function if exists coordinator.event_prune(interval, integer);
-drop function if exists coordinator.outbox_append(text, text, text, text, timestamptz, jsonb);
-drop function if exists coordinator.outbox_prune(bigint);
-drop table coordinator.events, coordinator.outbox, coordinator.relay_batches;
-
--- Sequences, because their last_value is read and set outside of transactions. Without a cache: an idle session would keep ids
--- of a partition that was dropped.
+-- Sequences, because their last_value is read and set outside of transactions, at once, by everybody. Without a cache: an idle
+-- session would keep ids of a partition that was dropped.
 create sequence coordinator.event_ids as bigint minvalue 0 start 0 cache 1;
 select setval('coordinator.event_ids', 0);
 comment on sequence coordinator.event_ids   is 'Ids of events. Every event that is visible has an id up to last_value.';
@@ -41,7 +32,7 @@ comment on column coordinator.events.data    is 'See event_types.';
 
 -- Where an event goes when its partition does not exist: a trigger refuses it.
 create table coordinator.events_beyond partition of coordinator.events default;
-comment on table coordinator.events_beyond is 'Always empty: refuses events for which no partition exists, see event_extend.';
+comment on table  coordinator.events_beyond is 'Always empty: refuses events for which no partition exists, see event_extend.';
 
 create table coordinator.event_chunks (
   first_seq  bigint      not null constraint event_chunks_pkey primary key, -- events_since: the chunk of a cursor; relay_step: the newest
@@ -75,6 +66,37 @@ comment on column coordinator.event_chunks.stamped_at is 'When its events were n
 -- No event, head 0.
 insert into coordinator.event_chunks values (0, 0, '{}', 1, 0, false, pg_current_snapshot(), 0, 0, '3', clock_timestamp());
 
-alter table coordinator.relay drop column floor_seq;
-update coordinator.relay set epoch = substr(md5(gen_random_uuid()::text), 1, 8);
-comment on table  coordinator.relay          is 'The relay''s lock, and what rarely changes. relay_step locks the table for its transaction.';
+create table coordinator.relay (
+  singleton boolean not null default true constraint relay_pkey primary key,
+  epoch     text    not null,
+  identity  text    not null default '',
+  payloads  text    not null default 'full',
+  constraint relay_singleton check (singleton),
+  constraint relay_payloads check (payloads in ('full', 'pointer', 'head'))
+);
+comment on table  coordinator.relay           is 'The relay''s lock, and what rarely changes. relay_step locks the table for its transaction.';
+comment on column coordinator.relay.singleton is 'Always true: there is one row.';
+comment on column coordinator.relay.epoch     is 'First part of every cursor; the present epoch as far as the relay knows, see event_epoch.';
+comment on column coordinator.relay.identity  is 'Cluster, database and table in whose transaction ids the log is written; empty until the schema is applied.';
+comment on column coordinator.relay.payloads  is 'What NOTIFY carries: full (the event), pointer (only its cursor and type) or head (only the cursor of the newest event). Any role that may connect can LISTEN. Written by event_configure.';
+insert into coordinator.relay (epoch) values (substr(md5(gen_random_uuid()::text), 1, 8)); -- relay.sql adopts the present epoch
+
+create sequence coordinator.relay_bell as bigint minvalue 0 start 0;
+comment on sequence coordinator.relay_bell is 'The relay''s doorbell. last_value is the instant (milliseconds since 1970) until which writers ring because the relay sleeps; 0 while it is awake.';
+select setval('coordinator.relay_bell', 0);
+
+create table coordinator.epochs (
+  number   bigint      not null generated always as identity constraint epochs_pkey primary key, -- event_prune, event_end: in their order
+  id       text        collate "C" not null constraint epochs_id_key unique, -- event_end: the epoch of a cursor
+  last_seq bigint      not null,
+  ended_at timestamptz not null
+);
+comment on table  coordinator.epochs          is 'The epochs of the log that have ended; the present one is in relay. Written by relay_recover, deleted by event_prune.';
+comment on column coordinator.epochs.number   is 'Their order.';
+comment on column coordinator.epochs.id       is 'First part of the cursors of this epoch.';
+comment on column coordinator.epochs.last_seq is 'The last event that the present log shares with this epoch: a cursor of it up to here continues exactly, a later one receives a reset.';
+comment on column coordinator.epochs.ended_at is 'When the next epoch began (database clock).';
+
+-- Unlogged: a crash, a promotion and a copy of a running server forget it. Its value is set and read outside of transactions.
+create unlogged sequence coordinator.epoch_mark as bigint minvalue -9223372036854775808 start 1;
+comment on sequence coordinator.epoch_mark is 'The present epoch: its id, drawn at random (upper 32 bits), and a hash of the run of the server and of the database in which it began (lower 32 bits). Set by epoch_begin.';

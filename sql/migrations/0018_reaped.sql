@@ -1,3 +1,0 @@
--- agent_reap says which agents it reaped.
-
-drop function if exists coordinator.agent_reap(integer);
