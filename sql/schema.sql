@@ -1234,10 +1234,10 @@ create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fenc
   returns boolean
   stable;
 
--- Return a new UUID of version 7 for a microsecond since 1970. Internal.
-create function coordinator.job_id(p_micros bigint)
+-- Return the UUID of version 7 for a microsecond since 1970 and a random UUID, which may be the same for several microseconds. Internal.
+create function coordinator.job_id(p_micros bigint, p_random uuid)
   returns uuid
-  volatile;
+  immutable;
 
 -- Enqueue an array of jobs. Internal: what job_enqueue and job_enqueue_many do.
 create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)

@@ -207,13 +207,13 @@ begin
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint)
         select j.id, j.fence, p_agent, j.class_id, j.attempts + 1, v_now, v_now + coalesce(j.deadline, interval '1 day'), v_now + j.stall, p_request_id, j.checkpoint
-        from job j)
+        from job j),
+      told as (
+        select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
+        from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
       select j.id, j.fence, j.type, j.queue, j.key, j.attempts + 1, j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day'), false
-      from job j order by j.priority desc, j.scheduled_at, j.id;
+      from (select count(*) from told) t, job j order by j.priority desc, j.scheduled_at, j.id;
     get diagnostics v_count = row_count;
-    perform coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
-    from (select c.queue, array_agg(r.id order by r.id) as ids
-          from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id where r.id = any (v_ids) group by 1 order by 1) t;
     exit when v_count = cardinality(v_ids);
     v_left := v_left - v_count;
     -- Too late for some: job_expire ends them.

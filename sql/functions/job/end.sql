@@ -162,7 +162,8 @@ declare
 begin
   with mine as (
     delete from coordinator.jobs_running r
-    where r.id = any (p_ids) and r.agent_id = p_agent and (r.id, r.fence) in (select u.id, u.fence from unnest(p_ids, p_fences) u (id, fence))
+    using (select u.id, u.fence from unnest(p_ids, p_fences) u (id, fence) order by u.id) u
+    where r.id = u.id and r.fence = u.fence and (r.agent_id = p_agent) is true -- by the key: an agent has had many attempts
     returning r as attempt, r.id)
   select array_agg(m.attempt), array_agg(m.id) into v_attempts, v_ids from mine m;
   if v_ids is not null then

@@ -193,7 +193,8 @@ declare
   v_actor   text := coordinator.actor_name(p_actor);
   v_orders  coordinator.job_order[] := coordinator.job_read(v_project, p_jobs, p_many);
   v_queues  text[] := array(select distinct o.queue from unnest(v_orders) o);
-  v_ids     uuid[] := array(select coordinator.job_id(v_micros + o.place) from unnest(v_orders) o);
+  v_random  uuid := gen_random_uuid();
+  v_ids     uuid[] := array(select coordinator.job_id(v_micros + n, v_random) from generate_series(1, cardinality(v_orders)) n);
   v_policy  record;
   v_classes bigint[];
   v_lanes   bigint[] := '{}';
@@ -232,22 +233,24 @@ begin
       from job j where j.first is null and j.scheduled_at <= v_now),
     later as (
       insert into coordinator.jobs_later (id, class_id, due_at)
-      select j.id, j.class_id, j.scheduled_at from job j where j.first is null and j.scheduled_at > v_now)
-    select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
-      select j.place, j.id, j.queue, j.type, j.status, j.scheduled_at, true as created from job j where j.first is null
+      select j.id, j.class_id, j.scheduled_at from job j where j.first is null and j.scheduled_at > v_now),
+    told as (
+      select coordinator.job_tell(case t.status when 'queued' then 'job.enqueued' else 'job.scheduled' end, v_project, p_project, t.queue, v_actor, v_now,
+                                  t.ids, case t.status when 'queued' then '{}' else jsonb_build_object('due_at', t.due_at) end)
+      from (select j.queue, j.status, array_agg(j.id order by j.place) as ids, min(j.scheduled_at) as due_at
+            from job j where j.first is null group by 1, 2 order by 1, 2) t)
+    select coalesce(j.first, j.id), coalesce(f.queue, j.queue), coalesce(f.type, j.type), coalesce(f.status, j.status),
+           coalesce(f.scheduled_at, j.scheduled_at), j.first is null
+    from (select count(*) from told) t, job j
+    left join lateral ( -- the job that answers instead: of this call, or an older one
+      select o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
+             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at
+      from unnest(array[v_orders[array_position(v_ids, j.first)]]) o where o.place is not null
       union all
-      select j.place, f.id, f.queue, f.type, f.status, f.scheduled_at, false from job j join job f on f.id = j.first
-      union all
-      select j.place, j.first, f.queue, f.type, f.status, f.scheduled_at, false
-      from job j, coordinator.job_find(v_project, j.first) f where j.first <> all (v_ids)) r
-    order by r.place;
-
-  perform coordinator.job_tell('job.enqueued', v_project, p_project, t.queue, v_actor, v_now, t.ids) 
-  from (select o.queue, array_agg(v_ids[o.place] order by o.place) as ids from unnest(v_orders) o
-        where v_first[o.place] is null and coalesce(o.at, v_now + o.delay, v_now) <= v_now group by o.queue order by o.queue) t;
-  perform coordinator.job_tell('job.scheduled', v_project, p_project, t.queue, v_actor, v_now, t.ids, jsonb_build_object('due_at', t.due_at))
-  from (select o.queue, array_agg(v_ids[o.place] order by o.place) as ids, min(coalesce(o.at, v_now + o.delay)) as due_at from unnest(v_orders) o
-        where v_first[o.place] is null and coalesce(o.at, v_now + o.delay) > v_now group by o.queue order by o.queue) t;
+      select o.queue, o.type, o.status, o.scheduled_at from coordinator.job_find(v_project, j.first) o
+      where j.first is not null and array_position(v_ids, j.first) is null
+    ) f on true
+    order by j.place;
 end
 $$;
 comment on function coordinator.job_insert(text, jsonb, text, boolean) is

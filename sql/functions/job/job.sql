@@ -71,12 +71,11 @@ comment on function coordinator.job_rank(timestamptz, integer, interval) is
   'Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.';
 
 -- Version 7 from the microseconds of an instant, plus a place, so that the jobs of a batch are in their order.
-create or replace function coordinator.job_id(p_micros bigint) returns uuid
-language sql volatile parallel safe
-return (lpad(to_hex(p_micros / 1000), 12, '0') || to_hex(28672 + p_micros % 1000 * 4096 / 1000)
-        || substr(gen_random_uuid()::text, 20))::uuid;
-comment on function coordinator.job_id(bigint) is
-  'Return a new UUID of version 7 for a microsecond since 1970. Internal.';
+create or replace function coordinator.job_id(p_micros bigint, p_random uuid) returns uuid
+language sql immutable parallel safe
+return (lpad(to_hex(p_micros / 1000), 12, '0') || to_hex(28672 + p_micros % 1000 * 4096 / 1000) || substr(p_random::text, 20))::uuid;
+comment on function coordinator.job_id(bigint, uuid) is
+  'Return the UUID of version 7 for a microsecond since 1970 and a random UUID, which may be the same for several microseconds. Internal.';
 
 create or replace function coordinator.job_tell(
   p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamptz, p_ids uuid[], p_data jsonb default '{}')
