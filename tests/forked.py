@@ -3,8 +3,8 @@
 Such a process has its own files, folder, environment and signals like any other, but it starts in a tenth of the time. Start
 a real one where the start itself matters: what it imports, or how the interpreter reads its environment.
 
-Each process of the suite has a server that imports the product and then forks keepers. A keeper forks the program, and
-reports its process id and then how it ended.
+Each process of the suite has a server that imports the product and then forks programs. It reports the process id of each,
+and then how it ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["ROOT", "Forked"]
 
@@ -40,8 +40,8 @@ PRELOADED = (
 )
 
 
-class Forked:
-    """One process, with the methods of `subprocess.Popen`. Its standard input is empty unless a file is given.
+class Forked(subprocess.Popen[Any]):
+    """One such process, with everything that `subprocess.Popen` has. Its standard input is empty unless one is given.
 
     `constants` sets constants of its modules, by their dotted names.
     """
@@ -50,53 +50,46 @@ class Forked:
         self,
         module: str,
         *arguments: str | bytes,
-        cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
         constants: Mapping[str, float] | None = None,
-        stdin: IO[bytes] | None = None,
-        stdout: IO[bytes] | None = None,
-        stderr: IO[bytes] | None = None,
+        **options: Any,
     ) -> None:
-        self.returncode: int | None = None
-        self._status, status = socket.socketpair()
-        texts = [os.fsdecode(argument) for argument in arguments]
-        request = [module, texts, str(cwd), dict(env or os.environ), dict(constants or {})]
-        data = json.dumps(request).encode()
-        with status, Path(os.devnull).open("rb") as nothing:
-            files = (stdin or nothing, stdout or 1, stderr or 2, status)
-            fds = [file if isinstance(file, int) else file.fileno() for file in files]
-            socket.send_fds(_server(), [b"%8d" % len(data)], fds)
+        self._request = [dict(env or os.environ), dict(constants or {})]
+        words = [module, *map(os.fsdecode, arguments)]
+        super().__init__(words, **{"cwd": ROOT, "stdin": subprocess.DEVNULL, **options})
+
+    def _execute_child(self, words: list[str], *options: Any) -> None:
+        folder, pipes = options[4], options[9:15]  # as Popen lists them; the rest is for what executes a file
+        ours, status = socket.socketpair()
+        self._reports = ours.makefile("rb", buffering=0)
+        data = json.dumps([*words[:1], words[1:], str(folder), *self._request]).encode()
+        with ours, status:
+            files = [
+                *(given if given >= 0 else n for n, given in enumerate(pipes[i] for i in (0, 3, 5))),
+                status.fileno(),
+            ]
+            socket.send_fds(_server(), [b"%8d" % len(data)], files)
             _server().sendall(data)
-        self._reports = self._status.makefile("rb", buffering=0)
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
         self.pid = int(self._reports.readline())
 
-    def poll(self) -> int | None:
-        """Return the exit code, or None while the process runs."""
+    def _internal_poll(self, **_: Any) -> int | None:
         return self._look(0)
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait until the process has ended, and return its exit code.
-
-        Raises: ``TimeoutError``.
-        """
-        code = self._look(timeout)
-        if code is None:
-            raise TimeoutError
+    def _wait(self, timeout: float | None) -> int:
+        if (code := self._look(timeout)) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return code
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
-            self.returncode = int(self._reports.readline())
-            self._reports.close()
-            self._status.close()
+        if self._waitpid_lock.acquire(blocking=timeout != 0):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None and select.select([self._reports], [], [], timeout)[0]:
+                    self.returncode = int(self._reports.readline())
+                    self._reports.close()
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
         return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 @cache
@@ -116,38 +109,46 @@ def _server() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> list[Any] | None:
-    """Fork a keeper for each request. Return the request in the program, and None when the suite has ended."""
+    """Fork a program for each request, and report how it ended. Return the request there, None when the suite has ended."""
+    reports: dict[int, int] = {}  # by the id of the process
+    woken, wake = socket.socketpair()
+    for end in (woken, wake):
+        end.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        head, fds, _, _ = socket.recv_fds(requests, 8, 4)
-        if not head:
-            return None
-        request = requests.recv(int(head), socket.MSG_WAITALL)
-        if os.fork() == 0:
-            requests.close()
-            return _keep(fds, json.loads(request))
-        for fd in fds:
-            os.close(fd)
-        with suppress(ChildProcessError):  # all keepers have ended
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        ready = select.select([requests, woken], [], [])[0]
+        if woken in ready:
+            woken.recv(4096)
+        while reports and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            _report(reports[ended[0]], os.waitstatus_to_exitcode(ended[1]))
+            os.close(reports.pop(ended[0]))
+        if requests in ready:
+            head, fds, _, _ = socket.recv_fds(requests, 8, 4)
+            if not head:
+                return None
+            request: list[Any] = json.loads(requests.recv(int(head), socket.MSG_WAITALL))
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                for target, file in enumerate(fds[:3]):
+                    os.dup2(file, target)
+                for fd in (*fds, *reports.values()):
+                    os.close(fd)
+                for end in (requests, woken, wake):
+                    end.close()
+                return request
+            for file in fds[:3]:
+                os.close(file)
+            reports[pid] = fds[3]
+            _report(fds[3], pid)
 
 
-def _keep(fds: list[int], request: list[Any]) -> list[Any]:
-    """Fork the program and return its request there; report on it here."""
-    *files, status = fds
-    pid = os.fork()
-    if pid == 0:
-        for target, file in enumerate(files):
-            os.dup2(file, target)
-        for fd in fds:
-            os.close(fd)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        return request
-    for file in files:
-        os.close(file)
-    os.write(status, b"%d\n" % pid)
-    os.write(status, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    os._exit(0)
+def _report(file: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # the test has ended
+        os.write(file, b"%d\n" % number)
 
 
 def _main(fd: int) -> None:
@@ -165,6 +166,8 @@ def _main(fd: int) -> None:
         found = importlib.import_module(owner)
         assert hasattr(found, constant), name
         setattr(found, constant, value)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - as a start makes them
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

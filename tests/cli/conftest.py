@@ -49,7 +49,7 @@ class Program:
             given.seek(0)
             files = {"stdin": given, "stdout": out, "stderr": error}
             if any(name.startswith(INTERPRETER) for name in environment):
-                process: Forked | subprocess.Popen[bytes] = subprocess.Popen(self.command(*arguments), **names, **files)
+                process: subprocess.Popen[Any] = subprocess.Popen(self.command(*arguments), **names, **files)
             else:
                 process = Forked("coordinator", *arguments, **names, **files)
             code = process.wait(DEADLINE_S)
@@ -58,12 +58,11 @@ class Program:
             return subprocess.CompletedProcess(arguments, code, out.read().decode(), error.read().decode())
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
+        return Forked(
+            "coordinator",
+            *arguments,
             cwd=self.folder,
-            env=self.environment,
-            text=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            **{"env": self.environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
     def json(self, *arguments: str, stdin: bytes = b"") -> Any:

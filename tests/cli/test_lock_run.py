@@ -229,7 +229,7 @@ async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbe
 ) -> None:
     note = tmp_path / "pids"
     with Daemon(database_url) as daemon:
-        await daemon.lead()
+        await (await daemon.ready()).lead()
         await admin(
             database_url,  # a daemon gives nobody up in the server's first 10 seconds
             "create or replace function coordinator.server_settled() returns boolean "

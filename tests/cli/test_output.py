@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -21,14 +20,8 @@ from tests.cli.conftest import Program
 def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
     """Run the program with a pseudo-terminal for all it reads and writes; answer with what a person sees."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        program.command(*arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=program.folder,
-        env={**program.environment, "TERM": "dumb", "COLUMNS": str(columns)},
-    )
+    environment = {**program.environment, "TERM": "dumb", "COLUMNS": str(columns)}
+    process = program.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     seen = b""
     deadline = time.monotonic() + 30

@@ -3,11 +3,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +23,7 @@ from coordinator.model.lock import Lock
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
 from tests.client.conftest import relayed
+from tests.forked import Forked
 from tests.waiting import DEADLINE_S, SHORT_S, ticking, until
 
 
@@ -485,13 +484,14 @@ async def test_past_its_local_deadline_a_lock_is_lost_for_good(coder: Client, mo
 async def test_a_process_that_was_stopped_past_the_ttl_sees_the_loss_when_it_wakes(
     database_url: str, db: Database
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.lock_process", database_url, "1"],
+    process = Forked(
+        "tests.client.lock_process",
+        database_url,
+        "1",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=Path(__file__).parents[2],
     )
     assert process.stdin
     assert process.stdout

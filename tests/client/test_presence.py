@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import anyio
 import asyncpg
@@ -15,6 +13,7 @@ from coordinator.client.lease import now_s
 from coordinator.db.database import Database
 from coordinator.errors import NotFound
 from coordinator.operations import agents, signals
+from tests.forked import Forked
 from tests.waiting import DEADLINE_S, SHORT_S, ticking, until
 
 
@@ -114,11 +113,7 @@ async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
 async def test_kill_9_of_a_process_ends_its_agent_within_two_seconds(
     db: Database, database_url: str, root: asyncpg.Connection
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.agent_process", database_url],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
+    process = Forked("tests.client.agent_process", database_url, stdout=subprocess.PIPE)
     assert process.stdout
     try:
         line = await anyio.to_thread.run_sync(process.stdout.readline)

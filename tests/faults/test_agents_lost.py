@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,15 +15,14 @@ from coordinator.db.session import Session
 from coordinator.operations import agents
 from coordinator.operations.work import ProcessRegister
 from tests.daemon import Daemon, log_of, note, opened
-from tests.forked import ROOT
+from tests.forked import Forked
 from tests.waiting import SHORT_S, until
 
 
 @contextmanager
 def holder(url: str, name: str) -> Iterator[tuple[subprocess.Popen[str], UUID]]:
     """A real process that holds an agent."""
-    command = [sys.executable, "-m", "tests.faults.holder", url, name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+    with Forked("tests.faults.holder", url, name, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
             yield process, UUID(process.stdout.readline().strip())
