@@ -60,7 +60,7 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\n\r\n".encode()
 
 
-@pytest.fixture(params=[(60, LARGE), (60, NUMBERS), pytest.param((2000, LARGE), marks=pytest.mark.long)])
+@pytest.fixture(params=[(25, LARGE), (25, NUMBERS), pytest.param((2000, LARGE), marks=pytest.mark.long)])
 async def daemon(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Daemon]:
     await fill(database_url, *request.param)
     with Daemon(database_url, max_connections=20) as daemon:
