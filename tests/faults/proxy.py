@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import anyio
 
-NOTIFICATION = b"A"
+NOTIFICATION, READY, EXECUTED = b"A", b"Z", b"C"
 
 
 class Proxy:
@@ -24,6 +24,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
         self.answers = 0  # the server said that it is ready for the next query
+        self._losing = False
 
     def go_silent(self) -> None:
         """Pass nothing on, and close nothing: neither side learns of it."""
@@ -32,6 +33,10 @@ class Proxy:
     def speak_again(self) -> None:
         """Pass on everything, what was held back included."""
         self._open.set()
+
+    def lose_answer(self) -> None:
+        """Cut the connection of the next statement when the server has executed it, in place of its answer."""
+        self._losing = True
 
     async def refuse(self) -> int:
         """Cut every connection, and refuse new ones; return the port, for ``accept``."""
@@ -107,11 +112,16 @@ class Proxy:
             await writer.drain()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event) -> None:
+        executed = False
         while True:
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
             await opened.wait()
-            self.answers += head[:1] == b"Z"
+            if self._losing and executed and head[:1] == READY:
+                self._losing = False
+                return
+            executed = head[:1] == EXECUTED
+            self.answers += head[:1] == READY
             if head[:1] != self._swallow:
                 writer.write(head + body)
                 await writer.drain()

@@ -1,0 +1,68 @@
+"""Workers that are killed, paused and stopped, beside daemons, connections and a database that go away: every job ends once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from coordinator import embedded
+from coordinator.db import schema
+from tests.daemon import note, opened
+from tests.faults.job_fleet import LIGHT, Fleet, check_ends, enqueue, prepare
+from tests.faults.plane import SETTINGS
+
+LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "faults"), [(300, 6), pytest.param(10_000, int(LONG_S), marks=pytest.mark.long)], ids=["short", "long"]
+)
+async def test_every_job_ends_once_whatever_befalls_its_workers(
+    database_url: str, seed: int, jobs: int, faults: int
+) -> None:
+    await prepare(database_url)
+    fleet = Fleet(database_url, seed=seed, ttl_s=2.0)
+    with fleet.running():
+        ids: set[object] = set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fleet.befall, LIGHT, faults)
+            ids = await enqueue(database_url, jobs)
+        await fleet.finished()
+    note(f"jobs {jobs}: befallen {dict(fleet.befallen)}", [])
+    statuses = await check_ends(database_url, ids)
+    assert statuses["completed"] > jobs * 0.9, statuses
+
+
+async def test_every_job_ends_once_when_the_database_restarts(tmp_path: Path, seed: int) -> None:
+    async with embedded.run(tmp_path, settings=SETTINGS) as server:
+        async with opened(server.dsn) as connection:
+            await schema.apply(connection)
+        await prepare(server.dsn)
+        fleet = Fleet(server.dsn, seed=seed, ttl_s=30.0, steady=True)
+        with fleet.running(workers=2, daemons=1):
+            ids = await enqueue(server.dsn, 200)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fleet.restart, server)
+                ids |= await enqueue(server.dsn, 200, first=200)
+            await fleet.finished()
+        assert await check_ends(server.dsn, ids) == {"completed": 400}
+
+
+@pytest.mark.parametrize("jobs", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_a_burst_of_jobs_is_worked_off_and_nothing_is_left(database_url: str, seed: int, jobs: int) -> None:
+    await prepare(database_url)
+    fleet = Fleet(database_url, seed=seed, ttl_s=30.0, steady=True, batch=100)
+    with fleet.running(workers=3, daemons=1):
+        async with anyio.create_task_group() as tasks:
+            found: list[set[object]] = []
+
+            async def part(first: int) -> None:
+                found.append(await enqueue(database_url, jobs // 4, first=first))
+
+            for number in range(4):
+                tasks.start_soon(part, number * (jobs // 4))
+        await fleet.finished()
+    assert await check_ends(database_url, set().union(*found)) == {"completed": jobs}
