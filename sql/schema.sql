@@ -231,7 +231,12 @@ create table coordinator.jobs_ended (
   result       jsonb, -- What the last attempt returned.
   error        text, -- Error of the last attempt.
   checkpoint   jsonb, -- What the last attempt left.
-  past         jsonb -- Earlier attempts, as an array, newest last.
+  past         jsonb, -- Earlier attempts, as an array, newest last.
+  backoff      interval, -- Wait after the first failed attempt; null: the default.
+  deadline     interval, -- Longest run of an attempt; null: a day.
+  stall        interval, -- Longest time without progress; null: no limit.
+  rescue       text, -- What followed an attempt that was lost; null: retry from the beginning.
+  retried_as   uuid -- The job that repeats it; may be null.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
 
@@ -674,6 +679,97 @@ create view coordinator.file_locks (
   project    text -- Name of the project.
 );
 
+-- Attempts of jobs: those that run, and the last 50 of each job that ended.
+create view coordinator.job_attempts (
+  job        uuid, -- The job.
+  attempt    integer, -- Number of the attempt, from 1; one that was snoozed or released shares its number with the next.
+  fence      bigint, -- Fence of the attempt: greater with each.
+  worker_id  uuid, -- The agent that ran it.
+  worker     text, -- Name of that agent.
+  started_at timestamp with time zone, -- When it began.
+  ended_at   timestamp with time zone, -- When it ended; null while it runs.
+  outcome    text, -- running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.
+  error      text, -- What went wrong; may be null.
+  project    text -- Name of the project.
+);
+
+-- Jobs of all projects, without a security barrier, so that conditions of any kind reach the indexes. Internal: functions read it.
+create view coordinator.job_rows (
+  id           uuid, -- UUID, ordered by the time of its creation.
+  type         text, -- What a worker must have in its job_types.
+  payload      jsonb, -- Any JSON value, for the worker.
+  status       text, -- queued, scheduled or running; after its end completed, failed, cancelled or expired.
+  result       jsonb, -- What the worker returned; null before the end.
+  error        text, -- Error of the last attempt that failed.
+  attempts     integer, -- Attempts that count, with the one that runs.
+  max_attempts integer, -- Most attempts.
+  created_at   timestamp with time zone, -- When it was enqueued.
+  updated_at   timestamp with time zone, -- When it last changed: an attempt began, ended or reported progress.
+  scheduled_at timestamp with time zone, -- When it may start at the earliest.
+  started_at   timestamp with time zone, -- When the present attempt began; of an ended job, the last one.
+  completed_at timestamp with time zone, -- When it ended, however it ended; null before.
+  worker_id    uuid, -- The agent that runs it, or ran it last; see workers.
+  worker       text, -- Name of that agent.
+  fence        bigint, -- Fence of the attempt that runs, or ran last.
+  queue        text, -- Name of its queue.
+  key          text, -- Key by which a fair queue takes turns; may be null.
+  priority     integer, -- Higher comes first.
+  labels       text[], -- Labels that a worker must have.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or start_by.
+  percent      double precision, -- Progress of the attempt that runs, 0 to 100.
+  message      text, -- Progress of the attempt that runs, in words.
+  checkpoint   jsonb, -- What the last attempt left for the next one.
+  cancel_at    timestamp with time zone, -- When the attempt that runs loses its fence, if a cancellation was requested.
+  start_by     timestamp with time zone, -- It expires unless an attempt begins before; null after its end.
+  dedupe_key   text, -- Its dedupe key; may be null.
+  parent_id    uuid, -- The job that enqueued it; may be null.
+  retry_of     uuid, -- The ended job that it repeats; may be null.
+  retried_as   uuid, -- The job that repeats it; may be null.
+  actor        text, -- Who enqueued it.
+  ended_by     text, -- Who ended it; null before.
+  project_id   bigint, -- The project.
+  part         text, -- Where it is: open, completed or uncompleted.
+  end_status   text, -- Its status if it has ended, which has statistics.
+  past         jsonb -- Attempts that ended, newest last.
+);
+
+-- Jobs: those that wait or run, and those that ended and are retained.
+create view coordinator.jobs (
+  id           uuid, -- UUID, ordered by the time of its creation.
+  type         text, -- What a worker must have in its job_types.
+  payload      jsonb, -- Any JSON value, for the worker.
+  status       text, -- queued, scheduled or running; after its end completed, failed, cancelled or expired.
+  result       jsonb, -- What the worker returned; null before the end.
+  error        text, -- Error of the last attempt that failed.
+  attempts     integer, -- Attempts that count, with the one that runs.
+  max_attempts integer, -- Most attempts.
+  created_at   timestamp with time zone, -- When it was enqueued.
+  updated_at   timestamp with time zone, -- When it last changed: an attempt began, ended or reported progress.
+  scheduled_at timestamp with time zone, -- When it may start at the earliest.
+  started_at   timestamp with time zone, -- When the present attempt began; of an ended job, the last one.
+  completed_at timestamp with time zone, -- When it ended, however it ended; null before.
+  worker_id    uuid, -- The agent that runs it, or ran it last; see workers.
+  worker       text, -- Name of that agent.
+  fence        bigint, -- Fence of the attempt that runs, or ran last.
+  queue        text, -- Name of its queue.
+  key          text, -- Key by which a fair queue takes turns; may be null.
+  priority     integer, -- Higher comes first.
+  labels       text[], -- Labels that a worker must have.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or start_by.
+  percent      double precision, -- Progress of the attempt that runs, 0 to 100.
+  message      text, -- Progress of the attempt that runs, in words.
+  checkpoint   jsonb, -- What the last attempt left for the next one.
+  cancel_at    timestamp with time zone, -- When the attempt that runs loses its fence, if a cancellation was requested.
+  start_by     timestamp with time zone, -- It expires unless an attempt begins before; null after its end.
+  dedupe_key   text, -- Its dedupe key; may be null.
+  parent_id    uuid, -- The job that enqueued it; may be null.
+  retry_of     uuid, -- The ended job that it repeats; may be null.
+  retried_as   uuid, -- The job that repeats it; may be null.
+  actor        text, -- Who enqueued it.
+  ended_by     text, -- Who ended it; null before.
+  project      text -- Name of the project.
+);
+
 -- Locks that are held now.
 create view coordinator.lock_holders (
   resource      text, -- What is locked: name:deploy, src/a.py, src/ or src/**/*.py.
@@ -747,6 +843,21 @@ create view coordinator.signals_live (
   created_at timestamp with time zone, -- When the key was created.
   updated_at timestamp with time zone, -- When it was last set.
   expires_at timestamp with time zone -- Absent from then on; null if critical.
+);
+
+-- Workers: agents that have job types.
+create view coordinator.workers (
+  id            uuid, -- Id of the agent.
+  project       text, -- Name of the project.
+  name          text, -- Name of the agent.
+  status        text, -- busy (it has jobs), idle, or lost (its heartbeat is overdue: its jobs are rescued).
+  last_seen     timestamp with time zone, -- When it last sent a heartbeat.
+  job_types     text[], -- Types of the jobs that it runs.
+  labels        text[], -- Labels that it has.
+  current_job   uuid, -- Of the jobs that it has, the one that it has had longest.
+  running       integer, -- How many jobs it has.
+  metadata      jsonb, -- A JSON object chosen by the agent.
+  registered_at timestamp with time zone -- When it registered.
 );
 
 -- Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, and grant to those that exist exactly what rights lists. Called by "coordinator schema apply"; runs with the caller's rights.
@@ -1129,10 +1240,20 @@ create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
 
+-- List jobs of one partition that ended before p_until, each as a JSON object with all that is known of it. p_after: array[project_id, id] of the last row read. Internal.
+create function coordinator.job_archive_list(p_relation text, p_until timestamp with time zone, p_after text[] default null, p_limit integer default 1000)
+  returns table (project_id bigint, id uuid, line text)
+  stable security definer;
+
 -- Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.
 create function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
   returns coordinator.jobs_running
   volatile;
+
+-- List the attempts of a job, oldest first: the one that runs, and the last 50 that ended. ZC209: there is no such job. p_after: array[fence] of the last row read.
+create function coordinator.job_attempts(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.job_attempts
+  stable security definer;
 
 -- Return how long to wait after a failed attempt: doubled by each up to an hour, with a jitter of a fifth. Internal.
 create function coordinator.job_backoff(p_first interval, p_attempt integer)
@@ -1194,6 +1315,11 @@ create function coordinator.job_end_project(p_project_id bigint)
   returns void
   volatile;
 
+-- Say how an attempt ended that did not complete. Internal.
+create function coordinator.job_ending(p_outcome text, p_error text)
+  returns text
+  immutable;
+
 -- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits).
 create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_actor text default null)
   returns SETOF coordinator.job_receipt
@@ -1211,6 +1337,11 @@ create function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb)
 
 -- End up to p_limit jobs that did not start in time; returns how many. Repeat until 0.
 create function coordinator.job_expire(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without it jobs end in a default partition, which is slower to prune.
+create function coordinator.job_extend(p_ahead integer default 7)
   returns integer
   volatile security definer;
 
@@ -1244,10 +1375,20 @@ create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor tex
   returns SETOF coordinator.job_receipt
   volatile;
 
+-- Write an instant for people. Internal.
+create function coordinator.job_instant(p_at timestamp with time zone)
+  returns text
+  stable;
+
 -- Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
 create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
   volatile;
+
+-- List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload. p_after: array[id] of the last row read.
+create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.jobs
+  stable security definer;
 
 -- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.
 create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone)
@@ -1284,10 +1425,25 @@ create function coordinator.job_promote(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- List what may be pruned: the oldest day of completed jobs that all ended more than p_completed ago, that of other jobs by p_other, as a whole partition; and default partitions with jobs that ended before such a day (until). Internal.
+create function coordinator.job_prunable(p_completed interval, p_other interval)
+  returns table (relation text, until timestamp with time zone, whole boolean)
+  stable security definer;
+
+-- Drop the oldest day of completed jobs if all of them ended more than p_completed ago, and that of other jobs by p_other, unless in use; of days without a partition of their own, delete up to p_limit such jobs. Returns how many days and jobs; repeat until 0. p_relation: only there; p_archived: only if this is their number, up to the place p_last. No event.
+create function coordinator.job_prune(p_completed interval default '7 days', p_other interval default '30 days', p_limit integer default 10000, p_relation text default null, p_archived bigint default null, p_last text[] default null)
+  returns integer
+  volatile security definer;
+
 -- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place. Those without another attempt fail. Internal.
 create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone, p_error text default null, p_final boolean default false, p_at timestamp with time zone default null)
   returns void
   volatile;
+
+-- Return what became of the job of an attempt that its worker put back. Internal.
+create function coordinator.job_put_back_as(p_attempt coordinator.jobs_running)
+  returns SETOF coordinator.job_outcome
+  stable;
 
 -- Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.
 create function coordinator.job_rank(p_at timestamp with time zone, p_priority integer, p_ageing interval)
@@ -1319,6 +1475,21 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
+create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null)
+  returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean)
+  volatile security definer;
+
+-- Return the jobs of a project that meet a condition, which is SQL about j, a row of job_rows. Internal.
+create function coordinator.job_select(p_project text, p_condition text)
+  returns SETOF coordinator.jobs
+  stable;
+
+-- Return a job, whether it waits, runs or has ended. ZC209: there is no such job.
+create function coordinator.job_show(p_project text, p_job uuid)
+  returns SETOF coordinator.jobs
+  stable security definer;
+
 -- Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.
 create function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
   returns SETOF coordinator.job_outcome
@@ -1328,6 +1499,11 @@ create function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid,
 create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent uuid, p_fence bigint)
   returns void
   stable;
+
+-- Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.
+create function coordinator.job_stats(p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false, p_after text[] default null, p_limit integer default 1000)
+  returns table (queue text, type text, hour text, queued bigint, scheduled bigint, running bigint, completed bigint, failed bigint, cancelled bigint, expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
+  stable security definer;
 
 -- Take a job that waits out of jobs_later or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
 create function coordinator.job_take(p_job uuid, p_wait boolean)
@@ -1343,6 +1519,16 @@ create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], 
 create function coordinator.job_tell(p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamp with time zone, p_ids uuid[], p_data jsonb default '{}')
   returns void
   volatile;
+
+-- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
+create function coordinator.job_why(p_project text, p_job uuid)
+  returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
+  stable security definer;
+
+-- Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.
+create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT place bigint, OUT names text[])
+  returns record
+  stable;
 
 -- Return the name of an agent that is registered, or ended in the last 30 days. Internal.
 create function coordinator.job_worker(p_agent uuid)
@@ -2020,4 +2206,9 @@ create function coordinator.transaction_run(p_project text, p_writes jsonb, p_co
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()
   returns text[]
+  stable security definer;
+
+-- List the workers of a project, those of one type if p_type is given, by name and id. p_after: array[name, id] of the last row read.
+create function coordinator.worker_list(p_project text, p_type text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.workers
   stable security definer;

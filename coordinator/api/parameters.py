@@ -52,6 +52,8 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
             raise InvalidArgument(f'the parameter "{name}" is repeated', hint="Send it once.")
         elif is_cursor:
             values[name] = place_of(endpoint.operation, text)
+        elif kinds[name] == "json":
+            values[name] = _json(name, text)
         elif text.lower() == "null" and kinds[name] != "text":
             raise InvalidArgument(f'the parameter "{name}" cannot be null', hint="Omit it.")
         else:
@@ -126,12 +128,24 @@ def expecting(endpoint: Endpoint, request: Request) -> int | None:
     return int(tag[1]) if tag else 0
 
 
+def _json(name: str, text: str) -> msgspec.Raw:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidArgument(
+            f'the parameter "{name}" is not JSON', hint='Write it like {"key": "value"}, with strings in quotes.'
+        ) from None
+    return msgspec.Raw(text.encode())
+
+
 @cache
 def _kinds(parameters: type[Any]) -> dict[str, str]:
-    """Return for each parameter whether it is text, a list of values, or one value."""
+    """Return for each parameter whether it is JSON, text, a list of values, or one value."""
     kinds = {}
     for field in msgspec.structs.fields(parameters):
         members = get_args(field.type) or (field.type,)
         is_list = get_origin(field.type) is list or any(get_origin(member) is list for member in members)
-        kinds[field.name] = "list" if is_list else "text" if str in members else "value"
+        kinds[field.name] = (
+            "json" if field.type is msgspec.Raw else "list" if is_list else "text" if str in members else "value"
+        )
     return kinds

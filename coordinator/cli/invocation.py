@@ -125,6 +125,22 @@ class Invocation:
             raise Exit(0)
         return result
 
+    def until_answered(self, operation: Operation[R], timeout_s: float | None) -> R:
+        """Run an operation with ``woken_by`` until it is answered.
+
+        Raises: what the operation raises; ``WaitTimedOut``.
+        """
+        from coordinator.operations.waiting import until_answered  # noqa: PLC0415
+
+        async def answer() -> R:
+            async with (
+                self.open(direct=True) as executor,
+                executor.wake(project=self.project, topics=operation.woken_by) as wake,
+            ):
+                return await until_answered(executor, operation, wake, timeout_s)
+
+        return _finish(answer())
+
     def list(
         self,
         operation: Operation[list[S]],

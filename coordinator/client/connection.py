@@ -13,6 +13,7 @@ from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
+from coordinator.client.jobs import Jobs
 from coordinator.client.locks import Locks
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
@@ -20,6 +21,7 @@ from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
+from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
 from coordinator.errors import ConfigurationError
@@ -48,6 +50,8 @@ class Client:
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold
+        self.jobs = Jobs(caller, self.events)
+        self.workers = Workers(caller)
         self.transactions = Transactions(caller)
 
     @property

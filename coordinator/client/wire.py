@@ -12,7 +12,7 @@ import msgspec
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
 from coordinator.model.event import Event
 from coordinator.model.json import encode, fault_of, readable
-from coordinator.model.operation import Operation, Shape
+from coordinator.model.operation import Json, Operation, Shape
 from coordinator.model.page import Page, cursor_of
 from coordinator.model.route import route_of
 
@@ -129,22 +129,26 @@ def _response(operation: type[Operation[Any]]) -> tuple[Shape, type[Any]]:
 
 
 @cache
-def _fields(operation: type[Operation[Any]]) -> list[tuple[str, str, object]]:
-    """Return name, name in the query and default of an operation's fields; cached, because msgspec takes 0.2 ms to find them."""
+def _fields(operation: type[Operation[Any]]) -> list[tuple[str, str, object, bool]]:
+    """Return name, name in the query, default and whether it is JSON of an operation's fields, which msgspec takes 0.2 ms to find."""
     names = operation.query_names
     fields = msgspec.structs.fields(operation)
-    return [(f.name, sent, f.default) for f in fields if (sent := names.get(f.name, f.name)) is not None]
+    return [
+        (f.name, sent, f.default, f.type == Json) for f in fields if (sent := names.get(f.name, f.name)) is not None
+    ]
 
 
 def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
     """Write a read's parameters as a query, and omit those with their default value."""
     query: list[tuple[str, str]] = []
-    for field, name, default in _fields(type(operation)):
+    for field, name, default, is_json in _fields(type(operation)):
         value = getattr(operation, field)
         if value is None or value == default:
             continue
         if name == "after" and operation.page_by:
             value = cursor_of(type(operation), value)
+        if is_json:
+            value = encode(value).decode()
         for one in value if isinstance(value, list) else [value]:
             plain = one if type(one) is str else msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))

@@ -239,6 +239,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     directive_retention: Annotated[
         timedelta, Setting("Time after their end at which directives are pruned", "duration", 1, YEAR_S)
     ] = timedelta(days=30)
+    job_completed_retention: Annotated[
+        timedelta,
+        Setting("Time after their end at which jobs that completed are pruned, by whole days", "duration", 1, YEAR_S),
+    ] = timedelta(days=7)
+    job_retention: Annotated[
+        timedelta, Setting("Time after their end at which other jobs are pruned, by whole days", "duration", 1, YEAR_S)
+    ] = timedelta(days=30)
+    job_archive: Annotated[
+        Path | None,
+        Setting(
+            "Directory to which ended jobs are copied, as compressed JSON lines, before they are pruned",
+            "dir",
+            unset="no archive",
+        ),
+    ] = None
     idempotency_retention: Annotated[
         timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
     ] = timedelta(days=1)

@@ -168,7 +168,7 @@ class Keeper:
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
             try:
-                run = loop.judge(await self._executor.run(loop.operation))
+                run = await loop.run(self._executor)
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error
                 metrics.LOOP_ERRORS.labels(loop.name).inc()
                 log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff.next_s)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from coordinator.model.operation import Operation
+from coordinator.operations.executor import Runner
 
 __all__ = ["Loop", "LoopRun"]
 
@@ -34,6 +35,13 @@ class Loop(msgspec.Struct, frozen=True):
     operation: Operation[Any]
     every_s: float = 60.0
     judge: Callable[[Any], LoopRun] = _counted
+
+    async def run(self, executor: Runner) -> LoopRun:
+        """Run once.
+
+        Raises: what the operation raises.
+        """
+        return self.judge(await executor.run(self.operation))
 
     @property
     def name(self) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import structlog
 
 from coordinator.config import Config
+from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
 from coordinator.model.work import Gauge
-from coordinator.operations import agents, directives, events, idempotency, jobs, locks, signals
+from coordinator.operations import agents, directives, events, idempotency, job_history, jobs, locks, signals
 from coordinator.operations.work import SampleGauges
 from coordinator.telemetry import metrics
 
@@ -34,12 +35,21 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(events.Extend()),
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),
+        Loop(job_history.Extend()),
+        _job_prune(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
         Loop(locks.PruneBreaks(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),
     )
+
+
+def _job_prune(config: Config) -> Loop:
+    operation = job_history.Prune(completed=config.job_completed_retention, other=config.job_retention)
+    if config.job_archive is None:
+        return Loop(operation)
+    return ArchivingPrune(operation=operation, folder=config.job_archive)
 
 
 def _reaped(result: Reaped) -> LoopRun:

@@ -115,11 +115,13 @@ begin
       end;
     end loop;
   end if;
-  -- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only.
+  -- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only. One that is
+  -- internal itself has all projects.
   select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace
     and (c.relkind = 'v' or c.relname in ('event_types', 'rights', 'limits', 'transaction_verbs'))
+    and coalesce(obj_description(c.oid, 'pg_class'), '') !~ '\mInternal\M'
     and not exists (
       select from pg_rewrite w
       join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass

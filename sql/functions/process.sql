@@ -95,10 +95,13 @@ as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
   v_last bigint := (select last_value from coordinator.event_ids);
+  v_day  text := to_char((v_now + interval '24 hours') at time zone 'UTC', '_YYYYMMDD'); -- tomorrow
 begin
   return array_remove(array[
     case when coordinator.events_waiting() > 0 then 'relay' end,
     case when to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 8, 'FM000000')) is null then 'event_extend' end,
+    case when to_regclass('coordinator.jobs_completed' || v_day) is null or to_regclass('coordinator.jobs_uncompleted' || v_day) is null
+         then 'job_extend' end,
     case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,
     case when exists (select from coordinator.directives where status = 'open' and expires_at <= v_now)
          then 'directive_expire' end,

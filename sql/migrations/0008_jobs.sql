@@ -246,7 +246,12 @@ create table coordinator.jobs_ended (
   result       jsonb,
   error        text,
   checkpoint   jsonb,
-  past         jsonb) partition by list ((status = 'completed'));
+  past         jsonb,
+  backoff      interval,
+  deadline     interval,
+  stall        interval,
+  rescue       text,
+  retried_as   uuid) partition by list ((status = 'completed'));
 comment on table  coordinator.jobs_ended              is 'Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.';
 comment on column coordinator.jobs_ended.id           is 'UUID, ordered by time.';
 comment on column coordinator.jobs_ended.project_id   is 'The project.';
@@ -276,6 +281,11 @@ comment on column coordinator.jobs_ended.result       is 'What the last attempt 
 comment on column coordinator.jobs_ended.error        is 'Error of the last attempt.';
 comment on column coordinator.jobs_ended.checkpoint   is 'What the last attempt left.';
 comment on column coordinator.jobs_ended.past         is 'Earlier attempts, as an array, newest last.';
+comment on column coordinator.jobs_ended.backoff      is 'Wait after the first failed attempt; null: the default.';
+comment on column coordinator.jobs_ended.deadline     is 'Longest run of an attempt; null: a day.';
+comment on column coordinator.jobs_ended.stall        is 'Longest time without progress; null: no limit.';
+comment on column coordinator.jobs_ended.rescue       is 'What followed an attempt that was lost; null: retry from the beginning.';
+comment on column coordinator.jobs_ended.retried_as   is 'The job that repeats it; may be null.';
 create table coordinator.jobs_completed   partition of coordinator.jobs_ended for values in (true)  partition by range (completed_at);
 create table coordinator.jobs_uncompleted partition of coordinator.jobs_ended for values in (false) partition by range (completed_at);
 create table coordinator.jobs_completed_default   partition of coordinator.jobs_completed default;
@@ -285,6 +295,8 @@ comment on table coordinator.jobs_uncompleted         is 'Jobs that failed, expi
 comment on table coordinator.jobs_completed_default   is 'Jobs that completed on a day without a partition.';
 comment on table coordinator.jobs_uncompleted_default is 'Jobs that ended otherwise on a day without a partition.';
 create index jobs_ended_project_idx on coordinator.jobs_ended (project_id, id); -- job_list, a stale fence
+create index jobs_completed_default_idx   on coordinator.jobs_completed_default (completed_at);   -- job_prune, job_extend
+create index jobs_uncompleted_default_idx on coordinator.jobs_uncompleted_default (completed_at); -- job_prune, job_extend
 
 create type coordinator.job_order as (
   place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,

@@ -163,12 +163,12 @@ def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> 
             yield f"{row['name']} => {strange}", f"select * from coordinator.{function}({arguments})"
 
 
-async def lists(tx: Transaction) -> None:
+async def lists(tx: Transaction, job: str) -> None:
     """Read every list, and every event, as the program does."""
     for kind in operations.every():
         if kind.page_by and kind.scope in (Scope.IN_PROJECT, Scope.ALL, Scope.NONE, Scope.OWN_ROWS):
             required = [field.name for field in structs.fields(kind) if field.required]
-            valid = {"project": "default", "agent": "a", "resource": "x.py"}
+            valid = {"project": "default", "agent": "a", "resource": "x.py", "job": UUID(job.strip("'"))}
             rows = await tx.run(kind(**{name: valid[name] for name in required}))
             sent = json.encode(rows, enc_hook=str)
             assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
@@ -200,7 +200,7 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
                 faults.append(f"{what[:90]}: refused, and changed something")
         else:
             try:
-                await lists(tx)
+                await lists(tx, known["job"])
             except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()

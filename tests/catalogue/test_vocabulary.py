@@ -20,6 +20,7 @@ from coordinator import client, operations
 from coordinator.api.endpoint import endpoints
 from coordinator.client.connection import Client
 from coordinator.model.operation import Operation, Scope
+from coordinator.operations import jobs
 from tests.cli.test_help import VERBS
 
 PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
@@ -35,7 +36,7 @@ def clients() -> Iterator[tuple[str, type[Any]]]:
 
 CLIENTS = dict(clients())
 
-JOBS = [function for function in PUBLIC if function.startswith("job_")]
+JOBS = [function for function, kind in PUBLIC.items() if kind.__module__ == jobs.__name__]
 
 # What another face does not have, and why.
 NOT_IN_PYTHON = {
@@ -86,6 +87,7 @@ SPELLED = {  # on the command line
     ("agent_list", "ended"): "all",  # for people, as in directive list
     ("directive_list", "open"): "all",  # the reverse: an option can only be given
     ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
+    ("job_list", "labels"): "label",
     ("lock_renew", "tokens"): "token",
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(

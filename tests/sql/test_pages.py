@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,11 +16,12 @@ from coordinator.model.agent import Agent
 from coordinator.model.operation import Operation
 from coordinator.model.page import walk
 from coordinator.model.token import new_secret
-from coordinator.operations import agents, directives, locks, projects, rules, signals, tokens
+from coordinator.operations import agents, directives, job_history, jobs, locks, projects, rules, signals, tokens
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 
 P = "default"
+JOB = UUID(int=7)
 
 
 async def agent(tx: Transaction, name: str, role: str | None = None) -> Agent:
@@ -74,6 +76,31 @@ async def some_locks(tx: Transaction) -> None:
     await lock((await agent(tx, "late")).id, "src/z/q.py", wait=timedelta(minutes=1))
 
 
+async def some_jobs(tx: Transaction) -> None:
+    for name in ("same", "same", "z"):
+        await tx.run(agents.Register(project=P, name=name, job_types=["t"]))
+    agent = (await tx.run(agents.Register(project=P, name="last", job_types=["t", "u", "v"]))).id
+    for kind in ("t", "t", "u", "t", "u", "v"):
+        await tx.run(jobs.Enqueue(project=P, type=kind, queue=f"of {kind}"))
+    for grant in await tx.run(jobs.Claim(project=P, agent=agent, limit=6)):
+        await tx.run(jobs.Complete(project=P, job=grant.id, agent=agent, fence=grant.fence))
+
+
+async def some_jobs_of_a_day_without_a_partition(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(days=100))
+    await some_jobs(tx)
+
+
+async def an_attempted_job(tx: Transaction, job: UUID) -> None:
+    agent = (await tx.run(agents.Register(project=P, name="a", job_types=["t"]))).id
+    await tx.run(jobs.Enqueue(project=P, type="t"))
+    await tx.connection.execute("update coordinator.jobs_open set id = $1", job)
+    await tx.connection.execute("update coordinator.jobs_ready set id = $1", job)
+    for _ in range(5):
+        (grant,) = await tx.run(jobs.Claim(project=P, agent=agent))
+        await tx.run(jobs.Release(project=P, job=grant.id, agent=agent, fence=grant.fence))
+
+
 class Case(NamedTuple):
     fill: Callable[[Transaction], Awaitable[None]]
     operation: Operation[Any]
@@ -93,6 +120,17 @@ CASES = [
     Case(some_locks, locks.List(project=P), 13),
     Case(some_locks, locks.List(project=P, under="src"), 8),
     Case(some_locks, locks.ListWaiting(project=P, resource="src/"), 9),
+    Case(some_jobs, job_history.List(project=P), 6),
+    Case(some_jobs, job_history.List(project=P, type="t"), 3),
+    Case(some_jobs, job_history.Stats(project=P), 3),
+    Case(some_jobs, job_history.Stats(project=P, hourly=True), 3),
+    Case(
+        some_jobs_of_a_day_without_a_partition,
+        job_history.ListArchive(relation="jobs_completed_default", until=datetime(2100, 1, 1, tzinfo=UTC)),
+        6,
+    ),
+    Case(some_jobs, job_history.ListWorkers(project=P), 4),
+    Case(partial(an_attempted_job, job=JOB), job_history.Attempts(project=P, job=JOB), 5),
 ]
 LISTS = {type(case.operation): case for case in reversed(CASES)}
 

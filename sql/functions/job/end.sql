@@ -3,6 +3,7 @@
 create or replace function coordinator.job_worker(p_agent uuid) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 begin
   return coalesce((select a.name from coordinator.agents a where a.id = p_agent),
@@ -31,11 +32,13 @@ begin
     ended as (
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
-        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past)
+        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past,
+        backoff, deadline, stall, rescue)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
-             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past
+             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past,
+             j.backoff, j.deadline, j.stall, j.rescue
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
@@ -188,19 +191,43 @@ $$;
 comment on function coordinator.job_outcome_of(bigint, uuid) is
   'Return what became of a job. Internal.';
 
+-- What became of a job is known without a look at history, whose partitions are many.
+create or replace function coordinator.job_put_back_as(p_attempt coordinator.jobs_running) returns setof coordinator.job_outcome
+language sql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+begin atomic
+  select (p_attempt).id,
+         case when j.id is null then case when (p_attempt).cancel_at is null then 'failed' else 'cancelled' end
+              when l.id is null then 'queued' else 'scheduled' end,
+         case when j.id is null then case when (p_attempt).cancel_at is null then 'error' else 'cancelled' end end, l.due_at
+  from (values (1)) one
+  left join coordinator.jobs_open j on j.id = (p_attempt).id
+  left join coordinator.jobs_later l on l.id = (p_attempt).id;
+end;
+comment on function coordinator.job_put_back_as(coordinator.jobs_running) is
+  'Return what became of the job of an attempt that its worker put back. Internal.';
+
 create or replace function coordinator.job_complete(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_result jsonb default 'null')
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
-  v_project bigint := coordinator.project_id(p_project);
+  v_project   bigint := coordinator.project_id(p_project);
+  v_cancel_at timestamptz;
 begin
   p_result := coalesce(p_result, 'null');
   perform coordinator.check_json('the result', p_result);
+  select r.cancel_at into v_cancel_at from coordinator.jobs_running r where r.id = p_job and r.fence = p_fence for update;
   if coordinator.job_finish((select a.id from coordinator.agents a where a.id = p_agent and a.project_id = v_project), coordinator.job_worker(p_agent),
-       array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is null
-     and not coordinator.job_finished(v_project, p_job, p_fence) then
+       array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is not null then
+    return query -- history is not read
+      select p_job, case when v_cancel_at is null then 'completed' else 'cancelled' end, case when v_cancel_at is not null then 'cancelled' end,
+             null::timestamptz;
+    return;
+  elsif not coordinator.job_finished(v_project, p_job, p_fence) then
     perform coordinator.job_stale(v_project, p_job, p_agent, p_fence);
   end if;
   return query select * from coordinator.job_outcome_of(v_project, p_job);
@@ -214,6 +241,7 @@ create or replace function coordinator.job_fail(
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
@@ -224,7 +252,7 @@ begin
   end if;
   delete from coordinator.jobs_running r where r.id = p_job;
   perform coordinator.job_put_back(array[v_attempt], 'failed', coordinator.job_worker(p_agent), coordinator.now_utc(), p_error, coalesce(p_final, false), p_retry_at);
-  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+  return query select * from coordinator.job_put_back_as(v_attempt);
 end
 $$;
 comment on function coordinator.job_fail(text, uuid, uuid, bigint, text, boolean, timestamptz) is
@@ -234,6 +262,7 @@ create or replace function coordinator.job_snooze(p_project text, p_job uuid, p_
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
@@ -242,7 +271,7 @@ begin
   perform coordinator.check_ttl(p_delay);
   delete from coordinator.jobs_running r where r.id = p_job;
   perform coordinator.job_put_back(array[v_attempt], 'snoozed', coordinator.job_worker(p_agent), v_now, p_at => v_now + p_delay);
-  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+  return query select * from coordinator.job_put_back_as(v_attempt);
 end
 $$;
 comment on function coordinator.job_snooze(text, uuid, uuid, bigint, interval) is
@@ -252,13 +281,14 @@ create or replace function coordinator.job_release(p_project text, p_job uuid, p
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
 begin
   delete from coordinator.jobs_running r where r.id = p_job;
   perform coordinator.job_put_back(array[v_attempt], 'released', coordinator.job_worker(p_agent), coordinator.now_utc());
-  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+  return query select * from coordinator.job_put_back_as(v_attempt);
 end
 $$;
 comment on function coordinator.job_release(text, uuid, uuid, bigint) is

@@ -1,0 +1,133 @@
+"""Jobs as readers see them: their states and attempts, why they are not done, their results, and retrying them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.events import Events
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job_history import Job, JobAttempt, JobExplanation, JobStatistics, RetriedJob
+from coordinator.model.operation import Json
+from coordinator.operations import job_history
+from coordinator.operations.waiting import until_answered
+
+__all__ = ["JobHistory"]
+
+
+class JobHistory:
+    """What can be asked about the jobs of the client's project."""
+
+    def __init__(self, caller: Caller, events: Events) -> None:
+        self._caller = caller
+        self._events = events
+
+    async def show(self, job: UUID) -> Job:
+        """Return a job, whether it waits, runs or has ended.
+
+        Raises: ``NotFound`` if there is no such job, or it was pruned after its end.
+        """
+        return await self._caller.run(job_history.Show(project=self._caller.project, job=job))
+
+    async def wait(self, job: UUID, *, timeout: Duration | None = None) -> Job:  # noqa: ASYNC109 - what callers expect
+        """Return a job when it has ended; its ``status`` says how, and ``result`` is what it returned.
+
+        Raises: ``WaitTimedOut`` after ``timeout``; ``NotFound``.
+        """
+        read = job_history.Show(project=self._caller.project, job=job)
+        timeout_s = None if timeout is None else as_duration(timeout).total_seconds()
+        return await until_answered(self._caller, read, self._events.wake(), timeout_s)
+
+    def attempts(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobAttempt]:
+        """List the attempts of a job, oldest first: the one that runs, and the last 50 that ended."""
+        operation = job_history.Attempts(project=self._caller.project, job=job, limit=limit)
+        return Listing(self._caller, operation, after)
+
+    async def why(self, job: UUID) -> JobExplanation:
+        """Return why a job is in its state, in one sentence with names.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(job_history.Why(project=self._caller.project, job=job))
+
+    def stats(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,
+        period: Duration = 86400.0,
+        hourly: bool = False,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> Listing[JobStatistics]:
+        """Count jobs by queue and type, with wait and run times of those that ended in the last ``period``; ``hourly``: by hour."""
+        operation = job_history.Stats(
+            project=self._caller.project, queue=queue, type=type, period=as_duration(period), hourly=hourly, limit=limit
+        )
+        return Listing(self._caller, operation, after)
+
+    async def retry(
+        self,
+        job: UUID | None = None,
+        *,
+        status: Sequence[str] | None = None,
+        reason: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        limit: int = 1000,
+    ) -> list[RetriedJob]:
+        """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, by default failed ones, oldest first.
+
+        Each is retried once: repeating the call for one job returns the same new job.
+
+        Raises: ``Conflict`` if the job has not ended; ``NotFound``; ``InvalidArgument`` without a job or a condition.
+        """
+        return await self._caller.run(
+            job_history.Retry(
+                project=self._caller.project,
+                job=job,
+                status=None if status is None else [*status],
+                reason=reason,
+                type=type,
+                queue=queue,
+                key=key,
+                limit=limit,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    def list(
+        self,
+        *,
+        status: Sequence[str] | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        worker: AgentRef | None = None,
+        labels: Sequence[str] | None = None,
+        payload: Json = None,
+        words: str | None = None,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> Listing[Job]:
+        """List jobs that meet all conditions, newest first.
+
+        A job requires all ``labels``, contains ``payload`` as PostgreSQL's ``@>`` does, and has each of the ``words`` in its
+        type, key, error or payload.
+        """
+        operation = job_history.List(
+            project=self._caller.project,
+            status=None if status is None else list(status),
+            type=type,
+            queue=queue,
+            key=key,
+            worker=None if worker is None else str(worker),
+            labels=None if labels is None else list(labels),
+            payload=payload,
+            words=words,
+            limit=limit,
+        )
+        return Listing(self._caller, operation, after)

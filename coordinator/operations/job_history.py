@@ -1,0 +1,220 @@
+"""Jobs that wait, run and have ended: reading them, retrying them, and how long they are kept."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from coordinator.model.job_history import (
+    ArchivedJob,
+    Job,
+    JobAttempt,
+    JobExplanation,
+    JobStatistics,
+    PrunableJobs,
+    RetriedJob,
+    Worker,
+)
+from coordinator.model.operation import Json, Operation, Scope
+
+__all__ = [
+    "Attempts",
+    "Extend",
+    "List",
+    "ListArchive",
+    "ListPrunable",
+    "ListWorkers",
+    "Prune",
+    "Retry",
+    "Show",
+    "Stats",
+    "Why",
+]
+
+
+class Show(Operation[Job], frozen=True, kw_only=True):
+    """Read a job; with a wait, as soon as it has ended.
+
+    Raises: ``NotFound`` if there is no such job, or it was pruned after its end.
+    """
+
+    function = "job_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/jobs/{job}"
+    woken_by = ("job.completed", "job.failed", "job.cancelled", "job.expired")
+
+    project: str
+    job: UUID
+
+    def answered(self, result: Job) -> bool:
+        """Return whether the job has ended."""
+        return result.ended
+
+    def concerned_by(self, data: dict[str, Any]) -> bool:
+        """Return whether the event is about this job."""
+        return str(self.job) in data.get("ids", ())
+
+
+class List(Operation[list[Job]], frozen=True, kw_only=True):
+    """List jobs, newest first.
+
+    ``worker`` is a name or an id. A job has all ``labels``, contains ``payload`` as PostgreSQL's ``@>`` does, and has each of the
+    ``words`` in its type, key, error or payload.
+    """
+
+    function = "job_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("id",)
+
+    project: str
+    status: list[str] | None = None
+    type: str | None = None
+    queue: str | None = None
+    key: str | None = None
+    worker: str | None = None
+    labels: list[str] | None = None
+    payload: Json = None
+    words: str | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
+    """List the attempts of a job, oldest first: the one that runs, and the last 50 that ended.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "job_attempts"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("fence",)
+
+    project: str
+    job: UUID
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class ListWorkers(Operation[list[Worker]], frozen=True, kw_only=True):
+    """List workers, those of one job type if ``type`` is given, by name."""
+
+    function = "worker_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("name", "id")
+
+    project: str
+    type: str | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Stats(Operation[list[JobStatistics]], frozen=True, kw_only=True):
+    """Count jobs by queue and type, with wait and run times of those that ended in the last ``period``; ``hourly``: by hour."""
+
+    function = "job_stats"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("queue", "type", "hour")
+
+    project: str
+    queue: str | None = None
+    type: str | None = None
+    period: timedelta = timedelta(days=1)
+    hourly: bool = False
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Why(Operation[JobExplanation], frozen=True, kw_only=True):
+    """Say in one sentence why a job is in its state.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "job_why"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    job: UUID
+
+
+class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
+    """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, oldest first and each only once.
+
+    By default, the conditions find failed jobs. Repeating the call for one job returns the same new job.
+
+    Raises: ``NotFound``; ``Conflict`` if the job has not ended.
+    """
+
+    function = "job_retry"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    job: UUID | None = None
+    status: list[str] | None = None
+    reason: str | None = None
+    type: str | None = None
+    queue: str | None = None
+    key: str | None = None
+    limit: int = 1000
+    actor: str | None = None
+
+
+class Extend(Operation[int], frozen=True, kw_only=True):
+    """Create the partitions of ended jobs for today and the next ``ahead`` days; return how many."""
+
+    function = "job_extend"
+    internal = True
+
+    ahead: int = 7
+
+
+class ListPrunable(Operation[list[PrunableJobs]], frozen=True, kw_only=True):
+    """List what of history is older than its retention: at most one day and one default partition for each of two kinds."""
+
+    function = "job_prunable"
+    reads = True
+    internal = True
+
+    completed: timedelta
+    other: timedelta
+
+
+class ListArchive(Operation[list[ArchivedJob]], frozen=True, kw_only=True):
+    """List jobs of one partition that ended before ``until``, each as a line of JSON with all that is known of it."""
+
+    function = "job_archive_list"
+    reads = True
+    internal = True
+    page_by = ("project_id", "id")
+
+    relation: str
+    until: datetime
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Drop days of ended jobs that are older than their retention; return how many, and jobs of other days. Repeat until 0.
+
+    With ``archived``, of ``relation`` only what was archived: this number of jobs, of a default partition those up to the place ``last``.
+
+    Raises: ``Conflict`` if there is another number of them.
+    """
+
+    function = "job_prune"
+    internal = True
+
+    completed: timedelta = timedelta(days=7)
+    other: timedelta = timedelta(days=30)
+    limit: int = 10000
+    relation: str | None = None
+    archived: int | None = None
+    last: list[str] | None = None

@@ -1,0 +1,42 @@
+"""Waiting until a read has an answer: it is repeated when an event may have changed the answer, and now and then.
+
+The position in the log is read before the first answer, so no event after it is missed. A lost hint costs at most ``POLL_S``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import anyio
+
+from coordinator.errors import WaitTimedOut
+from coordinator.model.operation import Operation
+from coordinator.operations.executor import Runner, Wake
+from coordinator.operations.log_reader import LogReader
+
+__all__ = ["until_answered"]
+
+R = TypeVar("R")
+
+POLL_S = 15.0
+
+
+async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, timeout_s: float | None) -> R:
+    """Run an operation with ``woken_by`` until it is answered. ``wake`` is set when the log may have grown.
+
+    Raises: what the operation raises; ``WaitTimedOut``.
+    """
+    about = operation.about()
+    reader = LogReader("now", project=about if isinstance(about, str) else None, topics=operation.woken_by)
+    await reader.read(runner)
+    with anyio.move_on_after(timeout_s):
+        while True:
+            result = await runner.run(operation)
+            if operation.answered(result):
+                return result
+            with anyio.move_on_after(POLL_S):
+                while not any(operation.concerned_by(event.data) for event in await reader.next(runner, wake)):
+                    pass
+    raise WaitTimedOut(
+        f"no answer within {timeout_s:g} seconds", hint="Wait longer, or ask again later: nothing was changed."
+    )

@@ -1,0 +1,80 @@
+-- Retrying jobs that have ended: a new job with the same payload and policy, which knows the one that it repeats, as that one knows it.
+
+insert into coordinator.rights (function, role) values
+  ('job_retry', 'manager');
+
+create or replace function coordinator.job_retry(
+  p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null,
+  p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null)
+returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan -- by the conditions that are given
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_job     coordinator.jobs;
+  v_ended   coordinator.jobs_ended[];
+  v_made    coordinator.job_receipt[];
+  v_first   timestamptz;
+  v_last    timestamptz;
+begin
+  perform coordinator.check_page(p_limit);
+  if p_job is not null then
+    select * into v_job from coordinator.job_show(p_project, p_job);
+    if num_nonnulls(p_status, p_reason, p_type, p_queue, p_key) > 0 then
+      raise exception using errcode = 'ZC105', message = 'both a job and conditions are given', hint = 'Give one or the other.';
+    elsif v_job.completed_at is null then
+      raise exception using errcode = 'ZC324', message = format('job %s has not ended: it is %s', p_job, v_job.status),
+        detail = jsonb_build_object('status', v_job.status)::text, hint = 'Wait for its end, or cancel it first.';
+    end if;
+    v_ended := array(select e from coordinator.jobs_ended e where e.project_id = v_project and e.id = p_job for no key update);
+    if v_ended[1].retried_as is not null then
+      return query
+        select v_ended[1].retried_as, p_job, v_job.queue, v_job.type, r.status, r.scheduled_at, false
+        from (select) one left join coordinator.job_select(p_project, format('j.id = %L', v_ended[1].retried_as)) r on true;
+      return;
+    end if;
+  elsif num_nonnulls(p_status, p_reason, p_type, p_queue, p_key) = 0 then
+    raise exception using errcode = 'ZC101', message = 'neither a job nor a condition is given',
+      hint = 'Give the id of a job, or say which to retry, such as all with the status failed.';
+  else
+    p_status := coalesce(p_status, '{failed}');
+    if not p_status <@ '{failed,cancelled,expired}' then
+      raise exception using errcode = 'ZC105', message = format('invalid status of jobs to retry: %s', left(array_to_string(p_status, ', ', 'null'), 200)),
+        hint = 'Use failed, cancelled or expired. A job that completed is retried by its id.';
+    end if;
+    v_ended := array(
+      select e from coordinator.jobs_uncompleted e
+      where e.project_id = v_project and e.retried_as is null and e.status = any (p_status) and (p_reason is null or e.reason = p_reason)
+        and (p_type is null or e.type = p_type) and (p_queue is null or e.queue = p_queue) and (p_key is null or e.key = p_key)
+      order by e.id limit p_limit for no key update skip locked);
+  end if;
+  if v_ended = '{}' then
+    return;
+  end if;
+  v_made := array(
+    select m from coordinator.job_insert(p_project, (
+      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+          'type', e.type, 'queue', e.queue, 'key', e.key, 'priority', e.priority, 'max_attempts', e.max_attempts, 'backoff', e.backoff,
+          'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels)) || jsonb_build_object('payload', e.payload)
+        order by e.ordinality)
+      from unnest(v_ended) with ordinality e), p_actor, false) m);
+  update coordinator.jobs_open j set retry_of = u.old, parent_id = u.parent
+  from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e), array(select e.parent_id from unnest(v_ended) e))
+    u (new, old, parent) where j.id = u.new;
+  -- The times rule out partitions.
+  select min(e.completed_at), max(e.completed_at) into v_first, v_last from unnest(v_ended) e;
+  update coordinator.jobs_ended e set retried_as = u.new
+  from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e)) u (new, old)
+  where e.project_id = v_project and e.id = u.old and e.completed_at between v_first and v_last;
+  return query
+    select m.id, u.old, m.queue, m.type, m.status, m.scheduled_at, true
+    from unnest(v_made) with ordinality m
+    join unnest(array(select e.id from unnest(v_ended) e)) with ordinality u (old, ordinality) on u.ordinality = m.ordinality order by m.ordinality;
+end
+$$;
+comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text) is
+  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';

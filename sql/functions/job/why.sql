@@ -1,0 +1,165 @@
+-- Why a job is in its state: one sentence, with names.
+
+insert into coordinator.rights (function, role) values
+  ('job_why', 'reader');
+
+create or replace function coordinator.job_instant(p_at timestamptz) returns text
+language sql stable parallel safe
+return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"');
+comment on function coordinator.job_instant(timestamptz) is
+  'Write an instant for people. Internal.';
+
+create or replace function coordinator.job_ending(p_outcome text, p_error text) returns text
+language sql immutable parallel safe
+return case p_outcome
+  when 'worker_lost' then 'lost its worker'
+  when 'stalled' then 'reported no progress in time'
+  when 'deadline' then 'passed its deadline'
+  else 'failed' || coalesce(': ' || rtrim(left(p_error, 500), E'. \n'), '') end;
+comment on function coordinator.job_ending(text, text) is
+  'Say how an attempt ended that did not complete. Internal.';
+
+-- The queue, the workers and the place of a job that could be claimed.
+create or replace function coordinator.job_why_queued(
+  p_project_id bigint, p_job uuid, out cause text, out sentence text, out place bigint, out names text[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_job    coordinator.jobs_open;
+  v_queue  coordinator.queues;
+  v_known  integer; -- workers
+  v_fit    integer; -- of the type
+  v_able   integer; -- with the labels as well
+  v_prompt integer; -- whose heartbeat is not overdue
+  v_lane   bigint;
+  v_turn   bigint;
+begin
+  select * into v_job from coordinator.jobs_open j where j.id = p_job;
+  select * into v_queue from coordinator.queues q where q.project_id = p_project_id and q.name = v_job.queue;
+  select count(*), count(*) filter (where fits), count(*) filter (where able), count(*) filter (where able and prompt),
+         (array_agg(w.name order by prompt desc, w.name) filter (where able))[1:10]
+  into v_known, v_fit, v_able, v_prompt, names
+  from (select a.name, v_job.type = any (a.job_types) as fits, v_job.type = any (a.job_types) and a.labels @> v_job.labels as able,
+               a.heartbeat_at + a.ttl > v_now as prompt
+        from coordinator.agents a where a.project_id = p_project_id and cardinality(a.job_types) > 0) w;
+  if v_queue.paused_at is not null then
+    cause := 'paused';
+    names := array[v_queue.paused_by];
+    sentence := format('Queue "%s" was paused by "%s" at %s%s.', v_job.queue, v_queue.paused_by, coordinator.job_instant(v_queue.paused_at),
+                       coalesce(': ' || v_queue.pause_reason, ''));
+  elsif v_fit = 0 then
+    cause := 'no_worker';
+    sentence := format('No worker of type "%s" is registered%s.', v_job.type,
+                       case v_known when 0 then '' when 1 then ', only one of other types' else format(', only %s of other types', v_known) end);
+  elsif v_able = 0 then
+    cause := 'no_worker';
+    select array[a.name], format('It needs a worker with %s %s: %s of type "%s" %s, and "%s" lacks %s.',
+             case cardinality(v_job.labels) when 1 then 'the label' else 'the labels' end, array_to_string(v_job.labels, ', '),
+             case v_fit when 1 then 'one' else v_fit::text end, v_job.type, case v_fit when 1 then 'is registered' else 'are registered' end,
+             a.name, array_to_string(m.missing, ', '))
+    into names, sentence
+    from coordinator.agents a
+    cross join lateral (select array(select l from unnest(v_job.labels) l where l <> all (a.labels) order by 1) as missing) m
+    where a.project_id = p_project_id and v_job.type = any (a.job_types) order by cardinality(m.missing), a.name limit 1;
+  elsif v_prompt = 0 then
+    cause := 'no_worker';
+    sentence := format('The heartbeat of every worker that can run it is overdue: "%s"%s.', names[1],
+                       case v_able when 1 then '' when 2 then ' and another' else format(' and %s others', v_able - 1) end);
+  else
+    cause := 'turn';
+    select l.id into v_lane from coordinator.job_lanes l where l.class_id = v_job.class_id and l.key = coalesce(v_job.key, '');
+    select 1 + count(*) into place
+    from (select from coordinator.jobs_ready r
+          where r.class_id = v_job.class_id and r.lane_id = coalesce(v_lane, 0)
+            and (r.rank, r.id) < (coordinator.job_rank(v_job.scheduled_at, v_job.priority, v_queue.ageing), p_job) limit 100000) before;
+    if v_lane is not null then
+      select 1 + count(*) into v_turn from coordinator.job_permits p
+      where p.class_id = v_job.class_id
+        and p.turn < (select min(m.turn) from coordinator.job_permits m where m.class_id = v_job.class_id and m.lane_id = v_lane);
+    end if;
+    sentence := concat(
+      'It waits for its turn in queue "', v_job.queue, '"',
+      case when v_lane is not null then format(', in which %s is number %s in line', coalesce('key "' || v_job.key || '"', 'no key'), v_turn) end,
+      case when place = 1 then ': it is next' else format(': it is number %s', case when place > 100000 then 'more than 100000' else place::text end) end,
+      case when v_lane is not null then ' of its key' else ' among the jobs of its type' end,
+      ', and ', case v_prompt when 1 then format('worker "%s"', names[1]) when 2 then format('workers "%s" and "%s"', names[1], names[2])
+                              else format('worker "%s" and %s others', names[1], v_prompt - 1) end, ' can run it.');
+  end if;
+end
+$$;
+comment on function coordinator.job_why_queued(bigint, uuid) is
+  'Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.';
+
+create or replace function coordinator.job_why(p_project text, p_job uuid)
+returns table (id uuid, status text, cause text, sentence text, until timestamptz, place bigint, names text[])
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_job     coordinator.jobs;
+  v_running record;
+  v_last    jsonb;
+  v_attempt text;
+  v_cause   text;
+  v_text    text;
+  v_until   timestamptz;
+  v_place   bigint;
+  v_names   text[];
+begin
+  select * into v_job from coordinator.job_show(p_project, p_job);
+  v_attempt := format('attempt %s of %s', v_job.attempts, v_job.max_attempts);
+  v_cause := coalesce(v_job.reason, v_job.status);
+  v_names := array_remove(array[v_job.worker], null);
+  case v_job.status
+  when 'queued' then
+    select w.cause, w.sentence, w.place, w.names into v_cause, v_text, v_place, v_names from coordinator.job_why_queued(v_project, p_job) w;
+  when 'scheduled' then
+    v_until := v_job.scheduled_at;
+    select j.past -> -1 into v_last from coordinator.jobs_open j where j.id = p_job;
+    v_names := array_remove(array[v_last ->> 'worker'], null);
+    v_cause := case when v_last is null then 'scheduled' when v_last ->> 'outcome' = 'snoozed' then 'snoozed' else 'back_off' end;
+    v_text := case v_cause
+      when 'scheduled' then format('It is scheduled for %s.', coordinator.job_instant(v_until))
+      when 'snoozed' then format('Worker "%s" snoozed it until %s.', v_last ->> 'worker', coordinator.job_instant(v_until))
+      else format('It waits until %s to be tried again: attempt %s of %s by "%s" %s.', coordinator.job_instant(v_until), v_last ->> 'attempt',
+                  v_job.max_attempts, v_last ->> 'worker', coordinator.job_ending(v_last ->> 'outcome', v_last ->> 'error')) end;
+  when 'running' then
+    select r.cancel_at, r.cancelled_by, r.cancel_reason, a.heartbeat_at + a.ttl as overdue_at, r.deadline_at, a.name into v_running
+    from coordinator.jobs_running r left join coordinator.agents a on a.id = r.agent_id where r.id = p_job;
+    v_until := coalesce(v_running.cancel_at, v_running.deadline_at);
+    v_text := concat(
+      format('Worker "%s" has run it since %s (%s)', coalesce(v_job.worker, v_job.worker_id::text), coordinator.job_instant(v_job.started_at), v_attempt),
+      ', ' || v_job.percent || ' %', ': ' || v_job.message,
+      case when v_running.cancel_at is not null then
+        format('; "%s" asked to cancel it%s, and the worker must stop until %s', v_running.cancelled_by,
+               coalesce(': ' || v_running.cancel_reason, ''), coordinator.job_instant(v_running.cancel_at))
+      when v_running.overdue_at is null or v_running.overdue_at <= coordinator.now_utc() then '; the worker is lost, and the job will be rescued' end,
+      '.');
+    v_cause := case when v_running.cancel_at is not null then 'cancel_requested' else 'running' end;
+  when 'completed' then
+    v_text := format('It completed at %s: worker "%s" ran it for %s (%s).', coordinator.job_instant(v_job.completed_at), v_job.worker,
+                     coordinator.duration_text(date_trunc('milliseconds', v_job.completed_at - v_job.started_at)), v_attempt);
+  when 'failed' then
+    v_text := concat(format('It failed at %s: ', coordinator.job_instant(v_job.completed_at)),
+      case v_job.reason
+        when 'crash_loop' then format('three attempts in a row lost their workers, the last one "%s"', v_job.worker)
+        else format('%s by "%s" %s', v_attempt, v_job.worker, coordinator.job_ending(v_job.reason, v_job.error)) end,
+      '; it was retried as ' || v_job.retried_as, '.');
+  when 'cancelled' then
+    v_names := array[v_job.ended_by];
+    v_text := case v_job.reason
+      when 'replaced' then format('It was replaced at %s by a job of "%s" with the same dedupe key, "%s".', coordinator.job_instant(v_job.completed_at),
+                                  v_job.ended_by, v_job.dedupe_key)
+      else format('It was cancelled at %s by "%s"%s.', coordinator.job_instant(v_job.completed_at), v_job.ended_by, coalesce(': ' || v_job.error, '')) end;
+  else
+    v_text := format('It expired at %s: no attempt had begun in time.', coordinator.job_instant(v_job.completed_at));
+  end case;
+  return query select p_job, v_job.status, v_cause, v_text, v_until, v_place, coalesce(v_names, '{}');
+end
+$$;
+comment on function coordinator.job_why(text, uuid) is
+  'Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';
