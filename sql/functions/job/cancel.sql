@@ -34,7 +34,8 @@ begin
       end if;
     elsif coordinator.job_take(p_job, true) then
       perform coordinator.job_end(array[p_job], 'cancelled', 'cancelled', p_reason, v_actor, v_now);
-      exit;
+      return query select p_job, 'cancelled', 'cancelled', null::timestamptz; -- history is not read
+      return;
     end if;
     if v_try = 100 then
       raise exception using errcode = 'lock_not_available', message = format('job %s changes all the time', p_job), hint = 'Try again.';

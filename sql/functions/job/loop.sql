@@ -74,7 +74,7 @@ begin
        (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
        union all
        select (select r.agent_id from coordinator.jobs_running r where r.agent_id > w.id order by r.agent_id limit 1) from worker w where w.id is not null)
-     select w.id from worker w where w.id is not null and not exists (select from coordinator.agents a where a.id = w.id) limit p_limit)
+     select w.id from worker w where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null limit p_limit)
   loop
     v_count := v_count + coordinator.job_end_agent(v_agent, 'worker_lost', 'coordinator');
   end loop;
@@ -103,11 +103,12 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
+  v_now   timestamptz := coordinator.now_utc(); -- the function is volatile, so no bound of an index
   v_count integer;
 begin
   perform coordinator.check_page(p_limit);
   delete from coordinator.job_dedupes d
-  where d.ctid = any (array(select o.ctid from coordinator.job_dedupes o where o.expires_at <= coordinator.now_utc()
+  where d.ctid = any (array(select o.ctid from coordinator.job_dedupes o where o.expires_at <= v_now
                             order by o.expires_at limit p_limit for update skip locked));
   get diagnostics v_count = row_count;
   return v_count;

@@ -1,0 +1,219 @@
+"""What the verbs of jobs read: in tables of any size, with any statistics, beside a month of history.
+
+Nothing here looks at plans. A verb runs in a savepoint; PostgreSQL counts which tables it scanned and how many rows it read, and
+its locks say which partitions it opened, even for nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from coordinator.db.connection import connect
+from tests.conftest import Transaction
+from tests.sql.test_job_history import enqueue, worker
+
+MANY = 5_000
+MOST = 200  # rows of one table that a call for a handful of jobs may read
+DAYS = 30
+
+# As one enqueue, claim and completion each would leave them, in 15 classes of 3 queues, one of them fair.
+FILL = """
+with n as materialized (
+  select n, (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid as id, 'q' || n % 3 as queue, 't' || n % 5 as type, (n % 100)::text as key from generate_series(1, {n}) n),
+queue as (
+  insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at)
+  select {project}, 'q' || n, n = 2, 'a', now(), now() from generate_series(0, 2) n on conflict do nothing),
+class as (
+  insert into coordinator.job_classes (project_id, queue, type) select distinct {project}, queue, type from n returning id, queue, type),
+lane as (
+  insert into coordinator.job_lanes (class_id, key)
+  select distinct c.id, n.key from n join class c using (queue, type) where n.queue = 'q2' returning id, class_id, key),
+permit as (
+  insert into coordinator.job_permits (class_id, turn, lane_id) select class_id, nextval('coordinator.job_turns'), id from lane),
+job as (
+  insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, payload, actor, created_at, scheduled_at, dedupe_key)
+  select n.id, {project}, c.id, n.queue, n.type, n.key, '{{}}', 'a', now(), now(), case when n.n % 3 = 0 then 'd' || n.n end
+  from n join class c using (queue, type)),
+dedupe as (
+  insert into coordinator.job_dedupes (project_id, key, job_id) select {project}, 'd' || n, id from n where n % 3 = 0),
+ready as (
+  insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+  select c.id, coalesce(l.id, 0), coordinator.job_rank(now(), 0, null) + n.n, n.id
+  from n join class c using (queue, type) left join lane l on l.class_id = c.id and l.key = n.key where n.n % 4 < 2),
+later as (
+  insert into coordinator.jobs_later (id, class_id, due_at) select n.id, c.id, now() + interval '1 hour' from n join class c using (queue, type) where n.n % 4 = 2),
+agent as (
+  insert into coordinator.agents (project_id, project, name, job_types, ttl, registered_at, heartbeat_at, expires_at)
+  select {project}, 'default', 'a' || n, '{{t0}}', interval '1 day', now(), now(), now() + interval '1 day' from generate_series(1, {n} / 20) n
+  returning id)
+insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at)
+select n.id, nextval('coordinator.job_fences'), gen_random_uuid(), c.id, 1, now(), now() + interval '1 day'
+from n join class c using (queue, type) where n.n % 4 = 3"""
+
+ENDED = """
+insert into coordinator.jobs_ended (id, project_id, queue, type, priority, payload, labels, max_attempts, actor, created_at, scheduled_at,
+                                    status, attempts, completed_at, ended_by)
+select (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid, {project}, 'q', 't', 0, '{{}}', '{{}}', 3, 'a', now(), now(), case n % 2 when 0 then 'completed' else 'failed' end, 1,
+       now() - n * interval '{days} days' / {n}, 'a'
+from generate_series(1, {n}) n"""
+
+HOT = [
+    "jobs_open",
+    "jobs_ready",
+    "jobs_later",
+    "jobs_running",
+    "job_classes",
+    "job_lanes",
+    "job_permits",
+    "job_dedupes",
+    "agents",
+]
+SIZES = {"never analysed": (0, False), "small": (20, True), "large": (MANY, True), "stale": (MANY, False)}
+
+
+@pytest.fixture(params=SIZES, ids=lambda name: name.replace(" ", "_"))
+async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Transaction]:
+    """A session of a database of its own: whoever creates a partition has it locked to the end of the transaction."""
+    rows, analysed = SIZES[request.param]
+    connection = await connect(database_url)
+    project = await connection.fetchval("select id from coordinator.projects where name = 'default'")
+    for day in range(1, DAYS):
+        await connection.execute(
+            "select set_config('coordinator.fake_now', (now() - make_interval(days => $1))::text, false)", day
+        )
+        await connection.execute("select coordinator.job_extend(0)")
+    await connection.execute("select set_config('coordinator.fake_now', '', false)")
+    tables = ", ".join(f"coordinator.{name}" for name in [*HOT, "queues", "jobs_ended"])
+    if request.param == "stale":  # as if there were nothing
+        await connection.execute(f"analyze {tables}")
+    if rows:
+        await connection.execute(FILL.format(n=rows, project=project))
+        await connection.execute(ENDED.format(n=rows, project=project, days=DAYS - 1))
+    if analysed:
+        await connection.execute(f"analyze {tables}")
+    yield Transaction(connection)
+    await connection.close()
+
+
+async def reads(tx: Transaction) -> dict[str, tuple[int, int]]:
+    """Whole scans and rows read, by table."""
+    rows = await tx.connection.fetch(
+        "select relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where schemaname = 'coordinator'"
+    )
+    return {name: (scans, read) for name, scans, read in rows}
+
+
+async def opened(tx: Transaction) -> set[str]:
+    """Partitions of history that the transaction has locked."""
+    rows = await tx.connection.fetch(
+        "select distinct c.relname from pg_locks l join pg_class c on c.oid = l.relation"
+        " where l.pid = pg_backend_pid() and c.relname ~ '^jobs_(un)?completed_(\\d+|default)$'"
+    )
+    return {row[0] for row in rows}
+
+
+class Seen:
+    """What calls read, at most."""
+
+    def __init__(self) -> None:
+        self.scanned: set[str] = set()
+        self.rows: dict[str, int] = {}
+        self.partitions: set[str] = set()
+
+    async def call(self, tx: Transaction, sql: str) -> None:
+        transaction = tx.connection.transaction()
+        await transaction.start()
+        before = await reads(tx)
+        await tx.connection.fetch(sql)
+        self.partitions |= await opened(tx)
+        for name, (scans, read) in (await reads(tx)).items():
+            if name in HOT or name.startswith("jobs_"):
+                old_scans, old_read = before.get(name, (0, 0))
+                self.rows[name] = max(self.rows.get(name, 0), read - old_read)
+                if scans > old_scans:
+                    self.scanned.add(name)
+        await transaction.rollback()
+
+    def faults(self, partitions: set[str]) -> dict[str, object]:
+        found = {
+            "scanned": self.scanned,
+            "read": {name: rows for name, rows in self.rows.items() if rows > MOST},
+            "opened": self.partitions - partitions,
+        }
+        return {what: len(names) if what == "opened" else names for what, names in found.items() if names}
+
+
+VERBS = {
+    "enqueue": "select coordinator.job_enqueue('default', 't0', p_queue => 'q0', p_dedupe_key => 'new')",
+    "enqueue to a fair queue": "select coordinator.job_enqueue('default', 't0', p_queue => 'q2', p_key => '7')",
+    "enqueue later": "select coordinator.job_enqueue('default', 't0', p_queue => 'q0', p_delay => '1 hour')",
+    "enqueue many": """select coordinator.job_enqueue_many('default', '[{"type": "t0", "queue": "q0"}, {"type": "t1", "queue": "q2", "key": "8"}]')""",
+    "claim": "select coordinator.job_claim('default', {agent}, 5)",
+    "claim of a type": "select coordinator.job_claim('default', {agent}, 5, p_types => '{t1}', p_queues => '{q1}')",
+    "claim and finish": "select coordinator.job_claim('default', {agent}, 5, p_finished => array[{job}], p_fences => array[{fence}], p_results => '[1]')",
+    "complete": "select coordinator.job_complete('default', {job}, {agent}, {fence})",
+    "fail": "select coordinator.job_fail('default', {job}, {agent}, {fence}, 'boom')",
+    "fail for good": "select coordinator.job_fail('default', {job}, {agent}, {fence}, 'boom', true)",
+    "progress": "select coordinator.job_progress('default', {job}, {agent}, {fence}, 5, 'x')",
+    "snooze": "select coordinator.job_snooze('default', {job}, {agent}, {fence}, '1 hour')",
+    "release": "select coordinator.job_release('default', {job}, {agent}, {fence})",
+    "reconcile": "select coordinator.job_reconcile('default', {agent}, array[{fence}])",
+    "assert": "select coordinator.assert_job('default', {job}, {fence})",
+    "cancel": "select coordinator.job_cancel('default', {waiting})",
+    "cancel what runs": "select coordinator.job_cancel('default', {job})",
+}
+ENDS = {
+    "claim and finish": ["completed"],
+    "complete": ["completed"],
+    "fail for good": ["uncompleted"],
+    "cancel": ["uncompleted"],
+}
+LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune"]
+
+
+async def of_verbs(tx: Transaction) -> dict[str, str]:
+    """The arguments: a worker that has a job, and a job that waits."""
+    agent = await worker(tx, "mine", "t0 t1 t2 mine")
+    await enqueue(tx, "mine", queue="'mine'")
+    (grant,) = await tx.connection.fetch(
+        "select * from coordinator.job_claim('default', $1, 1, p_types => '{mine}')", agent
+    )
+    waiting = await enqueue(tx, "t0", queue="'q0'")
+    return {
+        "agent": f"'{agent}'::uuid",
+        "job": f"'{grant['id']}'::uuid",
+        "fence": f"{grant['fence']}::bigint",
+        "waiting": f"'{waiting}'::uuid",
+    }
+
+
+async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(filled: Transaction) -> None:
+    arguments = await of_verbs(filled)
+    today = await filled.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
+    faults = {}
+    for verb, sql in VERBS.items():
+        seen = Seen()
+        for _ in range(7):  # with plans for these values, and from the sixth on with those for any
+            await seen.call(filled, re.sub(r"\{(agent|job|fence|waiting)\}", lambda match: arguments[match[1]], sql))
+        needed = {f"jobs_{part}_{today}" for part in ENDS.get(verb, ())}
+        if found := seen.faults(needed):
+            faults[verb] = found
+    assert faults == {}
+
+
+async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(filled: Transaction) -> None:
+    await filled.connection.execute(
+        "create or replace function coordinator.server_settled() returns boolean language sql stable return true;"
+        "update coordinator.jobs_running set agent_id = (select id from coordinator.agents limit 1)"
+    )
+    faults = {}
+    for loop in LOOPS:
+        seen = Seen()
+        for _ in range(7):
+            await seen.call(filled, f"select coordinator.{loop}()")
+        if found := seen.faults(set()):
+            faults[loop] = found
+    assert faults == {}
