@@ -13,7 +13,7 @@ from bench.place import Options, fresh
 from bench.report import Conditions, Table, record
 from coordinator.telemetry import logs
 
-NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks")
+NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks", "jobs", "claims")
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of a comparison")
     parser.add_argument("--round-s", type=float, default=5.0, help="seconds of a round")
     parser.add_argument("--snapshot-s", type=float, default=60.0, help="how long the snapshot is held open, in seconds")
+    parser.add_argument("--jobs", type=int, default=30_000, help="jobs of a round in a comparison of queues")
     parser.add_argument("--write", action="store_true", help="replace the tables of the same name in bench/RESULTS.md")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in NAMES]
@@ -39,6 +40,7 @@ def main() -> None:
         rounds=arguments.rounds,
         round_s=arguments.round_s,
         snapshot_s=arguments.snapshot_s,
+        jobs=arguments.jobs,
     )
     # Both sides run on the daemon's own event loop.
     anyio.run(_run, arguments.names or NAMES, options, arguments.write, backend_options={"use_uvloop": True})

@@ -38,6 +38,7 @@ class Options(msgspec.Struct, frozen=True):
     rounds: int
     round_s: float
     snapshot_s: float
+    jobs: int
 
 
 class Place(msgspec.Struct):
@@ -90,8 +91,8 @@ async def fresh(options: Options, *, disk: Path | None = None) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def daemon(place: Place) -> AsyncIterator[None]:
-    """Run a daemon on the server; the context begins when it leads."""
+async def daemon(place: Place) -> AsyncIterator[int]:
+    """Run a daemon on the server; the context begins when it leads, with its process id."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.place", place.dsn)
     try:
         connection = await place.connect()
@@ -105,7 +106,7 @@ async def daemon(place: Place) -> AsyncIterator[None]:
             await connection.close()
         if process.returncode is not None:
             raise SystemExit("the daemon ended unexpectedly")
-        yield
+        yield process.pid
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
