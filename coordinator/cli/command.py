@@ -21,7 +21,7 @@ from coordinator.config import SETTINGS
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["Noun", "Program", "Verb", "acting_agent", "noun", "paged", "setting"]
+__all__ = ["Noun", "Program", "Verb", "acting_agent", "noun", "paged", "setting", "worker"]
 
 AGENT_ID = SETTINGS["agent_id"].variable
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,6 +159,17 @@ def paged(function: Callable[..., Any]) -> Callable[..., Any]:
         "--after", metavar="CURSOR", help="Start after this cursor, which a list with --limit printed."
     )
     return after(limit(function))
+
+
+def worker(function: F) -> F:
+    """Add the options that say which jobs an agent accepts: ``job_types`` and ``labels``."""
+    types = click.option(
+        "--job-type", "job_types", multiple=True, metavar="TYPE", help="Accept jobs of this type; repeatable."
+    )
+    labels = click.option(
+        "--label", "labels", multiple=True, metavar="LABEL", help="Accept jobs that require this label; repeatable."
+    )
+    return types(labels(function))
 
 
 class NoAgentError(click.UsageError):

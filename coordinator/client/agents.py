@@ -30,6 +30,7 @@ class Agents:
         *,
         role: str | None = None,
         job_types: Sequence[str] = (),
+        labels: Sequence[str] = (),
         metadata: Mapping[str, Json] | None = None,
         ttl: Duration = DEFAULT_TTL_S,
     ) -> Agent:
@@ -40,6 +41,7 @@ class Agents:
                 name=name,
                 role=role,
                 job_types=list(job_types),
+                labels=list(labels),
                 metadata=dict(metadata or {}),
                 ttl=as_duration(ttl),
             )

@@ -96,6 +96,7 @@ async def connect(
     agent: str | None = None,
     role: str | None = None,
     job_types: Sequence[str] = (),
+    labels: Sequence[str] = (),
     metadata: Mapping[str, Json] | None = None,
     ttl: Duration = DEFAULT_TTL_S,
     token: str | None = None,
@@ -128,6 +129,7 @@ async def connect(
             name=agent,
             role=role,
             job_types=list(job_types),
+            labels=list(labels),
             metadata=dict(metadata or {}),
             ttl=as_duration(ttl),
         )

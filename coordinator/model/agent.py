@@ -20,6 +20,7 @@ class Agent(msgspec.Struct, frozen=True):
     name: str
     role: str | None
     job_types: list[str]
+    labels: list[str]
     metadata: dict[str, Json]
     ttl: timedelta
     registered_at: datetime

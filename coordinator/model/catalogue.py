@@ -157,7 +157,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "project.created": ("description",),
     "project.changed": ("paths",),
     "project.deleted": (),
-    "agent.registered": ("name", "role", "job_types", "metadata", "ttl_s"),
+    "agent.registered": ("name", "role", "job_types", "labels", "metadata", "ttl_s"),
     "agent.deregistered": ("name", "role"),
     "agent.reaped": ("name", "role", "reason"),
     "signal.set": ("value", "version", "critical", "agent_id", "expires_at"),

@@ -19,7 +19,8 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
 
     An agent that sends no heartbeat for ``ttl`` (1 second to 1 day) is reaped. With ``process``, it is also reaped within
     2 seconds of that process's death. ``unreserved`` refuses the name of a token or of a database role with more rights;
-    a gateway sets it for callers that are agents.
+    a gateway sets it for callers that are agents. The agent may claim jobs of its ``job_types`` whose labels are all among its
+    ``labels``.
 
     Raises: ``NotFound`` if the project or the process does not exist; ``PermissionDenied`` for a reserved name.
     """
@@ -37,6 +38,7 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     ttl: timedelta = timedelta(seconds=30)
     process: int | None = None
     unreserved: bool = False
+    labels: list[str] = msgspec.field(default_factory=list)
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -61,14 +61,22 @@ NOT_READY = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST:
 log = structlog.get_logger()
 
 
-async def serve(config: Config, ttl: timedelta, pid: int | None) -> None:
+async def serve(
+    config: Config, ttl: timedelta, pid: int | None, job_types: Sequence[str] = (), labels: Sequence[str] = ()
+) -> None:
     """Run the sidecar until SIGTERM, SIGINT, or the end of the agent's process, known by ``pid`` or an attachment.
 
     Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``); what
     ``agents.Register`` raises.
     """
     registration = agents.Register(
-        project=config.project, name=agent_name(config), role=config.role, metadata=metadata(config), ttl=ttl
+        project=config.project,
+        name=agent_name(config),
+        role=config.role,
+        job_types=list(job_types),
+        labels=list(labels),
+        metadata=metadata(config),
+        ttl=ttl,
     )
     origins_of(config)  # refused before anything is started
 

@@ -1,7 +1,7 @@
 -- Agents: one row per incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('agent.registered',   'id of the agent', '{name,role,job_types,metadata,ttl_s}', 'An agent started.'),
+  ('agent.registered',   'id of the agent', '{name,role,job_types,labels,metadata,ttl_s}', 'An agent started.'),
   ('agent.deregistered', 'id of the agent', '{name,role}',                          'An agent ended and released what it held.'),
   ('agent.reaped',       'id of the agent', '{name,role,reason}',                   'An agent was reaped and lost what it held; reason: "expired" (no heartbeat) or "process died".');
 
@@ -17,7 +17,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('agent_ttl_max', 86400, 'seconds', 'Longest TTL of an agent: one day.');
 
 create or replace view coordinator.agents_live with (security_barrier) as
-  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
+  select a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
   from coordinator.agents a
   where coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped.';
@@ -25,7 +25,8 @@ comment on column coordinator.agents_live.id            is 'New at each start of
 comment on column coordinator.agents_live.project       is 'Name of the project.';
 comment on column coordinator.agents_live.name          is 'What directives are addressed to.';
 comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
-comment on column coordinator.agents_live.job_types     is 'Kinds of work that it accepts.';
+comment on column coordinator.agents_live.job_types     is 'Types of jobs that it accepts.';
+comment on column coordinator.agents_live.labels        is 'What else it can do: jobs may require labels of their worker.';
 comment on column coordinator.agents_live.metadata      is 'A JSON object chosen by the agent.';
 comment on column coordinator.agents_live.ttl           is 'How long it may go without a heartbeat, or longer while it has locks with a longer TTL.';
 comment on column coordinator.agents_live.registered_at is 'When it registered.';
@@ -34,11 +35,11 @@ comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
 comment on column coordinator.agents_live.process_id    is 'The process with which it ends, see processes.';
 
 create or replace view coordinator.agents_known with (security_barrier) as
-  select a.id, a.project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
+  select a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
          null::timestamptz as ended_at, null::text as end_reason, a.process_id
   from coordinator.agents_live a
   union all
-  select e.id, p.name, e.name, e.role, e.job_types, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
+  select e.id, p.name, e.name, e.role, e.job_types, e.labels, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
          e.ended_at, e.end_reason, e.process_id
   from coordinator.agents_ended e join coordinator.projects p on p.id = e.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
@@ -47,7 +48,8 @@ comment on column coordinator.agents_known.id            is 'New at each start o
 comment on column coordinator.agents_known.project       is 'Name of the project.';
 comment on column coordinator.agents_known.name          is 'What directives are addressed to.';
 comment on column coordinator.agents_known.role          is 'What directives to a role are addressed to.';
-comment on column coordinator.agents_known.job_types     is 'Kinds of work that it accepts.';
+comment on column coordinator.agents_known.job_types     is 'Types of jobs that it accepts.';
+comment on column coordinator.agents_known.labels        is 'What else it can do: jobs may require labels of their worker.';
 comment on column coordinator.agents_known.metadata      is 'A JSON object chosen by the agent.';
 comment on column coordinator.agents_known.ttl           is 'How long it may go without a heartbeat.';
 comment on column coordinator.agents_known.registered_at is 'When it registered.';
@@ -218,7 +220,7 @@ comment on function coordinator.role_manages(oid) is
 
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
-  p_ttl interval default '30 seconds', p_process integer default null, p_unreserved boolean default false)
+  p_ttl interval default '30 seconds', p_process integer default null, p_unreserved boolean default false, p_labels text[] default '{}')
 returns setof coordinator.agents_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -240,6 +242,7 @@ begin
     perform coordinator.check_name('the role', p_role);
   end if;
   perform coordinator.check_list('the job types', p_job_types);
+  perform coordinator.check_list('the labels', p_labels);
   perform coordinator.check_json('the metadata', p_metadata, p_object => true);
   perform coordinator.check_ttl(p_ttl, 86400);
   if p_process is not null then
@@ -250,18 +253,19 @@ begin
     end if;
   end if;
   perform coordinator.project_hold(v_project);
-  insert into coordinator.agents (project_id, project, name, role, job_types, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
-  values (v_project, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
+  insert into coordinator.agents (project_id, project, name, role, job_types, labels, metadata, process_id, ttl, registered_at, heartbeat_at, expires_at)
+  values (v_project, p_project, p_name, p_role, coalesce(p_job_types, '{}'), coalesce(p_labels, '{}'), p_metadata, p_process, p_ttl, v_now, v_now, v_now + p_ttl)
   returning agents.id into v_id;
   perform coordinator.event_append('agent.registered', p_project, v_id::text, p_name, v_now,
-    jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'metadata', p_metadata,
-                       'ttl_s', extract(epoch from p_ttl)));
+    jsonb_build_object('name', p_name, 'role', p_role, 'job_types', coalesce(p_job_types, '{}'), 'labels', coalesce(p_labels, '{}'),
+                       'metadata', p_metadata, 'ttl_s', extract(epoch from p_ttl)));
   return query
-    select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl, p_process;
+    select v_id, p_project, p_name, p_role, coalesce(p_job_types, '{}'), coalesce(p_labels, '{}'), p_metadata, p_ttl, v_now, v_now, v_now + p_ttl,
+           p_process;
 end
 $$;
-comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean) is
-  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may.';
+comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean, text[]) is
+  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may. Jobs of one of p_job_types, whose labels are all in p_labels, are for this agent.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer
@@ -308,9 +312,9 @@ begin
     return false;
   end if;
   insert into coordinator.agents_ended
-    (id, project_id, name, role, job_types, metadata, ttl, registered_at, heartbeat_at, expires_at, process_id, ended_at, end_reason)
-  values (v_agent.id, v_agent.project_id, v_agent.name, v_agent.role, v_agent.job_types, v_agent.metadata, v_agent.ttl, v_agent.registered_at,
-          v_agent.heartbeat_at, v_agent.expires_at, v_agent.process_id, v_now, coalesce(p_data ->> 'reason', 'deregistered'));
+    (id, project_id, name, role, job_types, labels, metadata, ttl, registered_at, heartbeat_at, expires_at, process_id, ended_at, end_reason)
+  values (v_agent.id, v_agent.project_id, v_agent.name, v_agent.role, v_agent.job_types, v_agent.labels, v_agent.metadata, v_agent.ttl,
+          v_agent.registered_at, v_agent.heartbeat_at, v_agent.expires_at, v_agent.process_id, v_now, coalesce(p_data ->> 'reason', 'deregistered'));
   for v_signal in
     with held as (select project_id, key from coordinator.signals where agent_id = p_agent order by key for update)
     delete from coordinator.signals s using held h
@@ -356,14 +360,14 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,id}');
   return query
-    (select a.id, p_project, a.name, a.role, a.job_types, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
+    (select a.id, p_project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
             null::timestamptz, null::text, a.process_id
      from coordinator.agents a
      where a.project_id = v_project and (p_role is null or a.role = p_role)
        and (a.name, a.id) > (coalesce(p_after[1], ''), p_after[2]::uuid)
      order by a.name, a.id limit p_limit)
     union all
-    (select e.id, p_project, e.name, e.role, e.job_types, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
+    (select e.id, p_project, e.name, e.role, e.job_types, e.labels, e.metadata, e.ttl, e.registered_at, e.heartbeat_at, e.expires_at,
             e.ended_at, e.end_reason, e.process_id
      from coordinator.agents_ended e
      where p_ended and e.project_id = v_project and (p_role is null or e.role = p_role)

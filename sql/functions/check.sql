@@ -1,7 +1,7 @@
 -- Checks of arguments that several nouns share. Each raises an error of class ZC1, and nothing has changed by then.
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('name',    200,      'characters', 'Name or role of an agent, name of an actor or a job type.'),
+  ('name',    200,      'characters', 'Name or role of an agent, name of an actor, a job type or a label.'),
   ('key',     512,      'characters', 'Key of a signal, directive or event.'),
   ('reason',  2000,     'characters', 'A reason.'),
   ('json',    262144,   'bytes',      'A JSON value, as the text that readers get.'),
@@ -9,7 +9,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('json_number', 400,  'characters', 'A number in a JSON value; it must also be finite as a double.'),
   ('ttl_min', 1,        'seconds',    'Shortest TTL.'),
   ('ttl_max', 31622400, 'seconds',    'Longest TTL: 366 days.'),
-  ('list',    1000,     'items',      'Job types of an agent, signals that a rule clears, topics, keys or actors of a reader, tokens of one check.'),
+  ('list',    1000,     'items',      'Job types or labels of an agent, signals that a rule clears, topics, keys or actors of a reader, tokens of one check.'),
   ('page',    10000,    'rows',       'One page of a list or of events.');
 
 create or replace function coordinator.check_text(p_what text, p_value text, p_max integer default 512) returns void

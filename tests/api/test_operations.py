@@ -34,8 +34,10 @@ async def test_a_project_is_created_listed_shown_and_deleted(http: httpx.AsyncCl
 
 
 async def test_an_agent_registers_heartbeats_is_listed_and_deregisters(http: httpx.AsyncClient, project: str) -> None:
-    agent = await post(http, "agents/register", project=project, name="coder", ttl="1m30s", job_types=["build"])
-    assert agent["ttl"] == "PT90S"
+    agent = await post(
+        http, "agents/register", project=project, name="coder", ttl="1m30s", job_types=["build"], labels=["gpu"]
+    )
+    assert (agent["ttl"], agent["job_types"], agent["labels"]) == ("PT90S", ["build"], ["gpu"])
     assert (await post(http, "agents/heartbeat", agent=agent["id"]))["result"] > agent["registered_at"]
     assert [item["id"] for item in (await get(http, "agents", project=project))["items"]] == [agent["id"]]
     assert await post(http, "agents/deregister", agent=agent["id"]) == {"result": True}

@@ -86,6 +86,7 @@ OPTIONS_ADD = {
 SPELLED = {  # on the command line
     ("agent_list", "ended"): "all",  # for people, as in directive list
     ("directive_list", "open"): "all",  # the reverse: an option can only be given
+    ("agent_register", "labels"): "label",
     ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
     ("job_list", "labels"): "label",
     ("lock_renew", "tokens"): "token",

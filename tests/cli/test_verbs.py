@@ -29,6 +29,8 @@ def test_an_agent_registers_lives_and_deregisters(program: Program) -> None:
         "a",
         "--job-type",
         "b",
+        "--label",
+        "gpu",
         "--metadata",
         '{"n": 1}',
         "--ttl",
@@ -36,7 +38,8 @@ def test_an_agent_registers_lives_and_deregisters(program: Program) -> None:
     ).strip()
     assert str(UUID(agent)) == agent
     (listed,) = program.json("agent", "list", "--role", "r")
-    assert (listed["id"], listed["job_types"], listed["metadata"]) == (agent, ["a", "b"], {"n": 1})
+    assert (listed["id"], listed["job_types"], listed["labels"]) == (agent, ["a", "b"], ["gpu"])
+    assert listed["metadata"] == {"n": 1}
     assert listed["ttl"] == "PT5400S"
     assert program.json("agent", "heartbeat", agent)["agent"] == agent
     program.json("agent", "deregister", agent)

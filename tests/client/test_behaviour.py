@@ -242,10 +242,12 @@ async def test_projects_and_rules_have_their_verbs(connect: Any) -> None:
 
 async def test_an_agent_is_registered_while_its_client_is_connected(connect: Any) -> None:
     async with connect() as other:
-        async with connect("coder", role="r", job_types=["build"], metadata={"m": [1]}, ttl=60) as client:
+        async with connect(
+            "coder", role="r", job_types=["build"], labels=["gpu"], metadata={"m": [1]}, ttl=60
+        ) as client:
             (agent,) = await other.agents.list("r")
             assert (agent.id, agent.name, agent.ttl) == (client.agent.id, "coder", timedelta(seconds=60))
-            assert (agent.job_types, agent.metadata) == (["build"], {"m": [1]})
+            assert (agent.job_types, agent.labels, agent.metadata) == (["build"], ["gpu"], {"m": [1]})
             assert client.agent.state is LeaseState.HELD
             assert (await client.signals.set("held", ephemeral=True)).actor == "coder"
         assert await other.agents.list() == []

@@ -12,6 +12,7 @@ LIMITS = {
         "coordinator.agent_register('default', repeat('ä', $1::integer))",
         "coordinator.agent_register('default', 'a', repeat('a', $1::integer))",
         "coordinator.agent_register('default', 'a', p_job_types => array[repeat('a', $1::integer)])",
+        "coordinator.agent_register('default', 'a', p_labels => array[repeat('a', $1::integer)])",
     ],
     "json": [
         "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', repeat('x', $1::integer - 9)))",
@@ -24,6 +25,7 @@ LIMITS = {
     ],
     "list": [
         "coordinator.agent_register('default', 'a', p_job_types => array_fill('a'::text, array[$1::integer]))",
+        "coordinator.agent_register('default', 'a', p_labels => array_fill('a'::text, array[$1::integer]))",
     ],
     "page": [
         "coordinator.agent_list('default', p_limit => $1::integer)",

@@ -39,10 +39,11 @@ async def test_it_registers_the_pods_agent_with_what_the_downward_api_tells(
     db: Database, database_url: str, labels: Path
 ) -> None:
     pod = {"POD_NAME": "shop-1", "POD_NAMESPACE": "agents", "COORDINATOR_POD_LABELS": str(labels)}
-    with sidecar(database_url, "--role", "coder", **pod) as beside:
+    with sidecar(database_url, "--role", "coder", "--job-type", "build", "--label", "gpu", **pod) as beside:
         await beside.started()
         (agent,) = await db.run(agents.List(project="default"))
         assert (agent.id, agent.name, agent.role) == (beside.agent, "shop-1", "coder")
+        assert (agent.job_types, agent.labels) == (["build"], ["gpu"])
         assert agent.metadata == {
             "pod": "shop-1",
             "namespace": "agents",

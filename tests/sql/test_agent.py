@@ -40,13 +40,15 @@ async def test_register_returns_what_was_given(tx: Transaction) -> None:
             name="a",
             role="coder",
             job_types=["build", "test"],
+            labels=["gpu", "eu"],
             metadata={"pid": 1},
             ttl=timedelta(minutes=1),
         )
     )
-    assert (made.role, made.job_types, made.metadata, made.ttl) == (
+    assert (made.role, made.job_types, made.labels, made.metadata, made.ttl) == (
         "coder",
         ["build", "test"],
+        ["gpu", "eu"],
         {"pid": 1},
         timedelta(minutes=1),
     )
@@ -71,6 +73,7 @@ async def test_list_is_by_name_and_can_be_of_one_role(tx: Transaction) -> None:
         (agents.Register(project="default", name="a", role=" r"), "ZC103"),
         (agents.Register(project="default", name="a", role=""), "ZC101"),
         (agents.Register(project="default", name="a", job_types=["a\nb"]), "ZC103"),
+        (agents.Register(project="default", name="a", labels=["a\nb"]), "ZC103"),
         (agents.Register(project="default", name="a", ttl=timedelta(0)), "ZC104"),
         (agents.Register(project="default", name="a", ttl=timedelta(days=365000)), "ZC104"),
         (agents.Register(project="default", name="a", process=2_000_000_000), "ZC202"),
@@ -87,9 +90,20 @@ async def test_metadata_must_be_an_object(tx: Transaction) -> None:
     await refused(tx, agents.Register(project="default", name="a", metadata=[1]), "ZC105")  # type: ignore[arg-type]
 
 
-async def test_job_types_may_be_null_in_sql(tx: Transaction) -> None:
-    row = await tx.connection.fetchrow("select * from coordinator.agent_register('default', 'a', p_job_types => null)")
-    assert row["job_types"] == []
+async def test_job_types_and_labels_may_be_null_in_sql(tx: Transaction) -> None:
+    row = await tx.connection.fetchrow(
+        "select * from coordinator.agent_register('default', 'a', p_job_types => null, p_labels => null)"
+    )
+    assert (row["job_types"], row["labels"]) == ([], [])
+
+
+async def test_an_agent_that_ended_keeps_its_labels(tx: Transaction) -> None:
+    made = await tx.run(agents.Register(project="default", name="a", job_types=["build"], labels=["gpu"]))
+    (event,) = await tx.events()
+    assert event["data"]["labels"] == ["gpu"]
+    await tx.run(agents.Deregister(agent=made.id))
+    (ended,) = await tx.run(agents.List(project="default", ended=True))
+    assert (ended.job_types, ended.labels) == (["build"], ["gpu"])
 
 
 async def test_a_heartbeat_lengthens_a_life_and_makes_no_event(tx: Transaction) -> None:

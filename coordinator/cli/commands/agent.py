@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import acting_agent, noun, paged
+from coordinator.cli.command import acting_agent, noun, paged, worker
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, OBJECT
@@ -20,12 +20,12 @@ command = noun("Agents: running processes, registered with a TTL.")
 @command.verb(
     examples=[
         "id=$(coordinator agent register coder-1 --role coder --output text)",
-        'coordinator agent register coder-1 --ttl 5m --job-type build --metadata \'{"model": "large"}\'',
+        'coordinator agent register coder-1 --ttl 5m --job-type build --label gpu --metadata \'{"model": "large"}\'',
     ]
 )
 @click.argument("name")
 @click.option("--role", metavar="ROLE", help="Receive the directives sent to this role.")
-@click.option("--job-type", "job_types", multiple=True, metavar="TYPE", help="Accept jobs of this type; repeatable.")
+@worker
 @click.option("--metadata", type=OBJECT, default="{}", metavar="JSON", help="Object to store; - reads standard input.")
 @click.option(
     "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without a heartbeat."
@@ -76,7 +76,7 @@ def list_(call: Invocation, *, role: str | None, ended: bool, after: str | None,
     columns = ("name", "role", "id", *(("ended_at", "end_reason") if ended else ()), "expires_at", "heartbeat_at")
     call.list(
         agents.List(project=call.project, role=role, ended=ended),
-        (*columns, "registered_at", "job_types", "metadata"),
+        (*columns, "registered_at", "job_types", "labels", "metadata"),
         after=after,
         limit=limit,
         empty="No agents are registered.",

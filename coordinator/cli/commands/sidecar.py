@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 from msgspec.structs import replace
 
-from coordinator.cli.command import Verb, setting
+from coordinator.cli.command import Verb, setting, worker
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import DURATION, INTEGER
 
@@ -27,6 +27,7 @@ OPTIONS = [
     settings=OPTIONS,
     examples=[
         "coordinator sidecar --agent coder-1 --role coder",
+        "coordinator sidecar --agent builder-1 --job-type build --label gpu",
         "coordinator sidecar --agent coder-1 --socket /run/coordinator/sidecar.sock --listen none",
         "coordinator sidecar --upstream https://coordinator.agents:7420 --pid 4711",
     ],
@@ -37,8 +38,11 @@ OPTIONS = [
 @click.option(
     "--pid", type=INTEGER, metavar="PID", help="Process of the agent; when it ends, the sidecar releases everything."
 )
+@worker
 @click.pass_obj
-def command(call: Invocation, *, ttl: timedelta, pid: int | None) -> None:
+def command(
+    call: Invocation, *, ttl: timedelta, pid: int | None, job_types: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
     """Run the sidecar of one agent.
 
     It registers the agent, keeps the agent and its locks alive, and serves it the HTTP API.
@@ -53,4 +57,4 @@ def command(call: Invocation, *, ttl: timedelta, pid: int | None) -> None:
     from coordinator.telemetry import logs  # noqa: PLC0415
 
     logs.configure(format=config.log_format, level=config.log_level)
-    anyio.run(serve, config, ttl, pid, backend_options={"use_uvloop": True})
+    anyio.run(serve, config, ttl, pid, job_types, labels, backend_options={"use_uvloop": True})
