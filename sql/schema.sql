@@ -614,7 +614,8 @@ create view coordinator.agents_known (
   project       text, -- Name of the project.
   name          text, -- What directives are addressed to.
   role          text, -- What directives to a role are addressed to.
-  job_types     text[], -- Kinds of work that it accepts.
+  job_types     text[], -- Types of jobs that it accepts.
+  labels        text[], -- What else it can do: jobs may require labels of their worker.
   metadata      jsonb, -- A JSON object chosen by the agent.
   ttl           interval, -- How long it may go without a heartbeat.
   registered_at timestamp with time zone, -- When it registered.
@@ -631,7 +632,8 @@ create view coordinator.agents_live (
   project       text, -- Name of the project.
   name          text, -- What directives are addressed to.
   role          text, -- What directives to a role are addressed to.
-  job_types     text[], -- Kinds of work that it accepts.
+  job_types     text[], -- Types of jobs that it accepts.
+  labels        text[], -- What else it can do: jobs may require labels of their worker.
   metadata      jsonb, -- A JSON object chosen by the agent.
   ttl           interval, -- How long it may go without a heartbeat, or longer while it has locks with a longer TTL.
   registered_at timestamp with time zone, -- When it registered.
@@ -823,6 +825,26 @@ create view coordinator.projects_live (
   paths       text -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
 );
 
+-- Queues of jobs: their policies, and how many jobs are in them.
+create view coordinator.queues_live (
+  project             text, -- Name of the project.
+  queue               text, -- Name of the queue.
+  fair_by             text, -- key: keys take turns; none: jobs are claimed in the order of their priorities and times.
+  ageing              interval, -- How long a job waits to gain one step of priority; null: strict priority.
+  weights             jsonb, -- Keys whose share of a fair queue is not 1.
+  max_waiting         integer, -- Maximum of jobs that wait in it; null: no limit.
+  max_waiting_per_key integer, -- Maximum of jobs of one key that wait in it; null: no limit.
+  events              text, -- call: one event for each call and transition; job: one for each job.
+  paused_at           timestamp with time zone, -- When it was paused; null: it is not.
+  paused_by           text, -- Who paused it.
+  pause_reason        text, -- Why it was paused.
+  queued_count        integer, -- Jobs that can be claimed; at most 10,000 are counted.
+  running_count       integer, -- Jobs that run.
+  actor               text, -- Who created it or last changed it.
+  created_at          timestamp with time zone, -- When it was first used or set.
+  updated_at          timestamp with time zone -- When it was last changed.
+);
+
 -- Rules of the projects that the reader may use, and of all projects.
 create view coordinator.rules (
   project    text, -- The project to which it applies; null for all.
@@ -940,8 +962,8 @@ create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
 
--- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may.
-create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null, p_unreserved boolean default false)
+-- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may. Jobs of one of p_job_types, whose labels are all in p_labels, are for this agent.
+create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null, p_unreserved boolean default false, p_labels text[] default '{}')
   returns SETOF coordinator.agents_live
   volatile security definer;
 
@@ -985,6 +1007,11 @@ create function coordinator.check_list(p_what text, p_values text[])
   returns void
   immutable;
 
+-- Reject a limit on waiting jobs below 0 or above 1,000,000 (ZC104); null is accepted. Internal.
+create function coordinator.check_max_waiting(p_what text, p_value integer)
+  returns void
+  immutable;
+
 -- Reject an invalid name: empty (ZC101), longer than p_max characters (ZC102), with control characters, invisible ones or surrounding spaces (ZC103).
 create function coordinator.check_name(p_what text, p_value text, p_max integer default 200)
   returns void
@@ -1007,6 +1034,11 @@ create function coordinator.check_text(p_what text, p_value text, p_max integer 
 
 -- Reject a TTL below 1 second or above p_max_s seconds (ZC104).
 create function coordinator.check_ttl(p_value interval, p_max_s double precision default 31622400)
+  returns void
+  immutable;
+
+-- Reject weights that are not an object of keys with whole numbers from 1 to 1,000. Internal.
+create function coordinator.check_weights(p_weights jsonb)
   returns void
   immutable;
 
@@ -1970,6 +2002,11 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
+-- Place the queued jobs of a queue by its new policy. Its caller has the key of the queue exclusively. No event. Internal.
+create function coordinator.queue_arrange(p_before coordinator.queues, p_after coordinator.queues)
+  returns void
+  volatile;
+
 -- Reject jobs that would exceed the most that may wait in their queue, or of their key: ZC322. Internal.
 create function coordinator.queue_check_room(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[])
   returns void
@@ -1979,6 +2016,46 @@ create function coordinator.queue_check_room(p_project_id bigint, p_queues text[
 create function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text)
   returns SETOF coordinator.queues
   volatile;
+
+-- Return a queue. ZC210: there is no such queue.
+create function coordinator.queue_get(p_project text, p_queue text)
+  returns SETOF coordinator.queues_live
+  stable security definer;
+
+-- Return the key of the advisory lock of a queue. Internal.
+create function coordinator.queue_key(p_project_id bigint, p_queue text)
+  returns bigint
+  immutable;
+
+-- List the queues of a project, by name. p_after: array[queue] of the last row read.
+create function coordinator.queue_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.queues_live
+  stable security definer;
+
+-- Insert a queue unless it exists. No event. ZC102: the project has 1,000 queues. Internal.
+create function coordinator.queue_make(p_project_id bigint, p_queue text, p_actor text)
+  returns void
+  volatile;
+
+-- Raise ZC210 for a queue that does not exist, with the name that was probably meant. Internal.
+create function coordinator.queue_missing(p_project text, p_queue text)
+  returns void
+  stable;
+
+-- Pause a queue: from its commit, no job of it is claimed; those that run continue, and jobs can be enqueued. Pausing it again changes nothing. ZC210: there is no such queue.
+create function coordinator.queue_pause(p_project text, p_queue text, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.queues_live
+  volatile security definer;
+
+-- Resume a queue that was paused; returns it as it is if it was not. ZC210: there is no such queue.
+create function coordinator.queue_resume(p_project text, p_queue text, p_actor text default null)
+  returns SETOF coordinator.queues_live
+  volatile security definer;
+
+-- Set the policy of a queue, and create it if it does not exist. What is null stays as it is. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes one. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. It also applies to the jobs that wait already.
+create function coordinator.queue_set(p_project text, p_queue text, p_fair_by text default null, p_ageing interval default null, p_weights jsonb default '{}', p_max_waiting integer default null, p_max_waiting_per_key integer default null, p_events text default null, p_actor text default null)
+  returns SETOF coordinator.queues_live
+  volatile security definer;
 
 -- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')

@@ -126,7 +126,7 @@ class Calls:
 
     async def _write(self, endpoint: Endpoint, request: Request) -> Response:
         request.principal.check_role(endpoint.operation)  # before anything is looked at
-        operation = await from_body(endpoint, request, self._config.http_body_bytes)
+        operation = await from_body(endpoint, request, endpoint.max_bytes or self._config.http_body_bytes)
         version = expecting(endpoint, request)
         if version is not None:
             if cast("Conditional", operation).expect is not None:

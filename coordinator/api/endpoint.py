@@ -17,12 +17,14 @@ import msgspec
 from coordinator import operations
 from coordinator.model import duration
 from coordinator.model.agent_ref import agent_ref, takes_agent
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.route import route_of
 
 __all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoints"]
 
 DEFAULT_PROJECT = "default"
+_LISTS = (list[Json], list[dict[str, Json]])
 
 
 class HttpDuration(timedelta):
@@ -32,7 +34,7 @@ class HttpDuration(timedelta):
 class Endpoint(msgspec.Struct, frozen=True):
     """One operation on HTTP. ``parameter`` is the name in braces at the end of ``path``; it matches the rest of the path.
 
-    ``body_copies`` is how often the bytes of a body are in memory: received, whole, as parameters, and on their way to the
+    ``max_bytes`` is the limit of its body, if it has one of its own. ``body_copies`` is how often the bytes of a body are in memory: received, whole, as parameters, and on their way to the
     database. As Python's objects they take far more.
     """
 
@@ -43,6 +45,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     parameter: str | None
     parameters: type[Operation[Any]]
     body_copies: int
+    max_bytes: int | None
     shape: Shape
     result: Any
 
@@ -74,7 +77,7 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
     route = route_of(operation)
     shape, result = operation.answer()
     fields = msgspec.structs.fields(operation)  # takes 0.3 ms
-    unpacked = any(field.type == list[dict[str, Json]] for field in fields)
+    unpacked = operation.parts is not Operation.parts
     name = "".join(word.capitalize() for word in operation.function.split("_"))
     return Endpoint(
         operation=operation,
@@ -84,6 +87,7 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         parameter=route.parameter,
         parameters=_parameters(operation, name, fields),
         body_copies=32 if unpacked else 4,
+        max_bytes=LIMITS[operation.max_bytes] if operation.max_bytes else None,
         shape=shape,
         result=result,
     )
@@ -95,15 +99,20 @@ def _parameters(
     """Derive the operation as HTTP takes it: with a default project, durations in several forms, and JSON left encoded."""
     changed: list[tuple[str, Any, Any]] = []
     for field in fields:
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = msgspec.field(default_factory=field.default_factory)
         if operation.scope is Scope.IN_PROJECT and field.name == operation.scope_field and field.required:
             changed.append((field.name, str, DEFAULT_PROJECT))
         elif timedelta in (field.type, *_members(field.type)):
             duration_type = HttpDuration | None if NoneType in _members(field.type) else HttpDuration
-            changed.append((field.name, duration_type, field.default))
+            changed.append((field.name, duration_type, default))
         elif field.type == Json:
-            changed.append((field.name, msgspec.Raw, field.default))
+            changed.append((field.name, msgspec.Raw, default))
         elif field.type == dict[str, Json]:
-            changed.append((field.name, dict[str, msgspec.Raw], msgspec.field(default_factory=dict)))
+            changed.append((field.name, dict[str, msgspec.Raw], default))
+        elif field.type in _LISTS and operation.parts is Operation.parts:
+            changed.append((field.name, list[msgspec.Raw], default))
     derived = msgspec.defstruct(
         name, changed, bases=(operation,), frozen=True, kw_only=True, module=operation.__module__
     )

@@ -52,25 +52,33 @@ _POSITION = {
     }
 }
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
-_WANTED = ("ttl", "to_role", "role", "status", "conditions")  # optional
+_WANTED = ("ttl", "to_role", "role", "status", "conditions", "ageing", "payload", "percent", "result")  # optional
+_JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
 _EXAMPLES: dict[str, Any] = {
+    "ageing": "1m",
     "agent": _AGENT,
     "body": "Write tests first.",
     "clears": ["COMPLETED"],
+    "delay": "10m",
     "directive": 17,
-    "error": "The service did not answer.",
+    "error": "The disk is full.",
+    "fence": 42,
     "fences": [42],
     "hash": "0" * 64,
-    "jobs": [{"type": "summarize", "payload": {"document": 7}}],
+    "job": "01a21570-1a45-7137-9a27-674406639871",
+    "jobs": [_JOB_EXAMPLES],
     "key": "build/42/COMPLETED",
     "name": "coder-1",
     "paths": "caseless",
     "payloads": "pointer",
+    "percent": 50,
     "prefix": "coo_1a2b",
     "project": "shop",
+    "queue": "builds",
     "reason": "The plan changed.",
     "resource": "src/app.py",
     "resources": ["src/app.py"],
+    "result": {"words": 812},
     "role": "agent",
     "status": "done",
     "to_role": "coder",
@@ -191,10 +199,11 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 def _example(endpoint: Endpoint) -> dict[str, Any]:
     """Return a body with what is required, and the optional fields that most callers want."""
+    examples = {**_EXAMPLES, **_JOB_EXAMPLES} if endpoint.operation.function == "job_enqueue" else _EXAMPLES
     return {
         field.name: "coder-1"
         if field.name == "agent" and _takes_text(field.type)
-        else _EXAMPLES.get(field.name, _value(field.type))
+        else examples.get(field.name, _value(field.type))
         for field in msgspec.structs.fields(endpoint.parameters)
         if field.required or field.name in _WANTED
     }

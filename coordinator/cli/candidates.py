@@ -18,7 +18,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Operation
 from coordinator.model.topic import TOPICS
-from coordinator.operations import agents, directives, locks, projects, rules, signals, tokens
+from coordinator.operations import agents, directives, locks, projects, queues, rules, signals, tokens
 
 __all__ = ["complete"]
 
@@ -52,6 +52,7 @@ _ROLES = _Listed(agents.List, "role")
 _DIRECTIVES = _Listed(directives.List, "id", "body")
 _KEYS = _Listed(signals.List, "key")
 _PROJECTS = _Listed(projects.List, "project", "description")
+_QUEUES = _Listed(queues.List, "queue")
 _RESOURCES = _Listed(locks.List, "resource", "agent")
 _RULES = _Listed(rules.List, "when_set")
 _TOKENS = _Listed(tokens.List, "id", "name")
@@ -67,6 +68,7 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "project": _PROJECTS,
         "project delete name": _PROJECTS,
         "project show name": _PROJECTS,
+        "queue": _QUEUES,
         "resource": _RESOURCES,
         "resources": _RESOURCES,
         "role": _ROLES,

@@ -112,18 +112,32 @@ class Invocation:
 
         Raises: what the operation raises.
         """
+        (result,) = self.run_all([operation])
+        return result
 
-        async def once() -> R:
+    def run_all(self, operations: Iterable[Operation[R]]) -> list[R]:
+        """Run operations one after the other, as ``run`` does, on one connection.
+
+        Raises: what they raise.
+        """
+        wrote = False
+
+        async def each() -> list[R]:
+            nonlocal wrote
+            results = []
             async with self.open() as executor:
-                return await executor.run(operation)
+                for operation in operations:
+                    wrote = not operation.reads
+                    results.append(await executor.run(operation))
+            return results
 
         with reported() as positions:
-            result = _finish(once())
-        if self.position and not operation.reads:
+            results = _finish(each())
+        if self.position and wrote:
             for position in positions:
                 self.output.line(position)
             raise Exit(0)
-        return result
+        return results
 
     def until_answered(self, operation: Operation[R], timeout_s: float | None) -> R:
         """Run an operation with ``woken_by`` until it is answered.

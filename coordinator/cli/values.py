@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
@@ -18,9 +19,26 @@ from coordinator.model import duration
 from coordinator.model.agent_ref import AgentRef, agent_ref
 from coordinator.model.operation import Json
 
-__all__ = ["AGENT", "DURATION", "ID", "INTEGER", "OBJECT", "PATH", "RESOURCE", "read_json", "read_text"]
+__all__ = [
+    "AGENT",
+    "DURATION",
+    "ID",
+    "INSTANT",
+    "INTEGER",
+    "JOB",
+    "NUMBER",
+    "OBJECT",
+    "PATH",
+    "RESOURCE",
+    "WEIGHT",
+    "read_json",
+    "read_text",
+]
 
 MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
+
+
+_NUMBERED = re.compile(r"[0-9.]+[a-z0-9.]*")  # a duration; a date has a dash
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -54,17 +72,30 @@ class _Integer(click.ParamType[int]):
         return int(text)
 
 
+class _Number(click.ParamType[float]):
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> float:
+        try:
+            return float(str(value))
+        except ValueError:
+            raise InvalidArgument(
+                f'{_called(param)}: "{value}" is not a number', hint="Give a number such as 7.5."
+            ) from None
+
+
 class _Id(click.ParamType[UUID]):
     name = "id"
+
+    def __init__(self, what: str, hint: str) -> None:
+        self._what = what
+        self._hint = hint
 
     def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> UUID:
         try:
             return value if isinstance(value, UUID) else UUID(str(value))
         except ValueError:
-            raise InvalidArgument(
-                f'{_called(param)}: "{value}" is not the id of an agent',
-                hint='Give the UUID that "coordinator agent register" printed.',
-            ) from None
+            raise InvalidArgument(f'{_called(param)}: "{value}" is not {self._what}', hint=self._hint) from None
 
 
 class _NameOrId(click.ParamType[AgentRef]):
@@ -96,6 +127,30 @@ class _Resource(click.ParamType[str]):
         if found != text:
             ctx.obj.output.note(f'"{plain(text)}" means {plain(found)}')
         return found
+
+
+class _Instant(click.ParamType[datetime]):
+    """An instant, or how long from now."""
+
+    name = "instant"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        text = str(value)
+        try:
+            if _NUMBERED.fullmatch(text):
+                return datetime.now(UTC) + DURATION.convert(text, param, ctx)
+            return datetime.fromisoformat(text).astimezone()
+        except OverflowError:
+            raise InvalidArgument(
+                f"{_called(param)}: {text} is out of range", hint="The maximum is 366 days."
+            ) from None
+        except ValueError:
+            raise InvalidArgument(
+                f'{_called(param)}: invalid time "{text}"',
+                hint="Write 2030-01-31T14:00Z, or 10m for ten minutes from now.",
+            ) from None
 
 
 class _Object(click.ParamType[dict[str, Json]]):
@@ -156,6 +211,19 @@ def read_text(argument: str) -> str:
         ) from None
 
 
-DURATION, INTEGER, ID, OBJECT = _Duration(), _Integer(), _Id(), _Object()
+class _Weight(click.ParamType[tuple[str, int]]):
+    name = "weight"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        key, equals, number = str(value).rpartition("=")
+        if not equals:
+            raise InvalidArgument(f'{_called(param)}: "{value}" has no weight', hint="Write KEY=N, such as acme=3.")
+        return key, INTEGER.convert(number, param, ctx)
+
+
+DURATION, INSTANT, INTEGER, NUMBER, OBJECT = _Duration(), _Instant(), _Integer(), _Number(), _Object()
+ID = _Id("a UUID", "Give an id such as 5c6d032f-ca00-44ad-a17a-cf72f2a0acf7.")
+JOB = _Id("the id of a job", 'Give the UUID that "coordinator job enqueue" printed.')
 AGENT = _NameOrId()
+WEIGHT = _Weight()
 RESOURCE, PATH = _Resource(), _Resource(literal=True)

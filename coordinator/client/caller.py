@@ -15,6 +15,7 @@ from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation
 from coordinator.model.position import Positions, reported
+from coordinator.operations import agents
 from coordinator.operations.executor import Executor
 from coordinator.operations.positions import AtLeast
 
@@ -80,6 +81,18 @@ class Caller:
         Raises: ``NotFound`` when the agent was reaped.
         """
         return None if self.presence is None else await self.presence.alive()
+
+    async def acting(self, agent: AgentRef | None) -> UUID:
+        """Return the id of the given agent, or of this client's own: it, and no later one of its name, holds what it gets.
+
+        Raises: ``InvalidArgument`` without either; ``NotFound``.
+        """
+        if agent is not None and not isinstance(agent, UUID):
+            return await self.run(agents.Find(project=self.project, agent=agent))
+        own = await self.agent_id() if agent is None else agent
+        if own is None:
+            raise InvalidArgument("no agent is named", hint='Pass agent="…" here, or connect with agent="…".')
+        return own
 
     async def actor(self) -> str | None:
         """Return the name of this client's agent, if it has one, to record who acts.

@@ -17,6 +17,7 @@ from coordinator.client.jobs import Jobs
 from coordinator.client.locks import Locks
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
+from coordinator.client.queues import Queues
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
@@ -47,6 +48,7 @@ class Client:
         self.signals = Signals(caller)
         self.rules = Rules(caller)
         self.directives = Directives(caller)
+        self.queues = Queues(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold

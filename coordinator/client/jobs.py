@@ -2,10 +2,301 @@
 
 from __future__ import annotations
 
-from coordinator.client.job_history import JobHistory
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, Required, TypedDict
+from uuid import UUID, uuid4
 
-__all__ = ["Jobs"]
+import msgspec
+
+from coordinator.client.caller import Duration, as_duration
+from coordinator.client.job_history import JobHistory
+from coordinator.errors import InvalidArgument
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
+from coordinator.model.operation import Json
+from coordinator.operations import jobs as operations
+
+__all__ = ["Jobs", "NewJob"]
+
+NOTHING: Json = {}
+GRACE_S = 10.0
+
+
+class NewJob(TypedDict, total=False):
+    """One of many jobs to enqueue, with the parameters of ``enqueue``."""
+
+    type: Required[str]
+    payload: Json
+    queue: str
+    key: str | None
+    priority: int
+    at: datetime | None
+    delay: Duration | None
+    start_by: datetime | None
+    max_attempts: int
+    backoff: Duration | None
+    deadline: Duration | None
+    stall: Duration | None
+    rescue: Literal["retry", "resume", "fail"]
+    labels: Sequence[str]
+    dedupe_key: str | None
+    dedupe_for: Duration | None
+    on_duplicate: Literal["raise", "skip", "replace"]
+    dedupe_failed: bool
+    parent: UUID | None
 
 
 class Jobs(JobHistory):
-    """The jobs of the client's project."""
+    """The jobs of the client's project. Verbs of a worker take what a claim returned, or the id of a job and its ``fence``."""
+
+    async def enqueue(
+        self,
+        type: str,
+        payload: Json = NOTHING,
+        *,
+        queue: str = "default",
+        key: str | None = None,
+        priority: int = 0,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        start_by: datetime | None = None,
+        max_attempts: int = 3,
+        backoff: Duration | None = None,
+        deadline: Duration | None = None,
+        stall: Duration | None = None,
+        rescue: Literal["retry", "resume", "fail"] = "retry",
+        labels: Sequence[str] = (),
+        dedupe_key: str | None = None,
+        dedupe_for: Duration | None = None,
+        on_duplicate: Literal["raise", "skip", "replace"] = "raise",
+        dedupe_failed: bool = False,
+        parent: UUID | None = None,
+    ) -> JobReceipt:
+        """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
+
+        It does not start before ``at``, or before ``delay`` has passed; it expires unless it starts before ``start_by``. An attempt
+        ends after ``deadline`` (a day), or after ``stall`` without progress. After a failed attempt it waits for ``backoff`` (10
+        seconds), doubled by each. ``rescue`` says what follows when an attempt is lost: retry, resume from its checkpoint, or fail.
+        While another job answers for ``dedupe_key``, until it ends or for ``dedupe_for``, ``on_duplicate`` says what happens: raise,
+        skip (return that job, with ``created`` false), or replace (cancel it if it still waits).
+
+        Raises: ``Conflict`` for a duplicate, with the job in ``detail``, and if the queue is full.
+        """
+        return await self._caller.run(
+            operations.Enqueue(
+                project=self._caller.project,
+                type=type,
+                payload=payload,
+                queue=queue,
+                key=key,
+                priority=priority,
+                at=at,
+                delay=_duration(delay),
+                start_by=start_by,
+                max_attempts=max_attempts,
+                backoff=_duration(backoff),
+                deadline=_duration(deadline),
+                stall=_duration(stall),
+                rescue=rescue,
+                labels=list(labels),
+                dedupe_key=dedupe_key,
+                dedupe_for=_duration(dedupe_for),
+                on_duplicate=on_duplicate,
+                dedupe_failed=dedupe_failed,
+                parent=parent,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobReceipt]:
+        """Enqueue up to 10,000 jobs in one call, in their order: all, or none.
+
+        A job is a mapping of the parameters of ``enqueue``: ``{"type": "summarize", "payload": {"page": 7}}``. An error names the job
+        by its place from 0, as ``job`` in ``detail``.
+        """
+        return await self._caller.run(
+            operations.EnqueueMany(
+                project=self._caller.project, jobs=[_order(job) for job in jobs], actor=await self._caller.actor()
+            )
+        )
+
+    async def claim(
+        self,
+        limit: int = 1,
+        *,
+        queues: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+        finished: Iterable[tuple[JobGrant, Json]] = (),
+        request_id: UUID | None = None,
+        agent: AgentRef | None = None,
+    ) -> list[JobGrant]:
+        """Claim up to ``limit`` jobs: of the worker's job types (only ``types``, only from ``queues``), whose labels it has.
+
+        In the same round trip, complete what is ``finished``: pairs of a job and its result. Those that the worker no longer had are
+        returned with ``stale`` true. A repetition with the same ``request_id`` returns the same jobs.
+
+        Raises: ``InvalidArgument`` if the agent has no job types; ``NotFound`` if it has ended.
+        """
+        done = list(finished)
+        operation = operations.Claim(
+            project=self._caller.project,
+            agent=await self._caller.acting(agent),
+            limit=limit,
+            queues=None if queues is None else list(queues),
+            types=None if types is None else list(types),
+            request_id=request_id or uuid4(),
+            finished=[job.id for job, _ in done],
+            fences=[job.fence for job, _ in done],
+            results=[result for _, result in done],
+        )
+        return await self._caller.run(operation, again=True)
+
+    async def complete(
+        self, job: JobGrant | UUID, result: Json = None, *, fence: int | None = None, agent: AgentRef | None = None
+    ) -> JobOutcome:
+        """Complete a job; it ends as cancelled if that was requested. A repetition changes nothing.
+
+        Raises: ``Conflict`` if the job is no longer the worker's; ``detail`` says whose it is, or how it ended.
+        """
+        own, number = _attempt(job, fence)
+        operation = operations.Complete(
+            project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number, result=result
+        )
+        return await self._caller.run(operation, again=True)
+
+    async def fail(
+        self,
+        job: JobGrant | UUID,
+        error: str,
+        *,
+        final: bool = False,
+        retry_at: datetime | None = None,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobOutcome:
+        """End an attempt with an error. The job is retried after its back-off, or at ``retry_at``; not if it is ``final``.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = _attempt(job, fence)
+        return await self._caller.run(
+            operations.Fail(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                error=error,
+                final=final,
+                retry_at=retry_at,
+            )
+        )
+
+    async def progress(
+        self,
+        job: JobGrant | UUID,
+        percent: float | None = None,
+        message: str | None = None,
+        *,
+        checkpoint: Json = None,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobLease:
+        """Report progress, and in ``checkpoint`` what a next attempt can continue from.
+
+        The answer says until when the worker may have the job. If ``cancel_at`` is set, it must stop before then.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = _attempt(job, fence)
+        return await self._caller.run(
+            operations.Report(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                percent=percent,
+                message=message,
+                checkpoint=checkpoint,
+            )
+        )
+
+    async def snooze(
+        self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None
+    ) -> JobOutcome:
+        """Put a job off for ``delay``, 1 second to 366 days, with its checkpoint. This spends no attempt.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = _attempt(job, fence)
+        return await self._caller.run(
+            operations.Snooze(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                delay=as_duration(delay),
+            )
+        )
+
+    async def release(
+        self, job: JobGrant | UUID, *, fence: int | None = None, agent: AgentRef | None = None
+    ) -> JobOutcome:
+        """Return a job to its place in the queue, with its checkpoint. This spends no attempt.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = _attempt(job, fence)
+        return await self._caller.run(
+            operations.Release(
+                project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number
+            )
+        )
+
+    async def reconcile(
+        self, fences: Iterable[int], *, grace: Duration = GRACE_S, agent: AgentRef | None = None
+    ) -> list[JobVerdict]:
+        """Report the fences of the jobs that the worker knows of, and return those that need attention.
+
+        lost: no longer the worker's; stop. cancel: a cancellation was requested; stop. released: the worker got the job more than
+        ``grace`` ago and did not name it, so the answer of its claim was lost.
+        """
+        return await self._caller.run(
+            operations.Reconcile(
+                project=self._caller.project,
+                agent=await self._caller.acting(agent),
+                fences=list(fences),
+                grace=as_duration(grace),
+            )
+        )
+
+    async def cancel(self, job: JobGrant | JobReceipt | UUID, *, reason: str | None = None) -> JobOutcome:
+        """Cancel a job: one that waits at once. The worker of a running one must stop within 30 seconds; then its fence is revoked.
+
+        Raises: ``Conflict`` if it has ended; ``NotFound``.
+        """
+        own = job if isinstance(job, UUID) else job.id
+        return await self._caller.run(
+            operations.Cancel(project=self._caller.project, job=own, reason=reason, actor=await self._caller.actor())
+        )
+
+
+def _attempt(job: JobGrant | UUID, fence: int | None) -> tuple[UUID, int]:
+    """Return the id of a job and its fence."""
+    own, known = (job, None) if isinstance(job, UUID) else (job.id, job.fence)
+    number = known if fence is None else fence
+    if number is None:
+        raise InvalidArgument(
+            "the fence of the job is missing", hint="Pass what claim returned, or fence=… with the id."
+        )
+    return own, number
+
+
+def _order(job: NewJob) -> dict[str, Json]:
+    """Return a job as JSON."""
+    plain: dict[str, Json] = msgspec.to_builtins(dict(job))
+    return plain
+
+
+def _duration(value: Duration | None) -> timedelta | None:
+    return None if value is None else as_duration(value)

@@ -29,7 +29,7 @@ from coordinator.client.lock_wait import LockWait
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
-from coordinator.operations import agents, locks
+from coordinator.operations import locks
 
 __all__ = ["Locks"]
 
@@ -73,7 +73,7 @@ class Locks:
 
         Raises: ``Conflict`` that names the holder, or the cycle; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
-        own = await self._agent(agent)
+        own = await self._caller.acting(agent)
         request = locks.Acquire(
             project=self._caller.project,
             resources=list(resources),
@@ -136,7 +136,7 @@ class Locks:
 
         Raises: ``Conflict`` that names the holder; ``WaitTimedOut`` after ``wait``.
         """
-        own = await self._agent(agent)
+        own = await self._caller.acting(agent)
         grants, _ = await self._wait.obtain(
             locks.Acquire(
                 project=self._caller.project,
@@ -165,7 +165,7 @@ class Locks:
             locks.Renew(
                 project=self._caller.project,
                 resources=list(resources),
-                agent=await self._agent(agent),
+                agent=await self._caller.acting(agent),
                 tokens=list(tokens),
                 ttl=None if ttl is None else as_duration(ttl),
             )
@@ -184,7 +184,7 @@ class Locks:
             locks.Release(
                 project=self._caller.project,
                 resources=list(resources),
-                agent=await self._agent(agent),
+                agent=await self._caller.acting(agent),
                 tokens=list(tokens),
                 request_id=request_id,
             )
@@ -264,15 +264,6 @@ class Locks:
             around.remove(handle.owner)
             if not around:
                 del self._blocks[key]
-
-    async def _agent(self, agent: AgentRef | None) -> UUID:
-        """Return the id of the given agent, or of the client's own: it, and no later one of its name, holds the locks."""
-        if agent is not None and not isinstance(agent, UUID):
-            return await self._caller.run(agents.Find(project=self._caller.project, agent=agent))
-        own = await self._caller.agent_id() if agent is None else agent
-        if own is None:
-            raise InvalidArgument("no agent is named", hint='Pass agent="…" here, or connect with agent="…".')
-        return own
 
     async def _renewed(self, handle: Handle) -> float:
         """Renew now; return when the request was sent."""

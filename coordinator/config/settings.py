@@ -158,9 +158,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_head_s: Annotated[
         float, Setting("Time in which a request's head has to arrive; beyond: 408", "duration", 0.1, 3600)
     ] = 10.0
-    http_body_bytes: Annotated[int, Setting("Size of a request's body; beyond: 413", "bytes", 1 << 10, 64 << 20)] = (
-        1 << 20
-    )
+    http_body_bytes: Annotated[
+        int,
+        Setting(
+            "Size of a request's body, except of many jobs (job_batch_bytes); beyond: 413", "bytes", 1 << 10, 64 << 20
+        ),
+    ] = 1 << 20
     http_body_s: Annotated[
         float, Setting("Time in which a request's body has to arrive; beyond: 408", "duration", 0.1, 3600)
     ] = 60.0

@@ -89,7 +89,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     gives by id is checked by the SQL function. ``registers``: the call makes an agent of its speaker,
     and has a field ``unreserved``.
 
-    ``route`` is a read's path where it differs from the usual one (see ``model.route``). ``page_by`` makes it a list that
+    ``route`` is the path where it differs from the usual one (see ``model.route``). ``max_bytes`` is the limit of the catalogue on
+    the size of its parameters, and so of a body. ``page_by`` makes it a list that
     comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
     waited for; these are the topics of the events after which it may have an answer.
@@ -108,6 +109,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     scope_field: ClassVar[str | None] = None
     speakers: ClassVar[tuple[str, ...]] = ()
     registers: ClassVar[bool] = False
+    max_bytes: ClassVar[str | None] = None
     route: ClassVar[str | None] = None
     page_by: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """Routes: the HTTP method and path of an operation, derived from the operation alone, for server and client.
 
 A write is ``POST /v1/<nouns>/<verb>`` with its parameters in a JSON body. A read is ``GET /v1/<nouns>`` if its verb is list,
-otherwise ``GET /v1/<nouns>/<verb>``, or what the operation's ``route`` says. Its parameters are in the query.
+otherwise ``GET /v1/<nouns>/<verb>``. Its parameters are in the query. The operation's ``route`` may name another path.
 """
 
 from __future__ import annotations

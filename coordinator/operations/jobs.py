@@ -81,6 +81,7 @@ class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
     """
 
     function = "job_enqueue_many"
+    max_bytes = "job_batch_bytes"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
     route = "/v1/jobs/enqueue_many"

@@ -167,6 +167,16 @@ async def test_every_list_has_the_same_cursor_and_limit(
     assert shown["properties"]["cursor"] == {"type": ["string", "null"]}
 
 
+async def test_a_queue_is_set_read_listed_paused_and_resumed(http: httpx.AsyncClient, project: str) -> None:
+    made = await post(http, "queues/set", project=project, queue="a/b", fair_by="key", ageing="1m", weights={"k": 3})
+    assert (made["ageing"], made["weights"], made["fair_by"]) == ("PT60S", {"k": 3}, "key")
+    assert await get(http, "queues/a/b", project=project) == made
+    paused = await post(http, "queues/pause", project=project, queue="a/b", reason="Down")
+    assert (await get(http, "queues", project=project))["items"] == [paused]
+    assert (await post(http, "queues/resume", project=project, queue="a/b"))["paused_at"] is None
+    assert (await http.get("/v1/queues/c", params={"project": project})).json()["code"] == "ZC210"
+
+
 async def test_a_cursor_of_another_list_is_refused(http: httpx.AsyncClient, project: str) -> None:
     for number in range(2):
         await post(http, "signals/set", project=project, key=str(number), value=number)

@@ -20,7 +20,6 @@ from coordinator import client, operations
 from coordinator.api.endpoint import endpoints
 from coordinator.client.connection import Client
 from coordinator.model.operation import Operation, Scope
-from coordinator.operations import jobs
 from tests.cli.test_help import VERBS
 
 PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
@@ -36,7 +35,6 @@ def clients() -> Iterator[tuple[str, type[Any]]]:
 
 CLIENTS = dict(clients())
 
-JOBS = [function for function, kind in PUBLIC.items() if kind.__module__ == jobs.__name__]
 
 # What another face does not have, and why.
 NOT_IN_PYTHON = {
@@ -44,14 +42,13 @@ NOT_IN_PYTHON = {
     "lock_poll": "acquire polls",
     "position_included": "client.at_least(…) waits",
     "status_show": "client.status()",
-    **dict.fromkeys(JOBS, "the client of jobs comes with their worker"),
     "token_create": "for administrators; the command line draws the secret",
     "token_list": "for administrators",
     "token_revoke": "for administrators",
 }
 NOT_ON_THE_COMMAND_LINE = {
-    **dict.fromkeys(JOBS, "the commands of jobs come with their client"),
     "events_since": "event tail",
+    "job_enqueue_many": "job enqueue --lines",
     "lock_cancel": "acquire polls, and cancels when it is interrupted",
     "lock_poll": "acquire polls",
     "position_included": "--at-least waits",
@@ -63,9 +60,14 @@ PYTHON_LACKS = {
     ("agent_register", "unreserved"): "the gateway sets it",
     ("events_since", "bookmarks"): "the page has the cursor",
     ("lock_acquire", "within"): "the blocks that the task is in",
+    ("job_claim", "fences"): "in finished",
+    ("job_claim", "results"): "in finished",
 }
 PYTHON_ADDS = {("events_since", "everywhere"): "project=None would mean the client's own"}
 OPTIONS_LACK = {
+    ("job_claim", "finished"): "a command finishes with job complete",
+    ("job_claim", "fences"): "a command finishes with job complete",
+    ("job_claim", "results"): "a command finishes with job complete",
     ("agent_register", "process"): "a command ends before its agent",
     ("agent_register", "unreserved"): "the gateway sets it",
     ("lock_acquire", "within"): "a command holds nothing while it waits",
@@ -75,8 +77,11 @@ OPTIONS_LACK = {
     ("transaction_run", "conditions"): "in the file",
 }
 OPTIONS_ADD = {
+    ("job_claim", "short"): "the output",
+    ("job_enqueue", "lines"): "job_enqueue_many",
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
+    ("queue_set", "strict"): "an ageing of 0",
     ("signal_get", "value"): "the output",
     ("signal_set", "json"): "how the argument is read",
     ("signal_set", "text"): "how the argument is read",
@@ -89,6 +94,11 @@ SPELLED = {  # on the command line
     ("agent_register", "labels"): "label",
     ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
     ("job_list", "labels"): "label",
+    ("queue_set", "weights"): "weight",
+    ("job_claim", "queues"): "queue",
+    ("job_claim", "types"): "type",
+    ("job_enqueue", "labels"): "label",
+    ("job_reconcile", "fences"): "fence",
     ("lock_renew", "tokens"): "token",
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(
@@ -102,7 +112,7 @@ def excepted(table: dict[tuple[str, str], str], function: str) -> set[str]:
 
 
 def method_of(function: str) -> Any:
-    noun, _, verb = function.rpartition("_")
+    noun, _, verb = function.partition("_")
     return getattr(CLIENTS.get(noun), verb, None) or getattr(CLIENTS.get(noun), f"{verb}_", None)
 
 

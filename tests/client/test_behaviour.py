@@ -240,6 +240,34 @@ async def test_projects_and_rules_have_their_verbs(connect: Any) -> None:
         assert (await client.projects.show()).signal_count == 1
 
 
+async def test_a_job_goes_from_its_enqueue_to_its_end(connect: Any) -> None:
+    async with connect() as manager, connect("w", job_types=["x"], labels=["gpu"], ttl=60) as worker:
+        await manager.queues.set("builds", fair_by="key", ageing=60, weights={"acme": 2})
+        made = await manager.jobs.enqueue("x", {"page": None}, queue="builds", key="acme", labels=["gpu"], backoff=1)
+        assert (made.status, made.queue) == ("queued", "builds")
+        (grant,) = await worker.jobs.claim(5, queues=["builds"])
+        assert (grant.id, grant.payload, grant.key, grant.attempt) == (made.id, {"page": None}, "acme", 1)
+        lease = await worker.jobs.progress(grant, 50, "half", checkpoint={"page": 3})
+        assert (lease.fence, lease.cancel_at) == (grant.fence, None)
+        assert await worker.jobs.reconcile([grant.fence]) == []
+        assert (await worker.jobs.release(grant)).status == "queued"
+        with pytest.raises(Conflict) as stale:
+            await worker.jobs.complete(grant, 1)
+        assert stale.value.code == "ZC320"
+        (again,) = await worker.jobs.claim()
+        assert (again.checkpoint, again.attempt) == ({"page": 3}, 1)
+        assert again.fence > grant.fence
+        assert (await worker.jobs.snooze(again, 3600)).status == "scheduled"
+        assert (await manager.jobs.cancel(made, reason="over")).reason == "cancelled"
+        two = await manager.jobs.enqueue_many([{"type": "x"}, {"type": "x", "payload": [1]}])
+        first, second = await worker.jobs.claim(2)
+        assert [first.id, second.id] == [job.id for job in two]
+        assert (await worker.jobs.fail(first, "no page", final=True)).reason == "error"
+        assert await worker.jobs.claim(finished=[(second, {"words": 812})]) == []
+        (lost,) = await worker.jobs.claim(finished=[(grant, None)])
+        assert (lost.id, lost.stale, lost.payload) == (made.id, True, None)
+
+
 async def test_an_agent_is_registered_while_its_client_is_connected(connect: Any) -> None:
     async with connect() as other:
         async with connect(

@@ -14,27 +14,52 @@ import pytest
 from coordinator.client.agents import Agents
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
+from coordinator.client.job_history import JobHistory
+from coordinator.client.jobs import Jobs
 from coordinator.client.locks import Locks
 from coordinator.client.projects import Projects
+from coordinator.client.queues import Queues
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
-from coordinator.operations import agents, directives, events, locks, projects, rules, signals
+from coordinator.operations import (
+    agents,
+    directives,
+    events,
+    job_history,
+    jobs,
+    locks,
+    projects,
+    queues,
+    rules,
+    signals,
+)
 
 NOUNS: dict[type, ModuleType] = {
     Agents: agents,
     Directives: directives,
     Events: events,
+    JobHistory: job_history,
+    Jobs: jobs,
     Locks: locks,
     Projects: projects,
+    Queues: queues,
     Rules: rules,
     Signals: signals,
 }
-OPERATIONS = {"hold": "Acquire", "break_": "Break", "pending": "ListPending", "waiting": "ListWaiting"}
+OPERATIONS = {
+    "hold": "Acquire",
+    "break_": "Break",
+    "pending": "ListPending",
+    "enqueue_many": "EnqueueMany",
+    "progress": "Report",
+    "wait": "Show",
+    "waiting": "ListWaiting",
+}
 METHODS = [
     (method, getattr(module, OPERATIONS.get(name, name.capitalize()), None))
     for noun, module in NOUNS.items()
-    for name, method in inspect.getmembers(noun, inspect.isfunction)
-    if not name.startswith("_")
+    for name, method in vars(noun).items()
+    if inspect.isfunction(method) and not name.startswith("_")
 ]
 
 

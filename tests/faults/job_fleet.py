@@ -109,7 +109,7 @@ class Fleet:
         self.workers[name] = Forked("tests.faults.job_worker", msgspec.json.encode(settings))
 
     async def befall(self, faults: Sequence[str], count: int) -> None:
-        """Inject so many faults, at random."""
+        """Inject this many faults, at random."""
         for _ in range(count):
             fault = self.choose.choice(faults)
             try:

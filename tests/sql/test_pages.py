@@ -16,7 +16,18 @@ from coordinator.model.agent import Agent
 from coordinator.model.operation import Operation
 from coordinator.model.page import walk
 from coordinator.model.token import new_secret
-from coordinator.operations import agents, directives, job_history, jobs, locks, projects, rules, signals, tokens
+from coordinator.operations import (
+    agents,
+    directives,
+    job_history,
+    jobs,
+    locks,
+    projects,
+    queues,
+    rules,
+    signals,
+    tokens,
+)
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 
@@ -52,6 +63,11 @@ async def some_tokens(tx: Transaction) -> None:
     for _ in range(5):
         secret = new_secret()
         await tx.run(tokens.Create(name="same", role="reader", hash=secret.hash, prefix=secret.prefix))
+
+
+async def some_queues(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(queues.Set(project=P, queue=name))
 
 
 async def some_directives(tx: Transaction) -> None:
@@ -114,6 +130,7 @@ CASES = [
     Case(some_rules, rules.List(project=P), 5),
     Case(some_projects, projects.List(), 6),
     Case(some_tokens, tokens.List(), 5),
+    Case(some_queues, queues.List(project=P), 6),
     Case(some_directives, directives.List(project=P), 7),
     Case(some_directives, directives.Inbox(project=P, agent="a"), 7),
     Case(some_directives, directives.ListPending(project=P), 21),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import click
 from click.exceptions import Exit
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
-from coordinator.cli.values import DURATION, ID, INTEGER, read_json
-from coordinator.operations import job_history
+from coordinator.cli.output import age, plain
+from coordinator.cli.values import DURATION, ID, INSTANT, INTEGER, JOB, NUMBER, read_json, read_text
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobOutcome
+from coordinator.model.operation import Json
+from coordinator.operations import job_history, jobs
 
-command = noun("Jobs: work that waits in queues and is done by workers.")
+command = noun("Jobs: work that is handed over and never lost.")
 
 COLUMNS = (
     "id", "type", "status", "queue", "key", "attempts", "worker", "created_at", "completed_at", "reason", "error", "payload",
@@ -26,6 +30,200 @@ _status = click.option("--status", multiple=True, metavar="STATUS", help="Only o
 _type = click.option("--type", metavar="TYPE", help="Only of this type.")
 _queue = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 _key = click.option("--key", metavar="KEY", help="Only with this key.")
+GRANT = ("id", "fence", "type", "attempt", "key", "payload", "checkpoint", "deadline_at", "queue", "stale")
+RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
+
+_agent = acting_agent(help="Worker that has the job.")
+_fence = click.option("--fence", type=INTEGER, required=True, metavar="N", help="Fence that the claim printed.")
+_job = click.argument("job", type=JOB, metavar="ID")
+
+
+def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every verb of a worker takes."""
+    return _job(_agent(_fence(function)))
+
+
+@command.verb(
+    examples=[
+        "job=$(coordinator job enqueue summarize '{\"page\": 7}' --output text)",
+        "coordinator job enqueue build '{}' --queue builds --key acme --priority 5 --at 10m --label gpu",
+        "coordinator job enqueue report --at 2030-01-31T06:00Z --dedupe-key report/2030-01 --on-duplicate skip",
+        "coordinator job enqueue summarize --lines pages.jsonl     # a job for each line, or - for standard input",
+    ]
+)
+@click.argument("type", required=False)
+@click.argument("payload", metavar="[JSON]", required=False)
+@click.option("-q", "--queue", metavar="NAME", help="Queue.  [default: default]")
+@click.option("-k", "--key", metavar="KEY", help="Key by which a fair queue takes turns.")
+@click.option("--priority", type=INTEGER, metavar="N", help="-100 to 100; higher comes first.  [default: 0]")
+@click.option("--at", type=INSTANT, metavar="TIME", help="Do not start it before: 2030-01-31T14:00Z, or 10m from now.")
+@click.option("--delay", type=DURATION, help="Do not start it before this long has passed.")
+@click.option("--start-by", type=INSTANT, metavar="TIME", help="Let it expire unless it has started by then.")
+@click.option("--max-attempts", type=INTEGER, metavar="N", help="Maximum of attempts.  [default: 3]")
+@click.option("--backoff", type=DURATION, help="Wait after the first failed attempt, doubled by each.  [default: 10s]")
+@click.option("--deadline", type=DURATION, help="Maximum length of an attempt.  [default: 1d]")
+@click.option("--stall", type=DURATION, help="Maximum time without progress.  [default: no maximum]")
+@click.option(
+    "--rescue", metavar="retry|resume|fail", help="After a lost attempt: retry, resume from its checkpoint, or fail."
+)
+@click.option("--label", "labels", multiple=True, metavar="LABEL", help="Require this label of the worker; repeatable.")
+@click.option("--dedupe-key", metavar="KEY", help="Enqueue it only if no other job answers for this key.")
+@click.option("--dedupe-for", type=DURATION, help="Let it answer for its key this long.  [default: until it ends]")
+@click.option(
+    "--on-duplicate", metavar="raise|skip|replace", help="If another job answers for the key.  [default: raise]"
+)
+@click.option("--dedupe-failed", is_flag=True, help="Let it answer for its key even if it does not complete.")
+@click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
+@click.option(
+    "--lines", metavar="FILE", help="Enqueue a job for each line, an object of these options; - reads standard input."
+)
+@click.pass_obj
+def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **options: Any) -> None:
+    """Enqueue a job, and print its id.
+
+    A worker with TYPE among its job types runs it, if it has all labels. JSON is the payload, by default {}; - reads standard input.
+
+    With --lines, each line is an object such as {"type": "summarize", "payload": {"page": 7}}; TYPE and the options are the defaults.
+    Up to 10,000 lines are enqueued at once, all or none.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    if lines is not None:
+        if payload is not None:
+            raise click.UsageError("give JSON or --lines, not both")
+        from coordinator.cli.job_lines import enqueue_lines  # noqa: PLC0415
+
+        receipts = enqueue_lines(call, lines, given)
+        call.output.many(receipts, RECEIPT, empty="No jobs were enqueued.")
+        return
+    if "type" not in given:
+        raise click.UsageError("give a TYPE, or --lines")
+    if payload is not None:
+        given["payload"] = read_json(read_text(payload), "JSON")
+    receipt = call.run(call.operation(jobs.Enqueue, **given))
+    if not receipt.created:
+        call.output.note(f"a job that is {receipt.status} answers for the dedupe key")
+    call.output.one(receipt, str(receipt.id))
+
+
+@command.verb(
+    examples=[
+        'coordinator job claim --agent "$id"',
+        'coordinator job claim --agent "$id" --limit 10 --type build --queue builds',
+        'read -r job fence < <(coordinator job claim --agent "$id" --short)',
+    ]
+)
+@acting_agent(help="Worker: an agent with job types.")
+@click.option("--limit", type=INTEGER, default=1, show_default=True, metavar="N", help="Maximum number of jobs.")
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Claim only from this queue; repeatable.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Claim only jobs of this type; repeatable.")
+@click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same jobs.")
+@click.option("--short", is_flag=True, help="Print only id and fence, a line for each job.")
+@click.pass_obj
+def claim(call: Invocation, /, *, queues: tuple[str, ...], types: tuple[str, ...], short: bool, **options: Any) -> None:
+    """Claim jobs for a worker, the best ones first.
+
+    Each has a fence, which the verbs of the worker take. Of the worker's job types, with labels that it has. None may be there.
+    """
+    grants = call.run(call.operation(jobs.Claim, queues=list(queues) or None, types=list(types) or None, **options))
+    if short:
+        for grant in grants:
+            call.output.line(f"{grant.id} {grant.fence}")
+        return
+    call.output.many(grants, GRANT, empty="There is no job to claim.")
+
+
+@command.verb(examples=['coordinator job complete "$id" --agent w --fence 42 \'{"words": 812}\''])
+@_attempt
+@click.argument("result", metavar="[JSON]", default="null")
+@click.pass_obj
+def complete(call: Invocation, *, job: UUID, agent: AgentRef, fence: int, result: str) -> None:
+    """Complete a job. JSON is its result; - reads standard input.
+
+    Exit code 4: the job is no longer the worker's; the message says whose it is, or how it ended.
+    """
+    value = read_json(read_text(result), "JSON")
+    _show(call, call.run(call.operation(jobs.Complete, job=job, agent=agent, fence=fence, result=value)))
+
+
+@command.verb(
+    examples=[
+        'coordinator job fail "$id" --agent w --fence 42 "no space left" --retry-at 10m',
+        'coordinator job fail "$id" --agent w --fence 42 "no such page" --final',
+    ]
+)
+@_attempt
+@click.argument("error", metavar="TEXT")
+@click.option("--final", is_flag=True, help="Do not retry it.")
+@click.option(
+    "--retry-at", type=INSTANT, metavar="TIME", help="Retry it then: an instant, or 10m from now.  [default: back-off]"
+)
+@click.pass_obj
+def fail(call: Invocation, /, **options: Any) -> None:
+    """End an attempt with an error. The job is retried, unless this was its last attempt."""
+    _show(call, call.run(call.operation(jobs.Fail, **options)))
+
+
+@command.verb(
+    examples=['coordinator job progress "$id" --agent w --fence 42 --percent 50 --checkpoint \'{"page": 3}\'']
+)
+@_attempt
+@click.option("--percent", type=NUMBER, metavar="N", help="0 to 100.")
+@click.option("--message", metavar="TEXT", help="Progress in words.")
+@click.option("--checkpoint", metavar="JSON", help="What a next attempt can continue from; - reads standard input.")
+@click.pass_obj
+def progress(call: Invocation, /, *, checkpoint: str | None, **options: Any) -> None:
+    """Report the progress of a job. The answer says whether the worker must stop."""
+    value: Json = None if checkpoint is None else read_json(read_text(checkpoint), "--checkpoint")
+    lease = call.run(call.operation(jobs.Report, checkpoint=value, **options))
+    text = f"the worker may have it until {lease.deadline_at:%Y-%m-%d %H:%M:%S}Z"
+    if lease.cancel_at is not None:
+        text = f"a cancellation was requested: stop within {age(lease.cancel_at).removeprefix('in ')}"
+    call.output.one(lease, text)
+
+
+@command.verb(examples=['coordinator job snooze "$id" 10m --agent w --fence 42'])
+@_attempt
+@click.argument("delay", type=DURATION, metavar="DURATION")
+@click.pass_obj
+def snooze(call: Invocation, /, **options: Any) -> None:
+    """Put a job off, with its checkpoint. This spends no attempt."""
+    _show(call, call.run(call.operation(jobs.Snooze, **options)))
+
+
+@command.verb(examples=['coordinator job release "$id" --agent w --fence 42'])
+@_attempt
+@click.pass_obj
+def release(call: Invocation, /, **options: Any) -> None:
+    """Return a job to its place in the queue. This spends no attempt."""
+    _show(call, call.run(call.operation(jobs.Release, **options)))
+
+
+@command.verb(examples=['coordinator job reconcile --agent "$id" --fence 42 --fence 43'])
+@acting_agent(help="Worker.")
+@click.option(
+    "--fence", "fences", type=INTEGER, multiple=True, metavar="N", help="Fence of a job that it has; repeatable."
+)
+@click.option(
+    "--grace", type=DURATION, default="10s", show_default=True, help="Time that the answer of a claim may take."
+)
+@click.pass_obj
+def reconcile(call: Invocation, /, **options: Any) -> None:
+    """Compare the jobs of a worker with those that it knows of.
+
+    Print a row for each fence that needs attention. lost: the job is no longer the worker's. cancel: a cancellation was requested.
+    released: the worker did not know that it had the job.
+    """
+    verdicts = call.run(call.operation(jobs.Reconcile, **options))
+    call.output.many(verdicts, ("fence", "verdict", "id"), empty="Everything is as the worker says.")
+
+
+@command.verb(examples=["coordinator job cancel \"$id\" --reason 'The page is gone'"])
+@_job
+@click.option("--reason", metavar="TEXT", help="Reason, for the worker and for the history.")
+@click.pass_obj
+def cancel(call: Invocation, *, job: UUID, reason: str | None) -> None:
+    """Cancel a job. The worker of a running one has 30 seconds to stop."""
+    _show(call, call.run(call.operation(jobs.Cancel, job=job, reason=reason)))
 
 
 @command.verb(
@@ -68,7 +266,7 @@ def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit:
         "coordinator job show 01a2155e-ba17-77e3-ac99-d90c691a84ae -o json | jq .result",
     ]
 )
-@click.argument("job", type=ID)
+@_job
 @click.pass_obj
 def show(call: Invocation, *, job: UUID) -> None:
     """Show a job: its state, payload, result and error."""
@@ -76,7 +274,7 @@ def show(call: Invocation, *, job: UUID) -> None:
 
 
 @command.verb(examples=["coordinator job attempts 01a2155e-ba17-77e3-ac99-d90c691a84ae"])
-@click.argument("job", type=ID)
+@_job
 @paged
 @click.pass_obj
 def attempts(call: Invocation, *, job: UUID, after: str | None, limit: int | None) -> None:
@@ -91,7 +289,7 @@ def attempts(call: Invocation, *, job: UUID, after: str | None, limit: int | Non
 
 
 @command.verb(examples=["coordinator job why 01a2155e-ba17-77e3-ac99-d90c691a84ae"])
-@click.argument("job", type=ID)
+@_job
 @click.pass_obj
 def why(call: Invocation, *, job: UUID) -> None:
     """Say in one sentence why a job waits, or what became of it."""
@@ -105,7 +303,7 @@ def why(call: Invocation, *, job: UUID) -> None:
         "coordinator job wait 01a2155e-ba17-77e3-ac99-d90c691a84ae -o json | jq .result",
     ]
 )
-@click.argument("job", type=ID)
+@_job
 @click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
 @click.pass_obj
 def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
@@ -124,7 +322,7 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
         "coordinator job retry --reason worker_lost --limit 10",
     ]
 )
-@click.argument("job", type=ID, required=False)
+@click.argument("job", type=JOB, metavar="[ID]", required=False)
 @_status
 @click.option("--reason", metavar="REASON", help="Only of this reason, such as worker_lost.")
 @_type
@@ -171,3 +369,15 @@ def stats(call: Invocation, /, *, after: str | None, limit: int | None, **option
         limit=limit,
         empty="There are no jobs.",
     )  # fmt: skip
+
+
+def _show(call: Invocation, outcome: JobOutcome) -> None:
+    """Write what became of a job."""
+    reason = f" ({plain(outcome.reason)})" if outcome.reason else ""
+    call.output.one(outcome, f"{outcome.status}{reason}{_due(outcome.status, outcome.due_at)}")
+
+
+def _due(status: str, due_at: datetime | None) -> str:
+    if due_at is None:
+        return ""
+    return f", its fence is revoked {age(due_at)}" if status == "running" else f", it starts again {age(due_at)}"

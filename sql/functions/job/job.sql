@@ -58,9 +58,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time and window of a dedupe key: 366 days.'),
   ('job_message',      2000,     'characters', 'Progress of a job, in words.'),
   ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
-  ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.'),
-  ('queues',           1000,     'queues',     'Queues of a project.'),
-  ('queue_name',       100,      'characters', 'Name of a queue.');
+  ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.');
 
 -- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
 create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint

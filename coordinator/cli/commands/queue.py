@@ -1,0 +1,102 @@
+"""``coordinator queue``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.values import DURATION, INTEGER, WEIGHT
+from coordinator.operations import queues
+
+command = noun("Queues: how jobs are claimed, and how many may wait.")
+
+COLUMNS = (
+    "queue",
+    "queued_count",
+    "running_count",
+    "paused_at",
+    "fair_by",
+    "ageing",
+    "max_waiting",
+    "max_waiting_per_key",
+    "weights",
+    "pause_reason",
+    "paused_by",
+    "events",
+    "updated_at",
+)
+
+
+@command.verb(
+    name="set",
+    examples=[
+        "coordinator queue set mail --ageing 1m     # a minute of waiting is worth one step of priority",
+        "coordinator queue set builds --fair-by key --weight acme=3 --max-waiting-per-key 1000",
+        "coordinator queue set builds --fair-by none --strict --max-waiting 0",
+    ],
+)
+@click.argument("queue")
+@click.option("--fair-by", metavar="key|none", help="Let the keys of jobs take turns, or not.")
+@click.option(
+    "--ageing", type=DURATION, help="Time that a job waits to gain one step of priority; 0s: strict priority."
+)
+@click.option("--strict", is_flag=True, help="Claim by strict priority, as --ageing 0s does.")
+@click.option(
+    "--weight", "weights", type=WEIGHT, multiple=True, metavar="KEY=N", help="Shares of a key, 1 to 1000; repeatable."
+)
+@click.option("--max-waiting", type=INTEGER, metavar="N", help="Maximum of jobs that wait; 0: no limit.")
+@click.option(
+    "--max-waiting-per-key", type=INTEGER, metavar="N", help="Maximum of jobs of one key that wait; 0: no limit."
+)
+@click.option("--events", metavar="call|job", help="One event for each call, or for each job.")
+@click.pass_obj
+def set_(
+    call: Invocation, /, *, ageing: timedelta | None, strict: bool, weights: tuple[tuple[str, int], ...], **options: Any
+) -> None:
+    """Set the policy of a queue, and create it if it does not exist.
+
+    What is not given stays as it is. The policy also applies to the jobs that wait already.
+    """
+    if strict and ageing:
+        raise click.UsageError("give --ageing or --strict, not both")
+    ageing = timedelta(0) if strict else ageing
+    call.output.one(call.run(call.operation(queues.Set, ageing=ageing, weights=dict(weights), **options)))
+
+
+@command.verb(examples=["coordinator queue pause mail --reason 'The mail server is down'"])
+@click.argument("queue")
+@click.option("--reason", metavar="TEXT", help="Reason, for everybody who asks why nothing runs.")
+@click.pass_obj
+def pause(call: Invocation, *, queue: str, reason: str | None) -> None:
+    """Pause a queue: none of its jobs is claimed. Those that run continue."""
+    paused = call.run(call.operation(queues.Pause, queue=queue, reason=reason))
+    call.output.one(paused, f"paused {plain(queue)}; {paused.running_count} of its jobs are running")
+
+
+@command.verb(examples=["coordinator queue resume mail"])
+@click.argument("queue")
+@click.pass_obj
+def resume(call: Invocation, *, queue: str) -> None:
+    """Resume a queue that was paused."""
+    call.output.one(call.run(call.operation(queues.Resume, queue=queue)), f"resumed {plain(queue)}")
+
+
+@command.verb(examples=["coordinator queue get mail"])
+@click.argument("queue")
+@click.pass_obj
+def get(call: Invocation, *, queue: str) -> None:
+    """Show the policy of a queue, and how many jobs are in it. Exit code 3: it does not exist."""
+    call.output.one(call.run(queues.Get(project=call.project, queue=queue)))
+
+
+@command.verb(examples=["coordinator queue list", "coordinator queue list | jq '.[] | select(.paused_at)'"])
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
+    """List the queues, by name. At most 10,000 queued jobs of each are counted."""
+    call.list(queues.List(project=call.project), COLUMNS, after=after, limit=limit, empty="There are no queues.")

@@ -1,0 +1,80 @@
+"""Queues: the policies by which jobs are claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.queue import Queue
+from coordinator.operations import queues
+
+__all__ = ["Queues"]
+
+
+class Queues:
+    """The queues of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def set(
+        self,
+        queue: str,
+        *,
+        fair_by: Literal["key", "none"] | None = None,
+        ageing: Duration | None = None,
+        weights: Mapping[str, int] | None = None,
+        max_waiting: int | None = None,
+        max_waiting_per_key: int | None = None,
+        events: Literal["call", "job"] | None = None,
+    ) -> Queue:
+        """Set the policy of a queue, and create it if it does not exist. What is not given stays as it is.
+
+        ``fair_by="key"`` lets keys take turns; ``weights`` are their shares, 1 to 1,000. ``ageing`` is how long a job waits to gain
+        one step of priority; 0 means strict priority. ``max_waiting`` and ``max_waiting_per_key`` limit the jobs that wait; 0 means
+        no limit. ``events="job"`` emits one event for each job instead of one for each call.
+        """
+        return await self._caller.run(
+            queues.Set(
+                project=self._caller.project,
+                queue=queue,
+                fair_by=fair_by,
+                ageing=None if ageing is None else as_duration(ageing),
+                weights=dict(weights or {}),
+                max_waiting=max_waiting,
+                max_waiting_per_key=max_waiting_per_key,
+                events=events,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def pause(self, queue: str, *, reason: str | None = None) -> Queue:
+        """Pause a queue: no job of it is claimed, and those that run continue. Pausing it again changes nothing.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            queues.Pause(project=self._caller.project, queue=queue, reason=reason, actor=await self._caller.actor())
+        )
+
+    async def resume(self, queue: str) -> Queue:
+        """Resume a queue that was paused. Resuming it again changes nothing.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            queues.Resume(project=self._caller.project, queue=queue, actor=await self._caller.actor())
+        )
+
+    async def get(self, queue: str) -> Queue:
+        """Return the policy of a queue, and how many jobs are in it.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(queues.Get(project=self._caller.project, queue=queue))
+
+    def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Queue]:
+        """List the queues of the project, by name."""
+        return Listing(self._caller, queues.List(project=self._caller.project, limit=limit), after)

@@ -1,0 +1,95 @@
+"""Queues: the policies by which jobs are claimed. The first job creates a queue, and so does ``Set``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.queue import Queue
+
+__all__ = ["Get", "List", "Pause", "Resume", "Set"]
+
+
+class Set(Operation[Queue], frozen=True, kw_only=True):
+    """Set the policy of a queue, and create it if it does not exist. What is not given stays as it is.
+
+    ``fair_by`` is key, where keys take turns, or none. ``ageing`` is how long a job waits to gain one step of priority, 1 second
+    to 366 days; 0 means strict priority. ``weights`` are shares of keys in a fair queue, 1 to 1,000; keys that are not named keep
+    theirs. ``max_waiting`` and ``max_waiting_per_key`` are limits, up to 1,000,000 jobs; 0 means no limit. ``events`` is call, for
+    one event for each call and transition, or job. The policy also applies to the jobs that wait already.
+    """
+
+    function = "queue_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    queue: str
+    fair_by: str | None = None
+    ageing: timedelta | None = None
+    weights: dict[str, Json] = msgspec.field(default_factory=dict)
+    max_waiting: int | None = None
+    max_waiting_per_key: int | None = None
+    events: str | None = None
+    actor: str | None = None
+
+
+class Pause(Operation[Queue], frozen=True, kw_only=True):
+    """Pause a queue: no job of it is claimed, and those that run continue. Pausing it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "queue_pause"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    queue: str
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Resume(Operation[Queue], frozen=True, kw_only=True):
+    """Resume a queue that was paused. Resuming it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "queue_resume"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    queue: str
+    actor: str | None = None
+
+
+class Get(Operation[Queue], frozen=True, kw_only=True):
+    """Read the policy of a queue, and how many jobs are in it.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "queue_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/queues/{queue}"
+
+    project: str
+    queue: str
+
+
+class List(Operation[list[Queue]], frozen=True, kw_only=True):
+    """List the queues of a project, by name."""
+
+    function = "queue_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("queue",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from coordinator.operations import queues
+from tests.conftest import Transaction
+
+LIMITS = {
+    "queue_name": ["coordinator.queue_set('default', repeat('ü', $1::integer))"],
+    "key": ["coordinator.queue_set('default', 'q', p_weights => jsonb_build_object(repeat('k', $1::integer), 2))"],
+    "reason": [
+        "coordinator.queue_pause('default', q.queue, repeat('x', $1::integer)) from coordinator.queue_set('default', 'q') q"
+    ],
+    "ttl_max": ["coordinator.queue_set('default', 'q', p_ageing => make_interval(secs => $1))"],
+    "ttl_min": ["coordinator.queue_set('default', 'q', p_ageing => make_interval(secs => $1))"],
+    "queue_weight": ["coordinator.queue_set('default', 'q', p_weights => jsonb_build_object('k', $1::integer))"],
+    "queue_weights": [
+        "coordinator.queue_set('default', 'q', p_weights => (select jsonb_object_agg(n, 2) from generate_series(1, $1::integer) n))"
+    ],
+    "queue_max_waiting": [
+        "coordinator.queue_set('default', 'q', p_max_waiting => $1::integer)",
+        "coordinator.queue_set('default', 'q', p_max_waiting_per_key => $1::integer)",
+    ],
+    "page": ["coordinator.queue_list('default', p_limit => $1::integer)"],
+}
+
+
+async def drive(tx: Transaction) -> None:
+    await tx.run(queues.Set(project="default", queue="mail"))
+    await tx.run(queues.Pause(project="default", queue="mail"))
+    await tx.run(queues.Resume(project="default", queue="mail"))
