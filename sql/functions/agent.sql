@@ -380,20 +380,17 @@ comment on function coordinator.agent_list(text, text, boolean, text[], integer)
   'List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.';
 
 create or replace function coordinator.agent_prune(p_retention interval default '30 days', p_limit integer default 10000) returns integer
-language plpgsql volatile security definer
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  perform coordinator.check_ttl(p_retention);
-  perform coordinator.check_page(p_limit);
-  delete from coordinator.agents_ended
-  where id = any (array(select id from coordinator.agents_ended where ended_at < coordinator.now_utc() - p_retention
-                        order by ended_at limit p_limit for update skip locked));
-  get diagnostics v_count = row_count;
-  return v_count;
-end
+  select coordinator.check_ttl(p_retention);
+  select coordinator.check_page(p_limit);
+  with pruned as (
+    delete from coordinator.agents_ended
+    where id = any (array(select id from coordinator.agents_ended where ended_at < coordinator.now_utc() - p_retention
+                          order by ended_at limit p_limit for update skip locked))
+    returning id)
+  select count(*)::integer from pruned;
 $$;
 comment on function coordinator.agent_prune(interval, integer) is
   'Forget up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.';

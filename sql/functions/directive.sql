@@ -407,20 +407,17 @@ comment on function coordinator.directive_expire(integer) is
   'Mark up to p_limit open directives as expired; returns how many. Repeat until 0.';
 
 create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
-language plpgsql volatile security definer
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  perform coordinator.check_ttl(p_retention);
-  perform coordinator.check_page(p_limit);
-  delete from coordinator.directives where id = any (array(
-    select id from coordinator.directives where status <> 'open' and ended_at < coordinator.now_utc() - p_retention
-    order by ended_at limit p_limit for update skip locked));
-  get diagnostics v_count = row_count;
-  return v_count;
-end
+  select coordinator.check_ttl(p_retention);
+  select coordinator.check_page(p_limit);
+  with pruned as (
+    delete from coordinator.directives where id = any (array(
+      select id from coordinator.directives where status <> 'open' and ended_at < coordinator.now_utc() - p_retention
+      order by ended_at limit p_limit for update skip locked))
+    returning id)
+  select count(*)::integer from pruned;
 $$;
 comment on function coordinator.directive_prune(interval, integer) is
   'Delete up to p_limit directives that ended more than p_retention ago, with their receipts; returns how many. Repeat until 0. No events.';

@@ -60,20 +60,17 @@ comment on function coordinator.idempotency_position(text, text, text) is
   'Return the position of the change whose response is recorded for a key.';
 
 create or replace function coordinator.idempotency_prune(p_limit integer default 1000) returns integer
-language plpgsql volatile security definer
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count integer;
-begin
-  perform coordinator.check_page(p_limit);
-  delete from coordinator.idempotency_keys k
-  using (select project, caller, key from coordinator.idempotency_keys where expires_at <= coordinator.now_utc()
-         order by expires_at limit p_limit for update skip locked) old
-  where k.project = old.project and k.caller = old.caller and k.key = old.key;
-  get diagnostics v_count = row_count;
-  return v_count;
-end
+  select coordinator.check_page(p_limit);
+  with pruned as (
+    delete from coordinator.idempotency_keys k
+    using (select project, caller, key from coordinator.idempotency_keys where expires_at <= coordinator.now_utc()
+           order by expires_at limit p_limit for update skip locked) old
+    where k.project = old.project and k.caller = old.caller and k.key = old.key
+    returning k.key)
+  select count(*)::integer from pruned;
 $$;
 comment on function coordinator.idempotency_prune(integer) is
   'Delete up to p_limit expired keys with their responses; returns how many. Repeat until 0. No event.';
