@@ -48,43 +48,19 @@ if TYPE_CHECKING:
 
 # Late, so that the command line and the embedded server do not pay for the imports of the client.
 _PLACES = {
-    "coordinator.client": (
-        *(
-            "Client",
-            "EventStream",
-            "Handle",
-            "Held",
-            "LeaseState",
-            "Listing",
-            "LockLost",
-            "Page",
-            "Presence",
-            "connect",
-        ),
-    ),
-    "coordinator.config": ("Config",),
-    "coordinator.errors": (
-        *(
-            "ConfigurationError",
-            "Conflict",
-            "CoordinatorError",
-            "DatabaseUnavailable",
-            "InvalidArgument",
-            "DatabaseBusy",
-            "LogFull",
-            "NotFound",
-        ),
-        *("PermissionDenied", "SchemaMismatch", "Unauthenticated", "WaitTimedOut"),
-    ),
-    "coordinator.model.agent": ("Agent", "KnownAgent"),
-    "coordinator.model.directive": ("Directive", "Pending", "Receipt", "Sent"),
-    "coordinator.model.event": ("Event",),
-    "coordinator.model.lock": ("Grant", "Lock", "PathCheck", "Renewal", "Waiter"),
-    "coordinator.model.project": ("Project", "ProjectContents"),
-    "coordinator.model.signal": ("Rule", "Signal"),
-    "coordinator.model.status": ("Status",),
+    "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost Page Presence connect",
+    "coordinator.config": "Config",
+    "coordinator.errors": "ConfigurationError Conflict CoordinatorError DatabaseBusy DatabaseUnavailable InvalidArgument LogFull NotFound"
+    " PermissionDenied SchemaMismatch Unauthenticated WaitTimedOut",
+    "coordinator.model.agent": "Agent KnownAgent",
+    "coordinator.model.directive": "Directive Pending Receipt Sent",
+    "coordinator.model.event": "Event",
+    "coordinator.model.lock": "Grant Lock PathCheck Renewal Waiter",
+    "coordinator.model.project": "Project ProjectContents",
+    "coordinator.model.signal": "Rule Signal",
+    "coordinator.model.status": "Status",
 }
-_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
+_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = [
     "Agent",

@@ -31,7 +31,7 @@ from coordinator.api.access import Access, is_loopback, is_open
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.origin import origin_middleware, origins_of
-from coordinator.api.server import bind, serving
+from coordinator.api.server import bind, serving, url_of
 from coordinator.api.tls import Certificate, certificate_of
 from coordinator.api.tokens import CHECKS, TOKEN_CHANNEL
 from coordinator.config import Config
@@ -68,8 +68,13 @@ async def serve(config: Config) -> None:
 
     async def run(lifetime: Lifetime) -> None:
         with bind(config.host, config.port) as listener:
-            async with _database(config) as (database, place):
-                await _run(config, database, listener, place, lifetime, certificate)
+            # Neither the checks of tokens nor the loops queue behind calls.
+            async with (
+                _database(config) as (database, place),
+                database.aside(CHECKS) as checks,
+                database.aside(LOOPS, LOOP_TIMEOUT_S) as executor,
+            ):
+                await _run(config, database, checks, executor, listener, place, lifetime, certificate)
 
     await run_until_shutdown("daemon", run)
 
@@ -112,19 +117,6 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
 async def _run(  # noqa: PLR0917
     config: Config,
     database: Database,
-    listener: socket.socket,
-    place: dict[str, str],
-    lifetime: Lifetime,
-    certificate: Certificate | None,
-) -> None:
-    """Run everything on an open database. Each context ends after those within it."""
-    async with database.aside(CHECKS) as checks, database.aside(LOOPS, LOOP_TIMEOUT_S) as executor:
-        await _serve(config, database, checks, executor, listener, place, lifetime, certificate)
-
-
-async def _serve(  # noqa: PLR0917
-    config: Config,
-    database: Database,
     checks: Runner,
     executor: Runner,
     listener: socket.socket,
@@ -132,7 +124,7 @@ async def _serve(  # noqa: PLR0917
     lifetime: Lifetime,
     certificate: Certificate | None,
 ) -> None:
-    """Run the daemon; ``checks`` checks tokens, and ``executor`` runs loops: neither queues behind calls."""
+    """Run everything on an open database: ``checks`` checks tokens, and ``executor`` runs loops."""
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
     liveness = Liveness(session, "daemon")
@@ -149,15 +141,10 @@ async def _serve(  # noqa: PLR0917
     )
 
     def readiness() -> Readiness:
-        if lifetime.stop.is_set():
-            return Readiness(ready=False, leads=keeper.leads, reason="shutting down")
-        if obstacle := keeper.obstacle():
-            return Readiness(ready=False, leads=keeper.leads, reason=obstacle)
-        if obstacle := gateway.obstacle(READY_WITHIN_S):
-            return Readiness(ready=False, leads=keeper.leads, reason=obstacle)
-        if obstacle := relay.progress.obstacle(READY_WITHIN_S):
-            return Readiness(ready=False, leads=keeper.leads, reason=f"events are not numbered: {obstacle}")
-        return Readiness(ready=True, leads=keeper.leads)
+        reason = "shutting down" if lifetime.stop.is_set() else keeper.obstacle() or gateway.obstacle(READY_WITHIN_S)
+        if reason is None and (obstacle := relay.progress.obstacle(READY_WITHIN_S)):
+            reason = f"events are not numbered: {obstacle}"
+        return Readiness(ready=reason is None, leads=keeper.leads, reason=reason)
 
     session.on_change = keeper.hurry
     async with session.kept(), anyio.create_task_group() as tasks:
@@ -170,7 +157,7 @@ async def _serve(  # noqa: PLR0917
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
         app = create_app(readiness, database, gateway, access, middleware)
         async with serving(app, listener, config, certificate):
-            _announce(listener, place, tls=certificate is not None)
+            _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.up.set()
             await lifetime.stop.wait()
             gateway.close()
@@ -198,9 +185,7 @@ async def _probe(database: Database) -> None:
             )
 
 
-def _announce(listener: socket.socket, place: dict[str, str], *, tls: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    http = f"http{'s' * tls}://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+def _announce(http: str, place: dict[str, str]) -> None:
     log.info("daemon.started", version=version(), pid=os.getpid(), http=http, **place)
     if sys.stderr.isatty():
         sys.stderr.write(_banner(http, place))

@@ -9,7 +9,7 @@ __all__ = ["version"]
 
 @cache
 def version() -> str:
-    """Tell the version of the program."""
+    """Return the version of the program."""
     from importlib import metadata  # noqa: PLC0415 - 15 ms that only few commands need
 
     return metadata.version("coordinatord")

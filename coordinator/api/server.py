@@ -24,7 +24,7 @@ from coordinator.api.tls import Certificate
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError
 
-__all__ = ["bind", "fitted", "serving"]
+__all__ = ["bind", "fitted", "serving", "url_of"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
@@ -72,6 +72,15 @@ def bind(host: str, port: int, *, hints: Mapping[int, str] = HINTS) -> socket.so
             f"cannot listen on {host}:{port}: {error.strerror or error}", hint=hints.get(error.errno or 0, hints[0])
         ) from error
     return listener
+
+
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
+    """Return the address of a listening socket, as clients take it."""
+    name = listener.getsockname()
+    if listener.family is socket.AF_UNIX:
+        return f"unix://{name}"
+    host, port = name[:2]
+    return f"http{'s' * tls}://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def fitted(config: Config) -> Config:

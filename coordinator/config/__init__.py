@@ -68,7 +68,7 @@ def origins(
     flags: Mapping[str, tuple[str, str]] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> list[Origin]:
-    """Say of every setting what applies, and where it came from; the arguments are those of ``load``.
+    """Return the value of every setting, and where it came from; the arguments are those of ``load``.
 
     Raises: ``ConfigurationError``.
     """

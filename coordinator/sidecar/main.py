@@ -32,7 +32,7 @@ from coordinator.api.access import Access
 from coordinator.api.app import Readiness, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.origin import origin_middleware, origins_of
-from coordinator.api.server import serving
+from coordinator.api.server import serving, url_of
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.http import HttpExecutor
 from coordinator.client.lease import LeaseState
@@ -163,7 +163,7 @@ async def _run(  # noqa: PLR0917
         app = create_app(readiness, backend, gateway, access, middleware, paths)
         try:
             async with serving(app, sockets[0], config, also=sockets[1:]):
-                addresses = [_written(listener) for listener in sockets]
+                addresses = [url_of(listener) for listener in sockets]
                 log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
                 await lifetime.stop.wait()
                 gateway.close()
@@ -182,11 +182,3 @@ def _lowered(config: Config) -> Config:
     """Lower the settings to what one agent needs."""
     maxima = {name: setting.sidecar_max for name, setting in SETTINGS.items() if setting.sidecar_max is not None}
     return replace(config, **{name: min(getattr(config, name), maximum) for name, maximum in maxima.items()})
-
-
-def _written(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if listener.family is socket.AF_UNIX:
-        return f"unix://{name}"
-    host, port = name[:2]
-    return "http://" + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -44,5 +44,3 @@ def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
-    # It logs a stack trace for each lost connection, which calls, heartbeat and readiness report anyway.
-    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)

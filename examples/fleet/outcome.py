@@ -41,7 +41,7 @@ class Outcome:
 
 
 def tell(events: Sequence[Any], kill: Kill | None) -> Outcome:
-    """Tell the outcome."""
+    """Print the outcome."""
     outcome = Outcome()
     for event in events:
         changed = outcome.board.apply(event)
