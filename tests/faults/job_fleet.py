@@ -23,7 +23,7 @@ from tests.waiting import until
 __all__ = ["LIGHT", "QUEUES", "Fleet", "check_ends", "enqueue", "prepare"]
 
 QUEUES = ["plain", "fair"]
-LIGHT = ("kill", "pause", "stop", "terminate", "kill_daemon")
+LIGHT = ("kill", "pause", "stop", "terminate", "kill_daemon", "cancel")
 BATCH = 20
 KEYS = 5
 ENQUEUE = "select id from coordinator.job_enqueue_many('default', $1)"
@@ -163,6 +163,12 @@ class Fleet:
         daemon.__exit__(None, None, None)
         self.daemons.append(Daemon(self.url))
 
+    async def cancel(self) -> None:
+        """Cancel a few jobs, whether they wait or run."""
+        async with opened(self.url) as connection:
+            for row in await connection.fetch("select id from coordinator.jobs_open order by random() limit 3"):
+                await connection.execute("select coordinator.job_cancel('default', $1, 'a test')", row["id"])
+
     async def restart(self, server: embedded.Server) -> None:
         """Kill the database server, and wait until another one accepts connections."""
         await restart(server, IMMEDIATE)
@@ -189,6 +195,11 @@ async def check_ends(url: str, jobs: set[UUID]) -> Counter[str]:
         ended = await connection.fetch("select id, status, fence, result from coordinator.jobs_ended")
         assert {row["id"] for row in ended} == jobs, "a job is missing, or nobody enqueued it"
         assert len(ended) == len(jobs), "a job ended twice"
+        told = await connection.fetch(
+            "select job::uuid as id, type from coordinator.events, jsonb_array_elements_text(data -> 'ids') job"
+            " where type in ('job.completed', 'job.failed', 'job.cancelled', 'job.expired')"
+        )
+        assert sorted((row["id"], f"job.{row['status']}") for row in ended) == sorted(map(tuple, told))
         for table in ("jobs_open", "jobs_ready", "jobs_later", "jobs_running"):
             assert not await connection.fetchval(f"select count(*) from coordinator.{table}"), table
         # Each write was made under the fence of the newest attempt, and the attempt that ended the job wrote last.
