@@ -29,7 +29,7 @@ TITLES = {
     "enqueue": "Jobs enqueued, 100 a call",
 }
 KINDS = {"plain": "plain", "mute": "plain, no events", "fair": "fair over 10,000 keys"}
-FAIR = "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
+FAIR = "select coordinator.queue_set('default', 'fair', p_fair_by => 'key')"
 # In a database of its own, where the function through which all events of jobs go does nothing.
 MUTE = "create or replace function coordinator.job_tell({arguments}) returns void language sql as ''"
 EMIT = "select pg_get_function_arguments('coordinator.job_tell'::regproc)"

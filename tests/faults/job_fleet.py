@@ -23,7 +23,7 @@ from tests.waiting import until
 __all__ = ["LIGHT", "QUEUES", "Fleet", "check_ends", "enqueue", "prepare"]
 
 QUEUES = ["plain", "fair"]
-LIGHT = ("kill", "pause", "stop", "terminate", "kill_daemon", "cancel")
+LIGHT = ("kill", "pause", "stop", "terminate", "kill_daemon", "cancel", "reshape")
 BATCH = 20
 KEYS = 5
 ENQUEUE = "select id from coordinator.job_enqueue_many('default', $1)"
@@ -34,9 +34,7 @@ async def prepare(url: str) -> None:
     """Make the table that is written under fences, and a queue in which keys take turns."""
     async with opened(url) as connection:
         await connection.execute(TABLE)
-        await connection.execute(
-            "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
-        )
+        await connection.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
 
 
 async def enqueue(url: str, jobs: int, *, first: int = 0, queues: Sequence[str] = QUEUES) -> set[UUID]:
@@ -168,6 +166,16 @@ class Fleet:
         async with opened(self.url) as connection:
             for row in await connection.fetch("select id from coordinator.jobs_open order by random() limit 3"):
                 await connection.execute("select coordinator.job_cancel('default', $1, 'a test')", row["id"])
+
+    async def reshape(self) -> None:
+        """Change the policy of a queue, with jobs in it."""
+        policy = self.choose.choice(
+            ["p_fair_by => 'key'", "p_fair_by => 'none'", "p_ageing => '1 minute'", "p_ageing => '0'"]
+        )
+        async with opened(self.url) as connection:
+            await connection.execute(
+                f"select coordinator.queue_set('default', $1, {policy})", self.choose.choice(QUEUES)
+            )
 
     async def restart(self, server: embedded.Server) -> None:
         """Kill the database server, and wait until another one accepts connections."""

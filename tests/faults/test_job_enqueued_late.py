@@ -31,9 +31,7 @@ async def test_a_job_whose_enqueue_commits_after_later_jobs_were_claimed_is_clai
     database_url: str, queue: str, lane: str
 ) -> None:
     async with opened(database_url) as one, opened(database_url) as other:
-        await one.execute(
-            "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
-        )
+        await one.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
         agent = await one.fetchval(
             "select id from coordinator.agent_register('default', 'worker', p_job_types => '{work}', p_ttl => '1 hour')"
         )
@@ -54,9 +52,7 @@ async def test_a_job_whose_enqueue_commits_after_later_jobs_were_claimed_is_clai
 
 async def test_a_claim_that_is_rolled_back_leaves_its_jobs_to_others(database_url: str) -> None:
     async with opened(database_url) as one, opened(database_url) as other:
-        await one.execute(
-            "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
-        )
+        await one.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
         agent = await one.fetchval(
             "select id from coordinator.agent_register('default', 'worker', p_job_types => '{work}', p_ttl => '1 hour')"
         )

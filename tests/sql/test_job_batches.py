@@ -87,9 +87,7 @@ def batch(kind: str, first: int = 0) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_enqueueing_a_batch_compares_no_job_with_every_other(connection: asyncpg.Connection, kind: str) -> None:
-    await connection.execute(
-        "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
-    )
+    await connection.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
     enqueue = "select created from coordinator.job_enqueue_many('default', $1)"
     for first in (0, JOBS):  # the plans of the first call are made while the tables are empty
         async with explained(connection, enqueue):
@@ -103,9 +101,7 @@ async def test_enqueueing_a_batch_compares_no_job_with_every_other(connection: a
 async def test_claiming_and_finishing_a_batch_compares_no_job_with_every_other(
     connection: asyncpg.Connection, queue: str
 ) -> None:
-    await connection.execute(
-        "insert into coordinator.queues (project_id, name, fair, actor, created_at, updated_at) select id, 'fair', true, 'test', now(), now() from coordinator.projects where name = 'default'"
-    )
+    await connection.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
     agent = await connection.fetchval(
         "select id from coordinator.agent_register('default', 'worker', p_job_types => '{work}', p_ttl => '1 hour')"
     )
