@@ -203,7 +203,7 @@ begin
   update coordinator.queues q set
     fair                = coalesce(p_fair_by = 'key', q.fair),
     ageing              = case when p_ageing is null then q.ageing else nullif(p_ageing, interval '0') end,
-    weights             = coalesce((select jsonb_object_agg(w.key, w.value) from jsonb_each(q.weights || p_weights) w where w.value <> '1'), '{}'),
+    weights             = coalesce((select jsonb_object_agg(w.key, w.value::integer) from jsonb_each(q.weights || p_weights) w where w.value <> '1'), '{}'),
     max_waiting         = nullif(coalesce(p_max_waiting, q.max_waiting), 0),
     max_waiting_per_key = nullif(coalesce(p_max_waiting_per_key, q.max_waiting_per_key), 0),
     events              = coalesce(p_events, q.events),

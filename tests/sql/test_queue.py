@@ -176,6 +176,12 @@ async def test_a_weight_applies_to_lanes_that_wait(tx: Transaction) -> None:
     assert {row["key"]: row["count"] for row in await tx.connection.fetch(keys, taken)} == {"a": 3, "b": 1}
 
 
+async def test_a_weight_that_is_written_as_a_decimal_number_is_a_whole_one(tx: Transaction) -> None:
+    changed = await tx.run(set_(fair_by="key", weights={"a": 2.0, "b": 1.0}))
+    assert [(key, type(weight)) for key, weight in changed.weights.items()] == [("a", int)]
+    await enqueue(tx, key="a")
+
+
 async def test_no_job_of_a_paused_queue_is_claimed_and_its_jobs_are_counted(tx: Transaction) -> None:
     agent = await worker(tx)
     for _ in range(3):
