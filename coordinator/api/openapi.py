@@ -54,6 +54,7 @@ _POSITION = {
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
 _WANTED = ("ttl", "to_role", "role", "status", "conditions", "ageing", "payload", "percent", "result")  # optional
 _JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
+_EXAMPLES_OF: dict[str, dict[str, Any]] = {"job_enqueue": _JOB_EXAMPLES, "job_retry": {"status": ["failed"]}}
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
@@ -199,7 +200,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 def _example(endpoint: Endpoint) -> dict[str, Any]:
     """Return a body with what is required, and the optional fields that most callers want."""
-    examples = {**_EXAMPLES, **_JOB_EXAMPLES} if endpoint.operation.function == "job_enqueue" else _EXAMPLES
+    examples = _EXAMPLES | _EXAMPLES_OF.get(endpoint.operation.function, {})
     return {
         field.name: "coder-1"
         if field.name == "agent" and _takes_text(field.type)

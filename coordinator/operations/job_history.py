@@ -42,7 +42,6 @@ class Show(Operation[Job], frozen=True, kw_only=True):
     function = "job_show"
     reads = True
     scope = Scope.IN_PROJECT
-    route = "/v1/jobs/{job}"
     woken_by = ("job.completed", "job.failed", "job.cancelled", "job.expired")
 
     project: str

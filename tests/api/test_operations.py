@@ -145,7 +145,8 @@ async def test_every_list_has_the_same_cursor_and_limit(
     http: httpx.AsyncClient, project: str, endpoint: Endpoint
 ) -> None:
     await post(http, "agents/register", project=project, name="a")
-    needed = {"project": project, "agent": "a", "resource": "a"}
+    job = await post(http, "jobs/enqueue", project=project, type="t")
+    needed = {"project": project, "agent": "a", "resource": "a", "job": job["id"]}
     fields = {field.name: field.required for field in msgspec.structs.fields(endpoint.operation)}
     query = {name: value for name, value in needed.items() if fields.get(name)}
     answer = await http.get(endpoint.path, params=query | {"limit": 1})
