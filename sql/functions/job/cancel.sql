@@ -6,6 +6,7 @@ returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);

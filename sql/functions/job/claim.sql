@@ -8,6 +8,7 @@ create or replace function coordinator.job_take_best(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -34,6 +35,7 @@ create or replace function coordinator.job_pick(p_classes bigint[], p_limit inte
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -73,6 +75,7 @@ create or replace function coordinator.job_pick_fair(p_class bigint, p_limit int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -141,6 +144,7 @@ returns setof coordinator.job_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

@@ -33,6 +33,7 @@ create or replace function coordinator.job_dedupe(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_first  uuid[] := '{}';

@@ -19,6 +19,8 @@ create or replace function coordinator.job_end(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_nestloop = off -- lists are joined with lists
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -44,16 +46,18 @@ begin
       left join unnest(p_attempts) a on a.id = j.id
       left join worker w on w.agent_id = a.agent_id
       cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
-      returning id, project_id, queue, status, reason, dedupe_key),
-    freed as (
-      delete from coordinator.job_dedupes d using ended e
-      where e.dedupe_key is not null and d.project_id = e.project_id and d.key = e.dedupe_key and d.job_id = e.id
-        and (d.expires_at is null or e.status <> 'completed' and not d.failed))
-    select e.project_id, p.name as project, e.queue,
+      returning id, project_id, queue, status, reason, dedupe_key)
+    select e.project_id, (select p.name from coordinator.projects p where p.id = e.project_id) as project, e.queue, e.status,
+           array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
            case e.status when 'completed' then 'job.completed' when 'failed' then 'job.failed' when 'cancelled' then 'job.cancelled' else 'job.expired' end as type, array_agg(e.id order by e.id) as ids,
            case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data
-    from ended e join coordinator.projects p on p.id = e.project_id group by 1, 2, 3, 4, e.status, e.reason order by 1, 3
+    from ended e group by e.project_id, e.queue, e.status, e.reason order by 1, 3, 4
   loop
+    if v_told.keys is not null then
+      delete from coordinator.job_dedupes d
+      where d.project_id = v_told.project_id and d.key = any (v_told.keys) and d.job_id = any (v_told.ids)
+        and (d.expires_at is null or v_told.status <> 'completed' and not d.failed);
+    end if;
     perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
   end loop;
 end
@@ -65,6 +69,7 @@ create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_of record;
@@ -95,6 +100,7 @@ create or replace function coordinator.job_put_back(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_counts constant boolean := p_outcome not in ('released', 'snoozed');
@@ -157,21 +163,23 @@ create or replace function coordinator.job_finish(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_attempts coordinator.jobs_running[];
   v_ids      uuid[];
+  v_results  jsonb[];
 begin
+  -- By the key of the attempts, whatever else the worker had since the last vacuum: "is not distinct from" uses no index.
   with mine as (
-    delete from coordinator.jobs_running r
-    using (select u.id, u.fence from unnest(p_ids, p_fences) u (id, fence) order by u.id) u
-    where r.id = u.id and r.fence = u.fence and (r.agent_id = p_agent) is true -- by the key: an agent has had many attempts
-    returning r as attempt, r.id)
-  select array_agg(m.attempt), array_agg(m.id) into v_attempts, v_ids from mine m;
+    delete from coordinator.jobs_running r using unnest(p_ids, p_fences, p_results) u (id, fence, result)
+    where r.id = any (p_ids) and r.agent_id is not distinct from p_agent and r.id = u.id and r.fence = u.fence
+    returning r as attempt, r.id, u.result)
+  select array_agg(m.attempt), array_agg(m.id), array_agg(m.result) into v_attempts, v_ids, v_results from mine m;
   if v_ids is not null then
-    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts,
-      array(select f.result from unnest(v_ids) with ordinality o (id, n) join unnest(p_ids, p_results) f (id, result) on f.id = o.id order by o.n));
+    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results);
   end if;
   return v_ids;
 end

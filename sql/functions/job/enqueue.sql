@@ -151,10 +151,11 @@ $$;
 comment on function coordinator.job_read(bigint, jsonb, boolean) is
   'Read and check jobs to enqueue. With p_many, errors name the job by its place from 0. Internal.';
 
-create or replace function coordinator.job_classify(p_project_id bigint, p_orders coordinator.job_order[]) returns bigint[]
+create or replace function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -163,7 +164,7 @@ begin
   loop
     select array_agg(c.id order by o.place) into v_classes
     from unnest(p_orders) o
-    left join coordinator.job_classes c on c.project_id = p_project_id and c.queue = o.queue and c.type = o.type and c.labels = o.labels;
+    left join coordinator.job_classes c on c.project_id = p_project_id and c.queue = any (p_queues) and c.queue = o.queue and c.type = o.type and c.labels = o.labels;
     exit when array_position(v_classes, null) is null;
     insert into coordinator.job_classes (project_id, queue, type, labels)
     select distinct p_project_id, o.queue, o.type, o.labels from unnest(p_orders) o order by 2, 3, 4
@@ -176,7 +177,7 @@ begin
   return v_classes;
 end
 $$;
-comment on function coordinator.job_classify(bigint, coordinator.job_order[]) is
+comment on function coordinator.job_classify(bigint, text[], coordinator.job_order[]) is
   'Return the class of each job, in their order; create those that are new. No event. Internal.';
 
 create or replace function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
@@ -184,6 +185,7 @@ returns setof coordinator.job_receipt
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -202,7 +204,7 @@ declare
 begin
   select bool_or(q.fair) as fair, bool_or(num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0) as bounded into v_policy
   from coordinator.queue_enter(v_project, v_queues, v_actor) q;
-  v_classes := coordinator.job_classify(v_project, v_orders);
+  v_classes := coordinator.job_classify(v_project, v_queues, v_orders);
   if exists (select from unnest(v_orders) o where o.dedupe_key is not null) then
     v_first := coordinator.job_dedupe(v_project, p_project, v_orders, v_ids, v_actor, v_now);
   end if;
@@ -215,42 +217,40 @@ begin
       from unnest(v_orders) o order by o.place));
   end if;
 
+  with job as materialized (
+    select o.*, v_ids[o.place] as id, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
+           coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing
+    from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = any (v_queues) and q.name = o.queue
+    where v_first[o.place] is null),
+  opened as (
+    insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
+                                       deadline, stall, rescue, dedupe_key, parent_id, actor, created_at, scheduled_at)
+    select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
+           j.deadline, j.stall, j.rescue, j.dedupe_key, j.parent, v_actor, v_now, j.scheduled_at
+    from job j),
+  queued as (
+    insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+    select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
+    from job j where j.scheduled_at <= v_now)
+  insert into coordinator.jobs_later (id, class_id, due_at)
+  select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > v_now;
+
+  perform coordinator.job_tell(case when t.due_at is null then 'job.enqueued' else 'job.scheduled' end, v_project, p_project, t.queue, v_actor, v_now,
+                               t.ids, case when t.due_at is null then '{}' else jsonb_build_object('due_at', t.due_at) end)
+  from (select j.queue, array_agg(v_ids[j.place] order by j.place) as ids, min(j.due_at) as due_at
+        from (select o.queue, o.place, case when coalesce(o.at, v_now + o.delay) > v_now then coalesce(o.at, v_now + o.delay) end as due_at
+              from unnest(v_orders) o where v_first[o.place] is null) j
+        group by j.queue, j.due_at is null order by j.queue, j.due_at is null) t;
+
   return query
-    with job as materialized (
-      select o.*, v_ids[o.place] as id, v_first[o.place] as first, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
-             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing,
-             case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status
-      from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = o.queue),
-    opened as (
-      insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
-                                         deadline, stall, rescue, dedupe_key, parent_id, actor, created_at, scheduled_at)
-      select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
-             j.deadline, j.stall, j.rescue, j.dedupe_key, j.parent, v_actor, v_now, j.scheduled_at
-      from job j where j.first is null),
-    queued as (
-      insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
-      select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
-      from job j where j.first is null and j.scheduled_at <= v_now),
-    later as (
-      insert into coordinator.jobs_later (id, class_id, due_at)
-      select j.id, j.class_id, j.scheduled_at from job j where j.first is null and j.scheduled_at > v_now),
-    told as (
-      select coordinator.job_tell(case t.status when 'queued' then 'job.enqueued' else 'job.scheduled' end, v_project, p_project, t.queue, v_actor, v_now,
-                                  t.ids, case t.status when 'queued' then '{}' else jsonb_build_object('due_at', t.due_at) end)
-      from (select j.queue, j.status, array_agg(j.id order by j.place) as ids, min(j.scheduled_at) as due_at
-            from job j where j.first is null group by 1, 2 order by 1, 2) t)
-    select coalesce(j.first, j.id), coalesce(f.queue, j.queue), coalesce(f.type, j.type), coalesce(f.status, j.status),
-           coalesce(f.scheduled_at, j.scheduled_at), j.first is null
-    from (select count(*) from told) t, job j
-    left join lateral ( -- the job that answers instead: of this call, or an older one
-      select o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
-             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at
-      from unnest(array[v_orders[array_position(v_ids, j.first)]]) o where o.place is not null
+    select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
+      select o.place, v_ids[o.place] as id, o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
+             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, true as created
+      from unnest(v_orders) o where v_first[o.place] is null
       union all
-      select o.queue, o.type, o.status, o.scheduled_at from coordinator.job_find(v_project, j.first) o
-      where j.first is not null and array_position(v_ids, j.first) is null
-    ) f on true
-    order by j.place;
+      select o.place, v_first[o.place], f.queue, f.type, f.status, f.scheduled_at, false
+      from unnest(v_orders) o, coordinator.job_find(v_project, v_first[o.place]) f where v_first[o.place] is not null) r
+    order by r.place;
 end
 $$;
 comment on function coordinator.job_insert(text, jsonb, text, boolean) is

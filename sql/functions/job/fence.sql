@@ -33,6 +33,7 @@ create or replace function coordinator.job_attempt(p_project text, p_job uuid, p
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -53,6 +54,7 @@ create or replace function coordinator.job_finished(p_project_id bigint, p_job u
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 begin
   return exists (select from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job and j.fence = p_fence
@@ -66,6 +68,7 @@ create or replace function coordinator.assert_job(p_project text, p_job uuid, p_
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -87,6 +90,7 @@ returns setof coordinator.job_lease
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now     timestamptz := coordinator.now_utc();
@@ -117,6 +121,7 @@ returns setof coordinator.job_verdict
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -159,6 +164,7 @@ create or replace function coordinator.job_enter_parts(p_project_id bigint, p_pa
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_keys text[] := array(select distinct p ->> 'dedupe_key' from jsonb_array_elements(p_parts) p where p ->> 'dedupe_key' is not null order by 1);

@@ -6,6 +6,7 @@ returns table (queue text, type text, status text, reason text, scheduled_at tim
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 begin
@@ -36,6 +37,7 @@ create or replace function coordinator.job_take(p_job uuid, p_wait boolean) retu
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_row tid;

@@ -95,6 +95,7 @@ create or replace function coordinator.queue_enter(p_project_id bigint, p_queues
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_queue text;
@@ -127,6 +128,7 @@ create or replace function coordinator.queue_check_room(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_full record;

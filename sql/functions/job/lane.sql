@@ -9,6 +9,7 @@ create or replace function coordinator.job_lanes_enter(p_classes bigint[], p_key
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

@@ -5,6 +5,7 @@ create or replace function coordinator.job_promote(p_limit integer default 1000)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := coordinator.now_utc();
@@ -30,6 +31,7 @@ create or replace function coordinator.job_expire(p_limit integer default 1000) 
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := coordinator.now_utc();
@@ -52,6 +54,7 @@ create or replace function coordinator.job_rescue(p_limit integer default 1000) 
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now     timestamptz := coordinator.now_utc();
@@ -101,6 +104,7 @@ create or replace function coordinator.job_dedupe_prune(p_limit integer default 
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc(); -- the function is volatile, so no bound of an index
@@ -121,6 +125,7 @@ create or replace function coordinator.job_end_agent(p_agent uuid, p_outcome tex
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_attempts coordinator.jobs_running[];
@@ -142,6 +147,7 @@ create or replace function coordinator.job_end_project(p_project_id bigint) retu
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_classes bigint[];
