@@ -1313,7 +1313,7 @@ create function coordinator.job_claim(p_project text, p_agent uuid, p_limit inte
   volatile security definer;
 
 -- Return the class of each job, in their order; create those that are new. No event. Internal.
-create function coordinator.job_classify(p_project_id bigint, p_orders coordinator.job_order[])
+create function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[])
   returns bigint[]
   volatile;
 

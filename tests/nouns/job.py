@@ -41,7 +41,7 @@ LIMITS = {
         """coordinator.job_enqueue_many('default', (select jsonb_agg('{"type": "x"}'::jsonb) from generate_series(1, $1::integer)))""",
     ],
     "job_batch_bytes": [
-        """coordinator.job_enqueue_many('default', b.jobs || jsonb_build_array(jsonb_build_object('type', 'x', 'payload', repeat('x', $1::integer - octet_length(b.jobs::text) - 30))))
+        """coordinator.job_enqueue_many('default', b.jobs || jsonb_build_array(jsonb_build_object('type', 'x', 'payload', repeat('x', $1::integer - 33 * 250002 - 2))))
            from (select jsonb_agg(jsonb_build_object('type', 'x', 'payload', repeat('x', 250000))) as jobs from generate_series(1, 33)) b""",
     ],
     "job_claim": [

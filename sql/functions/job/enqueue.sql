@@ -6,15 +6,15 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select array_agg(row(j.place, o.type, coalesce(j.value -> 'payload', '{}'), coalesce(o.queue, 'default'), o.key, coalesce(o.priority, 0), o.at,
-                       o.delay, o.start_by, coalesce(o.max_attempts, 3), o.backoff, o.deadline, o.stall, nullif(o.rescue, 'retry'),
-                       case when o.labels is null then '{}' else array(select distinct l from unnest(o.labels) l order by l) end,
-                       o.dedupe_key, o.dedupe_for, coalesce(o.on_duplicate, 'raise'), coalesce(o.dedupe_failed, false), o.parent
-                   )::coordinator.job_order order by j.place)
-  from jsonb_array_elements(p_jobs) with ordinality j (value, place),
-       jsonb_to_record(j.value) o (type text, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
-                                   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
-                                   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid));
+  return (
+    select array_agg(row(j.n, j.type, coalesce(j.payload, p_jobs -> (j.n - 1)::integer -> 'payload', '{}'), coalesce(j.queue, 'default'), j.key, coalesce(j.priority, 0), j.at, j.delay, j.start_by,
+                         coalesce(j.max_attempts, 3), j.backoff, j.deadline, j.stall, nullif(j.rescue, 'retry'),
+                         case when j.labels is null then '{}' else array(select distinct l from unnest(j.labels) l order by l) end,
+                         j.dedupe_key, j.dedupe_for, coalesce(j.on_duplicate, 'raise'), coalesce(j.dedupe_failed, false), j.parent
+                     )::coordinator.job_order order by j.n)
+    from rows from (jsonb_populate_recordset(null::coordinator.job_order, p_jobs)) with ordinality j (
+      place, type, payload, queue, key, priority, at, delay, start_by, max_attempts, backoff, deadline, stall, rescue, labels,
+      dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, n));
 end
 $$;
 comment on function coordinator.job_orders(jsonb) is
@@ -88,6 +88,8 @@ declare
   v_order   coordinator.job_order;
   v_item    record;
   v_place   bigint;
+  v_bytes   bigint;
+  v_usual   boolean;
   v_message text;
   v_detail  text;
   v_hint    text;
@@ -98,8 +100,6 @@ begin
     raise exception using errcode = case jsonb_array_length(p_jobs) when 0 then 'ZC101' else 'ZC102' end,
       message = format('%s jobs in one call', jsonb_array_length(p_jobs)), hint = 'Give 1 to 10000.';
   elsif p_many then
-    perform coordinator.json_refuse('the list of jobs', coordinator.json_fault(
-      p_jobs, 8388608, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")'), 8388608);
     for v_item in
       select j.value, j.place from jsonb_array_elements(p_jobs) with ordinality j (value, place)
       where case jsonb_typeof(j.value) when 'object' then j.value - v_fields <> '{}' else true end
@@ -115,17 +115,24 @@ begin
     end loop;
   end if;
   v_orders := coordinator.job_orders(p_jobs);
-  for v_order in
-    select o.* from unnest(v_orders) o
-    where (length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
+  select sum(octet_length(o.payload::text)), bool_and(
+           length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
            and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and octet_length(o.payload::text) < 130
            and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
            and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.parent) = 0
-           and not o.dedupe_failed) is not true
-  loop
-    v_place := v_order.place - 1;
-    perform coordinator.job_check(p_project_id, v_order);
-  end loop;
+           and not o.dedupe_failed)
+  into v_bytes, v_usual from unnest(v_orders) o;
+  if v_usual is not true then
+    foreach v_order in array v_orders loop
+      v_place := v_order.place - 1;
+      perform coordinator.job_check(p_project_id, v_order);
+    end loop;
+  end if;
+  if v_bytes > 8388608 then
+    v_orders := null;
+    raise exception using errcode = 'ZC102', message = format('the payloads of the jobs take %s bytes as text; at most 8388608 are allowed', v_bytes),
+      hint = 'Enqueue them in several calls.';
+  end if;
   return v_orders;
 exception when others then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;

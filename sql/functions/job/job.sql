@@ -49,7 +49,7 @@ insert into coordinator.rights (function, role) values
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('job_batch',        10000,    'jobs',       'Jobs that one call enqueues.'),
-  ('job_batch_bytes',  8388608,  'bytes',      'Jobs that one call enqueues, as text.'),
+  ('job_batch_bytes',  8388608,  'bytes',      'Payloads of the jobs that one call enqueues, as text.'),
   ('job_claim',        1000,     'jobs',       'Jobs that one call claims or finishes.'),
   ('job_attempts',     1000,     'attempts',   'Attempts of a job.'),
   ('job_labels',       16,       'labels',     'Labels that a job needs.'),
