@@ -115,20 +115,28 @@ async def admin(url: str, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def template(server_url: str) -> str:
-    """Name of a database with the schema and the fake clock, which is copied and never used itself."""
-    name = f"template_{uuid4().hex[:8]}"
+def pristine(server_url: str) -> str:
+    """Name of a database with the schema alone, which is copied and never used itself."""
+    name = f"pristine_{uuid4().hex[:8]}"
 
     async def make() -> None:
         await admin(server_url, f"create database {name}")
         connection = await connect(with_database(server_url, name))
         try:
             await schema.apply(connection)
-            await connection.execute(FAKE_CLOCK)
         finally:
             await connection.close()
 
     asyncio.run(make())
+    return name
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str, pristine: str) -> str:
+    """Name of a database with the schema and the fake clock, which is copied and never used itself."""
+    name = f"template_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {pristine}"))
+    asyncio.run(admin(with_database(server_url, name), FAKE_CLOCK))
     return name
 
 

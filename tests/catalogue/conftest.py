@@ -10,26 +10,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from coordinator.db import schema
-from coordinator.db.connection import connect
-from tests.conftest import Sessions, admin, with_database
+from tests.conftest import ADOPT_EPOCH, Sessions, admin, with_database
 
 
 @pytest.fixture(scope="session")
-def product_url(server_url: str) -> Iterator[str]:
+def product_url(server_url: str, pristine: str) -> Iterator[str]:
     name = f"product_{uuid4().hex[:8]}"
     url = with_database(server_url, name)
-
-    async def make() -> None:
-        await admin(server_url, f"create database {name}")
-        connection = await connect(url)
-        try:
-            await schema.apply(connection)
-            await connection.execute("select coordinator.relay_step()")  # makes the first partition of the log
-        finally:
-            await connection.close()
-
-    asyncio.run(make())
+    asyncio.run(admin(server_url, f"create database {name} template {pristine}"))
+    asyncio.run(admin(url, ADOPT_EPOCH, "select coordinator.relay_step()"))  # makes the first partition of the log
     yield url
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
 

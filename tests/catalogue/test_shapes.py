@@ -78,6 +78,7 @@ STRANGE = {
 }  # fmt: skip
 
 FUNCTIONS = sorted(ROLES)
+WRITES = "select provolatile = 'v' from pg_proc where pronamespace = 'coordinator'::regnamespace and proname = $1"
 
 # What a person would not see in a name, or would read in another order.
 INVISIBLE = [
@@ -182,6 +183,7 @@ async def lists(tx: Transaction, job: str) -> None:
 async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transaction, function: str) -> None:
     known = await world(tx)
     taken = await parameters(tx, function)
+    writes = await tx.connection.fetchval(WRITES, function)
     before = await tx.events()
     faults = []
     for what, call in calls(function, taken, known):
@@ -200,7 +202,8 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
                 faults.append(f"{what[:90]}: refused, and changed something")
         else:
             try:
-                await lists(tx, known["job"])
+                if writes:
+                    await lists(tx, known["job"])
             except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import cache
 from random import Random
 
 import asyncpg
@@ -51,13 +52,18 @@ def segment_regex(segment: str) -> str:
     return out
 
 
+@cache
+def fits(segment: str, name: str) -> bool:
+    regexes = segment_regex(segment), segment_regex(segment.replace("[", "[[]"))  # classes, or brackets
+    return any(re.fullmatch(regex, name) for regex in regexes)
+
+
 def matches(pattern: list[str], path: list[str]) -> bool:
     if not pattern:
         return not path
     if pattern[0] == "**":
         return any(matches(pattern[1:], path[n:]) for n in range(len(path) + 1))
-    regexes = segment_regex(pattern[0]), segment_regex(pattern[0].replace("[", "[[]"))  # classes, or brackets
-    return bool(path) and any(re.fullmatch(r, path[0]) for r in regexes) and matches(pattern[1:], path[1:])
+    return bool(path) and fits(pattern[0], path[0]) and matches(pattern[1:], path[1:])
 
 
 def names(resource: str) -> set[str]:
