@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import asyncpg
 
-from coordinator.operations import agents, directives, locks, signals
+from coordinator.operations import agents, directives, jobs, locks, signals
 from tests.conftest import Transaction
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
@@ -28,7 +28,7 @@ as $$ select clock_timestamp() + (select ahead from public.clock) $$
 
 def blocks() -> list[str]:
     found = re.findall(r"<!-- executed by .*? -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(found) == 2
+    assert len(found) == 3
     return found
 
 
@@ -72,7 +72,14 @@ class Reader:
         """Move the clock, and do what the loops would have done meanwhile."""
         await self._connection.execute("update public.clock set ahead = ahead + make_interval(secs => $1)", READING_S)
         tx = Transaction(self._connection)
-        for loop in (signals.Expire(), directives.Expire(), locks.Expire(), agents.Reap()):
+        for loop in (
+            signals.Expire(),
+            directives.Expire(),
+            locks.Expire(),
+            agents.Reap(),
+            jobs.Promote(),
+            jobs.Rescue(),
+        ):
             await tx.run(loop)  # type: ignore[arg-type]
 
 
