@@ -196,6 +196,7 @@ begin
   perform coordinator.check_weights(p_weights);
   perform coordinator.check_max_waiting('max_waiting', p_max_waiting);
   perform coordinator.check_max_waiting('max_waiting_per_key', p_max_waiting_per_key);
+  perform coordinator.check_isolation('policies of queues change');
   perform coordinator.queue_make(v_project, p_queue, v_actor);
   perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- after the row, as enqueues do
   v_now := coordinator.now_utc();

@@ -81,7 +81,10 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "a number as text": ({"writes": [SET, {**SET, "expect": "1"}]}, "signal_set has the fields"),
     "a malformed duration": ({"writes": [SET, {**SET, "ttl": "soon"}]}, "signal_set has the fields"),
     "a transaction": ({"writes": [SET, {"verb": "transaction_run", "writes": [SET]}]}, "Use one of"),
-    "a write as a condition": ({"writes": [SET], "conditions": [SET]}, "Use one of assert_fence, assert_signal"),
+    "a write as a condition": (
+        {"writes": [SET], "conditions": [SET]},
+        "Use one of assert_fence, assert_job, assert_signal",
+    ),
     "nothing": ({"writes": []}, "at least one write"),
     "no object": ({"writes": [1]}, "/schema"),
     "no list": ({"writes": SET}, "/schema"),

@@ -17,7 +17,7 @@ from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
-from coordinator.operations import agents, directives, events, jobs, locks, projects, rules, signals, tokens
+from coordinator.operations import agents, directives, events, jobs, locks, projects, queues, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests.waiting import until, until_blocked
 
@@ -426,3 +426,73 @@ async def test_of_agents_and_tokens_that_race_for_a_name_one_kind_wins(session: 
         token = msgspec.structs.replace(LEAD, name=name, hash=f"{round_:064x}")
         results = await outcomes(session, [agent, token])  # type: ignore[list-item]
         assert sum(isinstance(result, CoordinatorError) for result in results) == 1
+
+
+FAIR = queues.Set(project="default", queue="mail", fair_by="key", ageing=timedelta(minutes=1))
+MAIL = jobs.Enqueue(project="default", queue="mail", type="x", key="acme", priority=3)
+
+
+async def placed(connection: asyncpg.Connection) -> list[tuple[bool, bool]]:
+    """Return for each queued job whether it is in a lane with a permit, and whether its rank is that of its queue's policy."""
+    rows = await connection.fetch(
+        """
+        select exists (select from coordinator.job_lanes l join coordinator.job_permits p on p.lane_id = l.id
+                       where l.id = r.lane_id and l.key = j.key) as in_lane,
+               r.rank = coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) as in_place
+        from coordinator.jobs_ready r join coordinator.jobs_open j on j.id = r.id
+        join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue"""
+    )
+    return [(row["in_lane"], row["in_place"]) for row in rows]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("enqueue_first", [True, False])
+async def test_a_job_that_is_enqueued_while_its_queue_becomes_fair_has_a_lane(
+    session: Open, known: bool, enqueue_first: bool
+) -> None:
+    if known:
+        await call(await session(), queues.Set(project="default", queue="mail"))
+    pair: tuple[Operation[object], Operation[object]] = (MAIL, FAIR) if enqueue_first else (FAIR, MAIL)
+    await while_uncommitted(session, *pair)
+    assert await placed(await session()) == [(True, True)]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_job_that_is_claimed_while_its_queue_becomes_fair_is_gone_or_has_a_lane(
+    session: Open, commit: bool
+) -> None:
+    connection = await session()
+    agent = await call(connection, agents.Register(project="default", name="w", job_types=["x"]))
+    await call(connection, MAIL)
+    claim = jobs.Claim(project="default", agent=agent.id)
+    granted, _ = await while_uncommitted(session, claim, FAIR, commit=commit)
+    assert len(granted) == 1  # type: ignore[arg-type]
+    assert await placed(connection) == ([] if commit else [(True, True)])
+    assert len(await call(connection, claim)) == (0 if commit else 1)
+
+
+async def test_a_job_that_is_released_while_its_queue_is_no_longer_fair_has_no_lane(session: Open) -> None:
+    connection = await session()
+    agent = await call(connection, agents.Register(project="default", name="w", job_types=["x"]))
+    await call(connection, FAIR)
+    await call(connection, MAIL)
+    (grant,) = await call(connection, jobs.Claim(project="default", agent=agent.id))
+    plain = queues.Set(project="default", queue="mail", fair_by="none")
+    released = jobs.Release(project="default", job=grant.id, agent=agent.id, fence=grant.fence)
+    await while_uncommitted(session, plain, released)
+    assert await placed(connection) == [(False, True)]
+    assert len(await call(connection, jobs.Claim(project="default", agent=agent.id))) == 1
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_a_policy_is_not_set_in_a_snapshot_that_may_hide_jobs(session: Open, level: str) -> None:
+    connection = await session()
+    await connection.execute(f"begin isolation level {level}")
+    with pytest.raises(InvalidArgument, match="only in read committed transactions"):
+        await call(connection, FAIR)
+
+
+async def test_of_policies_that_are_set_at_once_both_apply(session: Open) -> None:
+    await while_uncommitted(session, FAIR, queues.Set(project="default", queue="mail", max_waiting=5))
+    queue = await call(await session(), queues.Get(project="default", queue="mail"))
+    assert (queue.fair_by, queue.ageing, queue.max_waiting) == ("key", timedelta(minutes=1), 5)

@@ -104,16 +104,10 @@ begin
     select n from unnest(p_queues) n
     where not exists (select from coordinator.queues q where q.project_id = p_project_id and q.name = n) order by 1
   loop
-    perform coordinator.check_name('the name of the queue', v_queue, 100);
-    perform coordinator.project_hold(p_project_id);
-    if (select count(*) from coordinator.queues q where q.project_id = p_project_id) >= 1000 then
-      raise exception using errcode = 'ZC102', message = 'the project has 1000 queues', hint = 'Use one of them; see "coordinator queue list".';
-    end if;
-    insert into coordinator.queues (project_id, name, actor, created_at, updated_at)
-    values (p_project_id, v_queue, p_actor, coordinator.now_utc(), coordinator.now_utc()) on conflict do nothing;
+    perform coordinator.queue_make(p_project_id, v_queue, p_actor);
   end loop;
   perform coordinator.advisory_enter(k, true) from (
-    select hashtextextended('coordinator.queue:' || p_project_id || ':' || n, 0) as k from unnest(p_queues) n order by n offset 0) k;
+    select coordinator.queue_key(p_project_id, n) as k from unnest(p_queues) n order by n offset 0) k;
   return query select q.* from coordinator.queues q where q.project_id = p_project_id and q.name = any (p_queues);
   if not found then
     perform coordinator.project_hold(p_project_id); -- it was deleted a moment ago

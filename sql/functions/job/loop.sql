@@ -154,7 +154,7 @@ declare
 begin
   -- After the project's row: from then on nobody creates a queue.
   perform coordinator.advisory_enter(k) from (
-    select hashtextextended('coordinator.queue:' || p_project_id || ':' || q.name, 0) as k from coordinator.queues q
+    select coordinator.queue_key(p_project_id, q.name) as k from coordinator.queues q
     where q.project_id = p_project_id order by q.name offset 0) k;
   v_classes := array(select c.id from coordinator.job_classes c where c.project_id = p_project_id);
   delete from coordinator.jobs_running r where r.class_id = any (v_classes);
