@@ -28,7 +28,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Forked"]
+from tests import fork_client
+from tests.fork_client import ask
+
+__all__ = ["ROOT", "Forked", "forking"]
 
 ROOT = Path(__file__).parent.parent
 PRELOADED = (
@@ -54,22 +57,14 @@ class Forked(subprocess.Popen[Any]):
         constants: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
-        self._request = [dict(env or os.environ), dict(constants or {})]
+        self._given = dict(env or os.environ), dict(constants or {})
         words = [module, *map(os.fsdecode, arguments)]
         super().__init__(words, **{"cwd": ROOT, "stdin": subprocess.DEVNULL, **options})
 
     def _execute_child(self, words: list[str], *options: Any) -> None:
         folder, pipes = options[4], options[9:15]  # as Popen lists them; the rest is for what executes a file
-        ours, status = socket.socketpair()
-        self._reports = ours.makefile("rb", buffering=0)
-        data = json.dumps([*words[:1], words[1:], str(folder), *self._request]).encode()
-        with ours, status:
-            files = [
-                *(given if given >= 0 else n for n, given in enumerate(pipes[i] for i in (0, 3, 5))),
-                status.fileno(),
-            ]
-            socket.send_fds(_server(), [b"%8d" % len(data)], files)
-            _server().sendall(data)
+        files = [given if given >= 0 else number for number, given in enumerate(pipes[i] for i in (0, 3, 5))]
+        self._reports = ask(_address(), [words[0], words[1:], str(folder), *self._given], files)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
         self.pid = int(self._reports.readline())
 
@@ -92,63 +87,69 @@ class Forked(subprocess.Popen[Any]):
         return self.returncode
 
 
+def forking(module: str) -> list[str]:
+    """Return the command that forks a module wherever it is executed, with the standard streams that it gets there."""
+    return [sys.executable, "-I", "-S", fork_client.__file__, _address(), module]
+
+
 @cache
-def _server() -> socket.socket:
-    """Start the server; it ends with this process."""
-    ours, theirs = socket.socketpair()
-    with theirs:
+def _address() -> str:
+    """Start the server, which ends with this process; return where it takes requests, as an abstract address."""
+    address = f"coordinator-tests-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + address)
+        listener.listen()
         server = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.forked", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-W", "error", "-m", "tests.forked", str(listener.fileno())],
+            stdin=subprocess.PIPE,
             cwd=ROOT,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[listener.fileno()],
         )
-    atexit.register(server.wait)
-    atexit.register(ours.close)  # runs first
-    return ours
+    atexit.register(server.communicate)
+    return address
 
 
-def _serve(requests: socket.socket) -> list[Any] | None:
+def _serve(listener: socket.socket) -> list[Any] | None:
     """Fork a program for each request, and report how it ended. Return the request there, None when the suite has ended."""
-    reports: dict[int, int] = {}  # by the id of the process
+    asked: dict[int, socket.socket] = {}  # by the id of the process
     woken, wake = socket.socketpair()
     for end in (woken, wake):
         end.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        ready = select.select([requests, woken], [], [])[0]
+        ready = select.select([sys.stdin, listener, woken], [], [])[0]
+        if sys.stdin in ready:
+            return None
         if woken in ready:
             woken.recv(4096)
-        while reports and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            _report(reports[ended[0]], os.waitstatus_to_exitcode(ended[1]))
-            os.close(reports.pop(ended[0]))
-        if requests in ready:
-            head, fds, _, _ = socket.recv_fds(requests, 8, 4)
-            if not head:
-                return None
-            request: list[Any] = json.loads(requests.recv(int(head), socket.MSG_WAITALL))
+        while asked and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with asked.pop(ended[0]) as connection:
+                _report(connection, os.waitstatus_to_exitcode(ended[1]))
+        if listener in ready:
+            connection = listener.accept()[0]
+            head, files, _, _ = socket.recv_fds(connection, 8, 3)
+            request: list[Any] = json.loads(connection.recv(int(head), socket.MSG_WAITALL))
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                for target, file in enumerate(fds[:3]):
+                for target, file in enumerate(files):
                     os.dup2(file, target)
-                for fd in (*fds, *reports.values()):
-                    os.close(fd)
-                for end in (requests, woken, wake):
+                    os.close(file)
+                for end in (listener, woken, wake, connection, *asked.values()):
                     end.close()
                 return request
-            for file in fds[:3]:
+            for file in files:
                 os.close(file)
-            reports[pid] = fds[3]
-            _report(fds[3], pid)
+            asked[pid] = connection
+            _report(connection, pid)
 
 
-def _report(file: int, number: int) -> None:
+def _report(connection: socket.socket, number: int) -> None:
     with suppress(BrokenPipeError):  # the test has ended
-        os.write(file, b"%d\n" % number)
+        connection.sendall(b"%d\n" % number)
 
 
 def _main(fd: int) -> None:
@@ -156,8 +157,8 @@ def _main(fd: int) -> None:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
-    with socket.socket(fileno=fd) as requests:
-        request = _serve(requests)
+    with socket.socket(fileno=fd) as listener:
+        request = _serve(listener)
     if request is None:
         return
     module, arguments, folder, environment, constants = request

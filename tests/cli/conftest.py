@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.forked import Forked
+from tests.forked import Forked, forking
 from tests.waiting import DEADLINE_S
 
 INTERPRETER = ("LC_", "PYTHON")  # an interpreter reads these variables when it starts
@@ -37,6 +38,14 @@ class Program:
             "PYTHONPATH": str(Path(__file__).parents[2]),
             **environment,
         }
+
+    def install(self) -> None:
+        """Put the program into the PATH, for what runs it as a command."""
+        command = self.folder / "bin" / "coordinator"
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(forking("coordinator"))} "$@"\n', "utf-8")
+        command.chmod(0o755)
+        self.environment["PATH"] = f"{command.parent}:{self.environment['PATH']}"
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         return [sys.executable, "-m", "coordinator", *arguments]

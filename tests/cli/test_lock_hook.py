@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,9 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 class Repository:
     def __init__(self, program: Program, folder: Path) -> None:
         self.folder = folder
-        # The program as it is installed: a command of its name in the PATH.
-        programs = folder / "bin"
-        programs.mkdir()
-        command = programs / "coordinator"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coordinator "$@"\n', "ascii")
-        command.chmod(0o755)
+        program.install()
         self.environment = {
             **program.environment,
-            "PATH": f"{programs}:{program.environment['PATH']}",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_NOSYSTEM": "1",
         }

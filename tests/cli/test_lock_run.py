@@ -88,7 +88,6 @@ def test_commands_within_a_lock_act_as_its_agent(program: Program) -> None:
     """Each of them takes COORDINATOR_AGENT_ID for an absent --agent."""
     script = """
 set -e
-coordinator() { "$PYTHON" -m coordinator "$@"; }
 coordinator lock check src/a.py
 coordinator lock acquire b
 coordinator lock renew b --token "$(coordinator lock show b | sed 's/.*"fencing_token":\\([0-9]*\\).*/\\1/')"
@@ -97,7 +96,8 @@ coordinator agent heartbeat
 coordinator directive inbox
 coordinator directive acknowledge "$(coordinator directive send x --to-agent $COORDINATOR_AGENT_ID --output text)"
 """
-    done = program.run("lock", "run", "src/", "--", "sh", "-c", script, PYTHON=PYTHON)
+    program.install()
+    done = program.run("lock", "run", "src/", "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[0])[0]["state"] == "mine"
     assert program.json("signal", "list") == []  # it ended with the agent
@@ -119,8 +119,9 @@ def test_arguments_after_the_dashes_belong_to_the_command(program: Program) -> N
 
 
 def test_a_run_within_a_run_is_a_part_of_its_owner(program: Program) -> None:
-    script = "import os; print(os.environ['COORDINATOR_AGENT_ID'], os.environ['COORDINATOR_LOCK_OWNER'])"
-    both = f'"{PYTHON}" -c "{script}"; "{PYTHON}" -m coordinator lock run src/a.py src/ -- "{PYTHON}" -c "{script}"'
+    program.install()
+    script = "echo $COORDINATOR_AGENT_ID $COORDINATOR_LOCK_OWNER"
+    both = f"{script}; coordinator lock run src/a.py src/ -- sh -c '{script}'"
     done = program.run("lock", "run", "src/", "--", "sh", "-c", both)
     assert done.returncode == 0, done.stderr
     (agent, owner), (same, part) = (line.split() for line in done.stdout.splitlines())
