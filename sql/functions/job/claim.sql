@@ -109,8 +109,10 @@ begin
     v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
   end loop;
   while v_left > 0 and v_more <> '{}' loop -- nobody else is in the line: those who have more share the rest
-    v_share := ceil(v_left::numeric / cardinality(v_more));
-    v_counts := array(select greatest(0, least(v_share, v_left - (n - 1) * v_share)) from generate_subscripts(v_more, 1) n);
+    select array_agg(s.id order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before)) order by s.place) into v_more, v_counts
+    from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
+          from (select l.id, u.place, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
+                from unnest(v_more) with ordinality u (id, place) join coordinator.job_lanes l on l.id = u.id) w) s;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_more)]), v_more, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
