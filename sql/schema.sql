@@ -1402,6 +1402,11 @@ create function coordinator.job_id(p_micros bigint, p_random uuid)
   returns uuid
   immutable;
 
+-- Index the payloads of the newest day that is over and has no such index, for job_list; returns how many days. Repeat until 0. Nobody ends jobs there any more, and readers do not wait; job_retry of a job of that day does. A day of more than 256 MB, about a million jobs, gets no index: building it would hold a snapshot for too long.
+create function coordinator.job_index()
+  returns integer
+  volatile security definer;
+
 -- Enqueue an array of jobs. Internal: what job_enqueue and job_enqueue_many do.
 create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
   returns SETOF coordinator.job_receipt

@@ -36,6 +36,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),
         Loop(job_history.Extend()),
+        Loop(job_history.Index(), every_s=600),
         _job_prune(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),

@@ -21,6 +21,7 @@ from coordinator.model.operation import Json, Operation, Scope
 __all__ = [
     "Attempts",
     "Extend",
+    "Index",
     "List",
     "ListArchive",
     "ListPrunable",
@@ -173,6 +174,13 @@ class Extend(Operation[int], frozen=True, kw_only=True):
     internal = True
 
     ahead: int = 7
+
+
+class Index(Operation[int], frozen=True, kw_only=True):
+    """Index the payloads of a day of ended jobs that is over; return how many days. Repeat until 0."""
+
+    function = "job_index"
+    internal = True
 
 
 class ListPrunable(Operation[list[PrunableJobs]], frozen=True, kw_only=True):

@@ -158,6 +158,23 @@ async def test_lists_are_chosen_by_every_condition(tx: Transaction) -> None:
     assert await listed(tx, type="t' or true --") == []
 
 
+async def test_everything_is_read_where_nothing_can_be_written(tx: Transaction) -> None:
+    """As on a hot standby."""
+    jobs = await one_of_each(tx)
+    await tx.connection.execute("set transaction read only")
+    for job in jobs.values():
+        for operation in (job_history.Show, job_history.Why, job_history.Attempts):
+            await tx.run(operation(project=P, job=job))
+    conditions = {"status": ["failed"], "payload": {"n": 1}, "words": "x", "worker": "w1", "labels": ["gpu"]}
+    for operation in (job_history.List(project=P), job_history.List(project=P, **conditions)):
+        await tx.run(operation)
+    for hourly in (False, True):
+        await tx.run(job_history.Stats(project=P, hourly=hourly))
+    assert len(await tx.run(job_history.ListWorkers(project=P))) == 1
+    for view in ("jobs", "job_attempts", "workers"):
+        assert await tx.connection.fetch(f"select * from coordinator.{view}")
+
+
 async def test_an_invalid_status_is_refused(tx: Transaction) -> None:
     with pytest.raises(InvalidArgument, match='"done"') as raised:
         await listed(tx, status=["done"])

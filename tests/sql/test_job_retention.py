@@ -14,6 +14,7 @@ from coordinator.errors import Conflict
 from coordinator.operations import job_history
 from tests.conftest import Transaction
 from tests.sql.test_job_history import claim, complete, enqueue, failed, listed, worker
+from tests.sql.test_plans import explain, indexes, scanned
 
 DAY = timedelta(days=1)
 KEPT = job_history.Prune(completed=7 * DAY, other=30 * DAY)
@@ -121,6 +122,31 @@ async def test_only_what_was_archived_is_pruned(tx: Transaction) -> None:
     with pytest.raises(Conflict, match="has 1 jobs to prune, and 2 were archived"):
         await tx.run(wrong)
     assert job.id in await listed(tx)
+
+
+async def test_the_payloads_of_a_day_that_is_over_are_found_by_index(tx: Transaction) -> None:
+    day = await tx.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
+    await tx.connection.execute("""
+      insert into coordinator.jobs_ended (id, project_id, queue, type, priority, payload, labels, max_attempts, actor, created_at, scheduled_at,
+                                          status, attempts, completed_at, ended_by)
+      select gen_random_uuid(), p.id, 'q', 't', 0, jsonb_build_object('n', n), '{}', 3, 'a', now(), now(), 'completed', 1, now(), 'a'
+      from generate_series(1, 20000) n, coordinator.projects p""")
+    assert await tx.run(job_history.Index()) == 0
+    await tx.set_clock(DAY)
+    while await tx.run(job_history.Index()):
+        pass
+    await tx.connection.execute("analyze coordinator.jobs_ended")
+    plan = await explain(
+        tx,
+        "select id, payload, status from coordinator.job_rows"
+        """ where project_id = 1 and payload @> '{"n": 7}' order by id desc limit 10""",
+    )
+    assert f"jobs_completed_{day}_payload_idx" in indexes(plan)
+    assert f"jobs_completed_{day}" not in scanned(plan)
+    (found,) = await tx.run(job_history.List(project="default", payload={"n": 7}))
+    assert found.payload == {"n": 7}
+    await tx.set_clock(9 * DAY)
+    assert await prune(tx) > 0  # with its index
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@
 -- deletes in batches. Attaching another partition reads the default partition under a lock that those wait for who end jobs there: 0.7
 -- seconds for a million. So while there are any, a partition is made for tomorrow only: once it is tomorrow, nobody ends jobs there.
 --
+-- Days that are over get an index on the payload (job_index), which would cost each completion too much.
+--
 -- A daemon with an archive copies what job_prunable names, verifies the copy, and prunes exactly what it has copied.
 
 create or replace function coordinator.job_extend(p_ahead integer default 7) returns integer
@@ -51,6 +53,33 @@ end
 $$;
 comment on function coordinator.job_extend(integer) is
   'Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without it jobs end in a default partition, which is slower to prune.';
+
+create or replace function coordinator.job_index() returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+set maintenance_work_mem = '64MB'
+as $$
+declare
+  v_name text;
+begin
+  select c.relname into v_name
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+  where i.inhparent in ('coordinator.jobs_completed'::regclass, 'coordinator.jobs_uncompleted'::regclass)
+    and c.relname ~ '_\d{8}$' and right(c.relname, 8) < to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')
+    and pg_relation_size(c.oid) between 1 and 1 << 28
+    and not exists (select from pg_index x join pg_class g on g.oid = x.indexrelid join pg_am a on a.oid = g.relam
+                    where x.indrelid = c.oid and a.amname = 'gin')
+  order by right(c.relname, 8) desc, c.relname limit 1;
+  if not found then
+    return 0;
+  end if;
+  execute format('create index %I on coordinator.%I using gin (payload jsonb_path_ops)', v_name || '_payload_idx', v_name);
+  return 1;
+end
+$$;
+comment on function coordinator.job_index() is
+  'Index the payloads of the newest day that is over and has no such index, for job_list; returns how many days. Repeat until 0. Nobody ends jobs there any more, and readers do not wait; job_retry of a job of that day does. A day of more than 256 MB, about a million jobs, gets no index: building it would hold a snapshot for too long.';
 
 create or replace function coordinator.job_prunable(p_completed interval, p_other interval)
 returns table (relation text, until timestamptz, whole boolean)
