@@ -492,6 +492,25 @@ async def test_a_policy_is_not_set_in_a_snapshot_that_may_hide_jobs(session: Ope
         await call(connection, FAIR)
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_no_job_is_queued_or_claimed_in_a_snapshot_that_may_hide_a_policy(session: Open, level: str) -> None:
+    connection, old = await session(), await session()
+    agent = await call(connection, agents.Register(project="default", name="w", job_types=["x"]))
+    await call(connection, MAIL)
+    (grant,) = await call(connection, jobs.Claim(project="default", agent=agent.id))
+    for operation in (
+        MAIL,
+        jobs.EnqueueMany(project="default", jobs=[{"type": "x"}]),
+        jobs.Claim(project="default", agent=agent.id),
+        jobs.Release(project="default", job=grant.id, agent=agent.id, fence=grant.fence),
+    ):
+        await old.execute(f"begin isolation level {level}")
+        with pytest.raises(InvalidArgument, match="only in read committed transactions") as refused:
+            await call(old, operation)
+        assert refused.value.hint
+        await old.execute("rollback")
+
+
 async def test_of_policies_that_are_set_at_once_both_apply(session: Open) -> None:
     await while_uncommitted(session, FAIR, queues.Set(project="default", queue="mail", max_waiting=5))
     queue = await call(await session(), queues.Get(project="default", queue="mail"))

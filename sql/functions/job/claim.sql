@@ -169,6 +169,7 @@ begin
     perform coordinator.agent_missing(p_project, p_agent);
   end if;
   perform coordinator.job_check_claim(v_agent.name, v_agent.job_types, p_limit, p_queues, p_types, p_finished, p_fences, p_results);
+  perform coordinator.check_isolation('jobs are claimed');
   v_now := coordinator.now_utc(); -- after the lock: deadlines begin here
 
   if p_finished <> '{}' then

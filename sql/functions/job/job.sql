@@ -100,6 +100,7 @@ as $$
 declare
   v_queue text;
 begin
+  perform coordinator.check_isolation('jobs are queued');
   for v_queue in
     select n from unnest(p_queues) n
     where not exists (select from coordinator.queues q where q.project_id = p_project_id and q.name = n) order by 1
