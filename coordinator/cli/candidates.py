@@ -18,7 +18,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Operation
 from coordinator.model.topic import TOPICS
-from coordinator.operations import agents, directives, locks, projects, queues, rules, signals, tokens
+from coordinator.operations import agents, directives, job_history, locks, projects, queues, rules, signals, tokens
 
 __all__ = ["complete"]
 
@@ -50,6 +50,9 @@ _AGENTS = _Listed(agents.List, "id", "name")
 _AGENT_NAMES = _Listed(agents.List, "name", "role")
 _ROLES = _Listed(agents.List, "role")
 _DIRECTIVES = _Listed(directives.List, "id", "body")
+_JOBS = _Listed(job_history.List, "id", "type")
+_JOB_KEYS = _Listed(job_history.List, "key")
+_JOB_TYPES = _Listed(job_history.List, "type")
 _KEYS = _Listed(signals.List, "key")
 _PROJECTS = _Listed(projects.List, "project", "description")
 _QUEUES = _Listed(queues.List, "queue")
@@ -62,6 +65,14 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
     {
         "agent": _AGENTS,
         "directive": _DIRECTIVES,
+        "job": _JOBS,
+        "job enqueue key": _JOB_KEYS,
+        "job enqueue type": _JOB_TYPES,
+        "job list key": _JOB_KEYS,
+        "job list type": _JOB_TYPES,
+        "job retry key": _JOB_KEYS,
+        "job retry type": _JOB_TYPES,
+        "job stats type": _JOB_TYPES,
         "key": _KEYS,
         "paths": _RESOURCES,
         "prefix": _KEYS,
@@ -69,11 +80,13 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "project delete name": _PROJECTS,
         "project show name": _PROJECTS,
         "queue": _QUEUES,
+        "queues": _QUEUES,
         "resource": _RESOURCES,
         "resources": _RESOURCES,
         "role": _ROLES,
         "to_agent": _AGENT_NAMES,
         "to_role": _ROLES,
+        "types": _JOB_TYPES,
         "token revoke token": _TOKENS,
         "under": _RESOURCES,
         "when_set": _RULES,
@@ -88,7 +101,9 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     listed = _TAKES.get(" ".join(words)) or _TAKES.get(words[-1])
     if "|" in metavar and metavar.lower() == metavar:
         found = [CompletionItem(choice) for choice in metavar.split("|")]
-    elif words[:2] in (["lock", "acquire"], ["lock", "check"], ["lock", "run"]) and listed is _RESOURCES:
+    elif words[-1] == "lines" or (
+        words[:2] in (["lock", "acquire"], ["lock", "check"], ["lock", "run"]) and listed is _RESOURCES
+    ):
         return [CompletionItem(incomplete, type="file")]
     elif words[-1] == "topics":
         found = [CompletionItem(topic) for topic in TOPICS]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, Required, TypedDict
 from uuid import UUID, uuid4
 
 import msgspec
+from msgspec.structs import replace
 
 from coordinator.client.caller import Duration, as_duration
 from coordinator.client.job_history import JobHistory
-from coordinator.errors import InvalidArgument
+from coordinator.errors import InvalidArgument, WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
 from coordinator.model.operation import Json
 from coordinator.operations import jobs as operations
+from coordinator.operations.waiting import until_answered
 
 __all__ = ["Jobs", "NewJob"]
 
@@ -128,13 +131,15 @@ class Jobs(JobHistory):
         queues: Sequence[str] | None = None,
         types: Sequence[str] | None = None,
         finished: Iterable[tuple[JobGrant, Json]] = (),
+        wait: Duration | None = None,
         request_id: UUID | None = None,
         agent: AgentRef | None = None,
     ) -> list[JobGrant]:
         """Claim up to ``limit`` jobs: of the worker's job types (only ``types``, only from ``queues``), whose labels it has.
 
         In the same round trip, complete what is ``finished``: pairs of a job and its result. Those that the worker no longer had are
-        returned with ``stale`` true. A repetition with the same ``request_id`` returns the same jobs.
+        returned with ``stale`` true. With ``wait``, wait this long for the first job. A repetition with the same ``request_id`` returns
+        the same jobs.
 
         Raises: ``InvalidArgument`` if the agent has no job types; ``NotFound`` if it has ended.
         """
@@ -150,7 +155,13 @@ class Jobs(JobHistory):
             fences=[job.fence for job, _ in done],
             results=[result for _, result in done],
         )
-        return await self._caller.run(operation, again=True)
+        grants = await self._caller.run(operation, again=True)
+        if wait is None or operation.answered(grants):
+            return grants
+        operation = replace(operation, finished=[], fences=[], results=[])
+        with suppress(WaitTimedOut):
+            return await until_answered(self._caller, operation, self._events.wake(), as_duration(wait).total_seconds())
+        return []
 
     async def complete(
         self, job: JobGrant | UUID, result: Json = None, *, fence: int | None = None, agent: AgentRef | None = None

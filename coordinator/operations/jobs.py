@@ -103,6 +103,7 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     function = "job_claim"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
+    woken_by = ("job.enqueued", "queue.resumed")
 
     project: str
     agent: AgentRef
@@ -113,6 +114,10 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     finished: list[UUID] = msgspec.field(default_factory=list)
     fences: list[int] = msgspec.field(default_factory=list)
     results: list[Json] = msgspec.field(default_factory=list)
+
+    def answered(self, result: list[model.JobGrant]) -> bool:
+        """Return whether there is a job, or none was wanted."""
+        return bool(result) or not self.limit
 
 
 class Complete(Operation[model.JobOutcome], frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+import anyio
 import asyncpg
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from coordinator.model.catalogue import LIMITS
 from tests.api.test_operations import post
 from tests.api.test_problems import problem
+from tests.waiting import DEADLINE_S
 
 
 async def test_a_job_is_a_durable_row_with_a_uuid_before_the_response(
@@ -62,6 +64,31 @@ async def test_a_claim_finishes_jobs_and_says_which_were_lost(http: httpx.AsyncC
     stale, fresh = answer["items"]
     assert (stale["id"], stale["stale"]) == (second["id"], True)
     assert (fresh["stale"], fresh["attempt"]) == (False, 1)
+
+
+async def test_a_claim_waits_until_a_job_is_enqueued_or_its_queue_resumed(
+    http: httpx.AsyncClient, project: str
+) -> None:
+    await post(http, "agents/register", project=project, name="w", job_types=["x"], ttl="1h")
+    await post(http, "queues/set", project=project, queue="q")
+    await post(http, "queues/pause", project=project, queue="q")
+    claimed: list[str] = []
+
+    async def claim() -> None:
+        answer = await http.post(f"/v1/jobs/claim?wait={DEADLINE_S:g}s", json={"project": project, "agent": "w"})
+        claimed.extend(grant["id"] for grant in answer.json()["items"])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(claim)
+        made = await post(http, "jobs/enqueue", project=project, type="x")
+    assert claimed == [made["id"]]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(claim)
+        paused = await post(http, "jobs/enqueue", project=project, type="x", queue="q")
+        await post(http, "queues/resume", project=project, queue="q")
+    assert claimed == [made["id"], paused["id"]]
+    only_finish = await http.post("/v1/jobs/claim?wait=60s", json={"project": project, "agent": "w", "limit": 0})
+    assert only_finish.json()["items"] == []
 
 
 async def test_an_idempotency_key_enqueues_once(http: httpx.AsyncClient, project: str) -> None:

@@ -63,7 +63,10 @@ PYTHON_LACKS = {
     ("job_claim", "fences"): "in finished",
     ("job_claim", "results"): "in finished",
 }
-PYTHON_ADDS = {("events_since", "everywhere"): "project=None would mean the client's own"}
+PYTHON_ADDS = {
+    ("job_claim", "wait"): "wait=… of the request",
+    ("events_since", "everywhere"): "project=None would mean the client's own",
+}
 OPTIONS_LACK = {
     ("job_claim", "finished"): "a command finishes with job complete",
     ("job_claim", "fences"): "a command finishes with job complete",
@@ -78,6 +81,7 @@ OPTIONS_LACK = {
 }
 OPTIONS_ADD = {
     ("job_claim", "short"): "the output",
+    ("job_claim", "wait"): "wait=… of the request",
     ("job_enqueue", "lines"): "job_enqueue_many",
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",

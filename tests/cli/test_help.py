@@ -168,6 +168,7 @@ def test_completion_answers_with_the_values_of_now(program: Program, lone: Progr
     program.json("signal", "set", "deploy/1", "1", "--project", "shop")
     token = program.json("lock", "acquire", "src/a.py", "--agent", agent)[0]["fencing_token"]
     assert token
+    job = program.json("job", "enqueue", "ship", "--queue", "orders", "--key", "acme")["id"]
     program.json("directive", "send", "stop", "--everyone")
     assert complete("coordinator signal get b") == ["build/1"]
     assert complete("coordinator signal get ") == ["build/1"]
@@ -186,4 +187,11 @@ def test_completion_answers_with_the_values_of_now(program: Program, lone: Progr
     assert complete("coordinator event tail --topic signal.s") == ["signal.set"]
     assert complete("coordinator serve --log-level w") == ["warning"]
     assert complete("coordinator token create x --role m") == ["manager"]
+    assert complete("coordinator queue pause o") == ["orders"]
+    assert complete("coordinator job cancel ") == [job]
+    assert complete("coordinator job enqueue s") == ["ship"]
+    assert complete("coordinator job enqueue ship --key a") == ["acme"]
+    assert complete("coordinator job enqueue ship --lines f") == ["f"]
+    assert complete(f"coordinator job claim --agent {agent} --type ") == ["ship"]
+    assert complete(f"coordinator job claim --agent {agent} --queue ") == ["orders"]
     assert complete("coordinator signal get b", lone) == []  # there is no database

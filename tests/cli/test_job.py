@@ -75,6 +75,13 @@ def test_short_output_of_a_claim_is_an_id_and_a_fence_on_each_line(program: Prog
     assert program.text("job", "claim", "--agent", "w", "--short") == ""
 
 
+@pytest.mark.usefixtures("worker")
+def test_a_claim_that_waits_takes_what_is_there_or_ends_with_8(program: Program) -> None:
+    program.fails(8, "job", "claim", "--agent", "w", "--wait", "100ms")
+    job = program.json("job", "enqueue", "x")["id"]
+    assert [grant["id"] for grant in program.json("job", "claim", "--agent", "w", "--wait", "1m")] == [job]
+
+
 def test_a_time_is_an_instant_or_a_duration_from_now(program: Program) -> None:
     at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
     made = program.json("job", "enqueue", "x", "--at", at.isoformat().replace("+00:00", "Z"))

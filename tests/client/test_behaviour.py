@@ -240,6 +240,21 @@ async def test_projects_and_rules_have_their_verbs(connect: Any) -> None:
         assert (await client.projects.show()).signal_count == 1
 
 
+async def test_a_claim_waits_for_a_job(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.operations.waiting.POLL_S", 3600)
+    claimed: list[UUID] = []
+
+    async def claim(worker: Client) -> None:
+        claimed.extend(grant.id for grant in await worker.jobs.claim(wait=DEADLINE_S))
+
+    async with connect() as manager, connect("w", job_types=["x"], ttl=60) as worker:
+        assert await worker.jobs.claim(wait=0.1) == []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(claim, worker)
+            made = await manager.jobs.enqueue("x")
+    assert claimed == [made.id]
+
+
 async def test_a_job_goes_from_its_enqueue_to_its_end(connect: Any) -> None:
     async with connect() as manager, connect("w", job_types=["x"], labels=["gpu"], ttl=60) as worker:
         await manager.queues.set("builds", fair_by="key", ageing=60, weights={"acme": 2})

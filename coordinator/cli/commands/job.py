@@ -108,7 +108,7 @@ def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **op
 @command.verb(
     examples=[
         'coordinator job claim --agent "$id"',
-        'coordinator job claim --agent "$id" --limit 10 --type build --queue builds',
+        'coordinator job claim --agent "$id" --limit 10 --type build --queue builds --wait 10m',
         'read -r job fence < <(coordinator job claim --agent "$id" --short)',
     ]
 )
@@ -116,15 +116,26 @@ def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **op
 @click.option("--limit", type=INTEGER, default=1, show_default=True, metavar="N", help="Maximum number of jobs.")
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="Claim only from this queue; repeatable.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Claim only jobs of this type; repeatable.")
+@click.option("--wait", type=DURATION, help="Wait at most this long for a job, then exit with 8.  [default: no wait]")
 @click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same jobs.")
 @click.option("--short", is_flag=True, help="Print only id and fence, a line for each job.")
 @click.pass_obj
-def claim(call: Invocation, /, *, queues: tuple[str, ...], types: tuple[str, ...], short: bool, **options: Any) -> None:
+def claim(
+    call: Invocation,
+    /,
+    *,
+    queues: tuple[str, ...],
+    types: tuple[str, ...],
+    wait: timedelta | None,
+    short: bool,
+    **options: Any,
+) -> None:
     """Claim jobs for a worker, the best ones first.
 
     Each has a fence, which the verbs of the worker take. Of the worker's job types, with labels that it has. None may be there.
     """
-    grants = call.run(call.operation(jobs.Claim, queues=list(queues) or None, types=list(types) or None, **options))
+    operation = call.operation(jobs.Claim, queues=list(queues) or None, types=list(types) or None, **options)
+    grants = call.run(operation) if wait is None else call.until_answered(operation, wait.total_seconds())
     if short:
         for grant in grants:
             call.output.line(f"{grant.id} {grant.fence}")
