@@ -1512,7 +1512,7 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
+-- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
 create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null)
   returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean)
   volatile security definer;

@@ -108,3 +108,25 @@ async def test_a_wait_for_a_lock_ends_when_it_is_granted(http: httpx.AsyncClient
     (grant,) = answers[0].json()["items"]
     assert grant["granted"]
     assert grant["fencing_token"] > token
+
+
+async def test_a_wait_for_a_job_ends_when_it_has_ended(http: httpx.AsyncClient, project: str, daemon: Daemon) -> None:
+    answers: list[httpx.Response] = []
+    worker = await post(http, "agents/register", project=project, name="w1", job_types=["t"])
+    job, other = [await post(http, "jobs/enqueue", project=project, type="t") for _ in range(2)]
+    grants = await post(http, "jobs/claim", project=project, agent=worker["id"], limit=2)
+
+    async def wait() -> None:
+        answers.append(await http.get("/v1/jobs/show", params={"project": project, "job": job["id"], "wait": "10m"}))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(daemon, 1)
+        for one in (other, job):
+            (fence,) = [grant["fence"] for grant in grants["items"] if grant["id"] == one["id"]]
+            named = {"project": project, "agent": worker["id"], "job": one["id"], "fence": fence}
+            await post(http, "jobs/complete", **named, result={"of": one["id"]})
+    assert (answers[0].json()["status"], answers[0].json()["result"]) == ("completed", {"of": job["id"]})
+    assert (await http.get("/v1/jobs", params={"project": project, "payload": '{"n": 1}'})).json()["items"] == []
+    refused = await http.get("/v1/jobs", params={"project": project, "payload": "{"})
+    assert (refused.status_code, "not JSON" in refused.json()["detail"]) == (422, True)

@@ -448,6 +448,16 @@ async def test_dead_letters_are_retried_by_conditions_each_once_and_oldest_first
     assert len(events[-1]) == 1
 
 
+async def test_a_retry_stops_before_it_is_too_large(tx: Transaction) -> None:
+    agent = await worker(tx)
+    dead = [await failed(tx, agent, payload="to_jsonb(repeat('x', 100))") for _ in range(3)]
+    source = await tx.connection.fetchval("select pg_get_functiondef('coordinator.job_retry'::regproc)")
+    assert "67108864" in source
+    await tx.connection.execute(source.replace("67108864", "250"))
+    for expected in (dead[:2], dead[2:], []):
+        assert [made.retry_of for made in await tx.run(job_history.Retry(project=P, type="t"))] == expected
+
+
 async def test_retrying_needs_a_job_that_has_ended_or_a_condition(tx: Transaction) -> None:
     job = await enqueue(tx)
     with pytest.raises(Conflict, match="has not ended: it is queued") as raised:

@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.errors import Conflict
 from coordinator.operations import job_history
@@ -202,6 +203,18 @@ async def test_who_reads_all_history_puts_off_a_partition_but_not_the_one_of_tom
         with pytest.raises(asyncpg.LockNotAvailableError):
             await other.connection.execute("select coordinator.job_extend()")
     assert await other.run(job_history.Extend()) == 16
+
+
+async def test_the_schema_is_applied_while_somebody_reads_all_history(two: tuple[Transaction, Transaction]) -> None:
+    one, other = two
+    now: datetime = await one.connection.fetchval("select coordinator.now_utc()")
+    (history,) = [file.text for file in schema.files() if file.name == "job/history.sql"]
+    await set_clock(other, now + 8 * DAY)
+    async with one.connection.transaction():
+        await one.connection.fetch("select id from coordinator.jobs")
+        await other.connection.execute(history)
+    await other.connection.execute(history)
+    assert await other.run(job_history.Extend()) == 0
 
 
 async def test_a_day_in_use_is_dropped_later_and_nobody_waits_for_it(two: tuple[Transaction, Transaction]) -> None:

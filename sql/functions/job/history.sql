@@ -183,5 +183,11 @@ $$;
 comment on function coordinator.job_prune(interval, interval, integer, text, bigint, text[]) is
   'Drop the oldest day of completed jobs if all of them ended more than p_completed ago, and that of other jobs by p_other, unless in use; of days without a partition of their own, delete up to p_limit such jobs. Returns how many days and jobs; repeat until 0. p_relation: only there; p_archived: only if this is their number, up to the place p_last. No event.';
 
--- For the first jobs, and for databases without a daemon.
-select coordinator.job_extend();
+-- For the first jobs, and for databases without a daemon. Whoever reads all history now does not keep the schema from being applied.
+do $$
+begin
+  perform coordinator.job_extend();
+exception when lock_not_available then
+  null;
+end
+$$;

@@ -51,6 +51,9 @@ begin
       where e.project_id = v_project and e.retried_as is null and e.status = any (p_status) and (p_reason is null or e.reason = p_reason)
         and (p_type is null or e.type = p_type) and (p_queue is null or e.queue = p_queue) and (p_key is null or e.key = p_key)
       order by e.id limit p_limit for no key update skip locked);
+    v_ended := v_ended[:(select greatest(1, count(*)) from (
+      select sum(octet_length(e.payload::text)) over (order by e.ordinality) as bytes from unnest(v_ended) with ordinality e) s
+      where s.bytes <= 67108864)]; -- more than a jsonb array could hold
   end if;
   if v_ended = '{}' then
     return;
@@ -77,4 +80,4 @@ begin
 end
 $$;
 comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text) is
-  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
+  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
