@@ -1397,6 +1397,11 @@ create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fenc
   returns boolean
   stable;
 
+-- Return the places (rank, id) from which this session looks for jobs, by class, and until when (seconds since 1970); empty: it looks at all. Internal.
+create function coordinator.job_floors()
+  returns jsonb
+  stable;
+
 -- Return the UUID of version 7 for a microsecond since 1970 and a random UUID, which may be the same for several microseconds. Internal.
 create function coordinator.job_id(p_micros bigint, p_random uuid)
   returns uuid
@@ -1442,8 +1447,8 @@ create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
   returns SETOF coordinator.job_outcome
   stable;
 
--- Take up to p_limit of the best jobs of plain classes out of jobs_ready, and return their ids. No event. Internal.
-create function coordinator.job_pick(p_classes bigint[], p_limit integer)
+-- Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.
+create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb)
   returns uuid[]
   volatile;
 
@@ -1547,8 +1552,8 @@ create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
 
--- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says. Returns their ids, and the places of the lanes that had fewer. No event. Internal.
-create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], OUT ids uuid[], OUT short integer[])
+-- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and the last place by class. No event. Internal.
+create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default '{}', OUT ids uuid[], OUT short integer[], OUT last jsonb)
   returns record
   volatile;
 

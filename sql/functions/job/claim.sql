@@ -2,9 +2,23 @@
 --
 -- Jobs are locked with skip locked, so claims wait for nobody, and never give a job twice. Of several plain classes, a first look
 -- without locks says how many of the best jobs each has. Fair classes are visited in turn; each claim begins with another one.
+--
+-- While somebody holds an old snapshot, no vacuum removes what was claimed since then, and each look at a plain class steps over all of
+-- it. A look that steps over thousands of entries therefore leaves a floor for each class, the place where it ended, in a setting of the
+-- session (job_floors). The session's next looks begin there, for one to ten seconds: long enough that full looks take at most a tenth
+-- of the time. A floor is only a hint. What lies below it (committed late, released, of a higher priority) is found by the next full
+-- look, and at once if a look from the floor finds less than was asked for.
+
+create or replace function coordinator.job_floors() returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (select case when (f.floors ->> 'until')::double precision > extract(epoch from clock_timestamp()) then f.floors else '{}' end
+        from (select coalesce(nullif(current_setting('coordinator.job_floors', true), ''), '{}')::jsonb as floors) f);
+comment on function coordinator.job_floors() is
+  'Return the places (rank, id) from which this session looks for jobs, by class, and until when (seconds since 1970); empty: it looks at all. Internal.';
 
 create or replace function coordinator.job_take_best(
-  p_classes bigint[], p_lanes bigint[], p_counts integer[], out ids uuid[], out short integer[])
+  p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default '{}', out ids uuid[], out short integer[], out last jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
@@ -13,25 +27,30 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
   with want as materialized (
-    select * from unnest(p_classes, p_lanes, p_counts) with ordinality w (class_id, lane_id, jobs, place)),
+    select w.*, coalesce((p_floors #>> array[w.class_id::text, '0'])::bigint, -9223372036854775808) as floor,
+           (p_floors #>> array[w.class_id::text, '1'])::uuid as floor_id
+    from unnest(p_classes, p_lanes, p_counts) with ordinality w (class_id, lane_id, jobs, place)),
   taken as (
     delete from coordinator.jobs_ready r
     where r.ctid = any (array(
       select x from want w cross join lateral unnest(array(
         select b.ctid from coordinator.jobs_ready b where b.class_id = w.class_id and b.lane_id = w.lane_id
+          and (b.rank, b.id) > (w.floor, w.floor_id)
         order by b.rank, b.id limit w.jobs for update skip locked)) x))
-    returning r.id, r.class_id, r.lane_id)
+    returning r.id, r.class_id, r.lane_id, r.rank)
   select (select array_agg(t.id) from taken t),
          array(select w.place from want w
                left join (select t.class_id, t.lane_id, count(*) as jobs from taken t group by 1, 2) t using (class_id, lane_id)
-               where w.jobs > coalesce(t.jobs, 0))
-  into ids, short;
+               where w.jobs > coalesce(t.jobs, 0)),
+         (select jsonb_object_agg(l.class_id, jsonb_build_array(l.rank, l.id))
+          from (select distinct on (t.class_id) t.* from taken t order by t.class_id, t.rank desc, t.id desc) l)
+  into ids, short, last;
 end
 $$;
-comment on function coordinator.job_take_best(bigint[], bigint[], integer[]) is
-  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says. Returns their ids, and the places of the lanes that had fewer. No event. Internal.';
+comment on function coordinator.job_take_best(bigint[], bigint[], integer[], jsonb) is
+  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and the last place by class. No event. Internal.';
 
-create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer) returns uuid[]
+create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -44,6 +63,9 @@ declare
   v_counts  integer[] := array[p_limit];
   v_taken   record;
   v_ids     uuid[] := '{}';
+  v_floors  jsonb := p_floors;
+  v_began   timestamptz := clock_timestamp();
+  v_read    bigint := pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass);
 begin
   loop
     if cardinality(v_open) > 1 then
@@ -51,13 +73,15 @@ begin
       from (select m.class_id, count(*)::integer as jobs
             from (select r.class_id from unnest(v_open) c (id) cross join lateral (
                     select r.class_id, r.rank, r.id from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
+                      and (r.rank, r.id) > (coalesce((p_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (p_floors #>> array[c.id::text, '1'])::uuid)
                     order by r.rank, r.id limit p_limit - cardinality(v_ids)) r
                   order by r.rank, r.id limit p_limit - cardinality(v_ids)) m
             group by m.class_id) b;
       exit when v_classes is null;
     end if;
-    v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts);
+    v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts, p_floors);
     v_ids := v_ids || v_taken.ids;
+    v_floors := v_floors || coalesce(v_taken.last, '{}');
     exit when cardinality(v_ids) = p_limit or cardinality(v_open) = 1;
     -- Others took what the first look saw: look again at the other classes.
     v_open := array(select o from unnest(v_open) o where o <> all (array(select v_classes[s] from unnest(v_taken.short) s)));
@@ -65,11 +89,19 @@ begin
     v_classes := v_open;
     v_counts := array[p_limit - cardinality(v_ids)];
   end loop;
+  v_read := pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass) - v_read;
+  if p_floors = '{}' and v_read > 5000 + 3 * p_limit * cardinality(p_classes) then
+    v_floors := v_floors || jsonb_build_object('until', extract(epoch from clock_timestamp())
+                                                        + least(10, greatest(1, 10 * extract(epoch from clock_timestamp() - v_began))));
+  end if;
+  if v_floors ? 'until' and v_ids <> '{}' then
+    perform set_config('coordinator.job_floors', v_floors::text, false);
+  end if;
   return v_ids;
 end
 $$;
-comment on function coordinator.job_pick(bigint[], integer) is
-  'Take up to p_limit of the best jobs of plain classes out of jobs_ready, and return their ids. No event. Internal.';
+comment on function coordinator.job_pick(bigint[], integer, jsonb) is
+  'Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.';
 
 create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer) returns uuid[]
 language plpgsql volatile
@@ -162,6 +194,8 @@ declare
   v_done    uuid[];
   v_left    integer := p_limit;
   v_count   integer;
+  v_floors  jsonb := coordinator.job_floors();
+  v_short   boolean;
 begin
   -- An agent that ends waits for this lock, so it leaves no attempt behind.
   select a.name, a.job_types, a.labels into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
@@ -189,13 +223,15 @@ begin
     end if;
   end if;
 
-  select array_agg(c.id) filter (where not q.fair), array_agg(c.id) filter (where q.fair) into v_plain, v_fair
-  from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
-  where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
-    and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
-    and exists (select from coordinator.jobs_ready r where r.class_id = c.id);
-  v_first := case when v_fair is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_fair) + 1) end;
-  while v_left > 0 and (v_plain is not null or v_fair is not null) loop
+  while v_left > 0 loop
+    select array_agg(c.id) filter (where not q.fair), array_agg(c.id) filter (where q.fair) into v_plain, v_fair
+    from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
+    where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
+      and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
+      and case when q.fair then exists (select from coordinator.jobs_ready r where r.class_id = c.id)
+               else exists (select from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
+                 and (r.rank, r.id) > (coalesce((v_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (v_floors #>> array[c.id::text, '1'])::uuid)) end;
+    v_first := case when v_fair is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_fair) + 1) end;
     v_ids := '{}';
     for v_class in
       select u.class_id from unnest(null::bigint || v_fair) with ordinality u (class_id, place)
@@ -203,8 +239,11 @@ begin
     loop
       exit when cardinality(v_ids) >= v_left;
       v_ids := v_ids || case when v_class is not null then coordinator.job_pick_fair(v_class, v_left - cardinality(v_ids))
-                             when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids)) end;
+                             when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids), v_floors) end;
     end loop;
+    v_short := cardinality(v_ids) < v_left and v_floors <> '{}';
+    v_floors := case when v_short then '{}' else v_floors end;
+    continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
@@ -221,8 +260,9 @@ begin
       select j.id, j.fence, j.type, j.queue, j.key, j.attempts + 1, j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day'), false
       from (select count(*) from told) t, job j order by j.priority desc, j.scheduled_at, j.id;
     get diagnostics v_count = row_count;
-    exit when v_count = cardinality(v_ids);
     v_left := v_left - v_count;
+    continue when v_count = cardinality(v_ids) and v_short;
+    exit when v_count = cardinality(v_ids);
     -- Too late for some: job_expire ends them.
     insert into coordinator.jobs_later (id, class_id, due_at)
     select j.id, j.class_id, j.start_by from coordinator.jobs_open j where j.id = any (v_ids) and j.start_by <= v_now;
