@@ -303,7 +303,7 @@ begin
     raise exception using errcode = 'ZC102', message = format('%s jobs are finished in one call', cardinality(p_finished)), hint = 'Give at most 1000.';
   end if;
   select coordinator.json_fault(r) into v_fault from jsonb_array_elements(p_results) r
-  where octet_length(r::text) >= 130 and coordinator.json_fault(r) is not null limit 1;
+  where case when pg_column_size(r) < 130 then octet_length(r::text) >= 130 else true end and coordinator.json_fault(r) is not null limit 1;
   perform coordinator.json_refuse('a result', v_fault);
 end
 $$;

@@ -115,18 +115,20 @@ begin
     end loop;
   end if;
   v_orders := coordinator.job_orders(p_jobs);
-  select sum(octet_length(o.payload::text)), bool_and(
+  select bool_and(
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
-           and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and octet_length(o.payload::text) < 130
+           and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and pg_column_size(o.payload) < 130
            and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
            and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.parent) = 0
            and not o.dedupe_failed)
-  into v_bytes, v_usual from unnest(v_orders) o;
-  if v_usual is not true then
+  into v_usual from unnest(v_orders) o;
+  -- Small values may have long texts, so this ends at the first of them.
+  if v_usual is not true or exists (select from unnest(v_orders) o where octet_length(o.payload::text) >= 130) then
     foreach v_order in array v_orders loop
       v_place := v_order.place - 1;
       perform coordinator.job_check(p_project_id, v_order);
     end loop;
+    select sum(octet_length(o.payload::text)) into v_bytes from unnest(v_orders) o;
   end if;
   if v_bytes > 8388608 then
     v_orders := null;

@@ -61,7 +61,10 @@ declare
   v_status text;
 begin
   perform coordinator.check_page(p_limit, p_after, '{id}');
-  perform coordinator.check_list('labels', p_labels);
+  perform coordinator.check_list('the labels', p_labels);
+  if p_payload is not null then
+    perform coordinator.check_json('the payload', p_payload);
+  end if;
   foreach v_status in array coalesce(p_status, '{}') loop
     if v_status is null or v_status <> 'completed' and v_status <> all (v_open || v_ended) then
       raise exception using errcode = 'ZC105', message = format('invalid status "%s" of a job', left(v_status, 200)),
