@@ -6,6 +6,8 @@ The functions and their parameters come from the catalogue; each is called with 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -13,9 +15,10 @@ import pytest
 from msgspec import ValidationError, json, structs
 
 from coordinator import operations
+from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
-from coordinator.model.operation import Scope
+from coordinator.model.operation import Operation, Scope
 from tests.conftest import Transaction
 
 # Valid arguments by the name of a parameter, in the world that `world` makes. What is not here keeps its default.
@@ -164,15 +167,21 @@ def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> 
             yield f"{row['name']} => {strange}", f"select * from coordinator.{function}({arguments})"
 
 
+@cache
+def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
+    """Return the operations that list rows, with the parameters that each needs."""
+    scopes = (Scope.IN_PROJECT, Scope.ALL, Scope.NONE, Scope.OWN_ROWS)
+    kinds = [kind for kind in operations.every() if kind.page_by and kind.scope in scopes]
+    return [(kind, [field.name for field in structs.fields(kind) if field.required]) for kind in kinds]
+
+
 async def lists(tx: Transaction, job: str) -> None:
     """Read every list, and every event, as the program does."""
-    for kind in operations.every():
-        if kind.page_by and kind.scope in (Scope.IN_PROJECT, Scope.ALL, Scope.NONE, Scope.OWN_ROWS):
-            required = [field.name for field in structs.fields(kind) if field.required]
-            valid = {"project": "default", "agent": "a", "resource": "x.py", "job": UUID(job.strip("'"))}
-            rows = await tx.run(kind(**{name: valid[name] for name in required}))
-            sent = json.encode(rows, enc_hook=str)
-            assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
+    valid = {"project": "default", "agent": "a", "resource": "x.py", "job": UUID(job.strip("'"))}
+    for kind, required in every_list():
+        rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))
+        sent = json.encode(rows, enc_hook=str)
+        assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
     for event in await tx.connection.fetch("select * from coordinator.events where xid = pg_current_xact_id()"):
         assert isinstance(event["data"], dict)
         assert "unreadable" not in event["data"]
@@ -186,11 +195,11 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
     writes = await tx.connection.fetchval(WRITES, function)
     before = await tx.events()
     faults = []
-    for what, call in calls(function, taken, known):
+    for what, query in calls(function, taken, known):
         attempt = tx.connection.transaction()
         await attempt.start()
         try:
-            await tx.connection.fetch(call, timeout=20)
+            await tx.connection.fetch(query, timeout=20)
         except asyncpg.PostgresError as error:
             await attempt.rollback()
             fine = error.sqlstate.startswith(("ZC", "22", "54")) or error.sqlstate == "42501"
