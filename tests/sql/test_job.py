@@ -674,6 +674,17 @@ async def test_a_transaction_writes_under_the_fence_of_a_job(world: World) -> No
     assert await world.tx.events() == before
 
 
+async def test_a_transaction_takes_the_locks_of_jobs_before_those_of_locks_as_the_end_of_an_agent_does(
+    world: World,
+) -> None:
+    query = "select array_agg(distinct entered_by order by entered_by), min(ordinal) from coordinator.transaction_verbs where function ~ $1"
+    entered = [await world.tx.connection.fetchrow(query, noun) for noun in ("job", "lock|fence")]
+    assert [row[0] for row in entered if row] == [["job_enter_parts"], ["lock_enter_parts"]]
+    assert [row[1] for row in entered if row] == sorted(row[1] for row in entered if row)
+    source = await world.tx.connection.fetchval("select prosrc from pg_proc where proname = 'agent_end'")
+    assert source.index("job_end_agent") < source.index("lock_end_agent")
+
+
 async def test_a_deleted_project_leaves_nothing_of_its_jobs(world: World) -> None:
     await world.run(projects.Create(project="p"))
     worker = await world.run(agents.Register(project="p", name="w", job_types=["x"]))
