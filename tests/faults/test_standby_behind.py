@@ -42,6 +42,14 @@ async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, mon
                 cursor = await writer.events.head()
                 assert await reader.at_least(cursor).events.head() == cursor
 
+            job = (await writer.jobs.enqueue("t", {"n": 1})).id
+            reads = reader.at_least(writer.position or "")
+            assert (await reads.jobs.show(job)).status == "queued"
+            assert [one.id for one in await reads.jobs.list(payload={"n": 1}, words="n")] == [job]
+            assert (await reads.jobs.why(job)).cause == "no_worker"
+            assert [one.queued for one in await reads.jobs.stats()] == [1]
+            assert (await reads.jobs.attempts(job), await reads.workers.list()) == ([], [])
+
             await replay.execute("select pg_wal_replay_pause()")
             await writer.signals.set("k", "behind")
             waiting = asyncio.ensure_future(reader.at_least(writer.position or "").signals.get("k"))
