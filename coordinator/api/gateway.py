@@ -139,6 +139,7 @@ class Gateway:
         self._awake = anyio.Event()
         self._waking = anyio.Lock()
         self._woken_at = 0  # the log's head when the last rest ended
+        self._seen: tuple[str | None, int] = (None, 0)  # the newest event that a stream has read from the log itself
         self._heads: Believed[str, str] = Believed(HEAD_S)
         metrics.STREAM_CONNECTIONS.set_function(lambda: self._connections)
 
@@ -148,7 +149,8 @@ class Gateway:
         Raises: ``DatabaseUnavailable``.
         """
         if self._awake.is_set():
-            return f"{self.epoch}.{max(self.ring.head, self._woken_at)}"
+            seen = self._seen[1] if self._seen[0] == self.epoch else 0
+            return f"{self.epoch}.{max(self.ring.head, self._woken_at, seen)}"
         asked_at = time.monotonic()
         return self._heads.get("") or self._heads.keep("", await runner.run(Head()), asked_at)
 
@@ -265,6 +267,11 @@ class Gateway:
             if reader is not None:
                 self._readers.discard(reader)
                 self.leave(reader)
+
+    def seen(self, epoch: str, seq: int) -> None:
+        """Begin no stream before event ``seq`` from now on: another has read it from the log, before the ring had it."""
+        if epoch == self.epoch:
+            self._seen = (epoch, max(seq, self._seen[1] if self._seen[0] == epoch else 0))
 
     def join(self, reader: Reader) -> None:
         """Write each further event to a reader, which has all events up to the ring's head."""

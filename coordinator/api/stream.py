@@ -224,6 +224,7 @@ class StreamResponse(responses.Response):
         if reader.at_end or reader.after is None:
             return []
         self.epoch, self.seq = parsed_cursor(reader.after)
+        self._gateway.seen(self.epoch, self.seq)
         frames = [frame_of(event) for event in events if event.type == RESET or self.filter.takes(event)]
         if not frames or frames[-1].seq != self.seq:
             frames.append(Frame(self.seq, BOOKMARK, None, None, "", bookmark(reader.after)))

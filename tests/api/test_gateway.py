@@ -71,6 +71,16 @@ async def emit(db: Database, *keys: str) -> None:
     await db.run(RelayStep())
 
 
+async def test_no_stream_begins_before_what_another_has_read(db: Database) -> None:
+    """A stream may read the log before the gateway does, which a notification has not reached yet."""
+    async with running(db) as gateway, gateway.connection():
+        epoch, head = parsed_cursor(await gateway.cursor(db))
+        gateway.seen(epoch, head + 2)
+        gateway.seen(epoch, head + 1)
+        gateway.seen("lost", head + 9)
+        assert await gateway.cursor(db) == f"{epoch}.{head + 2}"
+
+
 async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_next_one_is_delivered(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
