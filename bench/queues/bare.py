@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import msgspec
 
-from bench.queues.order import BATCH, CONNECTIONS, PAYLOAD, serve
+from bench.queues.order import BATCH, CONNECTIONS, FEEDERS, IDLE_S, PAYLOAD, serve
 
 SIZE = 200
 INSTALL = """
@@ -38,12 +38,12 @@ class _Queue:
     def __init__(self, connections: list[asyncpg.Connection]) -> None:
         self.connections = connections
 
-    async def enqueue(self, count: int) -> None:
+    async def enqueue(self, count: int, feeder: int = 0) -> None:
         for number in range(0, count, BATCH):
-            await self.connections[0].execute(ENQUEUE, [json.dumps(PAYLOAD)] * min(BATCH, count - number))
+            await self.connections[feeder].execute(ENQUEUE, [json.dumps(PAYLOAD)] * min(BATCH, count - number))
 
     async def work(self, done: Callable[[int], bool]) -> None:
-        await asyncio.gather(*(_loop(connection, done) for connection in self.connections[1:]))
+        await asyncio.gather(*(_loop(connection, done) for connection in self.connections[FEEDERS:]))
 
 
 async def _loop(connection: asyncpg.Connection, done: Callable[[int], bool]) -> None:
@@ -60,7 +60,7 @@ async def _loop(connection: asyncpg.Connection, done: Callable[[int], bool]) -> 
         if rows:
             await finish.fetch([row["id"] for row in rows], [row["fence"] for row in rows])
         else:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(IDLE_S)
         if done(len(rows)):
             break
 
@@ -68,7 +68,7 @@ async def _loop(connection: asyncpg.Connection, done: Callable[[int], bool]) -> 
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[_Queue]:
     """Connect."""
-    connections = [await asyncpg.connect(dsn) for _ in range(1 + CONNECTIONS)]
+    connections = [await asyncpg.connect(dsn) for _ in range(FEEDERS + CONNECTIONS)]
     for connection in connections:
         await connection.execute("set enable_seqscan = off")
     try:

@@ -11,13 +11,12 @@ from itertools import count
 import asyncpg
 import msgspec
 
-from bench.queues.order import BATCH, CONNECTIONS, PAYLOAD, serve
+from bench.queues.order import BATCH, CONNECTIONS, FEEDERS, IDLE_S, PAYLOAD, serve
 from coordinator.db.connection import connect
 
 __all__ = ["Worker", "opened"]
 
 SIZE = 200
-IDLE_S = 0.001
 REGISTER = "select id from coordinator.agent_register('default', $1, p_ttl => '1 day', p_job_types => '{summarize}')"
 ENQUEUE = "select count(*) from coordinator.job_enqueue_many('default', $1)"
 CLAIM = """
@@ -82,14 +81,16 @@ async def _summarize(payload: msgspec.Raw) -> None:
 
 
 class _Queue:
-    def __init__(self, feeder: asyncpg.PreparedStatement, workers: Sequence[Worker], queue: str, keys: int) -> None:
-        self.feeder = feeder
+    def __init__(
+        self, feeders: Sequence[asyncpg.PreparedStatement], workers: Sequence[Worker], queue: str, keys: int
+    ) -> None:
+        self.feeders = feeders
         self.workers = workers
         self.queue = queue
         self.keys = keys
         self.number = count()
 
-    async def enqueue(self, count: int) -> None:
+    async def enqueue(self, count: int, feeder: int = 0) -> None:
         for number in range(0, count, BATCH):
             jobs = [
                 {"type": "summarize", "queue": self.queue, "payload": PAYLOAD}
@@ -98,7 +99,7 @@ class _Queue:
             if self.keys:
                 for job in jobs:
                     job["key"] = f"customer/{next(self.number) % self.keys}"
-            await self.feeder.fetch(jobs)
+            await self.feeders[feeder].fetch(jobs)
 
     async def work(self, done: Callable[[int], bool]) -> None:
         await asyncio.gather(*(worker.work(done) for worker in self.workers))
@@ -107,13 +108,13 @@ class _Queue:
 @asynccontextmanager
 async def opened(dsn: str, queue: str = "default", keys: str = "0") -> AsyncIterator[_Queue]:
     """Connect, and register the agents."""
-    connections = [await connect(dsn, raw_json=True) for _ in range(1 + CONNECTIONS)]
+    connections = [await connect(dsn, raw_json=True) for _ in range(FEEDERS + CONNECTIONS)]
     try:
         workers = [
             await Worker.start(connection, f"worker-{queue}-{number}", queue)
-            for number, connection in enumerate(connections[1:])
+            for number, connection in enumerate(connections[FEEDERS:])
         ]
-        yield _Queue(await connections[0].prepare(ENQUEUE), workers, queue, int(keys))
+        yield _Queue([await each.prepare(ENQUEUE) for each in connections[:FEEDERS]], workers, queue, int(keys))
         for worker in workers:
             await worker.connection.execute("select coordinator.agent_deregister($1)", worker.agent)
     finally:

@@ -11,19 +11,19 @@ from contextlib import asynccontextmanager
 import asyncpg
 from pgqueuer import AsyncpgDriver, Job, PgQueuer, Queries
 
-from bench.queues.order import BATCH, CONNECTIONS, PAYLOAD, serve
+from bench.queues.order import BATCH, CONNECTIONS, FEEDERS, PAYLOAD, serve
 
 
 class _Queue:
     def __init__(self, connections: list[asyncpg.Connection]) -> None:
-        self.producer = Queries(AsyncpgDriver(connections[0]))
-        self.consumers = [PgQueuer(AsyncpgDriver(connection)) for connection in connections[1:]]
+        self.producers = [Queries(AsyncpgDriver(connection)) for connection in connections[:FEEDERS]]
+        self.consumers = [PgQueuer(AsyncpgDriver(connection)) for connection in connections[FEEDERS:]]
 
-    async def enqueue(self, count: int) -> None:
+    async def enqueue(self, count: int, feeder: int = 0) -> None:
         for number in range(0, count, BATCH):
             size = min(BATCH, count - number)
             payloads: list[bytes | None] = [json.dumps(PAYLOAD).encode() for _ in range(size)]
-            await self.producer.enqueue(["summarize"] * size, payloads, [0] * size)
+            await self.producers[feeder].enqueue(["summarize"] * size, payloads, [0] * size)
 
     async def work(self, done: Callable[[int], bool]) -> None:
         async def summarize(job: Job) -> None:
@@ -40,7 +40,7 @@ class _Queue:
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[_Queue]:
     """Connect."""
-    connections = [await asyncpg.connect(dsn) for _ in range(1 + CONNECTIONS)]
+    connections = [await asyncpg.connect(dsn) for _ in range(FEEDERS + CONNECTIONS)]
     try:
         yield _Queue(connections)
     finally:

@@ -29,7 +29,7 @@ class _Queue:
 
         self.task = summarize
 
-    async def enqueue(self, count: int) -> None:
+    async def enqueue(self, count: int, feeder: int = 0) -> None:  # noqa: ARG002 - its pool has the connections
         for number in range(0, count, BATCH):
             await self.task.batch_defer_async(*[PAYLOAD] * min(BATCH, count - number))
 
