@@ -12,6 +12,7 @@ import coordinator
 from coordinator.db.database import Database
 from tests.client.conftest import relayed
 from tests.daemon import Daemon
+from tests.forked import forking
 from tests.waiting import DEADLINE_S
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -28,14 +29,12 @@ async def until_printed(watcher: anyio.abc.Process, wanted: str) -> str:
 
 
 async def test_worker_manager_and_watcher_do_what_they_say(db: Database, database_url: str) -> None:
-    def command(name: str, *arguments: str) -> list[str]:
-        return [sys.executable, str(EXAMPLES / f"{name}.py"), database_url, *arguments]
-
-    async with relayed(db), await anyio.open_process(command("watcher")) as watcher:
+    watching = [sys.executable, str(EXAMPLES / "watcher.py"), database_url]
+    async with relayed(db), await anyio.open_process(watching) as watcher:
         with anyio.fail_after(DEADLINE_S):
             for _ in range(2):  # the second run finds what the first one left
-                async with await anyio.open_process(command("worker")) as worker:
-                    manager = await anyio.run_process(command("manager"))
+                async with await anyio.open_process([*forking("examples.worker"), database_url]) as worker:
+                    manager = await anyio.run_process([*forking("examples.manager"), database_url])
                     assert await worker.wait() == 0
                 lines = manager.stdout.decode().splitlines()
                 assert sorted(lines) == [f"task/{n} {{'length': 14}} by worker-1" for n in range(3)]

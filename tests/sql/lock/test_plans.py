@@ -12,7 +12,7 @@ from coordinator.model.lock import Grant
 from coordinator.operations import agents, locks
 from tests.conftest import Transaction
 
-HELD = 100_000
+HELD = 20_000
 
 FILL = """
 insert into coordinator.locks (project_id, resource, slot, kind, prefix, pattern, mode, agent_id, agent_name, fencing_token, ttl, delay,
