@@ -119,7 +119,7 @@ class Jobs(RuleBasedStateMachine):
         job.worker = job.cancel_at = job.stall_at = None
 
     def leaves(self, job: Job, outcome: str, at: float | None = None) -> None:
-        """An attempt ended without ending the job by itself."""
+        """An attempt ended, and that alone does not end the job."""
         counts = outcome in ("failed", "worker_lost", "stalled")
         job.deaths = job.deaths + 1 if outcome == "worker_lost" else 0
         attempts = job.attempts + counts
