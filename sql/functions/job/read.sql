@@ -82,10 +82,15 @@ begin
   v_where := concat_ws(' and ',
     'true',
     'j.id < ' || quote_literal(p_after[1]),
-    case when p_status is not null then
-      format('j.part = any (%L) and j.%s = any (%L)', v_parts, case when p_status && v_open then 'status' else 'end_status' end, p_status) end,
-    case p_status when '{running}' then 'j.id in (select id from coordinator.jobs_running)'
-                  when '{scheduled}' then 'j.id in (select id from coordinator.jobs_later)' end,
+    case
+      -- As the status is computed, of one alone the table says more to the planner.
+      when p_status = '{running}' then 'j.part = ''open'' and j.id in (select r.id from coordinator.jobs_running r)'
+      when p_status = '{scheduled}' then 'j.part = ''open'' and j.id in (select l.id from coordinator.jobs_later l)'
+      when p_status = '{queued}' then 'j.part = ''open'' and not exists (select from coordinator.jobs_running r where r.id = j.id)'
+                                      ' and not exists (select from coordinator.jobs_later l where l.id = j.id)'
+      when p_status is not null then
+        format('j.part = any (%L) and j.%s = any (%L)', v_parts, case when p_status && v_open then 'status' else 'end_status' end, p_status)
+    end,
     'j.type = ' || quote_literal(p_type),
     'j.queue = ' || quote_literal(p_queue),
     'j.key = ' || quote_literal(p_key),
