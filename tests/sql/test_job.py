@@ -591,7 +591,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "window without key": ({"dedupe_for": 60}, "ZC105"),
     "at and delay": ({"at": "2030-01-01T00:00:00Z", "delay": 1}, "ZC105"),
     "negative delay": ({"delay": -1}, "ZC104"),
-    "never ends": ({"deadline": "infinity"}, "ZC104"),
+    "never ends": ({"deadline": "10000 days"}, "ZC104"),
     "far away": ({"at": "2099-01-01T00:00:00Z"}, "ZC104"),
     "never starts": ({"start_by": "2020-01-01T00:00:00Z"}, "ZC105"),
     "labels": ({"labels": [str(n) for n in range(17)]}, "ZC102"),

@@ -248,16 +248,18 @@ begin
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
       with job as materialized (
-        select j.*, nextval('coordinator.job_fences') as fence from coordinator.jobs_open j
+        select j.id, nextval('coordinator.job_fences') as fence, j.class_id, j.type, j.queue, j.key, j.priority, j.scheduled_at, j.attempts + 1 as attempt,
+               j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at
+        from coordinator.jobs_open j
         where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)),
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint)
-        select j.id, j.fence, p_agent, j.class_id, j.attempts + 1, v_now, v_now + coalesce(j.deadline, interval '1 day'), v_now + j.stall, p_request_id, j.checkpoint
+        select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint
         from job j),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
-      select j.id, j.fence, j.type, j.queue, j.key, j.attempts + 1, j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day'), false
+      select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false
       from (select count(*) from told) t, job j order by j.priority desc, j.scheduled_at, j.id;
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
