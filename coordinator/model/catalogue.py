@@ -139,6 +139,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "job_priority": 100,
     "job_time_max": 31622400,
     "job_message": 2000,
+    "job_fences": 10000,
     "job_error": 65536,
     "job_classes": 1000,
     "job_words": 200,

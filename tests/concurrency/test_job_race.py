@@ -295,6 +295,17 @@ async def test_an_enqueue_and_a_change_of_its_queue_take_turns(session: Open) ->
     assert sorted(grant.key or "" for grant in await call(connection, claim(agent, 10))) == ["a", "b", "c"]
 
 
+async def test_a_fence_exceeds_those_of_an_epoch_that_was_lost(session: Open) -> None:
+    connection = await session()
+    agent = await worker(connection)
+    lost = await started(connection, agent)
+    await connection.execute("select setval('coordinator.epoch_mark', 1)")  # as after a start of the server
+    for _ in range(2):
+        job = await started(connection, agent)
+        assert job["fence"] > max(lost["fence"], 10**12)
+        lost = job
+
+
 async def test_a_project_is_deleted_with_the_jobs_that_are_being_enqueued(session: Open) -> None:
     connection = await session()
     await call(connection, projects.Create(project="p"))

@@ -67,6 +67,9 @@ LIMITS = {
         "coordinator.job_enqueue('default', 'a', p_stall => make_interval(secs => $1))",
         "coordinator.job_enqueue('default', 'a', p_dedupe_key => 'k', p_dedupe_for => make_interval(secs => $1))",
     ],
+    "job_fences": [
+        f"coordinator.job_reconcile('default', r.agent, array_fill(r.fence, array[$1::integer])) from {RUNNING}",
+    ],
     "job_message": [
         f"coordinator.job_progress('default', r.id, r.agent, r.fence, p_message => repeat('a', $1::integer)) from {RUNNING}",
     ],

@@ -140,6 +140,16 @@ async def test_a_scheduled_job_waits_for_its_time(world: World) -> None:
     assert ("job.scheduled", "default") in await world.told()
 
 
+async def test_an_instant_in_the_past_means_now_and_no_job_jumps_the_queue_by_it(world: World) -> None:
+    worker = await world.worker()
+    first = await world.enqueue()
+    past = await world.enqueue(at=datetime(2001, 1, 1, tzinfo=UTC))
+    job = held(worker, await world.claim(worker))
+    assert job["job"] == first.id
+    await world.run(jobs.Fail(**job, error="e", retry_at=datetime(2001, 1, 1, tzinfo=UTC)))
+    assert [grant.id for grant in await world.claim(worker, 2)] == [past.id, first.id]
+
+
 async def test_a_job_that_does_not_start_in_time_expires_and_one_that_started_does_not(world: World) -> None:
     worker = await world.worker()
     at = datetime.now(UTC) + HOUR

@@ -128,7 +128,7 @@ begin
         checkpoint = case when not v_counts or j.rescue = 'resume' then coalesce(a.checkpoint, j.checkpoint) end,
         start_by = null, -- an attempt began in time
         scheduled_at = case when p_outcome in ('released', 'worker_lost') then j.scheduled_at
-                            else coalesce(p_at, p_now + coordinator.job_backoff(j.backoff, a.attempt)) end,
+                            else greatest(p_now, coalesce(p_at, p_now + coordinator.job_backoff(j.backoff, a.attempt))) end,
         past = case when jsonb_array_length(j.past) >= 50 then j.past - 0 else coalesce(j.past, '[]') end || jsonb_build_object(
           'attempt', a.attempt, 'fence', a.fence, 'agent_id', a.agent_id, 'worker', coordinator.job_worker(a.agent_id), 'started_at', a.started_at,
           'ended_at', p_now, 'outcome', p_outcome, 'error', left(p_error, 2000))

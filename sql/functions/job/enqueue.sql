@@ -222,13 +222,13 @@ begin
   end if;
   if v_policy.fair then
     v_lanes := coordinator.job_lanes_enter(v_classes, array(
-      select case when v_first[o.place] is null and coalesce(o.at, v_now + o.delay, v_now) <= v_now then coalesce(o.key, '') end
+      select case when v_first[o.place] is null and greatest(o.at, v_now + o.delay, v_now) <= v_now then coalesce(o.key, '') end
       from unnest(v_orders) o order by o.place));
   end if;
 
   with job as materialized (
     select o.*, v_ids[o.place] as id, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
-           coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing
+           greatest(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing
     from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = any (v_queues) and q.name = o.queue
     where v_first[o.place] is null),
   opened as (
@@ -254,7 +254,7 @@ begin
   return query
     select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
       select o.place, v_ids[o.place] as id, o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
-             coalesce(o.at, v_now + o.delay, v_now) as scheduled_at, true as created
+             greatest(o.at, v_now + o.delay, v_now) as scheduled_at, true as created
       from unnest(v_orders) o where v_first[o.place] is null
       union all
       select o.place, v_first[o.place], f.queue, f.type, f.status, f.scheduled_at, false

@@ -57,6 +57,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_priority',     100,      '',           'Priority of a job: -100 to 100.'),
   ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time and window of a dedupe key: 366 days.'),
   ('job_message',      2000,     'characters', 'Progress of a job, in words.'),
+  ('job_fences',       10000,    'fences',     'Fences that a worker compares in one call.'),
   ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
   ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.');
 
