@@ -1312,6 +1312,11 @@ create function coordinator.job_claim(p_project text, p_agent uuid, p_limit inte
   returns SETOF coordinator.job_grant
   volatile security definer;
 
+-- Delete up to p_limit classes that have no open jobs, of projects with more than 500 classes; returns how many. Repeat until 0. No event.
+create function coordinator.job_class_prune(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
 -- Return the class of each job, in their order; create those that are new. No event. Internal.
 create function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[])
   returns bigint[]

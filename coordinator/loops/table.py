@@ -32,6 +32,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(jobs.Expire()),
         Loop(jobs.Rescue(), every_s=10),
         Loop(jobs.PruneDedupes()),
+        Loop(jobs.PruneClasses(), every_s=3600),
         Loop(events.Extend()),
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),

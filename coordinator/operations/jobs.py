@@ -21,6 +21,7 @@ __all__ = [
     "Expire",
     "Fail",
     "Promote",
+    "PruneClasses",
     "PruneDedupes",
     "Reconcile",
     "Release",
@@ -279,6 +280,15 @@ class Rescue(Operation[int], frozen=True, kw_only=True):
     """End attempts that are past their deadline, or whose worker is lost; return how many. Repeat until 0."""
 
     function = "job_rescue"
+    internal = True
+
+    limit: int = 1000
+
+
+class PruneClasses(Operation[int], frozen=True, kw_only=True):
+    """Forget combinations of queue, type and labels without open jobs, where a project has many; return how many. Repeat until 0."""
+
+    function = "job_class_prune"
     internal = True
 
     limit: int = 1000

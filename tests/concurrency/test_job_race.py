@@ -295,6 +295,22 @@ async def test_an_enqueue_and_a_change_of_its_queue_take_turns(session: Open) ->
     assert sorted(grant.key or "" for grant in await call(connection, claim(agent, 10))) == ["a", "b", "c"]
 
 
+async def test_a_combination_to_which_a_job_is_being_added_is_not_forgotten(session: Open) -> None:
+    one, two = await session(), await session()
+    agent = await worker(one)
+    await started(one, agent)
+    await one.execute(
+        "select coordinator.job_complete('default', r.id, r.agent_id, r.fence) from coordinator.jobs_running r"
+    )
+    filler = "insert into coordinator.job_classes (project_id, queue, type) select project_id, 'default', 'filler' || n from coordinator.queues, generate_series(1, 600) n"
+    await one.execute(filler)
+    async with one.transaction():
+        job = await call(one, enqueue())
+        assert await call(two, jobs.PruneClasses()) == 0
+    assert await call(two, jobs.PruneClasses()) == 600
+    assert [grant.id for grant in await call(one, claim(agent))] == [job.id]
+
+
 async def test_a_fence_exceeds_those_of_an_epoch_that_was_lost(session: Open) -> None:
     connection = await session()
     agent = await worker(connection)

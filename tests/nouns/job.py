@@ -36,6 +36,7 @@ LIMITS = {
         "coordinator.job_expire($1::integer)",
         "coordinator.job_rescue($1::integer)",
         "coordinator.job_dedupe_prune($1::integer)",
+        "coordinator.job_class_prune($1::integer)",
     ],
     "job_batch": [
         """coordinator.job_enqueue_many('default', (select jsonb_agg('{"type": "x"}'::jsonb) from generate_series(1, $1::integer)))""",

@@ -662,6 +662,21 @@ async def test_events_of_one_call_are_one_up_to_150_jobs_and_one_for_each_job_if
         assert sorted(ids) == sorted(str(grant.id) for grant in grants)
 
 
+async def test_combinations_without_open_jobs_are_forgotten_where_there_are_many(world: World) -> None:
+    worker = await world.worker(job_types=[f"x{n}" for n in range(501)])
+    await world.run(batch_of([{"type": f"x{n}"} for n in range(500)]))
+    assert await world.run(jobs.PruneClasses()) == 0, "there are few"
+    await world.run(batch_of([{"type": "x500"}, {"type": "x500", "delay": 60, "queue": "q"}]))
+    assert len(await world.claim(worker)) == 1
+    assert await world.run(jobs.PruneClasses()) == 0, "all have jobs"
+    rest = "select coordinator.job_cancel('default', r.id) from coordinator.jobs_ready r"
+    await world.tx.connection.execute(rest)
+    assert await world.run(jobs.PruneClasses()) == 500
+    assert await world.tx.connection.fetchval("select count(*) from coordinator.job_classes") == 2
+    again = await world.enqueue("x7")
+    assert [grant.id for grant in await world.claim(worker)] == [again.id]
+
+
 async def test_a_transaction_writes_under_the_fence_of_a_job(world: World) -> None:
     worker = await world.worker()
     job = await world.start(worker)

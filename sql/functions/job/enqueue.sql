@@ -180,7 +180,7 @@ begin
     on conflict on constraint job_classes_key do nothing;
     if (select count(*) from coordinator.job_classes c where c.project_id = p_project_id) > 1000 then
       raise exception using errcode = 'ZC102', message = 'the project has 1000 combinations of queue, type and labels',
-        hint = 'Put what differs from job to job into the payload or the key.';
+        hint = 'Put what differs from job to job into the payload or the key. Combinations without open jobs are forgotten within an hour.';
     end if;
   end loop;
   return v_classes;

@@ -121,6 +121,42 @@ $$;
 comment on function coordinator.job_dedupe_prune(integer) is
   'Delete up to p_limit dedupe keys whose window has passed; returns how many. Repeat until 0. No event.';
 
+create or replace function coordinator.job_class_prune(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off -- running attempts have no index for this, and reading all then looks expensive
+as $$
+declare
+  v_class record;
+  v_count integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  for v_class in
+    select c.id, c.project_id, c.queue from coordinator.job_classes c
+    where c.project_id in (select m.project_id from coordinator.job_classes m group by 1 having count(*) > 500)
+      and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)
+      and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
+      and not exists (select from coordinator.jobs_running r where r.class_id = c.id)
+    order by c.project_id, c.queue, c.id limit p_limit
+  loop
+    -- Whoever adds jobs to the queue shares its key; one statement finds a job in one of the three tables, whoever moves it.
+    if pg_try_advisory_xact_lock(hashtextextended('coordinator.queue:' || v_class.project_id || ':' || v_class.queue, 0)) then
+      delete from coordinator.job_classes c
+      where c.id = v_class.id
+        and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)
+        and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
+        and not exists (select from coordinator.jobs_running r where r.class_id = c.id);
+      v_count := v_count + found::integer;
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.job_class_prune(integer) is
+  'Delete up to p_limit classes that have no open jobs, of projects with more than 500 classes; returns how many. Repeat until 0. No event.';
+
 create or replace function coordinator.job_end_agent(p_agent uuid, p_outcome text, p_by text) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
