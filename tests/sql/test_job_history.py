@@ -312,6 +312,10 @@ async def test_why_names_the_turn_of_a_key_in_a_fair_queue(tx: Transaction) -> N
         'It waits for its turn in queue "default", in which key "b" is number 2 in line: it is number 2 of its key,'
         ' and worker "w1" can run it.'
     )
+    _, sentence = await why(tx, await enqueue(tx))
+    assert sentence.startswith(
+        'It waits for its turn in queue "default", in which jobs without a key are number 3 in line: it is next of them,'
+    )
 
 
 async def test_why_says_until_when_a_job_waits(tx: Transaction) -> None:

@@ -81,9 +81,10 @@ begin
     end if;
     sentence := concat(
       'It waits for its turn in queue "', v_job.queue, '"',
-      case when v_lane is not null then format(', in which %s is number %s in line', coalesce('key "' || v_job.key || '"', 'no key'), v_turn) end,
+      case when v_lane is not null then format(', in which %s number %s in line',
+        case when v_job.key is null then 'jobs without a key are' else format('key "%s" is', v_job.key) end, v_turn) end,
       case when place = 1 then ': it is next' else format(': it is number %s', case when place > 100000 then 'more than 100000' else place::text end) end,
-      case when v_lane is not null then ' of its key' else ' among the jobs of its type' end,
+      case when v_lane is null then ' among the jobs of its type' when v_job.key is null then ' of them' else ' of its key' end,
       ', and ', case v_prompt when 1 then format('worker "%s"', names[1]) when 2 then format('workers "%s" and "%s"', names[1], names[2])
                               else format('worker "%s" and %s others', names[1], v_prompt - 1) end, ' can run it.');
   end if;
