@@ -30,6 +30,7 @@ UNWANTED = {
     r"\b[Tt]ells? whether\b": "return whether",
     r"\b[Tt]akes? leave\b": "close",
     r"\bmended?\b": "fix",
+    r"\b[Aa]nswers? with\b": "return, respond with",
 }
 PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
 GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited

@@ -6,18 +6,24 @@ test whose condition never comes true. Where the product promises to be done wit
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import asyncpg
 
-__all__ = ["DEADLINE_S", "SHORT_S", "ticking", "until", "until_blocked", "until_true"]
+from coordinator.db.call import call
+from coordinator.errors import CoordinatorError
+from coordinator.model.operation import Operation
+
+__all__ = ["DEADLINE_S", "SHORT_S", "ticking", "until", "until_blocked", "until_true", "while_uncommitted"]
 
 DEADLINE_S = 60.0
 SHORT_S = 4.0  # a TTL that a test waits for, and that a busy machine still renews in time
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -56,3 +62,25 @@ async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connect
     """Wait until the statement of another connection waits for a lock."""
     query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
     await until_true(connection, query, blocked.get_server_pid())
+
+
+async def while_uncommitted(
+    one: asyncpg.Connection,
+    two: asyncpg.Connection,
+    watcher: asyncpg.Connection,
+    first: Operation[object],
+    second: Operation[R],
+    *,
+    commit: bool = True,
+) -> tuple[Any, R | CoordinatorError]:
+    """Run `second` while `first` is done and not committed; it must wait for it. Return both results."""
+    transaction = one.transaction()
+    await transaction.start()
+    answer = await call(one, first)
+    task = asyncio.create_task(call(two, second))
+    await until_blocked(watcher, two)
+    await (transaction.commit() if commit else transaction.rollback())
+    try:
+        return answer, await task
+    except CoordinatorError as error:
+        return answer, error

@@ -144,7 +144,7 @@ class StreamResponse(responses.Response):
         self._transport.write(chunk(data))
 
     def revoke(self) -> None:
-        """End: the token that opened the stream has ended."""
+        """End the stream: the token that opened it has ended."""
         self._revoked = True
         self._gateway.leave(self)
         self.interrupt()

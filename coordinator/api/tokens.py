@@ -101,5 +101,5 @@ class Tokens:
         self._noted.keep(token.id, True)
         try:
             await self._executor.run(Use(token=token.id))
-        except CoordinatorError as error:  # a standby cannot note it; the token is as good
+        except CoordinatorError as error:  # a standby cannot note it; the token is valid all the same
             log.warning("access.not_noted", token=token.id, error=error.message)

@@ -192,7 +192,7 @@ class LockRun:
         self._signal(signal.SIGKILL)
 
     def _tell(self, held: Held) -> None:
-        """Say at once who took the lock and why; the command may take its time to end."""
+        """Report at once who took the lock and why; the command may take its time to end."""
         try:
             held.check()
         except LockLost as error:
@@ -236,7 +236,7 @@ class _Ended:
 async def _say_whom(
     waiting: anyio.CancelScope, call: Invocation, client: Client, resources: Sequence[str], ticket: int
 ) -> None:
-    """Say, if the wait is not over soon, whom a ticket waits for, and its place in the queue."""
+    """Report, unless the wait is over soon, whom a ticket waits for, and its place in the queue."""
     holders: list[Lock] = []
     ahead: set[int] = set()
     with waiting, suppress(CoordinatorError):

@@ -36,7 +36,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def table(columns: Sequence[Column], maximum: int | None) -> tuple[str, list[str]]:
-    """Lay out columns for a terminal of ``maximum`` columns (null: any number); return the text and the headings omitted."""
+    """Lay out columns for a terminal of ``maximum`` columns (None: any number); return the text and the headings omitted."""
     shown, omitted, used = [columns[0]], [], columns[0].least
     for column in columns[1:]:
         if maximum is None or used + GAP + column.least <= maximum:

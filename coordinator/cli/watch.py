@@ -146,7 +146,7 @@ class _CursorFile:
             yield
 
     def read(self) -> str | None:
-        """Return the position; null if there is no file yet."""
+        """Return the position; None if there is no file yet."""
         with self._usable():
             if not self._path.exists():
                 return None

@@ -55,7 +55,7 @@ class Presence:
 
     @classmethod
     async def register(cls, registration: agents.Register, liveness: Liveness | None, executor: Runner) -> Presence:
-        """Register.
+        """Register the agent.
 
         Raises: what ``agents.Register`` raises.
         """

@@ -65,7 +65,7 @@ class Lookout:
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def close(self) -> None:
-        """Stop."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:

@@ -165,7 +165,7 @@ async def verify(connection: asyncpg.Connection) -> None:
 
 
 async def apply(connection: asyncpg.Connection) -> list[str]:
-    """Bring the database to this program's schema; answers with the names of the files that were applied.
+    """Bring the database to this program's schema, and return the names of the files that were applied.
 
     Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do.
 

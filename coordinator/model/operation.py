@@ -33,7 +33,7 @@ Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 class Shape(Enum):
-    """How many rows of what an operation answers with."""
+    """How many rows of what an operation returns."""
 
     ONE = "one row as a Struct"
     MANY = "rows as a list of Structs"
@@ -43,7 +43,7 @@ class Shape(Enum):
 class Scope(Enum):
     """What an operation is about. A caller that is confined to one project may not reach beyond it."""
 
-    IN_PROJECT = "something in the project that the field `project` names; null: in all projects"
+    IN_PROJECT = "something in the project that the field `project` names; None: in all projects"
     PROJECT = "the project itself that the field `project` names"
     AGENT = (
         "the agent in the field `agent`: by id, in whichever project it is, or by name, in that of the field `project`"
@@ -142,7 +142,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         if missing:
             raise TypeError(f"{cls.__qualname__} has no field {', '.join(sorted(missing))}, which it declares to have")
         if cls.versioned and "version" not in getattr(cls.answer()[1], "__struct_fields__", ()):
-            raise TypeError(f"{cls.__qualname__} answers with a row without a version, which it declares to have")
+            raise TypeError(f"{cls.__qualname__} returns a row without a version, which it declares to have")
 
     def about(self) -> str | UUID | None:
         """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""

@@ -12,7 +12,7 @@ __all__ = ["Status"]
 class Status(msgspec.Struct, frozen=True):
     """The server, the schema, the leader, what a project holds, and what needs attention.
 
-    ``postgres`` is the server's version. ``leader`` is the process that leads, ``host:pid``; null: none. Counted are agents,
+    ``postgres`` is the server's version. ``leader`` is the process that leads, ``host:pid``, or None. Counted are agents,
     signals, open directives, held locks, and requests that wait for locks. ``head`` is the cursor of the newest event.
     """
 

@@ -75,7 +75,7 @@ class Program:
         )
 
     def json(self, *arguments: str, stdin: bytes = b"") -> Any:
-        """Run what must succeed; answer with what it printed."""
+        """Run what must succeed, and return what it printed."""
         done = self.run(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
@@ -87,7 +87,7 @@ class Program:
         return done.stdout
 
     def fails(self, code: int, *arguments: str | bytes, stdin: bytes = b"", **environment: str) -> dict[str, Any]:
-        """Run what must fail in this way; answer with the error."""
+        """Run what must fail in this way, and return the error."""
         done = self.run(*arguments, stdin=stdin, **environment)
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr

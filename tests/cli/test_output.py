@@ -18,7 +18,7 @@ from tests.cli.conftest import Program
 
 
 def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
-    """Run the program with a pseudo-terminal for all it reads and writes; answer with what a person sees."""
+    """Run the program with a pseudo-terminal for all it reads and writes; return what a person sees."""
     ours, theirs = pty.openpty()
     environment = {**program.environment, "TERM": "dumb", "COLUMNS": str(columns)}
     process = program.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)

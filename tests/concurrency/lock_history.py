@@ -213,7 +213,7 @@ def _merged(found: Sequence[Grant]) -> Iterable[Grant]:
 
 
 def check(history: Sequence[Line], accesses: Sequence[Access]) -> list[str]:
-    """Judge a history; answers with what is wrong with it."""
+    """Judge a history, and return what is wrong with it."""
     found = grants(history)
     return [
         *_answers(history, accesses),

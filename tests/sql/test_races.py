@@ -19,6 +19,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.token import Token
 from coordinator.operations import agents, directives, events, jobs, locks, projects, queues, rules, signals, tokens
 from coordinator.operations.work import LeaderRenew, RelayStep
+from tests import waiting
 from tests.waiting import until, until_blocked
 
 R = TypeVar("R")
@@ -41,18 +42,8 @@ async def session(database_url: str) -> AsyncIterator[Open]:
 async def while_uncommitted(
     session: Open, first: Operation[object], second: Operation[R], *, commit: bool = True
 ) -> tuple[object, R | CoordinatorError]:
-    """Run `second` while `first` is done and not committed; it must wait for it. Answers with both results."""
-    one, two, watcher = [await session() for _ in range(3)]
-    transaction = one.transaction()
-    await transaction.start()
-    answer = await call(one, first)
-    task = asyncio.create_task(call(two, second))
-    await until_blocked(watcher, two)
-    await (transaction.commit() if commit else transaction.rollback())
-    try:
-        return answer, await task
-    except CoordinatorError as error:
-        return answer, error
+    """Run `second` on a connection of its own while `first` is done and not committed: see `waiting`."""
+    return await waiting.while_uncommitted(*[await session() for _ in range(3)], first, second, commit=commit)
 
 
 async def outcomes(session: Open, operations: list[Operation[R]]) -> list[R | CoordinatorError]:

@@ -23,7 +23,7 @@ from coordinator.operations import agents, directives, events, locks, projects, 
 from coordinator.operations.transactions import Run
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
-from tests.waiting import until_blocked
+from tests.waiting import until_blocked, while_uncommitted
 
 Part = dict[str, Json]
 
@@ -233,48 +233,33 @@ async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]
         yield found
 
 
-async def while_open(
-    sessions: list[asyncpg.Connection], first: Operation[Any], second: Operation[Any]
-) -> tuple[Any, Any]:
-    """Run `second` while `first` is done and not committed; it must wait for it. Answers with both results."""
-    one, two, watcher, *_ = sessions
-    transaction = one.transaction()
-    await transaction.start()
-    answer = await call(one, first)
-    task = asyncio.create_task(call(two, second))
-    await until_blocked(watcher, two)
-    await transaction.commit()
-    try:
-        return answer, await task
-    except CoordinatorError as error:
-        return answer, error
-
-
 @pytest.mark.parametrize("set_before", [False, True])
 async def test_two_transactions_on_crossed_keys_take_turns(
     sessions: list[asyncpg.Connection], *, set_before: bool
 ) -> None:
     if set_before:
         await call(sessions[0], run(put("a"), put("b")))
-    _, second = await while_open(sessions, run(put("a"), put("b")), run(put("b", 2), put("a", 2)))
+    _, second = await while_uncommitted(*sessions[:3], run(put("a"), put("b")), run(put("b", 2), put("a", 2)))
     assert [(o.write, o.verb) for o in second] == [(0, "signal_set"), (1, "signal_set")]
     assert {s.value for s in await call(sessions[0], signals.List(project="default"))} == {2}
 
 
 async def test_a_key_that_must_be_absent_stays_so_until_the_commit(sessions: list[asyncpg.Connection]) -> None:
-    _, other = await while_open(
-        sessions, run(put("done"), conditions=(at("k", 0),)), signals.Set(project="default", key="k", value=1, expect=0)
+    _, other = await while_uncommitted(
+        *sessions[:3],
+        run(put("done"), conditions=(at("k", 0),)),
+        signals.Set(project="default", key="k", value=1, expect=0),
     )
     assert other.value == 1
-    _, error = await while_open(
-        sessions, run(put("b"), conditions=(at("k", other.version),)), signals.Delete(project="default", key="k")
+    _, error = await while_uncommitted(
+        *sessions[:3], run(put("b"), conditions=(at("k", other.version),)), signals.Delete(project="default", key="k")
     )
     assert error == other.version
 
 
 async def test_a_transaction_that_waited_sees_what_it_waited_for(sessions: list[asyncpg.Connection]) -> None:
-    first, error = await while_open(
-        sessions, signals.Set(project="default", key="k", value=1), run(put("a"), conditions=(at("k", 0),))
+    first, error = await while_uncommitted(
+        *sessions[:3], signals.Set(project="default", key="k", value=1), run(put("a"), conditions=(at("k", 0),))
     )
     assert isinstance(error, Conflict)
     assert f'"version": {first.version}' in (error.detail or "")
@@ -282,8 +267,8 @@ async def test_a_transaction_that_waited_sees_what_it_waited_for(sessions: list[
 
 async def test_a_transaction_of_a_deleted_project_ends_with_an_error(sessions: list[asyncpg.Connection]) -> None:
     await call(sessions[0], projects.Create(project="p"))
-    _, error = await while_open(
-        sessions,
+    _, error = await while_uncommitted(
+        *sessions[:3],
         projects.Delete(project="p"),
         Run(project="p", writes=[put("a"), {"verb": "directive_send", "body": "x", "everyone": True}]),
     )
@@ -328,7 +313,7 @@ async def test_transactions_that_move_between_two_keys_lose_nothing(
 async def test_what_a_rule_may_clear_is_held_even_if_it_is_not_set(sessions: list[asyncpg.Connection]) -> None:
     """Set meanwhile, by one that then waits for another key, it would be met too late."""
     await call(sessions[0], rules.Set(project="default", when_set="A", clears=["B"]))
-    await while_open(sessions, run(put("A")), signals.Set(project="default", key="B", value=1))
+    await while_uncommitted(*sessions[:3], run(put("A")), signals.Set(project="default", key="B", value=1))
     present = await call(sessions[0], signals.List(project="default"))
     assert [signal.key for signal in present] == ["A", "B"]
 
