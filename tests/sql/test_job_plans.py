@@ -71,10 +71,18 @@ HOT = [
     "job_dedupes",
     "agents",
 ]
-SIZES = {"never analysed": (0, False), "small": (20, True), "large": (MANY, True), "stale": (MANY, False)}
+SIZES = {
+    "never analysed": (0, False),
+    "small": (20, True),
+    "large": (MANY, True),
+    "stale": (MANY, False),
+    "huge": (1_000_000, True),
+}
 
 
-@pytest.fixture(params=SIZES, ids=lambda name: name.replace(" ", "_"))
+@pytest.fixture(
+    params=[*list(SIZES)[:-1], pytest.param("huge", marks=pytest.mark.long)], ids=lambda name: name.replace(" ", "_")
+)
 async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Transaction]:
     """A session of a database of its own: whoever creates a partition has it locked to the end of the transaction."""
     rows, analysed = SIZES[request.param]
@@ -88,12 +96,13 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
     await connection.execute("select set_config('coordinator.fake_now', '', false)")
     tables = ", ".join(f"coordinator.{name}" for name in [*HOT, "queues", "jobs_ended"])
     if request.param == "stale":  # as if there were nothing
-        await connection.execute(f"analyze {tables}")
+        await connection.execute(f"analyze {tables}", timeout=600)
     if rows:
-        await connection.execute(FILL.format(n=rows, project=project))
-        await connection.execute(ENDED.format(n=rows, project=project, days=DAYS - 1))
+        await connection.execute("set statement_timeout = 0")
+        await connection.execute(FILL.format(n=rows, project=project), timeout=600)
+        await connection.execute(ENDED.format(n=min(rows, 100_000), project=project, days=DAYS - 1), timeout=600)
     if analysed:
-        await connection.execute(f"analyze {tables}")
+        await connection.execute(f"analyze {tables}", timeout=600)
     yield Transaction(connection)
     await connection.close()
 
