@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, jobs, queues
-from tests.conftest import Transaction
+from tests.sql.machine import Machine, check
 
 SETTLED = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
 GRACE_S = 30
@@ -60,15 +49,10 @@ class Job:
         return self.status in ("completed", "failed", "cancelled", "expired")
 
 
-class Jobs(RuleBasedStateMachine):
-    loop: asyncio.AbstractEventLoop
-    connection: asyncpg.Connection
-
+class Jobs(Machine):
     @initialize()
     def begin(self) -> None:
-        self.transaction = self.connection.transaction()
-        self.do(self.transaction.start())
-        self.tx = Transaction(self.connection)
+        super().begin()
         self.do(self.connection.execute(SETTLED))
         # Whatever is drawn or counted is the same when an example is repeated.
         self.do(self.connection.execute("select setseed(0.5), setval('coordinator.job_turns', 1)"))
@@ -80,13 +64,6 @@ class Jobs(RuleBasedStateMachine):
             self.register(name)
         self.do(self.tx.run(queues.Set(project="default", queue="fair", fair_by="key")))
         self.jobs: dict[UUID, Job] = {}
-
-    def teardown(self) -> None:
-        if hasattr(self, "transaction"):
-            self.do(self.transaction.rollback())
-
-    def do(self, call: Any) -> Any:
-        return self.loop.run_until_complete(call)
 
     def run(self, operation: Any) -> tuple[str | None, Any]:
         savepoint = self.connection.transaction()
@@ -415,15 +392,4 @@ class Jobs(RuleBasedStateMachine):
 
 
 def test_jobs_do_as_the_model_does(shared_url: str) -> None:
-    with asyncio.Runner() as runner:
-        loop, connection = runner.get_loop(), runner.run(connect(shared_url))
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            type("Machine", (Jobs,), {"loop": loop, "connection": connection}),
-            settings=settings(
-                max_examples=25,
-                stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-            ),
-        )
-        runner.run(connection.close())
+    check(Jobs, shared_url, examples=25)

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, locks
-from tests.conftest import Transaction
+from tests.sql.machine import Machine, check
 
 SETS = {
     "a": {"a"},
@@ -65,15 +54,10 @@ class Ticket:
     deadline: float
 
 
-class Locks(RuleBasedStateMachine):
-    loop: asyncio.AbstractEventLoop
-    connection: asyncpg.Connection
-
+class Locks(Machine):
     @initialize()
     def begin(self) -> None:
-        self.transaction = self.connection.transaction()
-        self.do(self.transaction.start())
-        self.tx = Transaction(self.connection)
+        super().begin()
         self.now = 0.0
         self.do(self.tx.set_clock(timedelta(0)))
         self.ids: dict[str, UUID] = {}
@@ -83,13 +67,6 @@ class Locks(RuleBasedStateMachine):
         self.queue: list[Ticket] = []
         self.lost: list[tuple[str, str, int]] = []
         self.greatest = 0
-
-    def teardown(self) -> None:
-        if hasattr(self, "transaction"):
-            self.do(self.transaction.rollback())
-
-    def do(self, call: Any) -> Any:
-        return self.loop.run_until_complete(call)
 
     def run(self, operation: Any) -> tuple[str | None, Any]:
         try:
@@ -329,15 +306,4 @@ class Locks(RuleBasedStateMachine):
 
 
 def test_locks_do_as_the_model_does(shared_url: str) -> None:
-    with asyncio.Runner() as runner:
-        loop, connection = runner.get_loop(), runner.run(connect(shared_url))
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            type("Machine", (Locks,), {"loop": loop, "connection": connection}),
-            settings=settings(
-                max_examples=60,
-                stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-            ),
-        )
-        runner.run(connection.close())
+    check(Locks, shared_url, examples=60)
