@@ -21,7 +21,7 @@ def ask(address: str, request: Sequence[object], files: Sequence[int]) -> IO[byt
     """
     data = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect("\0" + address)
+        connection.connect(address)
         socket.send_fds(connection, [b"%8d" % len(data)], files)
         connection.sendall(data)
         return connection.makefile("rb", buffering=0)

@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -94,10 +95,11 @@ def forking(module: str) -> list[str]:
 
 @cache
 def _address() -> str:
-    """Start the server, which ends with this process; return where it takes requests, as an abstract address."""
-    address = f"coordinator-tests-{os.getpid()}"
+    """Start the server, which ends with this process; return the socket on which it takes requests, of this user only."""
+    folder = tempfile.TemporaryDirectory(prefix="f-", dir="/tmp")
+    address = f"{folder.name}/s"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("\0" + address)
+        listener.bind(address)
         listener.listen()
         server = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.forked", str(listener.fileno())],
@@ -105,7 +107,8 @@ def _address() -> str:
             cwd=ROOT,
             pass_fds=[listener.fileno()],
         )
-    atexit.register(server.communicate)
+    atexit.register(folder.cleanup)
+    atexit.register(server.communicate)  # runs first
     return address
 
 
