@@ -192,6 +192,15 @@ async def test_a_failed_attempt_backs_off_twice_as_long_each_time_and_the_last_o
     ]
 
 
+async def test_a_job_that_completes_at_last_has_no_error(world: World) -> None:
+    worker = await world.worker()
+    job = await world.start(worker, backoff=timedelta())
+    await world.run(jobs.Fail(**job, error="e"))
+    await world.run(jobs.Complete(**held(worker, await world.claim(worker))))
+    row = await world.row(job["job"])
+    assert (row["error"], row["attempts"], [past["error"] for past in row["past"]]) == (None, 2, ["e"])
+
+
 async def test_a_worker_can_end_the_retries_or_say_when_the_next_one_is(world: World) -> None:
     worker = await world.worker()
     at = datetime.now(UTC) + 3 * HOUR
@@ -394,7 +403,8 @@ async def test_a_stale_fence_changes_nothing_and_says_who_has_the_job_or_how_it_
     assert error.detail
     assert f'"fence": {present["fence"]}' in error.detail
     assert await world.row(stale["job"]) == before
-    await refused(world.tx, STALE[verb]({**stale, "fence": present["fence"] + 1}), "ZC320")
+    for other in (stale["fence"], present["fence"] + 1):  # even if it is the same worker
+        await refused(world.tx, STALE[verb]({**present, "fence": other}), "ZC320")
     if verb != "assert":
         await refused(world.tx, STALE[verb]({**present, "agent": first.id}), "ZC320")  # another's fence
     await world.run(jobs.Complete(**present))
