@@ -19,11 +19,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 async def until_printed(watcher: anyio.abc.Process, wanted: str) -> str:
+    """Read whole lines, however the program writes them, until one has the text."""
     assert watcher.stdout
     text = ""
     async for chunk in TextReceiveStream(watcher.stdout):
         text += chunk
-        if wanted in text:
+        if wanted in text and text.endswith("\n"):
             break
     return text
 
