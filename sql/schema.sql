@@ -1397,7 +1397,7 @@ create function coordinator.job_finish(p_agent uuid, p_by text, p_ids uuid[], p_
   returns uuid[]
   volatile;
 
--- Return whether a job ended under this fence, so that the worker repeats a completion whose answer was lost. Internal.
+-- Return whether a completion under this fence ended a job, so that it may be repeated if its answer was lost. Internal.
 create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fence bigint)
   returns boolean
   stable;

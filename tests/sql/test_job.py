@@ -370,6 +370,7 @@ async def test_the_worker_of_a_cancelled_job_learns_it_and_whatever_it_says_the_
         assert await world.run(jobs.Rescue()) == 0
         await world.tx.set_clock(31 * SECOND)
         assert await world.run(jobs.Rescue()) == 1
+        await refused(world.tx, jobs.Complete(**job), "ZC320")  # the fence was revoked
     row = await world.row(job["job"])
     assert [row[name] for name in ("status", "reason", "ended_by", "error")] == [
         "cancelled",

@@ -58,11 +58,11 @@ set enable_bitmapscan = off
 as $$
 begin
   return exists (select from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job and j.fence = p_fence
-                                                        and j.status in ('completed', 'cancelled'));
+                                                        and j.status in ('completed', 'cancelled') and j.result is not null);
 end
 $$;
 comment on function coordinator.job_finished(bigint, uuid, bigint) is
-  'Return whether a job ended under this fence, so that the worker repeats a completion whose answer was lost. Internal.';
+  'Return whether a completion under this fence ended a job, so that it may be repeated if its answer was lost. Internal.';
 
 create or replace function coordinator.assert_job(p_project text, p_job uuid, p_fence bigint) returns void
 language plpgsql volatile security definer
