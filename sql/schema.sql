@@ -1402,7 +1402,12 @@ create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fenc
   returns boolean
   stable;
 
--- Return the places (rank, id) from which this session looks for jobs, by class, and until when (seconds since 1970); empty: it looks at all. Internal.
+-- Keep where a look that began at p_began ended, if this session has floors, or the look read p_excess entries too many, thousands of them. Internal.
+create function coordinator.job_floor_raise(p_last jsonb, p_excess bigint, p_began timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return the places from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when (seconds since 1970); empty: it looks at all. Internal.
 create function coordinator.job_floors()
   returns jsonb
   stable;
@@ -1458,7 +1463,7 @@ create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floo
   volatile;
 
 -- Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.
-create function coordinator.job_pick_fair(p_class bigint, p_limit integer)
+create function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb)
   returns uuid[]
   volatile;
 

@@ -8,25 +8,31 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
+import pytest
 
 from tests.daemon import opened
 
 PILE = 6_000
 BATCH = 1_000
-READ = "select pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass)"
+READ = (
+    "select pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass)"
+    " + pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass)"
+)
 FLOORS = "select coalesce(nullif(current_setting('coordinator.job_floors', true), ''), '{}')"
 
 
 class Claimer:
     """A worker on one session."""
 
-    def __init__(self, connection: asyncpg.Connection, agent: UUID) -> None:
+    def __init__(self, connection: asyncpg.Connection, agent: UUID, queue: str) -> None:
         self.connection = connection
         self.agent = agent
+        self.queue = queue
 
     async def enqueue(self, jobs: int = 1, **fields: object) -> list[UUID]:
         rows = await self.connection.fetch(
-            "select id from coordinator.job_enqueue_many('default', $1)", [{"type": "work", **fields}] * jobs
+            "select id from coordinator.job_enqueue_many('default', $1)",
+            [{"type": "work", "queue": self.queue, "key": f"k{number}", **fields} for number in range(jobs)],
         )
         return [row["id"] for row in rows]
 
@@ -44,15 +50,19 @@ class Claimer:
 
 
 @asynccontextmanager
-async def claimer_in_a_pile(url: str) -> AsyncIterator[Claimer]:
+async def claimer_in_a_pile(url: str, queue: str) -> AsyncIterator[Claimer]:
     """Hold a snapshot open, and claim thousands of jobs."""
     async with opened(url) as connection, opened(url) as holder:
+        await connection.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
         agent = await connection.fetchval(
             "select id from coordinator.agent_register('default', 'worker', p_job_types => '{work}', p_ttl => '1 hour')"
         )
-        claimer = Claimer(connection, agent)
+        claimer = Claimer(connection, agent, queue)
         await claimer.enqueue()
         await claimer.claim(1)
+        await connection.execute(
+            "analyze coordinator.jobs_ready, coordinator.job_lanes"
+        )  # as if they were always small
         async with holder.transaction(isolation="repeatable_read", readonly=True):
             await holder.fetchval("select count(*) from coordinator.jobs_open")
             for _ in range(PILE // BATCH):
@@ -63,8 +73,9 @@ async def claimer_in_a_pile(url: str) -> AsyncIterator[Claimer]:
             yield claimer
 
 
-async def test_a_claim_under_an_old_snapshot_steps_over_little(database_url: str) -> None:
-    async with claimer_in_a_pile(database_url) as claimer:
+@pytest.mark.parametrize("queue", ["default", "fair"])
+async def test_a_claim_under_an_old_snapshot_steps_over_little(database_url: str, queue: str) -> None:
+    async with claimer_in_a_pile(database_url, queue) as claimer:
         await claimer.until(3600)
         async with claimer.connection.transaction():
             before = await claimer.connection.fetchval(READ)
@@ -73,12 +84,13 @@ async def test_a_claim_under_an_old_snapshot_steps_over_little(database_url: str
         assert len(await claimer.claim(BATCH)) == BATCH
 
 
+@pytest.mark.parametrize("queue", ["default", "fair"])
 async def test_a_job_below_the_floor_is_found_at_once_if_there_is_nothing_else_and_first_by_the_next_full_look(
-    database_url: str,
+    database_url: str, queue: str
 ) -> None:
-    async with claimer_in_a_pile(database_url) as claimer, opened(database_url) as other:
+    async with claimer_in_a_pile(database_url, queue) as claimer, opened(database_url) as other:
         await claimer.until(3600)
-        (urgent,) = await claimer.enqueue(priority=5)
+        (urgent,) = await claimer.enqueue(priority=5, key="urgent")
         waiting = await claimer.connection.fetchval("select count(*) from coordinator.jobs_ready")
         found = [job for _ in range(waiting // BATCH + 1) for job in await claimer.claim(BATCH)]
         assert len(found) == waiting
@@ -86,7 +98,7 @@ async def test_a_job_below_the_floor_is_found_at_once_if_there_is_nothing_else_a
 
         late = other.transaction()
         await late.start()
-        (first,) = await Claimer(other, claimer.agent).enqueue()
+        (first,) = await Claimer(other, claimer.agent, queue).enqueue(key="late")
         await claimer.enqueue(2 * BATCH)
         await claimer.claim(BATCH)
         await late.commit()
@@ -99,7 +111,7 @@ async def test_without_an_old_snapshot_no_claim_leaves_a_floor(database_url: str
         agent = await connection.fetchval(
             "select id from coordinator.agent_register('default', 'worker', p_job_types => '{work}', p_ttl => '1 hour')"
         )
-        claimer = Claimer(connection, agent)
+        claimer = Claimer(connection, agent, "default")
         for _ in range(8):
             await claimer.enqueue(BATCH)
             assert len(await claimer.claim(BATCH)) == BATCH

@@ -3,11 +3,11 @@
 -- Jobs are locked with skip locked, so claims wait for nobody, and never give a job twice. Of several plain classes, a first look
 -- without locks says how many of the best jobs each has. Fair classes are visited in turn; each claim begins with another one.
 --
--- While somebody holds an old snapshot, no vacuum removes what was claimed since then, and each look at a plain class steps over all of
--- it. A look that steps over thousands of entries therefore leaves a floor for each class, the place where it ended, in a setting of the
--- session (job_floors). The session's next looks begin there, for one to ten seconds: long enough that full looks take at most a tenth
--- of the time. A floor is only a hint. What lies below it (committed late, released, of a higher priority) is found by the next full
--- look, and at once if a look from the floor finds less than was asked for.
+-- While somebody holds an old snapshot, no vacuum removes what was claimed since then, and each look at a class steps over all of it.
+-- A look that steps over thousands of entries therefore leaves a floor for each class, the place where it ended (in a fair class: in the
+-- line of its lanes), in a setting of the session (job_floors). The session's next looks begin there, for one to ten seconds: long
+-- enough that full looks take at most a tenth of the time. A floor is only a hint. What lies below it (committed late, released, of a
+-- higher priority) is found by the next full look, and at once if a look from the floor finds less than was asked for.
 
 create or replace function coordinator.job_floors() returns jsonb
 language sql stable
@@ -15,7 +15,26 @@ set search_path = pg_catalog, pg_temp
 return (select case when (f.floors ->> 'until')::double precision > extract(epoch from clock_timestamp()) then f.floors else '{}' end
         from (select coalesce(nullif(current_setting('coordinator.job_floors', true), ''), '{}')::jsonb as floors) f);
 comment on function coordinator.job_floors() is
-  'Return the places (rank, id) from which this session looks for jobs, by class, and until when (seconds since 1970); empty: it looks at all. Internal.';
+  'Return the places from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when (seconds since 1970); empty: it looks at all. Internal.';
+
+create or replace function coordinator.job_floor_raise(p_last jsonb, p_excess bigint, p_began timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_floors jsonb := coordinator.job_floors();
+begin
+  if v_floors = '{}' and p_excess > 5000 then
+    v_floors := jsonb_build_object('until', extract(epoch from clock_timestamp())
+                                            + least(10, greatest(1, 10 * extract(epoch from clock_timestamp() - p_began))));
+  end if;
+  if v_floors <> '{}' and p_last <> '{}' then
+    perform set_config('coordinator.job_floors', (v_floors || p_last)::text, false);
+  end if;
+end
+$$;
+comment on function coordinator.job_floor_raise(jsonb, bigint, timestamptz) is
+  'Keep where a look that began at p_began ended, if this session has floors, or the look read p_excess entries too many, thousands of them. Internal.';
 
 create or replace function coordinator.job_take_best(
   p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default '{}', out ids uuid[], out short integer[], out last jsonb)
@@ -63,7 +82,7 @@ declare
   v_counts  integer[] := array[p_limit];
   v_taken   record;
   v_ids     uuid[] := '{}';
-  v_floors  jsonb := p_floors;
+  v_last    jsonb := '{}';
   v_began   timestamptz := clock_timestamp();
   v_read    bigint := pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass);
 begin
@@ -81,7 +100,7 @@ begin
     end if;
     v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts, p_floors);
     v_ids := v_ids || v_taken.ids;
-    v_floors := v_floors || coalesce(v_taken.last, '{}');
+    v_last := v_last || coalesce(v_taken.last, '{}');
     exit when cardinality(v_ids) = p_limit or cardinality(v_open) = 1;
     -- Others took what the first look saw: look again at the other classes.
     v_open := array(select o from unnest(v_open) o where o <> all (array(select v_classes[s] from unnest(v_taken.short) s)));
@@ -90,20 +109,14 @@ begin
     v_counts := array[p_limit - cardinality(v_ids)];
   end loop;
   v_read := pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass) - v_read;
-  if p_floors = '{}' and v_read > 5000 + 3 * p_limit * cardinality(p_classes) then
-    v_floors := v_floors || jsonb_build_object('until', extract(epoch from clock_timestamp())
-                                                        + least(10, greatest(1, 10 * extract(epoch from clock_timestamp() - v_began))));
-  end if;
-  if v_floors ? 'until' and v_ids <> '{}' then
-    perform set_config('coordinator.job_floors', v_floors::text, false);
-  end if;
+  perform coordinator.job_floor_raise(v_last, v_read - 3 * p_limit * cardinality(p_classes), v_began);
   return v_ids;
 end
 $$;
 comment on function coordinator.job_pick(bigint[], integer, jsonb) is
   'Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.';
 
-create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer) returns uuid[]
+create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -119,10 +132,15 @@ declare
   v_ids    uuid[] := '{}';
   v_more   bigint[] := '{}'; -- lanes that gave their share
   v_short  bigint[] := '{}'; -- lanes that had less
+  v_turn   bigint; -- the last one
+  v_floor  constant text := 'turn ' || p_class;
+  v_began  timestamptz := clock_timestamp();
+  v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
 begin
   while v_left > 0 loop -- along the line
     with line as materialized (
-      select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p where p.class_id = p_class
+      select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
+      where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
       order by p.turn limit greatest(1, v_left / v_share) for update skip locked),
     next as materialized (
       select s.place, s.turn, s.lane_id, least(s.share, v_left - s.before) as jobs
@@ -131,8 +149,10 @@ begin
       where s.before < v_left),
     gone as (
       delete from coordinator.job_permits p where p.ctid = any (array(select n.place from next n)))
-    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn) into v_next, v_counts from next n;
+    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), max(n.turn) into v_next, v_counts, v_turn from next n;
     exit when v_next is null;
+    perform coordinator.job_floor_raise(
+      jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
@@ -151,7 +171,7 @@ begin
     v_short := v_short || array(select v_more[s] from unnest(v_taken.short) s);
     v_more := array(select m from unnest(v_more) with ordinality u (m, place) where place <> all (v_taken.short));
   end loop;
-  if v_left > 0 then -- lanes whose permits other claims have in this moment
+  if v_left > 0 and p_floors = '{}' then -- lanes whose permits other claims have in this moment
     with taken as (
       delete from coordinator.jobs_ready r
       where r.ctid = any (array(select b.ctid from coordinator.jobs_ready b where b.class_id = p_class
@@ -162,13 +182,14 @@ begin
 
   v_next := array(select l.id from coordinator.job_lanes l where l.id = any (v_short) order by l.id for update skip locked);
   delete from coordinator.job_lanes l
-  where l.id = any (v_next) and not exists (select from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id);
+  where l.id = any (v_next) -- a look for each lane: an anti-join would read the class
+    and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more);
   return v_ids;
 end
 $$;
-comment on function coordinator.job_pick_fair(bigint, integer) is
+comment on function coordinator.job_pick_fair(bigint, integer, jsonb) is
   'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
 
 create or replace function coordinator.job_claim(
@@ -228,7 +249,9 @@ begin
     from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
     where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
       and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
-      and case when q.fair then exists (select from coordinator.jobs_ready r where r.class_id = c.id)
+      and case when q.fair then exists (select from coordinator.job_permits p where p.class_id = c.id
+                                                                                 and p.turn > coalesce((v_floors ->> ('turn ' || c.id))::bigint, 0))
+                                or v_floors = '{}' and exists (select from coordinator.jobs_ready r where r.class_id = c.id)
                else exists (select from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
                  and (r.rank, r.id) > (coalesce((v_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (v_floors #>> array[c.id::text, '1'])::uuid)) end;
     v_first := case when v_fair is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_fair) + 1) end;
@@ -238,7 +261,7 @@ begin
       order by (u.place + v_first) % (coalesce(cardinality(v_fair), 0) + 1)
     loop
       exit when cardinality(v_ids) >= v_left;
-      v_ids := v_ids || case when v_class is not null then coordinator.job_pick_fair(v_class, v_left - cardinality(v_ids))
+      v_ids := v_ids || case when v_class is not null then coordinator.job_pick_fair(v_class, v_left - cardinality(v_ids), v_floors)
                              when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids), v_floors) end;
     end loop;
     v_short := cardinality(v_ids) < v_left and v_floors <> '{}';
