@@ -1292,6 +1292,11 @@ create function coordinator.job_backoff(p_first interval, p_attempt integer)
   returns interval
   volatile;
 
+-- Return those of the jobs whose payloads and checkpoints, with those of the jobs before them, take more than p_bytes as text; never the first. Internal.
+create function coordinator.job_beyond(p_ids uuid[], p_bytes integer)
+  returns uuid[]
+  stable;
+
 -- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.
 create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_outcome
@@ -1307,7 +1312,7 @@ create function coordinator.job_check_claim(p_name text, p_job_types text[], p_l
   returns void
   immutable;
 
--- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.
+-- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. It gives fewer where their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.
 create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
   returns SETOF coordinator.job_grant
   volatile security definer;

@@ -113,6 +113,18 @@ async def test_jobs_of_a_batch_start_in_its_order_and_by_priority(world: World) 
     assert order == sorted(range(20), key=lambda n: (-(n % 3), n))
 
 
+@pytest.mark.parametrize("fair_by", ["none", "key"])
+async def test_a_claim_gives_a_megabyte_and_leaves_the_rest_in_its_place(world: World, fair_by: str) -> None:
+    """A worker that asks for a thousand jobs must not make the daemon hold a thousand of the largest payloads."""
+    await world.run(queues.Set(project="default", queue="default", fair_by=fair_by))
+    worker = await world.worker()
+    large = [await world.enqueue(payload="p" * 250_000) for _ in range(9)]
+    small = await world.enqueue()
+    claimed = [[job.id for job in await world.claim(worker, 1000)] for _ in range(4)]
+    assert [len(ids) for ids in claimed] == [4, 4, 2, 0]
+    assert [job for ids in claimed for job in ids] == [job.id for job in (*large, small)]
+
+
 async def test_ageing_lets_a_job_that_waits_long_overtake_a_higher_priority(world: World) -> None:
     worker = await world.worker()
     await world.run(queues.Set(project="default", queue="q", ageing=MINUTE))

@@ -192,6 +192,24 @@ $$;
 comment on function coordinator.job_pick_fair(bigint, integer, jsonb) is
   'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
 
+create or replace function coordinator.job_beyond(p_ids uuid[], p_bytes integer) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return array(
+    select s.id
+    from (select j.id, row_number() over place as place, sum(octet_length(j.payload::text) + coalesce(octet_length(j.checkpoint::text), 0)) over place as bytes
+          from coordinator.jobs_open j where j.id = any (p_ids)
+          window place as (order by j.priority desc, j.scheduled_at, j.id)) s
+    where s.place > 1 and s.bytes > p_bytes);
+end
+$$;
+comment on function coordinator.job_beyond(uuid[], integer) is
+  'Return those of the jobs whose payloads and checkpoints, with those of the jobs before them, take more than p_bytes as text; never the first. Internal.';
+
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
   p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
@@ -212,6 +230,7 @@ declare
   v_fair    bigint[];
   v_first   integer;
   v_ids     uuid[];
+  v_beyond  uuid[];
   v_done    uuid[];
   v_left    integer := p_limit;
   v_count   integer;
@@ -268,6 +287,14 @@ begin
     v_floors := case when v_short then '{}' else v_floors end;
     continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
+    if cardinality(v_ids) > 2 then -- two always fit
+      v_beyond := coordinator.job_beyond(v_ids, 1048576);
+      if v_beyond <> '{}' then -- back to their places; the worker gets no more in this call
+        perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
+        v_ids := array(select i from unnest(v_ids) i where i <> all (v_beyond));
+        v_left := cardinality(v_ids);
+      end if;
+    end if;
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
       with job as materialized (
@@ -295,7 +322,7 @@ begin
 end
 $$;
 comment on function coordinator.job_claim(text, uuid, integer, text[], text[], uuid, uuid[], bigint[], jsonb) is
-  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. ZC105: the agent has no job_types.';
+  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. It gives fewer where their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.';
 
 create or replace function coordinator.job_check_claim(
   p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)
