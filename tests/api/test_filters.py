@@ -42,6 +42,7 @@ async def test_a_long_poll_waits_for_a_key_and_an_actor(http: httpx.AsyncClient,
         query = {"project": project, "key": "task/*", "actor": "me", "after": "now", "wait": "10m"}
         answers.append(await http.get("/v1/events", params=query))
 
+    await waiting(daemon, 0)  # those before have ended
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await waiting(daemon, 1)

@@ -33,6 +33,7 @@ async def test_a_wait_for_an_inbox_ends_when_a_directive_arrives(
         query = {"project": project, "agent": "coder", "wait": "10m"}
         answers.append(await http.get("/v1/directives/inbox", params=query))
 
+    await waiting(daemon, 0)  # those before have ended
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await waiting(daemon, 1)
@@ -59,6 +60,7 @@ async def test_a_wait_ends_when_its_client_disconnects(http: httpx.AsyncClient, 
     await post(http, "agents/register", project=project, name="coder")
     query = {"project": project, "agent": "coder", "wait": "10m"}
     with anyio.move_on_after(60):
+        await waiting(daemon, 0)  # those before have ended
         async with anyio.create_task_group() as tasks:
             for path in ("/v1/directives/inbox", "/v1/events?after=now"):
                 parameters = query if "inbox" in path else {"after": "now", "wait": "10m"}
@@ -78,6 +80,7 @@ async def test_a_long_poll_for_events_returns_those_that_match_its_filter(
         query = {"project": project, "topic": "custom.b", "exclude_self": "me", "after": "now", "wait": "10m"}
         answers.append(await http.get("/v1/events", params=query))
 
+    await waiting(daemon, 0)  # those before have ended
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await waiting(daemon, 1)
@@ -101,6 +104,7 @@ async def test_a_wait_for_a_lock_ends_when_it_is_granted(http: httpx.AsyncClient
         body = {"project": project, "ticket": queued["items"][0]["ticket"], "agent": second}
         answers.append(await http.post("/v1/locks/poll", params={"wait": "10m"}, json=body))
 
+    await waiting(daemon, 0)  # those before have ended
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(poll)
         await waiting(daemon, 1)
@@ -119,6 +123,7 @@ async def test_a_wait_for_a_job_ends_when_it_has_ended(http: httpx.AsyncClient, 
     async def wait() -> None:
         answers.append(await http.get("/v1/jobs/show", params={"project": project, "job": job["id"], "wait": "10m"}))
 
+    await waiting(daemon, 0)  # those before have ended
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await waiting(daemon, 1)
