@@ -140,7 +140,10 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
 
 async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
     """One alone and two on another database: answers of the server for each heartbeat, of which there is one a second."""
-    loops = [loop.name for loop in table(Config())]
+    loops = table(Config())
+    scheduled = sum(
+        1 / loop.every_s for loop in loops
+    )  # runs a second without any work, of which a window has none or all
     async with Proxy(database_url).serving() as one, Proxy(empty_url).serving() as two:
         with Daemon(one.url) as alone:
             first = await (await Daemon(two.url).ready()).lead()
@@ -150,17 +153,20 @@ async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url:
                     async def settled(leader: Daemon = leader) -> bool:
                         await leader.ready()
                         return all(
-                            [await leader.metric(f'coordinator_loop_runs_total{{loop="{name}"}}') for name in loops]
+                            [
+                                await leader.metric(f'coordinator_loop_runs_total{{loop="{loop.name}"}}')
+                                for loop in loops
+                            ]
                         )
 
                     await until(settled, "every loop has run once", every_s=0.2)
                 rates = [await answers_a_heartbeat(one, alone), await answers_a_heartbeat(two, first, second)]
     note("queries a heartbeat: one idle daemon, each of two idle daemons", [most for _, most in rates])
-    assert all(least <= 2 and most > 0.9 for least, most in rates), rates
+    assert all(least + scheduled <= 2 and most > 0.9 for least, most in rates), (rates, scheduled)
 
 
 async def answers_a_heartbeat(proxy: Proxy, *daemons: Daemon) -> tuple[float, float]:
-    """Return the least and the most that the daemons have asked: reading their heartbeats takes time, too, on a busy machine."""
+    """Return the least and the most that the daemons have asked beside the runs of loops: reading their metrics takes time, too."""
     within = 0
 
     async def heartbeats() -> int:
@@ -172,8 +178,20 @@ async def answers_a_heartbeat(proxy: Proxy, *daemons: Daemon) -> tuple[float, fl
         found = await heartbeats()
         return found if found >= before + 4 * len(daemons) else 0
 
-    first = proxy.answers
+    first, ran = proxy.answers, await runs(*daemons)
     before = await heartbeats()
     second = proxy.answers
     after = await until(enough, "four heartbeats of each have passed", every_s=0.1)
-    return (within - second) / (after - before), (proxy.answers - first) / (after - before)
+    ran = await runs(*daemons) - ran
+    return (within - second - ran) / (after - before), (proxy.answers - first - ran) / (after - before)
+
+
+async def runs(*daemons: Daemon) -> float:
+    """Return how often the daemons have run a loop."""
+    return sum(
+        [
+            await daemon.metric(f'coordinator_loop_runs_total{{loop="{loop.name}"}}')
+            for daemon in daemons
+            for loop in table(Config())
+        ]
+    )
