@@ -18,6 +18,7 @@ __all__ = ["table"]
 log = structlog.get_logger()
 
 REAPED_SHOWN = 100  # agents that one log line names
+SPARE_S = 600  # between runs of loops for which a heartbeat reports all work
 MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
 
 
@@ -28,15 +29,15 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(directives.Expire()),
         Loop(locks.Expire()),
         Loop(agents.Reap(), judge=_reaped),
-        Loop(jobs.Promote()),
-        Loop(jobs.Expire()),
-        Loop(jobs.Rescue(), every_s=10),
-        Loop(jobs.PruneDedupes()),
+        Loop(jobs.Promote(), every_s=SPARE_S),
+        Loop(jobs.Expire(), every_s=SPARE_S),
+        Loop(jobs.Rescue()),
+        Loop(jobs.PruneDedupes(), every_s=600),
         Loop(jobs.PruneClasses(), every_s=3600),
-        Loop(events.Extend()),
+        Loop(events.Extend(), every_s=SPARE_S),
         Loop(events.Prune(retention=config.event_retention)),
         Loop(directives.Prune(retention=config.directive_retention)),
-        Loop(job_history.Extend()),
+        Loop(job_history.Extend(), every_s=SPARE_S),
         Loop(job_history.Index(), every_s=600),
         _job_prune(config),
         Loop(idempotency.Prune()),
