@@ -1292,11 +1292,6 @@ create function coordinator.job_backoff(p_first interval, p_attempt integer)
   returns interval
   volatile;
 
--- Return those of the jobs whose payloads and checkpoints, with those of the jobs before them, take more than p_bytes as text; never the first. Internal.
-create function coordinator.job_beyond(p_ids uuid[], p_bytes integer)
-  returns uuid[]
-  stable;
-
 -- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.
 create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_outcome

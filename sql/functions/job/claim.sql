@@ -192,24 +192,6 @@ $$;
 comment on function coordinator.job_pick_fair(bigint, integer, jsonb) is
   'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
 
-create or replace function coordinator.job_beyond(p_ids uuid[], p_bytes integer) returns uuid[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-  return array(
-    select s.id
-    from (select j.id, row_number() over place as place, sum(octet_length(j.payload::text) + coalesce(octet_length(j.checkpoint::text), 0)) over place as bytes
-          from coordinator.jobs_open j where j.id = any (p_ids)
-          window place as (order by j.priority desc, j.scheduled_at, j.id)) s
-    where s.place > 1 and s.bytes > p_bytes);
-end
-$$;
-comment on function coordinator.job_beyond(uuid[], integer) is
-  'Return those of the jobs whose payloads and checkpoints, with those of the jobs before them, take more than p_bytes as text; never the first. Internal.';
-
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
   p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
@@ -287,21 +269,21 @@ begin
     v_floors := case when v_short then '{}' else v_floors end;
     continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
-    if cardinality(v_ids) > 2 then -- two always fit
-      v_beyond := coordinator.job_beyond(v_ids, 1048576);
-      if v_beyond <> '{}' then -- back to their places; the worker gets no more in this call
-        perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
-        v_ids := array(select i from unnest(v_ids) i where i <> all (v_beyond));
-        v_left := cardinality(v_ids);
-      end if;
-    end if;
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
-      with job as materialized (
-        select j.id, nextval('coordinator.job_fences') as fence, j.class_id, j.type, j.queue, j.key, j.priority, j.scheduled_at, j.attempts + 1 as attempt,
-               j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at
+      with open as materialized (
+        select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall,
+               row_number() over best as place, sum(
+                 -- Small values are as small in text; others are measured.
+                 case when pg_column_size(j.payload) < 130 then pg_column_size(j.payload) else octet_length(j.payload::text) end
+                 + coalesce(octet_length(j.checkpoint::text), 0)) over best as bytes
         from coordinator.jobs_open j
-        where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)),
+        where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)
+        window best as (order by j.priority desc, j.scheduled_at, j.id)),
+      job as materialized (
+        select j.id, nextval('coordinator.job_fences') as fence, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
+               j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at
+        from open j where j.place = 1 or j.bytes <= 1048576),
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint
@@ -310,7 +292,7 @@ begin
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
       select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false
-      from (select count(*) from told) t, job j order by j.priority desc, j.scheduled_at, j.id;
+      from (select count(*) from told) t, job j order by j.place;
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
     continue when v_count = cardinality(v_ids) and v_short;
@@ -318,6 +300,13 @@ begin
     -- Too late for some: job_expire ends them.
     insert into coordinator.jobs_later (id, class_id, due_at)
     select j.id, j.class_id, j.start_by from coordinator.jobs_open j where j.id = any (v_ids) and j.start_by <= v_now;
+    -- Too much of others: they go back to their places, and the worker gets no more in this call.
+    v_beyond := array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)
+                                                      and not exists (select from coordinator.jobs_later l where l.id = i));
+    if v_beyond <> '{}' then
+      perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
+      exit;
+    end if;
   end loop;
 end
 $$;
