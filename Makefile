@@ -28,7 +28,7 @@ run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQ
 test: .venv/test lint ## formatting, lint, floors, types and the whole test suite
 	$(PYTEST)
 
-quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client: under two minutes
+quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client: the greater part of the suite
 	$(PYTEST) $(addprefix tests/,catalogue sql operations api cli client)
 
 coverage: .venv/test ## line coverage of the whole suite, processes that tests start included
