@@ -66,6 +66,7 @@ create table coordinator.agents (
   registered_at timestamptz not null,
   heartbeat_at  timestamptz not null,
   expires_at    timestamptz not null,
+  labels        text[]      not null default '{}',
   constraint agents_name check (length(name) between 1 and 200),
   constraint agents_role check (length(role) between 1 and 200)
 );
@@ -85,6 +86,7 @@ comment on column coordinator.agents.ttl           is 'How long it may go withou
 comment on column coordinator.agents.registered_at is 'When it registered (database clock).';
 comment on column coordinator.agents.heartbeat_at  is 'When it last sent a heartbeat (database clock).';
 comment on column coordinator.agents.expires_at    is 'heartbeat_at + ttl: reaped after this.';
+comment on column coordinator.agents.labels        is 'What it can do beside its job_types; a job may require labels of its worker.';
 
 create table coordinator.agents_ended (
   id            uuid        not null constraint agents_ended_pkey primary key,
@@ -99,7 +101,8 @@ create table coordinator.agents_ended (
   expires_at    timestamptz not null,
   process_id    integer,
   ended_at      timestamptz not null,
-  end_reason    text        not null
+  end_reason    text        not null,
+  labels        text[]      not null default '{}'
 );
 create index agents_ended_name_idx on coordinator.agents_ended (project_id, name, id); -- agent_list; agent_name
 create index agents_ended_at_idx on coordinator.agents_ended (ended_at); -- agent_prune
@@ -117,3 +120,4 @@ comment on column coordinator.agents_ended.expires_at    is 'When it would have 
 comment on column coordinator.agents_ended.process_id    is 'The process with which it ended; may be null.';
 comment on column coordinator.agents_ended.ended_at      is 'When it ended (database clock).';
 comment on column coordinator.agents_ended.end_reason    is 'deregistered, expired (no heartbeat) or process died.';
+comment on column coordinator.agents_ended.labels        is 'What it could do beside its job_types.';

@@ -1,11 +1,6 @@
 -- Jobs: one row that is written at the enqueue and deleted at the end, narrow tables for what changes in between, and history in
 -- partitions by day. sql/functions/job/job.sql says how they belong together.
 
-alter table coordinator.agents       add column labels text[] not null default '{}';
-alter table coordinator.agents_ended add column labels text[] not null default '{}';
-comment on column coordinator.agents.labels       is 'What it can do beside its job_types; a job may require labels of its worker.';
-comment on column coordinator.agents_ended.labels is 'What it could do beside its job_types.';
-
 create sequence coordinator.job_fences;
 comment on sequence coordinator.job_fences is 'Fences of jobs: a new number at each claim.';
 create sequence coordinator.job_turns;
