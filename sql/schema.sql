@@ -183,6 +183,14 @@ create table coordinator.job_dedupes (
 );
 CREATE INDEX job_dedupes_expires_idx ON coordinator.job_dedupes USING btree (expires_at);
 
+-- What jobs still wait for: a row for each job whose end another one waits for.
+create table coordinator.job_dependencies (
+  after_id uuid not null, -- The job whose end is waited for.
+  job_id   uuid not null, -- The job that waits.
+  constraint job_dependencies_pkey PRIMARY KEY (after_id, job_id)
+);
+CREATE INDEX job_dependencies_job_idx ON coordinator.job_dependencies USING btree (job_id);
+
 -- Lanes: the keys of a class in a fair queue that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.
 create table coordinator.job_lanes (
   id       bigint not null generated always as identity, -- Number of the lane; 0 stands for no lane.
@@ -220,7 +228,7 @@ create table coordinator.jobs_ended (
   created_at   timestamp with time zone not null, -- When it was enqueued.
   scheduled_at timestamp with time zone not null, -- When it was to start at the earliest.
   status       text not null, -- completed, failed, cancelled or expired.
-  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, start_by.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency, start_by.
   attempts     smallint not null, -- How many attempts counted.
   agent_id     uuid, -- Who ran it last.
   worker       text, -- Name of who ran it last.
@@ -236,7 +244,10 @@ create table coordinator.jobs_ended (
   deadline     interval, -- Longest run of an attempt; null: a day.
   stall        interval, -- Longest time without progress; null: no limit.
   rescue       text, -- What followed an attempt that was lost; null: retry from the beginning.
-  retried_as   uuid -- The job that repeats it; may be null.
+  retried_as   uuid, -- The job that repeats it; may be null.
+  root_id      uuid, -- The root of its tree; null: it had no parent.
+  depth        smallint, -- How many jobs were above it; null: it had no parent.
+  after        uuid[] -- The jobs that it started after; may be null.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
 
@@ -269,6 +280,10 @@ create table coordinator.jobs_open (
   rescue       text, -- What follows an attempt that was lost: resume from the checkpoint, or fail; null: retry from the beginning.
   dedupe_key   text collate "C", -- Its key in job_dedupes.
   parent_id    uuid, -- The job that enqueued it.
+  root_id      uuid, -- The root of its tree; null: it has no parent.
+  depth        smallint, -- How many jobs are above it; null: it has no parent.
+  after        uuid[], -- The jobs that it starts after; may be null.
+  awaited      boolean not null default false, -- Whether other jobs wait for its end, or did.
   retry_of     uuid, -- The ended job that it repeats.
   actor        text not null, -- Who enqueued it.
   created_at   timestamp with time zone not null, -- When it was enqueued.
@@ -283,6 +298,7 @@ create table coordinator.jobs_open (
 );
 CREATE INDEX jobs_open_key_idx ON coordinator.jobs_open USING btree (project_id, key, id) WHERE (key IS NOT NULL);
 CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id);
+CREATE INDEX jobs_open_root_idx ON coordinator.jobs_open USING btree (root_id, id) WHERE (root_id IS NOT NULL);
 CREATE INDEX jobs_open_start_by_idx ON coordinator.jobs_open USING btree (start_by) WHERE (start_by IS NOT NULL);
 
 -- Jobs that can be claimed. Inserted and deleted, never updated.
@@ -316,6 +332,18 @@ create table coordinator.jobs_running (
 );
 CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id);
 CREATE INDEX jobs_running_due_idx ON coordinator.jobs_running USING btree (LEAST(deadline_at, stall_at, cancel_at));
+
+-- Jobs that wait for something other than their time. Details of a cause are in tables of their own.
+create table coordinator.jobs_waiting (
+  id       uuid not null, -- The job.
+  class_id bigint not null, -- The class.
+  cause    text not null, -- What it waits for: jobs (the end of others), lock, limit, wait (a durable wait), answer (an approval), or tree (its tree is paused).
+  due_at   timestamp with time zone, -- When the loop looks at it at the latest; null: never.
+  constraint jobs_waiting_pkey PRIMARY KEY (id),
+  constraint jobs_waiting_cause CHECK ((cause = ANY (ARRAY['jobs'::text, 'lock'::text, 'limit'::text, 'wait'::text, 'answer'::text, 'tree'::text])))
+);
+CREATE INDEX jobs_waiting_class_idx ON coordinator.jobs_waiting USING btree (class_id);
+CREATE INDEX jobs_waiting_due_idx ON coordinator.jobs_waiting USING btree (due_at) WHERE (due_at IS NOT NULL);
 
 -- Which daemon runs the relay and the loops. One row, written by leader_renew. Leadership saves work and guards nothing.
 create table coordinator.leaders (
@@ -700,7 +728,7 @@ create view coordinator.job_rows (
   id           uuid, -- UUID, ordered by the time of its creation.
   type         text, -- What a worker must have in its job_types.
   payload      jsonb, -- Any JSON value, for the worker.
-  status       text, -- queued, scheduled or running; after its end completed, failed, cancelled or expired.
+  status       text, -- queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
   result       jsonb, -- What the worker returned; null before the end.
   error        text, -- Error of the last attempt that failed.
   attempts     integer, -- Attempts that count, with the one that runs.
@@ -717,7 +745,7 @@ create view coordinator.job_rows (
   key          text, -- Key by which a fair queue takes turns; may be null.
   priority     integer, -- Higher comes first.
   labels       text[], -- Labels that a worker must have.
-  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or start_by.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.
   percent      double precision, -- Progress of the attempt that runs, 0 to 100.
   message      text, -- Progress of the attempt that runs, in words.
   checkpoint   jsonb, -- What the last attempt left for the next one.
@@ -729,6 +757,10 @@ create view coordinator.job_rows (
   retried_as   uuid, -- The job that repeats it; may be null.
   actor        text, -- Who enqueued it.
   ended_by     text, -- Who ended it; null before.
+  root_id      uuid, -- The root of its tree; its own id if it has no parent.
+  depth        integer, -- How many jobs are above it in its tree.
+  after        uuid[], -- The jobs that it starts after.
+  cause        text, -- What it waits for; null if it does not wait.
   project_id   bigint, -- The project.
   part         text, -- Where it is: open, completed or uncompleted.
   end_status   text, -- Its status if it has ended, which has statistics.
@@ -740,7 +772,7 @@ create view coordinator.jobs (
   id           uuid, -- UUID, ordered by the time of its creation.
   type         text, -- What a worker must have in its job_types.
   payload      jsonb, -- Any JSON value, for the worker.
-  status       text, -- queued, scheduled or running; after its end completed, failed, cancelled or expired.
+  status       text, -- queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
   result       jsonb, -- What the worker returned; null before the end.
   error        text, -- Error of the last attempt that failed.
   attempts     integer, -- Attempts that count, with the one that runs.
@@ -757,7 +789,7 @@ create view coordinator.jobs (
   key          text, -- Key by which a fair queue takes turns; may be null.
   priority     integer, -- Higher comes first.
   labels       text[], -- Labels that a worker must have.
-  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or start_by.
+  reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.
   percent      double precision, -- Progress of the attempt that runs, 0 to 100.
   message      text, -- Progress of the attempt that runs, in words.
   checkpoint   jsonb, -- What the last attempt left for the next one.
@@ -769,7 +801,11 @@ create view coordinator.jobs (
   retried_as   uuid, -- The job that repeats it; may be null.
   actor        text, -- Who enqueued it.
   ended_by     text, -- Who ended it; null before.
-  project      text -- Name of the project.
+  project      text, -- Name of the project.
+  root_id      uuid, -- The root of its tree; its own id if it has no parent.
+  depth        integer, -- How many jobs are above it in its tree.
+  after        uuid[], -- The jobs that it starts after.
+  waiting_for  text -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
 );
 
 -- Locks that are held now.
@@ -1337,7 +1373,7 @@ create function coordinator.job_dedupe_prune(p_limit integer default 10000)
   returns integer
   volatile security definer;
 
--- End jobs whose rows in jobs_ready, jobs_later or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, and emit job.<status>. If the cancellation of an attempt was requested, its end is cancelled. Internal.
+-- End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them. If the cancellation of an attempt was requested, its end is cancelled. Internal.
 create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}')
   returns void
   volatile;
@@ -1357,8 +1393,8 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits).
-create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_actor text default null)
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_after: it waits until all of these jobs have completed, and is cancelled if one of them ends otherwise.
+create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
@@ -1367,7 +1403,7 @@ create function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_act
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
--- Take the locks of all parts of a transaction that concern jobs: attempts, queues, dedupe keys. No event. Internal.
+-- Take the locks of all parts of a transaction that concern jobs: attempts, open jobs, queues, dedupe keys. No event. Internal.
 create function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
@@ -1432,6 +1468,11 @@ create function coordinator.job_instant(p_at timestamp with time zone)
   returns text
   stable;
 
+-- Keep open jobs from ending before the end of the transaction, and mark those that others will wait for. No event. Internal.
+create function coordinator.job_keep(p_project_id bigint, p_ids uuid[], p_awaited uuid[])
+  returns void
+  volatile;
+
 -- Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
 create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
@@ -1444,6 +1485,11 @@ create function coordinator.job_list(p_project text, p_status text[] default nul
 
 -- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.
 create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Let jobs that are open and in no other table wait for p_cause: insert them into jobs_waiting, and emit job.waiting. p_due_at: when a loop wakes them at the latest. Internal.
+create function coordinator.job_make_waiting(p_ids uuid[], p_cause text, p_due_at timestamp with time zone, p_by text, p_now timestamp with time zone)
   returns void
   volatile;
 
@@ -1537,6 +1583,11 @@ create function coordinator.job_select(p_project text, p_condition text)
   returns SETOF coordinator.jobs
   stable;
 
+-- Tell jobs that wait for jobs that have ended: wake those that wait for nothing else, or cancel them if those did not complete. Internal.
+create function coordinator.job_settle(p_ids uuid[], p_completed boolean, p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
 -- Return a job, whether it waits, runs or has ended. ZC209: there is no such job.
 create function coordinator.job_show(p_project text, p_job uuid)
   returns SETOF coordinator.jobs
@@ -1554,10 +1605,10 @@ create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent u
 
 -- Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.
 create function coordinator.job_stats(p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false, p_after text[] default null, p_limit integer default 1000)
-  returns table (queue text, type text, hour text, queued bigint, scheduled bigint, running bigint, completed bigint, failed bigint, cancelled bigint, expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
+  returns table (queue text, type text, hour text, queued bigint, scheduled bigint, waiting bigint, running bigint, completed bigint, failed bigint, cancelled bigint, expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
   stable security definer;
 
--- Take a job that waits out of jobs_later or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
+-- Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
 create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
@@ -1572,13 +1623,28 @@ create function coordinator.job_tell(p_type text, p_project_id bigint, p_project
   returns void
   volatile;
 
--- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
+-- Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.
+create function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns uuid[]
+  volatile;
+
+-- Wake up to p_limit jobs that wait and whose due_at has come; returns how many. Repeat until 0.
+create function coordinator.job_wake_due(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
 create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
   stable security definer;
 
 -- Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.
 create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT place bigint, OUT names text[])
+  returns record
+  stable;
+
+-- Say what a job waits for whose cause is p_cause: a sentence, and the names of who matters. Internal.
+create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, OUT sentence text, OUT names text[])
   returns record
   stable;
 

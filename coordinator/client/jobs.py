@@ -48,6 +48,7 @@ class NewJob(TypedDict, total=False):
     on_duplicate: Literal["raise", "skip", "replace"]
     dedupe_failed: bool
     parent: UUID | None
+    after: Sequence[UUID]
 
 
 class Jobs(JobHistory):
@@ -75,6 +76,7 @@ class Jobs(JobHistory):
         on_duplicate: Literal["raise", "skip", "replace"] = "raise",
         dedupe_failed: bool = False,
         parent: UUID | None = None,
+        after: Sequence[UUID] = (),
     ) -> JobReceipt:
         """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
 
@@ -82,7 +84,8 @@ class Jobs(JobHistory):
         ends after ``deadline`` (a day), or after ``stall`` without progress. After a failed attempt it waits for ``backoff`` (10
         seconds), doubled by each. ``rescue`` says what follows when an attempt is lost: retry, resume from its checkpoint, or fail.
         While another job answers for ``dedupe_key``, until it ends or for ``dedupe_for``, ``on_duplicate`` says what happens: raise,
-        skip (return that job, with ``created`` false), or replace (cancel it if it still waits).
+        skip (return that job, with ``created`` false), or replace (cancel it if it still waits). It waits until all jobs in ``after``
+        have completed, and is cancelled if one of them ends otherwise.
 
         Raises: ``Conflict`` for a duplicate, with the job in ``detail``, and if the queue is full.
         """
@@ -108,6 +111,7 @@ class Jobs(JobHistory):
                 on_duplicate=on_duplicate,
                 dedupe_failed=dedupe_failed,
                 parent=parent,
+                after=list(after),
                 actor=await self._caller.actor(),
             )
         )

@@ -30,6 +30,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(locks.Expire()),
         Loop(agents.Reap(), judge=_reaped),
         Loop(jobs.Promote(), every_s=SPARE_S),
+        Loop(jobs.WakeDue(), every_s=SPARE_S),
         Loop(jobs.Expire(), every_s=SPARE_S),
         Loop(jobs.Rescue()),
         Loop(jobs.PruneDedupes(), every_s=600),

@@ -194,6 +194,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "job.cancel_requested": ("ids", "reason"),
     "job.cancelled": ("ids", "reason"),
     "job.expired": ("ids",),
+    "job.waiting": ("ids", "cause"),
     "lock.granted": ("agent_id", "owner", "mode", "slot", "fencing_token", "expires_at", "ticket"),
     "lock.waiting": ("agent_id", "owner", "mode", "ticket", "expires_at"),
     "lock.released": ("agent_id", "owner", "fencing_token"),

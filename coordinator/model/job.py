@@ -13,7 +13,7 @@ __all__ = ["JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
 
 
 class JobReceipt(msgspec.Struct, frozen=True):
-    """A job that was enqueued: ``queued`` or ``scheduled``; with ``created`` false, the job that answered for its dedupe key."""
+    """A job that was enqueued: ``queued``, ``scheduled`` or ``waiting``; without ``created``, the one that answers for its key."""
 
     id: UUID
     queue: str

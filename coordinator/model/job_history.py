@@ -25,10 +25,10 @@ ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A job. ``status`` is queued, scheduled or running; after its end completed, failed, cancelled or expired.
+    """A job. ``status`` is queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
 
-    ``reason`` says why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or
-    start_by. ``attempts`` counts the one that runs. ``completed_at`` is when it ended, however it ended.
+    ``reason`` says why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced,
+    dependency or start_by. ``attempts`` counts the one that runs. ``completed_at`` is when it ended, however it ended.
     """
 
     id: UUID
@@ -64,6 +64,10 @@ class Job(msgspec.Struct, frozen=True):
     actor: str
     ended_by: str | None
     project: str
+    root_id: UUID
+    depth: int
+    after: list[UUID]
+    waiting_for: str | None
 
     @property
     def ended(self) -> bool:
@@ -91,8 +95,8 @@ class JobAttempt(msgspec.Struct, frozen=True):
 class JobExplanation(msgspec.Struct, frozen=True):
     """Why a job is in its state, in one ``sentence``, and what the sentence consists of.
 
-    ``cause`` is turn, paused, no_worker, scheduled, back_off, snoozed, running, cancel_requested, completed, or the reason of
-    the end. ``until`` is when that changes at the latest, ``place`` its place in the queue.
+    ``cause`` is turn, paused, no_worker, scheduled, back_off, snoozed, what it waits for (jobs, lock, limit, wait, answer, tree),
+    running, cancel_requested, completed, or the reason of the end. ``until`` is when that changes at the latest, ``place`` its place in the queue.
     """
 
     id: UUID
@@ -115,6 +119,7 @@ class JobStatistics(msgspec.Struct, frozen=True):
     hour: str | None
     queued: int | None
     scheduled: int | None
+    waiting: int | None
     running: int | None
     completed: int
     failed: int

@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "Rescue",
     "Snooze",
+    "WakeDue",
 ]
 
 
@@ -41,6 +42,8 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
 
     While another job answers for ``dedupe_key`` (until it ends, or for ``dedupe_for``; one that did not complete only with
     ``dedupe_failed``), ``on_duplicate`` says what happens: raise, skip (return that job) or replace (cancel it if it waits).
+
+    A job waits until all jobs in ``after`` have completed; it is cancelled if one of them ends otherwise.
 
     Raises: ``Conflict`` for a duplicate, and if the queue is full.
     """
@@ -69,6 +72,7 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     on_duplicate: str = "raise"
     dedupe_failed: bool = False
     parent: UUID | None = None
+    after: list[UUID] = msgspec.field(default_factory=list)
     actor: str | None = None
 
 
@@ -262,6 +266,15 @@ class Promote(Operation[int], frozen=True, kw_only=True):
     """Let workers claim scheduled jobs whose time has come; return how many. Repeat until 0."""
 
     function = "job_promote"
+    internal = True
+
+    limit: int = 1000
+
+
+class WakeDue(Operation[int], frozen=True, kw_only=True):
+    """Wake jobs that wait and are to be looked at now; return how many. Repeat until 0."""
+
+    function = "job_wake_due"
     internal = True
 
     limit: int = 1000

@@ -41,6 +41,10 @@ as $$
       case when v.kind <> 'string' or v.text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+ ?(Z|[+-][0-9:]+)$' then 'an instant such as "2026-01-31T12:00:00Z"' end
     when p_type = 'uuid' then
       case when v.kind <> 'string' or v.text !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' then 'the text of a UUID' end
+    when p_type = 'uuid[]' then
+      case when v.kind <> 'array' or jsonb_path_exists(p_value,
+             'strict $[*] ? (@.type() != "string" || !(@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))')
+           then 'a list of texts of UUIDs' end
     when p_type in ('text[]', 'bigint[]') then
       case when v.kind <> 'array' or jsonb_path_exists(p_value, case p_type
              when 'text[]' then 'strict $[*] ? (@.type() != "string")'::jsonpath

@@ -95,6 +95,10 @@ create table coordinator.jobs_open (
   rescue       text,
   dedupe_key   text        collate "C",
   parent_id    uuid,
+  root_id      uuid,
+  depth        smallint,
+  after        uuid[],
+  awaited      boolean     not null default false,
   retry_of     uuid,
   actor        text        not null,
   created_at   timestamptz not null,
@@ -108,6 +112,7 @@ create table coordinator.jobs_open (
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id); -- job_list, project_delete
 create index jobs_open_key_idx      on coordinator.jobs_open (project_id, key, id) where key is not null; -- job_list, most waiting jobs of a key
+create index jobs_open_root_idx     on coordinator.jobs_open (root_id, id) where root_id is not null; -- a tree
 create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null; -- job_expire
 comment on table  coordinator.jobs_open              is 'Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.';
 comment on column coordinator.jobs_open.id           is 'UUID, ordered by time.';
@@ -127,6 +132,10 @@ comment on column coordinator.jobs_open.stall        is 'Longest time without pr
 comment on column coordinator.jobs_open.rescue       is 'What follows an attempt that was lost: resume from the checkpoint, or fail; null: retry from the beginning.';
 comment on column coordinator.jobs_open.dedupe_key   is 'Its key in job_dedupes.';
 comment on column coordinator.jobs_open.parent_id    is 'The job that enqueued it.';
+comment on column coordinator.jobs_open.root_id      is 'The root of its tree; null: it has no parent.';
+comment on column coordinator.jobs_open.depth        is 'How many jobs are above it; null: it has no parent.';
+comment on column coordinator.jobs_open.after        is 'The jobs that it starts after; may be null.';
+comment on column coordinator.jobs_open.awaited      is 'Whether other jobs wait for its end, or did.';
 comment on column coordinator.jobs_open.retry_of     is 'The ended job that it repeats.';
 comment on column coordinator.jobs_open.actor        is 'Who enqueued it.';
 comment on column coordinator.jobs_open.created_at   is 'When it was enqueued.';
@@ -246,7 +255,10 @@ create table coordinator.jobs_ended (
   deadline     interval,
   stall        interval,
   rescue       text,
-  retried_as   uuid) partition by list ((status = 'completed'));
+  retried_as   uuid,
+  root_id      uuid,
+  depth        smallint,
+  after        uuid[]) partition by list ((status = 'completed'));
 comment on table  coordinator.jobs_ended              is 'Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.';
 comment on column coordinator.jobs_ended.id           is 'UUID, ordered by time.';
 comment on column coordinator.jobs_ended.project_id   is 'The project.';
@@ -264,7 +276,7 @@ comment on column coordinator.jobs_ended.actor        is 'Who enqueued it.';
 comment on column coordinator.jobs_ended.created_at   is 'When it was enqueued.';
 comment on column coordinator.jobs_ended.scheduled_at is 'When it was to start at the earliest.';
 comment on column coordinator.jobs_ended.status       is 'completed, failed, cancelled or expired.';
-comment on column coordinator.jobs_ended.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, start_by.';
+comment on column coordinator.jobs_ended.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency, start_by.';
 comment on column coordinator.jobs_ended.attempts     is 'How many attempts counted.';
 comment on column coordinator.jobs_ended.agent_id     is 'Who ran it last.';
 comment on column coordinator.jobs_ended.worker       is 'Name of who ran it last.';
@@ -281,6 +293,9 @@ comment on column coordinator.jobs_ended.deadline     is 'Longest run of an atte
 comment on column coordinator.jobs_ended.stall        is 'Longest time without progress; null: no limit.';
 comment on column coordinator.jobs_ended.rescue       is 'What followed an attempt that was lost; null: retry from the beginning.';
 comment on column coordinator.jobs_ended.retried_as   is 'The job that repeats it; may be null.';
+comment on column coordinator.jobs_ended.root_id      is 'The root of its tree; null: it had no parent.';
+comment on column coordinator.jobs_ended.depth        is 'How many jobs were above it; null: it had no parent.';
+comment on column coordinator.jobs_ended.after        is 'The jobs that it started after; may be null.';
 create table coordinator.jobs_completed   partition of coordinator.jobs_ended for values in (true)  partition by range (completed_at);
 create table coordinator.jobs_uncompleted partition of coordinator.jobs_ended for values in (false) partition by range (completed_at);
 create table coordinator.jobs_completed_default   partition of coordinator.jobs_completed default;
@@ -296,13 +311,13 @@ create index jobs_uncompleted_default_idx on coordinator.jobs_uncompleted_defaul
 create type coordinator.job_order as (
   place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
-  dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid);
+  dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid, after uuid[]);
 comment on type coordinator.job_order is 'A job to enqueue: its place in the call, and the parameters of job_enqueue.';
 
 create type coordinator.job_receipt as (
   id uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean);
 comment on type coordinator.job_receipt is
-  'A job that was enqueued: queued, or scheduled for scheduled_at; with created false, the job that answered for its dedupe key.';
+  'A job that was enqueued: queued, scheduled for scheduled_at, or waiting; with created false, the job that answered for its dedupe key.';
 
 create type coordinator.job_grant as (
   id uuid, fence bigint, type text, queue text, key text, attempt integer, payload jsonb, checkpoint jsonb, deadline_at timestamptz, stale boolean);

@@ -46,7 +46,7 @@ async def started(connection: asyncpg.Connection, agent: Agent, **fields: Any) -
 
 async def places(connection: asyncpg.Connection, job: object) -> list[str]:
     """Return the tables that have a job, of which one must."""
-    tables = ("jobs_ready", "jobs_later", "jobs_running", "jobs_ended")
+    tables = ("jobs_ready", "jobs_later", "jobs_waiting", "jobs_running", "jobs_ended")
     return [
         table for table in tables if await connection.fetchval(f"select 1 from coordinator.{table} where id = $1", job)
     ]

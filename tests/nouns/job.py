@@ -33,6 +33,7 @@ LIMITS = {
     ],
     "page": [
         "coordinator.job_promote($1::integer)",
+        "coordinator.job_wake_due($1::integer)",
         "coordinator.job_expire($1::integer)",
         "coordinator.job_rescue($1::integer)",
         "coordinator.job_dedupe_prune($1::integer)",
@@ -101,7 +102,8 @@ async def drive(tx: Transaction) -> None:
         (grant,) = await tx.run(jobs.Claim(project="default", agent=worker.id))
         return {"project": "default", "job": grant.id, "agent": worker.id, "fence": grant.fence}
 
-    await enqueue()
+    await enqueue(after=[(await enqueue()).id])
+    await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
     await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
     await enqueue()
     await tx.run(jobs.Release(**await claim()))  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ class World:
 
     async def row(self, job: UUID) -> dict[str, Any]:
         """Return what the tables say of a job, of which exactly one has it."""
-        tables = ("jobs_ready", "jobs_later", "jobs_running", "jobs_ended")
+        tables = ("jobs_ready", "jobs_later", "jobs_waiting", "jobs_running", "jobs_ended")
         found = [
             name
             for name in tables
@@ -738,7 +738,8 @@ async def test_a_deleted_project_leaves_nothing_of_its_jobs(world: World) -> Non
     worker = await world.run(agents.Register(project="p", name="w", job_types=["x"]))
     await world.run(queues.Set(project="p", queue="default", fair_by="key"))
     batch = [{"type": "x", "key": str(n), "delay": n % 2, "dedupe_key": str(n)} for n in range(10)]
-    await world.run(batch_of(batch, "p"))
+    made = await world.run(batch_of(batch, "p"))
+    await world.run(jobs.Enqueue(project="p", type="x", after=[made[8].id]))
     grants = await world.run(jobs.Claim(project="p", agent=worker.id, limit=3))
     await world.run(jobs.Complete(project="p", job=grants[0].id, agent=worker.id, fence=grants[0].fence))
     await world.run(projects.Delete(project="p"))
@@ -751,6 +752,8 @@ async def test_a_deleted_project_leaves_nothing_of_its_jobs(world: World) -> Non
         "jobs_open",
         "jobs_ready",
         "jobs_later",
+        "jobs_waiting",
+        "job_dependencies",
         "jobs_running",
         "jobs_ended",
     ):

@@ -75,6 +75,9 @@ def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dedupe-failed", is_flag=True, help="Let it answer for its key even if it does not complete.")
 @click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
 @click.option(
+    "--after", type=JOB, multiple=True, metavar="ID", help="Let it wait until this job has completed; repeatable."
+)
+@click.option(
     "--lines", metavar="FILE", help="Enqueue a job for each line, an object of these options; - reads standard input."
 )
 @click.pass_obj
@@ -369,7 +372,7 @@ def stats(call: Invocation, /, *, after: str | None, limit: int | None, **option
     and ran, in seconds.
     """
     hourly = options["hourly"]
-    now = () if hourly else ("queued", "scheduled", "running")
+    now = () if hourly else ("queued", "scheduled", "waiting", "running")
     call.list(
         call.operation(job_history.Stats, **options),
         (

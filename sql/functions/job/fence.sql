@@ -171,6 +171,13 @@ declare
 begin
   perform from coordinator.jobs_running r
   where r.id = any (array(select (p ->> 'job')::uuid from jsonb_array_elements(p_parts) p where p ? 'job')) order by r.id for update;
+  -- Those that end and those that others will wait for, in one order.
+  perform from coordinator.jobs_open j
+  where j.project_id = p_project_id and j.id = any (array(
+    select (p ->> 'job')::uuid from jsonb_array_elements(p_parts) p where p ? 'job'
+    union select (p ->> 'parent')::uuid from jsonb_array_elements(p_parts) p where p ? 'parent'
+    union select a::uuid from jsonb_array_elements(p_parts) p, jsonb_array_elements_text(p -> 'after') a where jsonb_typeof(p -> 'after') = 'array'))
+  order by j.id for update;
   perform coordinator.queue_enter(p_project_id, array(
     select distinct coalesce(p ->> 'queue', 'default') from jsonb_array_elements(p_parts) p where p ? 'type'),
     coalesce(p_parts -> 0 ->> 'actor', session_user));
@@ -183,4 +190,4 @@ begin
 end
 $$;
 comment on function coordinator.job_enter_parts(bigint, jsonb) is
-  'Take the locks of all parts of a transaction that concern jobs: attempts, queues, dedupe keys. No event. Internal.';
+  'Take the locks of all parts of a transaction that concern jobs: attempts, open jobs, queues, dedupe keys. No event. Internal.';

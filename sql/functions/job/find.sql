@@ -11,11 +11,12 @@ as $$
 #variable_conflict use_column
 begin
   return query
-    select j.queue, j.type, case when r.id is not null then 'running' when l.id is not null then 'scheduled' else 'queued' end, null::text,
+    select j.queue, j.type, case when r.id is not null then 'running' when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end, null::text,
            j.scheduled_at, r.fence, r.agent_id, coalesce(a.name, e.name), coalesce(r.attempt, j.attempts)::integer, r.started_at, null::timestamptz
     from coordinator.jobs_open j
     left join coordinator.jobs_running r on r.id = j.id
     left join coordinator.jobs_later l on l.id = j.id
+    left join coordinator.jobs_waiting w on w.id = j.id
     left join coordinator.agents a on a.id = r.agent_id
     left join coordinator.agents_ended e on e.id = r.agent_id
     where j.id = p_job and j.project_id = p_project_id;
@@ -51,6 +52,15 @@ begin
       return true;
     end if;
   end if;
+  if not p_wait then
+    perform from coordinator.jobs_waiting w where w.id = p_job for update skip locked;
+  end if;
+  if p_wait or found then
+    delete from coordinator.jobs_waiting w where w.id = p_job;
+    if found then
+      return true;
+    end if;
+  end if;
   -- Its place follows from its row and the policy of its queue.
   select r.ctid into v_row
   from coordinator.jobs_open j
@@ -69,4 +79,4 @@ begin
 end
 $$;
 comment on function coordinator.job_take(uuid, boolean) is
-  'Take a job that waits out of jobs_later or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';
+  'Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';

@@ -3,8 +3,8 @@
 --
 -- Guarantees
 --   A job whose enqueue committed is in jobs_open until it ends, and in jobs_ended from then on: in exactly one of them. While it is
---   open, exactly one of these tables has a row of it, which says what its status is: jobs_ready (queued), jobs_later (scheduled) or
---   jobs_running. Whoever moves a job locks that row first, so one of several wins.
+--   open, exactly one of these tables has a row of it, which says what its status is: jobs_ready (queued), jobs_later (scheduled),
+--   jobs_waiting or jobs_running. Whoever moves a job locks that row first, so one of several wins.
 --   Each claim gives a fence that exceeds all earlier ones, even those that a fail-over lost (epoch.sql). Every verb of a worker
 --   names it; a stale one changes nothing and reports who has the job now, or how it ended. assert_job holds the attempt to
 --   the end of the caller's transaction. A completion may be repeated: the one that ended the job says so again.
@@ -15,8 +15,8 @@
 -- reads the jobs of a class in the order of their rank (job_rank). In a fair queue, the jobs of each key have a lane (lane.sql).
 -- Waiting jobs cost a worker nothing, nor do ended ones: their partitions are only written.
 --
--- Locks are taken in this order: agent, attempts (jobs_running) by id, keys of queues by name, dedupe keys, lanes by id. Ready and
--- scheduled jobs, lanes and permits are skipped while another transaction has them, so claims wait for nobody.
+-- Locks are taken in this order: agent, attempts (jobs_running) by id, open jobs by id (parents, and jobs that others wait for), keys of
+-- queues by name, dedupe keys, jobs that wait by id, lanes by id. Ready and scheduled jobs, lanes and permits are skipped while another transaction has them, so claims wait for nobody.
 -- The key of a queue, coordinator.queue:<project>:<queue>, is shared by all that add jobs to it; whoever changes its policy takes it
 -- exclusively. Enqueues to a queue with max_waiting also take coordinator.queue_room:<project>:<queue>: they count in turns.
 --
@@ -31,7 +31,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('job.retried',          'name of the queue', '{ids,reason,due_at}', 'Attempts failed, and others will follow: error, worker_lost, stalled or deadline.'),
   ('job.released',         'name of the queue', '{ids}',               'A worker gave jobs back without an attempt.'),
   ('job.cancel_requested', 'name of the queue', '{ids,reason}',        'The worker of running jobs must stop.'),
-  ('job.cancelled',        'name of the queue', '{ids,reason}',        'Jobs were cancelled; reason: cancelled, or replaced by a job with the same dedupe key.'),
+  ('job.cancelled',        'name of the queue', '{ids,reason}',        'Jobs were cancelled; reason: cancelled, replaced (by a job with the same dedupe key), or dependency (a job that they waited for did not complete).'),
   ('job.expired',          'name of the queue', '{ids}',               'Jobs did not start in time.');
 
 insert into coordinator.rights (function, role) values
@@ -142,6 +142,8 @@ begin
       select from coordinator.job_classes c join coordinator.jobs_ready r on r.class_id = c.id where c.project_id = p_project_id and c.queue = q.name
       union all
       select from coordinator.job_classes c join coordinator.jobs_later l on l.class_id = c.id where c.project_id = p_project_id and c.queue = q.name
+      union all
+      select from coordinator.job_classes c join coordinator.jobs_waiting w on w.class_id = c.id where c.project_id = p_project_id and c.queue = q.name
       limit q.max_waiting) w) > q.max_waiting
   order by q.name limit 1;
   if not found then

@@ -1,5 +1,5 @@
 -- What time does to jobs (see job.sql), and what the end of an agent or a project does. The leader's loops call the first four; they skip
--- what others have locked, so they wait for nobody.
+-- what others have locked, so they wait for nobody. An enqueue that names a job keeps its row in jobs_open.
 
 create or replace function coordinator.job_promote(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -41,7 +41,8 @@ begin
   v_ids := array(
     select l.id from (
       select j.id from coordinator.jobs_open j
-      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id) order by j.start_by limit p_limit) l
+      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
+      order by j.start_by limit p_limit for update skip locked) l
     where coordinator.job_take(l.id, false));
   perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now);
   return cardinality(v_ids);
@@ -85,7 +86,8 @@ begin
     with gone as (
       delete from coordinator.jobs_running r
       where r.ctid = any (array(
-        select o.ctid from coordinator.jobs_running o where least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now
+        select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id -- which an enqueue may keep
+        where least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now
         order by least(o.deadline_at, o.stall_at, o.cancel_at) limit p_limit for update skip locked))
       returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome)
     select g.outcome, array_agg(g.attempt order by (g.attempt).id) as attempts from gone g group by 1 order by 1
@@ -138,15 +140,17 @@ begin
     where c.project_id in (select m.project_id from coordinator.job_classes m group by 1 having count(*) > 500)
       and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)
       and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
+      and not exists (select from coordinator.jobs_waiting w where w.class_id = c.id)
       and not exists (select from coordinator.jobs_running r where r.class_id = c.id)
     order by c.project_id, c.queue, c.id limit p_limit
   loop
-    -- Whoever adds jobs to the queue shares its key; one statement finds a job in one of the three tables, whoever moves it.
+    -- Whoever adds jobs to the queue shares its key; one statement finds a job in one of the four tables, whoever moves it.
     if pg_try_advisory_xact_lock(hashtextextended('coordinator.queue:' || v_class.project_id || ':' || v_class.queue, 0)) then
       delete from coordinator.job_classes c
       where c.id = v_class.id
         and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)
         and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
+        and not exists (select from coordinator.jobs_waiting w where w.class_id = c.id)
         and not exists (select from coordinator.jobs_running r where r.class_id = c.id);
       v_count := v_count + found::integer;
     end if;
@@ -168,7 +172,8 @@ declare
 begin
   with gone as (
     delete from coordinator.jobs_running r
-    where r.ctid = any (array(select o.ctid from coordinator.jobs_running o where o.agent_id = p_agent for update skip locked))
+    where r.ctid = any (array(
+      select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id where o.agent_id = p_agent for update skip locked))
     returning r as attempt)
   select array_agg(g.attempt order by (g.attempt).id) into v_attempts from gone g;
   perform coordinator.job_put_back(v_attempts, p_outcome, p_by, coordinator.now_utc(),
@@ -196,6 +201,9 @@ begin
   delete from coordinator.jobs_running r where r.class_id = any (v_classes);
   delete from coordinator.jobs_ready r where r.class_id = any (v_classes);
   delete from coordinator.jobs_later l where l.class_id = any (v_classes);
+  delete from coordinator.jobs_waiting w where w.class_id = any (v_classes);
+  delete from coordinator.job_dependencies d
+  where d.job_id = any (array(select j.id from coordinator.jobs_open j where j.project_id = p_project_id and j.after is not null));
   delete from coordinator.job_permits p where p.class_id = any (v_classes);
   delete from coordinator.jobs_open j where j.project_id = p_project_id;
   delete from coordinator.job_dedupes d where d.project_id = p_project_id;

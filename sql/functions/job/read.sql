@@ -23,7 +23,8 @@ begin
   return query execute format(
     'select j.id, j.type, j.payload, j.status, j.result, j.error, j.attempts, j.max_attempts, j.created_at, j.updated_at, j.scheduled_at,'
     ' j.started_at, j.completed_at, j.worker_id, j.worker, j.fence, j.queue, j.key, j.priority, j.labels, j.reason, j.percent, j.message,'
-    ' j.checkpoint, j.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as, j.actor, j.ended_by, %L'
+    ' j.checkpoint, j.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as, j.actor, j.ended_by, %L,'
+    ' coalesce(j.root_id, j.id), coalesce(j.depth, 0), coalesce(j.after, ''{}''), j.cause'
     ' from coordinator.job_rows j where j.project_id = %s and %s', p_project, coordinator.project_id(p_project), p_condition);
 end
 $$;
@@ -54,7 +55,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_open   constant text[] := '{queued,scheduled,running}';
+  v_open   constant text[] := '{queued,scheduled,waiting,running}';
   v_ended  constant text[] := '{failed,cancelled,expired}';
   v_parts  text[];
   v_where  text;
@@ -68,7 +69,7 @@ begin
   foreach v_status in array coalesce(p_status, '{}') loop
     if v_status is null or v_status <> 'completed' and v_status <> all (v_open || v_ended) then
       raise exception using errcode = 'ZC105', message = format('invalid status "%s" of a job', left(v_status, 200)),
-        hint = 'Use queued, scheduled, running, completed, failed, cancelled or expired.';
+        hint = 'Use queued, scheduled, waiting, running, completed, failed, cancelled or expired.';
     end if;
   end loop;
   v_parts := array_remove(array[
@@ -86,8 +87,10 @@ begin
       -- As the status is computed, of one alone the table says more to the planner.
       when p_status = '{running}' then 'j.part = ''open'' and j.id in (select r.id from coordinator.jobs_running r)'
       when p_status = '{scheduled}' then 'j.part = ''open'' and j.id in (select l.id from coordinator.jobs_later l)'
+      when p_status = '{waiting}' then 'j.part = ''open'' and j.id in (select w.id from coordinator.jobs_waiting w)'
       when p_status = '{queued}' then 'j.part = ''open'' and not exists (select from coordinator.jobs_running r where r.id = j.id)'
                                       ' and not exists (select from coordinator.jobs_later l where l.id = j.id)'
+                                      ' and not exists (select from coordinator.jobs_waiting w where w.id = j.id)'
       when p_status is not null then
         format('j.part = any (%L) and j.%s = any (%L)', v_parts, case when p_status && v_open then 'status' else 'end_status' end, p_status)
     end,
@@ -146,7 +149,7 @@ comment on function coordinator.worker_list(text, text, text[], integer) is
 create or replace function coordinator.job_stats(
   p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false,
   p_after text[] default null, p_limit integer default 1000)
-returns table (queue text, type text, hour text, queued bigint, scheduled bigint, running bigint, completed bigint, failed bigint, cancelled bigint,
+returns table (queue text, type text, hour text, queued bigint, scheduled bigint, waiting bigint, running bigint, completed bigint, failed bigint, cancelled bigint,
                expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -174,14 +177,15 @@ begin
       group by 1, 2, 3),
     open as (
       select c.queue, c.type, '' as hour, sum(q.count)::bigint as queued, coalesce(sum(l.count), 0)::bigint as scheduled,
-             coalesce(sum(r.count), 0)::bigint as running
+             coalesce(sum(w.count), 0)::bigint as waiting, coalesce(sum(r.count), 0)::bigint as running
       from coordinator.job_classes c
       cross join lateral (select count(*) from coordinator.jobs_ready r where r.class_id = c.id) q
       left join (select class_id, count(*) from coordinator.jobs_later group by 1) l on l.class_id = c.id
+      left join (select class_id, count(*) from coordinator.jobs_waiting group by 1) w on w.class_id = c.id
       left join (select class_id, count(*) from coordinator.jobs_running group by 1) r on r.class_id = c.id
       where not p_hourly and c.project_id = v_project and (p_queue is null or c.queue = p_queue) and (p_type is null or c.type = p_type)
       group by 1, 2)
-    select queue, type, nullif(hour, ''), open.queued, open.scheduled, open.running, coalesce(completed, 0), coalesce(failed, 0),
+    select queue, type, nullif(hour, ''), open.queued, open.scheduled, open.waiting, open.running, coalesce(completed, 0), coalesce(failed, 0),
            coalesce(cancelled, 0), coalesce(expired, 0), wait[1], wait[2], run[1], run[2]
     from ended full join open using (queue, type, hour)
     where (queue, type, hour) > (coalesce(p_after[1], ''), coalesce(p_after[2], ''), p_after[3])

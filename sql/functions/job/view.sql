@@ -3,46 +3,48 @@
 -- Joined after the union, so that a page of it is a merge of index scans.
 create or replace view coordinator.job_rows as
   select j.id, j.type, j.payload,
-         coalesce(j.status, case when r.id is not null then 'running' when l.id is not null then 'scheduled' else 'queued' end) as status,
+         coalesce(j.status, case when r.id is not null then 'running' when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end) as status,
          j.result, j.error, coalesce(r.attempt, j.attempts)::integer as attempts, j.max_attempts::integer as max_attempts, j.created_at,
          coalesce(j.completed_at, greatest(j.created_at, r.started_at, r.progress_at, (j.past -> -1 ->> 'ended_at')::timestamptz)) as updated_at,
          coalesce(l.due_at, j.scheduled_at) as scheduled_at, coalesce(r.started_at, j.started_at) as started_at, j.completed_at,
          coalesce(r.agent_id, j.agent_id) as worker_id, coalesce(a.name, j.worker) as worker, coalesce(r.fence, j.fence) as fence,
          j.queue, j.key, j.priority::integer as priority, j.labels, j.reason, r.percent::double precision as percent, r.message,
          coalesce(r.checkpoint, j.checkpoint) as checkpoint, r.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as,
-         j.actor, j.ended_by, j.project_id, j.part, j.status as end_status, j.past
+         j.actor, j.ended_by, j.root_id, j.depth::integer as depth, j.after, w.cause, j.project_id, j.part, j.status as end_status, j.past
   from (
     select id, type, payload, null::text as status, null::jsonb as result, error, attempts, max_attempts, created_at, scheduled_at,
            null::timestamptz as started_at, null::timestamptz as completed_at, null::uuid as agent_id, null::text as worker, null::bigint as fence,
            queue, key, priority, labels, null::text as reason, checkpoint, start_by, dedupe_key, parent_id, retry_of, null::uuid as retried_as,
-           actor, null::text as ended_by, project_id, 'open' as part, past
+           actor, null::text as ended_by, root_id, depth, after, project_id, 'open' as part, past
     from coordinator.jobs_open
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           project_id, 'completed', past
+           root_id, depth, after, project_id, 'completed', past
     from coordinator.jobs_completed
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           project_id, 'uncompleted', past
+           root_id, depth, after, project_id, 'uncompleted', past
     from coordinator.jobs_uncompleted) j
   left join coordinator.jobs_running r on r.id = j.id
   left join coordinator.jobs_later l on l.id = j.id
+  left join coordinator.jobs_waiting w on w.id = j.id
   left join coordinator.agents a on a.id = r.agent_id;
 comment on view coordinator.job_rows is 'Jobs of all projects, without a security barrier, so that conditions of any kind reach the indexes. Internal: functions read it.';
 
 create or replace view coordinator.jobs with (security_barrier) as
   select j.id, j.type, j.payload, j.status, j.result, j.error, j.attempts, j.max_attempts, j.created_at, j.updated_at, j.scheduled_at,
          j.started_at, j.completed_at, j.worker_id, j.worker, j.fence, j.queue, j.key, j.priority, j.labels, j.reason, j.percent,
-         j.message, j.checkpoint, j.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as, j.actor, j.ended_by, p.name as project
+         j.message, j.checkpoint, j.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as, j.actor, j.ended_by, p.name as project,
+         coalesce(j.root_id, j.id) as root_id, coalesce(j.depth, 0) as depth, coalesce(j.after, '{}') as after, j.cause as waiting_for
   from coordinator.job_rows j join coordinator.projects p on p.id = j.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.jobs              is 'Jobs: those that wait or run, and those that ended and are retained.';
 comment on column coordinator.jobs.id           is 'UUID, ordered by the time of its creation.';
 comment on column coordinator.jobs.type         is 'What a worker must have in its job_types.';
 comment on column coordinator.jobs.payload      is 'Any JSON value, for the worker.';
-comment on column coordinator.jobs.status       is 'queued, scheduled or running; after its end completed, failed, cancelled or expired.';
+comment on column coordinator.jobs.status       is 'queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.';
 comment on column coordinator.jobs.result       is 'What the worker returned; null before the end.';
 comment on column coordinator.jobs.error        is 'Error of the last attempt that failed.';
 comment on column coordinator.jobs.attempts     is 'Attempts that count, with the one that runs.';
@@ -59,7 +61,7 @@ comment on column coordinator.jobs.queue        is 'Name of its queue.';
 comment on column coordinator.jobs.key          is 'Key by which a fair queue takes turns; may be null.';
 comment on column coordinator.jobs.priority     is 'Higher comes first.';
 comment on column coordinator.jobs.labels       is 'Labels that a worker must have.';
-comment on column coordinator.jobs.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced or start_by.';
+comment on column coordinator.jobs.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.';
 comment on column coordinator.jobs.percent      is 'Progress of the attempt that runs, 0 to 100.';
 comment on column coordinator.jobs.message      is 'Progress of the attempt that runs, in words.';
 comment on column coordinator.jobs.checkpoint   is 'What the last attempt left for the next one.';
@@ -72,6 +74,10 @@ comment on column coordinator.jobs.retried_as   is 'The job that repeats it; may
 comment on column coordinator.jobs.actor        is 'Who enqueued it.';
 comment on column coordinator.jobs.ended_by     is 'Who ended it; null before.';
 comment on column coordinator.jobs.project      is 'Name of the project.';
+comment on column coordinator.jobs.root_id      is 'The root of its tree; its own id if it has no parent.';
+comment on column coordinator.jobs.depth        is 'How many jobs are above it in its tree.';
+comment on column coordinator.jobs.after        is 'The jobs that it starts after.';
+comment on column coordinator.jobs.waiting_for  is 'What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.';
 
 do $$
 declare
@@ -79,7 +85,7 @@ declare
 begin
   for v_column in
     select r.attname, coalesce(col_description(j.attrelid, j.attnum),
-             case r.attname when 'project_id' then 'The project.' when 'part' then 'Where it is: open, completed or uncompleted.'
+             case r.attname when 'project_id' then 'The project.' when 'cause' then 'What it waits for; null if it does not wait.' when 'part' then 'Where it is: open, completed or uncompleted.'
                             when 'end_status' then 'Its status if it has ended, which has statistics.'
                             else 'Attempts that ended, newest last.' end) as description
     from pg_attribute r left join pg_attribute j on j.attrelid = 'coordinator.jobs'::regclass and j.attname = r.attname

@@ -93,6 +93,31 @@ $$;
 comment on function coordinator.job_why_queued(bigint, uuid) is
   'Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.';
 
+create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_on record;
+begin
+  case p_cause
+  when 'jobs' then
+    select count(*) over () as jobs, d.after_id, f.type, f.status, f.worker into v_on
+    from coordinator.job_dependencies d cross join lateral coordinator.job_find(p_project_id, d.after_id) f
+    where d.job_id = p_job order by f.started_at, d.after_id limit 1;
+    names := array_remove(array[v_on.worker], null);
+    sentence := concat(
+      format('It waits for the end of job %s of type "%s", which %s', v_on.after_id, v_on.type,
+             case v_on.status when 'running' then format('runs on worker "%s"', v_on.worker) else 'is ' || v_on.status end),
+      case v_on.jobs when 1 then '' when 2 then ', and for another job' else format(', and for %s other jobs', v_on.jobs - 1) end, '.');
+  else
+    sentence := format('It waits: %s.', p_cause);
+  end case;
+end
+$$;
+comment on function coordinator.job_why_waiting(bigint, uuid, text) is
+  'Say what a job waits for whose cause is p_cause: a sentence, and the names of who matters. Internal.';
+
 create or replace function coordinator.job_why(p_project text, p_job uuid)
 returns table (id uuid, status text, cause text, sentence text, until timestamptz, place bigint, names text[])
 language plpgsql stable security definer
@@ -128,6 +153,10 @@ begin
       when 'snoozed' then format('Worker "%s" snoozed it until %s.', v_last ->> 'worker', coordinator.job_instant(v_until))
       else format('It waits until %s to be tried again: attempt %s of %s by "%s" %s.', coordinator.job_instant(v_until), v_last ->> 'attempt',
                   v_job.max_attempts, v_last ->> 'worker', coordinator.job_ending(v_last ->> 'outcome', v_last ->> 'error')) end;
+  when 'waiting' then
+    v_cause := v_job.waiting_for;
+    select w.due_at into v_until from coordinator.jobs_waiting w where w.id = p_job;
+    select w.sentence, w.names into v_text, v_names from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
   when 'running' then
     select r.cancel_at, r.cancelled_by, r.cancel_reason, a.heartbeat_at + a.ttl as overdue_at, r.deadline_at, a.name into v_running
     from coordinator.jobs_running r left join coordinator.agents a on a.id = r.agent_id where r.id = p_job;
@@ -155,6 +184,7 @@ begin
     v_text := case v_job.reason
       when 'replaced' then format('It was replaced at %s by a job of "%s" with the same dedupe key, "%s".', coordinator.job_instant(v_job.completed_at),
                                   v_job.ended_by, v_job.dedupe_key)
+      when 'dependency' then format('It was cancelled at %s: a job that it waited for did not complete.', coordinator.job_instant(v_job.completed_at))
       else format('It was cancelled at %s by "%s"%s.', coordinator.job_instant(v_job.completed_at), v_job.ended_by, coalesce(': ' || v_job.error, '')) end;
   else
     v_text := format('It expired at %s: no attempt had begun in time.', coordinator.job_instant(v_job.completed_at));
@@ -163,4 +193,4 @@ begin
 end
 $$;
 comment on function coordinator.job_why(text, uuid) is
-  'Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';
+  'Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';

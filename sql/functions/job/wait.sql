@@ -1,0 +1,74 @@
+-- Waiting (see job.sql): jobs that cannot start before something happens, and whoever brings that about wakes them.
+--
+-- A job that waits has a row in jobs_waiting, and holds nothing. Its cause says what it waits for; the details are in tables of their
+-- own. Whoever moves it locks that row. A wake-up skips a row that another transaction has: that one wakes the job, or ends it. If it
+-- is rolled back, the wake-up is lost; causes for which that matters set due_at, when a loop wakes the job to look for itself.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('job.waiting', 'name of the queue', '{ids,cause}', 'Jobs wait: for the end of others (jobs), a lock, a limit, a wait, an answer, or their tree, which is paused.');
+
+create or replace function coordinator.job_make_waiting(p_ids uuid[], p_cause text, p_due_at timestamptz, p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  insert into coordinator.jobs_waiting (id, class_id, cause, due_at)
+  select j.id, j.class_id, p_cause, p_due_at from coordinator.jobs_open j where j.id = any (p_ids);
+  perform coordinator.job_tell('job.waiting', t.project_id, t.project, t.queue, p_by, p_now, t.ids, jsonb_build_object('cause', p_cause))
+  from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids
+        from coordinator.jobs_open j join coordinator.projects p on p.id = j.project_id where j.id = any (p_ids) group by 1, 2, 3 order by 1, 3) t;
+end
+$$;
+comment on function coordinator.job_make_waiting(uuid[], text, timestamptz, text, timestamptz) is
+  'Let jobs that are open and in no other table wait for p_cause: insert them into jobs_waiting, and emit job.waiting. p_due_at: when a loop wakes them at the latest. Internal.';
+
+create or replace function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamptz) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_woken uuid[];
+  v_ready uuid[];
+begin
+  with woken as (
+    delete from coordinator.jobs_waiting w
+    where w.id = any (array(select o.id from coordinator.jobs_waiting o where o.id = any (p_ids) order by o.id for update skip locked))
+    returning w.id),
+  job as materialized (
+    select j.id, j.project_id, j.class_id, j.queue, j.scheduled_at from coordinator.jobs_open j where j.id in (select w.id from woken w)),
+  later as (
+    insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > p_now),
+  told as (
+    select coordinator.job_tell('job.scheduled', t.project_id, t.project, t.queue, p_by, p_now, t.ids, jsonb_build_object('due_at', t.due_at))
+    from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids, min(j.scheduled_at) as due_at
+          from job j join coordinator.projects p on p.id = j.project_id where j.scheduled_at > p_now group by 1, 2, 3 order by 1, 3) t)
+  select array_agg(j.id), array_agg(j.id) filter (where j.scheduled_at <= p_now) into v_woken, v_ready from job j, (select count(*) from told) t;
+  if v_ready is not null then
+    perform coordinator.job_make_ready(v_ready, p_by, p_now);
+  end if;
+  return coalesce(v_woken, '{}');
+end
+$$;
+comment on function coordinator.job_wake(uuid[], text, timestamptz) is
+  'Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.';
+
+create or replace function coordinator.job_wake_due(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  perform coordinator.check_page(p_limit);
+  return cardinality(coordinator.job_wake(array(
+    select w.id from coordinator.jobs_waiting w where w.due_at <= v_now order by w.due_at limit p_limit for update skip locked), 'coordinator', v_now));
+end
+$$;
+comment on function coordinator.job_wake_due(integer) is
+  'Wake up to p_limit jobs that wait and whose due_at has come; returns how many. Repeat until 0.';
