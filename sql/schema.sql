@@ -210,6 +210,23 @@ create table coordinator.job_permits (
   constraint job_permits_pkey PRIMARY KEY (class_id, turn)
 );
 
+-- Finished steps of jobs that have not ended. Inserted once, and moved to jobs_ended at the end of the job. Read them with the view job_steps.
+create table coordinator.job_steps_open (
+  job_id      uuid not null, -- The job.
+  place       integer not null, -- Order in which its steps finished, from 1.
+  name        text collate "C" not null, -- Name of the step.
+  ordinal     integer not null, -- Which of its steps of this name, from 1.
+  kind        text not null, -- step: what a worker did; wait: how a wait ended; answer: the answer of a question.
+  result      jsonb not null, -- What it returned.
+  fence       bigint not null, -- Fence of the attempt that finished it, or that began the wait.
+  actor       text not null, -- Who finished it: the worker, who answered, or coordinator.
+  finished_at timestamp with time zone not null, -- When it finished.
+  bytes       bigint not null, -- Results of the job up to this one, as text.
+  constraint job_steps_open_pkey PRIMARY KEY (job_id, place),
+  constraint job_steps_open_key UNIQUE (job_id, name, ordinal),
+  constraint job_steps_open_kind CHECK ((kind = ANY (ARRAY['step'::text, 'wait'::text, 'answer'::text])))
+);
+
 -- Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.
 create table coordinator.jobs_ended (
   id           uuid not null, -- UUID, ordered by time.
@@ -240,6 +257,7 @@ create table coordinator.jobs_ended (
   error        text, -- Error of the last attempt.
   checkpoint   jsonb, -- What the last attempt left.
   past         jsonb, -- Earlier attempts, as an array, newest last.
+  steps        jsonb, -- Finished steps, as an array, in their order; null: none.
   backoff      interval, -- Wait after the first failed attempt; null: the default.
   deadline     interval, -- Longest run of an attempt; null: a day.
   stall        interval, -- Longest time without progress; null: no limit.
@@ -764,7 +782,22 @@ create view coordinator.job_rows (
   project_id   bigint, -- The project.
   part         text, -- Where it is: open, completed or uncompleted.
   end_status   text, -- Its status if it has ended, which has statistics.
-  past         jsonb -- Attempts that ended, newest last.
+  past         jsonb, -- Attempts that ended, newest last.
+  steps        jsonb -- Finished steps of a job that has ended, in their order.
+);
+
+-- Finished steps of jobs, also of those that ended.
+create view coordinator.job_steps (
+  job         uuid, -- The job.
+  place       integer, -- Order in which the steps of the job finished, from 1.
+  name        text, -- Name of the step.
+  ordinal     integer, -- Which of its steps of this name, from 1.
+  kind        text, -- step: what a worker did; wait: how a wait ended; answer: the answer of a question.
+  result      jsonb, -- What it returned.
+  fence       bigint, -- Fence of the attempt that finished it, or that began the wait.
+  actor       text, -- Who finished it: the worker, who answered, or coordinator.
+  finished_at timestamp with time zone, -- When it finished.
+  project     text -- Name of the project.
 );
 
 -- Jobs: those that wait or run, and those that ended and are retained.
@@ -1328,6 +1361,11 @@ create function coordinator.job_backoff(p_first interval, p_attempt integer)
   returns interval
   volatile;
 
+-- Return an ended job without its steps, which for many jobs would exceed what an array can hold. Internal.
+create function coordinator.job_bare(p_job coordinator.jobs_ended)
+  returns coordinator.jobs_ended
+  immutable;
+
 -- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.
 create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_outcome
@@ -1573,9 +1611,9 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
-create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null)
-  returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean)
+-- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before the first one of this name, or all if that did not finish. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
+create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null)
+  returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean, steps integer)
   volatile security definer;
 
 -- Return the jobs of a project that meet a condition, which is SQL about j, a row of job_rows. Internal.
@@ -1606,6 +1644,36 @@ create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent u
 -- Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.
 create function coordinator.job_stats(p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns table (queue text, type text, hour text, queued bigint, scheduled bigint, waiting bigint, running bigint, completed bigint, failed bigint, cancelled bigint, expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
+  stable security definer;
+
+-- Store the result of a step of a job, for this attempt and the next ones. p_ordinal tells steps of one name apart, from 1. It counts as progress. A repetition with the same result changes nothing. ZC320: the fence is stale. ZC329: the step has finished with another result. No event.
+create function coordinator.job_step(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_result jsonb default 'null', p_ordinal integer default 1)
+  returns SETOF coordinator.job_steps
+  volatile security definer;
+
+-- Return how many steps of an open job are finished. Internal.
+create function coordinator.job_step_count(p_job uuid)
+  returns integer
+  stable;
+
+-- Reject an invalid name or ordinal of a step. Internal.
+create function coordinator.job_step_name(p_name text, p_ordinal integer)
+  returns void
+  immutable;
+
+-- Return a finished step of an open job, without its project; no row: it is not finished. Internal.
+create function coordinator.job_step_of(p_job uuid, p_name text, p_ordinal integer)
+  returns SETOF coordinator.job_steps
+  stable;
+
+-- Store a finished step of a job whose attempt or place among the waiting ones the caller has locked. No event. Internal.
+create function coordinator.job_step_store(p_job uuid, p_name text, p_ordinal integer, p_kind text, p_result jsonb, p_fence bigint, p_actor text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- List the finished steps of a job with their results, in the order in which they finished. ZC209: there is no such job. p_after: array[place] of the last row read.
+create function coordinator.job_steps(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.job_steps
   stable security definer;
 
 -- Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.

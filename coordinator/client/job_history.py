@@ -9,7 +9,7 @@ from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.events import Events
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job_history import Job, JobAttempt, JobExplanation, JobStatistics, RetriedJob
+from coordinator.model.job_history import Job, JobAttempt, JobExplanation, JobStatistics, JobStep, RetriedJob
 from coordinator.model.operation import Json
 from coordinator.operations import job_history
 from coordinator.operations.waiting import until_answered
@@ -45,6 +45,10 @@ class JobHistory:
         operation = job_history.Attempts(project=self._caller.project, job=job, limit=limit)
         return Listing(self._caller, operation, after)
 
+    def steps(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobStep]:
+        """List the finished steps of a job with their results, in the order in which they finished."""
+        return Listing(self._caller, job_history.Steps(project=self._caller.project, job=job, limit=limit), after)
+
     async def why(self, job: UUID) -> JobExplanation:
         """Return why a job is in its state, in one sentence with names.
 
@@ -78,10 +82,12 @@ class JobHistory:
         queue: str | None = None,
         key: str | None = None,
         limit: int = 1000,
+        from_step: str | None = None,
     ) -> list[RetriedJob]:
         """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, by default failed ones, oldest first.
 
-        Each is retried once: repeating the call for one job returns the same new job.
+        Each is retried once: repeating the call for one job returns the same new job. With ``from_step``, a new job reuses the steps
+        that the old one had finished before the first of this name, or all if that did not finish.
 
         Raises: ``Conflict`` if the job has not ended; ``NotFound``; ``InvalidArgument`` without a job or a condition.
         """
@@ -96,6 +102,7 @@ class JobHistory:
                 key=key,
                 limit=limit,
                 actor=await self._caller.actor(),
+                from_step=from_step,
             )
         )
 

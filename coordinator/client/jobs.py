@@ -16,6 +16,7 @@ from coordinator.client.job_history import JobHistory
 from coordinator.errors import InvalidArgument, WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
+from coordinator.model.job_history import JobStep
 from coordinator.model.operation import Json
 from coordinator.operations import jobs as operations
 from coordinator.operations.waiting import until_answered
@@ -233,6 +234,35 @@ class Jobs(JobHistory):
                 percent=percent,
                 message=message,
                 checkpoint=checkpoint,
+            )
+        )
+
+    async def step(
+        self,
+        job: JobGrant | UUID,
+        step: str,
+        result: Json = None,
+        *,
+        ordinal: int = 1,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobStep:
+        """Store the result of a step, for this attempt and the next ones, which read it with ``steps``.
+
+        ``ordinal`` tells those of one name apart, from 1. A repetition with the same result changes nothing.
+
+        Raises: ``Conflict`` if the job is no longer the worker's, or the step has finished with another result.
+        """
+        own, number = _attempt(job, fence)
+        return await self._caller.run(
+            operations.FinishStep(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                step=step,
+                result=result,
+                ordinal=ordinal,
             )
         )
 

@@ -27,6 +27,7 @@ class JobGrant(msgspec.Struct, frozen=True):
     """A job that a claim gave to its worker, with the fence that every verb needs.
 
     With ``stale``, it is a job that the claim named as finished and the worker no longer had; only ``id`` and ``fence`` are set.
+    ``steps`` counts its finished steps: if there are any, read them before the work begins.
     """
 
     id: UUID
@@ -39,6 +40,7 @@ class JobGrant(msgspec.Struct, frozen=True):
     checkpoint: Json
     deadline_at: datetime | None
     stale: bool
+    steps: int | None
 
 
 class JobLease(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ __all__ = [
     "JobAttempt",
     "JobExplanation",
     "JobStatistics",
+    "JobStep",
     "PrunableJobs",
     "RetriedJob",
     "Worker",
@@ -92,6 +93,24 @@ class JobAttempt(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class JobStep(msgspec.Struct, frozen=True):
+    """A finished step of a job. ``kind`` is step (what a worker did), wait (how a wait ended) or answer.
+
+    ``ordinal`` tells steps of one ``name`` apart, from 1; ``place`` is the order in which the steps of the job finished.
+    """
+
+    job: UUID
+    place: int
+    name: str
+    ordinal: int
+    kind: str
+    result: Json
+    fence: int
+    actor: str
+    finished_at: datetime
+    project: str
+
+
 class JobExplanation(msgspec.Struct, frozen=True):
     """Why a job is in its state, in one ``sentence``, and what the sentence consists of.
 
@@ -134,7 +153,7 @@ class JobStatistics(msgspec.Struct, frozen=True):
 class RetriedJob(msgspec.Struct, frozen=True):
     """A job that repeats an ended one, ``retry_of``. With ``created`` false it had been enqueued before.
 
-    ``status`` is None if it has ended and was pruned meanwhile.
+    ``status`` is None if it has ended and was pruned meanwhile. ``steps`` counts the steps that it reuses.
     """
 
     id: UUID
@@ -144,6 +163,7 @@ class RetriedJob(msgspec.Struct, frozen=True):
     status: str | None
     scheduled_at: datetime | None
     created: bool
+    steps: int
 
 
 class Worker(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from coordinator.model.job_history import (
     JobAttempt,
     JobExplanation,
     JobStatistics,
+    JobStep,
     PrunableJobs,
     RetriedJob,
     Worker,
@@ -30,6 +31,7 @@ __all__ = [
     "Retry",
     "Show",
     "Stats",
+    "Steps",
     "Why",
 ]
 
@@ -99,6 +101,23 @@ class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
+class Steps(Operation[list[JobStep]], frozen=True, kw_only=True):
+    """List the finished steps of a job with their results, in the order in which they finished.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "job_steps"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("place",)
+
+    project: str
+    job: UUID
+    after: list[str] | None = None
+    limit: int = 1000
+
+
 class ListWorkers(Operation[list[Worker]], frozen=True, kw_only=True):
     """List workers, those of one job type if ``type`` is given, by name."""
 
@@ -147,7 +166,8 @@ class Why(Operation[JobExplanation], frozen=True, kw_only=True):
 class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, oldest first and each only once.
 
-    By default, the conditions find failed jobs. Repeating the call for one job returns the same new job.
+    By default, the conditions find failed jobs. Repeating the call for one job returns the same new job. With ``from_step``, a new
+    job reuses the steps that the old one had finished before the first of this name, or all if that did not finish.
 
     Raises: ``NotFound``; ``Conflict`` if the job has not ended.
     """
@@ -165,6 +185,7 @@ class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     key: str | None = None
     limit: int = 1000
     actor: str | None = None
+    from_step: str | None = None
 
 
 class Extend(Operation[int], frozen=True, kw_only=True):

@@ -251,6 +251,7 @@ create table coordinator.jobs_ended (
   error        text,
   checkpoint   jsonb,
   past         jsonb,
+  steps        jsonb,
   backoff      interval,
   deadline     interval,
   stall        interval,
@@ -288,6 +289,7 @@ comment on column coordinator.jobs_ended.result       is 'What the last attempt 
 comment on column coordinator.jobs_ended.error        is 'Error of the last attempt.';
 comment on column coordinator.jobs_ended.checkpoint   is 'What the last attempt left.';
 comment on column coordinator.jobs_ended.past         is 'Earlier attempts, as an array, newest last.';
+comment on column coordinator.jobs_ended.steps        is 'Finished steps, as an array, in their order; null: none.';
 comment on column coordinator.jobs_ended.backoff      is 'Wait after the first failed attempt; null: the default.';
 comment on column coordinator.jobs_ended.deadline     is 'Longest run of an attempt; null: a day.';
 comment on column coordinator.jobs_ended.stall        is 'Longest time without progress; null: no limit.';
@@ -320,9 +322,10 @@ comment on type coordinator.job_receipt is
   'A job that was enqueued: queued, scheduled for scheduled_at, or waiting; with created false, the job that answered for its dedupe key.';
 
 create type coordinator.job_grant as (
-  id uuid, fence bigint, type text, queue text, key text, attempt integer, payload jsonb, checkpoint jsonb, deadline_at timestamptz, stale boolean);
+  id uuid, fence bigint, type text, queue text, key text, attempt integer, payload jsonb, checkpoint jsonb, deadline_at timestamptz, stale boolean,
+  steps integer);
 comment on type coordinator.job_grant is
-  'A job that a claim gives to a worker; with stale, one that the worker named as finished and no longer had, of which only the id and the fence are given.';
+  'A job that a claim gives to a worker; with stale, one that the worker named as finished and no longer had, of which only the id and the fence are given. steps: how many of its steps are finished.';
 
 create type coordinator.job_lease as (
   id uuid, fence bigint, deadline_at timestamptz, stall_at timestamptz, cancel_at timestamptz, cancel_reason text);

@@ -103,6 +103,7 @@ SPELLED = {  # on the command line
     ("job_claim", "types"): "type",
     ("job_enqueue", "labels"): "label",
     ("job_reconcile", "fences"): "fence",
+    ("job_retry", "from_step"): "from",
     ("lock_renew", "tokens"): "token",
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(

@@ -20,10 +20,12 @@ LIMITS = {
     "key": [
         "coordinator.job_enqueue('default', 'a', p_key => repeat('a', $1::integer))",
         "coordinator.job_enqueue('default', 'a', p_dedupe_key => repeat('a', $1::integer))",
+        f"coordinator.job_step('default', r.id, r.agent, r.fence, repeat('a', $1::integer)) from {RUNNING}",
     ],
     "json": [
         "coordinator.job_enqueue('default', 'a', jsonb_build_object('k', repeat('x', $1::integer - 9)))",
         f"coordinator.job_complete('default', r.id, r.agent, r.fence, jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
+        f"coordinator.job_step('default', r.id, r.agent, r.fence, 's', jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
     ],
     "ttl_max": [
         f"coordinator.job_snooze('default', r.id, r.agent, r.fence, make_interval(secs => $1)) from {RUNNING}",
@@ -68,6 +70,13 @@ LIMITS = {
         "coordinator.job_enqueue('default', 'a', p_deadline => make_interval(secs => $1))",
         "coordinator.job_enqueue('default', 'a', p_stall => make_interval(secs => $1))",
         "coordinator.job_enqueue('default', 'a', p_dedupe_key => 'k', p_dedupe_for => make_interval(secs => $1))",
+    ],
+    "job_steps": [
+        f"coordinator.job_step('default', r.id, r.agent, r.fence, 's', p_ordinal => n) from {RUNNING}, generate_series(1, $1::integer) n",
+    ],
+    "job_step_bytes": [
+        f"""coordinator.job_step('default', r.id, r.agent, r.fence, 's', to_jsonb(repeat('x', least(250000, $1::integer - n * 250002 - 2))), n + 1)
+           from {RUNNING}, generate_series(0, 16) n""",
     ],
     "job_fences": [
         f"coordinator.job_reconcile('default', r.agent, array_fill(r.fence, array[$1::integer])) from {RUNNING}",

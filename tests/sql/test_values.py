@@ -24,6 +24,7 @@ ENTRANCES = {
     "job_claim": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_claim(
                       'default', a.agent_id, p_finished => array[a.id], p_fences => array[a.fence], p_results => jsonb_build_array($1::text::jsonb)) r""",
     "job_complete": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_complete('default', a.id, a.agent_id, a.fence, $1::text::jsonb) r",
+    "job_step": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_step('default', a.id, a.agent_id, a.fence, 's', $1::text::jsonb) r",
     "job_progress": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_progress(
                          'default', a.id, a.agent_id, a.fence, p_checkpoint => $1::text::jsonb) r""",
 }

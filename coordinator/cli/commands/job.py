@@ -30,7 +30,8 @@ _status = click.option("--status", multiple=True, metavar="STATUS", help="Only o
 _type = click.option("--type", metavar="TYPE", help="Only of this type.")
 _queue = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 _key = click.option("--key", metavar="KEY", help="Only with this key.")
-GRANT = ("id", "fence", "type", "attempt", "key", "payload", "checkpoint", "deadline_at", "queue", "stale")
+GRANT = ("id", "fence", "type", "attempt", "key", "payload", "checkpoint", "deadline_at", "queue", "stale", "steps")
+STEP = ("place", "name", "ordinal", "kind", "result", "actor", "finished_at", "fence")
 RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 
 _agent = acting_agent(help="Worker that has the job.")
@@ -195,6 +196,29 @@ def progress(call: Invocation, /, *, checkpoint: str | None, **options: Any) -> 
     call.output.one(lease, text)
 
 
+@command.verb(
+    examples=[
+        'coordinator job step "$id" fetch \'{"bytes": 812}\' --agent w --fence 42',
+        'coordinator job step "$id" page \'"done"\' --ordinal 3 --agent w --fence 42',
+    ]
+)
+@_attempt
+@click.argument("step", metavar="STEP")
+@click.argument("result", metavar="[JSON]", default="null")
+@click.option(
+    "--ordinal", type=INTEGER, default=1, show_default=True, metavar="N", help="Which of the steps of this name it is."
+)
+@click.pass_obj
+def step(call: Invocation, /, *, result: str, **options: Any) -> None:
+    """Store the result of a step of a job. JSON is the result; - reads standard input.
+
+    The next attempt reads it with "coordinator job steps". A repetition with the same result changes nothing.
+    """
+    value = read_json(read_text(result), "JSON")
+    stored = call.run(call.operation(jobs.FinishStep, result=value, **options))
+    call.output.one(stored, f"step {stored.place} is finished")
+
+
 @command.verb(examples=['coordinator job snooze "$id" 10m --agent w --fence 42'])
 @_attempt
 @click.argument("delay", type=DURATION, metavar="DURATION")
@@ -287,6 +311,26 @@ def show(call: Invocation, *, job: UUID) -> None:
     call.output.one(call.run(job_history.Show(project=call.project, job=job)))
 
 
+@command.verb(
+    examples=[
+        "coordinator job steps 01a2155e-ba17-77e3-ac99-d90c691a84ae",
+        'coordinator job steps "$id" -o json | jq \'.[] | select(.name == "fetch").result\'',
+    ]
+)
+@_job
+@paged
+@click.pass_obj
+def steps(call: Invocation, *, job: UUID, after: str | None, limit: int | None) -> None:
+    """List the finished steps of a job, in their order."""
+    call.list(
+        job_history.Steps(project=call.project, job=job),
+        STEP,
+        after=after,
+        limit=limit,
+        empty="No step is finished.",
+    )
+
+
 @command.verb(examples=["coordinator job attempts 01a2155e-ba17-77e3-ac99-d90c691a84ae"])
 @_job
 @paged
@@ -334,6 +378,7 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
         "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae",
         "coordinator job retry --status failed --type summarize",
         "coordinator job retry --reason worker_lost --limit 10",
+        "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae --from send",
     ]
 )
 @click.argument("job", type=JOB, metavar="[ID]", required=False)
@@ -343,6 +388,7 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
 @_queue
 @_key
 @click.option("--limit", type=INTEGER, default=1000, show_default=True, metavar="N", help="At most this many.")
+@click.option("--from", "from_step", metavar="STEP", help="Reuse the steps that had finished before this one.")
 @click.pass_obj
 def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **options: Any) -> None:
     """Enqueue JOB again, or all that meet the conditions.
@@ -350,7 +396,9 @@ def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **o
     Each is retried once. Prints the ids of the new jobs.
     """
     made = call.run(call.operation(job_history.Retry, job=job, status=[*status] or None, **options))
-    call.output.many(made, ("id", "retry_of", "type", "queue", "status", "created"), empty="There is nothing to retry.")
+    call.output.many(
+        made, ("id", "retry_of", "type", "queue", "status", "created", "steps"), empty="There is nothing to retry."
+    )
 
 
 @command.verb(

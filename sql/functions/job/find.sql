@@ -80,3 +80,16 @@ end
 $$;
 comment on function coordinator.job_take(uuid, boolean) is
   'Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';
+
+create or replace function coordinator.job_step_count(p_job uuid) returns integer
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  return coalesce((select s.place from coordinator.job_steps_open s where s.job_id = p_job order by s.place desc limit 1), 0);
+end
+$$;
+comment on function coordinator.job_step_count(uuid) is
+  'Return how many steps of an open job are finished. Internal.';

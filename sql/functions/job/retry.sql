@@ -3,10 +3,22 @@
 insert into coordinator.rights (function, role) values
   ('job_retry', 'manager');
 
+create or replace function coordinator.job_bare(p_job coordinator.jobs_ended) returns coordinator.jobs_ended
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_job.steps := null;
+  return p_job;
+end
+$$;
+comment on function coordinator.job_bare(coordinator.jobs_ended) is
+  'Return an ended job without its steps, which for many jobs would exceed what an array can hold. Internal.';
+
 create or replace function coordinator.job_retry(
   p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null,
-  p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null)
-returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean)
+  p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null)
+returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean, steps integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan -- by the conditions that are given
@@ -20,8 +32,12 @@ declare
   v_made    coordinator.job_receipt[];
   v_first   timestamptz;
   v_last    timestamptz;
+  v_names   text[];
 begin
   perform coordinator.check_page(p_limit);
+  if p_from_step is not null then
+    perform coordinator.job_step_name(p_from_step, 1);
+  end if;
   if p_job is not null then
     select * into v_job from coordinator.job_show(p_project, p_job);
     if num_nonnulls(p_status, p_reason, p_type, p_queue, p_key) > 0 then
@@ -30,12 +46,19 @@ begin
       raise exception using errcode = 'ZC324', message = format('job %s has not ended: it is %s', p_job, v_job.status),
         detail = jsonb_build_object('status', v_job.status)::text, hint = 'Wait for its end, or cancel it first.';
     end if;
-    v_ended := array(select e from coordinator.jobs_ended e where e.project_id = v_project and e.id = p_job for no key update);
+    v_ended := array(select coordinator.job_bare(e) from coordinator.jobs_ended e where e.project_id = v_project and e.id = p_job for no key update);
     if v_ended[1].retried_as is not null then
       return query
-        select v_ended[1].retried_as, p_job, v_job.queue, v_job.type, r.status, r.scheduled_at, false
+        select v_ended[1].retried_as, p_job, v_job.queue, v_job.type, r.status, r.scheduled_at, false, coordinator.job_step_count(r.id)
         from (select) one left join coordinator.job_select(p_project, format('j.id = %L', v_ended[1].retried_as)) r on true;
       return;
+    end if;
+    if p_from_step is not null then
+      v_names := array(select s.name from coordinator.job_steps s where s.project = p_project and s.job = p_job);
+      if p_from_step <> all (v_names) and coordinator.nearest(p_from_step, v_names) is not null then
+        raise exception using errcode = 'ZC105', message = format('job %s has not finished a step "%s"', p_job, left(p_from_step, 200)),
+          hint = format('Did you mean "%s"? See "coordinator job steps".', coordinator.nearest(p_from_step, v_names));
+      end if;
     end if;
   elsif num_nonnulls(p_status, p_reason, p_type, p_queue, p_key) = 0 then
     raise exception using errcode = 'ZC101', message = 'neither a job nor a condition is given',
@@ -47,7 +70,7 @@ begin
         hint = 'Use failed, cancelled or expired. A job that completed is retried by its id.';
     end if;
     v_ended := array(
-      select e from coordinator.jobs_uncompleted e
+      select coordinator.job_bare(e) from coordinator.jobs_uncompleted e
       where e.project_id = v_project and e.retried_as is null and e.status = any (p_status) and (p_reason is null or e.reason = p_reason)
         and (p_type is null or e.type = p_type) and (p_queue is null or e.queue = p_queue) and (p_key is null or e.key = p_key)
       order by e.id limit p_limit for no key update skip locked);
@@ -73,11 +96,21 @@ begin
   update coordinator.jobs_ended e set retried_as = u.new
   from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e)) u (new, old)
   where e.project_id = v_project and e.id = u.old and e.completed_at between v_first and v_last;
+  if p_from_step is not null then
+    insert into coordinator.job_steps_open (job_id, place, name, ordinal, kind, result, fence, actor, finished_at, bytes)
+    select u.new, s.place, s.name, s.ordinal, s.kind, s.result, s.fence, s.actor, s.finished_at,
+           sum(octet_length(s.result::text)) over (partition by u.new order by s.place)
+    from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e)) u (new, old)
+    join coordinator.jobs_ended e on e.project_id = v_project and e.id = u.old and e.completed_at between v_first and v_last
+    cross join lateral jsonb_to_recordset(e.steps)
+      as s (place integer, name text, ordinal integer, kind text, result jsonb, fence bigint, actor text, finished_at timestamptz)
+    where s.place < coalesce((select min(f.place) from jsonb_to_recordset(e.steps) as f (place integer, name text) where f.name = p_from_step), 1001);
+  end if;
   return query
-    select m.id, u.old, m.queue, m.type, m.status, m.scheduled_at, true
+    select m.id, u.old, m.queue, m.type, m.status, m.scheduled_at, true, coordinator.job_step_count(m.id)
     from unnest(v_made) with ordinality m
     join unnest(array(select e.id from unnest(v_ended) e)) with ordinality u (old, ordinality) on u.ordinality = m.ordinality order by m.ordinality;
 end
 $$;
-comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text) is
-  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
+comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text, text) is
+  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before the first one of this name, or all if that did not finish. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';

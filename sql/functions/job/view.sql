@@ -10,22 +10,22 @@ create or replace view coordinator.job_rows as
          coalesce(r.agent_id, j.agent_id) as worker_id, coalesce(a.name, j.worker) as worker, coalesce(r.fence, j.fence) as fence,
          j.queue, j.key, j.priority::integer as priority, j.labels, j.reason, r.percent::double precision as percent, r.message,
          coalesce(r.checkpoint, j.checkpoint) as checkpoint, r.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as,
-         j.actor, j.ended_by, j.root_id, j.depth::integer as depth, j.after, w.cause, j.project_id, j.part, j.status as end_status, j.past
+         j.actor, j.ended_by, j.root_id, j.depth::integer as depth, j.after, w.cause, j.project_id, j.part, j.status as end_status, j.past, j.steps
   from (
     select id, type, payload, null::text as status, null::jsonb as result, error, attempts, max_attempts, created_at, scheduled_at,
            null::timestamptz as started_at, null::timestamptz as completed_at, null::uuid as agent_id, null::text as worker, null::bigint as fence,
            queue, key, priority, labels, null::text as reason, checkpoint, start_by, dedupe_key, parent_id, retry_of, null::uuid as retried_as,
-           actor, null::text as ended_by, root_id, depth, after, project_id, 'open' as part, past
+           actor, null::text as ended_by, root_id, depth, after, project_id, 'open' as part, past, null::jsonb as steps
     from coordinator.jobs_open
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           root_id, depth, after, project_id, 'completed', past
+           root_id, depth, after, project_id, 'completed', past, steps
     from coordinator.jobs_completed
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           root_id, depth, after, project_id, 'uncompleted', past
+           root_id, depth, after, project_id, 'uncompleted', past, steps
     from coordinator.jobs_uncompleted) j
   left join coordinator.jobs_running r on r.id = j.id
   left join coordinator.jobs_later l on l.id = j.id
@@ -87,6 +87,7 @@ begin
     select r.attname, coalesce(col_description(j.attrelid, j.attnum),
              case r.attname when 'project_id' then 'The project.' when 'cause' then 'What it waits for; null if it does not wait.' when 'part' then 'Where it is: open, completed or uncompleted.'
                             when 'end_status' then 'Its status if it has ended, which has statistics.'
+                            when 'steps' then 'Finished steps of a job that has ended, in their order.'
                             else 'Attempts that ended, newest last.' end) as description
     from pg_attribute r left join pg_attribute j on j.attrelid = 'coordinator.jobs'::regclass and j.attname = r.attname
     where r.attrelid = 'coordinator.job_rows'::regclass and r.attnum > 0
@@ -119,6 +120,29 @@ comment on column coordinator.job_attempts.ended_at   is 'When it ended; null wh
 comment on column coordinator.job_attempts.outcome    is 'running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.';
 comment on column coordinator.job_attempts.error      is 'What went wrong; may be null.';
 comment on column coordinator.job_attempts.project    is 'Name of the project.';
+
+create or replace view coordinator.job_steps with (security_barrier) as
+  select j.id as job, s.place, s.name, s.ordinal, s.kind, s.result, s.fence, s.actor, s.finished_at, p.name as project
+  from coordinator.job_rows j
+  join coordinator.projects p on p.id = j.project_id
+  cross join lateral (
+    select s.* from jsonb_to_recordset(j.steps)
+      as s (place integer, name text, ordinal integer, kind text, result jsonb, fence bigint, actor text, finished_at timestamptz)
+    union all
+    select o.place, o.name, o.ordinal, o.kind, o.result, o.fence, o.actor, o.finished_at
+    from coordinator.job_steps_open o where o.job_id = j.id) s
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.job_steps             is 'Finished steps of jobs, also of those that ended.';
+comment on column coordinator.job_steps.job         is 'The job.';
+comment on column coordinator.job_steps.place       is 'Order in which the steps of the job finished, from 1.';
+comment on column coordinator.job_steps.name        is 'Name of the step.';
+comment on column coordinator.job_steps.ordinal     is 'Which of its steps of this name, from 1.';
+comment on column coordinator.job_steps.kind        is 'step: what a worker did; wait: how a wait ended; answer: the answer of a question.';
+comment on column coordinator.job_steps.result      is 'What it returned.';
+comment on column coordinator.job_steps.fence       is 'Fence of the attempt that finished it, or that began the wait.';
+comment on column coordinator.job_steps.actor       is 'Who finished it: the worker, who answered, or coordinator.';
+comment on column coordinator.job_steps.finished_at is 'When it finished.';
+comment on column coordinator.job_steps.project     is 'Name of the project.';
 
 create or replace view coordinator.workers with (security_barrier) as
   select a.id, a.project, a.name,
