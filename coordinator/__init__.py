@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coordinator.model.project import Project, ProjectContents
     from coordinator.model.signal import Rule, Signal
     from coordinator.model.status import Status
+    from coordinator.worker import FailJob, JobContext, RetryJob, SnoozeJob, Worker
 
     __version__: str
 
@@ -59,6 +60,7 @@ _PLACES = {
     "coordinator.model.project": "Project ProjectContents",
     "coordinator.model.signal": "Rule Signal",
     "coordinator.model.status": "Status",
+    "coordinator.worker": "FailJob JobContext RetryJob SnoozeJob Worker",
 }
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
 
@@ -74,10 +76,12 @@ __all__ = [
     "Directive",
     "Event",
     "EventStream",
+    "FailJob",
     "Grant",
     "Handle",
     "Held",
     "InvalidArgument",
+    "JobContext",
     "KnownAgent",
     "LeaseState",
     "Listing",
@@ -94,14 +98,17 @@ __all__ = [
     "ProjectContents",
     "Receipt",
     "Renewal",
+    "RetryJob",
     "Rule",
     "SchemaMismatch",
     "Sent",
     "Signal",
+    "SnoozeJob",
     "Status",
     "Unauthenticated",
     "WaitTimedOut",
     "Waiter",
+    "Worker",
     "__version__",
     "connect",
 ]

@@ -31,7 +31,7 @@ from coordinator.model.status import Status
 from coordinator.operations import agents, status
 from coordinator.operations.liveness import Liveness
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "connect", "settings_for"]
 
 DEFAULT = Config(min_connections=1, max_connections=4)
 
@@ -116,10 +116,7 @@ async def connect(
 
     Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
     """
-    if config is None:
-        config = DEFAULT if url is not None else replace(load(), min_connections=1, max_connections=4)
-    if url is None:
-        url = config.database_url or address(config.data_dir)
+    url, config = settings_for(url, config)
     if project is None:
         project = config.project
     if token is not None:
@@ -159,6 +156,18 @@ async def connect(
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def settings_for(url: str | None, config: Config | None) -> tuple[str, Config]:
+    """Return the address and the settings of a client that gives these, or neither.
+
+    Raises: ``ConfigurationError``; ``DatabaseUnavailable`` if no address is configured and no embedded server runs.
+    """
+    if config is None:
+        config = DEFAULT if url is not None else replace(load(), min_connections=1, max_connections=4)
+    if url is None:
+        url = config.database_url or address(config.data_dir)
+    return url, config
 
 
 @asynccontextmanager

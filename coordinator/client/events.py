@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 from weakref import WeakSet
 
 import structlog
@@ -30,11 +29,7 @@ __all__ = ["EventStream", "Events"]
 log = structlog.get_logger()
 
 
-class _Hints(NamedTuple):
-    """What listens and what that wakes; a stream needs no closing."""
-
-    projects: set[str | None]
-    wakes: WeakSet[SessionWake]
+_Heard = tuple[str | None, tuple[str, ...]]  # a project, or None for all; topics, or none for any
 
 
 class Events:
@@ -43,7 +38,8 @@ class Events:
     def __init__(self, caller: Caller, tasks: TaskGroup, beside: Events | None = None) -> None:
         self._caller = caller
         self._tasks = tasks
-        self.hints: _Hints = _Hints(set(), WeakSet()) if beside is None else beside.hints
+        # What each listening connection wakes; a stream needs no closing.
+        self.hints: dict[_Heard, WeakSet[SessionWake]] = {} if beside is None else beside.hints
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
         """Emit an event of your own, with a type ``custom.…``."""
@@ -118,36 +114,37 @@ class Events:
         )
         return EventStream(reader, self._caller, self.wake(everywhere=everywhere))
 
-    def wake(self, *, everywhere: bool = False) -> SessionWake:
-        """Return what is set when the log may have grown. All share one listening connection, which opens now."""
-        project = None if everywhere else self._caller.project
-        if not self.hints.projects & {project, None}:
-            self.hints.projects.add(project)
-            self._tasks.start_soon(self._listen, project)
+    def wake(self, *, everywhere: bool = False, topics: Sequence[str] = ()) -> SessionWake:
+        """Return what is set when the log may have grown, by events with these types. All that ask alike share a connection."""
+        heard: _Heard = None if everywhere else self._caller.project, tuple(topics)
+        if (None, ()) in self.hints and not topics:
+            heard = None, ()
+        if heard not in self.hints:
+            self.hints[heard] = WeakSet()
+            self._tasks.start_soon(self._listen, *heard)
         wake = SessionWake()
-        self.hints.wakes.add(wake)
+        self.hints[heard].add(wake)
         return wake
 
-    async def _listen(self, project: str | None) -> None:
+    async def _listen(self, project: str | None, topics: tuple[str, ...]) -> None:
         """Keep one listening connection for the client, and pass every hint on."""
+        wakes = self.hints[project, topics]
         backoff = Backoff(2.0)
         progress = Progress()
         while True:
             try:
-                async with self._caller.executor.wake(project=project) as wake:
+                async with self._caller.executor.wake(project=project, topics=topics) as wake:
                     progress.made()
                     while True:
                         await wake.wait(events.POLL_S)
-                        self._pass_on()
+                        for each in wakes:
+                            each.set(*wake.topics)
             except CoordinatorError as error:  # a refusal, too: it reaches the reader, whose own reads are refused
                 if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # of that the reader tells
                     log.warning("stream.unheard", error=str(error))
-            self._pass_on()
+            for each in wakes:
+                each.set()
             await backoff.wait()
-
-    def _pass_on(self) -> None:
-        for wake in self.hints.wakes:
-            wake.set()
 
 
 class EventStream:

@@ -15,6 +15,7 @@ and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,6 +40,8 @@ __all__ = ["HttpExecutor"]
 
 OK = 200
 SILENT_S = 45.0  # a stream that is silent for this long is dead; signs of life come every 15 seconds
+
+_TOPIC = re.compile(rb"^event: (.*)\n(?=data: )", re.MULTILINE)  # of an event whose frame begins in this piece
 
 R = TypeVar("R")
 
@@ -132,7 +135,10 @@ class HttpExecutor:
                     opened.set_result(None)
                 interrupted = False
                 backoff.reset()
-                wake.set()
+                topics = [topic.decode() for topic in _TOPIC.findall(piece)]
+                wake.set(
+                    *(topics if all("." in topic for topic in topics) else ())
+                )  # "ready" and "reset" are not events
 
         while True:
             try:

@@ -220,7 +220,8 @@ class Jobs(JobHistory):
     ) -> JobLease:
         """Report progress, and in ``checkpoint`` what a next attempt can continue from.
 
-        The answer says until when the worker may have the job. If ``cancel_at`` is set, it must stop before then.
+        The answer says until when the worker may have the job. If ``cancel_at`` is set, it must stop before then. A repetition
+        changes nothing.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -234,7 +235,8 @@ class Jobs(JobHistory):
                 percent=percent,
                 message=message,
                 checkpoint=checkpoint,
-            )
+            ),
+            again=True,
         )
 
     async def step(

@@ -112,12 +112,19 @@ class Presence:
             try:
                 await self._executor.run(agents.Deregister(agent=self.id))
             except NotFound:
-                self._lose()
+                self.lose()
             except CoordinatorError as error:
                 log.warning("agent.deregister_failed", agent=self.name, error=str(error))
         if scope.cancelled_caught:
             log.warning("agent.deregister_failed", agent=self.name, error="no answer in time")
         self._lease.release()
+
+    def lose(self) -> None:
+        """Record the server's word that the agent was reaped."""
+        self._lease.refused()
+        if not self.lost.is_set():
+            log.error("agent.lost", agent=self.name, id=str(self.id), hint="It was reaped, with all that it held.")
+            self.lost.set()
 
     async def _heartbeat(self) -> None:
         """Send one heartbeat, on the direct connection if it is there: other calls cannot keep that busy.
@@ -132,7 +139,7 @@ class Presence:
                 await runner.run(agents.Heartbeat(agent=self.id))
         except CoordinatorError as error:
             if is_refusal(error):
-                self._lose()
+                self.lose()
                 return
             self._lease.unanswered()
             raise
@@ -140,9 +147,3 @@ class Presence:
             self._lease.unanswered()
             raise DatabaseUnavailable("no answer to a heartbeat", hint="The client tries again.") from None
         self._lease.answered(asked_at)
-
-    def _lose(self) -> None:
-        self._lease.refused()
-        if not self.lost.is_set():
-            log.error("agent.lost", agent=self.name, id=str(self.id), hint="It was reaped, with all that it held.")
-            self.lost.set()

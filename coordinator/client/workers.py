@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.client.caller import Caller
 from coordinator.client.listing import PAGE, Listing
-from coordinator.model.job_history import Worker
+from coordinator.model.job_history import WorkerStatus
 from coordinator.operations import job_history
 
 __all__ = ["Workers"]
@@ -16,7 +16,7 @@ class Workers:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def list(self, *, type: str | None = None, after: str | None = None, limit: int = PAGE) -> Listing[Worker]:
+    def list(self, *, type: str | None = None, after: str | None = None, limit: int = PAGE) -> Listing[WorkerStatus]:
         """List workers by name, those of one job type if ``type`` is given."""
         operation = job_history.ListWorkers(project=self._caller.project, type=type, limit=limit)
         return Listing(self._caller, operation, after)

@@ -168,10 +168,17 @@ class Database:
         return Session(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s), awaited)
 
     @asynccontextmanager
-    async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
-        """Listen for new events in the log, on a separate connection."""
-        async with self.session(HEAD_CHANNEL).kept() as session:
-            yield session.wake(HEAD_CHANNEL)
+    async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:
+        """Listen for new events in the log, on a separate connection.
+
+        With a project and topics, only their channels are heard. Nothing is notified there while NOTIFY carries only the head.
+        """
+        if project is None or not topics:
+            channels, topics = [HEAD_CHANNEL], ()
+        else:
+            channels = sorted({f"{HEAD_CHANNEL}.{project}.{topic.partition('.')[0]}" for topic in topics})
+        async with self.session(*channels).kept() as session:
+            yield session.wake(*channels, topics=topics)
 
 
 async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30.0) -> asyncpg.Connection:

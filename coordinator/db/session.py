@@ -11,6 +11,7 @@ again, however many attempts that takes.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -44,18 +45,30 @@ select pg_backend_pid(), (select backend_start from pg_stat_activity where pid =
 """
 _END = "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2"
 
+_TYPE = re.compile(
+    '"type": "([^"]*)"'
+)  # of the event in a payload, where it comes before anything that the event is about
+
 log = structlog.get_logger()
 R = TypeVar("R")
 
 
 class SessionWake:
-    """Wakes one waiter on notifications of one channel. A notification between two waits is not lost."""
+    """Wakes one waiter on notifications. A notification between two waits is not lost.
+
+    ``topics`` has the types of the events that ended the last wait. It is empty if they are not known: anything may have happened.
+    """
 
     def __init__(self) -> None:
+        self.topics: frozenset[str] = frozenset()
         self._event = anyio.Event()
+        self._heard: set[str] = set()
+        self._unknown = False
 
-    def set(self) -> None:
+    def set(self, *topics: str) -> None:
         """Wake the waiter, now or as soon as it waits."""
+        self._heard.update(topics)
+        self._unknown = self._unknown or not topics
         self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -63,7 +76,8 @@ class SessionWake:
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
         woken = self._event.is_set()
-        self._event = anyio.Event()
+        self.topics = frozenset() if self._unknown else frozenset(self._heard)
+        self._event, self._heard, self._unknown = anyio.Event(), set(), False
         return woken
 
 
@@ -92,7 +106,7 @@ class Session:
         self._awaited = awaited
         self._ended: tuple[int, datetime] | None = None  # the previous connection, as the server knows it
         self._link: _Link | None = None
-        self._wakes: list[tuple[str, SessionWake]] = []
+        self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[Session], Awaitable[None]] | None = None
         self.on_change: Callable[[], None] = lambda: None  # there is a connection, or none any more
@@ -102,11 +116,11 @@ class Session:
         """Whether there is a connection now."""
         return self._link is not None
 
-    def wake(self, channel: str) -> SessionWake:
-        """Return what wakes a waiter on notifications of a channel that the session listens on."""
+    def wake(self, *channels: str, topics: Sequence[str] = ()) -> SessionWake:
+        """Return what wakes a waiter on notifications of channels that the session listens on; with ``topics``, of these events only."""
         wake = SessionWake()
         wake.set()
-        self._wakes.append((channel, wake))
+        self._wakes += [(channel, topics, wake) for channel in channels]
         return wake
 
     async def run(self, operation: Operation[R]) -> R:
@@ -202,15 +216,19 @@ class Session:
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise
         self.heard_at = time.monotonic()
-        for _, wake in self._wakes:
+        for _, _, wake in self._wakes:
             wake.set()
         return link
 
-    def _heard(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
+    def _heard(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         self.heard_at = time.monotonic()
-        for name, wake in self._wakes:
-            if name == channel:
+        for name, topics, wake in self._wakes:
+            if name != channel:
+                continue
+            if not topics or (found := _TYPE.search(str(payload))) is None:
                 wake.set()
+            elif found[1] in topics:
+                wake.set(found[1])
 
     async def _watch(self, link: _Link) -> Exception:
         """Return why the connection is of no use, once it is lost or does not answer."""

@@ -19,7 +19,7 @@ __all__ = [
     "JobStep",
     "PrunableJobs",
     "RetriedJob",
-    "Worker",
+    "WorkerStatus",
 ]
 
 ENDS = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -166,7 +166,7 @@ class RetriedJob(msgspec.Struct, frozen=True):
     steps: int
 
 
-class Worker(msgspec.Struct, frozen=True):
+class WorkerStatus(msgspec.Struct, frozen=True):
     """An agent with job types. ``status`` is busy, idle, or lost: its heartbeat is overdue, and its jobs are rescued."""
 
     id: UUID

@@ -20,6 +20,9 @@ R = TypeVar("R")
 class Wake(Protocol):
     """Wakes a reader of the log when it may have grown."""
 
+    topics: frozenset[str]
+    """The types of the events that ended the last wait; empty if they are not known."""
+
     async def wait(self, timeout_s: float) -> bool:
         """Return true at the next hint, false after ``timeout_s`` seconds. Hints may be lost: they only make a reader faster."""
 

@@ -15,7 +15,7 @@ from coordinator.model.job_history import (
     JobStep,
     PrunableJobs,
     RetriedJob,
-    Worker,
+    WorkerStatus,
 )
 from coordinator.model.operation import Json, Operation, Scope
 
@@ -118,7 +118,7 @@ class Steps(Operation[list[JobStep]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class ListWorkers(Operation[list[Worker]], frozen=True, kw_only=True):
+class ListWorkers(Operation[list[WorkerStatus]], frozen=True, kw_only=True):
     """List workers, those of one job type if ``type`` is given, by name."""
 
     function = "worker_list"

@@ -128,6 +128,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
 SIZES = {
     "client/listing.PAGE": "page",
     "operations/log_reader.PAGE": "page",
+    "worker/shift.BATCH": "job_claim",
 }
 
 

@@ -1,0 +1,411 @@
+"""The work of one agent: it claims jobs, runs their functions, and ends them, until it shall stop or is reaped.
+
+One call both ends what was completed and claims as much again; two such calls may be under way. A look for jobs happens when a hint
+says that there may be some, when the last look found some, with each completion, and every 10 seconds. Hints come with the events of
+``Claim.woken_by``, over one listening connection.
+
+A job holds its place from its claim, or from the request for it, until the server has acknowledged its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import anyio
+import structlog
+
+from coordinator.backoff import Backoff
+from coordinator.client import Client
+from coordinator.client.caller import as_duration
+from coordinator.client.jobs import GRACE_S
+from coordinator.errors import Conflict, CoordinatorError, DatabaseUnavailable, InvalidArgument, NotFound
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.job import JobGrant
+from coordinator.operations import jobs
+from coordinator.progress import Progress
+from coordinator.worker.attempt import Attempt
+from coordinator.worker.context import StopReason
+from coordinator.worker.end import End, FailJob, SnoozeJob, end_of
+
+if TYPE_CHECKING:
+    from coordinator.worker.worker import Worker
+
+__all__ = ["Shift"]
+
+BATCH = 200  # jobs that one call claims and ends
+BATCH_BYTES = 1 << 19  # of results; a body over HTTP has a megabyte
+CALLS = 2  # under way at once
+POLL_S = 30.0  # beyond the time after which a listening connection gives a hint without an event
+FUTILE = 3  # looks in a row that found nothing; beyond, there is a pause between them
+PAUSE_S = 0.05
+STOP_S = 5.0  # for functions that were cancelled
+ABORT_S = 0.5  # for the same, when nothing else is waited for
+CANCEL = "job.cancel_requested"
+UNSURE_S = 60.0
+LATE_S = 1.0  # after its deadline, an attempt has been ended by the server
+
+log = structlog.get_logger()
+
+
+class Shift:
+    """From the registration of an agent to its end."""
+
+    def __init__(self, worker: Worker, client: Client, stop: anyio.Event) -> None:
+        self._worker = worker
+        self._client = client
+        self._stop = stop
+        self._over = anyio.Event()  # the shift ends, for whatever reason
+        self._attempts: dict[int, Attempt] = {}  # by fence: running, or with an end that is not acknowledged
+        self._done: list[Attempt] = []  # completed, for the next call
+        self._reserved = 0  # places of jobs that calls under way may return
+        self._looking = 0  # calls under way that look for jobs
+        self._due = True  # a look is worth while
+        self._plenty = False  # the last look found as many as it could
+        self._hints = 0
+        self._futile = 0
+        self._looked_at = 0.0
+        self._changed = anyio.Event()
+        self._doubt = anyio.Event()  # the server may have ended an attempt
+        self._ends: set[asyncio.Task[None]] = set()
+        self._progress = Progress()
+        self._unsure_until = 0.0  # a call whose answer was lost may have given jobs of which nothing is known here
+
+    async def work(self) -> None:
+        """Work until the worker shall stop, or the agent is reaped.
+
+        Raises: ``CoordinatorError`` where another attempt would not help.
+        """
+        failure: BaseException | None = None
+        time_s = ABORT_S
+        log.info(
+            "worker.started",
+            agent=self._client.agent.name,
+            id=str(self._client.agent.id),
+            project=self._client.project,
+            types=sorted(self._worker.handlers),
+            concurrency=self._worker.concurrency,
+            **({"queues": self._worker.queues} if self._worker.queues else {}),
+        )
+        try:
+            async with anyio.create_task_group() as tasks:
+                for event in (self._stop, self._client.agent.lost):
+                    tasks.start_soon(self._end_with, event)
+                tasks.start_soon(self._hear)
+                tasks.start_soon(self._reconcile_forever)
+                for _ in range(CALLS):
+                    tasks.start_soon(self._claim_forever)
+                await self._over.wait()
+                if self._client.agent.lost.is_set():
+                    time_s = STOP_S
+                else:
+                    await self._finish()
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            failure = group
+            while isinstance(failure, BaseExceptionGroup):
+                failure = failure.exceptions[0]
+        finally:
+            await self._abandon(time_s)
+        if failure is not None:
+            raise failure
+
+    async def _end_with(self, event: anyio.Event) -> None:
+        await event.wait()
+        self._over.set()
+        self._change()
+
+    async def _finish(self) -> None:
+        """Let functions finish for the time of grace, cancel the others, and have the server know of every end."""
+        for time_s in (as_duration(self._worker.grace).total_seconds(), STOP_S):
+            with anyio.move_on_after(time_s):
+                while self._attempts and not self._client.agent.lost.is_set():
+                    await self._change_made()
+            for attempt in [*self._attempts.values()]:
+                attempt.stop(StopReason.RELEASED)
+
+    async def _abandon(self, time_s: float) -> None:
+        """Cancel what still runs. What ignores that keeps its place; the end of the agent releases its job."""
+        running = [attempt for attempt in self._attempts.values() if attempt.running]
+        for attempt in running:
+            attempt.stop(StopReason.LOST)
+        for end in self._ends:
+            end.cancel()
+        tasks = [attempt.task for attempt in running if attempt.task is not None]
+        if tasks:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(tasks, timeout=time_s)
+        for attempt in running:
+            if attempt.task is not None and not attempt.task.done():
+                log.error(
+                    "job.stuck",
+                    job=str(attempt.grant.id),
+                    type=attempt.grant.type,
+                    hint="Its function ignores its cancellation. Another worker gets the job.",
+                )
+                self._worker.stuck.add(attempt.task)
+                attempt.task.add_done_callback(self._worker.stuck.discard)
+
+    def _change(self) -> None:
+        """Have whoever waits look again."""
+        self._changed.set()
+
+    async def _change_made(self) -> None:
+        """Wait for a change after the caller's last look, since which it has not waited for anything else."""
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    # Claiming.
+
+    @property
+    def _free(self) -> int:
+        return self._worker.concurrency - len(self._attempts) - self._reserved - len(self._worker.stuck)
+
+    async def _hear(self) -> None:
+        """Look for jobs when a hint says that there may be some, and every now and then."""
+        wake = self._client.events.wake(topics=[*jobs.Claim.woken_by, CANCEL])
+        while True:
+            await wake.wait(POLL_S)
+            if not wake.topics or CANCEL in wake.topics:
+                self._doubt.set()
+            if wake.topics != {CANCEL}:
+                self._hints += 1
+                self._due = True
+                self._change()
+
+    async def _claim_forever(self) -> None:
+        while True:
+            done, room, wait_s = self._next()
+            if done or room:
+                await self._trip(done, room)
+                continue
+            with anyio.move_on_after(wait_s):
+                await self._change_made()
+
+    def _next(self) -> tuple[list[Attempt], int, float | None]:
+        """Return what the next call ends, how many jobs it may return, and if neither, how long to wait for a change."""
+        done, size = 0, 0
+        while done < min(len(self._done), BATCH) and (not done or size < BATCH_BYTES):
+            size += len(self._done[done].result or b"")
+            done += 1
+        wait_s = None
+        looks = bool(done) or (self._due and (not self._looking or self._plenty))
+        if self._over.is_set():
+            looks = False
+        elif looks and not done and self._futile >= FUTILE:
+            wait_s = self._looked_at + PAUSE_S - time.monotonic()
+            looks = wait_s <= 0
+        room = min(BATCH, max(0, self._free + done)) if looks else 0
+        ends, self._done = self._done[:done], self._done[done:]
+        return ends, room, wait_s
+
+    async def _trip(self, done: list[Attempt], room: int) -> None:
+        """Make one call, again and again until it is answered: end what is done, and claim as many jobs as there is room for."""
+        reserved = max(0, room - len(done))
+        self._reserved += reserved
+        self._looking += room > 0
+        hints = self._hints
+        try:
+            grants = await self._claim(done, room)
+        finally:
+            self._reserved -= reserved
+            self._looking -= room > 0
+        if grants is None:
+            self._change()
+            return
+        stale = {grant.fence for grant in grants if grant.stale}
+        for attempt in done:
+            self._acknowledge(attempt, lost=attempt.grant.fence in stale)
+        fresh = [grant for grant in grants if not grant.stale]
+        if room:
+            self._looked_at = time.monotonic()
+            self._plenty = len(fresh) == room
+            self._futile = 0 if fresh else self._futile + 1
+            self._due = bool(fresh) or self._hints != hints
+        for grant in fresh:
+            self._start(grant)
+        self._change()
+        if fresh and self._over.is_set():
+            await self._reconcile(0.0)
+
+    async def _claim(self, done: list[Attempt], room: int) -> list[JobGrant] | None:
+        """Return what the server gave; None if it refused a result and so the whole call, whose jobs have ended one by one since then."""
+        request_id = uuid4()
+        queues = self._worker.queues or None
+        backoff = Backoff()
+        while True:
+            finished: Any = [(attempt.grant, attempt.result) for attempt in done]
+            try:
+                grants = await self._client.jobs.claim(room, queues=queues, finished=finished, request_id=request_id)
+            except InvalidArgument as error:
+                if not done:
+                    raise
+                await self._complete_each(done, error)
+                return None
+            except (DatabaseUnavailable, Conflict) as error:
+                self._unanswered(error)
+                await backoff.wait()
+            except NotFound:
+                self._client.agent.lose()
+                await anyio.sleep_forever()
+            else:
+                self._answered()
+                return grants
+
+    async def _complete_each(self, done: Sequence[Attempt], refusal: InvalidArgument) -> None:
+        """Complete jobs one by one, since one of their results was refused; fail those whose result is."""
+        log.debug("job.completed_singly", error=refusal.message)
+        for attempt in done:
+            result: Any = attempt.result
+            complete = partial(self._client.jobs.complete, attempt.grant, result)
+            if await self._insist(complete, attempt):
+                self._acknowledge(attempt, lost=False)
+            else:
+                self._forget(attempt)
+
+    def _start(self, grant: JobGrant) -> None:
+        """Run the function of a job. At the end of the shift, none starts any more: the job is released."""
+        if self._over.is_set():
+            return
+        attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
+        self._attempts[grant.fence] = attempt
+        if self._worker.logs_jobs:
+            log.info("job.started", job=str(grant.id), type=grant.type, fence=grant.fence, attempt=grant.attempt)
+        attempt.task = asyncio.create_task(self._run(attempt))
+
+    # Ending.
+
+    async def _run(self, attempt: Attempt) -> None:
+        await attempt.run()
+        if attempt.result is not None and attempt.stopped is not StopReason.LOST:
+            self._done.append(attempt)
+            self._change()
+            return
+        self._say(attempt)
+        if (end := attempt.end) is None:
+            self._forget(attempt)
+            return
+        task = asyncio.create_task(self._end(attempt, end))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    def _say(self, attempt: Attempt) -> None:
+        """Log how an attempt ended that did not complete."""
+        facts = {"job": str(attempt.grant.id), "type": attempt.grant.type, "attempt": attempt.grant.attempt}
+        if attempt.stopped is not None:
+            log.warning("job.stopped", **facts, reason=attempt.stopped.value)
+        elif isinstance(attempt.error, SnoozeJob):
+            log.info("job.snoozed", **facts, delay_s=attempt.error.delay.total_seconds())
+        else:
+            log.warning("job.failed", **facts, error=f"{type(attempt.error).__name__}: {attempt.error}"[:500])
+
+    async def _end(self, attempt: Attempt, end: End) -> None:
+        try:
+            await self._insist(end, attempt)
+        except CoordinatorError as error:  # the next claim meets it, too
+            log.warning("job.not_ended", job=str(attempt.grant.id), error=error.message, hint=error.hint)
+        finally:
+            self._forget(attempt)
+
+    async def _insist(self, end: End, attempt: Attempt) -> bool:
+        """Call until there is an answer, and return whether the attempt ended as it should.
+
+        It did not if the job was not the worker's any more; then a call is refused, unless an answer was lost before, when it probably took
+        effect. Nor did it if the values of the call were refused; then the job fails.
+        """
+        backoff = Backoff()
+        asked = refused = False
+        while True:
+            try:
+                await end()
+            except DatabaseUnavailable as error:
+                asked = True
+                self._unanswered(error)
+            except InvalidArgument as error:
+                log.warning("job.end_refused", job=str(attempt.grant.id), type=attempt.grant.type, error=error.message)
+                refused = True
+                reason = f"its end was refused: {error.message}" + (f" ({error.hint})" if error.hint else "")
+                end = end_of(FailJob(reason), self._client, attempt.grant)
+            except NotFound:
+                self._client.agent.lose()
+                return False
+            except Conflict as error:
+                if error.code.startswith("ZC"):
+                    if not asked:
+                        log.warning("job.lost", job=str(attempt.grant.id), type=attempt.grant.type, error=error.message)
+                    return asked
+                self._unanswered(error)
+            else:
+                self._answered()
+                return not refused
+            await backoff.wait()
+
+    def _acknowledge(self, attempt: Attempt, *, lost: bool) -> None:
+        self._forget(attempt)
+        if lost:
+            log.warning("job.lost", job=str(attempt.grant.id), type=attempt.grant.type, error="its result was dropped")
+        elif self._worker.logs_jobs:
+            seconds = round(time.monotonic() - attempt.began_s, 3)
+            log.info("job.completed", job=str(attempt.grant.id), type=attempt.grant.type, seconds=seconds)
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Free the place of an attempt."""
+        self._attempts.pop(attempt.grant.fence, None)
+        self._change()
+
+    # What the server knows.
+
+    async def _reconcile_forever(self) -> None:
+        """Compare the attempts with those that the server knows of, as often as the heartbeat and when there is a reason."""
+        ttl_s = self._client.agent.ttl.total_seconds()
+        while True:
+            with anyio.move_on_after(min(ttl_s / 3, max(self._next_deadline_s(), LATE_S))):
+                await self._doubt.wait()
+            self._doubt = anyio.Event()
+            if self._attempts or time.monotonic() < self._unsure_until:
+                await self._reconcile()
+
+    def _next_deadline_s(self) -> float:
+        """Return in how many seconds the server has ended the next attempt whose deadline passes."""
+        now = datetime.now(UTC)
+        return min(
+            (
+                (attempt.grant.deadline_at - now).total_seconds() + LATE_S
+                for attempt in self._attempts.values()
+                if attempt.grant.deadline_at is not None
+            ),
+            default=float("inf"),
+        )
+
+    async def _reconcile(self, grace_s: float = GRACE_S) -> None:
+        fences = list(self._attempts)[: LIMITS["job_fences"]]
+        try:
+            verdicts = await self._client.jobs.reconcile(fences, grace=grace_s)
+        except NotFound:
+            self._client.agent.lose()
+            return
+        except (DatabaseUnavailable, Conflict) as error:
+            self._unanswered(error)
+            return
+        self._answered()
+        for verdict in verdicts:
+            attempt = self._attempts.get(verdict.fence)
+            if verdict.verdict == "released":
+                log.warning("job.released", job=str(verdict.id), reason="the answer of its claim was lost")
+            elif attempt is not None:
+                attempt.stop(StopReason.LOST if verdict.verdict == "lost" else StopReason.CANCELLED)
+
+    def _unanswered(self, error: CoordinatorError) -> None:
+        self._unsure_until = time.monotonic() + UNSURE_S
+        if self._progress.failed(error):
+            log.warning("worker.unanswered", error=error.message, hint=error.hint)
+
+    def _answered(self) -> None:
+        if self._progress.made():
+            log.info("worker.answered")
