@@ -46,6 +46,31 @@ create table coordinator.agents_ended (
 CREATE INDEX agents_ended_at_idx ON coordinator.agents_ended USING btree (ended_at);
 CREATE INDEX agents_ended_name_idx ON coordinator.agents_ended USING btree (project_id, name, id);
 
+-- Jobs that are enqueued at times that recur.
+create table coordinator.crons (
+  project_id   bigint not null, -- The project.
+  name         text collate "C" not null, -- Name of the cron.
+  schedule     text not null, -- Minute, hour, day, month and weekday.
+  zone         text not null, -- Time zone of the schedule.
+  missed       text not null, -- What follows when times were missed: skip them, fire once for all of them, or fire for each.
+  job          jsonb not null, -- The job, as an object of job_enqueue_many; {fire_at} in it stands for the time.
+  next_at      timestamp with time zone not null, -- The first time for which it has not fired.
+  due_at       timestamp with time zone, -- When the loop looks at it: next_at, or later after an error; null: it is paused.
+  last_at      timestamp with time zone, -- The last time for which it fired.
+  last_job     uuid, -- The job of that time.
+  error        text, -- Why the job of next_at could not be enqueued; it is tried again every minute.
+  paused_at    timestamp with time zone, -- When it was paused; null: it is not.
+  paused_by    text, -- Who paused it.
+  pause_reason text, -- Why it was paused.
+  actor        text not null, -- Who created it or last changed it.
+  created_at   timestamp with time zone not null, -- When it was created.
+  updated_at   timestamp with time zone not null, -- When it was last changed.
+  constraint crons_pkey PRIMARY KEY (project_id, name),
+  constraint crons_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint crons_missed CHECK ((missed = ANY (ARRAY['skip'::text, 'once'::text, 'all'::text])))
+);
+CREATE INDEX crons_due_idx ON coordinator.crons USING btree (due_at);
+
 -- Who acknowledged which directive. Written by directive_acknowledge.
 create table coordinator.directive_receipts (
   directive_id    bigint not null, -- See directives.
@@ -688,6 +713,26 @@ create view coordinator.agents_live (
   process_id    integer -- The process with which it ends, see processes.
 );
 
+-- Jobs that are enqueued at times that recur.
+create view coordinator.crons_live (
+  project      text, -- Name of the project.
+  cron         text, -- Name of the cron.
+  schedule     text, -- Minute, hour, day, month and weekday.
+  zone         text, -- Time zone of the schedule.
+  missed       text, -- What follows when times were missed: skip, once or all.
+  job          jsonb, -- The job, as an object of job_enqueue_many; {fire_at} in it stands for the time.
+  next_at      timestamp with time zone, -- When it fires next; null: it is paused.
+  last_at      timestamp with time zone, -- The last time for which it fired.
+  last_job     uuid, -- The job of that time.
+  error        text, -- Why the job of next_at could not be enqueued; null: it was, or is not due yet.
+  paused_at    timestamp with time zone, -- When it was paused; null: it is not.
+  paused_by    text, -- Who paused it.
+  pause_reason text, -- Why it was paused.
+  actor        text, -- Who created it or last changed it.
+  created_at   timestamp with time zone, -- When it was created.
+  updated_at   timestamp with time zone -- When it was last changed.
+);
+
 -- Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.
 create view coordinator.directives_pending (
   id         bigint, -- Number of the directive.
@@ -1115,6 +1160,96 @@ create function coordinator.check_weights(p_weights jsonb)
 create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
   returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
   stable;
+
+-- Return the first time of a schedule after an instant. ZC104: it never fires. Internal.
+create function coordinator.cron_check_next(p_schedule text, p_zone text, p_after timestamp with time zone)
+  returns timestamp with time zone
+  stable;
+
+-- Reject a time zone whose name is unknown: ZC105. Internal.
+create function coordinator.cron_check_zone(p_zone text)
+  returns void
+  stable;
+
+-- Delete a cron. The jobs that it enqueued stay. ZC214: there is no such cron.
+create function coordinator.cron_delete(p_project text, p_cron text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Enqueue the jobs of crons of one project that are due, and compute their next times. Internal.
+create function coordinator.cron_enqueue(p_project text, p_crons coordinator.crons[], p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return the values of a field of a schedule. ZC103: it is malformed. Internal.
+create function coordinator.cron_field(p_what text, p_text text, p_least integer, p_most integer, p_names text[] default '{}')
+  returns integer[]
+  immutable;
+
+-- Enqueue the jobs of up to p_limit crons whose time has come; returns how many crons. Repeat until 0.
+create function coordinator.cron_fire(p_limit integer default 100)
+  returns integer
+  volatile security definer;
+
+-- Return a cron. ZC214: there is no such cron.
+create function coordinator.cron_get(p_project text, p_cron text)
+  returns SETOF coordinator.crons_live
+  stable security definer;
+
+-- Return the last time of a schedule up to an instant, given an earlier one. Internal.
+create function coordinator.cron_last(p_schedule text, p_zone text, p_first timestamp with time zone, p_until timestamp with time zone)
+  returns timestamp with time zone
+  stable;
+
+-- List the crons of a project, by name. p_after: array[cron] of the last row read.
+create function coordinator.cron_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.crons_live
+  stable security definer;
+
+-- Raise ZC214 for a cron that does not exist, with the name that was probably meant. Internal.
+create function coordinator.cron_missing(p_project text, p_cron text)
+  returns void
+  stable;
+
+-- Return the first time of a schedule after an instant; null: there is none in eight years. Internal.
+create function coordinator.cron_next(p_schedule text, p_zone text, p_after timestamp with time zone)
+  returns timestamp with time zone
+  stable;
+
+-- Return the job that a cron enqueues for an instant. Internal.
+create function coordinator.cron_order(p_job jsonb, p_at timestamp with time zone)
+  returns jsonb
+  stable;
+
+-- Read a schedule: minute, hour, day, month, weekday; if both day and weekday are restricted, either may match. ZC103: it is malformed. Internal.
+create function coordinator.cron_parse(p_schedule text)
+  returns coordinator.cron_fields
+  immutable;
+
+-- Pause a cron: it does not fire. Times that pass meanwhile do not count as missed. Pausing it again changes nothing. ZC214: there is no such cron.
+create function coordinator.cron_pause(p_project text, p_cron text, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.crons_live
+  volatile security definer;
+
+-- Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: it is malformed; ZC104: it never fires.
+create function coordinator.cron_preview(p_schedule text, p_zone text default 'UTC', p_since timestamp with time zone default null, p_limit integer default 5)
+  returns SETOF coordinator.cron_time
+  stable security definer;
+
+-- Resume a cron that was paused: it fires at its next time. ZC214: there is no such cron.
+create function coordinator.cron_resume(p_project text, p_cron text, p_actor text default null)
+  returns SETOF coordinator.crons_live
+  volatile security definer;
+
+-- Enqueue the job of a cron now, even if it is paused. Its next time stays. ZC214: there is no such cron.
+create function coordinator.cron_run(p_project text, p_cron text, p_actor text default null)
+  returns SETOF coordinator.job_receipt
+  volatile security definer;
+
+-- Create or change a cron, which enqueues p_job at the times of p_schedule in the time zone p_zone (UTC). What is null stays as it is; a new cron needs schedule and job. p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly. p_job: an object as in job_enqueue_many, such as {"type": "report", "payload": {"day": "{fire_at}"}}; {fire_at} in any text of it stands for the time. p_missed: if no daemon ran at some times: skip (those more than a minute ago), once (one job for all of them; the default) or all (a job for each). A dedupe_key with "on_duplicate": "skip" keeps jobs of a cron from overlapping.
+create function coordinator.cron_set(p_project text, p_cron text, p_schedule text default null, p_job jsonb default null, p_zone text default null, p_missed text default null, p_actor text default null)
+  returns SETOF coordinator.crons_live
+  volatile security definer;
 
 -- Return the cursor after event p_seq. To callers, cursors are opaque.
 create function coordinator.cursor_text(p_seq bigint)

@@ -54,12 +54,21 @@ _POSITION = {
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
 _WANTED = ("ttl", "to_role", "role", "status", "conditions", "ageing", "payload", "percent", "result")  # optional
 _JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
-_EXAMPLES_OF: dict[str, dict[str, Any]] = {"job_enqueue": _JOB_EXAMPLES, "job_retry": {"status": ["failed"]}}
+_EXAMPLES_OF: dict[str, dict[str, Any]] = {
+    "cron_set": {
+        "schedule": "30 8 * * mon-fri",
+        "zone": "Europe/Berlin",
+        "job": {"type": "report", "payload": {"of": "{fire_at}"}},
+    },
+    "job_enqueue": _JOB_EXAMPLES,
+    "job_retry": {"status": ["failed"]},
+}
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
     "body": "Write tests first.",
     "clears": ["COMPLETED"],
+    "cron": "nightly",
     "delay": "10m",
     "directive": 17,
     "error": "The disk is full.",
@@ -82,6 +91,7 @@ _EXAMPLES: dict[str, Any] = {
     "result": {"words": 812},
     "role": "agent",
     "status": "done",
+    "step": "fetch",
     "to_role": "coder",
     "token": 42,
     "tokens": [42],

@@ -18,7 +18,18 @@ from coordinator.cli.invocation import Invocation
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Operation
 from coordinator.model.topic import TOPICS
-from coordinator.operations import agents, directives, job_history, locks, projects, queues, rules, signals, tokens
+from coordinator.operations import (
+    agents,
+    crons,
+    directives,
+    job_history,
+    locks,
+    projects,
+    queues,
+    rules,
+    signals,
+    tokens,
+)
 
 __all__ = ["complete"]
 
@@ -49,6 +60,7 @@ class _Listed:
 _AGENTS = _Listed(agents.List, "id", "name")
 _AGENT_NAMES = _Listed(agents.List, "name", "role")
 _ROLES = _Listed(agents.List, "role")
+_CRONS = _Listed(crons.List, "cron", "schedule")
 _DIRECTIVES = _Listed(directives.List, "id", "body")
 _JOBS = _Listed(job_history.List, "id", "type")
 _JOB_KEYS = _Listed(job_history.List, "key")
@@ -64,6 +76,7 @@ _TOKENS = _Listed(tokens.List, "id", "name")
 _TAKES: Mapping[str, _Listed] = MappingProxyType(
     {
         "agent": _AGENTS,
+        "cron": _CRONS,
         "directive": _DIRECTIVES,
         "job": _JOBS,
         "job enqueue key": _JOB_KEYS,

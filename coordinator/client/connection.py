@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
 from coordinator.client.jobs import Jobs
@@ -49,6 +50,7 @@ class Client:
         self.rules = Rules(caller)
         self.directives = Directives(caller)
         self.queues = Queues(caller)
+        self.crons = Crons(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold

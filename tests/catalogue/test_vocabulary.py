@@ -80,6 +80,9 @@ OPTIONS_LACK = {
     ("transaction_run", "conditions"): "in the file",
 }
 OPTIONS_ADD = {
+    ("cron_set", "payload"): "a field of the job",
+    ("cron_set", "queue"): "a field of the job",
+    ("cron_set", "type"): "a field of the job",
     ("job_claim", "short"): "the output",
     ("job_claim", "wait"): "wait=… of the request",
     ("job_enqueue", "lines"): "job_enqueue_many",

@@ -239,6 +239,7 @@ NAMED = {
     ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",
 }  # fmt: skip
 MORE = {
+    "cron_set": ", p_schedule => '@daily', p_job => jsonb_build_object('type', 't')",
     "directive_send": ", p_to_agent => 'b'",
     "job_claim": ", p_limit => 0",
     "job_retry": ", p_type => 't'",

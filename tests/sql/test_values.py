@@ -20,6 +20,7 @@ ENTRANCES = {
     "job_enqueue": "coordinator.job_enqueue('default', 't', $1::text::jsonb)",
     "job_enqueue_many": """from coordinator.job_enqueue_many('default', jsonb_build_array(
                              jsonb_build_object('type', 't', 'payload', $1::text::jsonb)))""",
+    "cron_set": "from coordinator.cron_set('default', 'c', '@daily', jsonb_build_object('type', 't', 'payload', $1::text::jsonb))",
     "job_list": "from coordinator.job_list('default', p_payload => $1::text::jsonb)",
     "job_claim": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_claim(
                       'default', a.agent_id, p_finished => array[a.id], p_fences => array[a.fence], p_results => jsonb_build_array($1::text::jsonb)) r""",

@@ -1,0 +1,141 @@
+"""``coordinator cron``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.values import INSTANT, INTEGER, OBJECT, read_json, read_text
+from coordinator.model.operation import Json
+from coordinator.operations import crons
+
+command = noun("Crons: jobs that are enqueued at times that recur.")
+
+COLUMNS = (
+    "cron", "schedule", "zone", "next_at", "last_at", "paused_at", "error", "last_job", "job", "missed", "pause_reason", "paused_by", "actor",
+)  # fmt: skip
+
+_cron = click.argument("cron", metavar="NAME")
+
+
+@command.verb(
+    name="set",
+    examples=[
+        "coordinator cron set nightly '0 2 * * *' report '{\"day\": \"{fire_at}\"}' --zone Europe/Berlin",
+        "coordinator cron set sweep '*/5 * * * *' sweep --queue ops --missed skip",
+        'coordinator cron set sync @hourly --job \'{"type": "sync", "dedupe_key": "sync", "on_duplicate": "skip"}\'',
+        "coordinator cron set nightly '30 2 * * *'     # the job stays as it is",
+    ],
+)
+@_cron
+@click.argument("schedule", required=False)
+@click.argument("type", required=False)
+@click.argument("payload", metavar="[JSON]", required=False)
+@click.option("-q", "--queue", metavar="NAME", help="Queue of the jobs.  [default: default]")
+@click.option("--job", type=OBJECT, metavar="JSON", help="More fields of the job, as in a line of job enqueue --lines.")
+@click.option("--zone", metavar="ZONE", help="Time zone of the schedule, such as Europe/Berlin.  [default: UTC]")
+@click.option(
+    "--missed", metavar="skip|once|all", help="After times without a daemon: skip them, or run once, or for each."
+)
+@click.pass_obj
+def set_(
+    call: Invocation,
+    /,
+    *,
+    type: str | None,
+    payload: str | None,
+    queue: str | None,
+    job: dict[str, Json] | None,
+    **options: Any,
+) -> None:
+    """Create or change a cron. What is not given stays as it is.
+
+    SCHEDULE is minute, hour, day, month and weekday, such as '30 8 * * mon-fri', or @hourly, @daily, @weekly, @monthly, @yearly. A
+    job of TYPE with the payload JSON is enqueued at each of its times. {fire_at} in any text of the job stands for the time.
+    """
+    fields: dict[str, Json] = dict(job or {})
+    fields.update({name: value for name, value in {"type": type, "queue": queue}.items() if value is not None})
+    if payload is not None:
+        fields["payload"] = read_json(read_text(payload), "JSON")
+    cron = call.run(call.operation(crons.Set, job=fields or None, **options))
+    call.output.one(
+        cron,
+        plain(
+            f"{cron.cron} fires next at {cron.next_at:%Y-%m-%d %H:%M}Z" if cron.next_at else f"{cron.cron} is paused"
+        ),
+    )
+
+
+@command.verb(examples=["coordinator cron delete nightly"])
+@_cron
+@click.pass_obj
+def delete(call: Invocation, *, cron: str) -> None:
+    """Delete a cron. The jobs that it enqueued stay."""
+    call.run(call.operation(crons.Delete, cron=cron))
+    call.output.one({"cron": cron, "deleted": True}, f"deleted {plain(cron)}")
+
+
+@command.verb(examples=["coordinator cron pause nightly --reason 'The source is down'"])
+@_cron
+@click.option("--reason", metavar="TEXT", help="Reason.")
+@click.pass_obj
+def pause(call: Invocation, *, cron: str, reason: str | None) -> None:
+    """Pause a cron: it does not fire. Times that pass do not count as missed."""
+    call.output.one(call.run(call.operation(crons.Pause, cron=cron, reason=reason)), f"paused {plain(cron)}")
+
+
+@command.verb(examples=["coordinator cron resume nightly"])
+@_cron
+@click.pass_obj
+def resume(call: Invocation, *, cron: str) -> None:
+    """Resume a cron that was paused."""
+    resumed = call.run(call.operation(crons.Resume, cron=cron))
+    call.output.one(resumed, plain(f"{cron} fires next at {resumed.next_at:%Y-%m-%d %H:%M}Z"))
+
+
+@command.verb(examples=["job=$(coordinator cron run nightly --output text)"])
+@_cron
+@click.pass_obj
+def run(call: Invocation, *, cron: str) -> None:
+    """Enqueue the job of a cron now, even if it is paused, and print its id. The next time stays."""
+    receipt = call.run(call.operation(crons.Run, cron=cron))
+    call.output.one(receipt, str(receipt.id))
+
+
+@command.verb(examples=["coordinator cron get nightly"])
+@_cron
+@click.pass_obj
+def get(call: Invocation, *, cron: str) -> None:
+    """Show a cron. Exit code 3: it does not exist."""
+    call.output.one(call.run(crons.Get(project=call.project, cron=cron)))
+
+
+@command.verb(examples=["coordinator cron list", "coordinator cron list | jq '.[] | select(.error)'"])
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
+    """List the crons, by name."""
+    call.list(crons.List(project=call.project), COLUMNS, after=after, limit=limit, empty="There are no crons.")
+
+
+@command.verb(
+    examples=[
+        "coordinator cron preview '30 8 * * mon-fri' --zone Europe/Berlin",
+        "coordinator cron preview @monthly --limit 12",
+    ]
+)
+@click.argument("schedule")
+@click.option("--zone", metavar="ZONE", help="Time zone of the schedule.  [default: UTC]")
+@click.option("--since", type=INSTANT, metavar="TIME", help="Begin there: 2030-01-31T14:00Z.  [default: now]")
+@click.option("--limit", type=INTEGER, metavar="N", help="How many times.  [default: 5]")
+@click.pass_obj
+def preview(call: Invocation, *, schedule: str, zone: str | None, since: datetime | None, limit: int | None) -> None:
+    """Print the next times of a schedule."""
+    given = {"zone": zone, "since": since, "limit": limit}
+    operation = crons.Preview(schedule=schedule, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    call.output.many(call.run(operation), ("at", "local"), empty="")

@@ -1,0 +1,147 @@
+"""Crons: jobs that are enqueued at times that recur, once over any number of daemons."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from coordinator.model.cron import Cron, CronTime
+from coordinator.model.job import JobReceipt
+from coordinator.model.operation import Json, Operation, Scope
+
+__all__ = ["Delete", "Fire", "Get", "List", "Pause", "Preview", "Resume", "Run", "Set"]
+
+
+class Set(Operation[Cron], frozen=True, kw_only=True):
+    """Create or change a cron. What is not given stays as it is; a new cron needs ``schedule`` and ``job``.
+
+    ``schedule`` is minute, hour, day, month and weekday in the time zone ``zone`` (UTC), such as ``30 8 * * mon-fri``; or @hourly,
+    @daily, @weekly, @monthly, @yearly. ``job`` is an object of the fields of ``jobs.Enqueue``; ``{fire_at}`` in any text of it
+    stands for the time. ``missed`` says what follows when no daemon ran at some times: skip, once (one job for all of them; the
+    default) or all (a job for each).
+    """
+
+    function = "cron_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    cron: str
+    schedule: str | None = None
+    job: dict[str, Json] | None = None
+    zone: str | None = None
+    missed: str | None = None
+    actor: str | None = None
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete a cron. The jobs that it enqueued stay.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "cron_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    cron: str
+    actor: str | None = None
+
+
+class Pause(Operation[Cron], frozen=True, kw_only=True):
+    """Pause a cron: it does not fire, and times that pass do not count as missed. Pausing it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "cron_pause"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    cron: str
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Resume(Operation[Cron], frozen=True, kw_only=True):
+    """Resume a cron that was paused: it fires at its next time. Resuming it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "cron_resume"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    cron: str
+    actor: str | None = None
+
+
+class Run(Operation[JobReceipt], frozen=True, kw_only=True):
+    """Enqueue the job of a cron now, even if it is paused. Its next time stays.
+
+    Raises: ``NotFound``; what ``jobs.Enqueue`` raises.
+    """
+
+    function = "cron_run"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    cron: str
+    actor: str | None = None
+
+
+class Get(Operation[Cron], frozen=True, kw_only=True):
+    """Read a cron.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "cron_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/crons/{cron}"
+
+    project: str
+    cron: str
+
+
+class List(Operation[list[Cron]], frozen=True, kw_only=True):
+    """List the crons of a project, by name."""
+
+    function = "cron_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("cron",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Preview(Operation[list[CronTime]], frozen=True, kw_only=True):
+    """Return the first ``limit`` times of a schedule after ``since`` (now).
+
+    Raises: ``InvalidArgument`` if the schedule is malformed or never fires.
+    """
+
+    function = "cron_preview"
+    reads = True
+    scope = Scope.NONE
+
+    schedule: str
+    zone: str = "UTC"
+    since: datetime | None = None
+    limit: int = 5
+
+
+class Fire(Operation[int], frozen=True, kw_only=True):
+    """Enqueue the jobs of crons whose time has come; returns how many crons fired."""
+
+    function = "cron_fire"
+    internal = True
+
+    limit: int = 100
