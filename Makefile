@@ -28,8 +28,8 @@ run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQ
 test: .venv/test lint ## formatting, lint, floors, types and the whole test suite
 	$(PYTEST)
 
-quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client: the greater part of the suite
-	$(PYTEST) $(addprefix tests/,catalogue sql operations api cli client)
+quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client that are not slow: most of the suite
+	$(PYTEST) -m "not slow" $(addprefix tests/,catalogue sql operations api cli client)
 
 coverage: .venv/test ## line coverage of the whole suite, processes that tests start included
 	$(BIN)/coverage erase

@@ -46,11 +46,17 @@ select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long fault and load runs")
+    parser.addoption(
+        "--about", help="of what is tried with every noun, function or limit, try those with this in the name"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    if about := config.getoption("--about"):
+        tried = {item.nodeid.partition("[")[0] for item in items if about in item.nodeid.partition("[")[2]}
+        items[:] = [item for item in items if about in item.nodeid or item.nodeid.partition("[")[0] not in tried]
     for item in items:
         if "kept" in getattr(item, "fixturenames", ()):  # sessions belong to an event loop
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

@@ -35,8 +35,6 @@ ADDED: dict[str, list[tuple[str, str]]] = {
 }
 OPTIONAL = {"README.md", "sql/README.md"}  # prose, where the noun has something to say there
 GENERIC = ["tests/catalogue", "tests/sql/test_access.py", "tests/cli/test_help.py"]
-# What is tried with each function and each limit is tried with the noun's: the suite itself does so with all others.
-OF_THE_NOUN = "note or not (test_a_strange_argument or test_the_limit_is_accepted or test_no_name_has_characters)"
 
 
 def listed(title: str) -> set[str]:
@@ -97,8 +95,7 @@ def test_a_noun_that_follows_the_list_works_on_every_floor(tmp_path: Path, serve
         "-p",
         "no:cacheprovider",
         f"--basetemp={tmp_path}/pytest",
-        "-k",
-        OF_THE_NOUN,
+        "--about=note",
         *GENERIC,
         *own,
     )

@@ -19,6 +19,8 @@ from tests.daemon import Daemon
 from tests.http_client import http_client
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGE = """<!doctype html><script>
 const seen = [];

@@ -36,7 +36,8 @@ async def own(database_url: str) -> Any:
         yield await daemon.ready()
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.slow
+@pytest.mark.parametrize("examples", [1, pytest.param(200, marks=pytest.mark.long)])
 async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: Path, examples: int) -> None:
     command = [
         str(Path(sys.executable).with_name("st")),

@@ -68,6 +68,7 @@ async def daemon(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
         yield daemon
 
 
+@pytest.mark.slow
 async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
     body = b'{"key": "b", "value": [' + b"{}," * 340_000 + b"{}]}"
     head = b"POST /v1/signals/set HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -103,6 +104,7 @@ async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
         assert peak_kb(daemon) < MAX_KB
 
 
+@pytest.mark.slow
 async def test_pages_that_end_by_their_size_lead_to_all_rows(database_url: str) -> None:
     await fill(database_url, 10, LARGE)
     with Daemon(database_url) as daemon:

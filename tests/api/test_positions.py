@@ -111,6 +111,7 @@ async def test_several_positions_are_all_included(http: httpx.AsyncClient, proje
         assert [event["data"]["value"] for event in answer.json()["items"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 async def test_a_wait_for_a_position_has_an_end(http: httpx.AsyncClient, project: str, hasty: Daemon) -> None:
     epoch = (await write(http, project, 1)).headers["position"].partition(".")[0]
     async with http_client(hasty.url) as client:

@@ -38,6 +38,7 @@ async def test_a_stream_starts_with_ready_and_sends_what_happens_from_then_on(
     assert frames.response.headers["content-type"].startswith("text/event-stream")
 
 
+@pytest.mark.slow
 async def test_a_stream_after_a_cursor_sends_the_backlog_first_and_misses_nothing(
     http: httpx.AsyncClient, project: str
 ) -> None:
@@ -136,6 +137,7 @@ async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
         assert frames.last_id != after
 
 
+@pytest.mark.slow
 async def test_a_small_ring_sends_the_rest_from_the_log(database_url: str) -> None:
     with Daemon(database_url, http_ring_events=10, http_page=7, http_heartbeat_s=1.0) as daemon:
         await daemon.ready()
@@ -167,6 +169,7 @@ def read_all(client: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.slow
 async def test_a_stream_that_does_not_read_disturbs_no_other(database_url: str) -> None:
     with Daemon(database_url, http_write_deadline_s=3600) as daemon:  # whoever waits for it waits for too long
         await daemon.ready()
@@ -186,6 +189,7 @@ async def emit_big(http: httpx.AsyncClient, project: str, number: int) -> None:
     assert (await http.post("/v1/events/emit", json=body)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_stream_that_does_not_read_is_closed_with_a_reason(
     http: httpx.AsyncClient, project: str, daemon: Daemon
 ) -> None:
@@ -205,6 +209,7 @@ async def test_a_stream_that_does_not_read_is_closed_with_a_reason(
     assert "request.failed" not in daemon.events()
 
 
+@pytest.mark.slow
 async def test_a_stream_that_reads_slowly_gets_everything_in_order(http: httpx.AsyncClient, project: str) -> None:
     with connect(http, f"project={project}&topic=custom.*&after=now") as slow:
         slow.settimeout(DEADLINE_S)
@@ -242,6 +247,7 @@ async def own(database_url: str) -> AsyncIterator[Daemon]:
         yield await daemon.ready()
 
 
+@pytest.mark.slow
 async def test_beyond_the_limit_of_streams_the_status_is_503(own: Daemon) -> None:
     async with http_client(own.url) as http:
         await post(http, "agents/register", name="a", ttl="1h")
@@ -264,6 +270,7 @@ async def test_beyond_the_limit_of_streams_the_status_is_503(own: Daemon) -> Non
             await again.until("ready")
 
 
+@pytest.mark.slow
 async def test_at_shutdown_every_stream_gets_bye_and_every_wait_a_response(own: Daemon) -> None:
     async with http_client(own.url) as http, anyio.create_task_group() as tasks:
         answers: list[httpx.Response] = []

@@ -6,6 +6,7 @@ import subprocess
 from uuid import uuid4
 
 import anyio
+import pytest
 
 from coordinator.db.database import Database
 from coordinator.operations import locks
@@ -109,6 +110,7 @@ async def waiters(db: Database) -> int:
     return len(await db.run(locks.ListWaiting(project="default", resource="a")))
 
 
+@pytest.mark.slow
 async def test_ctrl_c_and_sigterm_leave_the_queue(program: Program, db: Database) -> None:
     coder, tester = register(program, "coder"), register(program, "tester")
     program.json("lock", "acquire", "a", "--agent", coder, "--ttl", "1h")
@@ -166,6 +168,7 @@ def test_check_fails_closed(lone: Program) -> None:
     lone.fails(7, "lock", "check", "a", "--url", "postgresql:///x?host=/nowhere")
 
 
+@pytest.mark.slow
 def test_check_imports_nothing_that_it_does_not_need(program: Program) -> None:
     code = "import sys; from coordinator.cli.main import _run; code = _run(sys.argv[1:]); print(code, *sys.modules)"
     done = subprocess.run(

@@ -13,7 +13,7 @@ from tests.waiting import DEADLINE_S
 
 HOOK = Path(__file__).parents[2] / "examples" / "pre-commit"
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("git") is None, reason="needs git")]
 
 
 class Repository:

@@ -84,6 +84,7 @@ def test_the_command_gets_the_tokens_and_its_exit_code_is_returned(program: Prog
     assert program.json("agent", "list") == []
 
 
+@pytest.mark.slow
 def test_commands_within_a_lock_act_as_its_agent(program: Program) -> None:
     """Each of them takes COORDINATOR_AGENT_ID for an absent --agent."""
     script = """
@@ -106,6 +107,7 @@ coordinator directive acknowledge "$(coordinator directive send x --to-agent $CO
     assert "nonsense" in error["message"]
 
 
+@pytest.mark.slow
 def test_arguments_after_the_dashes_belong_to_the_command(program: Program) -> None:
     done = program.run("lock", "run", "a", "--", "echo", "--ttl", "--", "-x")
     assert (done.returncode, done.stdout) == (0, "--ttl -- -x\n")
@@ -167,6 +169,7 @@ async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program
         assert await held(db) == []
 
 
+@pytest.mark.slow
 async def test_a_signal_reaches_the_command_and_its_group(program: Program, tmp_path: Path) -> None:
     note = tmp_path / "pids"
     script = f"trap 'echo told; exit 5' USR1 TERM; echo $$ > {note}; while :; do sleep 0.05; done"
@@ -179,6 +182,7 @@ async def test_a_signal_reaches_the_command_and_its_group(program: Program, tmp_
         note.unlink()
 
 
+@pytest.mark.slow
 async def test_a_lost_lock_ends_the_command_with_all_it_started(
     program: Program, db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -203,6 +207,7 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
         assert await held(db) == []
 
 
+@pytest.mark.slow
 async def test_without_a_database_the_command_ends_before_the_lock_does(
     program: Program, server_url: str, database_url: str, tmp_path: Path
 ) -> None:
@@ -225,6 +230,7 @@ async def test_without_a_database_the_command_ends_before_the_lock_does(
     assert not alive(pid)
 
 
+@pytest.mark.slow
 async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbeats(
     program: Program, db: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -269,6 +275,7 @@ async def test_processes_that_the_command_leaves_running_continue_if_no_lock_was
     os.kill(left, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
 async def test_on_a_terminal_the_command_is_in_the_foreground(program: Program) -> None:
     pid, terminal = pty.fork()

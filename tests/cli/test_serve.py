@@ -9,8 +9,12 @@ import shlex
 import signal
 import subprocess
 
+import pytest
+
 from tests.cli.conftest import Program
 from tests.waiting import DEADLINE_S
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_command_line_finds_the_database_of_a_running_daemon(lone: Program) -> None:

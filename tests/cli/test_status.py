@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from tests.cli.conftest import Program
 from tests.daemon import Daemon
 
 
+@pytest.mark.slow
 async def test_status_is_the_same_from_the_database_and_from_a_daemon(program: Program, database_url: str) -> None:
     lines = program.text("status").splitlines()
     assert any(line.startswith("warning: No daemon leads") for line in lines)

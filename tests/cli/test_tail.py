@@ -126,6 +126,7 @@ async def test_it_resumes_after_the_last_event_when_its_connection_is_lost(
         assert await next_key(process) == "after"
 
 
+@pytest.mark.slow
 async def test_an_outage_of_the_daemon_is_one_line_and_its_end_another(
     tmp_path: Path, db: Database, database_url: str
 ) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
+import pytest
+
 from coordinator.db.database import Database
 from coordinator.operations import rules
 from tests.cli.conftest import Program
@@ -82,6 +84,7 @@ def test_a_list_has_pages(program: Program) -> None:
     assert program.fails(5, "signal", "list", "--limit", "0")["code"] == "ZC104"
 
 
+@pytest.mark.slow
 async def test_a_list_is_read_to_its_end_however_many_pages_it_has(program: Program, db: Database) -> None:
     for number in range(2100):
         await db.run(rules.Set(project="default", when_set=f"R{number:04}", clears=["X"]))
@@ -152,6 +155,7 @@ def test_a_transaction_is_read_from_an_argument_or_from_standard_input(program: 
     assert program.json("signal", "get", "k")["value"] == 2
 
 
+@pytest.mark.slow
 def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url: str) -> None:
     at = ("--url", empty_url)
     error = program.fails(6, *at, "signal", "list")

@@ -36,6 +36,7 @@ async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_over_restarts_and_failures_with_a_cursor_file(program: Program, db: Database) -> None:
     await emit(db, "before")
     kept = ("--cursor-file", "position")

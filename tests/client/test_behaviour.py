@@ -63,7 +63,10 @@ def through(daemon: tuple[Daemon, str]) -> Iterator[str]:
         yield running.url
 
 
-@pytest.fixture(params=["postgresql", "http", "sidecar", "upstream"])
+SIDECARS = [pytest.param(where, marks=pytest.mark.slow) for where in ("sidecar", "upstream")]
+
+
+@pytest.fixture(params=["postgresql", "http", *SIDECARS])
 def url(request: pytest.FixtureRequest, daemon: tuple[Daemon, str]) -> str:
     match request.param:
         case "postgresql":

@@ -84,6 +84,7 @@ async def test_a_stream_loses_nothing_when_every_connection_is_cut(
         assert got == list(range(12))
 
 
+@pytest.mark.slow
 async def test_a_stream_loses_nothing_over_a_restart_of_the_database(tmp_path: Path) -> None:
     async with embedded.run(tmp_path) as server:
         connection = await connect(server.dsn)

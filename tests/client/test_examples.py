@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import pytest
 from anyio.streams.text import TextReceiveStream
 
 import coordinator
@@ -14,6 +15,8 @@ from tests.client.conftest import relayed
 from tests.daemon import Daemon
 from tests.forked import forking
 from tests.waiting import DEADLINE_S
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -22,6 +22,8 @@ from tests.client.conftest import relayed
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
 
+pytestmark = pytest.mark.slow
+
 STEPS_MIN = 3  # at which the work waits: acquire, poll, release
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
@@ -382,5 +383,6 @@ class Jobs(Machine):
         )
 
 
+@pytest.mark.slow
 def test_jobs_do_as_the_model_does(shared_url: str) -> None:
     check(Jobs, shared_url, examples=25)

@@ -137,6 +137,7 @@ async def test_a_savepoint_that_was_rolled_back_leaves_nothing(bench: Bench) -> 
     assert await bench.log() == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", range(1, 8))
 async def test_batches_of_any_size_lose_and_double_nothing_while_writers_come_and_go(bench: Bench, limit: int) -> None:
     writers = [await bench.begin() for _ in range(3)]
@@ -492,6 +493,7 @@ async def test_a_partition_is_created_while_transactions_that_read_or_wrote_even
     assert [event.key for event in await call(reader, events.Since())] == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 async def test_partitions_are_created_while_writers_write(bench: Bench) -> None:
     """Neither waits for the other, and no event is lost at the border of two partitions."""
     writers = [await bench.open() for _ in range(3)]
@@ -867,6 +869,7 @@ async def test_a_listener_that_misses_notifications_misses_no_event(bench: Bench
         assert 0 < before < len(rows), "it read the log for each event, or never"
 
 
+@pytest.mark.slow
 async def test_no_step_fills_the_notification_queue(bench: Bench) -> None:
     """Events of 8 kB, 80 MB together: the head alone is notified for what exceeds 16 MB."""
     await bench.relay.execute(

@@ -211,6 +211,7 @@ async def plant(url: str, bug: Bug) -> None:
         await connection.close()
 
 
+@pytest.mark.slow
 def test_the_relay_keeps_to_the_model(database_url: str) -> None:
     with connected(database_url):
         search(examples=60, phases=(Phase.generate, Phase.shrink))

@@ -276,6 +276,7 @@ async def test_a_transaction_of_a_deleted_project_ends_with_an_error(sessions: l
     assert await sessions[0].fetchval("select count(*) from coordinator.signals where key = 'a'") == 0
 
 
+@pytest.mark.slow
 async def test_transactions_that_move_between_two_keys_lose_nothing(
     sessions: list[asyncpg.Connection], seed: int
 ) -> None:
@@ -330,6 +331,7 @@ async def test_a_key_takes_turns_with_the_rules_that_set_or_clear_it(
         assert await one.fetchval(held) == turns
 
 
+@pytest.mark.slow
 async def test_transactions_and_calls_of_all_kinds_never_deadlock(
     sessions: list[asyncpg.Connection], seed: int
 ) -> None:
@@ -393,6 +395,7 @@ async def test_transactions_and_calls_of_all_kinds_never_deadlock(
     assert finished == 25 * len(sessions)
 
 
+@pytest.mark.slow
 async def test_transactions_that_release_the_same_locks_in_any_order_never_deadlock(
     sessions: list[asyncpg.Connection], seed: int
 ) -> None:
