@@ -13,7 +13,7 @@ import coordinator
 from coordinator.db.database import Database
 from tests.client.conftest import relayed
 from tests.daemon import Daemon
-from tests.forked import forking
+from tests.forked import Forked, forking
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.slow
@@ -46,6 +46,25 @@ async def test_worker_manager_and_watcher_do_what_they_say(db: Database, databas
         watcher.kill()
     assert "signal.set task/2/COMPLETED worker-1" in seen
     assert "signal.set task/0/CLAIMED worker-1" in seen
+
+
+async def test_the_tasks_run_jobs(db: Database, database_url: str) -> None:
+    async with (
+        relayed(db),
+        coordinator.connect(database_url) as client,
+    ):
+        worker = Forked("examples.tasks", database_url, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        jobs = [
+            await client.jobs.enqueue("summarize", {"text": "Of mice and men"}),
+            await client.jobs.enqueue("summarize", {"text": ""}),
+            await client.jobs.enqueue("shell", ["sh", "-c", "echo $COORDINATOR_JOB_ID"]),
+        ]
+        done = [await client.jobs.wait(job.id, timeout=DEADLINE_S) for job in jobs]
+        worker.terminate()
+        assert worker.wait(DEADLINE_S) == 0
+    assert done[0].result == {"words": 4, "by": done[0].worker}
+    assert (done[1].status, done[1].error) == ("failed", "the text is empty")
+    assert done[2].result == f"{jobs[2].id}\n"
 
 
 async def test_an_example_says_what_is_wrong_with_its_address() -> None:

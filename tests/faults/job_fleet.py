@@ -72,12 +72,22 @@ async def enqueue(url: str, jobs: int, *, first: int = 0, queues: Sequence[str] 
 class Fleet:
     """Workers and daemons on one database."""
 
-    def __init__(self, url: str, *, seed: int, ttl_s: float, steady: bool = False, batch: int = 5) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        seed: int,
+        ttl_s: float,
+        steady: bool = False,
+        batch: int = 5,
+        program: str = "tests.faults.job_worker",
+    ) -> None:
         self.url = url
         self.seed = seed
         self.ttl_s = ttl_s
         self.steady = steady
         self.batch = batch
+        self.program = program
         self.choose = random.Random(seed)
         self.workers: dict[str, Forked] = {}
         self.daemons: list[Daemon] = []
@@ -104,7 +114,7 @@ class Fleet:
         self.started += 1
         name = f"w{self.started}"
         settings = Settings(self.url, name, self.seed, QUEUES, self.ttl_s, self.batch, self.steady)
-        self.workers[name] = Forked("tests.faults.job_worker", msgspec.json.encode(settings))
+        self.workers[name] = Forked(self.program, msgspec.json.encode(settings))
 
     async def befall(self, faults: Sequence[str], count: int) -> None:
         """Inject this many faults, at random."""

@@ -36,6 +36,25 @@ async def test_every_job_ends_once_whatever_befalls_its_workers(
     assert statuses["completed"] > jobs * 0.9, statuses
 
 
+@pytest.mark.parametrize(
+    ("jobs", "faults"), [(80, 3), pytest.param(10_000, int(LONG_S), marks=pytest.mark.long)], ids=["short", "long"]
+)
+async def test_every_job_ends_once_whatever_befalls_workers_of_the_program(
+    database_url: str, seed: int, jobs: int, faults: int
+) -> None:
+    await prepare(database_url)
+    fleet = Fleet(database_url, seed=seed, ttl_s=2.0, program="tests.faults.worker_program")
+    with fleet.running():
+        ids: set[object] = set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fleet.befall, LIGHT, faults)
+            ids = await enqueue(database_url, jobs)
+        await fleet.finished()
+    note(f"jobs {jobs}: befallen {dict(fleet.befallen)}", [])
+    statuses = await check_ends(database_url, ids)
+    assert statuses["completed"] > jobs * 0.8, statuses
+
+
 @pytest.mark.long
 async def test_every_job_ends_once_while_an_old_snapshot_is_open(database_url: str, seed: int) -> None:
     """Claims begin where the last one ended, while jobs are cancelled, released and moved between lanes."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import noun, paged, setting
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.values import DURATION, INTEGER
 from coordinator.operations import job_history
 
 command = noun("Workers: agents that run jobs.")
@@ -34,4 +37,57 @@ def list_(call: Invocation, *, type: str | None, after: str | None, limit: int |
         after=after,
         limit=limit,
         empty="No workers are registered.",
+    )
+
+
+@command.verb(
+    examples=[
+        "coordinator worker run tasks:worker",
+        "coordinator worker run shop.tasks:worker --concurrency 50 --queue orders --queue returns",
+        "coordinator worker run tasks:worker --url https://coordinator.agents:7420 --log-level warning",
+    ],
+    settings=[setting("log_format", "--log-format"), setting("log_level", "--log-level")],
+)
+@click.argument("place", metavar="MODULE:WORKER")
+@click.option(
+    "-c", "--concurrency", type=INTEGER, metavar="N", help="Run at most N jobs at once.  [default: the worker's, or 10]"
+)
+@click.option("-q", "--queue", "queues", multiple=True, metavar="NAME", help="Claim only from this queue; repeatable.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL", help="Accept jobs that require this label; repeatable."
+)
+@click.option("--agent", metavar="NAME", help="Name of its agent.  [default: of the host and the process]")
+@click.option("--ttl", type=DURATION, help="Time without a heartbeat after which its jobs are rescued.  [default: 30s]")
+@click.option("--grace", type=DURATION, help="Time that jobs have to finish when it stops.  [default: 10s]")
+@click.pass_obj
+def run(
+    call: Invocation,
+    *,
+    place: str,
+    concurrency: int | None,
+    queues: tuple[str, ...],
+    labels: tuple[str, ...],
+    agent: str | None,
+    ttl: timedelta | None,
+    grace: timedelta | None,
+) -> None:
+    """Run jobs with the functions of a Python worker.
+
+    MODULE is imported, also from the current directory. WORKER is the name of a coordinator.Worker in it; it may be omitted if there is
+    only one. A line of the log says what started, completed and failed.
+
+    The first SIGTERM or Ctrl-C stops it in order: it claims nothing more, its jobs have the time of --grace to finish, and the
+    others are released. A second one stops it at once. Exit code 1: a job ignored its cancellation.
+    """
+    from coordinator.cli import worker_run  # noqa: PLC0415
+
+    worker_run.run(
+        call,
+        worker_run.find(place),
+        concurrency=concurrency,
+        queues=queues,
+        labels=labels,
+        agent=agent,
+        ttl=ttl,
+        grace=grace,
     )

@@ -1,0 +1,100 @@
+"""Finds the worker of a program, and runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+
+import anyio
+
+from coordinator.cli.invocation import Invocation
+from coordinator.errors import ConfigurationError
+from coordinator.suggestion import nearest
+from coordinator.telemetry import logs
+from coordinator.worker import Worker
+
+__all__ = ["find", "run"]
+
+
+def find(place: str) -> Worker:
+    """Return the worker at ``module:name``; without a name, the only one of the module. The current directory is searched, too.
+
+    Raises: ``ConfigurationError``.
+    """
+    module_name, _, name = place.partition(":")
+    if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
+        meant = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigurationError(
+            f'"{place}" is not the name of a module and a worker',
+            hint=f"Write it like {meant or 'tasks'}:{name or 'worker'}.",
+        )
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        raise _not_imported(module_name, error) from error
+    workers = {found: value for found, value in vars(module).items() if isinstance(value, Worker)}
+    if not name and len(workers) == 1:
+        return next(iter(workers.values()))
+    if name not in workers:
+        names = ", ".join(f"{module_name}:{found}" for found in sorted(workers))
+        hint = "Define one there: worker = coordinator.Worker()."
+        if workers:
+            close = nearest(name, workers)
+            hint = f"Did you mean {module_name}:{close}?" if close else f"Choose one: {names}."
+        wanted = f'a worker called "{name}"' if name else f"{'several workers' if workers else 'a worker'}"
+        verb = "contains" if not name and workers else "does not contain"
+        raise ConfigurationError(f"module {module_name} {verb} {wanted}", hint=hint)
+    return workers[name]
+
+
+def _not_imported(module_name: str, error: Exception) -> ConfigurationError:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+        return ConfigurationError(
+            f"module {error.name} was not found",
+            hint="Run the command in the folder that contains it, set PYTHONPATH, or install it in this environment.",
+        )
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames[1:] else module_name
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}, line {error.lineno}"
+    return ConfigurationError(f"module {module_name} cannot be imported: {said}", hint=f"See {where}.")
+
+
+def run(
+    call: Invocation,
+    worker: Worker,
+    *,
+    concurrency: int | None,
+    queues: Sequence[str],
+    labels: Sequence[str],
+    agent: str | None,
+    ttl: timedelta | None,
+    grace: timedelta | None,
+) -> None:
+    """Run a worker with what was given on the command line in place of its own values."""
+    worker.concurrency = worker.concurrency if concurrency is None else concurrency
+    worker.queues = [*queues] or worker.queues
+    worker.labels = [*labels] or worker.labels
+    worker.name = agent or worker.name
+    worker.ttl = worker.ttl if ttl is None else ttl
+    worker.grace = worker.grace if grace is None else grace
+    worker.logs_jobs = True
+    config = call.config
+    logs.configure(format=config.log_format, level=config.log_level)
+
+    async def work() -> None:
+        await worker.run(call.dsn(), project=config.project, config=config)
+        if worker.stuck:  # the event loop would wait for them
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+
+    anyio.run(work, backend_options={"use_uvloop": True})
