@@ -252,6 +252,50 @@ create table coordinator.job_steps_open (
   constraint job_steps_open_kind CHECK ((kind = ANY (ARRAY['step'::text, 'wait'::text, 'answer'::text])))
 );
 
+-- Where the loop that compares the log with waits is. Whoever compares locks the row.
+create table coordinator.job_wait_log (
+  singleton boolean not null default true, -- Always true: there is one row.
+  seq       bigint not null, -- Events up to this one were compared with all waits that are not behind.
+  held      jsonb not null default '{}'::jsonb, -- Outcomes of waits whose jobs another transaction had in that moment, by job.
+  constraint job_wait_log_pkey PRIMARY KEY (singleton),
+  constraint job_wait_log_singleton CHECK (singleton)
+);
+
+-- What jobs wait for that were suspended, or asked a question.
+create table coordinator.job_waits (
+  job_id     uuid not null, -- The job.
+  project_id bigint not null, -- The project.
+  name       text collate "C" not null, -- Name of the step that its outcome becomes.
+  ordinal    integer not null, -- Which of the steps of this name.
+  conditions jsonb not null, -- The conditions, as job_suspend takes them; the first that is met ends the wait.
+  question   text, -- The question to be answered by a manager; null: it waits for conditions.
+  options    text[], -- The possible answers; null: any.
+  fallback   jsonb, -- The answer if nobody gives one until due_at; null: none.
+  fence      bigint not null, -- Fence of the attempt that began the wait.
+  worker     text not null, -- Name of the worker that began it.
+  began_at   timestamp with time zone not null, -- When it began.
+  due_at     timestamp with time zone, -- When it ends at the latest; null: never.
+  after_seq  bigint not null, -- Events up to this one do not concern it.
+  behind     boolean, -- Whether events between after_seq and the place of the loop have not been compared with it yet; null: no event concerns it.
+  constraint job_waits_pkey PRIMARY KEY (job_id),
+  constraint job_waits_job_fkey FOREIGN KEY (job_id) REFERENCES coordinator.jobs_waiting(id) ON DELETE CASCADE
+);
+CREATE INDEX job_waits_after_idx ON coordinator.job_waits USING btree (after_seq) WHERE (behind IS NOT NULL);
+CREATE INDEX job_waits_behind_idx ON coordinator.job_waits USING btree (began_at, job_id) WHERE behind;
+CREATE INDEX job_waits_due_idx ON coordinator.job_waits USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX job_waits_question_idx ON coordinator.job_waits USING btree (project_id, job_id) WHERE (question IS NOT NULL);
+
+-- Events that may end waits: what job_wait_match finds a wait by.
+create table coordinator.job_watches (
+  project text collate "C" not null, -- Name of the project.
+  topic   text collate "C" not null, -- Type of the event, or a pattern such as signal.*; "job": the end of a job.
+  key     text collate "C" not null, -- Key of the event, or the job that ends; empty: any.
+  job_id  uuid not null, -- The job that waits.
+  constraint job_watches_pkey PRIMARY KEY (project, topic, key, job_id),
+  constraint job_watches_job_fkey FOREIGN KEY (job_id) REFERENCES coordinator.job_waits(job_id) ON DELETE CASCADE
+);
+CREATE INDEX job_watches_job_idx ON coordinator.job_watches USING btree (job_id);
+
 -- Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.
 create table coordinator.jobs_ended (
   id           uuid not null, -- UUID, ordered by time.
@@ -784,6 +828,22 @@ create view coordinator.job_attempts (
   outcome    text, -- running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.
   error      text, -- What went wrong; may be null.
   project    text -- Name of the project.
+);
+
+-- Questions of jobs that wait for the answer of a manager.
+create view coordinator.job_questions (
+  job      uuid, -- The job.
+  step     text, -- Name of the step that the answer becomes.
+  ordinal  integer, -- Which of the steps of this name.
+  question text, -- The question.
+  options  text[], -- The possible answers; null: any JSON value.
+  fallback jsonb, -- The answer if nobody gives one until due_at; null: none.
+  worker   text, -- Name of the worker that asked, and may not answer.
+  asked_at timestamp with time zone, -- When it asked.
+  due_at   timestamp with time zone, -- When the question ends without an answer; null: never.
+  type     text, -- Type of the job.
+  queue    text, -- Queue of the job.
+  project  text -- Name of the project.
 );
 
 -- Jobs of all projects, without a security barrier, so that conditions of any kind reach the indexes. Internal: functions read it.
@@ -1346,6 +1406,11 @@ create function coordinator.event_channel(p_project text, p_type text)
   returns text
   immutable;
 
+-- Return the chunk of the next event after p_seq; null: there is none. Internal.
+create function coordinator.event_chunk_after(p_seq bigint)
+  returns coordinator.event_chunks
+  stable;
+
 -- Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
 create function coordinator.event_configure(p_payloads text, p_actor text default null)
   returns boolean
@@ -1416,6 +1481,11 @@ create function coordinator.event_ring()
   returns bigint
   volatile;
 
+-- Return up to which event the log had been numbered before an instant; all later events were committed after it, or shortly before. Internal.
+create function coordinator.event_seq_before(p_at timestamp with time zone)
+  returns bigint
+  stable;
+
 -- Return the snapshot that sees the transactions below p_xmax except p_running. Internal.
 create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
@@ -1425,6 +1495,11 @@ create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
 create function coordinator.event_told(p_epoch text, p_seq bigint, p_type text, p_project text, p_members text)
   returns text
   stable;
+
+-- Return all topics that an event of a type has: signal.set, signal.*, *. Internal.
+create function coordinator.event_topics(p_type text)
+  returns text[]
+  immutable;
 
 -- Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.
 create function coordinator.event_turn(p_age interval)
@@ -1476,10 +1551,25 @@ create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
 
+-- Answer the question of a job, which is then queued again. p_step, p_ordinal: only if it asks this question. A repetition by the same actor changes nothing. ZC213: it asks nothing. ZC330: the question is over. 42501: whoever asked may not answer. ZC105: the answer is not one of the options.
+create function coordinator.job_answer(p_project text, p_job uuid, p_value jsonb, p_reason text default null, p_step text default null, p_ordinal integer default null, p_actor text default null)
+  returns SETOF coordinator.job_steps
+  volatile security definer;
+
+-- Reject an answer that is invalid or not among the options. Internal.
+create function coordinator.job_answer_check(p_what text, p_answer jsonb, p_options text[])
+  returns void
+  immutable;
+
 -- List jobs of one partition that ended before p_until, each as a JSON object with all that is known of it. p_after: array[project_id, id] of the last row read. Internal.
 create function coordinator.job_archive_list(p_relation text, p_until timestamp with time zone, p_after text[] default null, p_limit integer default 1000)
   returns table (project_id bigint, id uuid, line text)
   stable security definer;
+
+-- Ask managers a question, and let the job wait for the answer, without its worker, slots and locks. p_options: the possible answers; null: any JSON value. After p_ttl without an answer it is p_fallback, or null. The outcome is stored as a step: "answer", and in "by" who gave it, null for nobody. The attempt ends, and none is spent. If the question is answered already, the job stays with its worker, and the outcome is in the answer. ZC320: the fence is stale.
+create function coordinator.job_ask(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_question text, p_options text[] default null, p_ttl interval default null, p_fallback jsonb default null, p_ordinal integer default 1)
+  returns SETOF coordinator.job_suspension
+  volatile security definer;
 
 -- Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.
 create function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
@@ -1706,8 +1796,8 @@ create function coordinator.job_prune(p_completed interval default '7 days', p_o
   returns integer
   volatile security definer;
 
--- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place. Those without another attempt fail. Internal.
-create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone, p_error text default null, p_final boolean default false, p_at timestamp with time zone default null)
+-- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place; with p_cause, in jobs_waiting. Those without another attempt fail. Internal.
+create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone, p_error text default null, p_final boolean default false, p_at timestamp with time zone default null, p_cause text default null)
   returns void
   volatile;
 
@@ -1715,6 +1805,11 @@ create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], 
 create function coordinator.job_put_back_as(p_attempt coordinator.jobs_running)
   returns SETOF coordinator.job_outcome
   stable;
+
+-- List the questions of jobs that wait for an answer, in the order of the jobs. p_after: array[job] of the last row read.
+create function coordinator.job_questions(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.job_questions
+  stable security definer;
 
 -- Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.
 create function coordinator.job_rank(p_at timestamp with time zone, p_priority integer, p_ageing interval)
@@ -1811,6 +1906,11 @@ create function coordinator.job_steps(p_project text, p_job uuid, p_after text[]
   returns SETOF coordinator.job_steps
   stable security definer;
 
+-- Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.
+create function coordinator.job_suspend(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_conditions jsonb, p_ttl interval default null, p_ordinal integer default 1, p_after text default null)
+  returns SETOF coordinator.job_suspension
+  volatile security definer;
+
 -- Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
 create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
@@ -1825,6 +1925,61 @@ create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], 
 create function coordinator.job_tell(p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamp with time zone, p_ids uuid[], p_data jsonb default '{}')
   returns void
   volatile;
+
+-- End an attempt that its caller has locked, and let its job wait; p_watches: topics and keys of the events that may end the wait, in turn. If a cancellation was requested, the job ends. Internal.
+create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p_project text, p_wait coordinator.job_waits, p_watches text[])
+  returns SETOF coordinator.job_suspension
+  volatile;
+
+-- Store outcomes of waits and wake their jobs; return those whose jobs another transaction has. Internal.
+create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with time zone)
+  returns jsonb
+  volatile;
+
+-- Return the outcome of a wait by an event; null: it does not end it. Internal.
+create function coordinator.job_wait_hear(p_project_id bigint, p_conditions jsonb, p_type text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_now timestamp with time zone)
+  returns jsonb
+  stable;
+
+-- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind; return p_found with the outcomes of others, by job. Internal.
+create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_found jsonb, p_now timestamp with time zone)
+  returns jsonb
+  stable;
+
+-- Return the outcome of a wait by the first condition that the present state meets; null: none. Internal.
+create function coordinator.job_wait_look(p_project_id bigint, p_conditions jsonb, p_now timestamp with time zone)
+  returns jsonb
+  stable;
+
+-- Compare up to 20 chunks of the log with what jobs wait for, and end up to p_limit waits and questions whose time is over: store each outcome, and wake the job; returns how much it did. Repeat until 0.
+create function coordinator.job_wait_match(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Return the stored outcome of a wait or question; no row: there is none. ZC329: a step of another kind has this name. Internal.
+create function coordinator.job_wait_over(p_job uuid, p_step text, p_ordinal integer, p_kind text)
+  returns SETOF coordinator.job_suspension
+  stable;
+
+-- Return after which event a wait begins. Internal.
+create function coordinator.job_wait_place(p_after text, p_job uuid, p_step text, p_ordinal integer, p_started_at timestamp with time zone)
+  returns bigint
+  stable;
+
+-- Check the conditions of a wait, and return them in their stored form: a delay is an instant. Internal.
+create function coordinator.job_wait_read(p_project_id bigint, p_job uuid, p_conditions jsonb, p_now timestamp with time zone)
+  returns jsonb
+  stable;
+
+-- Reject a condition, named by its place from 0. Internal.
+create function coordinator.job_wait_refuse(p_place bigint, p_code text, p_fault text, p_hint text)
+  returns void
+  immutable;
+
+-- Return what meets a condition in the present state; null: nothing, or it is about an event. Internal.
+create function coordinator.job_wait_state(p_project_id bigint, p_condition jsonb, p_now timestamp with time zone)
+  returns jsonb
+  stable;
 
 -- Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.
 create function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamp with time zone)

@@ -61,7 +61,10 @@ _EXAMPLES_OF: dict[str, dict[str, Any]] = {
         "job": {"type": "report", "payload": {"of": "{fire_at}"}},
     },
     "job_enqueue": _JOB_EXAMPLES,
+    "job_answer": {"value": "yes"},
+    "job_ask": {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"},
     "job_retry": {"status": ["failed"]},
+    "job_suspend": {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"},
 }
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",

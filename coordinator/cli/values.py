@@ -190,6 +190,21 @@ def read_json(text: str, called: str) -> Json:
         raise InvalidArgument(f"{called}: JSON is nested too deeply", hint="Use fewer levels.") from None
 
 
+def read_value(text: str, form: str = "") -> Json:
+    """Return a value: JSON if it parses, else text; of the ``form`` json or text, only that.
+
+    Raises: ``InvalidArgument``.
+    """
+    if form == "text":
+        return text
+    try:
+        return read_json(text, "VALUE")
+    except InvalidArgument:
+        if form == "json":
+            raise
+        return text
+
+
 def read_text(argument: str) -> str:
     """Return an argument, or for ``-`` the content of standard input.
 

@@ -12,11 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from coordinator.client.caller import Duration, as_duration
-from coordinator.client.job_history import JobHistory
-from coordinator.errors import InvalidArgument, WaitTimedOut
+from coordinator.client.job_waits import JobWaits, attempt_of
+from coordinator.errors import WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
-from coordinator.model.job_history import JobStep
 from coordinator.model.operation import Json
 from coordinator.operations import jobs as operations
 from coordinator.operations.waiting import until_answered
@@ -52,7 +51,7 @@ class NewJob(TypedDict, total=False):
     after: Sequence[UUID]
 
 
-class Jobs(JobHistory):
+class Jobs(JobWaits):
     """The jobs of the client's project. Verbs of a worker take what a claim returned, or the id of a job and its ``fence``."""
 
     async def enqueue(
@@ -175,7 +174,7 @@ class Jobs(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``detail`` says whose it is, or how it ended.
         """
-        own, number = _attempt(job, fence)
+        own, number = attempt_of(job, fence)
         operation = operations.Complete(
             project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number, result=result
         )
@@ -195,7 +194,7 @@ class Jobs(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = _attempt(job, fence)
+        own, number = attempt_of(job, fence)
         return await self._caller.run(
             operations.Fail(
                 project=self._caller.project,
@@ -225,7 +224,7 @@ class Jobs(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = _attempt(job, fence)
+        own, number = attempt_of(job, fence)
         return await self._caller.run(
             operations.Report(
                 project=self._caller.project,
@@ -239,35 +238,6 @@ class Jobs(JobHistory):
             again=True,
         )
 
-    async def step(
-        self,
-        job: JobGrant | UUID,
-        step: str,
-        result: Json = None,
-        *,
-        ordinal: int = 1,
-        fence: int | None = None,
-        agent: AgentRef | None = None,
-    ) -> JobStep:
-        """Store the result of a step, for this attempt and the next ones, which read it with ``steps``.
-
-        ``ordinal`` tells those of one name apart, from 1. A repetition with the same result changes nothing.
-
-        Raises: ``Conflict`` if the job is no longer the worker's, or the step has finished with another result.
-        """
-        own, number = _attempt(job, fence)
-        return await self._caller.run(
-            operations.FinishStep(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                step=step,
-                result=result,
-                ordinal=ordinal,
-            )
-        )
-
     async def snooze(
         self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None
     ) -> JobOutcome:
@@ -275,7 +245,7 @@ class Jobs(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = _attempt(job, fence)
+        own, number = attempt_of(job, fence)
         return await self._caller.run(
             operations.Snooze(
                 project=self._caller.project,
@@ -293,7 +263,7 @@ class Jobs(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = _attempt(job, fence)
+        own, number = attempt_of(job, fence)
         return await self._caller.run(
             operations.Release(
                 project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number
@@ -326,17 +296,6 @@ class Jobs(JobHistory):
         return await self._caller.run(
             operations.Cancel(project=self._caller.project, job=own, reason=reason, actor=await self._caller.actor())
         )
-
-
-def _attempt(job: JobGrant | UUID, fence: int | None) -> tuple[UUID, int]:
-    """Return the id of a job and its fence."""
-    own, known = (job, None) if isinstance(job, UUID) else (job.id, job.fence)
-    number = known if fence is None else fence
-    if number is None:
-        raise InvalidArgument(
-            "the fence of the job is missing", hint="Pass what claim returned, or fence=… with the id."
-        )
-    return own, number
 
 
 def _order(job: NewJob) -> dict[str, Json]:

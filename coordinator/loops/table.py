@@ -9,7 +9,18 @@ from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
 from coordinator.model.work import Gauge
-from coordinator.operations import agents, crons, directives, events, idempotency, job_history, jobs, locks, signals
+from coordinator.operations import (
+    agents,
+    crons,
+    directives,
+    events,
+    idempotency,
+    job_history,
+    job_waits,
+    jobs,
+    locks,
+    signals,
+)
 from coordinator.operations.work import SampleGauges
 from coordinator.telemetry import metrics
 
@@ -34,6 +45,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(jobs.Expire(), every_s=SPARE_S),
         Loop(jobs.Rescue()),
         Loop(crons.Fire(), every_s=SPARE_S),
+        Loop(job_waits.Match(), every_s=SPARE_S),
         Loop(jobs.PruneDedupes(), every_s=600),
         Loop(jobs.PruneClasses(), every_s=3600),
         Loop(events.Extend(), every_s=SPARE_S),

@@ -9,7 +9,6 @@ import msgspec
 
 from coordinator.model import job as model
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job_history import JobStep
 from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "EnqueueMany",
     "Expire",
     "Fail",
-    "FinishStep",
     "Promote",
     "PruneClasses",
     "PruneDedupes",
@@ -180,27 +178,6 @@ class Report(Operation[model.JobLease], frozen=True, kw_only=True):
     percent: float | None = None
     message: str | None = None
     checkpoint: Json = None
-
-
-class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
-    """Store the result of a step of a job, for this attempt and the next ones. A repetition with the same result changes nothing.
-
-    ``ordinal`` tells those of one name apart, from 1. It counts as progress.
-
-    Raises: ``Conflict`` if the fence is stale, or the step has finished with another result.
-    """
-
-    function = "job_step"
-    scope = Scope.IN_PROJECT
-    speakers = ("agent",)
-
-    project: str
-    job: UUID
-    agent: AgentRef
-    fence: int
-    step: str
-    result: Json = None
-    ordinal: int = 1
 
 
 class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):

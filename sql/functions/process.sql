@@ -119,7 +119,13 @@ begin
     case when exists (select from coordinator.jobs_running where least(deadline_at, stall_at, cancel_at) <= v_now)
            or exists (select from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
                         and exists (select from coordinator.jobs_running r where r.agent_id = a.id))
-         then 'job_rescue' end
+         then 'job_rescue' end,
+    case when exists (select from coordinator.job_waits where due_at <= v_now)
+           or exists (select from coordinator.job_wait_log where held <> '{}')
+           or exists (select from coordinator.job_waits where behind)
+           or exists (select from coordinator.job_waits where behind is not null)
+              and (select seq from coordinator.job_wait_log) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)
+         then 'job_wait_match' end
   ], null);
 end
 $$;

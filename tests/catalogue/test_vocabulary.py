@@ -86,6 +86,10 @@ OPTIONS_ADD = {
     ("job_claim", "short"): "the output",
     ("job_claim", "wait"): "wait=… of the request",
     ("job_enqueue", "lines"): "job_enqueue_many",
+    **{
+        ("job_suspend", option): "of the conditions"
+        for option in ("any", "at", "delay", "directive", "event", "signal")
+    },
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
     ("queue_set", "strict"): "an ageing of 0",
@@ -102,6 +106,8 @@ SPELLED = {  # on the command line
     ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
     ("job_list", "labels"): "label",
     ("queue_set", "weights"): "weight",
+    ("job_ask", "options"): "option",
+    ("job_ask", "fallback"): "default",
     ("job_claim", "queues"): "queue",
     ("job_claim", "types"): "type",
     ("job_enqueue", "labels"): "label",

@@ -154,3 +154,52 @@ def test_bad_input_is_refused_with_a_hint(program: Program, worker: str) -> None
     program.fails(5, "job", "progress", worker, "--agent", "w", "--fence", "1", "--percent", "much")
     program.text("agent", "register", "idle")
     assert program.fails(5, "job", "claim", "--agent", "idle")["code"] == "ZC105"
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_job_stores_steps_waits_asks_and_is_retried_from_a_step(program: Program) -> None:
+    job = program.json("job", "enqueue", "x")["id"]
+    mine = claimed(program)
+    assert program.json("job", "step", *mine, "fetch", '{"n": 1}')["result"] == {"n": 1}
+    waiting = program.json(
+        "job", "suspend", *mine, "ready", "--signal", 'state="ok"', "--event", "custom.x=7", "--ttl", "1h"
+    )
+    assert waiting["status"] == "waiting"
+    assert "first of signal" in program.text("job", "why", job)
+    program.fails(4, "job", "step", *mine, "late")
+    program.json("job", "cancel", job)
+    (made,) = program.json("job", "retry", job, "--from", "ready")
+    assert made["steps"] == 1
+    job = made["id"]
+    mine = claimed(program)
+    assert [step["name"] for step in program.json("job", "steps", job)] == ["fetch"]
+    program.json("signal", "set", "state", '"ok"', "--json")
+    assert "the wait is over" in program.text(
+        "job", "suspend", *mine, "ready", "--signal", 'state="ok"', "--delay", "1h"
+    )
+    program.json(
+        "job",
+        "ask",
+        *mine,
+        "approval",
+        "Deploy?",
+        "--option",
+        "yes",
+        "--option",
+        "no",
+        "--ttl",
+        "1h",
+        "--default",
+        '"no"',
+    )
+    (question,) = program.json("job", "questions")
+    assert (question["job"], question["question"], question["fallback"]) == (job, "Deploy?", "no")
+    assert "Deploy?" in program.text("job", "questions")
+    assert program.fails(5, "--actor", "w", "job", "answer", job, "yes")["code"] == "42501"
+    assert program.text("--actor", "boss", "job", "answer", job, "yes", "--reason", "ok") == "answered\n"
+    assert [step["kind"] for step in program.json("job", "steps", job)] == ["step", "wait", "answer"]
+    assert "approval" in program.text("job", "steps", job)
+    mine = claimed(program)
+    program.fails(2, "job", "suspend", *mine, "s", "--signal", "a", "--conditions", "[]")
+    conditions = '[{"at": "2000-01-01T00:00:00Z"}]'
+    assert program.json("job", "suspend", *mine, "s", "--conditions", conditions)["result"]["met"] == 0

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 import coordinator
-from coordinator.errors import Conflict, InvalidArgument, NotFound
+from coordinator.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 
 
 async def test_many_jobs_are_mappings_of_what_enqueue_takes(database_url: str) -> None:
@@ -61,3 +61,27 @@ async def test_without_an_agent_or_job_types_nothing_is_claimed(database_url: st
     async with coordinator.connect(database_url, agent="idle") as client:
         with pytest.raises(InvalidArgument, match="job_types"):
             await client.jobs.claim()
+
+
+async def test_a_worker_stores_steps_waits_and_asks(database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="w", job_types=["x"]) as client:
+        await client.jobs.enqueue("x")
+        (job,) = await client.jobs.claim()
+        assert job.steps == 0
+        assert (await client.jobs.step(job, "fetch", [1])).result == [1]
+        assert (await client.jobs.step(job.id, "fetch", [1], fence=job.fence)).place == 1
+        done = await client.jobs.suspend(job, "now", [{"delay": 0}], ttl=3600)
+        assert (done.status, done.result["met"]) == ("running", 0)  # type: ignore[index, call-overload]
+        asked = await client.jobs.ask(job, "go", "Deploy?", options=["yes", "no"], ttl=600, fallback="no")
+        assert (asked.status, asked.due_at is not None) == ("waiting", True)
+        assert [question.question async for question in client.jobs.questions()] == ["Deploy?"]
+        with pytest.raises(PermissionDenied):
+            await client.jobs.answer(job.id, "yes")
+        async with coordinator.connect(database_url) as boss:
+            answered = await boss.jobs.answer(job.id, "yes", reason="ok", step="go", ordinal=1)
+            assert (answered.result["answer"], answered.actor != "w") == ("yes", True)  # type: ignore[index, call-overload]
+        (job,) = await client.jobs.claim()
+        assert [step.name async for step in client.jobs.steps(job.id)] == ["fetch", "now", "go"]
+        await client.jobs.fail(job, "e", final=True)
+        (new,) = await client.jobs.retry(job.id, from_step="go")
+        assert new.steps == 2

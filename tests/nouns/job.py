@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from coordinator.operations import agents, jobs
+from coordinator.operations import agents, job_waits, jobs
 from tests.conftest import Transaction
 
 HOUR = timedelta(hours=1)
@@ -21,6 +21,9 @@ LIMITS = {
         "coordinator.job_enqueue('default', 'a', p_key => repeat('a', $1::integer))",
         "coordinator.job_enqueue('default', 'a', p_dedupe_key => repeat('a', $1::integer))",
         f"coordinator.job_step('default', r.id, r.agent, r.fence, repeat('a', $1::integer)) from {RUNNING}",
+        f"coordinator.job_ask('default', r.id, r.agent, r.fence, repeat('a', $1::integer), '?') from {RUNNING}",
+        f"""coordinator.job_suspend('default', r.id, r.agent, r.fence, 's', jsonb_build_array(jsonb_build_object('signal', repeat('a', $1::integer))))
+            from {RUNNING}""",
     ],
     "json": [
         "coordinator.job_enqueue('default', 'a', jsonb_build_object('k', repeat('x', $1::integer - 9)))",
@@ -28,6 +31,8 @@ LIMITS = {
         f"coordinator.job_step('default', r.id, r.agent, r.fence, 's', jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
     ],
     "ttl_max": [
+        f"coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?', p_ttl => make_interval(secs => $1)) from {RUNNING}",
+        f"""coordinator.job_suspend('default', r.id, r.agent, r.fence, 's', '[{{"signal": "a"}}]', make_interval(secs => $1)) from {RUNNING}""",
         f"coordinator.job_snooze('default', r.id, r.agent, r.fence, make_interval(secs => $1)) from {RUNNING}",
     ],
     "reason": [
@@ -40,6 +45,7 @@ LIMITS = {
         "coordinator.job_rescue($1::integer)",
         "coordinator.job_dedupe_prune($1::integer)",
         "coordinator.job_class_prune($1::integer)",
+        "coordinator.job_wait_match($1::integer)",
     ],
     "job_batch": [
         """coordinator.job_enqueue_many('default', (select jsonb_agg('{"type": "x"}'::jsonb) from generate_series(1, $1::integer)))""",
@@ -77,6 +83,20 @@ LIMITS = {
     "job_step_bytes": [
         f"""coordinator.job_step('default', r.id, r.agent, r.fence, 's', to_jsonb(repeat('x', least(250000, $1::integer - n * 250002 - 2))), n + 1)
            from {RUNNING}, generate_series(0, 16) n""",
+    ],
+    "job_wait_conditions": [
+        f"""coordinator.job_suspend('default', r.id, r.agent, r.fence, 's',
+              (select jsonb_agg(jsonb_build_object('signal', 's' || n)) from generate_series(1, $1::integer) n)) from {RUNNING}""",
+    ],
+    "job_wait_jobs": [
+        f"""coordinator.job_suspend('default', r.id, r.agent, r.fence, 's', jsonb_build_array(jsonb_build_object('jobs', i.ids)))
+            from {RUNNING}, (select jsonb_agg(e.id) as ids from coordinator.job_enqueue('default', 'y') e, generate_series(1, $1::integer) offset 0) i""",
+    ],
+    "job_question": [
+        f"coordinator.job_ask('default', r.id, r.agent, r.fence, 's', repeat('a', $1::integer)) from {RUNNING}",
+    ],
+    "job_options": [
+        f"""coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?', array(select 'o' || n from generate_series(1, $1::integer) n)) from {RUNNING}""",
     ],
     "job_fences": [
         f"coordinator.job_reconcile('default', r.agent, array_fill(r.fence, array[$1::integer])) from {RUNNING}",
@@ -122,6 +142,11 @@ async def drive(tx: Transaction) -> None:
     running = await enqueue()
     await claim()
     await tx.run(jobs.Cancel(project="default", job=running.id))
+    await enqueue()
+    asking = await claim()
+    await tx.run(job_waits.Ask(**asking, step="s", question="?"))  # type: ignore[arg-type]
+    await tx.run(job_waits.Answer(project="default", job=asking["job"], value=1, actor="boss"))  # type: ignore[arg-type]
+    await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
     await enqueue(start_by=(await tx.run(agents.Heartbeat(agent=worker.id))))
     await tx.run(jobs.Cancel(project="default", job=(await enqueue(delay=HOUR)).id))
     await tx.set_clock(HOUR * 48)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from coordinator.operations import job_history, jobs, transactions
+from coordinator.operations import job_history, job_waits, jobs, transactions
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 from tests.sql.test_job import MINUTE, World, held
@@ -31,15 +31,15 @@ async def results(world: World, job: UUID) -> list[tuple[str, int, Any]]:
 async def test_a_step_is_stored_and_the_next_attempt_reads_it(world: World) -> None:
     worker = await world.worker()
     mine = await world.start(worker, backoff=MINUTE)
-    stored = await world.run(jobs.FinishStep(**mine, step="fetch", result={"bytes": 7}))
+    stored = await world.run(job_waits.FinishStep(**mine, step="fetch", result={"bytes": 7}))
     assert (stored.job, stored.place, stored.name, stored.ordinal, stored.kind) == (mine["job"], 1, "fetch", 1, "step")
     assert (stored.result, stored.fence, stored.actor, stored.project) == ({"bytes": 7}, mine["fence"], "w", "default")
-    await world.run(jobs.FinishStep(**mine, step="fetch", result=None, ordinal=2))
+    await world.run(job_waits.FinishStep(**mine, step="fetch", result=None, ordinal=2))
     await world.run(jobs.Release(**mine))
     (grant,) = await world.claim(worker)
     assert (grant.id, grant.steps) == (mine["job"], 2)
     assert await results(world, grant.id) == [("fetch", 1, {"bytes": 7}), ("fetch", 2, None)]
-    await world.run(jobs.FinishStep(**held(worker, [grant]), step="send", result="sent"))
+    await world.run(job_waits.FinishStep(**held(worker, [grant]), step="send", result="sent"))
     await world.run(jobs.Complete(**held(worker, [grant])))
     assert await world.tx.connection.fetchval("select count(*) from coordinator.job_steps_open") == 0
     ended = await steps(world, grant.id)
@@ -60,7 +60,7 @@ async def test_a_job_without_steps_says_so(world: World) -> None:
     request = msgspec.convert("00000000-0000-7000-8000-000000000001", UUID)
     (grant,) = await world.claim(worker, request_id=request)
     assert (grant.id, grant.steps) == (first.id, 0)
-    await world.run(jobs.FinishStep(**held(worker, [grant]), step="a"))
+    await world.run(job_waits.FinishStep(**held(worker, [grant]), step="a"))
     assert [repeated.steps for repeated in await world.claim(worker, request_id=request)] == [1]
     assert [stale.steps for stale in await world.claim(worker, finished=[first.id], fences=[1], results=[1])] == [None]
 
@@ -69,22 +69,22 @@ async def test_a_stale_fence_stores_nothing(world: World) -> None:
     worker = await world.worker()
     mine = await world.start(worker)
     await world.run(jobs.Release(**mine))
-    await refused(world.tx, jobs.FinishStep(**mine, step="fetch"), "ZC320")
+    await refused(world.tx, job_waits.FinishStep(**mine, step="fetch"), "ZC320")
     (grant,) = await world.claim(worker)
-    await refused(world.tx, jobs.FinishStep(**mine, step="fetch"), "ZC320")
+    await refused(world.tx, job_waits.FinishStep(**mine, step="fetch"), "ZC320")
     other = await world.worker("other")
-    await refused(world.tx, jobs.FinishStep(**{**held(worker, [grant]), "agent": other.id}, step="fetch"), "ZC320")
+    await refused(world.tx, job_waits.FinishStep(**{**held(worker, [grant]), "agent": other.id}, step="fetch"), "ZC320")
     await world.run(jobs.Complete(**held(worker, [grant])))
-    await refused(world.tx, jobs.FinishStep(**held(worker, [grant]), step="fetch"), "ZC320")
+    await refused(world.tx, job_waits.FinishStep(**held(worker, [grant]), step="fetch"), "ZC320")
     assert await steps(world, mine["job"]) == []
 
 
 async def test_a_repetition_changes_nothing_and_another_result_is_refused(world: World) -> None:
     worker = await world.worker()
     mine = await world.start(worker)
-    first = await world.run(jobs.FinishStep(**mine, step="fetch", result={"a": 1, "b": 2.0}))
-    assert await world.run(jobs.FinishStep(**mine, step="fetch", result={"b": 2, "a": 1})) == first
-    error = await refused(world.tx, jobs.FinishStep(**mine, step="fetch", result={"a": 2}), "ZC329")
+    first = await world.run(job_waits.FinishStep(**mine, step="fetch", result={"a": 1, "b": 2.0}))
+    assert await world.run(job_waits.FinishStep(**mine, step="fetch", result={"b": 2, "a": 1})) == first
+    error = await refused(world.tx, job_waits.FinishStep(**mine, step="fetch", result={"a": 2}), "ZC329")
     detail = msgspec.json.decode(error.detail or "")
     assert (detail["name"], detail["ordinal"], detail["fence"]) == ("fetch", 1, mine["fence"])
     assert await steps(world, mine["job"]) == [first]
@@ -96,7 +96,7 @@ async def test_a_step_is_progress(world: World) -> None:
     mine = await world.start(worker, stall=10 * MINUTE)
     for minutes in (9, 18, 27):
         await world.tx.set_clock(minutes * MINUTE)
-        await world.run(jobs.FinishStep(**mine, step="page", ordinal=minutes))
+        await world.run(job_waits.FinishStep(**mine, step="page", ordinal=minutes))
         assert await world.run(jobs.Rescue()) == 0
     await world.tx.set_clock(38 * MINUTE)
     assert await world.run(jobs.Rescue()) == 1
@@ -117,7 +117,7 @@ async def test_a_step_is_progress(world: World) -> None:
 async def test_an_invalid_step_is_refused(world: World, fields: dict[str, Any], code: str) -> None:
     worker = await world.worker()
     mine = await world.start(worker)
-    await refused(world.tx, jobs.FinishStep(**mine, **fields), code)
+    await refused(world.tx, job_waits.FinishStep(**mine, **fields), code)
     assert await steps(world, mine["job"]) == []
 
 
@@ -125,7 +125,7 @@ async def test_pages_of_steps_are_bounded_by_bytes_before_and_after_the_end(worl
     worker = await world.worker()
     mine = await world.start(worker)
     for number in range(9):
-        await world.run(jobs.FinishStep(**mine, step="page", ordinal=number + 1, result="x" * 250_000))
+        await world.run(job_waits.FinishStep(**mine, step="page", ordinal=number + 1, result="x" * 250_000))
     for _ in range(2):
         first = await steps(world, mine["job"])
         assert [step.ordinal for step in first] == [1, 2, 3, 4, 5]
@@ -142,7 +142,7 @@ async def test_steps_of_an_unknown_job_are_not_found(world: World) -> None:
 async def test_a_job_that_waits_and_is_cancelled_keeps_its_steps(world: World) -> None:
     worker = await world.worker()
     mine = await world.start(worker)
-    await world.run(jobs.FinishStep(**mine, step="fetch"))
+    await world.run(job_waits.FinishStep(**mine, step="fetch"))
     await world.run(jobs.Release(**mine))
     await world.run(jobs.Cancel(project="default", job=mine["job"]))
     assert await results(world, mine["job"]) == [("fetch", 1, None)]
@@ -153,7 +153,7 @@ async def failed(world: World, *names: str, **fields: Any) -> UUID:
     worker = await world.worker(f"w{len(names)}")
     mine = await world.start(worker, **fields)
     for place, name in enumerate(names):
-        await world.run(jobs.FinishStep(**mine, step=name, result=place, ordinal=names[: place + 1].count(name)))
+        await world.run(job_waits.FinishStep(**mine, step=name, result=place, ordinal=names[: place + 1].count(name)))
     await world.run(jobs.Fail(**mine, error="e", final=True))
     job: UUID = mine["job"]
     return job
@@ -210,7 +210,7 @@ async def test_a_step_commits_with_the_other_writes_of_a_transaction(world: Worl
 
 async def test_a_deleted_project_takes_its_steps_with_it(world: World) -> None:
     mine = await world.start(await world.worker())
-    await world.run(jobs.FinishStep(**mine, step="fetch"))
+    await world.run(job_waits.FinishStep(**mine, step="fetch"))
     await world.tx.connection.execute(
         "select coordinator.job_end_project((select id from coordinator.projects where name = 'default'))"
     )

@@ -25,6 +25,12 @@ ENTRANCES = {
     "job_claim": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_claim(
                       'default', a.agent_id, p_finished => array[a.id], p_fences => array[a.fence], p_results => jsonb_build_array($1::text::jsonb)) r""",
     "job_complete": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_complete('default', a.id, a.agent_id, a.fence, $1::text::jsonb) r",
+    "job_ask": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_ask(
+                    'default', a.id, a.agent_id, a.fence, 's', '?', p_ttl => '1 hour', p_fallback => $1::text::jsonb) r""",
+    "job_answer": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_ask('default', a.id, a.agent_id, a.fence, 's', '?') q
+                       cross join lateral coordinator.job_answer('default', q.id, $1::text::jsonb, p_actor => 'boss') r""",
+    "job_suspend": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_suspend(
+                        'default', a.id, a.agent_id, a.fence, 's', jsonb_build_array(jsonb_build_object('signal', 's', 'value', $1::text::jsonb))) r""",
     "job_step": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_step('default', a.id, a.agent_id, a.fence, 's', $1::text::jsonb) r",
     "job_progress": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_progress(
                          'default', a.id, a.agent_id, a.fence, p_checkpoint => $1::text::jsonb) r""",

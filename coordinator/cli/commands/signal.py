@@ -11,26 +11,12 @@ import msgspec
 from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, INTEGER, read_json, read_text
-from coordinator.errors import InvalidArgument
-from coordinator.model.operation import Json
+from coordinator.cli.values import DURATION, INTEGER, read_text, read_value
 from coordinator.operations import signals
 
 command = noun("Signals: keys with JSON values, versions and TTL.")
 
 COLUMNS = ("key", "value", "version", "expires_at", "actor", "updated_at", "critical")
-
-
-def _value(text: str, form: str) -> Json:
-    """Return a value: JSON if it parses, else text."""
-    if form == "text":
-        return text
-    try:
-        return read_json(text, "VALUE")
-    except InvalidArgument:
-        if form == "json":
-            raise
-        return text
 
 
 @command.verb(
@@ -63,7 +49,7 @@ def set_(call: Invocation, /, *, key: str, value: str, form: str | None, **optio
     content = read_text(value)
     if value == "-":
         content = content.removesuffix("\n")
-    signal = call.run(call.operation(signals.Set, key=key, value=_value(content, form or ""), **options))
+    signal = call.run(call.operation(signals.Set, key=key, value=read_value(content, form or ""), **options))
     end = f"expires {age(signal.expires_at)}" if signal.expires_at else "critical"
     call.output.one(signal, f"{plain(key)} is at version {signal.version}, {end}")
 

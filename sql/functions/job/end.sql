@@ -111,14 +111,14 @@ comment on function coordinator.job_make_ready(uuid[], text, timestamptz) is
 
 create or replace function coordinator.job_put_back(
   p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,
-  p_at timestamptz default null) returns void
+  p_at timestamptz default null, p_cause text default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_counts constant boolean := p_outcome not in ('released', 'snoozed');
+  v_counts constant boolean := p_outcome not in ('released', 'snoozed', 'waiting');
   v_reason constant text := case p_outcome when 'failed' then 'error' else p_outcome end;
   v_ready  uuid[];
   v_of     record;
@@ -142,7 +142,7 @@ begin
         error = case when v_counts then p_error else j.error end,
         checkpoint = case when not v_counts or j.rescue = 'resume' then coalesce(a.checkpoint, j.checkpoint) end,
         start_by = null, -- an attempt began in time
-        scheduled_at = case when p_outcome in ('released', 'worker_lost') then j.scheduled_at
+        scheduled_at = case when p_outcome in ('released', 'worker_lost', 'waiting') then j.scheduled_at
                             else greatest(p_now, coalesce(p_at, p_now + coordinator.job_backoff(j.backoff, a.attempt))) end,
         past = case when jsonb_array_length(j.past) >= 50 then j.past - 0 else coalesce(j.past, '[]') end || jsonb_build_object(
           'attempt', a.attempt, 'fence', a.fence, 'agent_id', a.agent_id, 'worker', coordinator.job_worker(a.agent_id), 'started_at', a.started_at,
@@ -150,22 +150,24 @@ begin
     from unnest(p_attempts) a where j.id = a.id and j.id = any (array(select i.id from unnest(p_attempts) i))
     returning j.*),
   later as (
-    insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > p_now),
+    insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > p_now and p_cause is null),
   told as (
     select coordinator.job_tell(case p_outcome when 'released' then 'job.released' when 'snoozed' then 'job.scheduled' else 'job.retried' end,
              t.project_id, t.project, t.queue, p_by, p_now, t.ids,
              case p_outcome when 'released' then '{}' else jsonb_build_object('due_at', t.due_at) end
              || case when v_counts then jsonb_build_object('reason', v_reason) else '{}' end)
     from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids, min(j.scheduled_at) as due_at
-          from job j join coordinator.projects p on p.id = j.project_id group by 1, 2, 3 order by 1, 3) t)
-  select array_agg(j.id) filter (where j.scheduled_at <= p_now) into v_ready from job j, (select count(*) from told) t;
-  if v_ready is not null then
+          from job j join coordinator.projects p on p.id = j.project_id where p_cause is null group by 1, 2, 3 order by 1, 3) t)
+  select array_agg(j.id) filter (where j.scheduled_at <= p_now or p_cause is not null) into v_ready from job j, (select count(*) from told) t;
+  if v_ready is not null and p_cause is not null then
+    perform coordinator.job_make_waiting(v_ready, p_cause, null, p_by, p_now);
+  elsif v_ready is not null then
     perform coordinator.job_make_ready(v_ready, p_by, p_now);
   end if;
 end
 $$;
-comment on function coordinator.job_put_back(coordinator.jobs_running[], text, text, timestamptz, text, boolean, timestamptz) is
-  'Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place. Those without another attempt fail. Internal.';
+comment on function coordinator.job_put_back(coordinator.jobs_running[], text, text, timestamptz, text, boolean, timestamptz, text) is
+  'Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place; with p_cause, in jobs_waiting. Those without another attempt fail. Internal.';
 
 create or replace function coordinator.job_backoff(p_first interval, p_attempt integer) returns interval
 language sql volatile parallel safe

@@ -110,6 +110,27 @@ begin
       format('It waits for the end of job %s of type "%s", which %s', v_on.after_id, v_on.type,
              case v_on.status when 'running' then format('runs on worker "%s"', v_on.worker) else 'is ' || v_on.status end),
       case v_on.jobs when 1 then '' when 2 then ', and for another job' else format(', and for %s other jobs', v_on.jobs - 1) end, '.');
+  when 'wait' then
+    select concat('It waits for ', case when jsonb_array_length(w.conditions) > 1 then 'the first of ' end, c.list,
+                  case when c.timed and w.due_at is not null then ', until ' || coordinator.job_instant(w.due_at) end,
+                  '; worker "', w.worker, '" suspended it at ', coordinator.job_instant(w.began_at), '.'), array[w.worker]
+    into sentence, names
+    from coordinator.job_waits w cross join lateral (
+      select string_agg(case
+               when c ? 'at' then coordinator.job_instant((c ->> 'at')::timestamptz)
+               when c ? 'signal' then concat(format('signal "%s"', c ->> 'signal'), ' with the value ' || left((c -> 'value')::text, 100))
+               when c ? 'event' then concat('event ', c ->> 'event', ' with the key "' || (c ->> 'key') || '"')
+               when c ? 'directive' then format('the answer of directive %s', c ->> 'directive')
+               when jsonb_array_length(c -> 'jobs') = 1 then format('job %s', c -> 'jobs' ->> 0)
+               else format('%s of %s jobs', c ->> 'mode', jsonb_array_length(c -> 'jobs')) end, ', ' order by n) as list,
+             bool_and(not c ? 'at') as timed
+      from jsonb_array_elements(w.conditions) with ordinality u (c, n)) c
+    where w.job_id = p_job;
+  when 'answer' then
+    select concat(format('It waits for the answer of a manager since %s: worker "%s" asked "%s"', coordinator.job_instant(w.began_at), w.worker, w.question),
+                  ' (' || array_to_string(w.options, ', ') || ')', ', until ' || coordinator.job_instant(w.due_at),
+                  ', then it is ' || w.fallback::text, '.'), array[w.worker]
+    into sentence, names from coordinator.job_waits w where w.job_id = p_job;
   else
     sentence := format('It waits: %s.', p_cause);
   end case;
@@ -155,7 +176,8 @@ begin
                   v_job.max_attempts, v_last ->> 'worker', coordinator.job_ending(v_last ->> 'outcome', v_last ->> 'error')) end;
   when 'waiting' then
     v_cause := v_job.waiting_for;
-    select w.due_at into v_until from coordinator.jobs_waiting w where w.id = p_job;
+    select coalesce(w.due_at, d.due_at) into v_until
+    from coordinator.jobs_waiting w left join coordinator.job_waits d on d.job_id = w.id where w.id = p_job;
     select w.sentence, w.names into v_text, v_names from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
   when 'running' then
     select r.cancel_at, r.cancelled_by, r.cancel_reason, a.heartbeat_at + a.ttl as overdue_at, r.deadline_at, a.name into v_running

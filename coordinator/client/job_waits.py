@@ -1,0 +1,166 @@
+"""Steps of jobs, durable waits, and questions that managers answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from coordinator.client.caller import Duration, as_duration
+from coordinator.client.job_history import JobHistory
+from coordinator.client.listing import PAGE, Listing
+from coordinator.errors import InvalidArgument
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobGrant
+from coordinator.model.job_history import JobStep
+from coordinator.model.job_wait import JobQuestion, JobSuspension
+from coordinator.model.operation import Json
+from coordinator.operations import job_waits
+
+__all__ = ["JobWaits", "attempt_of"]
+
+
+def attempt_of(job: JobGrant | UUID, fence: int | None) -> tuple[UUID, int]:
+    """Return the id of a job and its fence.
+
+    Raises: ``InvalidArgument`` if the fence is missing.
+    """
+    own, known = (job, None) if isinstance(job, UUID) else (job.id, job.fence)
+    number = known if fence is None else fence
+    if number is None:
+        raise InvalidArgument(
+            "the fence of the job is missing", hint="Pass what claim returned, or fence=… with the id."
+        )
+    return own, number
+
+
+class JobWaits(JobHistory):
+    """What a worker stores of its work, and what it lets a job wait for."""
+
+    async def step(
+        self,
+        job: JobGrant | UUID,
+        step: str,
+        result: Json = None,
+        *,
+        ordinal: int = 1,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobStep:
+        """Store the result of a step, for this attempt and the next ones, which read it with ``steps``.
+
+        ``ordinal`` tells those of one name apart, from 1. A repetition with the same result changes nothing.
+
+        Raises: ``Conflict`` if the job is no longer the worker's, or the step has finished with another result.
+        """
+        own, number = attempt_of(job, fence)
+        return await self._caller.run(
+            job_waits.FinishStep(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                step=step,
+                result=result,
+                ordinal=ordinal,
+            )
+        )
+
+    async def suspend(
+        self,
+        job: JobGrant | UUID,
+        step: str,
+        conditions: Iterable[Mapping[str, Json]],
+        *,
+        ttl: Duration | None = None,
+        ordinal: int = 1,
+        after: str | None = None,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobSuspension:
+        """Let a job wait for the first of several conditions, without its worker, slots and locks. This spends no attempt.
+
+        A condition is ``{"at": instant}``, ``{"delay": "10m"}``, ``{"signal": key}`` (also with a ``value``), ``{"event": topic}`` (also
+        with a ``key``), ``{"jobs": [ids]}`` (all, or with ``"mode": "any"``), or ``{"directive": id}``. The outcome becomes the result of the
+        step: ``met`` is the place of the condition, or None after ``ttl``. If one is met already, the status is running, and
+        ``result`` is the outcome. Events after the cursor ``after`` count; by default those since the job first started.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = attempt_of(job, fence)
+        return await self._caller.run(
+            job_waits.Suspend(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                step=step,
+                conditions=[dict(condition) for condition in conditions],
+                ttl=None if ttl is None else as_duration(ttl),
+                ordinal=ordinal,
+                after=after,
+            )
+        )
+
+    async def ask(
+        self,
+        job: JobGrant | UUID,
+        step: str,
+        question: str,
+        *,
+        options: Sequence[str] | None = None,
+        ttl: Duration | None = None,
+        fallback: Json = None,
+        ordinal: int = 1,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobSuspension:
+        """Ask managers a question, and let the job wait for the answer, without its worker. This spends no attempt.
+
+        After ``ttl``, the answer is ``fallback``. The outcome becomes the result of the step: ``answer``, and ``by``, who gave it, or None.
+
+        Raises: ``Conflict`` if the job is no longer the worker's.
+        """
+        own, number = attempt_of(job, fence)
+        return await self._caller.run(
+            job_waits.Ask(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                step=step,
+                question=question,
+                options=None if options is None else list(options),
+                ttl=None if ttl is None else as_duration(ttl),
+                fallback=fallback,
+                ordinal=ordinal,
+            )
+        )
+
+    async def answer(
+        self,
+        job: UUID,
+        value: Json,
+        *,
+        reason: str | None = None,
+        step: str | None = None,
+        ordinal: int | None = None,
+    ) -> JobStep:
+        """Answer the question of a job; with ``step``, only if it asks this one. Whoever asked may not answer.
+
+        Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is over; ``PermissionDenied``.
+        """
+        return await self._caller.run(
+            job_waits.Answer(
+                project=self._caller.project,
+                job=job,
+                value=value,
+                reason=reason,
+                step=step,
+                ordinal=ordinal,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    def questions(self, *, after: str | None = None, limit: int = PAGE) -> Listing[JobQuestion]:
+        """List the questions of jobs that wait for an answer, in the order of the jobs."""
+        return Listing(self._caller, job_waits.ListQuestions(project=self._caller.project, limit=limit), after)

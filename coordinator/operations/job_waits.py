@@ -1,0 +1,128 @@
+"""Steps of jobs, durable waits, and questions that managers answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job_history import JobStep
+from coordinator.model.job_wait import JobQuestion, JobSuspension
+from coordinator.model.operation import Json, Operation, Scope
+
+__all__ = ["Answer", "Ask", "FinishStep", "ListQuestions", "Match", "Suspend"]
+
+
+class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
+    """Store the result of a step of a job, for this attempt and the next ones. A repetition with the same result changes nothing.
+
+    ``ordinal`` tells those of one name apart, from 1. It counts as progress.
+
+    Raises: ``Conflict`` if the fence is stale, or the step has finished with another result.
+    """
+
+    function = "job_step"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    step: str
+    result: Json = None
+    ordinal: int = 1
+
+
+class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
+    """Let a job wait for the first of several conditions, without its worker, slots and locks. The attempt ends; none is spent.
+
+    A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (any value without one),
+    ``{"event": topic, "key": key}`` (any key without one), ``{"jobs": [ids], "mode": "all" or "any"}``, or ``{"directive": id}``.
+
+    The outcome is stored as a step: ``met`` is the place of the condition, from 0, or null if ``ttl`` has passed. If a condition is
+    met already, the status is running, and ``result`` is the outcome. Events after the cursor ``after`` count; by default those since the
+    wait of this name before ended, or the job first started.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_suspend"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    step: str
+    conditions: list[dict[str, Json]]
+    ttl: timedelta | None = None
+    ordinal: int = 1
+    after: str | None = None
+
+
+class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
+    """Ask managers a question, and let the job wait for the answer, without its worker. The attempt ends; none is spent.
+
+    After ``ttl``, the answer is ``fallback``. The outcome is stored as a step: ``answer``, and ``by``, who gave it, or null. If the
+    question is answered already, the status is running, and ``result`` is the outcome.
+
+    Raises: ``Conflict`` if the fence is stale.
+    """
+
+    function = "job_ask"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    step: str
+    question: str
+    options: list[str] | None = None
+    ttl: timedelta | None = None
+    fallback: Json = None
+    ordinal: int = 1
+
+
+class Answer(Operation[JobStep], frozen=True, kw_only=True):
+    """Answer the question of a job; with ``step`` and ``ordinal``, only if it asks this one. Whoever asked may not answer.
+
+    Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is over; ``PermissionDenied``; ``InvalidArgument``.
+    """
+
+    function = "job_answer"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    job: UUID
+    value: Json
+    reason: str | None = None
+    step: str | None = None
+    ordinal: int | None = None
+    actor: str | None = None
+
+
+class ListQuestions(Operation[list[JobQuestion]], frozen=True, kw_only=True):
+    """List the questions of jobs that wait for an answer, in the order of the jobs."""
+
+    function = "job_questions"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("job",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Match(Operation[int], frozen=True, kw_only=True):
+    """Compare events with what jobs wait for, and end waits whose time is over; return how much was done. Repeat until 0."""
+
+    function = "job_wait_match"
+    internal = True
+
+    limit: int = 1000

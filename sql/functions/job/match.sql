@@ -1,0 +1,217 @@
+-- Waits and the log (see suspend.sql): a loop of the leader compares events with what jobs wait for, in the order of their numbers, and off
+-- the paths of those who write.
+--
+-- The row of job_wait_log says how far it has read; whoever reads locks it. A wait may begin at an earlier event than that: it is behind,
+-- and the loop first reads for it, and for others on the way, from its place up to its own. Whoever waited longest comes first, so each
+-- arrives. A run reads at most 20 chunks.
+--
+-- The outcome of a wait is stored, and its job woken, in the transaction that moves the cursor: a crash repeats both or neither. A job that
+-- another transaction has in that moment is skipped, and its outcome held until the next run; if the other one ends the job, it is dropped.
+-- Of events that were pruned before they were read, the present state is looked at.
+
+create or replace function coordinator.event_topics(p_type text) returns text[]
+language sql immutable parallel safe
+return array[p_type, '*'] || array(
+  select array_to_string((string_to_array(p_type, '.'))[:n], '.') || '.*' from generate_series(1, cardinality(string_to_array(p_type, '.')) - 1) n);
+comment on function coordinator.event_topics(text) is
+  'Return all topics that an event of a type has: signal.set, signal.*, *. Internal.';
+
+create or replace function coordinator.event_chunk_after(p_seq bigint) returns coordinator.event_chunks
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_chunk coordinator.event_chunks;
+begin
+  select * into v_chunk from coordinator.event_chunks c
+  where c.first_seq >= coalesce((select max(f.first_seq) from coordinator.event_chunks f where f.first_seq <= p_seq + 1), 0) and c.last_seq > p_seq
+  order by c.first_seq limit 1;
+  return v_chunk;
+end
+$$;
+comment on function coordinator.event_chunk_after(bigint) is
+  'Return the chunk of the next event after p_seq; null: there is none. Internal.';
+
+create or replace function coordinator.job_wait_hear(
+  p_project_id bigint, p_conditions jsonb, p_type text, p_key text, p_actor text, p_at timestamptz, p_data jsonb, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_item record;
+  v_met  jsonb;
+begin
+  for v_item in select c.value, c.place - 1 as place from jsonb_array_elements(p_conditions) with ordinality c (value, place) order by c.place loop
+    v_met := null;
+    if v_item.value ? 'event' then
+      if v_item.value ->> 'event' = any (coordinator.event_topics(p_type)) and coalesce(v_item.value ->> 'key' = p_key, not v_item.value ? 'key') then
+        v_met := jsonb_build_object('event', jsonb_build_object('type', p_type, 'key', p_key, 'actor', p_actor, 'at', p_at, 'data', p_data));
+      end if;
+    elsif v_item.value ? 'signal' then
+      if p_type = 'signal.set' and v_item.value ->> 'signal' = p_key and (not v_item.value ? 'value' or v_item.value -> 'value' = p_data -> 'value') then
+        v_met := jsonb_build_object('signal', jsonb_build_object('key', p_key, 'value', p_data -> 'value', 'version', p_data -> 'version'));
+      end if;
+    elsif v_item.value ? 'jobs' and p_type in ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') or v_item.value ? 'directive' and p_type like 'directive.%' then
+      v_met := coordinator.job_wait_state(p_project_id, v_item.value, p_now);
+    end if;
+    if v_met is not null then
+      return jsonb_build_object('met', v_item.place) || v_met;
+    end if;
+  end loop;
+  return null;
+end
+$$;
+comment on function coordinator.job_wait_hear(bigint, jsonb, text, text, text, timestamptz, jsonb, timestamptz) is
+  'Return the outcome of a wait by an event; null: it does not end it. Internal.';
+
+create or replace function coordinator.job_wait_listen(
+  p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_found jsonb, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  v_hit record;
+  v_met jsonb;
+begin
+  for v_hit in
+    select w.job_id, w.project_id, w.conditions, w.fence, e.*
+    from (select c.*, coordinator.event_topics(c.type) as topics from coordinator.chunk_events(p_chunk, p_after) c where c.seq <= p_until) e
+    cross join lateral (
+      select t.job_id from coordinator.job_watches t
+      where t.project = e.project and t.topic = any (e.topics) and t.key = any (array['', e.key])
+      union
+      select t.job_id from jsonb_array_elements_text(case when e.type in ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') then e.data -> 'ids' end) i
+      join coordinator.job_watches t on t.project = e.project and t.topic = 'job' and t.key = i) t
+    join coordinator.job_waits w on w.job_id = t.job_id
+    where e.seq > w.after_seq and (w.behind or not p_behind)
+    order by e.seq
+  loop
+    continue when p_found ? v_hit.job_id::text;
+    v_met := coordinator.job_wait_hear(v_hit.project_id, v_hit.conditions, v_hit.type, v_hit.key, v_hit.actor, v_hit.at, coordinator.event_data(v_hit.data), p_now);
+    if v_met is not null then
+      p_found := p_found || jsonb_build_object(v_hit.job_id, jsonb_build_object(
+        'fence', v_hit.fence, 'result', v_met || jsonb_build_object('cursor', coordinator.cursor_text(v_hit.seq))));
+    end if;
+  end loop;
+  return p_found;
+end
+$$;
+comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
+  'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind; return p_found with the outcomes of others, by job. Internal.';
+
+create or replace function coordinator.job_wait_end(p_found jsonb, p_now timestamptz) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_locked uuid[];
+  v_ids    uuid[] := '{}';
+  v_wait   coordinator.job_waits;
+begin
+  -- Those that waited for something else meanwhile are not concerned.
+  select coalesce(jsonb_object_agg(f.key, f.value), '{}') into p_found
+  from jsonb_each(p_found) f join coordinator.job_waits w on w.job_id = f.key::uuid and w.fence = (f.value ->> 'fence')::bigint;
+  v_locked := array(select w.id from coordinator.jobs_waiting w where w.id = any (array(select k::uuid from jsonb_object_keys(p_found) k))
+                    order by w.id for update skip locked);
+  for v_wait in
+    select * from coordinator.job_waits w
+    where w.job_id = any (v_locked) and w.fence = (p_found -> w.job_id::text ->> 'fence')::bigint order by w.job_id
+  loop
+    v_ids := v_ids || v_wait.job_id;
+    perform coordinator.job_step_store(v_wait.job_id, v_wait.name, v_wait.ordinal, case when v_wait.question is null then 'wait' else 'answer' end,
+                                       p_found -> v_wait.job_id::text -> 'result', v_wait.fence, 'coordinator', p_now);
+  end loop;
+  if v_ids <> '{}' then
+    perform coordinator.job_wake(v_ids, 'coordinator', p_now);
+  end if;
+  return p_found - v_ids::text[];
+end
+$$;
+comment on function coordinator.job_wait_end(jsonb, timestamptz) is
+  'Store outcomes of waits and wake their jobs; return those whose jobs another transaction has. Internal.';
+
+create or replace function coordinator.job_wait_match(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_log   coordinator.job_wait_log;
+  v_floor bigint;
+  v_first bigint;
+  v_chunk coordinator.event_chunks;
+  v_found jsonb;
+  v_ids   uuid[];
+  v_count integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  perform coordinator.check_isolation('waits are compared with the log');
+  select * into v_log from coordinator.job_wait_log for update skip locked;
+  if not found then
+    return 0;
+  end if;
+  v_found := v_log.held;
+  select min(w.after_seq) into v_first from coordinator.job_waits w where w.behind is not null;
+  if v_first is not null then
+    -- Locks the log, see events_since: from here on no partition is dropped.
+    perform from coordinator.events where false;
+    select last_value into v_floor from coordinator.event_floor;
+    v_log.seq := greatest(v_log.seq, v_first);
+    if v_first < v_floor and (v_log.seq < v_floor or exists (select from coordinator.job_waits w where w.behind and w.after_seq < v_floor)) then
+      select v_found || coalesce(jsonb_object_agg(l.job_id, jsonb_build_object('fence', l.fence, 'result', l.met || jsonb_build_object('cursor', coordinator.cursor_text(v_floor)))), '{}')
+      into v_found
+      from (select w.job_id, w.fence, coordinator.job_wait_look(w.project_id, w.conditions, v_now) as met from coordinator.job_waits w
+            where w.after_seq < v_floor and w.behind is not null) l
+      where l.met is not null and not v_found ? l.job_id::text;
+      update coordinator.job_waits w set after_seq = v_floor
+      where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.after_seq < v_floor and o.behind is not null for update skip locked));
+      v_log.seq := greatest(v_log.seq, v_floor);
+    end if;
+    for v_run in 1..20 loop
+      -- First whoever is behind, beginning with the one that has waited longest.
+      update coordinator.job_waits w set behind = false
+      where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
+      select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1;
+      if found then
+        v_chunk := coordinator.event_chunk_after(v_first);
+        -- Trap: locked before the look at the chunk. One that appears later has not been compared with it.
+        v_ids := array(select o.job_id from coordinator.job_waits o
+                       where o.behind and o.after_seq >= v_first and o.after_seq < least(v_chunk.last_seq, v_log.seq) for update skip locked);
+        exit when v_ids = '{}'; -- others have them: at the next run
+        v_found := coordinator.job_wait_listen(v_chunk, v_first, v_log.seq, true, v_found, v_now);
+        update coordinator.job_waits w set after_seq = least(v_chunk.last_seq, v_log.seq) where w.job_id = any (v_ids);
+        v_count := v_count + 1;
+        continue;
+      end if;
+      v_chunk := coordinator.event_chunk_after(v_log.seq);
+      exit when v_chunk.first_seq is null;
+      v_found := coordinator.job_wait_listen(v_chunk, v_log.seq, v_chunk.last_seq, false, v_found, v_now);
+      v_log.seq := v_chunk.last_seq;
+      v_count := v_count + 1;
+    end loop;
+  end if;
+  select v_found || coalesce(jsonb_object_agg(d.job_id, jsonb_build_object('fence', d.fence, 'result', d.result)), '{}') into v_found
+  from (select w.job_id, w.fence, case when w.question is not null then jsonb_build_object('answer', w.fallback, 'by', null)
+               else coalesce(coordinator.job_wait_look(w.project_id, w.conditions, v_now), '{"met": null}')
+                    || jsonb_build_object('cursor', coordinator.cursor_text(greatest(w.after_seq, case when w.behind is false then v_log.seq else 0 end))) end as result
+        from coordinator.job_waits w where w.due_at <= v_now and not v_found ? w.job_id::text order by w.due_at limit p_limit) d;
+  if v_found <> '{}' then
+    select v_count + count(*) into v_count from jsonb_object_keys(v_found);
+    v_found := coordinator.job_wait_end(v_found, v_now);
+    select v_count - count(*) into v_count from jsonb_object_keys(v_found);
+  end if;
+  update coordinator.job_wait_log l set seq = v_log.seq, held = v_found where l.seq <> v_log.seq or l.held <> v_found;
+  return v_count;
+end
+$$;
+comment on function coordinator.job_wait_match(integer) is
+  'Compare up to 20 chunks of the log with what jobs wait for, and end up to p_limit waits and questions whose time is over: store each outcome, and wake the job; returns how much it did. Repeat until 0.';
