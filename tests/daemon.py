@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -76,14 +77,36 @@ class Daemon:
         async with http_client() as client:
             return await client.get(self.url + path)
 
+    async def metrics(self) -> Mapping[str, float]:
+        """Return the values of all metrics, named with their labels; 0 for any that is absent."""
+        lines = (line.rpartition(" ") for line in (await self.get("/metrics")).text.splitlines() if line[0] != "#")
+        return defaultdict(float, {name: float(value) for name, _, value in lines})
+
     async def metric(self, name: str) -> float:
         """Return the value of a metric, named with its labels; 0 if the metric is absent."""
-        lines = (await self.get("/metrics")).text.splitlines()
-        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
+        return (await self.metrics())[name]
 
     async def heartbeats(self) -> int:
         """Return how many heartbeats it has sent: time as the daemon counts it, however slow the machine is."""
         return int(await self.metric('coordinator_call_seconds_count{function="leader_renew"}'))
+
+    async def heartbeats_until(self, condition: Callable[[], Awaitable[object]], what: str, *, since: int) -> int:
+        """Wait for a condition; return the heartbeats since that count, up to the last look at which it did not hold yet.
+
+        A busy machine looks less often: it may see fewer heartbeats than there were, and never more.
+        """
+        seen = since
+
+        async def look() -> bool:
+            nonlocal seen
+            count = await self.heartbeats()
+            if await condition():
+                return True
+            seen = count
+            return False
+
+        await until(look, what, every_s=0.05)
+        return seen - since
 
     async def is_ready(self) -> bool:
         assert self.process.poll() is None, self.output()
@@ -104,12 +127,11 @@ class Daemon:
 
     async def lead(self) -> Self:
         """Wait until it leads."""
-
-        async def look() -> bool:
-            return self.leads
-
-        await until(look, "the daemon leads")
+        await until(self.is_leading, "the daemon leads")
         return self
+
+    async def is_leading(self) -> bool:
+        return self.leads
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -14,6 +14,7 @@ from coordinator.cli.command import Noun, Verb
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.main import program as root
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
 
 
 def verbs(group: click.Group = root, *path: str) -> Iterator[tuple[tuple[str, ...], Verb]]:
@@ -128,7 +129,12 @@ def test_a_call_imports_nothing_that_it_does_not_need(program: Program, line: st
         "sys.stderr.write(' '.join(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=program.environment, timeout=30
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=program.environment,
+        timeout=DEADLINE_S,
     )
     loaded = set(done.stderr.split())
     assert "coordinator.cli.main" in loaded

@@ -24,7 +24,7 @@ from tests.cli.conftest import Program
 from tests.conftest import admin
 from tests.daemon import Daemon
 from tests.daemon import note as measured
-from tests.waiting import DEADLINE_S, ticking, until
+from tests.waiting import DEADLINE_S, until
 
 PYTHON = sys.executable
 
@@ -148,12 +148,16 @@ async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program
         (pid,) = await pids(note, 1)
         error = program.fails(4, "lock", "run", "a", "--", "true")
         assert error["detail"]["agent"] == "first"
-        error = program.fails(8, "lock", "run", "a", "--wait", "1s", "--", "true")
+        error = program.fails(8, "lock", "run", "a", "--wait", "10ms", "--", "true")
         assert 'locked by agent "first"' in error["message"]
         with running(program, "a", "--wait", "1h", "--", "true") as second:
             await until(lambda: waiters(db), "it waits")
             second.send_signal(signal.SIGINT)
-            assert await ended(second) == (130, "")
+            code, err = await ended(second)
+            assert code == 130
+            assert all(
+                "notice" in json.loads(line) for line in err.splitlines()
+            )  # that it waits, if the machine is slow
             assert await waiters(db) == 0
         with running(program, "a", "--wait", "1h", "--", "true") as third:
             assert third.stderr is not None
@@ -194,11 +198,10 @@ async def test_a_lost_lock_ends_the_command_with_all_it_started(
         with running(program, "a", "--ttl", "10m", "--grace", "0.5s", "--", "sh", "-c", script) as process:
             both = await pids(note, 2)
             program.json("lock", "break", "a", "--reason", "it hangs", "--actor", "boss")
-            async with ticking(0.1) as passed:
-                assert process.stderr is not None
+            assert process.stderr is not None
+            with anyio.fail_after(DEADLINE_S):  # its next renewal would be in minutes
                 told = await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True)
-                code, err = await ended(process)
-                assert passed() < 80  # its next renewal would be in minutes
+            code, err = await ended(process)
             message = json.loads(told)["error"]["message"]
             assert '"boss" broke the lock' in message
             assert "it hangs" in message
@@ -255,11 +258,8 @@ async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbe
             async def free() -> bool:
                 return not await held(db)
 
-            async with ticking(0.1) as passed:
-                await until(gone, "the command is gone")
-                assert passed() < 20
-            await until(free, "the lock is free")
-            took = await daemon.heartbeats() - began
+            await until(gone, "the command is gone")
+            took = await daemon.heartbeats_until(free, "the lock is free", since=began)
     measured("lock_run_killed_heartbeats", [took])
     assert took <= 3
 

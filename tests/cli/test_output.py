@@ -15,6 +15,7 @@ import pytest
 from coordinator.cli.output import age, plain, span
 from coordinator.cli.table import Column, table
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
 
 
 def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
@@ -24,7 +25,7 @@ def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
     process = program.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     seen = b""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         if not select.select([ours], [], [], 1)[0]:
             continue
@@ -36,7 +37,7 @@ def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
             break
         seen += part
     os.close(ours)
-    process.wait(30)
+    process.wait(DEADLINE_S)
     return seen.decode()
 
 

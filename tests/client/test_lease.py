@@ -6,6 +6,7 @@ import pytest
 from coordinator.client import lease as clock
 from coordinator.client.lease import Lease, LeaseState, is_refusal
 from coordinator.errors import Conflict, DatabaseUnavailable, NotFound, PermissionDenied
+from tests.waiting import DEADLINE_S
 
 HELD, UNKNOWN, LOST, RELEASED = LeaseState.HELD, LeaseState.UNKNOWN, LeaseState.LOST, LeaseState.RELEASED
 
@@ -175,7 +176,7 @@ async def test_waiting_for_a_renewal_ends_when_it_is_due_when_the_lease_ends_and
     monkeypatch.setattr(clock, "TICK_S", 0.001)
     lease = Lease(600, now())
     hint = anyio.Event()
-    with anyio.fail_after(10):
+    with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lease.wait_due, hint)
             await anyio.sleep(0.01)

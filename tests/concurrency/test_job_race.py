@@ -15,7 +15,7 @@ from coordinator.model.agent import Agent
 from coordinator.model.job import JobGrant, JobReceipt
 from coordinator.operations import agents, jobs, projects, queues
 from tests.sql.test_races import Open, outcomes, session, while_uncommitted
-from tests.waiting import until_blocked
+from tests.waiting import DEADLINE_S, until_blocked
 
 __all__ = ["session"]
 
@@ -88,7 +88,7 @@ async def test_the_last_job_goes_to_one_of_two_workers_and_neither_waits(session
     await call(one, enqueue())
     async with one.transaction():
         assert len(await call(one, claim(first))) == 1
-        assert await asyncio.wait_for(call(two, claim(second)), 30) == []
+        assert await asyncio.wait_for(call(two, claim(second)), DEADLINE_S) == []
         transaction = two.transaction()
         await transaction.start()
         await transaction.rollback()

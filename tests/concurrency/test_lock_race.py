@@ -17,6 +17,7 @@ from tests.waiting import DEADLINE_S, until, until_blocked
 ACQUIRE = "select resource, fencing_token, ticket, granted from coordinator.lock_acquire('default', $1, $2, p_shared => $3, p_wait => $4)"
 RELEASE = "select coordinator.lock_release('default', $1, $2, $3)"
 WAIT = timedelta(seconds=60)
+TURN = timedelta(seconds=1)
 
 
 class Client:
@@ -40,6 +41,12 @@ class Client:
     async def release(self, token: int, *resources: str) -> None:
         await self.connection.execute(RELEASE, list(resources), self.agent, [token])
 
+    async def stop_clock(self, after: timedelta = timedelta(0)) -> None:
+        """Stop the clock of this connection, at this distance from what it says."""
+        await self.connection.execute(
+            "select set_config('coordinator.fake_now', (coordinator.now_utc() + $1)::text, false)", after
+        )
+
     async def poll(self, ticket: int) -> asyncpg.Record:
         rows = await self.connection.fetch("select * from coordinator.lock_poll('default', $1, $2)", ticket, self.agent)
         return rows[0]
@@ -56,7 +63,7 @@ async def crew(database_url: str) -> AsyncIterator[list[Client]]:
         clients.append(Client(connection, agent))
     yield clients
     for client in clients:
-        await client.connection.close(timeout=5)
+        await client.connection.close(timeout=DEADLINE_S)
 
 
 async def together(*calls: object) -> list[object]:
@@ -292,20 +299,22 @@ async def test_paths_apart_do_not_wait_for_each_other(crew: list[Client]) -> Non
             assert (await two.acquire("name:deploy"))[0]["granted"]
 
 
-async def handed(crew: list[Client], wait: timedelta = WAIT) -> tuple[Client, Client, int, int]:
-    """Return a holder, a waiter for the same lock, the holder's token and the waiter's ticket."""
+async def handed(crew: list[Client]) -> tuple[Client, Client, int, int]:
+    """Return a holder, a waiter for the same lock, the holder's token and the waiter's ticket. The clocks of both stand still."""
     ann, bob = crew[:2]
+    await ann.stop_clock()
+    await bob.stop_clock()
     token = (await ann.acquire("x"))[0]["fencing_token"]
-    return ann, bob, token, (await bob.acquire("x", wait=wait))[0]["ticket"]
+    return ann, bob, token, (await bob.acquire("x", wait=TURN))[0]["ticket"]
 
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_the_answer_to_a_poll_after_the_deadline_is_final(crew: list[Client], committed: bool) -> None:
-    ann, bob, token, ticket = await handed(crew, timedelta(seconds=1))
+    ann, bob, token, ticket = await handed(crew)
     transaction = ann.connection.transaction()
     await transaction.start()
     await ann.release(token, "x")
-    await anyio.sleep(1.1)  # bob's time passes while the hand-off is not committed
+    await bob.stop_clock(2 * TURN)  # while the hand-off is not committed
     with anyio.fail_after(DEADLINE_S):
         assert not (await bob.poll(ticket))["granted"]
     if committed:
@@ -316,16 +325,17 @@ async def test_the_answer_to_a_poll_after_the_deadline_is_final(crew: list[Clien
     with pytest.raises(asyncpg.PostgresError) as raised:
         await bob.poll(ticket)
     assert raised.value.sqlstate == "ZC401"
+    await ann.stop_clock(2 * TURN)
     await ann.release(token, "x")
     assert await crew[2].try_acquire("x")
 
 
 async def test_a_poll_that_waits_for_an_open_hand_off_sees_it(crew: list[Client]) -> None:
-    ann, bob, token, ticket = await handed(crew, timedelta(seconds=1))
+    ann, bob, token, ticket = await handed(crew)
     transaction = ann.connection.transaction()
     await transaction.start()
     await ann.release(token, "x")
-    await anyio.sleep(1.1)
+    await bob.stop_clock(2 * TURN)
     rows: list[asyncpg.Record] = []
 
     async def poll() -> None:

@@ -193,18 +193,23 @@ class Fleet:
         self.befallen["restart"] += 1
 
     async def finished(self) -> None:
-        """Wait until no job is open."""
+        """Wait until no job is open, as long as jobs end."""
+        left: int | None = None
 
-        async def look() -> bool:
+        async def fewer() -> bool:
+            nonlocal left
             for name, worker in self.workers.items():
                 assert worker.poll() is None, f"{name} has ended"
+            before = left
             try:
                 async with opened(self.url) as connection:
-                    return not await connection.fetchval(OPEN)
+                    left = await connection.fetchval(OPEN)
             except (asyncpg.PostgresError, *LOST):
                 return False
+            return left == 0 or before is None or left < before
 
-        await until(look, "every job has ended", every_s=0.1)
+        while left != 0:
+            await until(fewer, "another job has ended", every_s=0.1)
 
 
 async def check_ends(url: str, jobs: set[UUID]) -> Counter[str]:

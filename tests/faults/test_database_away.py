@@ -163,7 +163,9 @@ async def test_readyz_follows_each_short_outage(database_url: str) -> None:
 async def test_readyz_reports_a_database_that_says_nothing(database_url: str) -> None:
     proxy = Proxy(database_url)
     async with proxy.serving():
-        with Daemon(proxy.url, constants={"coordinator.loops.keeper.LEAD_S": 3600}) as daemon:  # no heartbeat fails
+        # No heartbeat fails, and no session notices.
+        constants = ("loops.keeper.LEAD_S", "db.session.PING_S", "db.session.CALL_TIMEOUT_S")
+        with Daemon(proxy.url, constants={f"coordinator.{name}": 3600 for name in constants}) as daemon:
             await daemon.ready()
             proxy.go_silent()
             await until(readyz(daemon, 503), "/readyz reports the silence", every_s=0.05)
