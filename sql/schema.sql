@@ -337,6 +337,7 @@ create table coordinator.jobs_ended (
   after        uuid[] -- The jobs that it started after; may be null.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
+CREATE INDEX jobs_ended_root_idx ON ONLY coordinator.jobs_ended USING btree (project_id, root_id, id) WHERE (root_id IS NOT NULL);
 
 -- Jobs that become ready at an instant: scheduled, snoozed, or backing off.
 create table coordinator.jobs_later (
@@ -370,7 +371,10 @@ create table coordinator.jobs_open (
   root_id      uuid, -- The root of its tree; null: it has no parent.
   depth        smallint, -- How many jobs are above it; null: it has no parent.
   after        uuid[], -- The jobs that it starts after; may be null.
+  after_mode   text, -- any: it starts after one of them; null: after all.
+  on_failure   text, -- What follows if one of them does not complete: ignore or run; null: it is cancelled.
   awaited      boolean not null default false, -- Whether other jobs wait for its end, or did.
+  paused       jsonb, -- By whom, when and why it was paused, and whether with its tree; null: it is not.
   retry_of     uuid, -- The ended job that it repeats.
   actor        text not null, -- Who enqueued it.
   created_at   timestamp with time zone not null, -- When it was enqueued.
@@ -381,9 +385,12 @@ create table coordinator.jobs_open (
   error        text, -- Error of the last attempt.
   past         jsonb, -- Attempts that ended, as an array, newest last.
   constraint jobs_open_pkey PRIMARY KEY (id),
+  constraint jobs_open_after_mode CHECK ((after_mode = 'any'::text)),
+  constraint jobs_open_on_failure CHECK ((on_failure = ANY (ARRAY['ignore'::text, 'run'::text]))),
   constraint jobs_open_rescue CHECK ((rescue = ANY (ARRAY['resume'::text, 'fail'::text])))
 );
 CREATE INDEX jobs_open_key_idx ON coordinator.jobs_open USING btree (project_id, key, id) WHERE (key IS NOT NULL);
+CREATE INDEX jobs_open_parent_idx ON coordinator.jobs_open USING btree (parent_id) WHERE (parent_id IS NOT NULL);
 CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id);
 CREATE INDEX jobs_open_root_idx ON coordinator.jobs_open USING btree (root_id, id) WHERE (root_id IS NOT NULL);
 CREATE INDEX jobs_open_start_by_idx ON coordinator.jobs_open USING btree (start_by) WHERE (start_by IS NOT NULL);
@@ -419,6 +426,13 @@ create table coordinator.jobs_running (
 );
 CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id);
 CREATE INDEX jobs_running_due_idx ON coordinator.jobs_running USING btree (LEAST(deadline_at, stall_at, cancel_at));
+
+-- Jobs that ended, and whose dependants have not all been told: more than one call tells, or another transaction had them. A loop continues.
+create table coordinator.jobs_unsettled (
+  id        uuid not null, -- The job.
+  completed boolean not null, -- Whether it completed.
+  constraint jobs_unsettled_pkey PRIMARY KEY (id)
+);
 
 -- Jobs that wait for something other than their time. Details of a cause are in tables of their own.
 create table coordinator.jobs_waiting (
@@ -1591,10 +1605,30 @@ create function coordinator.job_bare(p_job coordinator.jobs_ended)
   returns coordinator.jobs_ended
   immutable;
 
--- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.
-create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
+-- Return by place where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended, or is being cancelled. ZC102: a tree would be too deep, or a job have too many children. Internal.
+create function coordinator.job_branches(p_project_id bigint, p_orders coordinator.job_order[], p_ids uuid[], p_first uuid[], p_many boolean)
+  returns coordinator.job_branch[]
+  stable;
+
+-- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: with all jobs below it, even if it has ended. Jobs that wait for it follow their on_failure. ZC323: it has ended.
+create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_tree boolean default false, p_actor text default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
+
+-- Cancel children of the job that a worker has under p_fence, or jobs below them, with all below those; by default all children. Returns how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.
+create function coordinator.job_cancel_children(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_children uuid[] default null, p_reason text default null)
+  returns integer
+  volatile security definer;
+
+-- Cancel jobs and all those below them: those that wait end, and the workers of others are asked to stop; returns how many have not ended before. Internal.
+create function coordinator.job_cancel_tree(p_project_id bigint, p_project text, p_jobs uuid[], p_reason text, p_actor text, p_now timestamp with time zone)
+  returns integer
+  volatile;
+
+-- Pause or resume a job, and with p_tree all those below it. Queued ones wait; a claim that has one of them starts it, or puts it back. Internal.
+create function coordinator.job_change_pause(p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text)
+  returns void
+  volatile;
 
 -- Reject an invalid job. Internal.
 create function coordinator.job_check(p_project_id bigint, p_order coordinator.job_order)
@@ -1605,6 +1639,11 @@ create function coordinator.job_check(p_project_id bigint, p_order coordinator.j
 create function coordinator.job_check_claim(p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)
   returns void
   immutable;
+
+-- Reject what a job to enqueue names, unless it is a job that has ended, and that it starts after. Internal.
+create function coordinator.job_check_tie(p_project_id bigint, p_place bigint, p_kind text, p_job text)
+  returns void
+  stable;
 
 -- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. It gives fewer where their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.
 create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
@@ -1636,9 +1675,9 @@ create function coordinator.job_dedupe_prune(p_limit integer default 10000)
   returns integer
   volatile security definer;
 
--- End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them. If the cancellation of an attempt was requested, its end is cancelled. Internal.
-create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}')
-  returns void
+-- End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.
+create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true)
+  returns uuid[]
   volatile;
 
 -- End the attempts of an agent: released if it stops, worker_lost otherwise; returns how many. Attempts that a transaction is ending or guards are left to job_rescue. Internal.
@@ -1656,12 +1695,12 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_after: it waits until all of these jobs have completed, and is cancelled if one of them ends otherwise.
-create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_actor text default null)
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once).
+create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
--- Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". An error names the job by its place from 0, and has it as job in its detail.
+-- Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". parent and after may name an earlier job of the array by its place from 0. An error names the job by its place, and has it as job in its detail.
 create function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
@@ -1732,7 +1771,7 @@ create function coordinator.job_instant(p_at timestamp with time zone)
   stable;
 
 -- Keep open jobs from ending before the end of the transaction, and mark those that others will wait for. No event. Internal.
-create function coordinator.job_keep(p_project_id bigint, p_ids uuid[], p_awaited uuid[])
+create function coordinator.job_keep(p_project_id bigint, p_parents uuid[], p_awaited uuid[])
   returns void
   volatile;
 
@@ -1741,12 +1780,12 @@ create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
   volatile;
 
--- List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload. p_after: array[id] of the last row read.
-create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_after text[] default null, p_limit integer default 1000)
+-- List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.
+create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_after text[] default null, p_limit integer default 1000, p_parent uuid default null, p_root uuid default null)
   returns SETOF coordinator.jobs
   stable security definer;
 
--- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.
+-- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Those that are paused wait. Internal.
 create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -1755,6 +1794,11 @@ create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timest
 create function coordinator.job_make_waiting(p_ids uuid[], p_cause text, p_due_at timestamp with time zone, p_by text, p_now timestamp with time zone)
   returns void
   volatile;
+
+-- Return the ids of a job and all those below it, in their order; with p_open, of those that have not ended. Internal.
+create function coordinator.job_members(p_project_id bigint, p_job uuid, p_open boolean)
+  returns uuid[]
+  stable;
 
 -- Read an array of objects as jobs to enqueue, with their defaults. Internal.
 create function coordinator.job_orders(p_jobs jsonb)
@@ -1765,6 +1809,11 @@ create function coordinator.job_orders(p_jobs jsonb)
 create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
   returns SETOF coordinator.job_outcome
   stable;
+
+-- Pause a job and, with p_tree, all those below it, also children that are enqueued later: from its commit, none of them is claimed. Attempts that run continue. Pausing it again changes nothing. ZC323: it has ended and, with p_tree, all those below it as well.
+create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
 
 -- Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.
 create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb)
@@ -1841,18 +1890,38 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Resume a job that was paused and, with p_tree, all those below it, whoever paused them. ZC323: it has ended and, with p_tree, all those below it as well.
+create function coordinator.job_resume(p_project text, p_job uuid, p_tree boolean default false, p_actor text default null)
+  returns SETOF coordinator.job_outcome
+  volatile security definer;
+
 -- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before the first one of this name, or all if that did not finish. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
 create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null)
   returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean, steps integer)
   volatile security definer;
+
+-- Return the root of the tree of a job. ZC209: there is no such job. Internal.
+create function coordinator.job_root(p_project text, p_job uuid)
+  returns uuid
+  stable;
 
 -- Return the jobs of a project that meet a condition, which is SQL about j, a row of job_rows. Internal.
 create function coordinator.job_select(p_project text, p_condition text)
   returns SETOF coordinator.jobs
   stable;
 
--- Tell jobs that wait for jobs that have ended: wake those that wait for nothing else, or cancel them if those did not complete. Internal.
-create function coordinator.job_settle(p_ids uuid[], p_completed boolean, p_by text, p_now timestamp with time zone)
+-- Tell jobs that wait for jobs that have ended: wake those that have waited long enough, cancel those that will not start, and so on along the chain; returns how many were told. With p_wait, wait for transactions that have them; otherwise leave these, and what exceeds a bound, to a loop. Internal.
+create function coordinator.job_settle(p_completed uuid[], p_uncompleted uuid[], p_by text, p_now timestamp with time zone, p_wait boolean default true)
+  returns integer
+  volatile;
+
+-- Continue to tell jobs that wait for up to p_limit jobs that have ended, where one call told too many; returns how many were told. Repeat until 0.
+create function coordinator.job_settle_due(p_limit integer default 100)
+  returns integer
+  volatile security definer;
+
+-- Settle jobs that were enqueued after others, of which some have ended already. Internal.
+create function coordinator.job_settle_ended(p_project_id bigint, p_ids uuid[], p_now timestamp with time zone)
   returns void
   volatile;
 
@@ -1921,10 +1990,30 @@ create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], 
   returns record
   volatile;
 
+-- Take a job out of jobs_ready; false if it is not there or, without p_wait, if another transaction has its row. No event: the caller ends or moves it. Internal.
+create function coordinator.job_take_ready(p_job uuid, p_wait boolean)
+  returns boolean
+  volatile;
+
 -- Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.
 create function coordinator.job_tell(p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamp with time zone, p_ids uuid[], p_data jsonb default '{}')
   returns void
   volatile;
+
+-- Return the id of a job that is named by its id, or by its place in the call. Internal.
+create function coordinator.job_tie(p_job text, p_ids uuid[], p_first uuid[])
+  returns uuid
+  immutable;
+
+-- Return which other jobs the jobs to enqueue name: as a parent, or to start after them. Internal.
+create function coordinator.job_ties(p_orders coordinator.job_order[])
+  returns table (place integer, kind text, job text)
+  immutable;
+
+-- List a job and all those below it, whether they wait, run or have ended and are retained, oldest first, so that a parent precedes its children. ZC209: there is no such job. p_after: array[id] of the last row read.
+create function coordinator.job_tree(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.jobs
+  stable security definer;
 
 -- End an attempt that its caller has locked, and let its job wait; p_watches: topics and keys of the events that may end the wait, in turn. If a cancellation was requested, the job ends. Internal.
 create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p_project text, p_wait coordinator.job_waits, p_watches text[])

@@ -155,16 +155,8 @@ class Invocation:
 
         return _finish(answer())
 
-    def list(
-        self,
-        operation: Operation[list[S]],
-        columns: Iterable[str],
-        *,
-        after: str | None,
-        limit: int | None,
-        empty: str,
-    ) -> None:
-        """Write ``limit`` rows of a list, or all, that follow the cursor ``after``; read them page by page."""
+    def read(self, operation: Operation[list[S]], *, after: str | None, limit: int | None) -> Page[S]:
+        """Return ``limit`` rows of a list, or all, that follow the cursor ``after``; read them page by page."""
         if after is not None:
             operation = msgspec.structs.replace(operation, after=place_of(type(operation), after))
 
@@ -176,8 +168,24 @@ class Invocation:
                     rows.cursor = page.cursor
             return rows
 
-        rows = _finish(read())
+        return _finish(read())
+
+    def list(
+        self,
+        operation: Operation[list[S]],
+        columns: Iterable[str],
+        *,
+        after: str | None,
+        limit: int | None,
+        empty: str,
+    ) -> None:
+        """Write ``limit`` rows of a list, or all, that follow the cursor ``after``."""
+        rows = self.read(operation, after=after, limit=limit)
         self.output.many(rows, columns, empty=empty)
+        self.more(rows)
+
+    def more(self, rows: Page[S]) -> None:
+        """Note the cursor of rows that more may follow."""
         if rows.cursor is not None:
             self.output.note(f"There may be more: --after {rows.cursor}")
 

@@ -117,13 +117,15 @@ class JobHistory:
         labels: Sequence[str] | None = None,
         payload: Json = None,
         words: str | None = None,
+        parent: UUID | None = None,
+        root: UUID | None = None,
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[Job]:
         """List jobs that meet all conditions, newest first.
 
         A job requires all ``labels``, contains ``payload`` as PostgreSQL's ``@>`` does, and has each of the ``words`` in its
-        type, key, error or payload.
+        type, key, error or payload. It is a child of ``parent``, or below ``root``.
         """
         operation = job_history.List(
             project=self._caller.project,
@@ -135,6 +137,8 @@ class JobHistory:
             labels=None if labels is None else list(labels),
             payload=payload,
             words=words,
+            parent=parent,
+            root=root,
             limit=limit,
         )
         return Listing(self._caller, operation, after)

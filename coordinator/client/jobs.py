@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from coordinator.client.caller import Duration, as_duration
-from coordinator.client.job_waits import JobWaits, attempt_of
+from coordinator.client.job_trees import JobTrees
+from coordinator.client.job_waits import attempt_of
 from coordinator.errors import WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
@@ -47,11 +48,13 @@ class NewJob(TypedDict, total=False):
     dedupe_for: Duration | None
     on_duplicate: Literal["raise", "skip", "replace"]
     dedupe_failed: bool
-    parent: UUID | None
-    after: Sequence[UUID]
+    parent: UUID | int | None
+    after: Sequence[UUID | int]
+    after_mode: Literal["all", "any"]
+    on_failure: Literal["cancel", "ignore", "run"]
 
 
-class Jobs(JobWaits):
+class Jobs(JobTrees):
     """The jobs of the client's project. Verbs of a worker take what a claim returned, or the id of a job and its ``fence``."""
 
     async def enqueue(
@@ -77,6 +80,8 @@ class Jobs(JobWaits):
         dedupe_failed: bool = False,
         parent: UUID | None = None,
         after: Sequence[UUID] = (),
+        after_mode: Literal["all", "any"] = "all",
+        on_failure: Literal["cancel", "ignore", "run"] = "cancel",
     ) -> JobReceipt:
         """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
 
@@ -84,10 +89,13 @@ class Jobs(JobWaits):
         ends after ``deadline`` (a day), or after ``stall`` without progress. After a failed attempt it waits for ``backoff`` (10
         seconds), doubled by each. ``rescue`` says what follows when an attempt is lost: retry, resume from its checkpoint, or fail.
         While another job answers for ``dedupe_key``, until it ends or for ``dedupe_for``, ``on_duplicate`` says what happens: raise,
-        skip (return that job, with ``created`` false), or replace (cancel it if it still waits). It waits until all jobs in ``after``
-        have completed, and is cancelled if one of them ends otherwise.
+        skip (return that job, with ``created`` false), or replace (cancel it if it still waits).
 
-        Raises: ``Conflict`` for a duplicate, with the job in ``detail``, and if the queue is full.
+        With ``after`` it waits until these jobs have completed: all, or with ``after_mode`` any, one. If one of them ends otherwise,
+        ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
+        ``parent`` is the open job whose tree it belongs to.
+
+        Raises: ``Conflict`` for a duplicate, with the job in ``detail``, if the queue is full, and if the parent has ended.
         """
         return await self._caller.run(
             operations.Enqueue(
@@ -112,6 +120,8 @@ class Jobs(JobWaits):
                 dedupe_failed=dedupe_failed,
                 parent=parent,
                 after=list(after),
+                after_mode=after_mode,
+                on_failure=on_failure,
                 actor=await self._caller.actor(),
             )
         )
@@ -120,7 +130,7 @@ class Jobs(JobWaits):
         """Enqueue up to 10,000 jobs in one call, in their order: all, or none.
 
         A job is a mapping of the parameters of ``enqueue``: ``{"type": "summarize", "payload": {"page": 7}}``. An error names the job
-        by its place from 0, as ``job`` in ``detail``.
+        by its place from 0, as ``job`` in ``detail``; ``parent`` and ``after`` may name earlier jobs in the same way.
         """
         return await self._caller.run(
             operations.EnqueueMany(
@@ -285,16 +295,6 @@ class Jobs(JobWaits):
                 fences=list(fences),
                 grace=as_duration(grace),
             )
-        )
-
-    async def cancel(self, job: JobGrant | JobReceipt | UUID, *, reason: str | None = None) -> JobOutcome:
-        """Cancel a job: one that waits at once. The worker of a running one must stop within 30 seconds; then its fence is revoked.
-
-        Raises: ``Conflict`` if it has ended; ``NotFound``.
-        """
-        own = job if isinstance(job, UUID) else job.id
-        return await self._caller.run(
-            operations.Cancel(project=self._caller.project, job=own, reason=reason, actor=await self._caller.actor())
         )
 
 

@@ -63,7 +63,7 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
     """List jobs, newest first.
 
     ``worker`` is a name or an id. A job has all ``labels``, contains ``payload`` as PostgreSQL's ``@>`` does, and has each of the
-    ``words`` in its type, key, error or payload.
+    ``words`` in its type, key, error or payload. It is a child of ``parent``, or below ``root``.
     """
 
     function = "job_list"
@@ -82,6 +82,8 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
     words: str | None = None
     after: list[str] | None = None
     limit: int = 1000
+    parent: UUID | None = None
+    root: UUID | None = None
 
 
 class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):

@@ -43,9 +43,11 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     While another job answers for ``dedupe_key`` (until it ends, or for ``dedupe_for``; one that did not complete only with
     ``dedupe_failed``), ``on_duplicate`` says what happens: raise, skip (return that job) or replace (cancel it if it waits).
 
-    A job waits until all jobs in ``after`` have completed; it is cancelled if one of them ends otherwise.
+    A job waits until the jobs in ``after`` have completed: all, or one with ``after_mode`` any. If one of them ends otherwise,
+    ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
+    ``parent`` is an open job, to whose tree it belongs.
 
-    Raises: ``Conflict`` for a duplicate, and if the queue is full.
+    Raises: ``Conflict`` for a duplicate, if the queue is full, and if the parent has ended.
     """
 
     function = "job_enqueue"
@@ -73,6 +75,8 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     dedupe_failed: bool = False
     parent: UUID | None = None
     after: list[UUID] = msgspec.field(default_factory=list)
+    after_mode: str = "all"
+    on_failure: str = "cancel"
     actor: str | None = None
 
 
@@ -80,7 +84,7 @@ class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
     """Enqueue up to 10,000 jobs in their order: all of them, or none.
 
     A job is an object of the fields of ``Enqueue`` without the project, such as ``{"type": "summarize", "payload": {}}``; durations are
-    numbers of seconds, or texts such as "5 minutes".
+    numbers of seconds, or texts such as "5 minutes". ``parent`` and ``after`` may name an earlier job by its place from 0.
 
     Raises: what ``Enqueue`` raises; ``detail`` has the place of the job, from 0, as ``job``.
     """
@@ -234,6 +238,8 @@ class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
 class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
     """Cancel a job: one that waits ends at once; the worker of a running one is asked to stop within 30 seconds.
 
+    With ``tree``, all jobs below it as well, even if it has ended itself.
+
     Raises: ``NotFound`` if it does not exist; ``Conflict`` if it has ended.
     """
 
@@ -244,6 +250,7 @@ class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
     project: str
     job: UUID
     reason: str | None = None
+    tree: bool = False
     actor: str | None = None
 
 

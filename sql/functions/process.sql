@@ -114,6 +114,7 @@ begin
     case when exists (select from coordinator.jobs_later where due_at <= v_now) then 'job_promote' end,
     case when exists (select from coordinator.jobs_waiting where due_at <= v_now) then 'job_wake_due' end,
     case when exists (select from coordinator.crons where due_at <= v_now) then 'cron_fire' end,
+    case when exists (select from coordinator.jobs_unsettled) then 'job_settle_due' end,
     case when exists (select from coordinator.jobs_open j
                       where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)) then 'job_expire' end,
     case when exists (select from coordinator.jobs_running where least(deadline_at, stall_at, cancel_at) <= v_now)

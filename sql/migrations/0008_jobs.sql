@@ -98,7 +98,10 @@ create table coordinator.jobs_open (
   root_id      uuid,
   depth        smallint,
   after        uuid[],
+  after_mode   text,
+  on_failure   text,
   awaited      boolean     not null default false,
+  paused       jsonb,
   retry_of     uuid,
   actor        text        not null,
   created_at   timestamptz not null,
@@ -108,11 +111,14 @@ create table coordinator.jobs_open (
   checkpoint   jsonb,
   error        text,
   past         jsonb,
-  constraint jobs_open_rescue check (rescue in ('resume', 'fail'))
+  constraint jobs_open_rescue check (rescue in ('resume', 'fail')),
+  constraint jobs_open_after_mode check (after_mode = 'any'),
+  constraint jobs_open_on_failure check (on_failure in ('ignore', 'run'))
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id); -- job_list, project_delete
 create index jobs_open_key_idx      on coordinator.jobs_open (project_id, key, id) where key is not null; -- job_list, most waiting jobs of a key
 create index jobs_open_root_idx     on coordinator.jobs_open (root_id, id) where root_id is not null; -- a tree
+create index jobs_open_parent_idx   on coordinator.jobs_open (parent_id) where parent_id is not null; -- most children
 create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null; -- job_expire
 comment on table  coordinator.jobs_open              is 'Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.';
 comment on column coordinator.jobs_open.id           is 'UUID, ordered by time.';
@@ -135,6 +141,9 @@ comment on column coordinator.jobs_open.parent_id    is 'The job that enqueued i
 comment on column coordinator.jobs_open.root_id      is 'The root of its tree; null: it has no parent.';
 comment on column coordinator.jobs_open.depth        is 'How many jobs are above it; null: it has no parent.';
 comment on column coordinator.jobs_open.after        is 'The jobs that it starts after; may be null.';
+comment on column coordinator.jobs_open.after_mode   is 'any: it starts after one of them; null: after all.';
+comment on column coordinator.jobs_open.on_failure   is 'What follows if one of them does not complete: ignore or run; null: it is cancelled.';
+comment on column coordinator.jobs_open.paused       is 'By whom, when and why it was paused, and whether with its tree; null: it is not.';
 comment on column coordinator.jobs_open.awaited      is 'Whether other jobs wait for its end, or did.';
 comment on column coordinator.jobs_open.retry_of     is 'The ended job that it repeats.';
 comment on column coordinator.jobs_open.actor        is 'Who enqueued it.';
@@ -307,13 +316,15 @@ comment on table coordinator.jobs_uncompleted         is 'Jobs that failed, expi
 comment on table coordinator.jobs_completed_default   is 'Jobs that completed on a day without a partition.';
 comment on table coordinator.jobs_uncompleted_default is 'Jobs that ended otherwise on a day without a partition.';
 create index jobs_ended_project_idx on coordinator.jobs_ended (project_id, id); -- job_list, a stale fence
+create index jobs_ended_root_idx    on coordinator.jobs_ended (project_id, root_id, id) where root_id is not null; -- a tree
 create index jobs_completed_default_idx   on coordinator.jobs_completed_default (completed_at);   -- job_prune, job_extend
 create index jobs_uncompleted_default_idx on coordinator.jobs_uncompleted_default (completed_at); -- job_prune, job_extend
 
 create type coordinator.job_order as (
   place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
-  dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent uuid, after uuid[]);
+  dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent text, after text[],
+  after_mode text, on_failure text);
 comment on type coordinator.job_order is 'A job to enqueue: its place in the call, and the parameters of job_enqueue.';
 
 create type coordinator.job_receipt as (

@@ -24,3 +24,14 @@ create index job_dependencies_job_idx on coordinator.job_dependencies (job_id); 
 comment on table  coordinator.job_dependencies          is 'What jobs still wait for: a row for each job whose end another one waits for.';
 comment on column coordinator.job_dependencies.after_id is 'The job whose end is waited for.';
 comment on column coordinator.job_dependencies.job_id   is 'The job that waits.';
+
+create table coordinator.jobs_unsettled (
+  id        uuid    not null constraint jobs_unsettled_pkey primary key,
+  completed boolean not null);
+comment on table  coordinator.jobs_unsettled           is 'Jobs that ended, and whose dependants have not all been told: more than one call tells, or another transaction had them. A loop continues.';
+comment on column coordinator.jobs_unsettled.id        is 'The job.';
+comment on column coordinator.jobs_unsettled.completed is 'Whether it completed.';
+
+create type coordinator.job_branch as (
+  parent_id uuid, root_id uuid, depth smallint, paused jsonb);
+comment on type coordinator.job_branch is 'Where a job to enqueue is in its tree, and whether that is paused.';

@@ -235,6 +235,7 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
             ids[project] = {
                 "agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"],
                 "job": UUID(job["id"]), "parent": UUID(job["id"]), "fence": job["fence"],
+                "after": [UUID(job["id"])], "children": [UUID(job["id"])],
             }  # fmt: skip
 
         async def happened() -> list[str]:

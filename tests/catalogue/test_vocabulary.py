@@ -48,6 +48,7 @@ NOT_IN_PYTHON = {
 }
 NOT_ON_THE_COMMAND_LINE = {
     "events_since": "event tail",
+    "job_cancel_children": "job cancel --children",
     "job_enqueue_many": "job enqueue --lines",
     "lock_cancel": "acquire polls, and cancels when it is interrupted",
     "lock_poll": "acquire polls",
@@ -83,6 +84,9 @@ OPTIONS_ADD = {
     ("cron_set", "payload"): "a field of the job",
     ("cron_set", "queue"): "a field of the job",
     ("cron_set", "type"): "a field of the job",
+    ("job_cancel", "children"): "job_cancel_children",
+    ("job_cancel", "agent"): "job_cancel_children",
+    ("job_cancel", "fence"): "job_cancel_children",
     ("job_claim", "short"): "the output",
     ("job_claim", "wait"): "wait=… of the request",
     ("job_enqueue", "lines"): "job_enqueue_many",

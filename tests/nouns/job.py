@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from coordinator.operations import agents, job_waits, jobs
+from coordinator.operations import agents, job_trees, job_waits, jobs
 from tests.conftest import Transaction
 
 HOUR = timedelta(hours=1)
@@ -41,6 +41,7 @@ LIMITS = {
     "page": [
         "coordinator.job_promote($1::integer)",
         "coordinator.job_wake_due($1::integer)",
+        "coordinator.job_settle_due($1::integer)",
         "coordinator.job_expire($1::integer)",
         "coordinator.job_rescue($1::integer)",
         "coordinator.job_dedupe_prune($1::integer)",
@@ -110,6 +111,19 @@ LIMITS = {
     "job_classes": [
         """coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_build_object('type', 'x' || n)) from generate_series(1, $1::integer) n))""",
     ],
+    "job_after": [
+        """coordinator.job_enqueue_many('default', jsonb_build_array('{"type": "x"}'::jsonb, jsonb_build_object('type', 'x', 'after', (
+             select jsonb_agg(0) from generate_series(1, $1::integer)))))""",
+    ],
+    "job_depth": [
+        """coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+             'type', 'x', 'parent', nullif(n - 1, -1)))) from generate_series(0, $1::integer) n))""",
+    ],
+    "job_children": [
+        """count(*) from coordinator.job_enqueue('default', 'x') p, lateral (select id from coordinator.job_enqueue('default', 'x', p_parent => p.id) offset 0) c,
+           lateral coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_build_object('type', 'x', 'parent', p.id, 'priority', n % 2))
+             from generate_series(1, $1::integer - (c.id = c.id)::integer) n))""",
+    ],
     "queues": [
         """coordinator.job_enqueue_many('default', (select jsonb_agg(jsonb_build_object('type', 'x', 'queue', n::text)) from generate_series(1, $1::integer) n))""",
     ],
@@ -140,6 +154,8 @@ async def drive(tx: Transaction) -> None:
     await enqueue(max_attempts=1)
     await tx.run(jobs.Fail(**await claim(), error="e"))  # type: ignore[arg-type]
     running = await enqueue()
+    await tx.run(job_trees.Pause(project="default", job=running.id, tree=True))
+    await tx.run(job_trees.Resume(project="default", job=running.id, tree=True))
     await claim()
     await tx.run(jobs.Cancel(project="default", job=running.id))
     await enqueue()

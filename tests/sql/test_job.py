@@ -634,7 +634,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "deep payload": ({"payload": [[[]]]}, ""),
     "interval": ({"delay": "soon"}, "22007"),
     "number": ({"priority": "high"}, "22P02"),
-    "uuid": ({"parent": "me"}, "22P02"),
+    "uuid": ({"parent": "me"}, "ZC103"),
 }
 
 

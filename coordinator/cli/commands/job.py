@@ -19,7 +19,7 @@ from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobOutcome
 from coordinator.model.job_wait import JobSuspension
 from coordinator.model.operation import Json
-from coordinator.operations import job_history, job_waits, jobs
+from coordinator.operations import job_history, job_trees, job_waits, jobs
 
 command = noun("Jobs: work that is handed over and never lost.")
 
@@ -79,6 +79,12 @@ def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
 @click.option(
     "--after", type=JOB, multiple=True, metavar="ID", help="Let it wait until this job has completed; repeatable."
+)
+@click.option("--after-mode", metavar="all|any", help="Wait for all of them, or for one.  [default: all]")
+@click.option(
+    "--on-failure",
+    metavar="cancel|ignore|run",
+    help="If one of them does not complete: cancel it, wait for the others, or run it.  [default: cancel]",
 )
 @click.option(
     "--lines", metavar="FILE", help="Enqueue a job for each line, an object of these options; - reads standard input."
@@ -381,13 +387,77 @@ def reconcile(call: Invocation, /, **options: Any) -> None:
     call.output.many(verdicts, ("fence", "verdict", "id"), empty="Everything is as the worker says.")
 
 
-@command.verb(examples=["coordinator job cancel \"$id\" --reason 'The page is gone'"])
+@command.verb(
+    examples=[
+        "coordinator job cancel \"$id\" --reason 'The page is gone'",
+        'coordinator job cancel "$id" --tree',
+        'coordinator job cancel "$id" --children --agent w --fence 42',
+    ]
+)
 @_job
+@click.option("--tree", is_flag=True, help="Cancel all jobs below it, too, even if it has ended.")
+@click.option("--children", is_flag=True, help="Cancel only the jobs below it; its worker may do that.")
+@acting_agent(help="With --children: worker that has the job.", required=False)
+@click.option("--fence", type=INTEGER, metavar="N", help="With --children: fence that the claim printed.")
 @click.option("--reason", metavar="TEXT", help="Reason, for the worker and for the history.")
 @click.pass_obj
-def cancel(call: Invocation, *, job: UUID, reason: str | None) -> None:
+def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef | None, **options: Any) -> None:
     """Cancel a job. The worker of a running one has 30 seconds to stop."""
-    _show(call, call.run(call.operation(jobs.Cancel, job=job, reason=reason)))
+    fence = options.pop("fence")
+    if children:
+        if agent is None or fence is None or tree:
+            raise click.UsageError("--children takes --agent and --fence, and not --tree")
+        count = call.run(call.operation(job_trees.CancelChildren, agent=agent, fence=fence, **options))
+        call.output.line(str(count))
+        return
+    if fence is not None:
+        raise click.UsageError("--fence belongs to --children")
+    _show(call, call.run(call.operation(jobs.Cancel, tree=tree, **options)))
+
+
+@command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])
+@_job
+@click.option("--tree", is_flag=True, help="Pause all jobs below it, too, and children that it gets later.")
+@click.option("--reason", metavar="TEXT", help="Reason, for people.")
+@click.pass_obj
+def pause(call: Invocation, /, **options: Any) -> None:
+    """Pause a job: no worker can claim it. An attempt that runs continues."""
+    _show(call, call.run(call.operation(job_trees.Pause, **options)))
+
+
+@command.verb(examples=['coordinator job resume "$id" --tree'])
+@_job
+@click.option("--tree", is_flag=True, help="Resume all jobs below it, too.")
+@click.pass_obj
+def resume(call: Invocation, /, **options: Any) -> None:
+    """Resume a job that was paused."""
+    _show(call, call.run(call.operation(job_trees.Resume, **options)))
+
+
+@command.verb(
+    examples=[
+        'coordinator job tree "$id"',
+        'coordinator job tree "$id" -o json | jq -r ".[] | .id"',
+    ]
+)
+@_job
+@paged
+@click.pass_obj
+def tree(call: Invocation, /, *, job: UUID, after: str | None, limit: int | None) -> None:
+    """List a job and all those below it.
+
+    A parent comes before its children. As text, they are drawn as a tree.
+    """
+    listed = call.operation(job_trees.Tree, job=job)
+    rows = call.read(listed, after=after, limit=limit)
+    if call.output.json:
+        call.output.many(rows, (), empty="")
+        return
+    from coordinator.cli.job_tree import branches  # noqa: PLC0415
+
+    for line in branches(rows):
+        call.output.line(line)
+    call.more(rows)
 
 
 @command.verb(
@@ -408,6 +478,8 @@ def cancel(call: Invocation, *, job: UUID, reason: str | None) -> None:
 )
 @click.option("--payload", metavar="JSON", help="Only those whose payload contains this.")
 @click.option("--words", metavar="TEXT", help="Only those with all these words in type, key, error or payload.")
+@click.option("--parent", type=JOB, metavar="ID", help="Only children of this job.")
+@click.option("--root", type=JOB, metavar="ID", help="Only jobs below this one, which has no parent.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit: int | None, **options: Any) -> None:

@@ -1,7 +1,7 @@
 -- Cancelling jobs (see job.sql). A job that waits ends at once. The worker of a running one is asked to stop: it learns that from the
 -- event, from job_progress and from job_reconcile. Whatever it then says, the end is "cancelled"; after the grace time, the loop says so.
 
-create or replace function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_actor text default null)
+create or replace function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_tree boolean default false, p_actor text default null)
 returns setof coordinator.job_outcome
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -16,6 +16,13 @@ declare
 begin
   if p_reason is not null then
     perform coordinator.check_reason(p_reason);
+  end if;
+  if p_tree then
+    perform coordinator.job_find(v_project, p_job);
+    if coordinator.job_cancel_tree(v_project, p_project, array[p_job], p_reason, v_actor, v_now) > 0 then
+      return query select * from coordinator.job_outcome_of(v_project, p_job);
+      return;
+    end if;
   end if;
   for v_try in 1..100 loop -- a job that moves from one table to another is met in one of them
     select f.* into v_job from coordinator.job_find(v_project, p_job) f;
@@ -45,5 +52,5 @@ begin
   return query select * from coordinator.job_outcome_of(v_project, p_job);
 end
 $$;
-comment on function coordinator.job_cancel(text, uuid, text, text) is
-  'Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). ZC323: it has ended.';
+comment on function coordinator.job_cancel(text, uuid, text, boolean, text) is
+  'Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: with all jobs below it, even if it has ended. Jobs that wait for it follow their on_failure. ZC323: it has ended.';

@@ -280,7 +280,7 @@ begin
                  case when pg_column_size(j.payload) < 130 then pg_column_size(j.payload) else octet_length(j.payload::text) end
                  + coalesce(octet_length(j.checkpoint::text), 0)) over best as bytes
         from coordinator.jobs_open j
-        where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now)
+        where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now) and j.paused is null
         window best as (order by j.priority desc, j.scheduled_at, j.id)),
       job as materialized (
         select j.id, nextval('coordinator.job_fences') as fence, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
@@ -302,9 +302,14 @@ begin
     -- Too late for some: job_expire ends them.
     insert into coordinator.jobs_later (id, class_id, due_at)
     select j.id, j.class_id, j.start_by from coordinator.jobs_open j where j.id = any (v_ids) and j.start_by <= v_now;
+    -- Paused a moment ago.
+    v_beyond := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) and j.paused is not null and (j.start_by is null or j.start_by > v_now));
+    if v_beyond <> '{}' then
+      perform coordinator.job_make_waiting(v_beyond, 'tree', null, v_agent.name, v_now);
+    end if;
     -- Too much of others: they go back to their places, and the worker gets no more in this call.
     v_beyond := array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)
-                                                      and not exists (select from coordinator.jobs_later l where l.id = i));
+                                                      and not exists (select from coordinator.jobs_later l where l.id = i) and i <> all (v_beyond));
     if v_beyond <> '{}' then
       perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
       exit;

@@ -15,7 +15,8 @@ comment on function coordinator.job_worker(uuid) is
 
 create or replace function coordinator.job_end(
   p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
-  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}') returns void
+  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true)
+returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -24,7 +25,9 @@ set enable_nestloop = off -- lists are joined with lists
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_told record;
+  v_told        record;
+  v_completed   uuid[] := '{}'; -- others wait for them
+  v_uncompleted uuid[] := '{}';
 begin
   for v_told in
     with job as (
@@ -72,13 +75,22 @@ begin
       delete from coordinator.job_dependencies d where d.job_id = any (v_told.dependent);
     end if;
     if v_told.awaited && v_told.ids then
-      perform coordinator.job_settle(array(select i from unnest(v_told.ids) i where i = any (v_told.awaited)), v_told.status = 'completed', p_by, p_now);
+      v_told.ids := array(select i from unnest(v_told.ids) i where i = any (v_told.awaited));
+      if v_told.status = 'completed' then
+        v_completed := v_completed || v_told.ids;
+      else
+        v_uncompleted := v_uncompleted || v_told.ids;
+      end if;
     end if;
   end loop;
+  if p_settle and v_completed || v_uncompleted <> '{}' then
+    perform coordinator.job_settle(v_completed, v_uncompleted, p_by, p_now, p_wait);
+  end if;
+  return v_uncompleted;
 end
 $$;
-comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[]) is
-  'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
+comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean) is
+  'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
 
 create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -87,8 +99,13 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_of record;
+  v_paused uuid[] := array(select j.id from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is not null);
+  v_of     record;
 begin
+  if v_paused <> '{}' then
+    perform coordinator.job_make_waiting(v_paused, 'tree', null, p_by, p_now);
+    p_ids := array(select i from unnest(p_ids) i where i <> all (v_paused));
+  end if;
   for v_of in
     select j.project_id, p.name as project, array_agg(j.id order by j.id) as ids, array_agg(j.class_id order by j.id) as classes,
            array_agg(coalesce(j.key, '') order by j.id) as keys, array_agg(distinct j.queue) as queues
@@ -107,7 +124,7 @@ begin
 end
 $$;
 comment on function coordinator.job_make_ready(uuid[], text, timestamptz) is
-  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Internal.';
+  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Those that are paused wait. Internal.';
 
 create or replace function coordinator.job_put_back(
   p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,
@@ -132,7 +149,7 @@ begin
           from unnest(p_attempts) a join coordinator.jobs_open j on j.id = a.id) e
     where e.reason is not null group by e.reason
   loop
-    perform coordinator.job_end(v_of.ids, 'failed', v_of.reason, p_error, p_by, p_now, p_attempts);
+    perform coordinator.job_end(v_of.ids, 'failed', v_of.reason, p_error, p_by, p_now, p_attempts, p_wait => p_outcome = 'failed');
   end loop;
 
   with job as (
@@ -224,11 +241,12 @@ set enable_seqscan = off
 begin atomic
   select (p_attempt).id,
          case when j.id is null then case when (p_attempt).cancel_at is null then 'failed' else 'cancelled' end
-              when l.id is null then 'queued' else 'scheduled' end,
+              when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end,
          case when j.id is null then case when (p_attempt).cancel_at is null then 'error' else 'cancelled' end end, l.due_at
   from (values (1)) one
   left join coordinator.jobs_open j on j.id = (p_attempt).id
-  left join coordinator.jobs_later l on l.id = (p_attempt).id;
+  left join coordinator.jobs_later l on l.id = (p_attempt).id
+  left join coordinator.jobs_waiting w on w.id = (p_attempt).id;
 end;
 comment on function coordinator.job_put_back_as(coordinator.jobs_running) is
   'Return what became of the job of an attempt that its worker put back. Internal.';

@@ -10,11 +10,11 @@ begin
     select array_agg(row(j.n, j.type, coalesce(j.payload, p_jobs -> (j.n - 1)::integer -> 'payload', '{}'), coalesce(j.queue, 'default'), j.key, coalesce(j.priority, 0), j.at, j.delay, j.start_by,
                          coalesce(j.max_attempts, 3), j.backoff, j.deadline, j.stall, nullif(j.rescue, 'retry'),
                          case when j.labels is null then '{}' else array(select distinct l from unnest(j.labels) l order by l) end,
-                         j.dedupe_key, j.dedupe_for, coalesce(j.on_duplicate, 'raise'), coalesce(j.dedupe_failed, false), j.parent, case when j.after <> '{}' then array(select distinct a from unnest(j.after) a order by a) end
+                         j.dedupe_key, j.dedupe_for, coalesce(j.on_duplicate, 'raise'), coalesce(j.dedupe_failed, false), j.parent, nullif(j.after, '{}'), nullif(j.after_mode, 'all'), nullif(j.on_failure, 'cancel')
                      )::coordinator.job_order order by j.n)
     from rows from (jsonb_populate_recordset(null::coordinator.job_order, p_jobs)) with ordinality j (
       place, type, payload, queue, key, priority, at, delay, start_by, max_attempts, backoff, deadline, stall, rescue, labels,
-      dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, after, n));
+      dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, after, after_mode, on_failure, n));
 end
 $$;
 comment on function coordinator.job_orders(jsonb) is
@@ -27,7 +27,6 @@ as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
   v_time record;
-  v_job  uuid;
 begin
   perform coordinator.check_name('the type', p_order.type);
   perform coordinator.check_name('the name of the queue', p_order.queue, 100);
@@ -53,6 +52,12 @@ begin
   elsif p_order.on_duplicate not in ('raise', 'skip', 'replace') then
     raise exception using errcode = 'ZC105', message = format('invalid policy for duplicates "%s"', left(p_order.on_duplicate, 100)),
       hint = 'Use raise (an error), skip (return the first job) or replace (cancel the first job if it still waits).';
+  elsif p_order.after_mode not in ('all', 'any') then
+    raise exception using errcode = 'ZC105', message = format('invalid after_mode "%s"', left(p_order.after_mode, 100)), hint = 'Use all or any.';
+  elsif p_order.on_failure not in ('cancel', 'ignore', 'run') then
+    raise exception using errcode = 'ZC105', message = format('invalid on_failure "%s"', left(p_order.on_failure, 100)), hint = 'Use cancel, ignore or run.';
+  elsif p_order.after is null and num_nonnulls(p_order.after_mode, p_order.on_failure) > 0 then
+    raise exception using errcode = 'ZC105', message = 'it is said how to wait for other jobs, but not for which', hint = 'Give after, too.';
   elsif p_order.dedupe_key is null and (p_order.dedupe_for is not null or p_order.dedupe_failed) then
     raise exception using errcode = 'ZC105', message = 'the window of a dedupe key is given without the key', hint = 'Give dedupe_key, too.';
   elsif p_order.at is not null and p_order.delay is not null then
@@ -72,12 +77,6 @@ begin
   if p_order.start_by <= coalesce(p_order.at, v_now + p_order.delay, v_now) then
     raise exception using errcode = 'ZC105', message = 'the job would expire before it could start', hint = 'Give a later start_by, or omit it.';
   end if;
-  if array_position(p_order.after, null) is not null then
-    raise exception using errcode = 'ZC103', message = 'a job to wait for is null', hint = 'Give the ids of jobs.';
-  end if;
-  foreach v_job in array array_remove(p_order.after || p_order.parent, null) loop
-    perform coordinator.job_find(p_project_id, v_job);
-  end loop;
 end
 $$;
 comment on function coordinator.job_check(bigint, coordinator.job_order) is
@@ -88,13 +87,14 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent,after}';
+  v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent,after,after_mode,on_failure}';
   v_orders  coordinator.job_order[];
   v_order   coordinator.job_order;
   v_item    record;
   v_place   bigint;
   v_bytes   bigint;
   v_usual   boolean;
+  v_tied    boolean;
   v_message text;
   v_detail  text;
   v_hint    text;
@@ -124,9 +124,10 @@ begin
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
            and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and pg_column_size(o.payload) < 130
            and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
-           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.parent, o.after) = 0
-           and not o.dedupe_failed)
-  into v_usual from unnest(v_orders) o;
+           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.after_mode, o.on_failure) = 0
+           and not o.dedupe_failed),
+         bool_or(num_nonnulls(o.parent, o.after) > 0)
+  into v_usual, v_tied from unnest(v_orders) o;
   -- Small values may have long texts, so this ends at the first of them.
   if v_usual is not true or exists (select from unnest(v_orders) o where octet_length(o.payload::text) >= 130) then
     foreach v_order in array v_orders loop
@@ -139,6 +140,21 @@ begin
     v_orders := null;
     raise exception using errcode = 'ZC102', message = format('the payloads of the jobs take %s bytes as text; at most 8388608 are allowed', v_bytes),
       hint = 'Enqueue them in several calls.';
+  end if;
+  for v_item in
+    select t.* from coordinator.job_ties(v_orders) t
+    where v_tied and case when t.job ~ '^[0-9]{1,5}$' then t.job::integer >= t.place - 1
+               when coordinator.is_agent_id(t.job) then not exists (select from coordinator.jobs_open j where j.id = t.job::uuid and j.project_id = p_project_id)
+               else true end
+    order by t.place
+  loop
+    v_place := v_item.place - 1;
+    perform coordinator.job_check_tie(p_project_id, v_place, v_item.kind, v_item.job);
+  end loop;
+  if v_tied and (select count(*) from coordinator.job_ties(v_orders) t where t.kind = 'after') > 10000 then
+    v_orders := null;
+    raise exception using errcode = 'ZC102', message = 'the jobs would wait for more than 10000 others, together',
+      hint = 'Enqueue them in several calls, or let one job wait for many, and the others for that one.';
   end if;
   return v_orders;
 exception when others then
@@ -215,11 +231,13 @@ declare
   v_classes bigint[];
   v_lanes   bigint[] := '{}';
   v_first   uuid[] := '{}'; -- the jobs that answer for dedupe keys
-  v_after   uuid[] := array(select distinct a from unnest(v_orders) o, unnest(o.after) a);
-  v_status  record;
+  v_tied    boolean := exists (select from unnest(v_orders) o where num_nonnulls(o.parent, o.after) > 0);
+  v_after   uuid[]; -- the jobs that others wait for
+  v_tree    coordinator.job_branch[] := '{}';
 begin
-  if v_after <> '{}' or exists (select from unnest(v_orders) o where o.parent is not null) then
-    perform coordinator.job_keep(v_project, array(select distinct o.parent from unnest(v_orders) o), v_after); -- before the keys of queues
+  if v_tied then -- before the keys of queues
+    perform coordinator.job_keep(v_project, array(select t.job::uuid from coordinator.job_ties(v_orders) t where t.kind = 'parent' and length(t.job) = 36),
+                                 array(select t.job::uuid from coordinator.job_ties(v_orders) t where t.kind = 'after' and length(t.job) = 36));
   end if;
   select bool_or(q.fair) as fair, bool_or(num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0) as bounded into v_policy
   from coordinator.queue_enter(v_project, v_queues, v_actor) q;
@@ -230,61 +248,74 @@ begin
   if v_policy.bounded then
     perform coordinator.queue_check_room(v_project, v_queues, v_orders, v_first);
   end if;
+  if v_tied then
+    v_after := array(select distinct coordinator.job_tie(t.job, v_ids, v_first) from coordinator.job_ties(v_orders) t where t.kind = 'after');
+    v_tree := coordinator.job_branches(v_project, v_orders, v_ids, v_first, p_many);
+  end if;
   if v_policy.fair then
     v_lanes := coordinator.job_lanes_enter(v_classes, array(
-      select case when v_first[o.place] is null and greatest(o.at, v_now + o.delay, v_now) <= v_now then coalesce(o.key, '') end
+      select case when v_first[o.place] is null and greatest(o.at, v_now + o.delay, v_now) <= v_now and o.after is null then coalesce(o.key, '') end
       from unnest(v_orders) o order by o.place));
   end if;
 
   with job as materialized (
     select o.*, v_ids[o.place] as id, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
-           greatest(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing
+           greatest(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing,
+           case when o.after is not null then 'jobs' when greatest(o.at, v_now + o.delay, v_now) <= v_now and (v_tree[o.place]).paused is not null then 'tree' end as cause
     from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = any (v_queues) and q.name = o.queue
     where v_first[o.place] is null),
   opened as (
     insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
-                                       deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, actor, created_at, scheduled_at)
+                                       deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, after_mode, on_failure, paused, actor, created_at, scheduled_at)
     select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
-           j.deadline, j.stall, j.rescue, j.dedupe_key, j.parent, coalesce(p.root_id, p.id), case when p.id is not null then coalesce(p.depth, 0) + 1 end, j.after, v_actor, v_now, j.scheduled_at
-    from job j left join coordinator.jobs_open p on p.id = j.parent),
+           j.deadline, j.stall, j.rescue, j.dedupe_key, (v_tree[j.place]).parent_id, (v_tree[j.place]).root_id, (v_tree[j.place]).depth,
+           case when j.after is not null then array(select distinct coordinator.job_tie(a, v_ids, v_first) from unnest(j.after) a order by 1) end,
+           j.after_mode, j.on_failure, (v_tree[j.place]).paused, v_actor, v_now, j.scheduled_at
+    from job j),
   waiting as (
-    insert into coordinator.jobs_waiting (id, class_id, cause) select j.id, j.class_id, 'jobs' from job j where j.after is not null),
+    insert into coordinator.jobs_waiting (id, class_id, cause) select j.id, j.class_id, j.cause from job j where j.cause is not null),
   awaited as (
-    insert into coordinator.job_dependencies (after_id, job_id) select a, j.id from job j, unnest(j.after) a),
+    insert into coordinator.job_dependencies (after_id, job_id)
+    select distinct coordinator.job_tie(a, v_ids, v_first), j.id from job j, unnest(j.after) a),
   queued as (
     insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
     select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
-    from job j where j.scheduled_at <= v_now and j.after is null)
+    from job j where j.scheduled_at <= v_now and j.cause is null)
   insert into coordinator.jobs_later (id, class_id, due_at)
-  select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > v_now and j.after is null;
+  select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > v_now and j.cause is null;
 
-  perform coordinator.job_tell(case when t.waits then 'job.waiting' when t.due_at is null then 'job.enqueued' else 'job.scheduled' end,
+  perform coordinator.job_tell(case when t.cause is not null then 'job.waiting' when t.due_at is null then 'job.enqueued' else 'job.scheduled' end,
                                v_project, p_project, t.queue, v_actor, v_now, t.ids,
-                               case when t.waits then '{"cause": "jobs"}' when t.due_at is null then '{}' else jsonb_build_object('due_at', t.due_at) end)
-  from (select j.queue, j.waits, array_agg(v_ids[j.place] order by j.place) as ids, min(j.due_at) as due_at
-        from (select o.queue, o.place, o.after is not null as waits,
+                               case when t.cause is not null then jsonb_build_object('cause', t.cause) when t.due_at is null then '{}' else jsonb_build_object('due_at', t.due_at) end)
+  from (select j.queue, j.cause, array_agg(v_ids[j.place] order by j.place) as ids, min(j.due_at) as due_at
+        from (select o.queue, o.place, case when o.after is not null then 'jobs'
+                                         when greatest(o.at, v_now + o.delay, v_now) <= v_now and (v_tree[o.place]).paused is not null then 'tree' end as cause,
                      case when coalesce(o.at, v_now + o.delay) > v_now then coalesce(o.at, v_now + o.delay) end as due_at
               from unnest(v_orders) o where v_first[o.place] is null) j
-        group by j.queue, j.waits, j.due_at is null order by j.queue, j.waits, j.due_at is null) t;
+        group by j.queue, j.cause, j.due_at is null order by j.queue, j.cause, j.due_at is null) t;
 
-  if v_after <> '{}' then
-    for v_status in
-      select e.status = 'completed' as completed, array_agg(e.id order by e.id) as ids from coordinator.jobs_ended e
-      where e.project_id = v_project and e.id = any (v_after) group by 1 order by 1
-    loop
-      perform coordinator.job_settle(v_status.ids, v_status.completed, 'coordinator', v_now);
-    end loop;
+  if v_after <> '{}' then -- those of this call, and those that answer for dedupe keys, are marked here
+    perform coordinator.job_keep(v_project, '{}', v_after);
+    perform coordinator.job_settle_ended(v_project, v_after, v_now);
   end if;
 
   return query
     select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
       select o.place, v_ids[o.place] as id, o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
              greatest(o.at, v_now + o.delay, v_now) as scheduled_at, true as created
-      from unnest(v_orders) o where v_first[o.place] is null and o.after is null
+      from unnest(v_orders) o where v_first[o.place] is null and num_nonnulls(o.after, o.parent) = 0
       union all
-      select o.place, e.id, f.queue, f.type, f.status, f.scheduled_at, v_first[o.place] is null
-      from unnest(v_orders) o, lateral (select coalesce(v_first[o.place], v_ids[o.place]) as id) e, coordinator.job_find(v_project, e.id) f
-      where v_first[o.place] is not null or o.after is not null) r
+      select o.place, v_ids[o.place], o.queue, o.type, case when j.id is null then 'cancelled' when w.id is not null then 'waiting'
+                                                            when l.id is not null then 'scheduled' else 'queued' end,
+             greatest(o.at, v_now + o.delay, v_now), true
+      from unnest(v_orders) o
+      left join coordinator.jobs_open j on j.id = v_ids[o.place]
+      left join coordinator.jobs_waiting w on w.id = v_ids[o.place]
+      left join coordinator.jobs_later l on l.id = v_ids[o.place]
+      where v_first[o.place] is null and num_nonnulls(o.after, o.parent) > 0
+      union all
+      select o.place, v_first[o.place], f.queue, f.type, f.status, f.scheduled_at, false
+      from unnest(v_orders) o, coordinator.job_find(v_project, v_first[o.place]) f where v_first[o.place] is not null) r
     order by r.place;
 end
 $$;
@@ -296,7 +327,8 @@ create or replace function coordinator.job_enqueue(
   p_at timestamptz default null, p_delay interval default null, p_start_by timestamptz default null, p_max_attempts integer default 3,
   p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry',
   p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise',
-  p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_actor text default null)
+  p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all',
+  p_on_failure text default 'cancel', p_actor text default null)
 returns setof coordinator.job_receipt
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -307,11 +339,11 @@ begin
       'type', p_type, 'queue', p_queue, 'key', p_key, 'priority', p_priority, 'at', p_at, 'delay', p_delay, 'start_by', p_start_by,
       'max_attempts', p_max_attempts, 'backoff', p_backoff, 'deadline', p_deadline, 'stall', p_stall, 'rescue', p_rescue, 'labels', p_labels,
       'dedupe_key', p_dedupe_key, 'dedupe_for', p_dedupe_for, 'on_duplicate', p_on_duplicate, 'dedupe_failed', p_dedupe_failed,
-      'parent', p_parent, 'after', p_after))), p_actor, false);
+      'parent', p_parent, 'after', p_after, 'after_mode', p_after_mode, 'on_failure', p_on_failure))), p_actor, false);
 end
 $$;
-comment on function coordinator.job_enqueue(text, text, jsonb, text, text, integer, timestamptz, interval, timestamptz, integer, interval, interval, interval, text, text[], text, interval, text, boolean, uuid, uuid[], text) is
-  'Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_after: it waits until all of these jobs have completed, and is cancelled if one of them ends otherwise.';
+comment on function coordinator.job_enqueue(text, text, jsonb, text, text, integer, timestamptz, interval, timestamptz, integer, interval, interval, interval, text, text[], text, interval, text, boolean, uuid, uuid[], text, text, text) is
+  'Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once).';
 
 create or replace function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
 returns setof coordinator.job_receipt
@@ -323,4 +355,4 @@ begin
 end
 $$;
 comment on function coordinator.job_enqueue_many(text, jsonb, text) is
-  'Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". An error names the job by its place from 0, and has it as job in its detail.';
+  'Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". parent and after may name an earlier job of the array by its place from 0. An error names the job by its place, and has it as job in its detail.';

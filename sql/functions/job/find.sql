@@ -40,8 +40,6 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
-declare
-  v_row tid;
 begin
   if not p_wait then
     perform from coordinator.jobs_later l where l.id = p_job for update skip locked;
@@ -61,6 +59,21 @@ begin
       return true;
     end if;
   end if;
+  return coordinator.job_take_ready(p_job, p_wait);
+end
+$$;
+comment on function coordinator.job_take(uuid, boolean) is
+  'Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';
+
+create or replace function coordinator.job_take_ready(p_job uuid, p_wait boolean) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_row tid;
+begin
   -- Its place follows from its row and the policy of its queue.
   select r.ctid into v_row
   from coordinator.jobs_open j
@@ -78,8 +91,8 @@ begin
   return found;
 end
 $$;
-comment on function coordinator.job_take(uuid, boolean) is
-  'Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';
+comment on function coordinator.job_take_ready(uuid, boolean) is
+  'Take a job out of jobs_ready; false if it is not there or, without p_wait, if another transaction has its row. No event: the caller ends or moves it. Internal.';
 
 create or replace function coordinator.job_step_count(p_job uuid) returns integer
 language plpgsql stable

@@ -44,7 +44,7 @@ begin
       where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
       order by j.start_by limit p_limit for update skip locked) l
     where coordinator.job_take(l.id, false));
-  perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now);
+  perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now, p_wait => false);
   return cardinality(v_ids);
 end
 $$;

@@ -46,10 +46,22 @@ $$;
 comment on function coordinator.job_show(text, uuid) is
   'Return a job, whether it waits, runs or has ended. ZC209: there is no such job.';
 
+create or replace function coordinator.job_root(p_project text, p_job uuid) returns uuid
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return (select j.root_id from coordinator.job_show(p_project, p_job) j);
+end
+$$;
+comment on function coordinator.job_root(text, uuid) is
+  'Return the root of the tree of a job. ZC209: there is no such job. Internal.';
+
 create or replace function coordinator.job_list(
   p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null,
   p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null,
-  p_after text[] default null, p_limit integer default 1000)
+  p_after text[] default null, p_limit integer default 1000, p_parent uuid default null, p_root uuid default null)
 returns setof coordinator.jobs
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -99,14 +111,16 @@ begin
     'j.key = ' || quote_literal(p_key),
     case when coordinator.is_agent_id(p_worker) then 'j.worker_id = ' else 'j.worker = ' end || quote_literal(p_worker),
     'j.labels @> ' || quote_literal(p_labels),
+    'j.root_id = ' || quote_literal(p_root),
+    case when p_parent is not null then format('j.root_id = %L and j.parent_id = %L', coordinator.job_root(p_project, p_parent), p_parent) end,
     'j.payload @> ' || quote_literal(p_payload),
     (select string_agg(format('concat_ws('' '', j.type, j.key, j.error, j.payload) ilike %L', '%' || regexp_replace(w, '([%_\\])', '\\\1', 'g') || '%'), ' and ')
      from regexp_split_to_table(p_words, '\s+') w where w <> ''));
   return query select * from coordinator.job_select(p_project, v_where || format(' order by j.id desc limit %s', p_limit));
 end
 $$;
-comment on function coordinator.job_list(text, text[], text, text, text, text, text[], jsonb, text, text[], integer) is
-  'List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload. p_after: array[id] of the last row read.';
+comment on function coordinator.job_list(text, text[], text, text, text, text, text[], jsonb, text, text[], integer, uuid, uuid) is
+  'List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.job_attempts(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_attempts

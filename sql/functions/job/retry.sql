@@ -88,9 +88,10 @@ begin
           'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels)) || jsonb_build_object('payload', e.payload)
         order by e.ordinality)
       from unnest(v_ended) with ordinality e), p_actor, false) m);
-  update coordinator.jobs_open j set retry_of = u.old, parent_id = u.parent
-  from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e), array(select e.parent_id from unnest(v_ended) e))
-    u (new, old, parent) where j.id = u.new;
+  update coordinator.jobs_open j set retry_of = u.old, parent_id = u.parent, root_id = u.root, depth = u.depth
+  from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e), array(select e.parent_id from unnest(v_ended) e),
+              array(select e.root_id from unnest(v_ended) e), array(select e.depth from unnest(v_ended) e))
+    u (new, old, parent, root, depth) where j.id = u.new;
   -- The times rule out partitions.
   select min(e.completed_at), max(e.completed_at) into v_first, v_last from unnest(v_ended) e;
   update coordinator.jobs_ended e set retried_as = u.new

@@ -131,6 +131,12 @@ begin
                   ' (' || array_to_string(w.options, ', ') || ')', ', until ' || coordinator.job_instant(w.due_at),
                   ', then it is ' || w.fallback::text, '.'), array[w.worker]
     into sentence, names from coordinator.job_waits w where w.job_id = p_job;
+  when 'tree' then
+    select j.paused into v_on from coordinator.jobs_open j where j.id = p_job;
+    names := array[v_on.paused ->> 'by'];
+    sentence := format('%s was paused by "%s" at %s%s.',
+      case when v_on.paused ->> 'job' = p_job::text then 'It' else format('The tree of job %s', v_on.paused ->> 'job') end, v_on.paused ->> 'by',
+      coordinator.job_instant((v_on.paused ->> 'at')::timestamptz), coalesce(': ' || (v_on.paused ->> 'reason'), ''));
   else
     sentence := format('It waits: %s.', p_cause);
   end case;
@@ -206,7 +212,10 @@ begin
     v_text := case v_job.reason
       when 'replaced' then format('It was replaced at %s by a job of "%s" with the same dedupe key, "%s".', coordinator.job_instant(v_job.completed_at),
                                   v_job.ended_by, v_job.dedupe_key)
-      when 'dependency' then format('It was cancelled at %s: a job that it waited for did not complete.', coordinator.job_instant(v_job.completed_at))
+      when 'dependency' then format('It was cancelled at %s: %s did not complete.', coordinator.job_instant(v_job.completed_at), coalesce((
+        select format('job %s of type "%s", which it waited for,', e.id, e.type) from coordinator.jobs_ended e
+        where e.project_id = v_project and e.id = any (v_job.after) and e.status <> 'completed' order by e.completed_at, e.id limit 1),
+        'a job that it waited for'))
       else format('It was cancelled at %s by "%s"%s.', coordinator.job_instant(v_job.completed_at), v_job.ended_by, coalesce(': ' || v_job.error, '')) end;
   else
     v_text := format('It expired at %s: no attempt had begun in time.', coordinator.job_instant(v_job.completed_at));

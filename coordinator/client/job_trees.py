@@ -1,0 +1,90 @@
+"""Trees of jobs: listing, pausing and resuming them, and what a worker may do with the children of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from coordinator.client.job_waits import JobWaits, attempt_of
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobGrant, JobOutcome, JobReceipt
+from coordinator.model.job_history import Job
+from coordinator.operations import job_trees, jobs
+
+__all__ = ["JobTrees"]
+
+
+class JobTrees(JobWaits):
+    """What can be done with a job and those below it."""
+
+    def tree(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[Job]:
+        """List a job and all those below it, whether they wait, run or have ended, oldest first: a parent before its children."""
+        return Listing(self._caller, job_trees.Tree(project=self._caller.project, job=job, limit=limit), after)
+
+    async def cancel(
+        self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
+    ) -> JobOutcome:
+        """Cancel a job: one that waits at once. The worker of a running one must stop within 30 seconds; then its fence is revoked.
+
+        With ``tree``, cancel all jobs below it as well, even if it has ended itself.
+
+        Raises: ``Conflict`` if it has ended; ``NotFound``.
+        """
+        own = job if isinstance(job, UUID) else job.id
+        return await self._caller.run(
+            jobs.Cancel(
+                project=self._caller.project, job=own, tree=tree, reason=reason, actor=await self._caller.actor()
+            )
+        )
+
+    async def cancel_children(
+        self,
+        job: JobGrant | UUID,
+        children: Iterable[UUID] | None = None,
+        *,
+        fence: int | None = None,
+        reason: str | None = None,
+        agent: AgentRef | None = None,
+    ) -> int:
+        """Cancel children of a job that the worker has, with all below them; return how many had not ended.
+
+        ``children`` may also name jobs further below. Without it, all children are cancelled.
+
+        Raises: ``Conflict`` if the worker no longer has the job, or if a job is not below it.
+        """
+        own, number = attempt_of(job, fence)
+        return await self._caller.run(
+            job_trees.CancelChildren(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                children=None if children is None else list(children),
+                reason=reason,
+            )
+        )
+
+    async def pause(
+        self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
+    ) -> JobOutcome:
+        """Pause a job, with ``tree`` also those below it and their later children: none is claimed. Attempts that run continue.
+
+        Raises: ``Conflict`` if there is nothing left to pause; ``NotFound``.
+        """
+        own = job if isinstance(job, UUID) else job.id
+        return await self._caller.run(
+            job_trees.Pause(
+                project=self._caller.project, job=own, tree=tree, reason=reason, actor=await self._caller.actor()
+            )
+        )
+
+    async def resume(self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False) -> JobOutcome:
+        """Resume a job, with ``tree`` also those below it, whoever paused them.
+
+        Raises: ``Conflict`` if there is nothing left to resume; ``NotFound``.
+        """
+        own = job if isinstance(job, UUID) else job.id
+        return await self._caller.run(
+            job_trees.Resume(project=self._caller.project, job=own, tree=tree, actor=await self._caller.actor())
+        )

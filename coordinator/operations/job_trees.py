@@ -1,0 +1,91 @@
+"""Trees of jobs: a job, its children, and what is below them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobOutcome
+from coordinator.model.job_history import Job
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["CancelChildren", "Pause", "Resume", "Settle", "Tree"]
+
+
+class Tree(Operation[list[Job]], frozen=True, kw_only=True):
+    """List a job and all those below it, whether they wait, run or have ended, oldest first: a parent before its children.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "job_tree"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("id",)
+
+    project: str
+    job: UUID
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class CancelChildren(Operation[int], frozen=True, kw_only=True):
+    """Cancel children of the job that the worker has under ``fence``, with all below them; return how many had not ended.
+
+    ``children`` may also name jobs further below; without it, all children are cancelled.
+
+    Raises: ``Conflict`` if the fence is stale, or a job is not below that job.
+    """
+
+    function = "job_cancel_children"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    children: list[UUID] | None = None
+    reason: str | None = None
+
+
+class Pause(Operation[JobOutcome], frozen=True, kw_only=True):
+    """Pause a job, with ``tree`` also those below it and their later children: none is claimed. Attempts that run continue.
+
+    Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
+    """
+
+    function = "job_pause"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    job: UUID
+    tree: bool = False
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Resume(Operation[JobOutcome], frozen=True, kw_only=True):
+    """Resume a job, with ``tree`` also those below it, whoever paused them.
+
+    Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
+    """
+
+    function = "job_resume"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    job: UUID
+    tree: bool = False
+    actor: str | None = None
+
+
+class Settle(Operation[int], frozen=True, kw_only=True):
+    """Tell jobs that wait for others about their ends, where one call told too many; return how many. Repeat until 0."""
+
+    function = "job_settle_due"
+    internal = True
+
+    limit: int = 100

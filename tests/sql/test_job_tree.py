@@ -1,0 +1,224 @@
+"""Trees of jobs: enqueued below a parent, and cancelled, paused, resumed and listed as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest_asyncio
+
+from coordinator.operations import job_history, job_trees, jobs
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+from tests.sql.test_job import HOUR, World, batch_of, held
+from tests.sql.test_job_after import status
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(tx: Transaction) -> World:
+    world = World(tx)
+    await world.settle()
+    return world
+
+
+async def family(world: World) -> dict[str, UUID]:
+    """Enqueue a root (claimed), a, b (scheduled) and c below it, aa (after b) and ab below a, and a stranger."""
+    root = await world.enqueue("root")
+    made = await world.run(
+        batch_of(
+            [
+                {"type": "a", "parent": str(root.id)},
+                {"type": "b", "parent": str(root.id), "delay": 3600},
+                {"type": "c", "parent": str(root.id)},
+                {"type": "aa", "parent": 0, "after": [1]},
+                {"type": "ab", "parent": 0},
+                {"type": "stranger"},
+            ]
+        )
+    )
+    return {"root": root.id, **{job.type: job.id for job in made}}
+
+
+async def all_of(world: World, jobs_: dict[str, UUID]) -> dict[str, str]:
+    return {name: (await status(world, job))[0] for name, job in jobs_.items()}
+
+
+async def cancel(world: World, job: UUID, **fields: Any) -> Any:
+    return await world.run(jobs.Cancel(project="default", job=job, **fields))
+
+
+async def pause(world: World, job: UUID) -> Any:
+    return await world.run(job_trees.Pause(project="default", job=job, tree=True, reason="lunch", actor="boss"))
+
+
+async def resume(world: World, job: UUID) -> Any:
+    return await world.run(job_trees.Resume(project="default", job=job, tree=True))
+
+
+async def tree(world: World, job: UUID) -> list[UUID]:
+    return [row.id for row in await world.run(job_trees.Tree(project="default", job=job))]
+
+
+async def test_a_tree_is_cancelled_as_a_whole(world: World) -> None:
+    own = await family(world)
+    worker = await world.worker(job_types=["root", "c"])
+    assert [grant.type for grant in await world.claim(worker, 2)] == ["root", "c"]
+    outcome = await cancel(world, own["root"], tree=True, reason="enough")
+    assert (outcome.status, outcome.due_at is None) == ("running", False)
+    assert await all_of(world, own) == {
+        "root": "running", "a": "cancelled", "b": "cancelled", "c": "running", "aa": "cancelled", "ab": "cancelled",
+        "stranger": "queued",
+    }  # fmt: skip
+    found = await world.run(job_history.Show(project="default", job=own["aa"]))
+    assert (found.reason, found.error) == ("cancelled", "enough")
+    asked = [event["data"]["ids"] for event in await world.tx.events() if event["type"] == "job.cancel_requested"]
+    assert asked == [[str(own["root"])], [str(own["c"])]] or asked == [sorted([str(own["root"]), str(own["c"])])]
+    verdicts = await world.run(jobs.Reconcile(project="default", agent=worker.id, fences=[]))
+    assert verdicts == []
+    await refused(world.tx, jobs.Enqueue(project="default", type="x", parent=own["c"]), "ZC328")
+
+
+async def test_a_part_of_a_tree_is_cancelled_below_a_job_that_has_ended(world: World) -> None:
+    own = await family(world)
+    worker = await world.worker(job_types=["a"])
+    await world.run(jobs.Complete(**held(worker, await world.claim(worker))))
+    await cancel(world, own["a"], tree=True)
+    assert await all_of(world, own) == {
+        "root": "queued", "a": "completed", "b": "scheduled", "c": "queued", "aa": "cancelled", "ab": "cancelled",
+        "stranger": "queued",
+    }  # fmt: skip
+    await refused(world.tx, jobs.Cancel(project="default", job=own["a"], tree=True), "ZC323")
+    await refused(world.tx, jobs.Cancel(project="default", job=own["a"]), "ZC323")
+
+
+async def test_cancelling_one_job_leaves_its_children(world: World) -> None:
+    own = await family(world)
+    await cancel(world, own["a"])
+    assert (await all_of(world, own))["ab"] == "queued"
+
+
+async def test_a_worker_cancels_the_children_of_its_job_and_no_others(world: World) -> None:
+    own = await family(world)
+    worker = await world.worker(job_types=["a"])
+    mine = held(worker, await world.claim(worker))
+    for other in (own["c"], own["a"], own["root"], own["stranger"]):
+        await refused(world.tx, job_trees.CancelChildren(**mine, children=[own["ab"], other]), "ZC328")
+    await refused(world.tx, job_trees.CancelChildren(**mine, children=[UUID(int=1)]), "ZC209")
+    await refused(world.tx, job_trees.CancelChildren(**{**mine, "fence": 1}), "ZC320")
+    assert await world.run(job_trees.CancelChildren(**mine, children=[own["ab"]])) == 1
+    assert (await all_of(world, own))["aa"] == "waiting"
+    assert await world.run(job_trees.CancelChildren(**mine)) == 1
+    assert await world.run(job_trees.CancelChildren(**mine)) == 0
+    assert await all_of(world, own) == {
+        "root": "queued", "a": "running", "b": "scheduled", "c": "queued", "aa": "cancelled", "ab": "cancelled",
+        "stranger": "queued",
+    }  # fmt: skip
+
+
+async def test_nothing_of_a_paused_tree_is_claimed_until_it_is_resumed(world: World) -> None:
+    own = await family(world)
+    worker = await world.worker(job_types=["a", "b", "c", "aa", "ab", "root"])
+    assert (await pause(world, own["root"])).status == "waiting"
+    child = await world.enqueue("c", parent=own["a"])
+    made = await world.run(batch_of([{"type": "c", "parent": str(own["b"])}, {"type": "c", "parent": 0}]))
+    assert [child.status, *[job.status for job in made]] == ["waiting"] * 3
+    await world.tx.set_clock(2 * HOUR)
+    await world.run(jobs.Promote())
+    assert await world.claim(worker, 10) == []
+    assert set((await all_of(world, {**own, "stranger": own["a"]})).values()) == {"waiting"}
+    explained = await world.run(job_history.Why(project="default", job=made[1].id))
+    assert explained.sentence.startswith(f'The tree of job {own["root"]} was paused by "boss" at ')
+    assert explained.sentence.endswith(": lunch.")
+    assert (explained.cause, explained.names) == ("tree", ["boss"])
+    before = len(await world.tx.events())
+    await pause(world, own["root"])
+    assert len(await world.tx.events()) == before
+    await resume(world, own["root"])
+    claimed = await world.claim(worker, 20)
+    assert {grant.id for grant in claimed} == {
+        *(own[name] for name in ("root", "a", "b", "c", "ab")), child.id, *(job.id for job in made)
+    }  # fmt: skip
+    assert (await world.told())[-2:] == [("job.enqueued", "default"), ("job.started", "default")]
+
+
+async def test_attempts_of_a_paused_tree_continue_and_the_next_ones_wait(world: World) -> None:
+    own = await family(world)
+    worker = await world.worker(job_types=["a", "b", "c"])
+    first, second, third = await world.claim(worker, 3), None, None
+    first, second = first[:1], first[1:]
+    await pause(world, own["root"])
+    await world.run(jobs.Complete(**held(worker, first)))
+    outcome = await world.run(jobs.Release(**held(worker, second)))
+    assert (outcome.status, third) == ("waiting", None)
+    await resume(world, own["root"])
+    assert [grant.id for grant in await world.claim(worker)] == [own["c"]]
+
+
+async def test_a_job_that_is_woken_in_a_paused_tree_waits_for_the_tree(world: World) -> None:
+    first = await world.enqueue()
+    waiting = await world.enqueue(after=[first.id])
+    await world.run(job_trees.Pause(project="default", job=waiting.id))
+    worker = await world.worker()
+    await world.run(jobs.Complete(**held(worker, await world.claim(worker))))
+    assert await status(world, waiting) == ("waiting", "tree")
+    assert (await world.run(job_trees.Resume(project="default", job=waiting.id))).status == "queued"
+
+
+async def test_a_pause_without_the_tree_leaves_children(world: World) -> None:
+    own = await family(world)
+    await world.run(job_trees.Pause(project="default", job=own["a"]))
+    child = await world.enqueue("c", parent=own["a"])
+    assert (await status(world, own["a"]), await status(world, own["ab"])) == (("waiting", "tree"), ("queued", None))
+    assert child.status == "queued"
+
+
+async def test_what_has_ended_is_neither_paused_nor_resumed(world: World) -> None:
+    job = await world.enqueue()
+    await cancel(world, job.id)
+    for kind in (job_trees.Pause, job_trees.Resume):
+        for whole in (False, True):
+            await refused(world.tx, kind(project="default", job=job.id, tree=whole), "ZC323")
+        await refused(world.tx, kind(project="default", job=UUID(int=1)), "ZC209")
+
+
+async def test_a_tree_is_listed_with_what_has_ended_in_pages(world: World) -> None:
+    own = await family(world)
+    await cancel(world, own["a"])
+    assert await tree(world, own["root"]) == [own[name] for name in ("root", "a", "b", "c", "aa", "ab")]
+    assert await tree(world, own["a"]) == [own[name] for name in ("a", "aa", "ab")]
+    page = await world.run(job_trees.Tree(project="default", job=own["root"], limit=2, after=[str(own["a"])]))
+    assert [row.id for row in page] == [own["b"], own["c"]]
+    assert [(row.root_id, row.depth) for row in await world.run(job_trees.Tree(project="default", job=own["aa"]))] == [
+        (own["root"], 2)
+    ]
+    await refused(world.tx, job_trees.Tree(project="default", job=UUID(int=1)), "ZC209")
+
+    async def listed(**fields: Any) -> list[UUID]:
+        return [row.id for row in await world.run(job_history.List(project="default", **fields))]
+
+    assert await listed(parent=own["a"]) == [own["ab"], own["aa"]]
+    assert await listed(parent=own["a"], status=["cancelled"]) == []
+    assert await listed(root=own["root"]) == [own[name] for name in ("ab", "aa", "c", "b", "a")]
+    await refused(world.tx, job_history.List(project="default", parent=UUID(int=1)), "ZC209")
+
+
+async def test_a_child_of_a_job_that_ended_or_is_being_cancelled_is_refused(world: World) -> None:
+    worker = await world.worker()
+    done = await world.start(worker)
+    await world.run(jobs.Complete(**done))
+    error = await refused(world.tx, jobs.Enqueue(project="default", type="x", parent=done["job"]), "ZC328")
+    assert "has ended: it is completed" in error.message
+    stopping = await world.start(worker)
+    await cancel(world, stopping["job"])
+    batch = batch_of([{"type": "x"}, {"type": "x", "parent": str(stopping["job"])}])
+    error = await refused(world.tx, batch, "ZC328")
+    assert error.message.startswith("job 1: the parent")
+
+
+async def test_a_retried_child_stays_in_its_tree(world: World) -> None:
+    own = await family(world)
+    await cancel(world, own["ab"])
+    (again,) = await world.run(job_history.Retry(project="default", job=own["ab"]))
+    assert again.id in await tree(world, own["a"])
+    await cancel(world, own["root"], tree=True)
+    assert (await status(world, again.id))[0] == "cancelled"
