@@ -11,8 +11,8 @@ import msgspec
 
 from bench.load import paced
 from bench.place import Options, Place, daemon, fresh
+from bench.queues.claimer import Claimer
 from bench.queues.order import PAYLOAD
-from bench.queues.ours import Worker
 from bench.report import Table, load, percentile, ratio
 from coordinator.db import schema
 from coordinator.db.connection import connect
@@ -49,7 +49,7 @@ async def run(options: Options) -> list[Table]:
         return [*tables, await _start(place, options)]
 
 
-async def _filled(place: Place, name: str, queued: int, finished: int) -> Worker:
+async def _filled(place: Place, name: str, queued: int, finished: int) -> Claimer:
     await place.execute(f"create database {name}")
     connection = await connect(place.dsn.replace("/coordinator?", f"/{name}?"), call_timeout_s=CALL_S, raw_json=True)
     await schema.apply(connection)
@@ -59,7 +59,7 @@ async def _filled(place: Place, name: str, queued: int, finished: int) -> Worker
         await connection.execute(FINISHED, finished, PAYLOAD)
     await connection.execute("vacuum analyze")
     await connection.execute("checkpoint")
-    return await Worker.start(connection, name, "default")
+    return await Claimer.start(connection, name, "default")
 
 
 async def _among(place: Place) -> Table:
@@ -94,7 +94,7 @@ async def _among(place: Place) -> Table:
 class _Starts:
     """A worker that claims one job at a time when an event wakes it, and the times at which jobs started."""
 
-    def __init__(self, connection: asyncpg.Connection, worker: Worker) -> None:
+    def __init__(self, connection: asyncpg.Connection, worker: Claimer) -> None:
         self.connection = connection
         self.worker = worker
         self.woken = anyio.Event()
@@ -121,7 +121,7 @@ class _Starts:
 
 async def _start(place: Place, options: Options) -> Table:
     feeder, listener, connection = [await connect(place.dsn, raw_json=True) for _ in range(3)]
-    starts = _Starts(connection, await Worker.start(connection, "worker", "default"))
+    starts = _Starts(connection, await Claimer.start(connection, "worker", "default"))
     await listener.add_listener(CHANNEL, starts.hear)
     enqueue = await feeder.prepare(ENQUEUE.rstrip(";"))
     rows = []

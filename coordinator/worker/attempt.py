@@ -19,44 +19,42 @@ __all__ = ["Attempt"]
 
 
 class Attempt:
-    """A job that the worker has. ``task`` runs its function; ``error`` is what the function raised, ``result`` what it returned."""
+    """A job that the worker has. ``error`` is what its function raised, ``result`` what it returned; ``ended``: it runs no more.
 
-    __slots__ = ("began_s", "context", "error", "grant", "handler", "result", "scope", "stopped", "task")
+    ``task`` runs it, within ``scope``; both may be those of attempts before it.
+    """
+
+    __slots__ = ("began_s", "context", "ended", "error", "grant", "handler", "result", "scope", "stopped", "task")
 
     def __init__(self, grant: JobGrant, handler: Handler, client: Client) -> None:
         self.grant = grant
         self.handler = handler
         self.began_s = time.monotonic()
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
         self.stopped: StopReason | None = None
         self.result: msgspec.Raw | None = None
         self.error: BaseException | None = None
+        self.ended = False
         self.context = JobContext(grant, client, self.stop)
         self.task: asyncio.Task[None] | None = None
 
-    @property
-    def running(self) -> bool:
-        """Whether the function has not ended yet."""
-        return self.result is None and self.error is None and not (self.task is not None and self.task.done())
-
     def stop(self, reason: StopReason) -> None:
         """Cancel the function. That the job is lost outweighs what else was said."""
-        if self.running and (self.stopped is None or reason is StopReason.LOST):
+        if not self.ended and (self.stopped is None or reason is StopReason.LOST):
             self.stopped = reason
-            self.scope.cancel()
+            if self.scope is not None:
+                self.scope.cancel()
 
     async def run(self) -> None:
         """Run the function, and keep what it returned or raised.
 
-        Raises: ``KeyboardInterrupt``, and the cancellation of this task itself.
+        Raises: ``KeyboardInterrupt``, and the cancellation of the scope or of this task itself.
         """
         try:
-            with self.scope:
-                returned = await self.handler.function(self.context, self.handler.payload(self.grant.payload))
-                self.result = self.handler.result(returned)
+            returned = await self.handler.function(self.context, self.handler.payload(self.grant.payload))
+            self.result = self.handler.result(returned)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self.stopped is not None or (self.task is not None and self.task.cancelling()):
                 raise
             self.error = error
         except KeyboardInterrupt:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,6 +64,7 @@ class Shift:
         self._stop = stop
         self._over = anyio.Event()  # the shift ends, for whatever reason
         self._attempts: dict[int, Attempt] = {}  # by fence: running, or with an end that is not acknowledged
+        self._pending: deque[Attempt] = deque()  # not started yet
         self._done: list[Attempt] = []  # completed, for the next call
         self._reserved = 0  # places of jobs that calls under way may return
         self._looking = 0  # calls under way that look for jobs
@@ -118,6 +121,8 @@ class Shift:
     async def _end_with(self, event: anyio.Event) -> None:
         await event.wait()
         self._over.set()
+        while self._pending:  # for its release
+            self._attempts.pop(self._pending.popleft().grant.fence)
         self._change()
 
     async def _finish(self) -> None:
@@ -131,25 +136,26 @@ class Shift:
 
     async def _abandon(self, time_s: float) -> None:
         """Cancel what still runs. What ignores that keeps its place; the end of the agent releases its job."""
-        running = [attempt for attempt in self._attempts.values() if attempt.running]
+        self._pending.clear()
+        running = [attempt for attempt in self._attempts.values() if attempt.task is not None and not attempt.ended]
         for attempt in running:
             attempt.stop(StopReason.LOST)
         for end in self._ends:
             end.cancel()
-        tasks = [attempt.task for attempt in running if attempt.task is not None]
+        tasks = {attempt: attempt.task for attempt in running if attempt.task is not None}
         if tasks:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait(tasks, timeout=time_s)
-        for attempt in running:
-            if attempt.task is not None and not attempt.task.done():
+                await asyncio.wait(tasks.values(), timeout=time_s)
+        for attempt, task in tasks.items():
+            if not task.done():
                 log.error(
                     "job.stuck",
                     job=str(attempt.grant.id),
                     type=attempt.grant.type,
                     hint="Its function ignores its cancellation. Another worker gets the job.",
                 )
-                self._worker.stuck.add(attempt.task)
-                attempt.task.add_done_callback(self._worker.stuck.discard)
+                self._worker.stuck.add(task)
+                task.add_done_callback(self._worker.stuck.discard)
 
     def _change(self) -> None:
         """Have whoever waits look again."""
@@ -229,7 +235,8 @@ class Shift:
             self._futile = 0 if fresh else self._futile + 1
             self._due = bool(fresh) or self._hints != hints
         for grant in fresh:
-            self._start(grant)
+            self._take(grant)
+        self._spread(1)
         self._change()
         if fresh and self._over.is_set():
             await self._reconcile(0.0)
@@ -269,20 +276,50 @@ class Shift:
             else:
                 self._forget(attempt)
 
-    def _start(self, grant: JobGrant) -> None:
-        """Run the function of a job. At the end of the shift, none starts any more: the job is released."""
+    def _take(self, grant: JobGrant) -> None:
+        """Take on a job. At the end of the shift, none starts any more: the job is released."""
         if self._over.is_set():
             return
         attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
         self._attempts[grant.fence] = attempt
-        if self._worker.logs_jobs:
-            log.info("job.started", job=str(grant.id), type=grant.type, fence=grant.fence, attempt=grant.attempt)
-        attempt.task = asyncio.create_task(self._run(attempt))
+        self._pending.append(attempt)
+
+    # Running.
+
+    def _spread(self, tasks: int) -> None:
+        """Have more tasks run what is pending, twice as many as before as long as functions wait for something.
+
+        A function that waits for nothing costs no task of its own: one runs all of them.
+        """
+        if self._pending:
+            loop = asyncio.get_running_loop()
+            for _ in range(min(tasks, len(self._pending))):
+                loop.create_task(self._run_pending())  # noqa: RUF006 - an attempt refers to it
+            loop.call_soon(self._spread, 2 * tasks)
+
+    async def _run_pending(self) -> None:
+        """Run one attempt after the other, until one was cancelled, or has left something in the context of this task."""
+        task = asyncio.current_task()
+        before = copy_context()
+        with anyio.CancelScope() as scope:
+            while self._pending:
+                attempt = self._pending.popleft()
+                attempt.task, attempt.scope = task, scope
+                if self._worker.logs_jobs:
+                    facts = {"fence": attempt.grant.fence, "attempt": attempt.grant.attempt}
+                    log.info("job.started", job=str(attempt.grant.id), type=attempt.grant.type, **facts)
+                try:
+                    if attempt.stopped is None:
+                        await attempt.run()
+                finally:
+                    self._run_ended(attempt)
+                if attempt.stopped is not None or copy_context() != before:
+                    break
 
     # Ending.
 
-    async def _run(self, attempt: Attempt) -> None:
-        await attempt.run()
+    def _run_ended(self, attempt: Attempt) -> None:
+        attempt.ended = True
         if attempt.result is not None and attempt.stopped is not StopReason.LOST:
             self._done.append(attempt)
             self._change()

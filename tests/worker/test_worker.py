@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -174,12 +176,17 @@ async def _status(bench: Any, job: Any, status: str) -> bool:
 async def test_no_more_functions_run_at_once_than_the_concurrency_and_all_jobs_are_done(work: Any) -> None:
     worker = Worker(concurrency=7)
     running = most = 0
+    full = anyio.Event()
 
     @worker.job("count")
     async def count(context: JobContext, payload: int) -> int:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 7:
+            full.set()
+        if payload < 7:
+            await full.wait()
         await anyio.sleep(0.001 * (payload % 3))
         running -= 1
         return payload
@@ -195,6 +202,34 @@ async def test_no_more_functions_run_at_once_than_the_concurrency_and_all_jobs_a
 
         await until(all_done, "all jobs are done")
     assert most == 7
+
+
+async def test_functions_that_share_a_task_leave_nothing_to_each_other(work: Any) -> None:
+    """Those that wait for nothing run one after the other in one task; what one sets in its context, no other sees."""
+    worker = Worker(concurrency=50)
+    variable: ContextVar[int | None] = ContextVar("variable", default=None)
+    tasks: set[object] = set()
+
+    @worker.job("set")
+    async def run(context: JobContext, payload: int) -> int | None:
+        tasks.add(asyncio.current_task())
+        seen = variable.get()
+        if payload % 10 == 5:
+            variable.set(payload)
+        if payload % 10 == 7:
+            raise asyncio.CancelledError
+        return seen
+
+    async with work(worker) as bench:
+        jobs = await bench.client.jobs.enqueue_many(
+            [{"type": "set", "payload": number, "max_attempts": 1} for number in range(30)]
+        )
+        for number, job in enumerate(jobs):
+            done = await bench.client.jobs.wait(job.id, timeout=60)
+            assert done.status == ("failed" if number % 10 == 7 else "completed"), number
+            assert done.result is None
+            assert (done.error or "").startswith("asyncio.exceptions.CancelledError" if number % 10 == 7 else "")
+    assert 3 <= len(tasks) < 30
 
 
 async def test_a_job_counts_until_the_server_has_acknowledged_its_end(
