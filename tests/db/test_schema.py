@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,29 +23,10 @@ from coordinator.operations import events, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister, RelayRecover, RelayStep, SampleGauges
 from tests.catalogue.test_events import DRIVERS
 from tests.conftest import FAKE_CLOCK, Transaction, cloned
+from tests.forked import Forked
 from tests.generate.schema import dump
 from tests.server import SETTINGS
 from tests.waiting import until_blocked, until_true
-
-ROOT = Path(__file__).parent.parent.parent
-
-APPLY = """
-import asyncio, sys
-from coordinator.db import schema
-from coordinator.db.connection import connect
-
-async def main():
-    connection = await connect(sys.argv[1])
-    print(len(await schema.apply(connection)))
-    await connection.close()
-
-if len(sys.argv) > 2:  # stop for ever after everything else
-    sound = schema.files()
-    last = sound[-1]
-    stuck = schema.SqlFile(last.kind, "zz_stuck.sql", "select pg_sleep(1000)", "0")
-    schema.files = lambda: (*sound, stuck)
-asyncio.run(main())
-"""
 
 
 @pytest.fixture
@@ -57,12 +37,11 @@ async def connection(empty_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def reference(server_url: str) -> str:
+async def reference(server_url: str, pristine: str) -> str:
     """Return a dump of the applied schema."""
-    async with cloned(server_url, None) as url:
+    async with cloned(server_url, pristine) as url:
         connection = await connect(url)
         try:
-            await schema.apply(connection)
             return await dump(connection)
         finally:
             await connection.close()
@@ -81,9 +60,10 @@ def first(kind: str) -> schema.SqlFile:
     return next(file for file in schema.files() if file.kind == kind)
 
 
-def process(url: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", APPLY, url, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def process(url: str, *arguments: str) -> Forked:
+    return Forked(
+        "tests.db.apply_process", url, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 async def tables(connection: asyncpg.Connection) -> int:
