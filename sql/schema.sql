@@ -184,6 +184,17 @@ create table coordinator.idempotency_keys (
 );
 CREATE INDEX idempotency_keys_expires_at_idx ON coordinator.idempotency_keys USING btree (expires_at);
 
+-- Output of jobs that have not ended. Inserted once, and moved to jobs_ended at the end of the job.
+create table coordinator.job_chunks_open (
+  job_id     uuid not null, -- The job.
+  seq        integer not null, -- Number within the output of the job, from 1, without gaps.
+  attempt    smallint not null, -- The attempt that wrote it.
+  chunk      jsonb not null, -- Any JSON value.
+  written_at timestamp with time zone not null, -- When it was written.
+  bytes      bigint not null, -- Output of the job up to this chunk, as text.
+  constraint job_chunks_open_pkey PRIMARY KEY (job_id, seq)
+);
+
 -- Classes of jobs: what decides which workers can run a job. Few, and static.
 create table coordinator.job_classes (
   id         bigint not null generated always as identity, -- Number of the class.
@@ -327,6 +338,7 @@ create table coordinator.jobs_ended (
   checkpoint   jsonb, -- What the last attempt left.
   past         jsonb, -- Earlier attempts, as an array, newest last.
   steps        jsonb, -- Finished steps, as an array, in their order; null: none.
+  chunks       jsonb, -- Output, as an array, in its order; null: none.
   backoff      interval, -- Wait after the first failed attempt; null: the default.
   deadline     interval, -- Longest run of an attempt; null: a day.
   stall        interval, -- Longest time without progress; null: no limit.
@@ -1600,7 +1612,7 @@ create function coordinator.job_backoff(p_first interval, p_attempt integer)
   returns interval
   volatile;
 
--- Return an ended job without its steps, which for many jobs would exceed what an array can hold. Internal.
+-- Return an ended job without its steps and output, which for many jobs would exceed what an array can hold. Internal.
 create function coordinator.job_bare(p_job coordinator.jobs_ended)
   returns coordinator.jobs_ended
   immutable;
@@ -1809,6 +1821,11 @@ create function coordinator.job_orders(p_jobs jsonb)
 create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
   returns SETOF coordinator.job_outcome
   stable;
+
+-- List the output of a job, after p_after: array[seq] of the last row read. The last row of a job that has ended has its status instead of a chunk. ZC209: there is no such job.
+create function coordinator.job_output(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.job_chunk
+  stable security definer;
 
 -- Pause a job and, with p_tree, all those below it, also children that are enqueued later: from its commit, none of them is claimed. Attempts that run continue. Pausing it again changes nothing. ZC323: it has ended and, with p_tree, all those below it as well.
 create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
@@ -2099,6 +2116,11 @@ create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_c
 create function coordinator.job_worker(p_agent uuid)
   returns text
   stable;
+
+-- Append an array of chunks to the output of a job; returns the number of the last chunk. p_seq: the number of the first one; those that exist already are not written again, so a call whose answer was lost can be repeated. It counts as progress. ZC320: the fence is stale.
+create function coordinator.job_write(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_chunks jsonb, p_seq bigint default null)
+  returns bigint
+  volatile security definer;
 
 -- Write the expression that takes a parameter from the JSON object $2. Internal.
 create function coordinator.json_argument(p_name text, p_type text)

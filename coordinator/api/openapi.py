@@ -70,6 +70,7 @@ _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
     "body": "Write tests first.",
+    "chunks": ["The answer is "],
     "clears": ["COMPLETED"],
     "cron": "nightly",
     "delay": "10m",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.events import Events
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job_history import Job, JobAttempt, JobExplanation, JobStatistics, JobStep, RetriedJob
+from coordinator.model.job_history import Job, JobAttempt, JobChunk, JobExplanation, JobStatistics, JobStep, RetriedJob
 from coordinator.model.operation import Json
 from coordinator.operations import job_history
-from coordinator.operations.waiting import until_answered
+from coordinator.operations.waiting import followed, until_answered
 
 __all__ = ["JobHistory"]
 
@@ -48,6 +48,24 @@ class JobHistory:
     def steps(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobStep]:
         """List the finished steps of a job with their results, in the order in which they finished."""
         return Listing(self._caller, job_history.Steps(project=self._caller.project, job=job, limit=limit), after)
+
+    def output(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobChunk]:
+        """List the output of a job so far. The last row of a job that has ended has its status instead of a chunk."""
+        return Listing(self._caller, job_history.ReadOutput(project=self._caller.project, job=job, limit=limit), after)
+
+    async def follow(self, job: UUID, *, seq: int = 0) -> AsyncIterator[JobChunk]:
+        """Yield the output of a job after chunk ``seq`` as its worker writes it, until the job has ended.
+
+        A chunk says which attempt wrote it: drop what an earlier attempt wrote where it matters.
+
+        Raises: ``NotFound``; ``DatabaseUnavailable``: follow again from the last chunk.
+        """
+        read = job_history.ReadOutput(project=self._caller.project, job=job, after=[str(seq)])
+        async for chunks in followed(self._caller, read, self._events.wake()):
+            for chunk in chunks:
+                if chunk.status is not None:
+                    return
+                yield chunk
 
     async def why(self, job: UUID) -> JobExplanation:
         """Return why a job is in its state, in one sentence with names.

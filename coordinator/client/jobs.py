@@ -248,6 +248,32 @@ class Jobs(JobTrees):
             again=True,
         )
 
+    async def write(
+        self,
+        job: JobGrant | UUID,
+        chunks: Sequence[Json],
+        *,
+        seq: int | None = None,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> int:
+        """Append chunks to the output of a job, and return the number of the last one. Readers get them at once: ``follow``.
+
+        ``seq`` is the number of the first chunk: those that exist already are not written again, so that the call can be repeated.
+
+        Raises: ``Conflict`` if the job is no longer the worker's; ``InvalidArgument`` if the output becomes too large.
+        """
+        own, number = attempt_of(job, fence)
+        write = operations.Write(
+            project=self._caller.project,
+            job=own,
+            agent=await self._caller.acting(agent),
+            fence=number,
+            chunks=list(chunks),
+            seq=seq,
+        )
+        return await self._caller.run(write, again=seq is not None)
+
     async def snooze(
         self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None
     ) -> JobOutcome:

@@ -14,6 +14,7 @@ __all__ = [
     "ArchivedJob",
     "Job",
     "JobAttempt",
+    "JobChunk",
     "JobExplanation",
     "JobStatistics",
     "JobStep",
@@ -109,6 +110,16 @@ class JobStep(msgspec.Struct, frozen=True):
     actor: str
     finished_at: datetime
     project: str
+
+
+class JobChunk(msgspec.Struct, frozen=True):
+    """A chunk of the output of a job, written by its ``attempt``. With a ``status``, it is the end: the job has ended."""
+
+    seq: int
+    attempt: int
+    chunk: Json
+    written_at: datetime
+    status: str | None
 
 
 class JobExplanation(msgspec.Struct, frozen=True):

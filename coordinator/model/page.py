@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from coordinator.errors import InvalidArgument
 from coordinator.model.operation import Operation, Paged
 
-__all__ = ["PAGE_BYTES", "Page", "cursor_of", "page_of", "place_of", "walk"]
+__all__ = ["PAGE_BYTES", "Page", "after_last", "cursor_of", "page_of", "place_of", "walk"]
 
 PAGE_BYTES = 1 << 20
 
@@ -42,9 +42,14 @@ def page_of(operation: Operation[list[R]], rows: list[R]) -> Page[R]:
     page = Page(rows)
     page.cut = isinstance(rows, Page) and rows.cut
     if operation.page_by and (page.cut or len(rows) >= cast("Paged", operation).limit):
-        fields = (getattr(rows[-1], name) for name in operation.page_by)
-        page.cursor = cursor_of(type(operation), ["" if field is None else str(field) for field in fields])
+        page.cursor = cursor_of(type(operation), after_last(operation, rows))
     return page
+
+
+def after_last(operation: Operation[list[R]], rows: list[R]) -> list[str]:
+    """Return the place of the last of an operation's rows, after which the next page begins."""
+    fields = (getattr(rows[-1], name) for name in operation.page_by)
+    return ["" if field is None else str(field) for field in fields]
 
 
 def cursor_of(operation: type[Operation[Any]], place: list[str]) -> str:

@@ -10,6 +10,7 @@ from coordinator.model.job_history import (
     ArchivedJob,
     Job,
     JobAttempt,
+    JobChunk,
     JobExplanation,
     JobStatistics,
     JobStep,
@@ -28,6 +29,7 @@ __all__ = [
     "ListPrunable",
     "ListWorkers",
     "Prune",
+    "ReadOutput",
     "Retry",
     "Show",
     "Stats",
@@ -118,6 +120,32 @@ class Steps(Operation[list[JobStep]], frozen=True, kw_only=True):
     job: UUID
     after: list[str] | None = None
     limit: int = 1000
+
+
+class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
+    """List the output of a job; with a wait, as soon as there is more. The last row of a job that has ended has its status.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "job_output"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("seq",)
+    woken_by = ("job.output", *Show.woken_by)
+
+    project: str
+    job: UUID
+    after: list[str] | None = None
+    limit: int = 1000
+
+    def answered(self, result: list[JobChunk]) -> bool:
+        """Return whether there is more."""
+        return bool(result)
+
+    def concerned_by(self, data: dict[str, Any]) -> bool:
+        """Return whether the event is about this job."""
+        return str(self.job) in data.get("ids", ())
 
 
 class ListWorkers(Operation[list[WorkerStatus]], frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ __all__ = [
     "Rescue",
     "Snooze",
     "WakeDue",
+    "Write",
 ]
 
 
@@ -182,6 +183,26 @@ class Report(Operation[model.JobLease], frozen=True, kw_only=True):
     percent: float | None = None
     message: str | None = None
     checkpoint: Json = None
+
+
+class Write(Operation[int], frozen=True, kw_only=True):
+    """Append chunks to the output of a job; return the number of the last one. It counts as progress.
+
+    ``seq`` is the number of the first chunk: those that exist already are not written again, so that the call can be repeated.
+
+    Raises: ``Conflict`` if the fence is stale; ``InvalidArgument`` if the output becomes too large.
+    """
+
+    function = "job_write"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    chunks: list[Json]
+    seq: int | None = None
 
 
 class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):

@@ -5,16 +5,19 @@ The position in the log is read before the first answer, so no event after it is
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from coordinator.errors import WaitTimedOut
 from coordinator.model.operation import Operation
+from coordinator.model.page import after_last
 from coordinator.operations.executor import Runner, Wake
 from coordinator.operations.log_reader import LogReader
 
-__all__ = ["until_answered"]
+__all__ = ["followed", "until_answered"]
 
 R = TypeVar("R")
 
@@ -40,3 +43,14 @@ async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, ti
     raise WaitTimedOut(
         f"no answer within {timeout_s:g} seconds", hint="Wait longer, or ask again later: nothing was changed."
     )
+
+
+async def followed(runner: Runner, operation: Operation[list[R]], wake: Wake) -> AsyncGenerator[list[R], None]:
+    """Yield the rows of a list with ``woken_by`` that are there, and then those that come, without an end.
+
+    Raises: what the operation raises.
+    """
+    while True:
+        rows = await until_answered(runner, operation, wake, None)
+        yield rows
+        operation = replace(operation, after=after_last(operation, rows))

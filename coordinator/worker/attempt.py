@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 
 import anyio
 import msgspec
 
 from coordinator.client import Client
+from coordinator.errors import CoordinatorError
 from coordinator.model.job import JobGrant
 from coordinator.worker.context import JobContext, StopReason
 from coordinator.worker.end import End, end_of
 from coordinator.worker.handler import Handler
 
 __all__ = ["Attempt"]
+
+OUTPUT_S = 5.0  # for the rest of the output of a function that raised
 
 
 class Attempt:
@@ -52,7 +56,9 @@ class Attempt:
         """
         try:
             returned = await self.handler.function(self.context, self.handler.payload(self.grant.payload))
-            self.result = self.handler.result(returned)
+            result = self.handler.result(returned)
+            await self.context.finish_output()
+            self.result = result
         except asyncio.CancelledError as error:
             if self.stopped is not None or (self.task is not None and self.task.cancelling()):
                 raise
@@ -60,7 +66,11 @@ class Attempt:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit of a library, too, ends the attempt and not the worker
+            with suppress(CoordinatorError), anyio.move_on_after(OUTPUT_S):
+                await self.context.finish_output()
             self.error = error
+        finally:
+            await self.context.finish_output(drop=True)
 
     @property
     def end(self) -> End | None:

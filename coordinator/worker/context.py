@@ -13,6 +13,7 @@ from coordinator.errors import Conflict
 from coordinator.model.job import JobGrant
 from coordinator.model.operation import Json
 from coordinator.operations import jobs
+from coordinator.worker.output import JobOutput
 
 __all__ = ["JobContext", "StopReason"]
 
@@ -28,13 +29,14 @@ class StopReason(Enum):
 class JobContext:
     """One attempt of a job. ``client`` is the worker's own; through it, calls speak in the name of the worker's agent."""
 
-    __slots__ = ("_grant", "_stop", "checkpoint", "client")
+    __slots__ = ("_grant", "_output", "_stop", "checkpoint", "client")
 
     def __init__(self, grant: JobGrant, client: Client, stop: Callable[[StopReason], None]) -> None:
         self.client = client
         self.checkpoint: Json = grant.checkpoint
         """What an earlier attempt saved, or this one; None: nothing."""
         self._grant = grant
+        self._output: JobOutput | None = None
         self._stop = stop
 
     @property
@@ -116,3 +118,26 @@ class JobContext:
         Raises: ``Conflict`` if the job is no longer the worker's; the function is also cancelled.
         """
         await self.progress(checkpoint=checkpoint)
+
+    async def output(self, chunk: Json) -> None:
+        """Append a chunk to the output of the job, for readers who do not wait for its end: ``client.jobs.follow(job)``.
+
+        Chunks are written together, at the latest 50 ms after the first of them, and before the job ends.
+
+        Raises: ``TypeError`` if it is not JSON; ``Conflict`` if the job is no longer the worker's; ``InvalidArgument`` if the output
+        becomes too large.
+        """
+        if self._output is None:
+            self._output = JobOutput(self._grant, self.client)
+        await self._output.add(chunk)
+
+    async def finish_output(self, *, drop: bool = False) -> None:
+        """Write what is left of the output, or drop it.
+
+        Raises: what ``output`` raises.
+        """
+        if self._output is not None:
+            if drop:
+                self._output.drop()
+            else:
+                await self._output.flush()

@@ -261,6 +261,7 @@ create table coordinator.jobs_ended (
   checkpoint   jsonb,
   past         jsonb,
   steps        jsonb,
+  chunks       jsonb,
   backoff      interval,
   deadline     interval,
   stall        interval,
@@ -299,6 +300,7 @@ comment on column coordinator.jobs_ended.error        is 'Error of the last atte
 comment on column coordinator.jobs_ended.checkpoint   is 'What the last attempt left.';
 comment on column coordinator.jobs_ended.past         is 'Earlier attempts, as an array, newest last.';
 comment on column coordinator.jobs_ended.steps        is 'Finished steps, as an array, in their order; null: none.';
+comment on column coordinator.jobs_ended.chunks       is 'Output, as an array, in its order; null: none.';
 comment on column coordinator.jobs_ended.backoff      is 'Wait after the first failed attempt; null: the default.';
 comment on column coordinator.jobs_ended.deadline     is 'Longest run of an attempt; null: a day.';
 comment on column coordinator.jobs_ended.stall        is 'Longest time without progress; null: no limit.';

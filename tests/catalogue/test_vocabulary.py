@@ -69,6 +69,7 @@ PYTHON_ADDS = {
     ("events_since", "everywhere"): "project=None would mean the client's own",
 }
 OPTIONS_LACK = {
+    ("job_output", "limit"): "the output is printed whole",
     ("job_claim", "finished"): "a command finishes with job complete",
     ("job_claim", "fences"): "a command finishes with job complete",
     ("job_claim", "results"): "a command finishes with job complete",
@@ -89,6 +90,8 @@ OPTIONS_ADD = {
     ("job_cancel", "fence"): "job_cancel_children",
     ("job_claim", "short"): "the output",
     ("job_claim", "wait"): "wait=… of the request",
+    ("job_output", "follow"): "job_output again and again",
+    ("job_write", "text"): "a chunk",
     ("job_enqueue", "lines"): "job_enqueue_many",
     **{
         ("job_suspend", option): "of the conditions"
@@ -113,6 +116,7 @@ SPELLED = {  # on the command line
     ("job_ask", "options"): "option",
     ("job_ask", "fallback"): "default",
     ("job_claim", "queues"): "queue",
+    ("job_write", "chunks"): "chunk",
     ("job_claim", "types"): "type",
     ("job_enqueue", "labels"): "label",
     ("job_reconcile", "fences"): "fence",

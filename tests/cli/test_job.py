@@ -203,3 +203,22 @@ def test_a_job_stores_steps_waits_asks_and_is_retried_from_a_step(program: Progr
     program.fails(2, "job", "suspend", *mine, "s", "--signal", "a", "--conditions", "[]")
     conditions = '[{"at": "2000-01-01T00:00:00Z"}]'
     assert program.json("job", "suspend", *mine, "s", "--conditions", conditions)["result"]["met"] == 0
+
+
+@pytest.mark.usefixtures("worker")
+def test_output_is_written_printed_and_followed_to_the_end(program: Program) -> None:
+    job = program.json("job", "enqueue", "x")["id"]
+    attempt = claimed(program)
+    assert program.text("job", "output", job) == ""
+    assert program.json("job", "write", *attempt, "The answer\n\x1b[2J") == {"last": 1}
+    assert program.text("job", "write", *attempt, "--chunk", '{"is": 42}', "--chunk", "[1]") == "chunk 3\n"
+    assert (
+        program.text("job", "write", *attempt, "--chunk", '{"is": 42}', "--chunk", "[1]", "--seq", "2") == "chunk 3\n"
+    )
+    assert program.text("job", "output", job) == 'The answer\n\\x1b[2J{"is":42}\n[1]\n'
+    lines = program.run("job", "output", job, "--after", "1").stdout.splitlines()
+    assert [json.loads(line)["chunk"] for line in lines] == [{"is": 42}, [1]]
+    program.fails(2, "job", "write", *attempt)
+    program.fails(5, "job", "write", *attempt, "x", "--seq", "9")
+    program.json("job", "complete", *attempt)
+    assert program.text("job", "output", job, "--follow", "--after", "2") == "[1]\n"

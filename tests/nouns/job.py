@@ -29,6 +29,7 @@ LIMITS = {
         "coordinator.job_enqueue('default', 'a', jsonb_build_object('k', repeat('x', $1::integer - 9)))",
         f"coordinator.job_complete('default', r.id, r.agent, r.fence, jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
         f"coordinator.job_step('default', r.id, r.agent, r.fence, 's', jsonb_build_object('k', repeat('x', $1::integer - 9))) from {RUNNING}",
+        f"coordinator.job_write('default', r.id, r.agent, r.fence, jsonb_build_array(jsonb_build_object('k', repeat('x', $1::integer - 9)))) from {RUNNING}",
     ],
     "ttl_max": [
         f"coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?', p_ttl => make_interval(secs => $1)) from {RUNNING}",
@@ -99,6 +100,17 @@ LIMITS = {
     "job_options": [
         f"""coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?', array(select 'o' || n from generate_series(1, $1::integer) n)) from {RUNNING}""",
     ],
+    "job_chunks_call": [
+        f"coordinator.job_write('default', r.id, r.agent, r.fence, (select jsonb_agg(n) from generate_series(1, $1::integer) n)) from {RUNNING}",
+    ],
+    "job_chunks": [
+        f"""coordinator.job_write('default', r.id, r.agent, r.fence, (select jsonb_agg(1) from generate_series(1, least(1000, $1::integer - n * 1000))))
+           from {RUNNING}, generate_series(0, ($1::integer - 1) / 1000) n""",
+    ],
+    "job_output_bytes": [
+        f"""coordinator.job_write('default', r.id, r.agent, r.fence, jsonb_build_array(repeat('x', least(250000, $1::integer - n * 250002 - 2))))
+           from {RUNNING}, generate_series(0, 16) n""",
+    ],
     "job_fences": [
         f"coordinator.job_reconcile('default', r.agent, array_fill(r.fence, array[$1::integer])) from {RUNNING}",
     ],
@@ -146,7 +158,9 @@ async def drive(tx: Transaction) -> None:
         return {"project": "default", "job": grant.id, "agent": worker.id, "fence": grant.fence}
 
     await enqueue(after=[(await enqueue()).id])
-    await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
+    first = await claim()
+    await tx.run(jobs.Write(**first, chunks=["text"]))  # type: ignore[arg-type]
+    await tx.run(jobs.Complete(**first))  # type: ignore[arg-type]
     await tx.run(jobs.Complete(**await claim()))  # type: ignore[arg-type]
     await enqueue()
     await tx.run(jobs.Release(**await claim()))  # type: ignore[arg-type]

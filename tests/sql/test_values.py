@@ -32,6 +32,8 @@ ENTRANCES = {
     "job_suspend": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_suspend(
                         'default', a.id, a.agent_id, a.fence, 's', jsonb_build_array(jsonb_build_object('signal', 's', 'value', $1::text::jsonb))) r""",
     "job_step": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_step('default', a.id, a.agent_id, a.fence, 's', $1::text::jsonb) r",
+    "job_write": """r from coordinator.jobs_running a cross join lateral coordinator.job_write(
+                      'default', a.id, a.agent_id, a.fence, jsonb_build_array($1::text::jsonb)) r""",
     "job_progress": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_progress(
                          'default', a.id, a.agent_id, a.fence, p_checkpoint => $1::text::jsonb) r""",
 }

@@ -547,6 +547,52 @@ async def test_a_function_that_ignores_its_cancellation_keeps_its_place_and_harm
         await until(lambda: _is(lambda: not worker.stuck), "it ended at last")
 
 
+async def test_readers_follow_the_output_while_the_job_runs(work: Any) -> None:
+    worker = Worker()
+    seen = anyio.Event()
+
+    @worker.job("talk")
+    async def talk(context: JobContext, payload: Any) -> str:
+        await context.output("The ")
+        await seen.wait()
+        for word in ("answer ", {"is": 42}):
+            await context.output(word)
+        if context.attempt == 1:
+            raise RetryJob("again", delay=0)
+        return "said"
+
+    async with work(worker) as bench:
+        job = await bench.client.jobs.enqueue("talk")
+        with anyio.fail_after(DEADLINE_S):
+            follower = bench.client.jobs.follow(job.id)
+            first = await anext(follower)
+            assert (first.seq, first.attempt, first.chunk) == (1, 1, "The ")
+            seen.set()
+            rest = [(chunk.seq, chunk.attempt, chunk.chunk) async for chunk in follower]
+        assert rest == [(2, 1, "answer "), (3, 1, {"is": 42}), (4, 2, "The "), (5, 2, "answer "), (6, 2, {"is": 42})]
+        assert [chunk.seq async for chunk in bench.client.jobs.follow(job.id, seq=5)] == [6]
+        assert (await bench.client.jobs.output(job.id))[-1].status == "completed"
+
+
+async def test_what_cannot_be_written_fails_the_attempt(work: Any) -> None:
+    worker = Worker()
+
+    @worker.job("odd")
+    async def odd(context: JobContext, payload: Any) -> None:
+        await context.output(object())
+
+    @worker.job("deep")
+    async def deep(context: JobContext, payload: Any) -> None:
+        value: Any = []
+        for _ in range(70):
+            value = [value]
+        await context.output(value)
+
+    async with work(worker) as bench:
+        assert "object" in ((await bench.done("odd", max_attempts=1)).error or "")
+        assert "levels" in ((await bench.done("deep", max_attempts=1)).error or "")
+
+
 def test_what_cannot_run_jobs_is_refused_where_it_is_registered() -> None:
     worker = Worker()
     with pytest.raises(ConfigurationError, match="not an async function") as failure:

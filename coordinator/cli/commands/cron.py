@@ -102,7 +102,10 @@ def resume(call: Invocation, *, cron: str) -> None:
 @_cron
 @click.pass_obj
 def run(call: Invocation, *, cron: str) -> None:
-    """Enqueue the job of a cron now, even if it is paused, and print its id. The next time stays."""
+    """Enqueue the job of a cron now, and print its id.
+
+    This works for a paused cron, too. The next time stays.
+    """
     receipt = call.run(call.operation(crons.Run, cron=cron))
     call.output.one(receipt, str(receipt.id))
 

@@ -351,6 +351,27 @@ def questions(call: Invocation, *, after: str | None, limit: int | None) -> None
     )
 
 
+@command.verb(
+    examples=[
+        'coordinator job write "$id" "The answer is " --agent w --fence 42',
+        'coordinator job write "$id" --chunk \'{"rows": 17}\' --agent w --fence 42',
+        'model | coordinator job write "$id" - --agent w --fence 42',
+    ]
+)
+@_attempt
+@click.argument("text", required=False)
+@click.option("--chunk", "chunks", multiple=True, metavar="JSON", help="Write a JSON value; repeatable.")
+@click.option("--seq", type=INTEGER, metavar="N", help="Number of the first chunk, so that the call can be repeated.")
+@click.pass_obj
+def write(call: Invocation, /, *, text: str | None, chunks: tuple[str, ...], **options: Any) -> None:
+    """Append to the output of a job: TEXT, or JSON values. - reads standard input."""
+    if (text is None) == (not chunks):
+        raise click.UsageError("give TEXT or --chunk")
+    values = [read_json(chunk, "--chunk") for chunk in chunks] if text is None else [read_text(text)]
+    last = call.run(call.operation(jobs.Write, chunks=values, **options))
+    call.output.one({"last": last}, f"chunk {last}")
+
+
 @command.verb(examples=['coordinator job snooze "$id" 10m --agent w --fence 42'])
 @_attempt
 @click.argument("delay", type=DURATION, metavar="DURATION")
@@ -507,6 +528,30 @@ def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit:
 def show(call: Invocation, *, job: UUID) -> None:
     """Show a job: its state, payload, result and error."""
     call.output.one(call.run(job_history.Show(project=call.project, job=job)))
+
+
+@command.verb(
+    examples=[
+        "coordinator job output 01a2155e-ba17-77e3-ac99-d90c691a84ae --follow",
+        'coordinator job output "$id" --follow --after 17 -o json | jq .chunk',
+    ]
+)
+@_job
+@click.option("-f", "--follow", is_flag=True, help="Print what comes, until the job has ended.")
+@click.option("--after", type=INTEGER, metavar="N", help="Begin after this chunk.")
+@click.pass_obj
+def output(call: Invocation, *, job: UUID, follow: bool, after: int | None) -> None:
+    """Print the output of a job.
+
+    Texts are printed as they are, other values as JSON; with -o json, a line for each chunk. With --follow, a lost connection is made again, and nothing is missed. The exit code is 4 if the job did not complete.
+    """
+    from coordinator.cli.job_output import print_output  # noqa: PLC0415
+
+    status = print_output(
+        call, job_history.ReadOutput(project=call.project, job=job, after=[str(after or 0)]), follow=follow
+    )
+    if status not in (None, "completed"):
+        raise Exit(4)
 
 
 @command.verb(

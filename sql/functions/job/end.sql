@@ -38,21 +38,26 @@ begin
       delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*),
     stepped as (
       select s.job_id, jsonb_agg(to_jsonb(s) - '{job_id,bytes}'::text[] order by s.place) as steps from steps s group by s.job_id),
+    chunks as (
+      delete from coordinator.job_chunks_open c where c.job_id = any (p_ids) returning c.*),
+    written as (
+      select c.job_id, jsonb_agg(to_jsonb(c) - '{job_id,bytes}'::text[] order by c.seq) as chunks from chunks c group by c.job_id),
     ended as (
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
-        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps,
+        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
         backoff, deadline, stall, rescue, root_id, depth, after)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
-             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps,
+             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
              j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
       left join worker w on w.agent_id = a.agent_id
       left join stepped s on s.job_id = j.id
+      left join written o on o.job_id = j.id
       cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
       returning id, project_id, queue, status, reason, dedupe_key),
     tied as materialized (

@@ -205,6 +205,7 @@ begin
   delete from coordinator.job_dependencies d
   where d.job_id = any (array(select j.id from coordinator.jobs_open j where j.project_id = p_project_id and j.after is not null));
   delete from coordinator.job_permits p where p.class_id = any (v_classes);
+  delete from coordinator.job_chunks_open c using coordinator.jobs_open j where j.project_id = p_project_id and c.job_id = j.id;
   delete from coordinator.job_steps_open s using coordinator.jobs_open j where j.project_id = p_project_id and s.job_id = j.id;
   delete from coordinator.jobs_open j where j.project_id = p_project_id;
   delete from coordinator.job_dedupes d where d.project_id = p_project_id;

@@ -9,11 +9,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   p_job.steps := null;
+  p_job.chunks := null;
   return p_job;
 end
 $$;
 comment on function coordinator.job_bare(coordinator.jobs_ended) is
-  'Return an ended job without its steps, which for many jobs would exceed what an array can hold. Internal.';
+  'Return an ended job without its steps and output, which for many jobs would exceed what an array can hold. Internal.';
 
 create or replace function coordinator.job_retry(
   p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null,
