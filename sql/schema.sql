@@ -184,6 +184,33 @@ create table coordinator.idempotency_keys (
 );
 CREATE INDEX idempotency_keys_expires_at_idx ON coordinator.idempotency_keys USING btree (expires_at);
 
+-- Tokens of rates. A claim that takes some has the row to the end of its transaction.
+create table coordinator.job_buckets (
+  limit_id bigint not null, -- The limit.
+  level    double precision not null, -- Tokens that were there at level_at.
+  level_at timestamp with time zone not null, -- When the level was computed.
+  constraint job_buckets_pkey PRIMARY KEY (limit_id)
+);
+
+-- State of budgets. Claims that reserve of a budget, and reports of what was spent, have its row to the end of their transaction.
+create table coordinator.job_budgets (
+  limit_id     bigint not null, -- The limit.
+  lacking      bigint, -- What the job needed that last had to wait for it; null: none had to.
+  exhausted_at timestamp with time zone, -- Start of the last period in which it was exhausted.
+  constraint job_budgets_pkey PRIMARY KEY (limit_id)
+);
+
+-- What jobs reserve and spend of budgets: a row for each running attempt and budget. The end of the attempt settles it; claims add settled rows up.
+create table coordinator.job_charges (
+  limit_id  bigint not null, -- The budget.
+  period_at timestamp with time zone not null, -- Start of the period in which the attempt was claimed; -infinity for a budget for ever.
+  job_id    uuid, -- The job that runs; null: settled.
+  reserved  bigint not null default 0, -- What its claim reserved; 0 when settled.
+  spent     bigint -- What the attempt reported with job_spend; null: nothing.
+);
+CREATE UNIQUE INDEX job_charges_job_idx ON coordinator.job_charges USING btree (job_id, limit_id) WHERE (job_id IS NOT NULL);
+CREATE INDEX job_charges_period_idx ON coordinator.job_charges USING btree (limit_id, period_at);
+
 -- Output of jobs that have not ended. Inserted once, and moved to jobs_ended at the end of the job.
 create table coordinator.job_chunks_open (
   job_id     uuid not null, -- The job.
@@ -202,8 +229,11 @@ create table coordinator.job_classes (
   queue      text collate "C" not null, -- Name of the queue.
   type       text collate "C" not null, -- Type of the jobs.
   labels     text[] collate "C" not null default '{}'::text[], -- Labels that a worker needs, sorted.
+  limits     text[] collate "C" not null default '{}'::text[], -- Names of the limits that its jobs ask for, sorted.
+  limit_ids  bigint[] not null default '{}'::bigint[], -- The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.
+  keyed      boolean not null default false, -- Whether one of the limits is per key.
   constraint job_classes_pkey PRIMARY KEY (id),
-  constraint job_classes_key UNIQUE (project_id, queue, type, labels),
+  constraint job_classes_key UNIQUE (project_id, queue, type, labels, limits),
   constraint job_classes_queue_fkey FOREIGN KEY (project_id, queue) REFERENCES coordinator.queues(project_id, name) ON DELETE CASCADE
 );
 CREATE INDEX job_classes_type_idx ON coordinator.job_classes USING btree (project_id, type);
@@ -227,15 +257,64 @@ create table coordinator.job_dependencies (
 );
 CREATE INDEX job_dependencies_job_idx ON coordinator.job_dependencies USING btree (job_id);
 
--- Lanes: the keys of a class in a fair queue that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.
+-- Keys of limits per key that have lanes or running jobs. Claims lock a row to start jobs of the key; the ends of its jobs share it.
+create table coordinator.job_keys (
+  limit_id bigint not null, -- The limit.
+  hash     bigint not null, -- Hash of project and key.
+  constraint job_keys_pkey PRIMARY KEY (limit_id, hash)
+);
+
+-- Lanes: the keys of a class in a fair queue, or with a limit per key, that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.
 create table coordinator.job_lanes (
   id       bigint not null generated always as identity, -- Number of the lane; 0 stands for no lane.
   class_id bigint not null, -- The class.
   key      text collate "C" not null, -- The key; empty for jobs without one.
   weight   integer not null default 1, -- How many shares of a turn it gets.
+  hash     bigint, -- Hash of project and key, if each key has slots of its own.
   constraint job_lanes_pkey PRIMARY KEY (id),
   constraint job_lanes_key UNIQUE (class_id, key),
   constraint job_lanes_class_fkey FOREIGN KEY (class_id) REFERENCES coordinator.job_classes(id) ON DELETE CASCADE
+);
+CREATE INDEX job_lanes_hash_idx ON coordinator.job_lanes USING btree (hash) WHERE (hash IS NOT NULL);
+
+-- Limits that a claim lacked: whoever frees some of them wakes workers, and deletes the row.
+create table coordinator.job_limit_waits (
+  limit_id bigint not null, -- The limit.
+  due_at   timestamp with time zone, -- When the loop wakes workers; null: when there is a free permit.
+  constraint job_limit_waits_pkey PRIMARY KEY (limit_id)
+);
+
+-- Limits of what runs: the number of jobs at once (slots), tokens per interval (rate), or a sum (budget).
+create table coordinator.job_limits (
+  id           bigint not null generated always as identity, -- Number of the limit.
+  project_id   bigint not null, -- The project.
+  name         text collate "C" not null, -- Name of the limit, by which jobs may ask for it.
+  kind         text not null, -- slots, rate or budget.
+  queue        text collate "C", -- It applies to the jobs of this queue; null: of all.
+  type         text collate "C", -- It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.
+  per_key      boolean not null default false, -- Whether each key has a limit of its own. Jobs without a key then have none.
+  tree         uuid, -- It applies to this job and its descendants; null: to no tree.
+  slots        integer, -- Maximum of jobs that run at once.
+  surplus      integer not null default 0, -- Permits beyond slots: it was lowered while more ran. Claims retire them.
+  rate         double precision, -- Tokens per interval; a job takes one, or what it says it costs.
+  per          interval, -- The interval of the rate.
+  burst        integer, -- Maximum of tokens that are saved up.
+  budget       bigint, -- Maximum sum in a period, in units of your choice: tokens, micro-dollars, calls.
+  period       text, -- hour, day (both in UTC) or ever.
+  reserve      bigint, -- What a claim reserves for a job that does not say what it costs.
+  on_exhausted text, -- What happens to running jobs when the budget is exhausted: nothing (stop: no job starts), or cancel.
+  held_until   timestamp with time zone, -- No job that needs it starts before; null: it is not held.
+  held_by      text, -- Who held it.
+  hold_reason  text, -- Why it is held.
+  actor        text not null, -- Who created it or last changed it.
+  created_at   timestamp with time zone not null, -- When it was first set.
+  updated_at   timestamp with time zone not null, -- When it was last changed.
+  constraint job_limits_pkey PRIMARY KEY (id),
+  constraint job_limits_key UNIQUE (project_id, name),
+  constraint job_limits_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint job_limits_kind CHECK ((kind = ANY (ARRAY['slots'::text, 'rate'::text, 'budget'::text]))),
+  constraint job_limits_on_exhausted CHECK ((on_exhausted = ANY (ARRAY['stop'::text, 'cancel'::text]))),
+  constraint job_limits_period CHECK ((period = ANY (ARRAY['hour'::text, 'day'::text, 'ever'::text])))
 );
 
 -- The line of the lanes of a class: a permit for each. Rows are inserted and deleted, never updated.
@@ -244,6 +323,13 @@ create table coordinator.job_permits (
   turn     bigint not null, -- Place in the line.
   lane_id  bigint not null, -- The lane that may be served.
   constraint job_permits_pkey PRIMARY KEY (class_id, turn)
+);
+
+-- Free permits of slots. A claim deletes one for each job, and the end of the attempt inserts another, so with those that run they are always as many as the slots.
+create table coordinator.job_slots (
+  limit_id bigint not null, -- The limit.
+  turn     bigint not null, -- Order in which permits are taken.
+  constraint job_slots_pkey PRIMARY KEY (limit_id, turn)
 );
 
 -- Finished steps of jobs that have not ended. Inserted once, and moved to jobs_ended at the end of the job. Read them with the view job_steps.
@@ -317,6 +403,7 @@ create table coordinator.jobs_ended (
   priority     smallint not null, -- Higher comes first.
   payload      jsonb not null, -- Any JSON value.
   labels       text[] not null, -- Labels that a worker needed.
+  limits       jsonb, -- Limits that it asked for by name, and what it cost of each; null: none.
   max_attempts smallint not null, -- Most attempts.
   dedupe_key   text, -- Its dedupe key; may be null.
   parent_id    uuid, -- The job that enqueued it.
@@ -372,6 +459,7 @@ create table coordinator.jobs_open (
   priority     smallint not null default 0, -- Higher comes first.
   payload      jsonb not null, -- Any JSON value.
   labels       text[] not null default '{}'::text[], -- Labels that a worker needs.
+  limits       jsonb, -- Limits that it asks for by name, and what it costs of each; null: none.
   max_attempts smallint not null default 3, -- Most attempts.
   backoff      interval, -- Wait after the first failed attempt, doubled by each; null: the default.
   start_by     timestamp with time zone, -- It expires unless an attempt began before.
@@ -427,6 +515,9 @@ create table coordinator.jobs_running (
   deadline_at   timestamp with time zone not null, -- The attempt ends at this instant.
   stall_at      timestamp with time zone, -- The attempt ends at this instant without progress; null: no limit.
   request_id    uuid, -- Id of the claim's request.
+  slots         bigint[], -- Limits of which it has a slot; null: none.
+  key_hash      bigint, -- Hash of project and key, if each key has slots of its own.
+  charged       boolean not null default false, -- Whether it has rows in job_charges.
   percent       double precision, -- Progress, 0 to 100.
   message       text, -- Progress, in words.
   progress_at   timestamp with time zone, -- When progress was last reported.
@@ -438,6 +529,7 @@ create table coordinator.jobs_running (
 );
 CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id);
 CREATE INDEX jobs_running_due_idx ON coordinator.jobs_running USING btree (LEAST(deadline_at, stall_at, cancel_at));
+CREATE INDEX jobs_running_key_idx ON coordinator.jobs_running USING btree (key_hash) WHERE (key_hash IS NOT NULL);
 
 -- Jobs that ended, and whose dependants have not all been told: more than one call tells, or another transaction had them. A loop continues.
 create table coordinator.jobs_unsettled (
@@ -472,7 +564,7 @@ create table coordinator.leaders (
 create table coordinator.limits (
   ordinal bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
   name    text collate "C" not null, -- What is limited.
-  value   integer not null, -- The largest value accepted; for ttl_min, the smallest.
+  value   bigint not null, -- The largest value accepted; for ttl_min, the smallest.
   unit    text not null, -- Unit of value; empty for plain numbers.
   meaning text not null, -- Where the limit applies.
   constraint limits_pkey PRIMARY KEY (name)
@@ -854,6 +946,36 @@ create view coordinator.job_attempts (
   outcome    text, -- running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.
   error      text, -- What went wrong; may be null.
   project    text -- Name of the project.
+);
+
+-- Limits of jobs, how much of them is free, who uses them and what waits.
+create view coordinator.job_limits_live (
+  project       text, -- Name of the project.
+  name          text, -- Name of the limit.
+  kind          text, -- slots (jobs that run at once), rate (tokens per interval) or budget (a sum).
+  queue         text, -- It applies to the jobs of this queue; null: of all.
+  type          text, -- It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.
+  per_key       boolean, -- Whether each key has a limit of its own. Jobs without a key then have none.
+  tree          uuid, -- It applies to this job and its descendants; null: to no tree.
+  slots         integer, -- Maximum of jobs that run at once.
+  rate          double precision, -- Tokens per interval.
+  per           interval, -- The interval of the rate.
+  burst         integer, -- Maximum of tokens that are saved up.
+  budget        bigint, -- Maximum sum in a period.
+  period        text, -- hour, day (both in UTC) or ever.
+  reserve       bigint, -- What a claim reserves for a job that does not say what it costs.
+  on_exhausted  text, -- What happens to running jobs when the budget is exhausted: nothing (stop: no job starts), or cancel.
+  used          bigint, -- Slots that running jobs take, or what is reserved and spent of the budget in this period; null for a rate.
+  free          bigint, -- Slots, tokens or budget that jobs can take now; null: each key has its own.
+  resets_at     timestamp with time zone, -- When the next period of the budget begins; null: never, or it is not a budget.
+  users         jsonb, -- Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.
+  waiting_count integer, -- Queued jobs that need it; at most 10,000 are counted.
+  held_until    timestamp with time zone, -- No job that needs it starts before; null: it is not held.
+  held_by       text, -- Who holds it.
+  hold_reason   text, -- Why it is held.
+  actor         text, -- Who created it or last changed it.
+  created_at    timestamp with time zone, -- When it was first set.
+  updated_at    timestamp with time zone -- When it was last changed.
 );
 
 -- Questions of jobs that wait for the answer of a manager.
@@ -1707,8 +1829,8 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once).
-create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_actor text default null)
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1).
+create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_limits jsonb default null, p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
@@ -1787,7 +1909,7 @@ create function coordinator.job_keep(p_project_id bigint, p_parents uuid[], p_aw
   returns void
   volatile;
 
--- Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
+-- Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
 create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
   volatile;
@@ -1797,8 +1919,8 @@ create function coordinator.job_list(p_project text, p_status text[] default nul
   returns SETOF coordinator.jobs
   stable security definer;
 
--- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Those that are paused wait. Internal.
-create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone)
+-- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Internal.
+create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone, p_tell boolean default true)
   returns void
   volatile;
 
@@ -1837,8 +1959,8 @@ create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floo
   returns uuid[]
   volatile;
 
--- Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.
-create function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb)
+-- Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.
+create function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null)
   returns uuid[]
   volatile;
 
@@ -1950,6 +2072,11 @@ create function coordinator.job_show(p_project text, p_job uuid)
 -- Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.
 create function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
   returns SETOF coordinator.job_outcome
+  volatile security definer;
+
+-- Add p_amount, 0 to 10^15 of whatever a budget counts, to what a job has spent of it: also beyond what its claim reserved, and beyond the budget. The end of the attempt charges the sum of these reports; without any, what was reserved. Returns the sum, and what is free for others; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. ZC211: there is no such limit.
+create function coordinator.job_spend(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_budget text, p_amount bigint)
+  returns SETOF coordinator.job_charge
   volatile security definer;
 
 -- Raise ZC320: a worker no longer has a job; say who has it, or how it ended. ZC209: there is no such job. Internal.
@@ -2097,13 +2224,13 @@ create function coordinator.job_wake_due(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
+-- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
 create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
   stable security definer;
 
--- Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.
-create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT place bigint, OUT names text[])
+-- Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.
+create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT until timestamp with time zone, OUT place bigint, OUT names text[])
   returns record
   stable;
 
@@ -2151,6 +2278,261 @@ create function coordinator.key_patterns(p_keys text[])
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')
   returns table (leads boolean, term bigint, due text[])
   volatile security definer;
+
+-- Apply a new limit to the classes of its jobs, and to those that run. No event. Internal.
+create function coordinator.limit_bind(p_limit coordinator.job_limits)
+  returns void
+  volatile;
+
+-- Return what a claim may still reserve of a budget whose row in job_budgets the caller has; it may be negative. No event. Internal.
+create function coordinator.limit_budget_left(p_limit coordinator.job_limits, p_now timestamp with time zone)
+  returns bigint
+  volatile;
+
+-- Reserve what jobs that are being claimed cost of those of the limits that are budgets, whose rows in job_budgets the caller has. No event. Internal.
+create function coordinator.limit_charge(p_ids uuid[], p_limits bigint[], p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Add up what is reserved or spent of a budget in a period, and what of it is spent; settled: from how many settled rows. Internal.
+create function coordinator.limit_charged(p_limit bigint, p_period_at timestamp with time zone, OUT used bigint, OUT spent bigint, OUT settled bigint)
+  returns record
+  stable;
+
+-- Reject an invalid limit. Internal.
+create function coordinator.limit_check(p_limit coordinator.job_limits)
+  returns void
+  immutable;
+
+-- Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), or a cost that the whole limit could not pay (ZC104). Internal.
+create function coordinator.limit_check_costs(p_project_id bigint, p_limits jsonb)
+  returns void
+  stable;
+
+-- Return the key of the advisory lock under which classes of a project are made. Internal.
+create function coordinator.limit_class_key(p_project_id bigint)
+  returns bigint
+  immutable;
+
+-- Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst. Internal.
+create function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb)
+  returns bigint
+  immutable;
+
+-- Write the limits of a job as an object of names and costs; an array of names means a cost of 1. Internal.
+create function coordinator.limit_costs(p_limits jsonb)
+  returns jsonb
+  immutable;
+
+-- Delete a limit; false if there is none. Jobs that ask for it then run without it.
+create function coordinator.limit_delete(p_project text, p_name text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Return up to p_limit limits that claims lacked and of which there is some again. Internal.
+create function coordinator.limit_due(p_now timestamp with time zone, p_limit integer)
+  returns bigint[]
+  stable;
+
+-- Keep claims from using limits of a project, and classes from being made, to the end of the transaction; with p_per_key, enqueues as well. Internal.
+create function coordinator.limit_enter(p_project_id bigint, p_per_key boolean)
+  returns void
+  volatile;
+
+-- Lock the rates and budgets of jobs of these types, in the order of their numbers, to the end of the transaction: claims that need one of them take turns. Internal.
+create function coordinator.limit_enter_gauges(p_project_id bigint, p_types text[])
+  returns void
+  volatile;
+
+-- Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.
+create function coordinator.limit_enter_keys(p_classes bigint[], p_hashes bigint[])
+  returns void
+  volatile;
+
+-- Return whether what was spent has reached a budget, whose row in job_budgets the caller has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.
+create function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamp with time zone)
+  returns boolean
+  volatile;
+
+-- Return how many of these jobs, the first ones, fit into the rooms of rates and budgets with all that they cost; which limits the next one is too much for, and what it costs of each. Internal.
+create function coordinator.limit_fit(p_ids uuid[], p_limits bigint[], p_rooms bigint[], OUT jobs integer, OUT short bigint[], OUT need bigint[])
+  returns record
+  stable;
+
+-- Give back one slot of each of these limits, which may be named several times. Internal.
+create function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return the hash of a project and a key; null: no key, and no limit. Internal.
+create function coordinator.limit_hash(p_project_id bigint, p_key text)
+  returns bigint
+  immutable;
+
+-- Hold a limit for p_ttl, 1 second to 366 days: from the commit, no worker is given a job that needs it; those that run continue. A hold that ends later is kept. ZC211: there is no such limit.
+create function coordinator.limit_hold(p_project text, p_name text, p_ttl interval, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.job_limits_live
+  volatile security definer;
+
+-- Return the limits that apply to the jobs of a class. Internal.
+create function coordinator.limit_ids(p_project_id bigint, p_queue text, p_type text, p_limits text[])
+  returns bigint[]
+  stable;
+
+-- Return the key of the advisory lock of the limits of a project. Internal.
+create function coordinator.limit_key(p_project_id bigint)
+  returns bigint
+  immutable;
+
+-- Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned. No event. Internal.
+create function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamp with time zone)
+  returns void
+  volatile;
+
+-- Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left: workers are woken when there is more. Internal.
+create function coordinator.limit_lack_gauges(p_limits bigint[], p_need bigint[], p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Give back the slots of attempts that end with this outcome, and settle what they cost of budgets. Internal.
+create function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return how many tokens are in the bucket of a rate at an instant. Internal.
+create function coordinator.limit_level(p_limit coordinator.job_limits, p_level double precision, p_level_at timestamp with time zone, p_now timestamp with time zone)
+  returns double precision
+  immutable;
+
+-- List the limits of a project, by name. p_after: array[name] of the last row read.
+create function coordinator.limit_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.job_limits_live
+  stable security definer;
+
+-- Raise ZC211 for a limit that does not exist, with the name that was probably meant. Internal.
+create function coordinator.limit_missing(p_project text, p_name text)
+  returns void
+  stable;
+
+-- Return the names of the limits that a job asks for, sorted. Internal.
+create function coordinator.limit_names(p_limits jsonb)
+  returns text[]
+  immutable;
+
+-- Return the start of the period of a budget in which an instant lies: -infinity for ever. Internal.
+create function coordinator.limit_period(p_period text, p_at timestamp with time zone)
+  returns timestamp with time zone
+  immutable;
+
+-- Return the end of the period of a budget in which an instant lies; null for ever. Internal.
+create function coordinator.limit_period_end(p_period text, p_at timestamp with time zone)
+  returns timestamp with time zone
+  immutable;
+
+-- Take up to p_limit jobs of classes with the same limits, or of one fair class, out of jobs_ready as far as their limits allow, and return their ids. Internal.
+create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamp with time zone, p_picked uuid[])
+  returns uuid[]
+  volatile;
+
+-- Delete up to p_limit rows of keys that have neither waiting nor running jobs; returns how many. Repeat until 0. No event.
+create function coordinator.limit_prune_keys(p_limit integer default 10000)
+  returns integer
+  volatile security definer;
+
+-- Let the classes of a project know their limits, and return those whose limits changed. No event. Internal.
+create function coordinator.limit_rebind(p_project_id bigint)
+  returns bigint[]
+  volatile;
+
+-- Wake workers that lacked a limit of which there is some again: for up to p_limit limits; returns for how many. Repeat until 0.
+create function coordinator.limit_refill(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- End the hold of a limit; returns it as it is if it is not held. ZC211: there is no such limit.
+create function coordinator.limit_release(p_project text, p_name text, p_actor text default null)
+  returns SETOF coordinator.job_limits_live
+  volatile security definer;
+
+-- Give a limit that has p_surplus permits too many p_more slots, or fewer. Free permits are retired at once; the surplus is what is left to retire. No event. Internal.
+create function coordinator.limit_resize(p_limit_id bigint, p_surplus integer, p_more integer)
+  returns void
+  volatile;
+
+-- Retire free permits of a limit that was lowered; return whether none is left to retire. Claims do so in turns. No event. Internal.
+create function coordinator.limit_retire(p_limit_id bigint)
+  returns boolean
+  volatile;
+
+-- Give back the slots of jobs that limit_pick returned and that do not start now, and what it reserved for them. Internal.
+create function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return what jobs can take now of a rate or budget that the caller has locked (limit_enter_gauges). Internal.
+create function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamp with time zone)
+  returns bigint
+  volatile;
+
+-- Lock the keys of lanes, and return how many jobs each lane may start (null: any number), besides those that this claim has picked; busy: another transaction has the key. Internal.
+create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_picked uuid[])
+  returns table (lane_id bigint, room integer, busy boolean)
+  volatile;
+
+-- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, of both, or of the tree of job p_tree; and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
+create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
+  returns SETOF coordinator.job_limits_live
+  volatile security definer;
+
+-- Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers that lacked what this frees. Internal.
+create function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return a limit, how much of it is free, and who uses it. ZC211: there is no such limit.
+create function coordinator.limit_show(p_project text, p_name text)
+  returns SETOF coordinator.job_limits_live
+  stable security definer;
+
+-- Return, by class, the limits of which its jobs take slots, as texts of arrays; null: there are none. Internal.
+create function coordinator.limit_slots(p_classes bigint[])
+  returns jsonb
+  stable;
+
+-- Take of rates and budgets, which the caller has locked, what jobs cost that are being claimed. No event. Internal.
+create function coordinator.limit_take(p_ids uuid[], p_limits bigint[], p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Take tokens out of a bucket that limit_tokens locked. p_need: what the next job needs, at least; workers are woken when it is there. No event. Internal.
+create function coordinator.limit_take_tokens(p_limit coordinator.job_limits, p_tokens bigint, p_need bigint)
+  returns void
+  volatile;
+
+-- Lock the bucket of a rate, and return how many whole tokens are in it. No event. Internal.
+create function coordinator.limit_tokens(p_limit coordinator.job_limits)
+  returns bigint
+  volatile;
+
+-- Bring back into the line the lanes of keys that were full before attempts ended, each of which had a slot of one of these limits and keys. No event. Internal.
+create function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[])
+  returns void
+  volatile;
+
+-- Bring back into the line all lanes of a limit whose slots have changed. No event. Internal.
+create function coordinator.limit_unpark_all(p_limit_id bigint)
+  returns void
+  volatile;
+
+-- Wake workers that lacked one of these limits. Internal.
+create function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Say which limit stops a queued job; cause is null if none does: held, limit, budget or rate. Internal.
+create function coordinator.limit_why(p_job coordinator.jobs_open, OUT cause text, OUT sentence text, OUT until timestamp with time zone, OUT names text[])
+  returns record
+  stable;
 
 -- Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_within: owners of the agent that release nothing until this call is answered, so that a deadlock through them is found. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
 create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null, p_owner text default '', p_within text[] default '{}')
@@ -2557,8 +2939,8 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
--- Place the queued jobs of a queue by its new policy. Its caller has the key of the queue exclusively. No event. Internal.
-create function coordinator.queue_arrange(p_before coordinator.queues, p_after coordinator.queues)
+-- Place the queued jobs of classes by the policy of their queues and their limits. Its caller has the keys of the queues exclusively. No event. Internal.
+create function coordinator.queue_arrange(p_classes bigint[])
   returns void
   volatile;
 

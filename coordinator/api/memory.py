@@ -17,7 +17,7 @@ import anyio
 from coordinator.api.problems import Overloaded
 from coordinator.model.page import PAGE_BYTES
 
-__all__ = ["PAGE_COST", "SMALL_BYTES", "Hold", "Memory"]
+__all__ = ["PAGE_COST", "SMALL_BYTES", "Allotment", "Memory"]
 
 SMALL_BYTES = 16 << 10
 EVENT_BYTES = 1 << 20  # the largest row
@@ -25,7 +25,7 @@ PAGE_COST = 2 * (PAGE_BYTES + EVENT_BYTES)  # rows, of which the last may be one
 
 
 class _Reservation(NamedTuple):
-    hold: Hold
+    hold: Allotment
     size: int
     granted: anyio.Event
 
@@ -38,11 +38,11 @@ class Memory:
         self._wait_s = wait_s
         self._waiting: deque[_Reservation] = deque()
 
-    def hold(self) -> Hold:
+    def hold(self) -> Allotment:
         """Return a context for one request; its end releases what it holds."""
-        return Hold(self)
+        return Allotment(self)
 
-    async def grant(self, hold: Hold, size: int) -> None:
+    async def grant(self, hold: Allotment, size: int) -> None:
         """Give bytes to a hold when they are free.
 
         Raises: ``Overloaded``.
@@ -76,7 +76,7 @@ class Memory:
             reservation.granted.set()
 
 
-class Hold:
+class Allotment:
     """The bytes that one request holds."""
 
     def __init__(self, memory: Memory) -> None:

@@ -52,7 +52,19 @@ _POSITION = {
     }
 }
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
-_WANTED = ("ttl", "to_role", "role", "status", "conditions", "ageing", "payload", "percent", "result")  # optional
+_WANTED = (
+    "ttl",
+    "to_role",
+    "role",
+    "status",
+    "conditions",
+    "ageing",
+    "payload",
+    "percent",
+    "result",
+    "budget",
+    "period",
+)  # optional
 _JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
 _EXAMPLES_OF: dict[str, dict[str, Any]] = {
     "cron_set": {
@@ -65,11 +77,15 @@ _EXAMPLES_OF: dict[str, dict[str, Any]] = {
     "job_ask": {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"},
     "job_retry": {"status": ["failed"]},
     "job_suspend": {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"},
+    "limit_set": {"name": "dollars", "budget": 5_000_000},
+    **{f"limit_{verb}": {"name": "dollars"} for verb in ("delete", "hold", "release")},
 }
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
+    "amount": 1250,
     "body": "Write tests first.",
+    "budget": "dollars",
     "chunks": ["The answer is "],
     "clears": ["COMPLETED"],
     "cron": "nightly",
@@ -86,6 +102,7 @@ _EXAMPLES: dict[str, Any] = {
     "paths": "caseless",
     "payloads": "pointer",
     "percent": 50,
+    "period": "day",
     "prefix": "coo_1a2b",
     "project": "shop",
     "queue": "builds",

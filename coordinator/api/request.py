@@ -10,7 +10,7 @@ from starlette import requests
 from starlette.types import Receive, Scope, Send
 
 from coordinator.api.endpoint import decode_hook
-from coordinator.api.memory import SMALL_BYTES, Hold
+from coordinator.api.memory import SMALL_BYTES, Allotment
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
 from coordinator.api.shape import shape_hint
@@ -27,7 +27,7 @@ class Request(requests.Request):
     """One request. ``argument`` is the part of the path that its parameter matched; ``hold`` is its memory."""
 
     def __init__(  # noqa: PLR0917
-        self, scope: Scope, receive: Receive, send: Send, argument: str | None, principal: Principal, hold: Hold
+        self, scope: Scope, receive: Receive, send: Send, argument: str | None, principal: Principal, hold: Allotment
     ) -> None:
         super().__init__(scope, receive, send)
         self.argument = argument

@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
-from coordinator.api.memory import PAGE_COST, Hold
+from coordinator.api.memory import PAGE_COST, Allotment
 from coordinator.api.principal import Principal
 from coordinator.api.problems import Overloaded
 from coordinator.api.response import PIECE_BYTES, TRANSPORT
@@ -180,7 +180,7 @@ class StreamResponse(responses.Response):
                 await self._write(self._comment())
                 await anyio.sleep(RETRY_S)
 
-    async def _catch_up_some(self, hold: Hold) -> bool:
+    async def _catch_up_some(self, hold: Allotment) -> bool:
         """Write what comes next; return false if that is nothing.
 
         Raises: ``DatabaseUnavailable``, ``Overloaded``.

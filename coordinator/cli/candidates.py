@@ -23,6 +23,7 @@ from coordinator.operations import (
     crons,
     directives,
     job_history,
+    limits,
     locks,
     projects,
     queues,
@@ -66,6 +67,7 @@ _JOBS = _Listed(job_history.List, "id", "type")
 _JOB_KEYS = _Listed(job_history.List, "key")
 _JOB_TYPES = _Listed(job_history.List, "type")
 _KEYS = _Listed(signals.List, "key")
+_LIMITS = _Listed(limits.List, "name", "kind")
 _PROJECTS = _Listed(projects.List, "project", "description")
 _QUEUES = _Listed(queues.List, "queue")
 _RESOURCES = _Listed(locks.List, "resource", "agent")
@@ -79,6 +81,7 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "cron": _CRONS,
         "directive": _DIRECTIVES,
         "job": _JOBS,
+        "budget": _LIMITS,
         "job enqueue key": _JOB_KEYS,
         "job enqueue type": _JOB_TYPES,
         "job list key": _JOB_KEYS,
@@ -87,6 +90,13 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "job retry type": _JOB_TYPES,
         "job stats type": _JOB_TYPES,
         "key": _KEYS,
+        "limit delete name": _LIMITS,
+        "limit hold name": _LIMITS,
+        "limit release name": _LIMITS,
+        "limit set name": _LIMITS,
+        "limit set type": _JOB_TYPES,
+        "limit show name": _LIMITS,
+        "limits": _LIMITS,
         "paths": _RESOURCES,
         "prefix": _KEYS,
         "project": _PROJECTS,

@@ -21,6 +21,7 @@ from coordinator.model.operation import Json
 
 __all__ = [
     "AGENT",
+    "COST",
     "DURATION",
     "ID",
     "INSTANT",
@@ -236,9 +237,18 @@ class _Weight(click.ParamType[tuple[str, int]]):
         return key, INTEGER.convert(number, param, ctx)
 
 
+class _Cost(click.ParamType[tuple[str, int]]):
+    name = "cost"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        name, equals, number = str(value).rpartition("=")
+        return (name, INTEGER.convert(number, param, ctx)) if equals else (number, 1)
+
+
 DURATION, INSTANT, INTEGER, NUMBER, OBJECT = _Duration(), _Instant(), _Integer(), _Number(), _Object()
 ID = _Id("a UUID", "Give an id such as 5c6d032f-ca00-44ad-a17a-cf72f2a0acf7.")
 JOB = _Id("the id of a job", 'Give the UUID that "coordinator job enqueue" printed.')
 AGENT = _NameOrId()
 WEIGHT = _Weight()
+COST = _Cost()
 RESOURCE, PATH = _Resource(), _Resource(literal=True)

@@ -15,6 +15,7 @@ from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
 from coordinator.client.jobs import Jobs
+from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
@@ -51,6 +52,7 @@ class Client:
         self.directives = Directives(caller)
         self.queues = Queues(caller)
         self.crons = Crons(caller)
+        self.limits = Limits(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, Required, TypedDict
@@ -16,7 +16,7 @@ from coordinator.client.job_trees import JobTrees
 from coordinator.client.job_waits import attempt_of
 from coordinator.errors import WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job import JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
+from coordinator.model.job import JobCharge, JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
 from coordinator.model.operation import Json
 from coordinator.operations import jobs as operations
 from coordinator.operations.waiting import until_answered
@@ -52,6 +52,7 @@ class NewJob(TypedDict, total=False):
     after: Sequence[UUID | int]
     after_mode: Literal["all", "any"]
     on_failure: Literal["cancel", "ignore", "run"]
+    limits: Sequence[str] | Mapping[str, int] | None
 
 
 class Jobs(JobTrees):
@@ -82,6 +83,7 @@ class Jobs(JobTrees):
         after: Sequence[UUID] = (),
         after_mode: Literal["all", "any"] = "all",
         on_failure: Literal["cancel", "ignore", "run"] = "cancel",
+        limits: Sequence[str] | Mapping[str, int] | None = None,
     ) -> JobReceipt:
         """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
 
@@ -93,9 +95,10 @@ class Jobs(JobTrees):
 
         With ``after`` it waits until these jobs have completed: all, or with ``after_mode`` any, one. If one of them ends otherwise,
         ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
-        ``parent`` is the open job whose tree it belongs to.
+        ``parent`` is the open job whose tree it belongs to. ``limits`` are names of limits that it needs, or what it costs of
+        each: ``{"openai": 1200}``.
 
-        Raises: ``Conflict`` for a duplicate, with the job in ``detail``, if the queue is full, and if the parent has ended.
+        Raises: ``NotFound`` for an unknown limit; ``Conflict`` for a duplicate, with the job in ``detail``, if the queue is full, and if the parent has ended.
         """
         return await self._caller.run(
             operations.Enqueue(
@@ -122,6 +125,7 @@ class Jobs(JobTrees):
                 after=list(after),
                 after_mode=after_mode,
                 on_failure=on_failure,
+                limits=dict(limits) if isinstance(limits, Mapping) else None if limits is None else list(limits),
                 actor=await self._caller.actor(),
             )
         )
@@ -273,6 +277,34 @@ class Jobs(JobTrees):
             seq=seq,
         )
         return await self._caller.run(write, again=seq is not None)
+
+    async def spend(
+        self,
+        job: JobGrant | UUID,
+        budget: str,
+        amount: int,
+        *,
+        fence: int | None = None,
+        agent: AgentRef | None = None,
+    ) -> JobCharge:
+        """Add ``amount`` to what a job has spent of a budget: also beyond what its claim reserved, and beyond the budget.
+
+        The end of the attempt charges the sum of these reports; without any, what was reserved. If ``cancel_at`` is set in the answer,
+        the worker must stop before then.
+
+        Raises: ``Conflict`` if the job is no longer the worker's; ``NotFound`` if there is no such limit.
+        """
+        own, number = attempt_of(job, fence)
+        return await self._caller.run(
+            operations.Spend(
+                project=self._caller.project,
+                job=own,
+                agent=await self._caller.acting(agent),
+                fence=number,
+                budget=budget,
+                amount=amount,
+            )
+        )
 
     async def snooze(
         self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None

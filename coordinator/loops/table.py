@@ -19,6 +19,7 @@ from coordinator.operations import (
     job_trees,
     job_waits,
     jobs,
+    limits,
     locks,
     signals,
 )
@@ -48,6 +49,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(jobs.Rescue()),
         Loop(crons.Fire(), every_s=SPARE_S),
         Loop(job_waits.Match(), every_s=SPARE_S),
+        Loop(limits.Refill(), every_s=SPARE_S),
         Loop(jobs.PruneDedupes(), every_s=600),
         Loop(jobs.PruneClasses(), every_s=3600),
         Loop(events.Extend(), every_s=SPARE_S),

@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
+__all__ = ["JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
 
 
 class JobReceipt(msgspec.Struct, frozen=True):
@@ -52,6 +52,17 @@ class JobLease(msgspec.Struct, frozen=True):
     stall_at: datetime | None
     cancel_at: datetime | None
     cancel_reason: str | None
+
+
+class JobCharge(msgspec.Struct, frozen=True):
+    """What a job has spent of a budget and what its claim reserved, and what is ``free`` for others; with ``cancel_at``, stop by then."""
+
+    id: UUID
+    budget: str
+    spent: int
+    reserved: int
+    free: int
+    cancel_at: datetime | None
 
 
 class JobOutcome(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "Rescue",
     "Snooze",
+    "Spend",
     "WakeDue",
     "Write",
 ]
@@ -48,7 +49,9 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
     ``parent`` is an open job, to whose tree it belongs.
 
-    Raises: ``Conflict`` for a duplicate, if the queue is full, and if the parent has ended.
+    ``limits`` are names of limits that it needs, or an object with what it costs of each: ``{"openai": 1200}``.
+
+    Raises: ``Conflict`` for a duplicate, if the queue is full, and if the parent has ended; ``NotFound`` for an unknown limit.
     """
 
     function = "job_enqueue"
@@ -78,6 +81,7 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     after: list[UUID] = msgspec.field(default_factory=list)
     after_mode: str = "all"
     on_failure: str = "cancel"
+    limits: Json = None
     actor: str | None = None
 
 
@@ -113,7 +117,7 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     function = "job_claim"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
-    woken_by = ("job.enqueued", "queue.resumed")
+    woken_by = ("job.enqueued", "queue.resumed", "limit.freed", "limit.set", "limit.deleted")
 
     project: str
     agent: AgentRef
@@ -254,6 +258,26 @@ class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
     agent: AgentRef
     fences: list[int]
     grace: timedelta = timedelta(seconds=10)
+
+
+class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
+    """Add ``amount`` to what a job has spent of a budget that applies to it. It may exceed what was reserved, and the budget.
+
+    The end of the attempt charges the sum of these reports; without any, what its claim reserved.
+
+    Raises: ``Conflict`` if the fence is stale; ``NotFound`` if there is no such limit.
+    """
+
+    function = "job_spend"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    job: UUID
+    agent: AgentRef
+    fence: int
+    budget: str
+    amount: int
 
 
 class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):

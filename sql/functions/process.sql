@@ -126,7 +126,8 @@ begin
            or exists (select from coordinator.job_waits where behind)
            or exists (select from coordinator.job_waits where behind is not null)
               and (select seq from coordinator.job_wait_log) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)
-         then 'job_wait_match' end
+         then 'job_wait_match' end,
+    case when coordinator.limit_due(v_now, 1) <> '{}' then 'limit_refill' end
   ], null);
 end
 $$;

@@ -134,41 +134,31 @@ $$;
 comment on function coordinator.check_max_waiting(text, integer) is
   'Reject a limit on waiting jobs below 0 or above 1,000,000 (ZC104); null is accepted. Internal.';
 
-create or replace function coordinator.queue_arrange(p_before coordinator.queues, p_after coordinator.queues) returns void
+create or replace function coordinator.queue_arrange(p_classes bigint[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_queue   bigint[] := array(select c.id from coordinator.job_classes c where c.project_id = p_after.project_id and c.queue = p_after.name);
   v_ids     uuid[];
   v_classes bigint[];
   v_keys    text[];
   v_ranks   bigint[];
 begin
-  if p_before.fair = p_after.fair then
-    update coordinator.job_lanes l set weight = coalesce((p_after.weights ->> l.key)::integer, 1)
-    where l.class_id = any (v_queue) and l.weight <> coalesce((p_after.weights ->> l.key)::integer, 1);
-    if p_before.ageing is not distinct from p_after.ageing then
-      return;
-    end if;
-  end if;
-  -- Nobody adds to the queue meanwhile. A job that a claim has taken is waited for, and gone.
+  -- Nobody adds to the queues meanwhile. A job that a claim has taken is waited for, and gone.
   with moved as (
-    delete from coordinator.jobs_ready r where r.class_id = any (v_queue) returning r.class_id, r.id)
+    delete from coordinator.jobs_ready r where r.class_id = any (p_classes) returning r.class_id, r.id)
   select array_agg(m.id), array_agg(m.class_id), array_agg(coalesce(j.key, '')),
-         array_agg(coordinator.job_rank(j.scheduled_at, j.priority, p_after.ageing))
+         array_agg(coordinator.job_rank(j.scheduled_at, j.priority, q.ageing))
   into v_ids, v_classes, v_keys, v_ranks
-  from moved m join coordinator.jobs_open j on j.id = m.id;
-  if p_before.fair <> p_after.fair then
-    delete from coordinator.job_permits p where p.class_id = any (v_queue);
-    delete from coordinator.job_lanes l where l.class_id = any (v_queue);
-  end if;
+  from moved m join coordinator.jobs_open j on j.id = m.id join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
+  delete from coordinator.job_permits p where p.class_id = any (p_classes);
+  delete from coordinator.job_lanes l where l.class_id = any (p_classes);
   insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
   select * from unnest(v_classes, coordinator.job_lanes_enter(v_classes, v_keys), v_ranks, v_ids);
 end
 $$;
-comment on function coordinator.queue_arrange(coordinator.queues, coordinator.queues) is
-  'Place the queued jobs of a queue by its new policy. Its caller has the key of the queue exclusively. No event. Internal.';
+comment on function coordinator.queue_arrange(bigint[]) is
+  'Place the queued jobs of classes by the policy of their queues and their limits. Its caller has the keys of the queues exclusively. No event. Internal.';
 
 create or replace function coordinator.queue_set(
   p_project text, p_queue text, p_fair_by text default null, p_ageing interval default null, p_weights jsonb default '{}',
@@ -183,6 +173,7 @@ declare
   v_now     timestamptz;
   v_before  coordinator.queues;
   v_after   coordinator.queues;
+  v_classes bigint[];
 begin
   perform coordinator.check_name('the name of the queue', p_queue, 100);
   if p_fair_by not in ('key', 'none') then
@@ -216,7 +207,13 @@ begin
     raise exception using errcode = 'ZC102', message = 'the queue would have weights of more than 1000 keys',
       hint = 'Set the weight of other keys to 1.';
   end if;
-  perform coordinator.queue_arrange(v_before, v_after);
+  v_classes := array(select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue);
+  if v_before.fair <> v_after.fair or v_before.ageing is distinct from v_after.ageing then
+    perform coordinator.queue_arrange(v_classes);
+  else
+    update coordinator.job_lanes l set weight = coalesce((v_after.weights ->> l.key)::integer, 1)
+    where l.class_id = any (v_classes) and l.weight <> coalesce((v_after.weights ->> l.key)::integer, 1);
+  end if;
   perform coordinator.event_append('queue.set', p_project, p_queue, v_actor, v_now,
     jsonb_build_object('fair_by', case when v_after.fair then 'key' else 'none' end, 'ageing_s', extract(epoch from v_after.ageing),
                        'max_waiting', v_after.max_waiting, 'max_waiting_per_key', v_after.max_waiting_per_key, 'events', v_after.events));

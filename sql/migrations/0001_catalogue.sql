@@ -30,7 +30,7 @@ comment on column coordinator.rights.role     is 'reader, agent, manager or admi
 create table coordinator.limits (
   ordinal bigint  generated always as identity,
   name    text    collate "C" not null,
-  value   integer not null,
+  value   bigint  not null,
   unit    text    not null,
   meaning text    not null,
   constraint limits_pkey primary key (name)

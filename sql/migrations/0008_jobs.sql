@@ -45,7 +45,10 @@ create table coordinator.job_classes (
   queue      text   collate "C" not null,
   type       text   collate "C" not null,
   labels     text[] collate "C" not null default '{}',
-  constraint job_classes_key unique (project_id, queue, type, labels), -- job_enqueue: the class of a job
+  limits     text[] collate "C" not null default '{}',
+  limit_ids  bigint[] not null default '{}',
+  keyed      boolean not null default false,
+  constraint job_classes_key unique (project_id, queue, type, labels, limits), -- job_enqueue: the class of a job
   constraint job_classes_queue_fkey foreign key (project_id, queue) references coordinator.queues on delete cascade);
 create index job_classes_type_idx on coordinator.job_classes (project_id, type); -- job_claim: the classes that a worker can run
 comment on table  coordinator.job_classes            is 'Classes of jobs: what decides which workers can run a job. Few, and static.';
@@ -54,18 +57,24 @@ comment on column coordinator.job_classes.project_id is 'The project.';
 comment on column coordinator.job_classes.queue      is 'Name of the queue.';
 comment on column coordinator.job_classes.type       is 'Type of the jobs.';
 comment on column coordinator.job_classes.labels     is 'Labels that a worker needs, sorted.';
+comment on column coordinator.job_classes.limits     is 'Names of the limits that its jobs ask for, sorted.';
+comment on column coordinator.job_classes.keyed      is 'Whether one of the limits is per key.';
+comment on column coordinator.job_classes.limit_ids  is 'The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.';
 
 create table coordinator.job_lanes (
   id       bigint  not null generated always as identity constraint job_lanes_pkey primary key,
   class_id bigint  not null constraint job_lanes_class_fkey references coordinator.job_classes on delete cascade,
   key      text    collate "C" not null,
   weight   integer not null default 1,
+  hash     bigint,
   constraint job_lanes_key unique (class_id, key)); -- job_enqueue: the lane of a key
-comment on table  coordinator.job_lanes          is 'Lanes: the keys of a class in a fair queue that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.';
+create index job_lanes_hash_idx on coordinator.job_lanes (hash) where hash is not null; -- limit_unpark
+comment on table  coordinator.job_lanes          is 'Lanes: the keys of a class in a fair queue, or with a limit per key, that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.';
 comment on column coordinator.job_lanes.id       is 'Number of the lane; 0 stands for no lane.';
 comment on column coordinator.job_lanes.class_id is 'The class.';
 comment on column coordinator.job_lanes.key      is 'The key; empty for jobs without one.';
 comment on column coordinator.job_lanes.weight   is 'How many shares of a turn it gets.';
+comment on column coordinator.job_lanes.hash     is 'Hash of project and key, if each key has slots of its own.';
 
 create table coordinator.job_permits (
   class_id bigint not null,
@@ -87,6 +96,7 @@ create table coordinator.jobs_open (
   priority     smallint    not null default 0,
   payload      jsonb       not null,
   labels       text[]      not null default '{}',
+  limits       jsonb,
   max_attempts smallint    not null default 3,
   backoff      interval,
   start_by     timestamptz,
@@ -130,6 +140,7 @@ comment on column coordinator.jobs_open.key          is 'Key by which queues are
 comment on column coordinator.jobs_open.priority     is 'Higher comes first.';
 comment on column coordinator.jobs_open.payload      is 'Any JSON value.';
 comment on column coordinator.jobs_open.labels       is 'Labels that a worker needs.';
+comment on column coordinator.jobs_open.limits       is 'Limits that it asks for by name, and what it costs of each; null: none.';
 comment on column coordinator.jobs_open.max_attempts is 'Most attempts.';
 comment on column coordinator.jobs_open.backoff      is 'Wait after the first failed attempt, doubled by each; null: the default.';
 comment on column coordinator.jobs_open.start_by     is 'It expires unless an attempt began before.';
@@ -188,6 +199,9 @@ create table coordinator.jobs_running (
   deadline_at   timestamptz not null,
   stall_at      timestamptz,
   request_id    uuid,
+  slots         bigint[],
+  key_hash      bigint,
+  charged       boolean     not null default false,
   percent       double precision,
   message       text,
   progress_at   timestamptz,
@@ -197,6 +211,7 @@ create table coordinator.jobs_running (
   cancel_reason text) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index jobs_running_agent_idx on coordinator.jobs_running (agent_id); -- agent_end, job_reconcile, job_rescue
 create index jobs_running_due_idx   on coordinator.jobs_running (least(deadline_at, stall_at, cancel_at)); -- job_rescue
+create index jobs_running_key_idx   on coordinator.jobs_running (key_hash) where key_hash is not null; -- limit_rooms
 create index agents_covered_idx     on coordinator.agents (heartbeat_at) where expires_at - heartbeat_at > ttl; -- job_rescue: who lives by its locks alone
 comment on table  coordinator.jobs_running               is 'Attempts that run: a row for each job that a worker has.';
 comment on column coordinator.jobs_running.id            is 'The job.';
@@ -208,6 +223,9 @@ comment on column coordinator.jobs_running.started_at    is 'When it was claimed
 comment on column coordinator.jobs_running.deadline_at   is 'The attempt ends at this instant.';
 comment on column coordinator.jobs_running.stall_at      is 'The attempt ends at this instant without progress; null: no limit.';
 comment on column coordinator.jobs_running.request_id     is 'Id of the claim''s request.';
+comment on column coordinator.jobs_running.key_hash      is 'Hash of project and key, if each key has slots of its own.';
+comment on column coordinator.jobs_running.slots         is 'Limits of which it has a slot; null: none.';
+comment on column coordinator.jobs_running.charged       is 'Whether it has rows in job_charges.';
 comment on column coordinator.jobs_running.percent       is 'Progress, 0 to 100.';
 comment on column coordinator.jobs_running.message       is 'Progress, in words.';
 comment on column coordinator.jobs_running.progress_at   is 'When progress was last reported.';
@@ -240,6 +258,7 @@ create table coordinator.jobs_ended (
   priority     smallint    not null,
   payload      jsonb       not null,
   labels       text[]      not null,
+  limits       jsonb,
   max_attempts smallint    not null,
   dedupe_key   text,
   parent_id    uuid,
@@ -279,6 +298,7 @@ comment on column coordinator.jobs_ended.key          is 'Key by which queues ar
 comment on column coordinator.jobs_ended.priority     is 'Higher comes first.';
 comment on column coordinator.jobs_ended.payload      is 'Any JSON value.';
 comment on column coordinator.jobs_ended.labels       is 'Labels that a worker needed.';
+comment on column coordinator.jobs_ended.limits       is 'Limits that it asked for by name, and what it cost of each; null: none.';
 comment on column coordinator.jobs_ended.max_attempts is 'Most attempts.';
 comment on column coordinator.jobs_ended.dedupe_key   is 'Its dedupe key; may be null.';
 comment on column coordinator.jobs_ended.parent_id    is 'The job that enqueued it.';
@@ -326,7 +346,7 @@ create type coordinator.job_order as (
   place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent text, after text[],
-  after_mode text, on_failure text);
+  after_mode text, on_failure text, limits jsonb);
 comment on type coordinator.job_order is 'A job to enqueue: its place in the call, and the parameters of job_enqueue.';
 
 create type coordinator.job_receipt as (

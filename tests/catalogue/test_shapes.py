@@ -29,6 +29,7 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
+    "p_amount": "1", "p_budget": "'one'",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -137,6 +138,7 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute(
         "select coordinator.token_create('t', 'reader', repeat('b', 64), 'coo_abcd', 'default')"
     )
+    await tx.connection.execute("select coordinator.limit_set('default', 'one', p_budget => 5, p_type => 'x')")
     await tx.connection.execute("select coordinator.job_enqueue('default', 'x')")
     job = await tx.connection.fetchrow("select id, fence from coordinator.job_claim('default', $1)", agent)
     assert job

@@ -119,6 +119,8 @@ SPELLED = {  # on the command line
     ("job_write", "chunks"): "chunk",
     ("job_claim", "types"): "type",
     ("job_enqueue", "labels"): "label",
+    ("job_enqueue", "limits"): "limit",
+    ("limit_hold", "ttl"): "for",
     ("job_reconcile", "fences"): "fence",
     ("job_retry", "from_step"): "from",
     ("lock_renew", "tokens"): "token",
@@ -191,7 +193,8 @@ def test_every_exception_is_of_an_operation() -> None:
 def test_a_word_means_one_thing(kind: type[Operation[Any]]) -> None:
     """What is of a project is in `project`, and whoever acts is in `agent` or `actor`, on every verb."""
     fields = {*kind.__struct_fields__}
-    assert not fields & {"name"} or kind.function in ("agent_register", "token_create")  # it makes what it names
+    # It makes what it names; and p_limit is the length of a page everywhere.
+    assert not fields & {"name"} or kind.function in ("agent_register", "token_create") or kind.function[:6] == "limit_"
     assert not fields & {
         "to",
         "from",

@@ -16,6 +16,7 @@ from coordinator.client.directives import Directives
 from coordinator.client.events import Events
 from coordinator.client.job_history import JobHistory
 from coordinator.client.jobs import Jobs
+from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
@@ -27,6 +28,7 @@ from coordinator.operations import (
     events,
     job_history,
     jobs,
+    limits,
     locks,
     projects,
     queues,
@@ -40,6 +42,7 @@ NOUNS: dict[type, ModuleType] = {
     Events: events,
     JobHistory: job_history,
     Jobs: jobs,
+    Limits: limits,
     Locks: locks,
     Projects: projects,
     Queues: queues,
@@ -47,16 +50,20 @@ NOUNS: dict[type, ModuleType] = {
     Signals: signals,
 }
 OPERATIONS = {
-    "hold": "Acquire",
+    "Locks.hold": "Acquire",
     "break_": "Break",
     "pending": "ListPending",
     "enqueue_many": "EnqueueMany",
     "progress": "Report",
+    "step": "FinishStep",
     "wait": "Show",
     "waiting": "ListWaiting",
 }
 METHODS = [
-    (method, getattr(module, OPERATIONS.get(name, name.capitalize()), None))
+    (
+        method,
+        getattr(module, OPERATIONS.get(f"{noun.__name__}.{name}") or OPERATIONS.get(name, name.capitalize()), None),
+    )
     for noun, module in NOUNS.items()
     for name, method in vars(noun).items()
     if inspect.isfunction(method) and not name.startswith("_")

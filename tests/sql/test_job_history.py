@@ -360,7 +360,7 @@ async def test_why_says_who_runs_a_job_and_whether_that_will_end(tx: Transaction
     await tx.connection.execute("select coordinator.job_cancel('default', $1, 'too slow', 'boss')", job)
     cause, sentence = await why(tx, job)
     assert cause == "cancel_requested"
-    assert '; "boss" asked to cancel it: too slow, and the worker must stop until 20' in sentence
+    assert '; "boss" asked to cancel it: too slow, and the worker must stop by 20' in sentence
 
 
 async def test_why_says_how_a_job_ended(tx: Transaction) -> None:

@@ -21,6 +21,7 @@ from coordinator.operations import (
     directives,
     job_history,
     jobs,
+    limits,
     locks,
     projects,
     queues,
@@ -68,6 +69,11 @@ async def some_tokens(tx: Transaction) -> None:
 async def some_queues(tx: Transaction) -> None:
     for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
         await tx.run(queues.Set(project=P, queue=name))
+
+
+async def some_limits(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(limits.Set(project=P, name=name, slots=1))
 
 
 async def some_directives(tx: Transaction) -> None:
@@ -131,6 +137,7 @@ CASES = [
     Case(some_projects, projects.List(), 6),
     Case(some_tokens, tokens.List(), 5),
     Case(some_queues, queues.List(project=P), 6),
+    Case(some_limits, limits.List(project=P), 6),
     Case(some_directives, directives.List(project=P), 7),
     Case(some_directives, directives.Inbox(project=P, agent="a"), 7),
     Case(some_directives, directives.ListPending(project=P), 21),

@@ -14,7 +14,7 @@ from click.exceptions import Exit
 from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, ID, INSTANT, INTEGER, JOB, NUMBER, read_json, read_text, read_value
+from coordinator.cli.values import COST, DURATION, ID, INSTANT, INTEGER, JOB, NUMBER, read_json, read_text, read_value
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobOutcome
 from coordinator.model.job_wait import JobSuspension
@@ -87,6 +87,14 @@ def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
     help="If one of them does not complete: cancel it, wait for the others, or run it.  [default: cancel]",
 )
 @click.option(
+    "--limit",
+    "limits",
+    type=COST,
+    multiple=True,
+    metavar="NAME[=COST]",
+    help="Limit that it needs, and what it costs of it; repeatable.  [default: 1]",
+)
+@click.option(
     "--lines", metavar="FILE", help="Enqueue a job for each line, an object of these options; - reads standard input."
 )
 @click.pass_obj
@@ -99,6 +107,8 @@ def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **op
     Up to 10,000 lines are enqueued at once, all or none.
     """
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    if "limits" in given:
+        given["limits"] = dict(given["limits"])
     if lines is not None:
         if payload is not None:
             raise click.UsageError("give JSON or --lines, not both")
@@ -370,6 +380,23 @@ def write(call: Invocation, /, *, text: str | None, chunks: tuple[str, ...], **o
     values = [read_json(chunk, "--chunk") for chunk in chunks] if text is None else [read_text(text)]
     last = call.run(call.operation(jobs.Write, chunks=values, **options))
     call.output.one({"last": last}, f"chunk {last}")
+
+
+@command.verb(examples=['coordinator job spend "$id" dollars 1250 --agent w --fence 42     # so much more'])
+@_attempt
+@click.argument("budget")
+@click.argument("amount", type=INTEGER)
+@click.pass_obj
+def spend(call: Invocation, /, **options: Any) -> None:
+    """Add to what a job has spent of a budget. The answer says whether the worker must stop.
+
+    The end of the attempt charges the sum; if nothing was reported, what was reserved.
+    """
+    charge = call.run(call.operation(jobs.Spend, **options))
+    text = f"it has spent {charge.spent}; {charge.free} of {plain(charge.budget)} is free"
+    if charge.cancel_at is not None:
+        text += f"; a cancellation was requested: stop within {age(charge.cancel_at).removeprefix('in ')}"
+    call.output.one(charge, text)
 
 
 @command.verb(examples=['coordinator job snooze "$id" 10m --agent w --fence 42'])

@@ -116,7 +116,7 @@ $$;
 comment on function coordinator.job_pick(bigint[], integer, jsonb) is
   'Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.';
 
-create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb) returns uuid[]
+create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -133,6 +133,9 @@ declare
   v_more   bigint[] := '{}'; -- lanes that gave their share
   v_short  bigint[] := '{}'; -- lanes that had less
   v_turn   bigint; -- the last one
+  v_rooms  jsonb := '{}'; -- with limits per key: jobs that lanes may still give
+  v_full   bigint[];
+  v_busy   bigint[] := '{}'; -- lanes of whose keys another claim starts jobs, or an attempt ends
   v_floor  constant text := 'turn ' || p_class;
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
@@ -148,20 +151,36 @@ begin
             from line l join coordinator.job_lanes e on e.id = l.lane_id) s
       where s.before < v_left),
     gone as (
-      delete from coordinator.job_permits p where p.ctid = any (array(select n.place from next n)))
-    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), max(n.turn) into v_next, v_counts, v_turn from next n;
-    exit when v_next is null;
+      delete from coordinator.job_permits p
+      where p.ctid = any (array(select n.place from next n
+                                union all -- of lanes that were deleted: a lane with a limit per key may have several
+                                select l.place from line l where not exists (select from coordinator.job_lanes e where e.id = l.lane_id)))
+      returning p.turn)
+    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), (select max(g.turn) from gone g) into v_next, v_counts, v_turn from next n;
+    exit when v_turn is null;
+    continue when v_next is null;
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
+    if p_picked is not null then -- a lane gives no more than its key has free; one that gives nothing leaves the line
+      select array_agg(l.lane_id order by l.place), array_agg(least(l.jobs, coalesce(r.room, l.jobs)) order by l.place),
+             v_rooms || coalesce(jsonb_object_agg(l.lane_id, greatest(0, r.room - l.jobs)) filter (where r.room is not null), '{}'), v_busy || array_agg(l.lane_id) filter (where r.busy)
+      into v_next, v_counts, v_rooms, v_busy
+      from (select u.lane_id, min(u.place) as place, max(u.jobs) as jobs from unnest(v_next, v_counts) with ordinality u (lane_id, jobs, place)
+            where not v_rooms ? u.lane_id::text group by 1) l
+      join coordinator.limit_rooms(p_class, v_next, p_picked || v_ids) r on r.lane_id = l.lane_id;
+      continue when v_next is null;
+    end if;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
     v_short := v_short || array(select v_next[s] from unnest(v_taken.short) s);
-    v_more := v_more || array(select n from unnest(v_next) with ordinality u (n, place) where place <> all (v_taken.short));
+    v_more := v_more || array(select n from unnest(v_next) with ordinality u (n, place)
+                              where place <> all (v_taken.short) and coalesce((v_rooms ->> n::text)::integer, 1) > 0);
     v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
   end loop;
   while v_left > 0 and v_more <> '{}' loop -- nobody else is in the line: those who have more share the rest
-    select array_agg(s.id order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before)) order by s.place) into v_more, v_counts
+    select array_agg(s.id order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before, (v_rooms ->> s.id::text)::integer)) order by s.place)
+    into v_more, v_counts
     from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
           from (select l.id, u.place, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
                 from unnest(v_more) with ordinality u (id, place) join coordinator.job_lanes l on l.id = u.id) w) s;
@@ -169,9 +188,12 @@ begin
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
     v_short := v_short || array(select v_more[s] from unnest(v_taken.short) s);
-    v_more := array(select m from unnest(v_more) with ordinality u (m, place) where place <> all (v_taken.short));
+    v_rooms := v_rooms || coalesce((select jsonb_object_agg(u.m, (v_rooms ->> u.m::text)::integer - u.jobs)
+                                    from unnest(v_more, v_counts) u (m, jobs) where v_rooms ? u.m::text), '{}');
+    v_more := array(select m from unnest(v_more) with ordinality u (m, place)
+                    where place <> all (v_taken.short) and coalesce((v_rooms ->> m::text)::integer, 1) > 0);
   end loop;
-  if v_left > 0 and p_floors = '{}' then -- lanes whose permits other claims have in this moment
+  if v_left > 0 and p_floors = '{}' and p_picked is null then -- lanes whose permits other claims have in this moment
     with taken as (
       delete from coordinator.jobs_ready r
       where r.ctid = any (array(select b.ctid from coordinator.jobs_ready b where b.class_id = p_class
@@ -180,17 +202,21 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  v_next := array(select l.id from coordinator.job_lanes l where l.id = any (v_short) order by l.id for update skip locked);
+  v_full := array(select k::bigint from jsonb_each_text(v_rooms) r (k, room) where r.room = '0');
+  v_next := array(select l.id from coordinator.job_lanes l
+                  where l.id = any (v_short || v_full)
+                    and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
+                  order by l.id for update skip locked);
   delete from coordinator.job_lanes l
   where l.id = any (v_next) -- a look for each lane: an anti-join would read the class
     and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
-  select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more);
+  select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
   return v_ids;
 end
 $$;
-comment on function coordinator.job_pick_fair(bigint, integer, jsonb) is
-  'Take up to p_limit jobs of a fair class out of jobs_ready, in turns of its lanes, and return their ids. No event. Internal.';
+comment on function coordinator.job_pick_fair(bigint, integer, jsonb, uuid[]) is
+  'Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.';
 
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
@@ -207,9 +233,12 @@ declare
   v_now     timestamptz;
   v_agent   record;
   v_types   text[];
-  v_class   bigint;
+  v_classes bigint[];
   v_plain   bigint[];
-  v_fair    bigint[];
+  v_alone   text[]; -- fair classes, and classes with the same limits
+  v_slots   jsonb;
+  v_charged bigint[]; -- classes whose jobs are charged to budgets
+  v_keyed   bigint[]; -- classes with a limit per key
   v_first   integer;
   v_ids     uuid[];
   v_beyond  uuid[];
@@ -226,7 +255,8 @@ begin
   end if;
   perform coordinator.job_check_claim(v_agent.name, v_agent.job_types, p_limit, p_queues, p_types, p_finished, p_fences, p_results);
   perform coordinator.check_isolation('jobs are claimed');
-  v_now := coordinator.now_utc(); -- after the lock: deadlines begin here
+  perform coordinator.advisory_enter(coordinator.limit_key(v_project), true);
+  v_now := coordinator.now_utc(); -- after the locks: deadlines begin here
 
   if p_finished <> '{}' then
     v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
@@ -247,23 +277,36 @@ begin
   end if;
 
   while v_left > 0 loop
-    select array_agg(c.id) filter (where not q.fair), array_agg(c.id) filter (where q.fair) into v_plain, v_fair
-    from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
-    where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
-      and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
-      and case when q.fair then exists (select from coordinator.job_permits p where p.class_id = c.id
-                                                                                 and p.turn > coalesce((v_floors ->> ('turn ' || c.id))::bigint, 0))
-                                or v_floors = '{}' and exists (select from coordinator.jobs_ready r where r.class_id = c.id)
-               else exists (select from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
-                 and (r.rank, r.id) > (coalesce((v_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (v_floors #>> array[c.id::text, '1'])::uuid)) end;
-    v_first := case when v_fair is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_fair) + 1) end;
+    select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain) into v_plain, v_alone from (
+      select array_agg(c.id) as classes, not q.fair and c.limit_ids = '{}' as plain
+      from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
+      where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
+        and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
+        and case when q.fair or c.keyed then exists (select from coordinator.job_permits p where p.class_id = c.id
+                                                                                   and p.turn > coalesce((v_floors ->> ('turn ' || c.id))::bigint, 0))
+                                  or v_floors = '{}' and exists (select from coordinator.jobs_ready r where r.class_id = c.id)
+                 else exists (select from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
+                   and (r.rank, r.id) > (coalesce((v_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (v_floors #>> array[c.id::text, '1'])::uuid)) end
+      group by q.fair, c.limit_ids, case when q.fair or c.keyed then c.id end) g;
+    v_first := case when v_alone is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_alone) + 1) end;
+    v_slots := case when v_alone is not null then
+      coordinator.limit_slots(array(select c from unnest(v_alone) a cross join unnest(a::bigint[]) c)) end;
+    if v_alone is not null and v_charged is null then
+      perform coordinator.limit_enter_gauges(v_project, v_agent.job_types);
+    end if;
+    if v_alone is not null then
+      select array_agg(c.id) filter (where exists (select from coordinator.job_limits l where l.id = any (c.limit_ids) and l.kind = 'budget')),
+             array_agg(c.id) filter (where c.keyed) into v_charged, v_keyed
+      from coordinator.job_classes c where c.id in (select k from unnest(v_alone) a cross join unnest(a::bigint[]) k);
+      v_charged := coalesce(v_charged, '{}');
+    end if;
     v_ids := '{}';
-    for v_class in
-      select u.class_id from unnest(null::bigint || v_fair) with ordinality u (class_id, place)
-      order by (u.place + v_first) % (coalesce(cardinality(v_fair), 0) + 1)
+    for v_classes in
+      select u.classes::bigint[] from unnest(null::text || v_alone) with ordinality u (classes, place)
+      order by (u.place + v_first) % (coalesce(cardinality(v_alone), 0) + 1)
     loop
       exit when cardinality(v_ids) >= v_left;
-      v_ids := v_ids || case when v_class is not null then coordinator.job_pick_fair(v_class, v_left - cardinality(v_ids), v_floors)
+      v_ids := v_ids || case when v_classes is not null then coordinator.limit_pick(v_classes, v_left - cardinality(v_ids), v_floors, v_now, v_ids)
                              when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids), v_floors) end;
     end loop;
     v_short := cardinality(v_ids) < v_left and v_floors <> '{}';
@@ -287,8 +330,10 @@ begin
                j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps
         from open j where j.place = 1 or j.bytes <= 1048576),
       running as (
-        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint)
-        select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint
+        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, slots, charged, key_hash)
+        select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint,
+               case when v_slots is not null then (v_slots ->> j.class_id::text)::bigint[] end, coalesce(j.class_id = any (v_charged), false),
+               case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
         from job j),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
@@ -312,8 +357,12 @@ begin
                                                       and not exists (select from coordinator.jobs_later l where l.id = i) and i <> all (v_beyond));
     if v_beyond <> '{}' then
       perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
-      exit;
     end if;
+    if v_slots is not null or v_charged <> '{}' then
+      perform coordinator.limit_return(array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)),
+                                       v_agent.name, v_now);
+    end if;
+    exit when v_beyond <> '{}';
   end loop;
 end
 $$;

@@ -46,12 +46,12 @@ begin
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
         status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
-        backoff, deadline, stall, rescue, root_id, depth, after)
+        backoff, deadline, stall, rescue, root_id, depth, after, limits)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
              u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
-             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after
+             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.limits
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
@@ -97,7 +97,7 @@ $$;
 comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean) is
   'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
 
-create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamptz) returns void
+create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamptz, p_tell boolean default true) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -124,12 +124,12 @@ begin
     join coordinator.jobs_open j on j.id = u.id
     join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
     perform coordinator.job_tell('job.enqueued', v_of.project_id, v_of.project, t.queue, p_by, p_now, t.ids)
-    from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_of.ids) group by 1 order by 1) t;
+    from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_of.ids) and p_tell group by 1 order by 1) t;
   end loop;
 end
 $$;
-comment on function coordinator.job_make_ready(uuid[], text, timestamptz) is
-  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and emit job.enqueued. Those that are paused wait. Internal.';
+comment on function coordinator.job_make_ready(uuid[], text, timestamptz, boolean) is
+  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Internal.';
 
 create or replace function coordinator.job_put_back(
   p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,
@@ -181,6 +181,7 @@ begin
     from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids, min(j.scheduled_at) as due_at
           from job j join coordinator.projects p on p.id = j.project_id where p_cause is null group by 1, 2, 3 order by 1, 3) t)
   select array_agg(j.id) filter (where j.scheduled_at <= p_now or p_cause is not null) into v_ready from job j, (select count(*) from told) t;
+  perform coordinator.limit_leave(p_attempts, p_outcome, p_by, p_now);
   if v_ready is not null and p_cause is not null then
     perform coordinator.job_make_waiting(v_ready, p_cause, null, p_by, p_now);
   elsif v_ready is not null then
@@ -219,6 +220,7 @@ begin
   select array_agg(m.attempt), array_agg(m.id), array_agg(m.result) into v_attempts, v_ids, v_results from mine m;
   if v_ids is not null then
     perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results);
+    perform coordinator.limit_leave(v_attempts, 'completed', p_by, p_now);
   end if;
   return v_ids;
 end

@@ -59,7 +59,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_message',      2000,     'characters', 'Progress of a job, in words.'),
   ('job_fences',       10000,    'fences',     'Fences that a worker compares in one call.'),
   ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
-  ('job_classes',      1000,     'classes',    'Combinations of queue, type and labels in a project.');
+  ('job_classes',      1000,     'classes',    'Combinations of queue, type, labels and limits in a project.');
 
 -- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
 create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint

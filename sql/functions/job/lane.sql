@@ -1,4 +1,4 @@
--- Lanes: in a fair queue, the jobs of each key of a class have a lane, and lanes take turns (see job.sql). A lane exists while it has
+-- Lanes: in a fair queue, or with a limit per key, the jobs of each key of a class have a lane, and lanes take turns (see job.sql). A lane exists while it has
 -- jobs that can be claimed: the first of them inserts it, with a permit at the end of the line, and the claim that finds it empty
 -- deletes both. Permits are rows that are only inserted and deleted, so claimers never wait for each other.
 --
@@ -13,35 +13,45 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_lanes bigint[];
+  v_lanes  bigint[];
+  v_held   jsonb; -- by class and key
+  v_new    bigint[];
+  v_hashes bigint[];
 begin
   loop
     -- In the order of their keys, as others do.
     with added as (
-      insert into coordinator.job_lanes (class_id, key, weight)
-      select l.class_id, l.key, coalesce((q.weights ->> l.key)::integer, 1)
+      insert into coordinator.job_lanes (class_id, key, weight, hash)
+      select l.class_id, l.key, coalesce((q.weights ->> l.key)::integer, 1),
+             case when c.keyed and l.key <> '' then coordinator.limit_hash(c.project_id, l.key) end
       from (select distinct u.class_id, u.key from unnest(p_classes, p_keys) u (class_id, key) where u.key is not null) l
       join coordinator.job_classes c on c.id = l.class_id
-      join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue and q.fair
+      join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue and (q.fair or c.keyed)
       where not exists (select from coordinator.job_lanes e where e.class_id = l.class_id and e.key = l.key)
       order by l.class_id, l.key
-      on conflict on constraint job_lanes_key do nothing returning id, class_id)
-    insert into coordinator.job_permits (class_id, turn, lane_id)
-    select a.class_id, nextval('coordinator.job_turns'), a.id from added a;
+      on conflict on constraint job_lanes_key do nothing returning id, class_id, hash),
+    line as (
+      insert into coordinator.job_permits (class_id, turn, lane_id)
+      select a.class_id, nextval('coordinator.job_turns'), a.id from added a)
+    select array_agg(a.class_id), array_agg(a.hash) into v_new, v_hashes from added a where a.hash is not null;
+    if v_new is not null then
+      perform coordinator.limit_enter_keys(v_new, v_hashes);
+    end if;
 
     with held as materialized (
       select l.id, l.class_id, l.key from coordinator.job_lanes l
       where (l.class_id, l.key) in (select u.class_id, u.key from unnest(p_classes, p_keys) u (class_id, key) where u.key is not null)
       order by l.id for key share)
-    select array_agg(case when u.key is null or not q.fair then 0 else h.id end order by u.place) into v_lanes
+    select coalesce(jsonb_object_agg(h.class_id || ' ' || h.key, h.id), '{}') into v_held from held h;
+    select array_agg(case when u.key is null or not (q.fair or c.keyed) then 0 else (v_held ->> (u.class_id || ' ' || u.key))::bigint end order by u.place)
+    into v_lanes
     from unnest(p_classes, p_keys) with ordinality u (class_id, key, place)
     join coordinator.job_classes c on c.id = u.class_id
-    join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
-    left join held h on h.class_id = u.class_id and h.key = u.key;
+    join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue;
     exit when array_position(v_lanes, null) is null; -- else a claim has just deleted one that was empty
   end loop;
   return v_lanes;
 end
 $$;
 comment on function coordinator.job_lanes_enter(bigint[], text[]) is
-  'Return the lane of each job of fair queues, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.';
+  'Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.';

@@ -194,6 +194,7 @@ declare
   v_classes bigint[];
 begin
   -- After the project's row: from then on nobody creates a queue.
+  perform coordinator.advisory_enter(coordinator.limit_key(p_project_id));
   perform coordinator.advisory_enter(k) from (
     select coordinator.queue_key(p_project_id, q.name) as k from coordinator.queues q
     where q.project_id = p_project_id order by q.name offset 0) k;
@@ -207,6 +208,12 @@ begin
   delete from coordinator.job_permits p where p.class_id = any (v_classes);
   delete from coordinator.job_chunks_open c using coordinator.jobs_open j where j.project_id = p_project_id and c.job_id = j.id;
   delete from coordinator.job_steps_open s using coordinator.jobs_open j where j.project_id = p_project_id and s.job_id = j.id;
+  delete from coordinator.job_keys k where k.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
+  delete from coordinator.job_slots s where s.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
+  delete from coordinator.job_buckets b where b.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
+  delete from coordinator.job_budgets b where b.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
+  delete from coordinator.job_charges c where c.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
+  delete from coordinator.job_limit_waits w where w.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);
   delete from coordinator.jobs_open j where j.project_id = p_project_id;
   delete from coordinator.job_dedupes d where d.project_id = p_project_id;
   delete from coordinator.jobs_ended j where j.project_id = p_project_id;

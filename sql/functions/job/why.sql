@@ -21,7 +21,7 @@ comment on function coordinator.job_ending(text, text) is
 
 -- The queue, the workers and the place of a job that could be claimed.
 create or replace function coordinator.job_why_queued(
-  p_project_id bigint, p_job uuid, out cause text, out sentence text, out place bigint, out names text[])
+  p_project_id bigint, p_job uuid, out cause text, out sentence text, out until timestamptz, out place bigint, out names text[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -35,6 +35,7 @@ declare
   v_prompt integer; -- whose heartbeat is not overdue
   v_lane   bigint;
   v_turn   bigint;
+  v_limit  record;
 begin
   select * into v_job from coordinator.jobs_open j where j.id = p_job;
   select * into v_queue from coordinator.queues q where q.project_id = p_project_id and q.name = v_job.queue;
@@ -67,7 +68,15 @@ begin
     cause := 'no_worker';
     sentence := format('The heartbeat of every worker that can run it is overdue: "%s"%s.', names[1],
                        case v_able when 1 then '' when 2 then ' and another' else format(' and %s others', v_able - 1) end);
-  else
+  end if;
+  if cause is null then
+    select * into v_limit from coordinator.limit_why(v_job);
+    cause := v_limit.cause;
+    sentence := v_limit.sentence;
+    until := v_limit.until;
+    names := case when v_limit.cause is null then names else coalesce(v_limit.names, '{}') end;
+  end if;
+  if cause is null then
     cause := 'turn';
     select l.id into v_lane from coordinator.job_lanes l where l.class_id = v_job.class_id and l.key = coalesce(v_job.key, '');
     select 1 + count(*) into place
@@ -91,7 +100,7 @@ begin
 end
 $$;
 comment on function coordinator.job_why_queued(bigint, uuid) is
-  'Say why a queued job is not claimed: cause, sentence, its place and the names of who matters. Internal.';
+  'Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.';
 
 create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[])
 language plpgsql stable
@@ -169,7 +178,7 @@ begin
   v_names := array_remove(array[v_job.worker], null);
   case v_job.status
   when 'queued' then
-    select w.cause, w.sentence, w.place, w.names into v_cause, v_text, v_place, v_names from coordinator.job_why_queued(v_project, p_job) w;
+    select w.cause, w.sentence, w.until, w.place, w.names into v_cause, v_text, v_until, v_place, v_names from coordinator.job_why_queued(v_project, p_job) w;
   when 'scheduled' then
     v_until := v_job.scheduled_at;
     select j.past -> -1 into v_last from coordinator.jobs_open j where j.id = p_job;
@@ -193,7 +202,7 @@ begin
       format('Worker "%s" has run it since %s (%s)', coalesce(v_job.worker, v_job.worker_id::text), coordinator.job_instant(v_job.started_at), v_attempt),
       ', ' || v_job.percent || ' %', ': ' || v_job.message,
       case when v_running.cancel_at is not null then
-        format('; "%s" asked to cancel it%s, and the worker must stop until %s', v_running.cancelled_by,
+        format('; "%s" asked to cancel it%s, and the worker must stop by %s', v_running.cancelled_by,
                coalesce(': ' || v_running.cancel_reason, ''), coordinator.job_instant(v_running.cancel_at))
       when v_running.overdue_at is null or v_running.overdue_at <= coordinator.now_utc() then '; the worker is lost, and the job will be rescued' end,
       '.');
@@ -224,4 +233,4 @@ begin
 end
 $$;
 comment on function coordinator.job_why(text, uuid) is
-  'Say in one sentence why a job is in its state. cause: turn, paused, no_worker, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';
+  'Say in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';

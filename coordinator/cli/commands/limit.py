@@ -1,0 +1,112 @@
+"""``coordinator limit``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import age, plain
+from coordinator.cli.values import DURATION, INTEGER, JOB, NUMBER
+from coordinator.operations import limits
+
+command = noun("Limits of jobs: at once, in an interval, or of their cost.")
+
+COLUMNS = (
+    "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "held_until",
+    "waiting_count", "resets_at", "hold_reason", "held_by", "users", "reserve", "on_exhausted", "tree", "actor", "updated_at",
+)  # fmt: skip
+
+
+@command.verb(
+    name="set",
+    examples=[
+        "coordinator limit set builds --slots 8 --queue builds     # 8 jobs of the queue run at once",
+        "coordinator limit set per-customer --slots 2 --queue builds --per-key",
+        "coordinator limit set openai --rate 500 --per 1m --burst 50",
+        "coordinator limit set dollars --budget 5000000 --period day --reserve 20000 --on-exhausted cancel",
+    ],
+)
+@click.argument("name")
+@click.option("--slots", type=INTEGER, metavar="N", help="Maximum of its jobs that run at once.")
+@click.option("--rate", type=NUMBER, metavar="N", help="Maximum of its jobs that start in each --per.")
+@click.option("--per", type=DURATION, help="Interval of the rate.  [default: 1s]")
+@click.option("--burst", type=INTEGER, metavar="N", help="Maximum that the rate saves up.  [default: the rate]")
+@click.option("--budget", type=INTEGER, metavar="N", help="Maximum cost of its jobs in each --period, in any unit.")
+@click.option("--period", metavar="hour|day|ever", help="Period of the budget; hours and days are in UTC.")
+@click.option(
+    "--reserve", type=INTEGER, metavar="N", help="What a job reserves that does not say its cost.  [default: 0]"
+)
+@click.option(
+    "--on-exhausted",
+    metavar="stop|cancel",
+    help="When the budget is spent, start no job, or also cancel those that run.  [default: stop]",
+)
+@click.option("--queue", metavar="NAME", help="Apply it to the jobs of this queue.")
+@click.option("--type", metavar="TYPE", help="Apply it to the jobs of this type.")
+@click.option("--per-key", is_flag=True, default=None, help="Apply it to each key of the queue on its own.")
+@click.option("--tree", type=JOB, metavar="ID", help="Apply it to this job and all that it enqueues.")
+@click.pass_obj
+def set_(call: Invocation, /, **options: Any) -> None:
+    """Set a limit, and create it if it does not exist.
+
+    Give --slots, --rate or --budget. What is not given stays as it is. Without --queue, --type and --tree, it applies to the jobs that
+    name it: "coordinator job enqueue --limit NAME=COST". This and the kind are chosen once.
+    """
+    call.output.one(call.run(call.operation(limits.Set, **options)))
+
+
+@command.verb(examples=["coordinator limit show openai"])
+@click.argument("name")
+@click.pass_obj
+def show(call: Invocation, *, name: str) -> None:
+    """Show a limit, and how much of it is used and free.
+
+    Also who uses most, how many jobs wait, and until when it is held. Exit code 3: it does not exist.
+    """
+    call.output.one(call.run(limits.Show(project=call.project, name=name)))
+
+
+@command.verb(examples=["coordinator limit list", "coordinator limit list -o json | jq '.[] | select(.free == 0)'"])
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
+    """List the limits, by name."""
+    call.list(limits.List(project=call.project), COLUMNS, after=after, limit=limit, empty="There are no limits.")
+
+
+@command.verb(examples=["coordinator limit delete openai"])
+@click.argument("name")
+@click.pass_obj
+def delete(call: Invocation, *, name: str) -> None:
+    """Delete a limit. Jobs that name it start without it."""
+    deleted = call.run(call.operation(limits.Delete, name=name))
+    call.output.one(
+        {"name": name, "deleted": deleted}, f"deleted {plain(name)}" if deleted else f"there is no limit {plain(name)}"
+    )
+
+
+@command.verb(examples=["coordinator limit hold openai --for 30s --reason 429"])
+@click.argument("name")
+@click.option("--for", "ttl", type=DURATION, required=True, help="Length of the hold, 1s to 366d.")
+@click.option("--reason", metavar="TEXT", help="Reason, for everybody who asks why nothing starts.")
+@click.pass_obj
+def hold(call: Invocation, *, name: str, ttl: timedelta, reason: str | None) -> None:
+    """Hold a limit: no worker is given a job that needs it. Those that run continue.
+
+    A hold that ends later is kept.
+    """
+    held = call.run(call.operation(limits.Hold, name=name, ttl=ttl, reason=reason))
+    until = "" if held.held_until is None else f"; jobs start again {age(held.held_until)}"
+    call.output.one(held, f"{plain(name)} is held{until}")
+
+
+@command.verb(examples=["coordinator limit release openai"])
+@click.argument("name")
+@click.pass_obj
+def release(call: Invocation, *, name: str) -> None:
+    """End the hold of a limit."""
+    call.output.one(call.run(call.operation(limits.Release, name=name)), f"{plain(name)} is not held")

@@ -1,0 +1,126 @@
+"""Limits of jobs: how many run at once, start in an interval, or cost in a period."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from coordinator.model.limit import Limit
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["Delete", "Hold", "List", "Refill", "Release", "Set", "Show"]
+
+
+class Set(Operation[Limit], frozen=True, kw_only=True):
+    """Set a limit, and create it if it does not exist. What is not given stays as it is.
+
+    It is of one kind. ``slots``: the most jobs that run at once. ``rate``: the most that start in each ``per`` (1 second); up to
+    ``burst`` are saved up. ``budget``: the most that they cost in each ``period`` (hour, day or ever); a claim reserves ``reserve``
+    unless the job says its cost, and ``on_exhausted`` says whether claims stop, or what runs is cancelled, too.
+
+    It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own; to the jobs of the ``tree`` with
+    this root; and to jobs that name it. This and its kind are chosen once.
+
+    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs.
+    """
+
+    function = "limit_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    name: str
+    slots: int | None = None
+    rate: float | None = None
+    per: timedelta | None = None
+    burst: int | None = None
+    budget: int | None = None
+    period: str | None = None
+    reserve: int | None = None
+    on_exhausted: str | None = None
+    queue: str | None = None
+    type: str | None = None
+    per_key: bool | None = None
+    tree: UUID | None = None
+    actor: str | None = None
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete a limit: jobs that name it start without it. Return whether it existed."""
+
+    function = "limit_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    name: str
+    actor: str | None = None
+
+
+class Show(Operation[Limit], frozen=True, kw_only=True):
+    """Read a limit: how much of it is used and free, and until when it is held.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "limit_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/limits/{name}"
+
+    project: str
+    name: str
+
+
+class List(Operation[list[Limit]], frozen=True, kw_only=True):
+    """List the limits of a project, by name."""
+
+    function = "limit_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("name",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Hold(Operation[Limit], frozen=True, kw_only=True):
+    """Hold a limit: no worker is given a job that needs it for ``ttl``. A hold that ends later is kept.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "limit_hold"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    name: str
+    ttl: timedelta
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Release(Operation[Limit], frozen=True, kw_only=True):
+    """End the hold of a limit. Releasing it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "limit_release"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    name: str
+    actor: str | None = None
+
+
+class Refill(Operation[int], frozen=True, kw_only=True):
+    """Wake workers that lacked a limit of which there is some again; return of how many limits. Repeat until 0."""
+
+    function = "limit_refill"
+    internal = True
+
+    limit: int = 1000

@@ -1,0 +1,202 @@
+-- Budgets (see limit.sql): what jobs reserve and spend is a row for each attempt and budget, in job_charges.
+--
+-- A claim that has the row of the budget (job_budgets) adds them up, and inserts its own: so what claims reserve never exceeds what is
+-- left. job_spend adds what was really spent, even beyond the budget, since it was spent; then the budget is exhausted. The end of an
+-- attempt changes only its own row, so it never waits for claims. All that an attempt costs belongs to the period of its claim.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('limit.exhausted', 'name of the limit', '{spent,budget,until}', 'What was spent has reached a budget: no job that needs it starts before until; null: before it is raised.');
+
+insert into coordinator.rights (function, role) values
+  ('job_spend', 'agent');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('job_spend', 1000000000000000, '', 'What one report of a job adds to its spending, in the units of the budget.');
+
+create or replace function coordinator.limit_period(p_period text, p_at timestamptz) returns timestamptz
+language sql immutable parallel safe
+return case p_period when 'ever' then '-infinity' else date_trunc(p_period, p_at, 'UTC') end;
+comment on function coordinator.limit_period(text, timestamptz) is
+  'Return the start of the period of a budget in which an instant lies: -infinity for ever. Internal.';
+
+create or replace function coordinator.limit_period_end(p_period text, p_at timestamptz) returns timestamptz
+language sql immutable parallel safe
+return case p_period when 'hour' then date_trunc('hour', p_at, 'UTC') + interval '1 hour' when 'day' then date_trunc('day', p_at, 'UTC') + interval '24 hours' end;
+comment on function coordinator.limit_period_end(text, timestamptz) is
+  'Return the end of the period of a budget in which an instant lies; null for ever. Internal.';
+
+create or replace function coordinator.limit_charged(p_limit bigint, p_period_at timestamptz, out used bigint, out spent bigint, out settled bigint)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+begin atomic
+  select least(coalesce(sum(greatest(c.reserved, c.spent)), 0), 9000000000000000000)::bigint,
+         least(coalesce(sum(c.spent), 0), 9000000000000000000)::bigint, count(*) filter (where c.job_id is null)
+  from coordinator.job_charges c where c.limit_id = p_limit and c.period_at = p_period_at;
+end;
+comment on function coordinator.limit_charged(bigint, timestamptz) is
+  'Add up what is reserved or spent of a budget in a period, and what of it is spent; settled: from how many settled rows. Internal.';
+
+create or replace function coordinator.limit_budget_left(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_period timestamptz := coordinator.limit_period(p_limit.period, p_now);
+  v_sum    record;
+begin
+  select * into v_sum from coordinator.limit_charged(p_limit.id, v_period);
+  if v_sum.settled > 100 then
+    -- Into one row. The previous period is kept, in case the clock goes back.
+    with gone as (
+      delete from coordinator.job_charges c where c.limit_id = p_limit.id and c.job_id is null returning c.period_at, c.spent)
+    insert into coordinator.job_charges (limit_id, period_at, spent)
+    select p_limit.id, g.period_at, least(sum(g.spent), 9000000000000000000) from gone g
+    where g.period_at >= coalesce(v_period - (coordinator.limit_period_end(p_limit.period, p_now) - v_period), v_period) group by g.period_at;
+  end if;
+  return p_limit.budget - v_sum.used;
+end
+$$;
+comment on function coordinator.limit_budget_left(coordinator.job_limits, timestamptz) is
+  'Return what a claim may still reserve of a budget whose row in job_budgets the caller has; it may be negative. No event. Internal.';
+
+create or replace function coordinator.limit_charge(p_ids uuid[], p_limits bigint[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  insert into coordinator.job_charges (limit_id, period_at, job_id, reserved)
+  select l.id, coordinator.limit_period(l.period, p_now), j.id, coordinator.limit_cost(l, j.limits)
+  from coordinator.job_limits l, coordinator.jobs_open j
+  where l.id = any (p_limits) and l.kind = 'budget' and j.id = any (p_ids);
+end
+$$;
+comment on function coordinator.limit_charge(uuid[], bigint[], timestamptz) is
+  'Reserve what jobs that are being claimed cost of those of the limits that are budgets, whose rows in job_budgets the caller has. No event. Internal.';
+
+create or replace function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_limits bigint[];
+begin
+  with old as materialized (
+    select c.ctid as place, greatest(c.reserved, c.spent) as charge,
+           case when p_outcome in ('worker_lost', 'stalled', 'deadline') then greatest(c.reserved, c.spent)
+                when p_outcome in ('completed', 'failed') then coalesce(c.spent, c.reserved)
+                else coalesce(c.spent, 0) end as cost
+    from coordinator.job_charges c where c.job_id = any (p_ids)),
+  settled as (
+    update coordinator.job_charges c set job_id = null, reserved = 0, spent = o.cost
+    from old o where c.ctid = o.place and c.ctid = any (array(select x.place from old x))
+    returning c.limit_id, o.charge > o.cost as frees)
+  select array_agg(distinct s.limit_id order by s.limit_id) into v_limits from settled s where s.frees;
+  if v_limits is not null then
+    perform coordinator.limit_wake(v_limits, p_by, p_now);
+  end if;
+end
+$$;
+comment on function coordinator.limit_settle(uuid[], text, text, timestamptz) is
+  'Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers that lacked what this frees. Internal.';
+
+create or replace function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamptz) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_period  timestamptz := coordinator.limit_period(p_limit.period, p_now);
+  v_until   timestamptz := coordinator.limit_period_end(p_limit.period, p_now);
+  v_spent   bigint := (coordinator.limit_charged(p_limit.id, v_period)).spent;
+  v_reason  text := format('budget "%s" is exhausted', p_limit.name);
+  v_project text;
+  v_running uuid[] := '{}';
+  v_ids     uuid[] := '{}';
+begin
+  if v_spent < p_limit.budget then
+    return false;
+  end if;
+  select p.name into v_project from coordinator.projects p where p.id = p_limit.project_id;
+  if not exists (select from coordinator.job_budgets b where b.limit_id = p_limit.id and b.exhausted_at = v_period) then
+    perform coordinator.event_append('limit.exhausted', v_project, p_limit.name, p_by, p_now,
+      jsonb_build_object('spent', v_spent, 'budget', p_limit.budget, 'until', v_until));
+  end if;
+  if p_limit.on_exhausted = 'cancel' then
+    v_running := array(
+      select r.id from coordinator.job_charges c join coordinator.jobs_running r on r.id = c.job_id
+      where c.limit_id = p_limit.id and c.period_at = v_period and r.cancel_at is null);
+    -- Attempts that others have are skipped: their transactions may wait for this budget.
+    with asked as (
+      update coordinator.jobs_running r set cancel_at = p_now + interval '30 seconds', cancelled_by = p_by, cancel_reason = v_reason
+      where r.ctid = any (array(select o.ctid from coordinator.jobs_running o where o.id = any (v_running) and o.cancel_at is null
+                                order by o.id for no key update skip locked))
+      returning r.id)
+    select coalesce(array_agg(a.id), '{}') into v_ids from asked a;
+    perform coordinator.job_tell('job.cancel_requested', p_limit.project_id, v_project, t.queue, p_by, p_now, t.ids, jsonb_build_object('reason', v_reason))
+    from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_ids) group by 1 order by 1) t;
+  end if;
+  update coordinator.job_budgets b set exhausted_at = v_period where b.limit_id = p_limit.id and b.exhausted_at is distinct from v_period;
+  if cardinality(v_running) > cardinality(v_ids) then
+    perform coordinator.limit_lack(p_limit.id, p_now + interval '1 second'); -- limit_refill asks the others
+  end if;
+  return true;
+end
+$$;
+comment on function coordinator.limit_exhaust(coordinator.job_limits, text, timestamptz) is
+  'Return whether what was spent has reached a budget, whose row in job_budgets the caller has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.';
+
+create or replace function coordinator.job_spend(
+  p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_budget text, p_amount bigint)
+returns setof coordinator.job_charge
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+  v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
+  v_limit   coordinator.job_limits;
+  v_charge  coordinator.job_charges;
+begin
+  if p_amount is null or p_amount not between 0 and 1000000000000000 then
+    raise exception using errcode = 'ZC104', message = format('an amount of %s is out of range', coalesce(p_amount::text, 'null')),
+      hint = 'Give what was spent, a whole number from 0 to 1000000000000000.';
+  end if;
+  select l.* into v_limit from coordinator.job_limits l where l.project_id = v_project and l.name = p_budget;
+  if not found then
+    perform coordinator.limit_missing(p_project, p_budget);
+  elsif v_limit.kind <> 'budget' then
+    raise exception using errcode = 'ZC105', message = format('limit "%s" is not a budget: its kind is %s', p_budget, v_limit.kind),
+      hint = 'Only budgets are spent. See "coordinator limit list".';
+  elsif not exists (select from coordinator.job_classes c where c.id = v_attempt.class_id and v_limit.id = any (c.limit_ids)) then
+    raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s', p_budget, p_job),
+      hint = 'Enqueue such jobs with its name among their limits, or set it for their queue or type.';
+  end if;
+  perform from coordinator.job_budgets b where b.limit_id = v_limit.id for no key update; -- after the attempt
+  update coordinator.job_charges c set spent = least(coalesce(c.spent, 0)::numeric + p_amount, 9000000000000000000)
+  where c.job_id = p_job and c.limit_id = v_limit.id returning c.* into v_charge;
+  if not found then -- the budget began to apply after the claim
+    insert into coordinator.job_charges as c (limit_id, period_at, job_id, spent)
+    values (v_limit.id, coordinator.limit_period(v_limit.period, v_now), p_job, p_amount) returning c.* into v_charge;
+    update coordinator.jobs_running r set charged = true where r.id = p_job and not r.charged;
+  end if;
+  perform coordinator.limit_exhaust(v_limit, coordinator.job_worker(p_agent), v_now);
+  return query
+    select p_job, v_limit.name, v_charge.spent, v_charge.reserved,
+           greatest(0, v_limit.budget - (coordinator.limit_charged(v_limit.id, v_charge.period_at)).used), r.cancel_at
+    from coordinator.jobs_running r where r.id = p_job;
+end
+$$;
+comment on function coordinator.job_spend(text, uuid, uuid, bigint, text, bigint) is
+  'Add p_amount, 0 to 10^15 of whatever a budget counts, to what a job has spent of it: also beyond what its claim reserved, and beyond the budget. The end of the attempt charges the sum of these reports; without any, what was reserved. Returns the sum, and what is free for others; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. ZC211: there is no such limit.';

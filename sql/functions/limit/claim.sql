@@ -1,0 +1,323 @@
+-- Limits in claims and ends (see limit.sql). Permits are locked with skip locked and deleted only for jobs that were picked, so claims
+-- wait for nobody. Buckets of rates are locked after permits, in the order of their numbers, and before jobs: claims of one rate take turns.
+--
+-- Wake-ups. A claim that leaves jobs because it lacks a limit inserts a row into job_limit_waits. Whoever frees some of the limit then
+-- says limit.freed and deletes the row. Of two that do so at the same time, neither sees the other: limit_refill, a loop, wakes workers then.
+
+create or replace function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_due_at timestamptz;
+begin
+  select w.due_at into v_due_at from coordinator.job_limit_waits w where w.limit_id = p_limit_id;
+  if not found then
+    if pg_try_advisory_xact_lock(hashtextextended('coordinator.job_limit_wait:' || p_limit_id, 0)) then -- else another claim inserts it
+      insert into coordinator.job_limit_waits (limit_id, due_at) values (p_limit_id, p_due_at) on conflict on constraint job_limit_waits_pkey do nothing;
+    end if;
+  elsif p_due_at < v_due_at then
+    perform from coordinator.job_limit_waits w where w.limit_id = p_limit_id for update skip locked;
+    if found then
+      update coordinator.job_limit_waits w set due_at = p_due_at where w.limit_id = p_limit_id;
+    end if;
+  end if;
+end
+$$;
+comment on function coordinator.limit_lack(bigint, timestamptz) is
+  'Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned. No event. Internal.';
+
+create or replace function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  with gone as (
+    delete from coordinator.job_limit_waits w
+    where w.ctid = any (array(select o.ctid from coordinator.job_limit_waits o where o.limit_id = any (p_limits) for update skip locked))
+    returning w.limit_id)
+  insert into coordinator.events (type, project, key, actor, at, data)
+  select 'limit.freed', p.name, l.name, p_by, p_now, '{}'
+  from gone g join coordinator.job_limits l on l.id = g.limit_id join coordinator.projects p on p.id = l.project_id order by l.id;
+end
+$$;
+comment on function coordinator.limit_wake(bigint[], text, timestamptz) is
+  'Wake workers that lacked one of these limits. Internal.';
+
+create or replace function coordinator.limit_due(p_now timestamptz, p_limit integer) returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  return array(
+    select w.limit_id from coordinator.job_limit_waits w
+    where w.due_at <= p_now
+       or w.due_at is null and exists (select from coordinator.job_slots s where s.limit_id = w.limit_id)
+       or exists (select from coordinator.job_budgets b join coordinator.job_limits l on l.id = b.limit_id
+                  where b.limit_id = w.limit_id
+                    and b.lacking <= l.budget - (coordinator.limit_charged(l.id, coordinator.limit_period(l.period, p_now))).used)
+    order by w.limit_id limit p_limit);
+end
+$$;
+comment on function coordinator.limit_due(timestamptz, integer) is
+  'Return up to p_limit limits that claims lacked and of which there is some again. Internal.';
+
+create or replace function coordinator.limit_refill(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_limits bigint[];
+begin
+  perform coordinator.check_page(p_limit);
+  v_limits := coordinator.limit_due(v_now, p_limit);
+  perform from coordinator.job_budgets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
+  perform coordinator.limit_exhaust(l, 'coordinator', v_now) from coordinator.job_limits l where l.id = any (v_limits) and l.kind = 'budget';
+  perform coordinator.limit_wake(v_limits, 'coordinator', v_now);
+  return cardinality(v_limits);
+end
+$$;
+comment on function coordinator.limit_refill(integer) is
+  'Wake workers that lacked a limit of which there is some again: for up to p_limit limits; returns for how many. Repeat until 0.';
+
+create or replace function coordinator.limit_retire(p_limit_id bigint) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_surplus integer;
+  v_retired integer;
+begin
+  select l.surplus into v_surplus from coordinator.job_limits l where l.id = p_limit_id for no key update skip locked;
+  if not found then -- another claim does so
+    return false;
+  end if;
+  delete from coordinator.job_slots s
+  where s.ctid = any (array(select o.ctid from coordinator.job_slots o where o.limit_id = p_limit_id order by o.turn limit v_surplus for update skip locked));
+  get diagnostics v_retired = row_count;
+  update coordinator.job_limits l set surplus = l.surplus - v_retired where l.id = p_limit_id and v_retired > 0;
+  return v_retired = v_surplus;
+end
+$$;
+comment on function coordinator.limit_retire(bigint) is
+  'Retire free permits of a limit that was lowered; return whether none is left to retire. Claims do so in turns. No event. Internal.';
+
+create or replace function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamptz, p_picked uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_policy record;
+  v_limit  coordinator.job_limits;
+  v_want   integer := p_limit;
+  v_taken  record;
+  v_pools  bigint[] := '{}';
+  v_rows   tid[] := '{}'; -- permits of the pools, one pool after the other
+  v_ends   integer[] := '{}';
+  v_turns  jsonb := '{}';
+  v_gauged bigint[] := '{}'; -- rates and budgets
+  v_rooms  bigint[] := '{}';
+  v_room   bigint;
+  v_fit    record;
+  v_ids    uuid[];
+  v_count  integer;
+  v_began  timestamptz := clock_timestamp();
+  v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_slots_pkey'::regclass);
+begin
+  select q.fair or c.keyed as laned, c.keyed, c.limit_ids into v_policy
+  from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue where c.id = p_classes[1];
+  if v_policy.limit_ids <> '{}' and p_floors = '{}' then -- permits that a claim leaves are locked until its end
+    select count(*) into v_want
+    from unnest(p_classes) c (id) cross join lateral (select from coordinator.jobs_ready r where r.class_id = c.id limit p_limit) r;
+    v_want := greatest(least(v_want, p_limit), v_policy.laned::integer); -- 1 for lanes without jobs, which are deleted
+  end if;
+  if v_policy.keyed and not exists (select from coordinator.job_permits p where p.class_id = p_classes[1]) then
+    v_want := 0; -- all keys are full
+  end if;
+  if cardinality(v_policy.limit_ids) > 1 then -- lock none of them if another is full
+    for v_limit in
+      select l.* from coordinator.job_limits l
+      where l.id = any (v_policy.limit_ids) and l.kind = 'slots' and not l.per_key
+        and not exists (select from coordinator.job_slots s where s.limit_id = l.id and s.turn > coalesce((p_floors ->> ('slots ' || l.id))::bigint, 0))
+    loop
+      v_want := 0;
+      perform coordinator.limit_lack(v_limit.id, null);
+    end loop;
+  end if;
+  for v_limit in
+    select l.* from coordinator.job_limits l where l.id = any (v_policy.limit_ids)
+    order by l.held_until > p_now desc nulls last, array_position(array['slots', 'rate', 'budget'], l.kind), l.id
+  loop
+    exit when v_want = 0;
+    if v_limit.held_until > p_now then
+      perform coordinator.limit_lack(v_limit.id, v_limit.held_until);
+      v_want := 0;
+    elsif v_limit.kind = 'slots' and not v_limit.per_key then
+      v_count := v_want;
+      if v_limit.surplus > 0 and not coordinator.limit_retire(v_limit.id) then
+        v_want := 0;
+      else
+        with free as materialized (
+          select s.ctid as place, s.turn from coordinator.job_slots s
+          where s.limit_id = v_limit.id and s.turn > coalesce((p_floors ->> ('slots ' || v_limit.id))::bigint, 0)
+          order by s.turn limit v_want for update skip locked)
+        select coalesce(array_agg(f.place order by f.turn), '{}') as places, max(f.turn) as last into v_taken from free f;
+        v_want := cardinality(v_taken.places);
+        v_pools := v_pools || v_limit.id;
+        v_rows := v_rows || v_taken.places;
+        v_ends := v_ends || cardinality(v_rows);
+        v_turns := v_turns || case when v_taken.last is null then '{}' else jsonb_build_object('slots ' || v_limit.id, v_taken.last) end;
+      end if;
+      if v_want < v_count then
+        perform coordinator.limit_lack(v_limit.id, null);
+      end if;
+    elsif v_limit.kind in ('rate', 'budget') then
+      v_room := coordinator.limit_room(v_limit, p_now);
+      v_gauged := v_gauged || v_limit.id;
+      v_rooms := v_rooms || v_room;
+      if v_room <= 0 then
+        v_want := 0;
+        perform coordinator.limit_lack_gauges(array[v_limit.id], '{1}', p_now);
+      end if;
+    end if;
+  end loop;
+  if v_want > 0 and v_gauged <> '{}' and not v_policy.laned then -- a look without locks, so that nothing is taken in vain
+    v_ids := array(
+      select b.id from unnest(p_classes) c (id) cross join lateral (
+        select r.rank, r.id from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
+          and (r.rank, r.id) > (coalesce((p_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (p_floors #>> array[c.id::text, '1'])::uuid)
+        order by r.rank, r.id limit v_want) b order by b.rank, b.id limit v_want);
+    v_fit := coordinator.limit_fit(v_ids, v_gauged, v_rooms);
+    if v_fit.jobs < cardinality(v_ids) then
+      v_want := v_fit.jobs;
+      perform coordinator.limit_lack_gauges(v_fit.short, v_fit.need, p_now);
+    end if;
+  end if;
+  v_ids := '{}';
+  if v_want > 0 then
+    v_ids := case when v_policy.laned then coordinator.job_pick_fair(p_classes[1], v_want, p_floors, case when v_policy.keyed then p_picked end)
+                  else coordinator.job_pick(p_classes, v_want, p_floors) end;
+  end if;
+  if v_gauged <> '{}' and v_ids <> '{}' then
+    v_ids := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) order by j.priority desc, j.scheduled_at, j.id);
+    v_fit := coordinator.limit_fit(v_ids, v_gauged, v_rooms);
+    if v_fit.jobs < cardinality(v_ids) then
+      perform coordinator.limit_lack_gauges(v_fit.short, v_fit.need, p_now);
+      perform coordinator.job_make_ready(v_ids[v_fit.jobs + 1:], 'coordinator', p_now, p_tell => false);
+      v_ids := v_ids[:v_fit.jobs];
+    end if;
+    perform coordinator.limit_take(v_ids, v_gauged, p_now);
+  end if;
+  v_count := coalesce(cardinality(v_ids), 0);
+  if v_policy.keyed and v_count < p_limit and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then
+    perform coordinator.limit_lack(l.id, p_now + interval '5 seconds')
+    from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key;
+  end if;
+  for v_pool in 1..cardinality(v_pools) loop
+    delete from coordinator.job_slots s where s.ctid = any (v_rows[coalesce(v_ends[v_pool - 1], 0) + 1:coalesce(v_ends[v_pool - 1], 0) + v_count]);
+    if v_count < v_ends[v_pool] - coalesce(v_ends[v_pool - 1], 0) then -- another claim may have lacked what this one left
+      perform coordinator.limit_wake(v_pools[v_pool:v_pool], 'coordinator', p_now);
+    end if;
+  end loop;
+  perform coordinator.job_floor_raise(v_turns, pg_stat_get_xact_tuples_returned('coordinator.job_slots_pkey'::regclass) - v_read - 3 * p_limit, v_began);
+  return coalesce(v_ids, '{}');
+end
+$$;
+comment on function coordinator.limit_pick(bigint[], integer, jsonb, timestamptz, uuid[]) is
+  'Take up to p_limit jobs of classes with the same limits, or of one fair class, out of jobs_ready as far as their limits allow, and return their ids. Internal.';
+
+create or replace function coordinator.limit_slots(p_classes bigint[]) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  select jsonb_object_agg(s.id, s.limits)
+  from (select c.id, array_agg(l.id order by l.id)::text as limits
+        from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots'
+        where c.id = any (p_classes) group by c.id) s);
+comment on function coordinator.limit_slots(bigint[]) is
+  'Return, by class, the limits of which its jobs take slots, as texts of arrays; null: there are none. Internal.';
+
+create or replace function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  insert into coordinator.job_slots (limit_id, turn)
+  select s.id, nextval('coordinator.job_turns')
+  from unnest(p_limits) s (id) join coordinator.job_limits l on l.id = s.id where not l.per_key;
+  perform coordinator.limit_wake(p_limits, p_by, p_now);
+end
+$$;
+comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
+  'Give back one slot of each of these limits, which may be named several times. Internal.';
+
+create or replace function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limits  bigint[];
+  v_charged uuid[];
+  v_keyed   bigint[];
+  v_hashes  bigint[];
+begin
+  select array_agg(a.id) filter (where a.charged), array_agg(s.id) filter (where s.id is not null) into v_charged, v_limits
+  from unnest(p_attempts) a left join unnest(a.slots) s (id) on true where a.slots is not null or a.charged;
+  if v_charged is not null then
+    perform coordinator.limit_settle(v_charged, p_outcome, p_by, p_now);
+  end if;
+  if v_limits is not null then
+    select array_agg(l.id), array_agg(a.key_hash) into v_keyed, v_hashes
+    from unnest(p_attempts) a cross join unnest(a.slots) s (id) join coordinator.job_limits l on l.id = s.id and l.per_key where a.key_hash is not null;
+    if v_keyed is not null then
+      perform coordinator.limit_unpark(v_keyed, v_hashes);
+    end if;
+    perform coordinator.limit_give_back(v_limits, p_by, p_now);
+  end if;
+end
+$$;
+comment on function coordinator.limit_leave(coordinator.jobs_running[], text, text, timestamptz) is
+  'Give back the slots of attempts that end with this outcome, and settle what they cost of budgets. Internal.';
+
+create or replace function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_limits bigint[] := array(
+    select l.id from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots' where j.id = any (p_ids));
+begin
+  delete from coordinator.job_charges c where c.job_id = any (p_ids);
+  update coordinator.job_buckets b set level = b.level + t.tokens
+  from (select l.id, sum(coordinator.limit_cost(l, j.limits)) as tokens
+        from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' where j.id = any (p_ids) group by l.id) t
+  where b.limit_id = t.id;
+  if v_limits <> '{}' then
+    insert into coordinator.job_permits (class_id, turn, lane_id)
+    select l.class_id, nextval('coordinator.job_turns'), l.id
+    from coordinator.job_lanes l join coordinator.job_classes c on c.id = l.class_id and c.limit_ids && v_limits
+    where l.hash in (select coordinator.limit_hash(j.project_id, j.key) from coordinator.jobs_open j where j.id = any (p_ids));
+    perform coordinator.limit_give_back(v_limits, p_by, p_now);
+  end if;
+end
+$$;
+comment on function coordinator.limit_return(uuid[], text, timestamptz) is
+  'Give back the slots of jobs that limit_pick returned and that do not start now, and what it reserved for them. Internal.';

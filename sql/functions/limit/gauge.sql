@@ -1,0 +1,99 @@
+-- What rates and budgets have in common (see limit.sql): jobs have costs, and of the best jobs, as many start as fit into what is left.
+
+create or replace function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb) returns bigint
+language sql immutable parallel safe
+return case (p_limit).kind
+  when 'budget' then coalesce((p_costs ->> (p_limit).name)::bigint, (p_limit).reserve)
+  else least(coalesce((p_costs ->> (p_limit).name)::bigint, 1), (p_limit).burst) end;
+comment on function coordinator.limit_cost(coordinator.job_limits, jsonb) is
+  'Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst. Internal.';
+
+create or replace function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case p_limit.kind when 'rate' then coordinator.limit_tokens(p_limit) else coordinator.limit_budget_left(p_limit, p_now) end;
+end
+$$;
+comment on function coordinator.limit_room(coordinator.job_limits, timestamptz) is
+  'Return what jobs can take now of a rate or budget that the caller has locked (limit_enter_gauges). Internal.';
+
+create or replace function coordinator.limit_fit(
+  p_ids uuid[], p_limits bigint[], p_rooms bigint[], out jobs integer, out short bigint[], out need bigint[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  select coalesce(u.place - 1, cardinality(p_ids)), coalesce(u.limits, '{}'), u.costs into jobs, short, need
+  from (values (1)) one
+  left join (
+    select s.place, array_agg(s.id order by s.id) as limits, array_agg(s.cost order by s.id) as costs
+    from (select i.place, l.id, r.room, c.cost, sum(c.cost) over (partition by l.id order by i.place) as total
+          from unnest(p_ids) with ordinality i (id, place)
+          join coordinator.jobs_open j on j.id = i.id
+          cross join unnest(p_limits, p_rooms) r (id, room)
+          join coordinator.job_limits l on l.id = r.id
+          cross join lateral (select coordinator.limit_cost(l, j.limits) as cost) c) s
+    where s.total > s.room group by s.place order by s.place limit 1) u on true;
+end
+$$;
+comment on function coordinator.limit_fit(uuid[], bigint[], bigint[]) is
+  'Return how many of these jobs, the first ones, fit into the rooms of rates and budgets with all that they cost; which limits the next one is too much for, and what it costs of each. Internal.';
+
+create or replace function coordinator.limit_enter_gauges(p_project_id bigint, p_types text[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_limits bigint[] := array(select l from coordinator.job_classes c cross join unnest(c.limit_ids) l
+                             where c.project_id = p_project_id and c.type = any (p_types) and c.limit_ids <> '{}');
+begin
+  perform from coordinator.job_buckets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
+  perform from coordinator.job_budgets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
+end
+$$;
+comment on function coordinator.limit_enter_gauges(bigint, text[]) is
+  'Lock the rates and budgets of jobs of these types, in the order of their numbers, to the end of the transaction: claims that need one of them take turns. Internal.';
+
+create or replace function coordinator.limit_take(p_ids uuid[], p_limits bigint[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  perform coordinator.limit_charge(p_ids, p_limits, p_now);
+  perform coordinator.limit_take_tokens(l, (select sum(coordinator.limit_cost(l, j.limits)) from coordinator.jobs_open j where j.id = any (p_ids))::bigint, 0)
+  from coordinator.job_limits l where l.id = any (p_limits) and l.kind = 'rate';
+end
+$$;
+comment on function coordinator.limit_take(uuid[], bigint[], timestamptz) is
+  'Take of rates and budgets, which the caller has locked, what jobs cost that are being claimed. No event. Internal.';
+
+create or replace function coordinator.limit_lack_gauges(p_limits bigint[], p_need bigint[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit coordinator.job_limits;
+  v_place integer;
+begin
+  for v_place in 1..cardinality(p_limits) loop
+    select * into v_limit from coordinator.job_limits l where l.id = p_limits[v_place];
+    if v_limit.kind = 'rate' then
+      perform coordinator.limit_take_tokens(v_limit, 0, p_need[v_place]);
+    else
+      update coordinator.job_budgets b set lacking = p_need[v_place] where b.limit_id = v_limit.id and b.lacking is distinct from p_need[v_place];
+      perform coordinator.limit_lack(v_limit.id, coordinator.limit_period_end(v_limit.period, p_now));
+      perform coordinator.limit_exhaust(v_limit, 'coordinator', p_now);
+    end if;
+  end loop;
+end
+$$;
+comment on function coordinator.limit_lack_gauges(bigint[], bigint[], timestamptz) is
+  'Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left: workers are woken when there is more. Internal.';

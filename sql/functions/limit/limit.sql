@@ -1,0 +1,73 @@
+-- Limits of what runs. slots: a number of jobs at once. rate: a number of tokens per interval. budget: a sum in a period. A limit applies
+-- to the jobs of a queue, of a type, of both, or of a tree, and to the jobs that name it.
+--
+-- Guarantees
+--   In no snapshot do more jobs run than a limit has slots, except for those that ran when it was set or lowered. Nothing drifts: a
+--   slot is a row, free (job_slots) or used up by an attempt that runs, so free and used ones are always as many as there are.
+--   Every end of an attempt gives its slots back in the same transaction, and whoever frees a slot that somebody may lack says
+--   limit.freed, by which workers wake up.
+--
+-- How it works. A class knows the limits of its jobs (limit_ids), so a class without limits costs a claim nothing. A claim takes
+-- permits before it takes jobs, and leaves those that others have. The key coordinator.job_limits:<project> is shared by claims;
+-- whoever changes limits takes it exclusively, so a claim meets each limit as it is. New classes are made under the key
+-- coordinator.job_classes:<project>, by which they learn of all limits.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('limit.set',     'name of the limit', '{kind,queue,type,per_key,tree,slots,rate,per_s,burst,budget,period,reserve,on_exhausted}', 'A limit was created or changed.'),
+  ('limit.deleted', 'name of the limit', '{}', 'A limit was deleted: jobs that ask for it run without it.'),
+  ('limit.freed',   'name of the limit', '{}', 'There is some of a limit again that a claim lacked: workers wake up.');
+
+insert into coordinator.rights (function, role) values
+  ('limit_list',   'reader'),
+  ('limit_show',   'reader'),
+  ('limit_delete', 'manager'),
+  ('limit_set',    'manager');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('job_limits',        1000,             'limits',     'Limits of jobs in a project.'),
+  ('job_limits_asked',  16,               'limits',     'Limits that a job asks for by name.'),
+  ('job_limit_name',    100,              'characters', 'Name of a limit of jobs.'),
+  ('job_limit_slots',   100000,           'slots',      'Slots of a limit.'),
+  ('job_limit_tokens',  1000000000,       'tokens',     'Rate and burst of a limit.'),
+  ('job_limit_budget',  1000000000000000, '',           'Budget of a limit, in units of your choice.');
+
+create or replace function coordinator.limit_key(p_project_id bigint) returns bigint
+language sql immutable parallel safe
+return hashtextextended('coordinator.job_limits:' || p_project_id, 0);
+comment on function coordinator.limit_key(bigint) is
+  'Return the key of the advisory lock of the limits of a project. Internal.';
+
+create or replace function coordinator.limit_class_key(p_project_id bigint) returns bigint
+language sql immutable parallel safe
+return hashtextextended('coordinator.job_classes:' || p_project_id, 0);
+comment on function coordinator.limit_class_key(bigint) is
+  'Return the key of the advisory lock under which classes of a project are made. Internal.';
+
+create or replace function coordinator.limit_ids(p_project_id bigint, p_queue text, p_type text, p_limits text[]) returns bigint[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+return array(
+  select l.id from coordinator.job_limits l
+  where l.project_id = p_project_id
+    and (l.name = any (p_limits) or l.tree is null and num_nonnulls(l.queue, l.type) > 0
+                                    and coalesce(l.queue = p_queue, true) and coalesce(l.type = p_type, true))
+  order by l.id);
+comment on function coordinator.limit_ids(bigint, text, text, text[]) is
+  'Return the limits that apply to the jobs of a class. Internal.';
+
+create or replace function coordinator.limit_missing(p_project text, p_name text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_near    text;
+begin
+  perform coordinator.check_name('the name of the limit', p_name, 100);
+  v_near := coordinator.nearest(p_name, array(select l.name from coordinator.job_limits l where l.project_id = v_project order by l.name limit 1000));
+  raise exception using errcode = 'ZC211', message = format('project "%s" has no limit "%s"', p_project, p_name),
+    hint = coalesce('Did you mean "' || v_near || '"? ', '') || 'See "coordinator limit list".';
+end
+$$;
+comment on function coordinator.limit_missing(text, text) is
+  'Raise ZC211 for a limit that does not exist, with the name that was probably meant. Internal.';

@@ -1,0 +1,290 @@
+-- Setting and deleting limits (see limit.sql). No claim is in flight meanwhile, and no class is being made. An end may be: of what
+-- runs in this moment, each attempt counts until its end has committed.
+
+create or replace function coordinator.limit_check(p_limit coordinator.job_limits) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_name('the name of the limit', p_limit.name, 100);
+  if p_limit.queue is not null then
+    perform coordinator.check_name('the name of the queue', p_limit.queue, 100);
+  end if;
+  if p_limit.type is not null then
+    perform coordinator.check_name('the type', p_limit.type);
+  end if;
+  if p_limit.tree is not null then
+    raise exception using errcode = 'ZC105', message = 'limits of trees are not supported yet', hint = 'Let the jobs of the tree name a limit.';
+  elsif p_limit.tree is not null and (num_nonnulls(p_limit.queue, p_limit.type) > 0 or p_limit.per_key) then
+    raise exception using errcode = 'ZC105', message = 'the limit of a tree has a queue, a type or keys, too', hint = 'Give only the tree.';
+  elsif num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) <> 1 then
+    raise exception using errcode = case num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) when 0 then 'ZC101' else 'ZC105' end,
+      message = format('%s of slots, rate and budget are given', num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget)), hint = 'Give one of them.';
+  elsif num_nonnulls(p_limit.per, p_limit.burst) > 0 and p_limit.rate is null then
+    raise exception using errcode = 'ZC105', message = 'an interval or a burst is given without a rate', hint = 'Give the rate, too.';
+  elsif num_nonnulls(p_limit.period, p_limit.reserve, p_limit.on_exhausted) > 0 and p_limit.budget is null then
+    raise exception using errcode = 'ZC105', message = 'a period, a reserve or what to do when it is exhausted is given without a budget',
+      hint = 'Give the budget, too.';
+  elsif p_limit.per_key and p_limit.kind <> 'slots' then
+    raise exception using errcode = 'ZC105', message = format('a %s for each key is not supported', p_limit.kind),
+      hint = 'Only slots can be per key; set a limit for each key by its own name, and let jobs ask for it.';
+  elsif p_limit.slots not between 1 and 100000 then
+    raise exception using errcode = 'ZC104', message = format('%s slots are out of range', p_limit.slots),
+      hint = 'Give 1 to 100000. To let nothing start, pause the queue or hold the limit.';
+  elsif p_limit.rate <= 0 or p_limit.rate not between 0 and 1000000000 then
+    raise exception using errcode = 'ZC104', message = format('a rate of %s is out of range', p_limit.rate), hint = 'Give more than 0, up to 1000000000.';
+  elsif extract(epoch from p_limit.per) not between 1 and 31622400 then
+    raise exception using errcode = 'ZC104', message = format('an interval of %s is out of range', coordinator.duration_text(p_limit.per)),
+      hint = 'Give 1s to 366d.';
+  elsif p_limit.burst not between 1 and 1000000000 then
+    raise exception using errcode = 'ZC104', message = format('a burst of %s is out of range', p_limit.burst), hint = 'Give 1 to 1000000000.';
+  elsif p_limit.budget not between 1 and 1000000000000000 then
+    raise exception using errcode = 'ZC104', message = format('a budget of %s is out of range', p_limit.budget), hint = 'Give 1 to 1000000000000000.';
+  elsif p_limit.period not in ('hour', 'day', 'ever') then
+    raise exception using errcode = 'ZC105', message = format('invalid period "%s"', left(p_limit.period, 200)), hint = 'Use hour, day or ever.';
+  elsif p_limit.reserve not between 0 and p_limit.budget then
+    raise exception using errcode = 'ZC104', message = format('a reserve of %s is out of range', p_limit.reserve),
+      hint = 'Give at most the budget; else no job could start.';
+  elsif p_limit.on_exhausted not in ('stop', 'cancel') then
+    raise exception using errcode = 'ZC105', message = format('invalid choice "%s" of what to do when it is exhausted', left(p_limit.on_exhausted, 200)),
+      hint = 'Use stop (no job starts) or cancel (running jobs, too).';
+  end if;
+end
+$$;
+comment on function coordinator.limit_check(coordinator.job_limits) is
+  'Reject an invalid limit. Internal.';
+
+create or replace function coordinator.limit_enter(p_project_id bigint, p_per_key boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queues text[];
+begin
+  perform coordinator.check_isolation('limits change');
+  perform coordinator.project_hold(p_project_id);
+  perform coordinator.advisory_enter(coordinator.limit_key(p_project_id));
+  if p_per_key then -- queued jobs will be placed again: in the order of locks, attempts come before queues
+    perform from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
+    where c.project_id = p_project_id order by r.id for no key update of r;
+    v_queues := array(select q.name from coordinator.queues q where q.project_id = p_project_id order by q.name);
+    perform coordinator.advisory_enter(coordinator.queue_key(p_project_id, n)) from unnest(v_queues) n;
+  end if;
+  perform coordinator.advisory_enter(coordinator.limit_class_key(p_project_id));
+  if p_per_key and exists (select from coordinator.queues q where q.project_id = p_project_id and q.name <> all (v_queues)) then
+    raise exception using errcode = 'lock_not_available', message = 'a queue was created at the same time', hint = 'Try again.';
+  end if;
+end
+$$;
+comment on function coordinator.limit_enter(bigint, boolean) is
+  'Keep claims from using limits of a project, and classes from being made, to the end of the transaction; with p_per_key, enqueues as well. Internal.';
+
+create or replace function coordinator.limit_rebind(p_project_id bigint) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_classes bigint[];
+begin
+  with bound as (
+    update coordinator.job_classes c
+    set limit_ids = n.limit_ids, keyed = exists (select from coordinator.job_limits l where l.id = any (n.limit_ids) and l.per_key)
+    from (select k.id, coordinator.limit_ids(k.project_id, k.queue, k.type, k.limits) as limit_ids
+          from coordinator.job_classes k where k.project_id = p_project_id) n
+    where c.id = n.id and c.limit_ids <> n.limit_ids
+    returning c.id)
+  select coalesce(array_agg(b.id), '{}') into v_classes from bound b;
+  return v_classes;
+end
+$$;
+comment on function coordinator.limit_rebind(bigint) is
+  'Let the classes of a project know their limits, and return those whose limits changed. No event. Internal.';
+
+-- The attempts that run in the classes are waited for, if somebody is ending them.
+create or replace function coordinator.limit_bind(p_limit coordinator.job_limits) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_classes bigint[] := coordinator.limit_rebind(p_limit.project_id);
+  v_running integer;
+begin
+  if p_limit.kind = 'slots' then
+    update coordinator.jobs_running r
+    set slots = coalesce(r.slots, '{}') || p_limit.id,
+        key_hash = case when p_limit.per_key then
+          (select coordinator.limit_hash(j.project_id, j.key) from coordinator.jobs_open j where j.id = r.id) else r.key_hash end
+    where r.class_id = any (v_classes);
+    get diagnostics v_running = row_count;
+    if p_limit.per_key then
+      insert into coordinator.job_keys (limit_id, hash)
+      select distinct p_limit.id, r.key_hash from coordinator.jobs_running r where r.class_id = any (v_classes) and r.key_hash is not null order by 2;
+      perform coordinator.queue_arrange(v_classes);
+    else
+      perform coordinator.limit_resize(p_limit.id, 0, p_limit.slots - v_running);
+    end if;
+  elsif p_limit.kind = 'rate' then
+    insert into coordinator.job_buckets (limit_id, level, level_at) values (p_limit.id, p_limit.burst, coordinator.now_utc());
+  elsif p_limit.kind = 'budget' then
+    insert into coordinator.job_budgets (limit_id) values (p_limit.id);
+  end if;
+end
+$$;
+comment on function coordinator.limit_bind(coordinator.job_limits) is
+  'Apply a new limit to the classes of its jobs, and to those that run. No event. Internal.';
+
+create or replace function coordinator.limit_resize(p_limit_id bigint, p_surplus integer, p_more integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_more    integer := p_more - p_surplus; -- negative: permits to retire
+  v_retired integer := 0;
+begin
+  if v_more > 0 then
+    insert into coordinator.job_slots (limit_id, turn) select p_limit_id, nextval('coordinator.job_turns') from generate_series(1, v_more);
+  elsif v_more < 0 then
+    delete from coordinator.job_slots s
+    where s.ctid = any (array(select o.ctid from coordinator.job_slots o where o.limit_id = p_limit_id order by o.turn limit -v_more for update));
+    get diagnostics v_retired = row_count;
+  end if;
+  update coordinator.job_limits l set surplus = greatest(0, -v_more - v_retired) where l.id = p_limit_id and l.surplus <> greatest(0, -v_more - v_retired);
+end
+$$;
+comment on function coordinator.limit_resize(bigint, integer, integer) is
+  'Give a limit that has p_surplus permits too many p_more slots, or fewer. Free permits are retired at once; the surplus is what is left to retire. No event. Internal.';
+
+create or replace function coordinator.limit_set(
+  p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null,
+  p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null,
+  p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null,
+  p_tree uuid default null, p_actor text default null)
+returns setof coordinator.job_limits_live
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_now     timestamptz;
+  v_before  coordinator.job_limits;
+  v_after   coordinator.job_limits;
+begin
+  perform coordinator.limit_enter(v_project, coalesce(p_per_key, false));
+  v_now := coordinator.now_utc();
+  select * into v_before from coordinator.job_limits l where l.project_id = v_project and l.name = p_name for no key update;
+  v_after := v_before;
+  v_after.name := p_name;
+  v_after.project_id := v_project;
+  v_after.slots := coalesce(p_slots, v_before.slots);
+  v_after.rate := coalesce(p_rate, v_before.rate);
+  v_after.budget := coalesce(p_budget, v_before.budget);
+  v_after.kind := coalesce(v_before.kind, case when p_slots is not null then 'slots' when p_rate is not null then 'rate' else 'budget' end);
+  v_after.per := coalesce(p_per, v_before.per);
+  v_after.burst := coalesce(p_burst, v_before.burst);
+  v_after.period := coalesce(p_period, v_before.period);
+  v_after.reserve := coalesce(p_reserve, v_before.reserve);
+  v_after.on_exhausted := coalesce(p_on_exhausted, v_before.on_exhausted);
+  v_after.queue := coalesce(p_queue, v_before.queue);
+  v_after.type := coalesce(p_type, v_before.type);
+  v_after.tree := coalesce(p_tree, v_before.tree);
+  v_after.per_key := coalesce(p_per_key, v_before.per_key, false);
+  v_after.updated_at := v_now;
+  v_after.actor := v_actor;
+  if v_before.id is not null
+     and ((v_before.queue, v_before.type, v_before.tree, v_before.per_key) is distinct from (v_after.queue, v_after.type, v_after.tree, v_after.per_key)
+          or num_nonnulls(v_after.slots, v_after.rate, v_after.budget) > 1) then
+    raise exception using errcode = 'ZC325', message = format('limit "%s" has another kind or applies to other jobs', p_name),
+      detail = jsonb_build_object('kind', v_before.kind, 'queue', v_before.queue, 'type', v_before.type, 'per_key', v_before.per_key, 'tree', v_before.tree)::text,
+      hint = 'Delete it first, or choose another name. Only its size can be changed.';
+  end if;
+  perform coordinator.limit_check(v_after);
+  if v_after.tree is not null then
+    perform coordinator.job_find(v_project, v_after.tree);
+  end if;
+  if v_after.kind = 'rate' then
+    v_after.per := coalesce(v_after.per, interval '1 second');
+    v_after.burst := coalesce(v_after.burst, greatest(1, ceil(v_after.rate))::integer);
+  elsif v_after.kind = 'budget' then
+    v_after.period := coalesce(v_after.period, 'ever');
+    v_after.reserve := coalesce(v_after.reserve, 0);
+    v_after.on_exhausted := coalesce(v_after.on_exhausted, 'stop');
+  end if;
+  if v_before.id is null then
+    insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, tree, slots, rate, per, burst, budget, period, reserve,
+                                        on_exhausted, actor, created_at, updated_at)
+    values (v_project, p_name, v_after.kind, v_after.queue, v_after.type, v_after.per_key, v_after.tree, v_after.slots, v_after.rate, v_after.per,
+            v_after.burst, v_after.budget, v_after.period, v_after.reserve, v_after.on_exhausted, v_actor, v_now, v_now)
+    returning * into v_after;
+    if (select count(*) from coordinator.job_limits l where l.project_id = v_project) > 1000 then
+      raise exception using errcode = 'ZC102', message = 'the project would have more than 1000 limits', hint = 'Delete some, or use limits per key.';
+    end if;
+    perform coordinator.limit_bind(v_after);
+  else
+    if v_after.kind = 'rate' then -- what came in until now came at the old rate
+      update coordinator.job_buckets b
+      set level = least(v_after.burst, b.level + greatest(0, extract(epoch from v_now - b.level_at)) * v_before.rate / extract(epoch from v_before.per)),
+          level_at = greatest(v_now, b.level_at)
+      where b.limit_id = v_before.id;
+    end if;
+    update coordinator.job_limits l
+    set slots = v_after.slots, rate = v_after.rate, per = v_after.per, burst = v_after.burst, budget = v_after.budget, period = v_after.period,
+        reserve = v_after.reserve, on_exhausted = v_after.on_exhausted, actor = v_actor, updated_at = v_now
+    where l.id = v_before.id;
+    if v_after.kind = 'budget' then
+      update coordinator.job_budgets b set exhausted_at = null where b.limit_id = v_before.id;
+      -- What was charged in the old periods is no longer counted.
+      delete from coordinator.job_charges c where c.limit_id = v_before.id and c.job_id is null and v_before.period <> v_after.period;
+    elsif v_after.per_key then
+      perform coordinator.limit_unpark_all(v_before.id);
+    elsif v_after.kind = 'slots' then
+      perform coordinator.limit_resize(v_before.id, v_before.surplus, v_after.slots - v_before.slots);
+    end if;
+    perform coordinator.limit_wake(array[v_before.id], v_actor, v_now);
+  end if;
+  perform coordinator.event_append('limit.set', p_project, p_name, v_actor, v_now, jsonb_build_object(
+    'kind', v_after.kind, 'queue', v_after.queue, 'type', v_after.type, 'per_key', v_after.per_key, 'tree', v_after.tree, 'slots', v_after.slots,
+    'rate', v_after.rate, 'per_s', extract(epoch from v_after.per), 'burst', v_after.burst, 'budget', v_after.budget, 'period', v_after.period,
+    'reserve', v_after.reserve, 'on_exhausted', v_after.on_exhausted));
+  return query select * from coordinator.job_limits_live l where l.project = p_project and l.name = p_name;
+end
+$$;
+comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, uuid, text) is
+  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, of both, or of the tree of job p_tree; and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+
+create or replace function coordinator.limit_delete(p_project text, p_name text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_id      bigint;
+  v_per_key boolean := exists (select from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key);
+  v_classes bigint[];
+begin
+  perform coordinator.limit_enter(v_project, v_per_key);
+  select l.id into v_id from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key = v_per_key for update;
+  if v_id is null then
+    return false;
+  end if;
+  perform coordinator.limit_wake(array[v_id], v_actor, coordinator.now_utc());
+  delete from coordinator.job_limits l where l.id = v_id;
+  v_classes := coordinator.limit_rebind(v_project);
+  update coordinator.jobs_running r set slots = nullif(array_remove(r.slots, v_id), '{}') where v_id = any (r.slots);
+  if v_per_key then
+    delete from coordinator.job_keys k where k.limit_id = v_id;
+    perform coordinator.queue_arrange(v_classes);
+  end if;
+  delete from coordinator.job_slots s where s.limit_id = v_id;
+  delete from coordinator.job_buckets b where b.limit_id = v_id;
+  delete from coordinator.job_budgets b where b.limit_id = v_id;
+  delete from coordinator.job_charges c where c.limit_id = v_id;
+  perform coordinator.event_append('limit.deleted', p_project, p_name, v_actor, coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.limit_delete(text, text, text) is
+  'Delete a limit; false if there is none. Jobs that ask for it then run without it.';

@@ -1,0 +1,95 @@
+-- Looking at limits (see limit.sql).
+
+create or replace view coordinator.job_limits_live with (security_barrier) as
+  select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.tree, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
+         l.on_exhausted,
+         case l.kind when 'slots' then coalesce(r.used, 0)::bigint when 'budget' then c.used end as used,
+         case when l.per_key then null
+              when l.kind = 'slots' then greatest(0, l.slots - coalesce(r.used, 0))::bigint
+              when l.kind = 'budget' then greatest(0, l.budget - c.used)
+              else floor(least(l.burst, b.level + greatest(0, extract(epoch from n.now - b.level_at)) * l.rate / extract(epoch from l.per)))::bigint
+         end as free,
+         coordinator.limit_period_end(l.period, n.now) as resets_at, coalesce(r.users, '[]') as users, w.waiting_count,
+         case when l.held_until > n.now then l.held_until end as held_until, case when l.held_until > n.now then l.held_by end as held_by,
+         case when l.held_until > n.now then l.hold_reason end as hold_reason, l.actor, l.created_at, l.updated_at
+  from coordinator.job_limits l
+  join coordinator.projects p on p.id = l.project_id
+  cross join (select coordinator.now_utc() as now) n
+  left join coordinator.job_buckets b on b.limit_id = l.id
+  left join lateral coordinator.limit_charged(l.id, coordinator.limit_period(l.period, n.now)) c on l.kind = 'budget'
+  left join (
+    select t.limit_id, sum(t.used) as used,
+           jsonb_agg(jsonb_build_object('type', t.type, 'key', t.key, 'used', t.used) order by t.place) filter (where t.place <= 5) as users
+    from (select u.limit_id, j.type, j.key, sum(u.amount) as used,
+                 row_number() over (partition by u.limit_id order by sum(u.amount) desc, j.type, j.key) as place
+          from (select s.limit_id, o.id, 1 as amount from coordinator.jobs_running o cross join unnest(o.slots) s (limit_id) where o.slots is not null
+                union all
+                select g.limit_id, g.job_id, greatest(g.reserved, g.spent) from coordinator.job_charges g where g.job_id is not null) u
+          join coordinator.jobs_open j on j.id = u.id
+          group by u.limit_id, j.type, j.key) t
+    group by t.limit_id) r on r.limit_id = l.id
+  cross join lateral (
+    select count(*)::integer as waiting_count
+    from (select from coordinator.job_classes k join coordinator.jobs_ready j on j.class_id = k.id
+          where k.project_id = l.project_id and l.id = any (k.limit_ids) limit 10000) first) w
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.job_limits_live               is 'Limits of jobs, how much of them is free, who uses them and what waits.';
+comment on column coordinator.job_limits_live.project       is 'Name of the project.';
+comment on column coordinator.job_limits_live.name          is 'Name of the limit.';
+comment on column coordinator.job_limits_live.kind          is 'slots (jobs that run at once), rate (tokens per interval) or budget (a sum).';
+comment on column coordinator.job_limits_live.queue         is 'It applies to the jobs of this queue; null: of all.';
+comment on column coordinator.job_limits_live.type          is 'It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.';
+comment on column coordinator.job_limits_live.per_key       is 'Whether each key has a limit of its own. Jobs without a key then have none.';
+comment on column coordinator.job_limits_live.tree          is 'It applies to this job and its descendants; null: to no tree.';
+comment on column coordinator.job_limits_live.slots         is 'Maximum of jobs that run at once.';
+comment on column coordinator.job_limits_live.rate          is 'Tokens per interval.';
+comment on column coordinator.job_limits_live.per           is 'The interval of the rate.';
+comment on column coordinator.job_limits_live.burst         is 'Maximum of tokens that are saved up.';
+comment on column coordinator.job_limits_live.budget        is 'Maximum sum in a period.';
+comment on column coordinator.job_limits_live.period        is 'hour, day (both in UTC) or ever.';
+comment on column coordinator.job_limits_live.reserve       is 'What a claim reserves for a job that does not say what it costs.';
+comment on column coordinator.job_limits_live.on_exhausted  is 'What happens to running jobs when the budget is exhausted: nothing (stop: no job starts), or cancel.';
+comment on column coordinator.job_limits_live.used          is 'Slots that running jobs take, or what is reserved and spent of the budget in this period; null for a rate.';
+comment on column coordinator.job_limits_live.free          is 'Slots, tokens or budget that jobs can take now; null: each key has its own.';
+comment on column coordinator.job_limits_live.resets_at     is 'When the next period of the budget begins; null: never, or it is not a budget.';
+comment on column coordinator.job_limits_live.users         is 'Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.';
+comment on column coordinator.job_limits_live.waiting_count is 'Queued jobs that need it; at most 10,000 are counted.';
+comment on column coordinator.job_limits_live.held_until    is 'No job that needs it starts before; null: it is not held.';
+comment on column coordinator.job_limits_live.held_by       is 'Who holds it.';
+comment on column coordinator.job_limits_live.hold_reason   is 'Why it is held.';
+comment on column coordinator.job_limits_live.actor         is 'Who created it or last changed it.';
+comment on column coordinator.job_limits_live.created_at    is 'When it was first set.';
+comment on column coordinator.job_limits_live.updated_at    is 'When it was last changed.';
+
+create or replace function coordinator.limit_show(p_project text, p_name text)
+returns setof coordinator.job_limits_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.project_id(p_project);
+  return query select * from coordinator.job_limits_live l where l.project = p_project and l.name = p_name;
+  if not found then
+    perform coordinator.limit_missing(p_project, p_name);
+  end if;
+end
+$$;
+comment on function coordinator.limit_show(text, text) is
+  'Return a limit, how much of it is free, and who uses it. ZC211: there is no such limit.';
+
+create or replace function coordinator.limit_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+returns setof coordinator.job_limits_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.project_id(p_project);
+  perform coordinator.check_page(p_limit, p_after, '{text}');
+  return query
+    select * from coordinator.job_limits_live l
+    where l.project = p_project and l.name > coalesce(p_after[1], '')
+    order by l.name limit p_limit;
+end
+$$;
+comment on function coordinator.limit_list(text, text[], integer) is
+  'List the limits of a project, by name. p_after: array[name] of the last row read.';

@@ -1,0 +1,62 @@
+-- Why a job waits for a limit (see limit.sql): part of job_why.
+
+create or replace function coordinator.limit_why(
+  p_job coordinator.jobs_open, out cause text, out sentence text, out until timestamptz, out names text[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_limit coordinator.job_limits;
+  v_live  coordinator.job_limits_live;
+  v_cost  bigint;
+  v_first text; -- who uses most
+  v_most  text;
+begin
+  for v_limit in
+    select l.* from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
+    where c.id = p_job.class_id order by l.held_until > v_now desc nulls last, array_position(array['slots', 'budget', 'rate'], l.kind), l.id
+  loop
+    select l.* into v_live from coordinator.job_limits_live l join coordinator.projects p on p.name = l.project
+    where p.id = p_job.project_id and l.name = v_limit.name;
+    v_cost := coordinator.limit_cost(v_limit, p_job.limits);
+    v_first := format('type "%s"', v_live.users -> 0 ->> 'type') || coalesce(format(' with key "%s"', v_live.users -> 0 ->> 'key'), '');
+    v_most := case when v_live.users <> '[]' then format('; the largest user is %s (%s)', v_first, v_live.users -> 0 ->> 'used') end;
+    if v_live.held_until is not null then
+      cause := 'held';
+      until := v_live.held_until;
+      names := array[v_live.held_by];
+      sentence := format('Limit "%s" is held by "%s" until %s%s.', v_limit.name, v_live.held_by, coordinator.job_instant(until),
+                         coalesce(': ' || v_live.hold_reason, ''));
+    elsif v_limit.kind = 'slots' and v_limit.per_key then
+      if p_job.key is not null and v_limit.slots <= (
+           select count(*) from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
+           where v_limit.id = any (r.slots) and j.key = p_job.key) then
+        cause := 'limit';
+        sentence := format('Limit "%s" is full for key "%s": it has %s, and running jobs have %s.', v_limit.name, p_job.key,
+                           case v_limit.slots when 1 then '1 slot' else v_limit.slots || ' slots' end,
+                           case v_limit.slots when 1 then 'it' else 'all of them' end);
+      end if;
+    elsif v_limit.kind = 'slots' and v_live.free = 0 then
+      cause := 'limit';
+      sentence := format('Limit "%s" is full: ', v_limit.name)
+                  || case v_limit.slots when 1 then format('a job of %s has its slot.', v_first)
+                                        else format('running jobs have all of its %s slots%s.', v_limit.slots, v_most) end;
+    elsif v_limit.kind = 'budget' and (v_live.free = 0 or v_live.free < v_cost) then
+      cause := 'budget';
+      until := v_live.resets_at;
+      sentence := concat(format('Budget "%s" has %s of %s left%s', v_limit.name, v_live.free, v_limit.budget,
+                                coalesce(' until ' || coordinator.job_instant(until), '')),
+        case when v_cost > v_limit.budget then format(', and it costs %s: more than the whole budget', v_cost)
+             when v_live.free > 0 then format(', and it costs %s', v_cost) end, v_most, '.');
+    elsif v_limit.kind = 'rate' and v_live.free < v_cost then
+      cause := 'rate';
+      sentence := format('Limit "%s" lets %s start in %s, and has %s left now%s.', v_limit.name, v_limit.rate, coordinator.duration_text(v_limit.per),
+                         v_live.free, case when v_cost > 1 then format('; it costs %s', v_cost) else '' end);
+    end if;
+    exit when cause is not null;
+  end loop;
+end
+$$;
+comment on function coordinator.limit_why(coordinator.jobs_open) is
+  'Say which limit stops a queued job; cause is null if none does: held, limit, budget or rate. Internal.';

@@ -1,0 +1,242 @@
+"""Limits under races: in no snapshot do more jobs run than a limit allows, and in none is a slot missing or double."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import anyio
+import asyncpg
+import pytest
+
+from tests.sql.test_races import Open, session
+
+__all__ = ["session"]
+
+SNAPSHOT = """
+select l.name, l.slots, l.surplus, (select count(*) from coordinator.job_slots s where s.limit_id = l.id) as free,
+       (select count(*) from coordinator.jobs_running r where l.id = any (r.slots)) as used,
+       (select count(*) from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
+        where l.id = any (c.limit_ids)) as running
+from coordinator.job_limits l where not l.per_key order by l.name"""
+KEYS = """
+select j.queue, j.key, count(*) as running from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
+where j.key is not null group by 1, 2"""
+
+LIMITS = {
+    "of_queue": {"queue": "a", "slots": 4},
+    "of_type": {"type": "y", "slots": 3},
+    "named": {"slots": 2},
+    "of_keys": {"queue": "keyed", "per_key": True, "slots": 2},
+    "of_fair_keys": {"queue": "fair", "per_key": True, "slots": 1},
+}
+
+
+async def limit(connection: asyncpg.Connection, name: str, **fields: Any) -> None:
+    given = "".join(f", p_{field} => ${place}" for place, field in enumerate(fields, 2))
+    await connection.execute(f"select coordinator.limit_set('default', $1{given})", name, *fields.values())
+
+
+class Worker:
+    def __init__(self, connection: asyncpg.Connection, name: str, rng: random.Random) -> None:
+        self.connection = connection
+        self.name = name
+        self.rng = rng
+        self.agent: UUID | None = None
+        self.held: dict[UUID, int] = {}
+
+    async def register(self) -> None:
+        self.agent = await self.connection.fetchval(
+            "select id from coordinator.agent_register('default', $1, p_job_types => '{x,y}', p_ttl => '1 day')",
+            self.name,
+        )
+        self.held = {}
+
+    async def claim(self) -> None:
+        finished = self.rng.sample(sorted(self.held), self.rng.randint(0, len(self.held)))
+        grants = await self.connection.fetch(
+            "select id, fence, stale from coordinator.job_claim('default', $1, $2, p_finished => $3, p_fences => $4, p_results => $5)",
+            self.agent, self.rng.randint(1, 6), finished, [self.held[job] for job in finished], [1] * len(finished),
+        )  # fmt: skip
+        for job in finished:
+            del self.held[job]
+        self.held.update({grant["id"]: grant["fence"] for grant in grants if not grant["stale"]})
+
+    async def end(self) -> None:
+        if not self.held:
+            return
+        job = self.rng.choice(sorted(self.held))
+        fence = self.held.pop(job)
+        verb, more = self.rng.choice(
+            [
+                ("complete", ()),
+                ("fail", ("boom",)),
+                ("release", ()),
+                ("fail", ("boom", True)),
+                ("snooze", (timedelta(seconds=1),)),
+            ]
+        )
+        places = "".join(f", ${place}" for place in range(4, 4 + len(more)))
+        await self.connection.execute(
+            f"select coordinator.job_{verb}('default', $1, $2, $3{places})", job, self.agent, fence, *more
+        )
+
+    async def step(self) -> None:
+        """Do something, and now and then commit it late, or not at all."""
+        before = dict(self.held)
+        late = self.rng.random()
+        transaction = self.connection.transaction() if late < 0.4 else None
+        if transaction:
+            await transaction.start()
+        draw = self.rng.random()
+        if draw < 0.55:
+            await self.claim()
+        elif draw < 0.9:
+            await self.end()
+        elif draw < 0.95:
+            await self.connection.execute("select coordinator.job_reconcile('default', $1, '{}', '0')", self.agent)
+            if transaction is None or late >= 0.1:
+                self.held = {}
+        elif transaction is None:
+            await self.connection.execute("select coordinator.agent_deregister($1)", self.agent)
+            await self.register()
+        if transaction:
+            await anyio.sleep(self.rng.random() * 0.01)
+            if late < 0.1:
+                await transaction.rollback()
+                self.held = before
+            else:
+                await transaction.commit()
+
+
+async def watched(connection: asyncpg.Connection, done: asyncio.Event) -> int:
+    """Look at snapshots, until the work is done."""
+    looks = 0
+    over: Counter[str] = Counter()
+    while not done.is_set() or not looks:
+        rows = await connection.fetch(SNAPSHOT)
+        for row in rows:
+            assert row["free"] + row["used"] == row["slots"] + row["surplus"], (
+                dict(row),
+                "a slot is missing or double",
+            )
+            assert row["used"] == row["running"], (dict(row), "an attempt runs without its slot")
+            if row["used"] > row["slots"]:  # it was lowered
+                assert row["used"] <= over.get(row["name"], row["used"]), (dict(row), "a job started above the limit")
+                over[row["name"]] = row["used"]
+            else:
+                over.pop(row["name"], None)
+                over[row["name"]] = max(row["used"], row["slots"])
+        for row in await connection.fetch(KEYS):
+            most = {"keyed": 2, "fair": 1}.get(row["queue"])
+            assert most is None or row["running"] <= most, dict(row)
+        looks += 1
+    return looks
+
+
+async def enqueued(connection: asyncpg.Connection, jobs: int, rng: random.Random) -> None:
+    while jobs > 0:
+        count = min(jobs, rng.randint(1, 5))
+        orders = [
+            {
+                "type": rng.choice("xy"),
+                "queue": rng.choice(["a", "b", "keyed", "fair"]),
+                "key": rng.choice([None, "k1", "k2", "k3"]),
+                "backoff": 0,
+                "max_attempts": 50,
+                "limits": rng.choice([[], [], ["named"]]),
+                "priority": rng.randint(0, 2),
+            }
+            for _ in range(count)
+        ]
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("select coordinator.job_enqueue_many('default', $1)", orders)
+        await anyio.sleep(rng.random() * 0.02)
+        if rng.random() < 0.1:
+            await transaction.rollback()
+        else:
+            await transaction.commit()
+            jobs -= count
+
+
+async def resized(connection: asyncpg.Connection, done: asyncio.Event, rng: random.Random) -> None:
+    while not done.is_set():
+        name = rng.choice(["of_queue", "of_type", "named"])
+        with contextlib.suppress(asyncpg.LockNotAvailableError):
+            await limit(connection, name, slots=rng.randint(1, 6))
+        await anyio.sleep(rng.random() * 0.03)
+
+
+@pytest.mark.parametrize("jobs", [120, pytest.param(3000, marks=pytest.mark.long)])
+async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_is_left(
+    session: Open, seed: int, jobs: int
+) -> None:
+    rng = random.Random(seed)
+    admin, watcher, resizer, promoter, *enqueuers = [await session() for _ in range(6)]
+    await admin.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
+    for name, fields in LIMITS.items():
+        await limit(admin, name, **fields)
+    workers = [Worker(await session(), f"w{number}", random.Random(rng.random())) for number in range(5)]
+    for worker in workers:
+        await worker.register()
+    done = asyncio.Event()
+    looks = 0
+
+    async def watch() -> None:
+        nonlocal looks
+        looks = await watched(watcher, done)
+
+    async def work(worker: Worker) -> None:
+        while not done.is_set():
+            await worker.step()
+
+    async def promote() -> None:
+        while not done.is_set():
+            for loop in ("job_promote", "job_rescue", "limit_refill"):
+                await promoter.execute(f"select coordinator.{loop}()")
+            await anyio.sleep(0.02)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        tasks.start_soon(resized, resizer, done, random.Random(rng.random()))
+        tasks.start_soon(promote)
+        for worker in workers:
+            tasks.start_soon(work, worker)
+        async with anyio.create_task_group() as feeding:
+            for connection in enqueuers:
+                feeding.start_soon(enqueued, connection, jobs // len(enqueuers), random.Random(rng.random()))
+        done.set()
+    assert looks > 10
+    # Nobody disturbs any more: everything is done by workers that claim once for each event that wakes them.
+    await drained(admin, workers)
+
+
+async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
+    for worker in workers:
+        await worker.connection.execute("select coordinator.job_reconcile('default', $1, '{}', '0')", worker.agent)
+        worker.held = {}
+    left = await admin.fetchval("select count(*) from coordinator.jobs_open")
+    await admin.execute("update coordinator.jobs_later set due_at = now() - interval '1 s'")
+    while await admin.fetchval("select coordinator.job_promote()"):
+        pass
+    while left:
+        for worker in workers:
+            await worker.claim()
+        for worker in workers:
+            finished = sorted(worker.held)
+            await worker.connection.fetch(
+                "select coordinator.job_claim('default', $1, 0, p_finished => $2, p_fences => $3, p_results => $4)",
+                worker.agent, finished, [worker.held[job] for job in finished], [1] * len(finished),
+            )  # fmt: skip
+            worker.held = {}
+        rest = await admin.fetchval("select count(*) from coordinator.jobs_open")
+        assert rest < left, f"{rest} jobs are left, and no claim gets one"
+        left = rest
+    for row in await admin.fetch(SNAPSHOT):
+        assert (row["used"], row["free"] - row["surplus"]) == (0, row["slots"])
