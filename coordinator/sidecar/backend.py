@@ -1,4 +1,4 @@
-"""What the sidecar's HTTP face runs operations on: the database or a daemon, while the lock book watches its agent's calls.
+"""What the sidecar's HTTP face runs operations on: the database or a daemon, while the books of locks and jobs watch its agent's calls.
 
 All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
 An operation that names no speaker runs in the name of the sidecar's agent.
@@ -16,6 +16,7 @@ from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import Session
 from coordinator.model.operation import Operation
 from coordinator.operations.executor import Runner, Source
+from coordinator.sidecar.job_book import JobBook
 from coordinator.sidecar.lock_book import LockBook
 
 __all__ = ["Backend"]
@@ -30,6 +31,7 @@ class Backend:
         self._source = source
         self._session = source.session(HEAD_CHANNEL, TOKEN_CHANNEL)
         self.book = LockBook(self._session, lambda: self._session.connected)
+        self.jobs = JobBook(self._session)
         self.actor: str | None = None
 
     def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> Session:  # noqa: ARG002
@@ -37,7 +39,7 @@ class Backend:
         return self._session
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation, and record what it changed in the agent's leases."""
+        """Run an operation, and record what it changed in the agent's leases and jobs."""
         return await self._run(self._source, operation)
 
     @asynccontextmanager
@@ -48,8 +50,11 @@ class Backend:
 
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:
         asked_at = now_s()
-        result = await runner.run(operation.spoken_by(self.actor))
+        operation = operation.spoken_by(self.actor)
+        self.jobs.expect(operation)
+        result = await runner.run(operation)
         self.book.note(operation, result, asked_at)
+        self.jobs.note(operation, result)
         return result
 
 

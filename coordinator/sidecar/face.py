@@ -12,6 +12,7 @@ from coordinator.api.request import Request
 from coordinator.api.response import FrameStream, Response
 from coordinator.api.routes import Handler
 from coordinator.sidecar.agent_process import AgentProcess
+from coordinator.sidecar.job_book import JobReport
 from coordinator.sidecar.lock_book import LockReport
 
 __all__ = ["AgentReport", "SidecarReport", "face"]
@@ -36,6 +37,7 @@ class SidecarReport(msgspec.Struct, frozen=True):
     connected: bool
     attached: int
     locks: list[LockReport]
+    jobs: list[JobReport]
 
 
 def face(

@@ -1,7 +1,7 @@
 """The sidecar as a program: builds everything long-lived, and shuts it down in order.
 
 It is the daemon's HTTP face beside one agent, without relay and loops. It registers the agent, sends its heartbeats, renews
-the locks that the agent acquires through it, and reports on all that (``GET /v1/sidecar``). It opens at most three
+the locks that the agent acquires through it, reconciles the jobs that it claims, and reports on all that (``GET /v1/sidecar``). It opens at most three
 connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so the agent of a killed sidecar
 is reaped within 2 seconds. (A fourth one asks for a moment who is in the way of a call that waits.) Through a daemon (``--upstream``) it opens none, and that agent is reaped after its TTL.
 
@@ -138,10 +138,12 @@ async def _run(  # noqa: PLR0917
             )
         lifetime.up.set()
         presence = await Presence.register(registration, liveness, source)
-        backend.actor = backend.book.name = presence.name
-        backend.book.agent, backend.book.project = presence.id, registration.project
+        backend.actor = backend.book.name = backend.jobs.name = presence.name
+        backend.book.agent = backend.jobs.agent = presence.id
+        backend.book.project = backend.jobs.project = registration.project
         tasks.start_soon(presence.keep)
         tasks.start_soon(backend.book.run_forever)
+        tasks.start_soon(backend.jobs.run_forever, registration.ttl.total_seconds())
 
         tasks.start_soon(_stop_with_agent, process, lifetime)
 
@@ -151,7 +153,8 @@ async def _run(  # noqa: PLR0917
 
         def report() -> SidecarReport:
             agent = AgentReport(presence.id, registration.project, presence.name, presence.role, state().name)
-            return SidecarReport(agent, session.connected, process.attached, backend.book.report())
+            jobs = backend.jobs.report(state())
+            return SidecarReport(agent, session.connected, process.attached, backend.book.report(), jobs)
 
         def readiness() -> Readiness:
             reason = "shutting down" if lifetime.stop.is_set() else NOT_READY.get(state())
