@@ -76,7 +76,7 @@ class Attempt:
     def end(self) -> End | None:
         """The call that ends the attempt; None if the server knows of its end already, or is about to release the job."""
         match self.stopped:
-            case StopReason.LOST | StopReason.RELEASED:
+            case StopReason.LOST | StopReason.RELEASED | StopReason.SUSPENDED:
                 return None
             case StopReason.CANCELLED:
                 return partial(self.context.client.jobs.release, self.grant)

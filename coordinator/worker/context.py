@@ -1,21 +1,39 @@
-"""What a function knows of its job, and what it can do while it runs."""
+"""What a function knows of its job, and what it can do while it runs.
+
+Steps and waits are durable: a function begins again at each attempt, and gets the results of what it has finished. A wait that is not
+over ends the attempt, and frees the worker's place; the function is cancelled there, and the next attempt passes that point.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
+import anyio
+import msgspec
+
+from coordinator.backoff import Backoff
 from coordinator.client import Client
-from coordinator.errors import Conflict
+from coordinator.client.caller import Duration, as_duration
+from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, WaitTimedOut
 from coordinator.model.job import JobGrant
+from coordinator.model.job_wait import JobSuspension
+from coordinator.model.json import encode
 from coordinator.model.operation import Json
 from coordinator.operations import jobs
+from coordinator.worker.end import FailJob
+from coordinator.worker.journal import Journal
 from coordinator.worker.output import JobOutput
 
 __all__ = ["JobContext", "StopReason"]
+
+
+R = TypeVar("R")
 
 
 class StopReason(Enum):
@@ -24,18 +42,20 @@ class StopReason(Enum):
     LOST = "the job is no longer the worker's"
     CANCELLED = "its cancellation was requested"
     RELEASED = "the worker ends"
+    SUSPENDED = "the job waits without a worker"
 
 
 class JobContext:
     """One attempt of a job. ``client`` is the worker's own; through it, calls speak in the name of the worker's agent."""
 
-    __slots__ = ("_grant", "_output", "_stop", "checkpoint", "client")
+    __slots__ = ("_grant", "_journal", "_output", "_stop", "checkpoint", "client")
 
     def __init__(self, grant: JobGrant, client: Client, stop: Callable[[StopReason], None]) -> None:
         self.client = client
         self.checkpoint: Json = grant.checkpoint
         """What an earlier attempt saved, or this one; None: nothing."""
         self._grant = grant
+        self._journal = Journal(grant, client)
         self._output: JobOutput | None = None
         self._stop = stop
 
@@ -141,3 +161,144 @@ class JobContext:
                 self._output.drop()
             else:
                 await self._output.flush()
+
+    async def step(self, name: str, function: Callable[..., Any], *arguments: Any, type: Any = Any) -> Any:
+        """Return the result of a step: what an earlier attempt stored, or else what ``function(*arguments)`` returns, which is stored.
+
+        The result is JSON, read back, and converted to ``type`` by msgspec. In a loop, steps of one name are told apart by their order.
+        A worker that dies between the function and the storing runs the function again.
+
+        Raises: what the function raises; ``FailJob`` for a result that is not JSON; ``Conflict`` if the job is no longer the worker's.
+        """
+        ordinal, step = await self._journal.next(name, "step")
+        if step is None:
+            value = function(*arguments)
+            if inspect.isawaitable(value):
+                value = await value
+            try:
+                plain = msgspec.json.decode(encode(value))
+            except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
+                raise FailJob(f'the result of step "{name}" cannot be encoded as JSON: {error}') from None
+            step = await self._insist(lambda: self.client.jobs.step(self._grant, name, plain, ordinal=ordinal))
+        return msgspec.convert(step.result, type, str_keys=True)
+
+    async def first(
+        self, name: str, *conditions: Mapping[str, Json], ttl: Duration | None = None, after: str | None = None
+    ) -> dict[str, Any]:
+        """Wait, without the worker, for the first of several conditions, as ``client.jobs.suspend`` takes them, and return the outcome.
+
+        ``met`` is the place of the condition, from 0; beside it stands what met it, as ``at``, ``signal``, ``event``, ``jobs`` or ``directive``.
+
+        Raises: ``WaitTimedOut`` if ``ttl`` has passed, at each attempt again; ``Conflict`` if the job is no longer the worker's.
+        """
+        ordinal, step = await self._journal.next(name, "wait")
+        outcome = (
+            step.result
+            if step
+            else await self._outcome(
+                lambda: self.client.jobs.suspend(self._grant, name, conditions, ttl=ttl, ordinal=ordinal, after=after)
+            )
+        )
+        found = cast("dict[str, Any]", outcome)
+        if found["met"] is None:
+            raise WaitTimedOut(
+                f'the wait "{name}" is over, and nothing that it waited for happened', hint="Handle it, or wait longer."
+            )
+        return found
+
+    async def sleep(self, name: str, time: Duration | datetime) -> None:
+        """Wait, without the worker, for this long, or until an instant."""
+        at = isinstance(time, datetime)
+        await self.first(name, {"at": time.isoformat()} if at else {"delay": as_duration(time).total_seconds()})  # type: ignore[union-attr, arg-type]
+
+    async def wait_for_signal(
+        self, name: str, key: str, *, value: Json | msgspec.UnsetType = msgspec.UNSET, ttl: Duration | None = None
+    ) -> Json:
+        """Wait, without the worker, until a signal is set, or set to ``value``; return its value.
+
+        Raises: ``WaitTimedOut``.
+        """
+        condition: dict[str, Json] = {"signal": key}
+        if value is not msgspec.UNSET:
+            condition["value"] = value
+        return cast("Json", (await self.first(name, condition, ttl=ttl))["signal"]["value"])
+
+    async def wait_for_event(
+        self, name: str, topic: str, *, key: str | None = None, ttl: Duration | None = None, after: str | None = None
+    ) -> dict[str, Any]:
+        """Wait, without the worker, for an event; return its type, key, actor, instant and data.
+
+        Events count that happened since the job first started, or since the wait of this name before; or after a cursor.
+
+        Raises: ``WaitTimedOut``.
+        """
+        condition: dict[str, Json] = {"event": topic} if key is None else {"event": topic, "key": key}
+        return cast("dict[str, Any]", (await self.first(name, condition, ttl=ttl, after=after))["event"])
+
+    async def wait_for_jobs(
+        self, name: str, others: Iterable[UUID], *, mode: Literal["all", "any"] = "all", ttl: Duration | None = None
+    ) -> dict[UUID, str | None]:
+        """Wait, without the worker, for the end of other jobs; return the status of each that has ended. None: it was pruned.
+
+        Raises: ``WaitTimedOut``.
+        """
+        condition: dict[str, Json] = {"jobs": [str(job) for job in others], "mode": mode}
+        ended = (await self.first(name, condition, ttl=ttl))["jobs"]
+        return {UUID(job): status for job, status in ended.items()}
+
+    async def wait_for_directive(self, name: str, directive: int, *, ttl: Duration | None = None) -> dict[str, Any]:
+        """Wait, without the worker, for the answer of a directive, or its end; return its status, and who answered, with the reason.
+
+        Raises: ``WaitTimedOut``.
+        """
+        return cast("dict[str, Any]", (await self.first(name, {"directive": directive}, ttl=ttl))["directive"])
+
+    async def ask(
+        self,
+        name: str,
+        question: str,
+        *,
+        options: Sequence[str] | None = None,
+        ttl: Duration | None = None,
+        fallback: Json = None,
+    ) -> Json:
+        """Ask managers a question, and wait for the answer without the worker. After ``ttl``, the answer is ``fallback``.
+
+        Raises: ``WaitTimedOut`` if nobody answered, and there is no fallback.
+        """
+        ordinal, step = await self._journal.next(name, "answer")
+        outcome = (
+            step.result
+            if step
+            else await self._outcome(
+                lambda: self.client.jobs.ask(
+                    self._grant, name, question, options=options, ttl=ttl, fallback=fallback, ordinal=ordinal
+                )
+            )
+        )
+        found = cast("dict[str, Any]", outcome)
+        if found["by"] is None and found["answer"] is None:
+            raise WaitTimedOut(f'nobody answered the question "{name}"', hint="Give a fallback, or ask again.")
+        return cast("Json", found["answer"])
+
+    async def _outcome(self, suspend: Callable[[], Awaitable[JobSuspension]]) -> Json:
+        """Return the outcome of a wait that is over; otherwise end the attempt."""
+        await self.finish_output()
+        suspension = await self._insist(suspend)
+        if suspension.status != "running":
+            self._stop(StopReason.SUSPENDED)
+            await anyio.sleep_forever()
+        return suspension.result
+
+    async def _insist(self, call: Callable[[], Awaitable[R]]) -> R:
+        """Call until there is an answer: what an unanswered call did is what its repetition finds."""
+        backoff = Backoff()
+        while True:
+            try:
+                return await call()
+            except DatabaseUnavailable:
+                await backoff.wait()
+            except Conflict as error:
+                if error.code == "ZC320":
+                    self._stop(StopReason.LOST)
+                raise

@@ -335,7 +335,9 @@ class Shift:
     def _say(self, attempt: Attempt) -> None:
         """Log how an attempt ended that did not complete."""
         facts = {"job": str(attempt.grant.id), "type": attempt.grant.type, "attempt": attempt.grant.attempt}
-        if attempt.stopped is not None:
+        if attempt.stopped is StopReason.SUSPENDED:
+            log.info("job.suspended", **facts)
+        elif attempt.stopped is not None:
             log.warning("job.stopped", **facts, reason=attempt.stopped.value)
         elif isinstance(attempt.error, SnoozeJob):
             log.info("job.snoozed", **facts, delay_s=attempt.error.delay.total_seconds())
