@@ -72,12 +72,15 @@ async def test_every_job_ends_once_while_an_old_snapshot_is_open(database_url: s
     await check_ends(database_url, ids)
 
 
-async def test_every_job_ends_once_when_the_database_restarts(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    "program", ["tests.faults.worker_program", pytest.param("tests.faults.job_worker", marks=pytest.mark.long)]
+)
+async def test_every_job_ends_once_when_the_database_restarts(tmp_path: Path, seed: int, program: str) -> None:
     async with embedded.run(tmp_path, settings=SETTINGS) as server:
         async with opened(server.dsn) as connection:
             await schema.apply(connection)
         await prepare(server.dsn)
-        fleet = Fleet(server.dsn, seed=seed, ttl_s=30.0, steady=True)
+        fleet = Fleet(server.dsn, seed=seed, ttl_s=30.0, steady=True, program=program)
         with fleet.running(workers=2, daemons=1):
             ids = await enqueue(server.dsn, 200)
             async with anyio.create_task_group() as tasks:
