@@ -433,7 +433,8 @@ create table coordinator.jobs_ended (
   retried_as   uuid, -- The job that repeats it; may be null.
   root_id      uuid, -- The root of its tree; null: it had no parent.
   depth        smallint, -- How many jobs were above it; null: it had no parent.
-  after        uuid[] -- The jobs that it started after; may be null.
+  after        uuid[], -- The jobs that it started after; may be null.
+  awaited      boolean -- true: other jobs waited for its end; else null.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
 CREATE INDEX jobs_ended_root_idx ON ONLY coordinator.jobs_ended USING btree (project_id, root_id, id) WHERE (root_id IS NOT NULL);
@@ -490,9 +491,8 @@ create table coordinator.jobs_open (
   constraint jobs_open_rescue CHECK ((rescue = ANY (ARRAY['resume'::text, 'fail'::text])))
 );
 CREATE INDEX jobs_open_key_idx ON coordinator.jobs_open USING btree (project_id, key, id) WHERE (key IS NOT NULL);
-CREATE INDEX jobs_open_parent_idx ON coordinator.jobs_open USING btree (parent_id) WHERE (parent_id IS NOT NULL);
 CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id);
-CREATE INDEX jobs_open_root_idx ON coordinator.jobs_open USING btree (root_id, id) WHERE (root_id IS NOT NULL);
+CREATE INDEX jobs_open_root_idx ON coordinator.jobs_open USING btree (root_id, parent_id) WHERE (root_id IS NOT NULL);
 CREATE INDEX jobs_open_start_by_idx ON coordinator.jobs_open USING btree (start_by) WHERE (start_by IS NOT NULL);
 
 -- Jobs that can be claimed. Inserted and deleted, never updated.

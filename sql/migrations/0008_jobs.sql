@@ -127,8 +127,7 @@ create table coordinator.jobs_open (
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index jobs_open_project_idx  on coordinator.jobs_open (project_id, id); -- job_list, project_delete
 create index jobs_open_key_idx      on coordinator.jobs_open (project_id, key, id) where key is not null; -- job_list, most waiting jobs of a key
-create index jobs_open_root_idx     on coordinator.jobs_open (root_id, id) where root_id is not null; -- a tree
-create index jobs_open_parent_idx   on coordinator.jobs_open (parent_id) where parent_id is not null; -- most children
+create index jobs_open_root_idx     on coordinator.jobs_open (root_id, parent_id) where root_id is not null; -- a tree, most children
 create index jobs_open_start_by_idx on coordinator.jobs_open (start_by) where start_by is not null; -- job_expire
 comment on table  coordinator.jobs_open              is 'Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.';
 comment on column coordinator.jobs_open.id           is 'UUID, ordered by time.';
@@ -288,7 +287,8 @@ create table coordinator.jobs_ended (
   retried_as   uuid,
   root_id      uuid,
   depth        smallint,
-  after        uuid[]) partition by list ((status = 'completed'));
+  after        uuid[],
+  awaited      boolean) partition by list ((status = 'completed'));
 comment on table  coordinator.jobs_ended              is 'Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.';
 comment on column coordinator.jobs_ended.id           is 'UUID, ordered by time.';
 comment on column coordinator.jobs_ended.project_id   is 'The project.';
@@ -329,6 +329,7 @@ comment on column coordinator.jobs_ended.retried_as   is 'The job that repeats i
 comment on column coordinator.jobs_ended.root_id      is 'The root of its tree; null: it had no parent.';
 comment on column coordinator.jobs_ended.depth        is 'How many jobs were above it; null: it had no parent.';
 comment on column coordinator.jobs_ended.after        is 'The jobs that it started after; may be null.';
+comment on column coordinator.jobs_ended.awaited      is 'true: other jobs waited for its end; else null.';
 create table coordinator.jobs_completed   partition of coordinator.jobs_ended for values in (true)  partition by range (completed_at);
 create table coordinator.jobs_uncompleted partition of coordinator.jobs_ended for values in (false) partition by range (completed_at);
 create table coordinator.jobs_completed_default   partition of coordinator.jobs_completed default;

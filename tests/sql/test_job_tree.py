@@ -222,3 +222,14 @@ async def test_a_retried_child_stays_in_its_tree(world: World) -> None:
     assert again.id in await tree(world, own["a"])
     await cancel(world, own["root"], tree=True)
     assert (await status(world, again.id))[0] == "cancelled"
+
+
+async def test_a_job_that_was_paused_alone_is_paused_with_its_tree_afterwards(world: World) -> None:
+    own = await family(world)
+    await world.run(job_trees.Pause(project="default", job=own["a"]))
+    await pause(world, own["root"])
+    child = await world.enqueue("c", parent=own["a"])
+    assert child.status == "waiting"
+    await world.run(job_trees.Resume(project="default", job=own["a"], tree=True))
+    assert (await status(world, own["a"]), await status(world, child)) == (("queued", None), ("queued", None))
+    assert await status(world, own["c"]) == ("waiting", "tree")

@@ -46,12 +46,12 @@ begin
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
         status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
-        backoff, deadline, stall, rescue, root_id, depth, after, limits)
+        backoff, deadline, stall, rescue, root_id, depth, after, limits, awaited)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
              u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
-             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.limits
+             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.limits, nullif(j.awaited, false)
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
@@ -59,16 +59,13 @@ begin
       left join stepped s on s.job_id = j.id
       left join written o on o.job_id = j.id
       cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
-      returning id, project_id, queue, status, reason, dedupe_key),
-    tied as materialized (
-      select array_agg(j.id) filter (where j.awaited) as awaited, array_agg(j.id) filter (where j.after is not null) as dependent
-      from job j where j.awaited or j.after is not null)
+      returning id, project_id, queue, status, reason, dedupe_key, after, awaited)
     select e.project_id, (select p.name from coordinator.projects p where p.id = e.project_id) as project, e.queue, e.status,
            array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
            case e.status when 'completed' then 'job.completed' when 'failed' then 'job.failed' when 'cancelled' then 'job.cancelled' else 'job.expired' end as type, array_agg(e.id order by e.id) as ids,
            case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data,
-           t.awaited, t.dependent
-    from ended e cross join tied t group by e.project_id, e.queue, e.status, e.reason, t.awaited, t.dependent order by 1, 3, 4
+           array_agg(e.id order by e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent
+    from ended e group by e.project_id, e.queue, e.status, e.reason order by 1, 3, 4
   loop
     if v_told.keys is not null then
       delete from coordinator.job_dedupes d
@@ -79,13 +76,12 @@ begin
     if v_told.dependent is not null then
       delete from coordinator.job_dependencies d where d.job_id = any (v_told.dependent);
     end if;
-    if v_told.awaited && v_told.ids then
-      v_told.ids := array(select i from unnest(v_told.ids) i where i = any (v_told.awaited));
-      if v_told.status = 'completed' then
-        v_completed := v_completed || v_told.ids;
-      else
-        v_uncompleted := v_uncompleted || v_told.ids;
-      end if;
+    if v_told.awaited is null then
+      continue;
+    elsif v_told.status = 'completed' then
+      v_completed := v_completed || v_told.awaited;
+    else
+      v_uncompleted := v_uncompleted || v_told.awaited;
     end if;
   end loop;
   if p_settle and v_completed || v_uncompleted <> '{}' then

@@ -243,6 +243,7 @@ declare
   v_tied    boolean := exists (select from unnest(v_orders) o where num_nonnulls(o.parent, o.after) > 0);
   v_after   uuid[]; -- the jobs that others wait for
   v_tree    coordinator.job_branch[] := '{}';
+  v_states  text[] := '{}';
 begin
   if v_tied then -- before the keys of queues
     perform coordinator.job_keep(v_project, array(select t.job::uuid from coordinator.job_ties(v_orders) t where t.kind = 'parent' and length(t.job) = 36),
@@ -281,17 +282,21 @@ begin
            case when j.after is not null then array(select distinct coordinator.job_tie(a, v_ids, v_first) from unnest(j.after) a order by 1) end,
            j.after_mode, j.on_failure, (v_tree[j.place]).paused, j.limits, v_actor, v_now, j.scheduled_at
     from job j),
-  waiting as (
-    insert into coordinator.jobs_waiting (id, class_id, cause) select j.id, j.class_id, j.cause from job j where j.cause is not null),
-  awaited as (
-    insert into coordinator.job_dependencies (after_id, job_id)
-    select distinct coordinator.job_tie(a, v_ids, v_first), j.id from job j, unnest(j.after) a),
   queued as (
     insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
     select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
     from job j where j.scheduled_at <= v_now and j.cause is null)
   insert into coordinator.jobs_later (id, class_id, due_at)
   select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > v_now and j.cause is null;
+  if v_tied then -- statements of their own, since most jobs are not
+    insert into coordinator.jobs_waiting (id, class_id, cause)
+    select v_ids[o.place], v_classes[o.place], case when o.after is null then 'tree' else 'jobs' end
+    from unnest(v_orders) o
+    where v_first[o.place] is null
+      and (o.after is not null or greatest(o.at, v_now + o.delay, v_now) <= v_now and (v_tree[o.place]).paused is not null);
+    insert into coordinator.job_dependencies (after_id, job_id)
+    select distinct coordinator.job_tie(a, v_ids, v_first), v_ids[o.place] from unnest(v_orders) o, unnest(o.after) a where v_first[o.place] is null;
+  end if;
 
   perform coordinator.job_tell(case when t.cause is not null then 'job.waiting' when t.due_at is null then 'job.enqueued' else 'job.scheduled' end,
                                v_project, p_project, t.queue, v_actor, v_now, t.ids,
@@ -307,21 +312,20 @@ begin
     perform coordinator.job_keep(v_project, '{}', v_after);
     perform coordinator.job_settle_ended(v_project, v_after, v_now);
   end if;
+  if v_tied then
+    v_states := array(
+      select case when j.id is null then 'cancelled' when w.id is not null then 'waiting' when l.id is not null then 'scheduled' else 'queued' end
+      from unnest(v_ids) with ordinality n (id, place)
+      left join coordinator.jobs_open j on j.id = n.id
+      left join coordinator.jobs_waiting w on w.id = n.id
+      left join coordinator.jobs_later l on l.id = n.id order by n.place);
+  end if;
 
   return query
     select r.id, r.queue, r.type, r.status, r.scheduled_at, r.created from (
-      select o.place, v_ids[o.place] as id, o.queue, o.type, case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end as status,
+      select o.place, v_ids[o.place] as id, o.queue, o.type, coalesce(v_states[o.place], case when coalesce(o.at, v_now + o.delay) > v_now then 'scheduled' else 'queued' end) as status,
              greatest(o.at, v_now + o.delay, v_now) as scheduled_at, true as created
-      from unnest(v_orders) o where v_first[o.place] is null and num_nonnulls(o.after, o.parent) = 0
-      union all
-      select o.place, v_ids[o.place], o.queue, o.type, case when j.id is null then 'cancelled' when w.id is not null then 'waiting'
-                                                            when l.id is not null then 'scheduled' else 'queued' end,
-             greatest(o.at, v_now + o.delay, v_now), true
-      from unnest(v_orders) o
-      left join coordinator.jobs_open j on j.id = v_ids[o.place]
-      left join coordinator.jobs_waiting w on w.id = v_ids[o.place]
-      left join coordinator.jobs_later l on l.id = v_ids[o.place]
-      where v_first[o.place] is null and num_nonnulls(o.after, o.parent) > 0
+      from unnest(v_orders) o where v_first[o.place] is null
       union all
       select o.place, v_first[o.place], f.queue, f.type, f.status, f.scheduled_at, false
       from unnest(v_orders) o, coordinator.job_find(v_project, v_first[o.place]) f where v_first[o.place] is not null) r

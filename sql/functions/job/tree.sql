@@ -71,8 +71,10 @@ begin
       hint = 'Enqueue it as a child of a job that is further up.';
   end loop;
   select c.parent_id, c.jobs into v_fault
-  from (select b.parent_id, count(*) as jobs from unnest(v_branches) with ordinality b where b.parent_id is not null and p_first[b.ordinality] is null group by 1) c
-  where c.jobs + (select count(*) from (select from coordinator.jobs_open j where j.parent_id = c.parent_id limit 10000) o) > 10000 limit 1;
+  from (select b.parent_id, b.root_id, count(*) as jobs from unnest(v_branches) with ordinality b
+        where b.parent_id is not null and p_first[b.ordinality] is null group by 1, 2) c
+  where c.jobs + (select count(*) from (select from coordinator.jobs_open j where j.root_id = c.root_id and j.parent_id = c.parent_id limit 10000) o) > 10000
+  limit 1;
   if found then
     raise exception using errcode = 'ZC102', message = format('job %s would have more than 10000 open children', v_fault.parent_id),
       detail = jsonb_build_object('parent', v_fault.parent_id)::text, hint = 'Let children enqueue children of their own, or wait until some have ended.';
@@ -183,7 +185,9 @@ begin
     perform coordinator.check_reason(p_reason);
   end if;
   if p_children is null then
-    p_children := array(select j.id from coordinator.jobs_open j where j.parent_id = p_job order by 1);
+    p_children := array(
+      select j.id from coordinator.jobs_open j join coordinator.jobs_open p on p.id = p_job
+      where j.root_id = coalesce(p.root_id, p.id) and j.parent_id = p_job order by 1);
   end if;
   for v_stranger in select c from unnest(p_children) c where (c = any (v_below) and c <> p_job) is not true limit 1 loop
     perform coordinator.job_find(v_project, v_stranger);
@@ -227,7 +231,8 @@ begin
   end if;
   with changed as (
     update coordinator.jobs_open j set paused = p_paused
-    where j.id = any (v_known) and (j.paused is null) <> (p_paused is null) returning j.id)
+    where j.id = any (v_known) and case when p_paused is null then j.paused is not null else j.paused is null or p_tree and j.paused ->> 'tree' = 'false' end
+    returning j.id)
   select coalesce(array_agg(c.id order by c.id), '{}') into v_new from changed c;
   if v_new = '{}' then
     return;
