@@ -167,6 +167,10 @@ def test_a_job_stores_steps_waits_asks_and_is_retried_from_a_step(program: Progr
     assert waiting["status"] == "waiting"
     assert "first of signal" in program.text("job", "why", job)
     program.fails(4, "job", "step", *mine, "late")
+    shown = program.text("job", "show", job)
+    assert "It waits for the first of signal" in shown
+    assert "fetch" in shown.splitlines()[-1]
+    assert program.json("job", "show", job)["status"] == "waiting"
     program.json("job", "cancel", job)
     (made,) = program.json("job", "retry", job, "--from", "ready")
     assert made["steps"] == 1

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from coordinator.model.agent import Agent
-from coordinator.operations import agents, directives, job_history, job_waits, jobs, signals
+from coordinator.operations import agents, directives, job_history, job_waits, jobs, limits, signals
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 from tests.sql.test_job import HOUR, MINUTE, World, held
@@ -339,3 +339,12 @@ async def test_questions_have_pages(world: World) -> None:
     page = await world.run(job_waits.ListQuestions(project="default", limit=2))
     rest = await world.run(job_waits.ListQuestions(project="default", after=[str(page[-1].job)]))
     assert [question.job for question in (*page, *rest)] == asked
+
+
+async def test_a_suspended_job_holds_no_slot_of_a_limit(world: World) -> None:
+    await world.run(limits.Set(project="default", name="one", slots=1, queue="default"))
+    worker, mine = await started(world)
+    other = await world.enqueue()
+    assert await world.claim(worker) == []
+    await suspend(world, mine, *UNMET)
+    assert [grant.id for grant in await world.claim(worker)] == [other.id]

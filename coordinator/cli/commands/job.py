@@ -553,8 +553,19 @@ def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit:
 @_job
 @click.pass_obj
 def show(call: Invocation, *, job: UUID) -> None:
-    """Show a job: its state, payload, result and error."""
-    call.output.one(call.run(job_history.Show(project=call.project, job=job)))
+    """Show a job: its state, payload, result and error.
+
+    As text, followed by what it waits for, and by its finished steps.
+    """
+    found = call.run(job_history.Show(project=call.project, job=job))
+    call.output.one(found)
+    if call.output.json:
+        return
+    if found.status == "waiting":
+        call.output.line("\n" + plain(call.run(job_history.Why(project=call.project, job=job)).sentence))
+    if finished := call.run(job_history.Steps(project=call.project, job=job)):
+        call.output.line("")
+        call.output.many(finished, STEP, empty="")
 
 
 @command.verb(

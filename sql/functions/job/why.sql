@@ -136,7 +136,7 @@ begin
       from jsonb_array_elements(w.conditions) with ordinality u (c, n)) c
     where w.job_id = p_job;
   when 'answer' then
-    select concat(format('It waits for the answer of a manager since %s: worker "%s" asked "%s"', coordinator.job_instant(w.began_at), w.worker, w.question),
+    select concat(format('It has waited for the answer of a manager since %s: worker "%s" asked "%s"', coordinator.job_instant(w.began_at), w.worker, w.question),
                   ' (' || array_to_string(w.options, ', ') || ')', ', until ' || coordinator.job_instant(w.due_at),
                   ', then it is ' || w.fallback::text, '.'), array[w.worker]
     into sentence, names from coordinator.job_waits w where w.job_id = p_job;
