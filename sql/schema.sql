@@ -1031,6 +1031,7 @@ create view coordinator.job_rows (
   root_id      uuid, -- The root of its tree; its own id if it has no parent.
   depth        integer, -- How many jobs are above it in its tree.
   after        uuid[], -- The jobs that it starts after.
+  limits       jsonb, -- Limits that it names, and what it costs of each.
   cause        text, -- What it waits for; null if it does not wait.
   project_id   bigint, -- The project.
   part         text, -- Where it is: open, completed or uncompleted.
@@ -1091,7 +1092,8 @@ create view coordinator.jobs (
   root_id      uuid, -- The root of its tree; its own id if it has no parent.
   depth        integer, -- How many jobs are above it in its tree.
   after        uuid[], -- The jobs that it starts after.
-  waiting_for  text -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
+  waiting_for  text, -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
+  limits       jsonb -- Limits that it names, and what it costs of each.
 );
 
 -- Locks that are held now.

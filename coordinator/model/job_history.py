@@ -70,6 +70,7 @@ class Job(msgspec.Struct, frozen=True):
     depth: int
     after: list[UUID]
     waiting_for: str | None
+    limits: dict[str, int]
 
     @property
     def ended(self) -> bool:

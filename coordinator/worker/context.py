@@ -21,7 +21,7 @@ from coordinator.backoff import Backoff
 from coordinator.client import Client
 from coordinator.client.caller import Duration, as_duration
 from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, WaitTimedOut
-from coordinator.model.job import JobGrant
+from coordinator.model.job import JobCharge, JobGrant
 from coordinator.model.job_wait import JobSuspension
 from coordinator.model.json import encode
 from coordinator.model.operation import Json
@@ -131,6 +131,20 @@ class JobContext:
             self.checkpoint = checkpoint
         if lease.cancel_at is not None:
             self._stop(StopReason.CANCELLED)
+
+    async def spend(self, budget: str, amount: int) -> JobCharge:
+        """Add ``amount`` to what the job has spent of a budget. The function is cancelled if that exhausts it and the budget says so.
+
+        Raises: ``Conflict`` if the job is no longer the worker's; the function is also cancelled. ``NotFound`` if there is no such limit.
+        """
+        try:
+            charge = await self.client.jobs.spend(self._grant, budget, amount)
+        except Conflict:
+            self._stop(StopReason.LOST)
+            raise
+        if charge.cancel_at is not None:
+            self._stop(StopReason.CANCELLED)
+        return charge
 
     async def save(self, checkpoint: Json) -> None:
         """Save what a next attempt can continue from: a new value of ``checkpoint``.

@@ -94,7 +94,9 @@ async def one_of_each(tx: Transaction) -> dict[str, UUID]:
     jobs["running"] = await enqueue(tx, key="'k'", priority=5)
     await claim(tx, agent)
     jobs["cancelled"] = await enqueue(tx)
-    await tx.connection.execute("select coordinator.job_cancel('default', $1, 'not needed', 'boss')", jobs["cancelled"])
+    await tx.connection.execute(
+        "select coordinator.job_cancel('default', $1, 'not needed', p_actor => 'boss')", jobs["cancelled"]
+    )
     jobs["expired"] = await enqueue(tx, start_by="coordinator.now_utc() + interval '1 minute'")
     await tx.set_clock(2 * MINUTE)
     await tx.connection.execute("select coordinator.job_expire()")
@@ -357,7 +359,7 @@ async def test_why_says_who_runs_a_job_and_whether_that_will_end(tx: Transaction
     await tx.set_clock(2 * MINUTE)
     assert (await why(tx, job))[1].endswith("; the worker is lost, and the job will be rescued.")
     await tx.run(agents.Heartbeat(agent=agent))
-    await tx.connection.execute("select coordinator.job_cancel('default', $1, 'too slow', 'boss')", job)
+    await tx.connection.execute("select coordinator.job_cancel('default', $1, 'too slow', p_actor => 'boss')", job)
     cause, sentence = await why(tx, job)
     assert cause == "cancel_requested"
     assert '; "boss" asked to cancel it: too slow, and the worker must stop by 20' in sentence

@@ -387,6 +387,36 @@ async def test_progress_and_checkpoint_reach_the_job_and_a_stale_fence_ends_the_
     assert seen == [50, "half", {"page": 3}, {"page": 3}, "ZC320"]
 
 
+async def test_a_function_whose_spending_exhausts_a_budget_is_cancelled_and_a_higher_one_wakes_the_worker(
+    work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift, "POLL_S", DEADLINE_S * 6)
+    worker = Worker()
+    spent: list[int] = []
+
+    @worker.job("call")
+    async def run(context: JobContext, payload: Any) -> None:
+        charge = await context.spend("dollars", 60)
+        spent.append(charge.spent)
+        if charge.cancel_at is not None:
+            await anyio.sleep_forever()
+
+    async with work(worker) as bench:
+        await bench.client.limits.set("dollars", budget=100, type="call", reserve=10, on_exhausted="cancel")
+        assert (await bench.done("call")).limits == {}
+        done = await bench.done("call", limits={"dollars": 30})
+        assert (done.status, done.error, done.limits) == ("cancelled", 'budget "dollars" is exhausted', {"dollars": 30})
+        waits = await bench.client.jobs.enqueue("call")
+        await until(lambda: _waits_for(bench, waits.id, "budget"))
+        await bench.client.limits.set("dollars", budget=1000)
+        assert (await bench.client.jobs.wait(waits.id, timeout=60)).status == "completed"
+    assert spent == [60, 60, 60]
+
+
+async def _waits_for(bench: Any, job: Any, cause: str) -> bool:
+    return bool((await bench.client.jobs.why(job)).cause == cause)
+
+
 async def test_a_function_writes_in_a_transaction_under_its_fence(work: Any) -> None:
     worker = Worker()
     codes: list[str] = []
