@@ -1917,7 +1917,7 @@ create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   volatile;
 
 -- List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.
-create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_after text[] default null, p_limit integer default 1000, p_parent uuid default null, p_root uuid default null)
+create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_parent uuid default null, p_root uuid default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.jobs
   stable security definer;
 

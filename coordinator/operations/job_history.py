@@ -82,10 +82,10 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
     labels: list[str] | None = None
     payload: Json = None
     words: str | None = None
-    after: list[str] | None = None
-    limit: int = 1000
     parent: UUID | None = None
     root: UUID | None = None
+    after: list[str] | None = None
+    limit: int = 1000
 
 
 class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):

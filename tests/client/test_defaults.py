@@ -54,6 +54,7 @@ OPERATIONS = {
     "break_": "Break",
     "pending": "ListPending",
     "enqueue_many": "EnqueueMany",
+    "output": "ReadOutput",
     "progress": "Report",
     "step": "FinishStep",
     "wait": "Show",
@@ -77,7 +78,7 @@ def seconds(default: Any) -> Any:
 @pytest.mark.parametrize(("method", "operation"), METHODS, ids=lambda part: getattr(part, "__qualname__", ""))
 def test_a_method_has_the_defaults_of_its_operation(method: Callable[..., Any], operation: type[Any] | None) -> None:
     if operation is None:
-        assert method.__qualname__ in {"Events.stream", "Events.wake", "Locks.resume"}
+        assert method.__qualname__ in {"Events.stream", "Events.wake", "JobHistory.follow", "Locks.resume"}
         return
     of_operation = {
         field.name: field.default_factory() if field.default is msgspec.NODEFAULT else field.default

@@ -29,7 +29,7 @@ BY_AGENT = [
 SAMPLES: dict[str, Any] = {
     "project": "default", "resources": ["name:x"], "resource": "name:x", "tokens": [1], "ticket": 1, "reason": "r", "paths": ["x"],
     "key": "k", "value": 1, "job": UUID(int=1), "fence": 1, "fences": [1], "error": "e", "budget": "b", "amount": 1, "delay": timedelta(seconds=1),
-    "step": "s", "question": "?", "conditions": [{"signal": "s"}],
+    "step": "s", "question": "?", "conditions": [{"signal": "s"}], "chunks": ["c"],
 }  # fmt: skip
 
 

@@ -18,8 +18,11 @@ from coordinator.model.page import walk
 from coordinator.model.token import new_secret
 from coordinator.operations import (
     agents,
+    crons,
     directives,
     job_history,
+    job_trees,
+    job_waits,
     jobs,
     limits,
     locks,
@@ -113,11 +116,45 @@ async def some_jobs_of_a_day_without_a_partition(tx: Transaction) -> None:
     await some_jobs(tx)
 
 
-async def an_attempted_job(tx: Transaction, job: UUID) -> None:
-    agent = (await tx.run(agents.Register(project=P, name="a", job_types=["t"]))).id
+async def some_crons(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(crons.Set(project=P, cron=name, schedule="@daily", job={"type": "t"}))
+
+
+async def a_job(tx: Transaction, job: UUID) -> UUID:
+    """Enqueue a job with this id; return a worker."""
     await tx.run(jobs.Enqueue(project=P, type="t"))
     await tx.connection.execute("update coordinator.jobs_open set id = $1", job)
     await tx.connection.execute("update coordinator.jobs_ready set id = $1", job)
+    return (await tx.run(agents.Register(project=P, name="a", job_types=["t"]))).id
+
+
+async def a_job_with_children(tx: Transaction, job: UUID) -> None:
+    await a_job(tx, job)
+    for _ in range(5):
+        await tx.run(jobs.Enqueue(project=P, type="t", parent=job))
+
+
+async def a_job_with_steps_and_output(tx: Transaction, job: UUID) -> None:
+    agent = await a_job(tx, job)
+    (grant,) = await tx.run(jobs.Claim(project=P, agent=agent))
+    for number in range(1, 6):
+        attempt = {"project": P, "job": job, "agent": agent, "fence": grant.fence}
+        await tx.run(job_waits.FinishStep(**attempt, step="s", ordinal=number))
+        await tx.run(jobs.Write(**attempt, chunks=[number]))
+
+
+async def some_questions(tx: Transaction) -> None:
+    agent = (await tx.run(agents.Register(project=P, name="a", job_types=["t"]))).id
+    for _ in range(5):
+        await tx.run(jobs.Enqueue(project=P, type="t"))
+        (grant,) = await tx.run(jobs.Claim(project=P, agent=agent))
+        attempt = {"project": P, "job": grant.id, "agent": agent, "fence": grant.fence}
+        await tx.run(job_waits.Ask(**attempt, step="s", question="?"))
+
+
+async def an_attempted_job(tx: Transaction, job: UUID) -> None:
+    agent = await a_job(tx, job)
     for _ in range(5):
         (grant,) = await tx.run(jobs.Claim(project=P, agent=agent))
         await tx.run(jobs.Release(project=P, job=grant.id, agent=agent, fence=grant.fence))
@@ -155,11 +192,16 @@ CASES = [
     ),
     Case(some_jobs, job_history.ListWorkers(project=P), 4),
     Case(partial(an_attempted_job, job=JOB), job_history.Attempts(project=P, job=JOB), 5),
+    Case(partial(a_job_with_children, job=JOB), job_trees.Tree(project=P, job=JOB), 6),
+    Case(partial(a_job_with_steps_and_output, job=JOB), job_history.Steps(project=P, job=JOB), 5),
+    Case(partial(a_job_with_steps_and_output, job=JOB), job_history.ReadOutput(project=P, job=JOB), 5),
+    Case(some_questions, job_waits.ListQuestions(project=P), 5),
+    Case(some_crons, crons.List(project=P), 6),
 ]
 LISTS = {type(case.operation): case for case in reversed(CASES)}
 
 # Of these the answer has as many rows as the question, or a cursor in each row; or it is a single thing with its holders.
-NO_LISTS = {"lock_check", "events_since", "lock_show"}
+NO_LISTS = {"cron_preview", "lock_check", "events_since", "lock_show"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation.function)

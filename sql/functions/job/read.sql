@@ -61,7 +61,7 @@ comment on function coordinator.job_root(text, uuid) is
 create or replace function coordinator.job_list(
   p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null,
   p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null,
-  p_after text[] default null, p_limit integer default 1000, p_parent uuid default null, p_root uuid default null)
+  p_parent uuid default null, p_root uuid default null, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.jobs
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -119,7 +119,7 @@ begin
   return query select * from coordinator.job_select(p_project, v_where || format(' order by j.id desc limit %s', p_limit));
 end
 $$;
-comment on function coordinator.job_list(text, text[], text, text, text, text, text[], jsonb, text, text[], integer, uuid, uuid) is
+comment on function coordinator.job_list(text, text[], text, text, text, text, text[], jsonb, text, uuid, uuid, text[], integer) is
   'List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.job_attempts(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
