@@ -45,6 +45,16 @@ ready as (
   from n join class c using (queue, type) left join lane l on l.class_id = c.id and l.key = n.key where n.n % 4 < 2),
 later as (
   insert into coordinator.jobs_later (id, class_id, due_at) select n.id, c.id, now() + interval '1 hour' from n join class c using (queue, type) where n.n % 4 = 2),
+step as (
+  insert into coordinator.job_steps_open (job_id, place, name, ordinal, kind, result, fence, actor, finished_at, bytes)
+  select id, 1, 's', 1, 'step', '1', 1, 'a', now(), 1 from n),
+waiting as (
+  insert into coordinator.jobs_waiting (id, class_id, cause) select gen_random_uuid(), c.id, 'wait' from n join class c using (queue, type) returning id),
+wait as (
+  insert into coordinator.job_waits (job_id, project_id, name, ordinal, conditions, fence, worker, began_at, due_at, after_seq, behind)
+  select id, {project}, 's', 1, '[]', 1, 'a', now(), now() + interval '1 hour', 0, false from waiting),
+watch as (
+  insert into coordinator.job_watches (project, topic, key, job_id) select 'default', 'custom.x', id::text, id from waiting),
 agent as (
   insert into coordinator.agents (project_id, project, name, job_types, ttl, registered_at, heartbeat_at, expires_at)
   select {project}, 'default', 'a' || n, '{{t0}}', interval '1 day', now(), now(), now() + interval '1 day' from generate_series(1, {n} / 20) n
@@ -69,6 +79,10 @@ HOT = [
     "job_lanes",
     "job_permits",
     "job_dedupes",
+    "job_steps_open",
+    "job_waits",
+    "job_watches",
+    "jobs_waiting",
     "agents",
 ]
 SIZES = {
@@ -169,6 +183,10 @@ VERBS = {
     "progress": "select coordinator.job_progress('default', {job}, {agent}, {fence}, 5, 'x')",
     "snooze": "select coordinator.job_snooze('default', {job}, {agent}, {fence}, '1 hour')",
     "release": "select coordinator.job_release('default', {job}, {agent}, {fence})",
+    "step": "select coordinator.job_step('default', {job}, {agent}, {fence}, 'new')",
+    "suspend": """select coordinator.job_suspend('default', {job}, {agent}, {fence}, 'new', '[{"event": "custom.x", "key": "k"}]', '1 hour')""",
+    "ask": "select coordinator.job_ask('default', {job}, {agent}, {fence}, 'new', '?')",
+    "steps": "select coordinator.job_steps('default', {job})",
     "reconcile": "select coordinator.job_reconcile('default', {agent}, array[{fence}])",
     "assert": "select coordinator.assert_job('default', {job}, {fence})",
     "cancel": "select coordinator.job_cancel('default', {waiting})",
@@ -180,7 +198,7 @@ ENDS = {
     "fail for good": ["uncompleted"],
     "cancel": ["uncompleted"],
 }
-LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune"]
+LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune", "job_wait_match"]
 
 
 async def of_verbs(tx: Transaction) -> dict[str, str]:
@@ -214,6 +232,8 @@ async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
 
 
 async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(filled: Transaction) -> None:
+    await filled.connection.execute("select moved from coordinator.relay_step()")
+    await filled.connection.execute("select coordinator.job_wait_match()")
     await filled.connection.execute(
         "create or replace function coordinator.server_settled() returns boolean language sql stable return true;"
         "update coordinator.jobs_running set agent_id = (select id from coordinator.agents limit 1)"
