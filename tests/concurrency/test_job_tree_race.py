@@ -40,10 +40,15 @@ def fail(own: dict[str, Any]) -> jobs.Fail:
 
 
 @pytest.mark.parametrize("commit", [True, False])
-async def test_an_end_waits_for_an_enqueue_after_it_and_wakes_the_job(session: Open, commit: bool) -> None:
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_an_end_waits_for_an_enqueue_after_it_and_wakes_the_job(
+    session: Open, awaited: bool, commit: bool
+) -> None:
     one, two = await session(), await session()
     agent = await worker(one)
     own = await started(one, agent)
+    if awaited:
+        await call(one, enqueue(after=[own["job"]]))
     made, _ = await between(session, one, enqueue(after=[own["job"]]), two, jobs.Complete(**own), commit=commit)
     assert await places(one, made.id) == (["jobs_ready"] if commit else [])
 
