@@ -291,9 +291,8 @@ create table coordinator.job_limits (
   name         text collate "C" not null, -- Name of the limit, by which jobs may ask for it.
   kind         text not null, -- slots, rate or budget.
   queue        text collate "C", -- It applies to the jobs of this queue; null: of all.
-  type         text collate "C", -- It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.
+  type         text collate "C", -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
   per_key      boolean not null default false, -- Whether each key has a limit of its own. Jobs without a key then have none.
-  tree         uuid, -- It applies to this job and its descendants; null: to no tree.
   slots        integer, -- Maximum of jobs that run at once.
   surplus      integer not null default 0, -- Permits beyond slots: it was lowered while more ran. Claims retire them.
   rate         double precision, -- Tokens per interval; a job takes one, or what it says it costs.
@@ -954,9 +953,8 @@ create view coordinator.job_limits_live (
   name          text, -- Name of the limit.
   kind          text, -- slots (jobs that run at once), rate (tokens per interval) or budget (a sum).
   queue         text, -- It applies to the jobs of this queue; null: of all.
-  type          text, -- It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.
+  type          text, -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
   per_key       boolean, -- Whether each key has a limit of its own. Jobs without a key then have none.
-  tree          uuid, -- It applies to this job and its descendants; null: to no tree.
   slots         integer, -- Maximum of jobs that run at once.
   rate          double precision, -- Tokens per interval.
   per           interval, -- The interval of the rate.
@@ -2481,8 +2479,8 @@ create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_pick
   returns table (lane_id bigint, room integer, busy boolean)
   volatile;
 
--- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, of both, or of the tree of job p_tree; and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
-create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
+-- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
+create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Literal
-from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
@@ -34,7 +33,6 @@ class Limits:
         queue: str | None = None,
         type: str | None = None,
         per_key: bool | None = None,
-        tree: UUID | None = None,
     ) -> Limit:
         """Set a limit, and create it if it does not exist. What is not given stays as it is.
 
@@ -42,8 +40,8 @@ class Limits:
         ``budget``: the most that they cost in each ``period``; a claim reserves ``reserve`` unless the job says its cost.
         ``on_exhausted="cancel"`` also asks the workers of running jobs to stop when the budget is spent.
 
-        It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own; to the jobs of the ``tree``
-        with this root; and to jobs that name it. This and its kind are chosen once.
+        It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
+        name it. This and its kind are chosen once.
 
         Raises: ``Conflict`` if it exists with another kind, or applies to other jobs.
         """
@@ -62,7 +60,6 @@ class Limits:
                 queue=queue,
                 type=type,
                 per_key=per_key,
-                tree=tree,
                 actor=await self._caller.actor(),
             )
         )

@@ -250,7 +250,6 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
         "queue",
         "type",
         "per_key",
-        "tree",
         "slots",
         "rate",
         "per_s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import msgspec
 
@@ -26,7 +25,6 @@ class Limit(msgspec.Struct, frozen=True):
     queue: str | None
     type: str | None
     per_key: bool
-    tree: UUID | None
     slots: int | None
     rate: float | None
     per: timedelta | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
 
 from coordinator.model.limit import Limit
 from coordinator.model.operation import Operation, Scope
@@ -18,8 +17,8 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     ``burst`` are saved up. ``budget``: the most that they cost in each ``period`` (hour, day or ever); a claim reserves ``reserve``
     unless the job says its cost, and ``on_exhausted`` says whether claims stop, or what runs is cancelled, too.
 
-    It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own; to the jobs of the ``tree`` with
-    this root; and to jobs that name it. This and its kind are chosen once.
+    It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
+    name it. This and its kind are chosen once.
 
     Raises: ``Conflict`` if it exists with another kind, or applies to other jobs.
     """
@@ -41,7 +40,6 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     queue: str | None = None
     type: str | None = None
     per_key: bool | None = None
-    tree: UUID | None = None
     actor: str | None = None
 
 

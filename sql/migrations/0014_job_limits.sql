@@ -8,7 +8,6 @@ create table coordinator.job_limits (
   queue        text             collate "C",
   type         text             collate "C",
   per_key      boolean          not null default false,
-  tree         uuid,
   slots        integer,
   surplus      integer          not null default 0,
   rate         double precision,
@@ -34,9 +33,8 @@ comment on column coordinator.job_limits.project_id   is 'The project.';
 comment on column coordinator.job_limits.name         is 'Name of the limit, by which jobs may ask for it.';
 comment on column coordinator.job_limits.kind         is 'slots, rate or budget.';
 comment on column coordinator.job_limits.queue        is 'It applies to the jobs of this queue; null: of all.';
-comment on column coordinator.job_limits.type         is 'It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.';
+comment on column coordinator.job_limits.type         is 'It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.';
 comment on column coordinator.job_limits.per_key      is 'Whether each key has a limit of its own. Jobs without a key then have none.';
-comment on column coordinator.job_limits.tree         is 'It applies to this job and its descendants; null: to no tree.';
 comment on column coordinator.job_limits.slots        is 'Maximum of jobs that run at once.';
 comment on column coordinator.job_limits.surplus      is 'Permits beyond slots: it was lowered while more ran. Claims retire them.';
 comment on column coordinator.job_limits.rate         is 'Tokens per interval; a job takes one, or what it says it costs.';

@@ -10,14 +10,14 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, INTEGER, JOB, NUMBER
+from coordinator.cli.values import DURATION, INTEGER, NUMBER
 from coordinator.operations import limits
 
 command = noun("Limits of jobs: at once, in an interval, or of their cost.")
 
 COLUMNS = (
     "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "held_until",
-    "waiting_count", "resets_at", "hold_reason", "held_by", "users", "reserve", "on_exhausted", "tree", "actor", "updated_at",
+    "waiting_count", "resets_at", "hold_reason", "held_by", "users", "reserve", "on_exhausted", "actor", "updated_at",
 )  # fmt: skip
 
 
@@ -48,12 +48,11 @@ COLUMNS = (
 @click.option("--queue", metavar="NAME", help="Apply it to the jobs of this queue.")
 @click.option("--type", metavar="TYPE", help="Apply it to the jobs of this type.")
 @click.option("--per-key", is_flag=True, default=None, help="Apply it to each key of the queue on its own.")
-@click.option("--tree", type=JOB, metavar="ID", help="Apply it to this job and all that it enqueues.")
 @click.pass_obj
 def set_(call: Invocation, /, **options: Any) -> None:
     """Set a limit, and create it if it does not exist.
 
-    Give --slots, --rate or --budget. What is not given stays as it is. Without --queue, --type and --tree, it applies to the jobs that
+    Give --slots, --rate or --budget. What is not given stays as it is. Without --queue and --type, it applies to the jobs that
     name it: "coordinator job enqueue --limit NAME=COST". This and the kind are chosen once.
     """
     call.output.one(call.run(call.operation(limits.Set, **options)))

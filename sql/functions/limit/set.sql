@@ -13,11 +13,7 @@ begin
   if p_limit.type is not null then
     perform coordinator.check_name('the type', p_limit.type);
   end if;
-  if p_limit.tree is not null then
-    raise exception using errcode = 'ZC105', message = 'limits of trees are not supported yet', hint = 'Let the jobs of the tree name a limit.';
-  elsif p_limit.tree is not null and (num_nonnulls(p_limit.queue, p_limit.type) > 0 or p_limit.per_key) then
-    raise exception using errcode = 'ZC105', message = 'the limit of a tree has a queue, a type or keys, too', hint = 'Give only the tree.';
-  elsif num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) <> 1 then
+  if num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) <> 1 then
     raise exception using errcode = case num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) when 0 then 'ZC101' else 'ZC105' end,
       message = format('%s of slots, rate and budget are given', num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget)), hint = 'Give one of them.';
   elsif num_nonnulls(p_limit.per, p_limit.burst) > 0 and p_limit.rate is null then
@@ -160,7 +156,7 @@ create or replace function coordinator.limit_set(
   p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null,
   p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null,
   p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null,
-  p_tree uuid default null, p_actor text default null)
+  p_actor text default null)
 returns setof coordinator.job_limits_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -189,21 +185,17 @@ begin
   v_after.on_exhausted := coalesce(p_on_exhausted, v_before.on_exhausted);
   v_after.queue := coalesce(p_queue, v_before.queue);
   v_after.type := coalesce(p_type, v_before.type);
-  v_after.tree := coalesce(p_tree, v_before.tree);
   v_after.per_key := coalesce(p_per_key, v_before.per_key, false);
   v_after.updated_at := v_now;
   v_after.actor := v_actor;
   if v_before.id is not null
-     and ((v_before.queue, v_before.type, v_before.tree, v_before.per_key) is distinct from (v_after.queue, v_after.type, v_after.tree, v_after.per_key)
+     and ((v_before.queue, v_before.type, v_before.per_key) is distinct from (v_after.queue, v_after.type, v_after.per_key)
           or num_nonnulls(v_after.slots, v_after.rate, v_after.budget) > 1) then
     raise exception using errcode = 'ZC325', message = format('limit "%s" has another kind or applies to other jobs', p_name),
-      detail = jsonb_build_object('kind', v_before.kind, 'queue', v_before.queue, 'type', v_before.type, 'per_key', v_before.per_key, 'tree', v_before.tree)::text,
+      detail = jsonb_build_object('kind', v_before.kind, 'queue', v_before.queue, 'type', v_before.type, 'per_key', v_before.per_key)::text,
       hint = 'Delete it first, or choose another name. Only its size can be changed.';
   end if;
   perform coordinator.limit_check(v_after);
-  if v_after.tree is not null then
-    perform coordinator.job_find(v_project, v_after.tree);
-  end if;
   if v_after.kind = 'rate' then
     v_after.per := coalesce(v_after.per, interval '1 second');
     v_after.burst := coalesce(v_after.burst, greatest(1, ceil(v_after.rate))::integer);
@@ -213,9 +205,9 @@ begin
     v_after.on_exhausted := coalesce(v_after.on_exhausted, 'stop');
   end if;
   if v_before.id is null then
-    insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, tree, slots, rate, per, burst, budget, period, reserve,
+    insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, slots, rate, per, burst, budget, period, reserve,
                                         on_exhausted, actor, created_at, updated_at)
-    values (v_project, p_name, v_after.kind, v_after.queue, v_after.type, v_after.per_key, v_after.tree, v_after.slots, v_after.rate, v_after.per,
+    values (v_project, p_name, v_after.kind, v_after.queue, v_after.type, v_after.per_key, v_after.slots, v_after.rate, v_after.per,
             v_after.burst, v_after.budget, v_after.period, v_after.reserve, v_after.on_exhausted, v_actor, v_now, v_now)
     returning * into v_after;
     if (select count(*) from coordinator.job_limits l where l.project_id = v_project) > 1000 then
@@ -245,14 +237,14 @@ begin
     perform coordinator.limit_wake(array[v_before.id], v_actor, v_now);
   end if;
   perform coordinator.event_append('limit.set', p_project, p_name, v_actor, v_now, jsonb_build_object(
-    'kind', v_after.kind, 'queue', v_after.queue, 'type', v_after.type, 'per_key', v_after.per_key, 'tree', v_after.tree, 'slots', v_after.slots,
+    'kind', v_after.kind, 'queue', v_after.queue, 'type', v_after.type, 'per_key', v_after.per_key, 'slots', v_after.slots,
     'rate', v_after.rate, 'per_s', extract(epoch from v_after.per), 'burst', v_after.burst, 'budget', v_after.budget, 'period', v_after.period,
     'reserve', v_after.reserve, 'on_exhausted', v_after.on_exhausted));
   return query select * from coordinator.job_limits_live l where l.project = p_project and l.name = p_name;
 end
 $$;
-comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, uuid, text) is
-  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, of both, or of the tree of job p_tree; and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, text) is
+  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
 
 create or replace function coordinator.limit_delete(p_project text, p_name text, p_actor text default null) returns boolean
 language plpgsql volatile security definer

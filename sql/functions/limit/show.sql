@@ -1,7 +1,7 @@
 -- Looking at limits (see limit.sql).
 
 create or replace view coordinator.job_limits_live with (security_barrier) as
-  select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.tree, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
+  select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
          l.on_exhausted,
          case l.kind when 'slots' then coalesce(r.used, 0)::bigint when 'budget' then c.used end as used,
          case when l.per_key then null
@@ -38,9 +38,8 @@ comment on column coordinator.job_limits_live.project       is 'Name of the proj
 comment on column coordinator.job_limits_live.name          is 'Name of the limit.';
 comment on column coordinator.job_limits_live.kind          is 'slots (jobs that run at once), rate (tokens per interval) or budget (a sum).';
 comment on column coordinator.job_limits_live.queue         is 'It applies to the jobs of this queue; null: of all.';
-comment on column coordinator.job_limits_live.type          is 'It applies to the jobs of this type; null: of all. Without queue, type and tree, it applies to jobs that name it.';
+comment on column coordinator.job_limits_live.type          is 'It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.';
 comment on column coordinator.job_limits_live.per_key       is 'Whether each key has a limit of its own. Jobs without a key then have none.';
-comment on column coordinator.job_limits_live.tree          is 'It applies to this job and its descendants; null: to no tree.';
 comment on column coordinator.job_limits_live.slots         is 'Maximum of jobs that run at once.';
 comment on column coordinator.job_limits_live.rate          is 'Tokens per interval.';
 comment on column coordinator.job_limits_live.per           is 'The interval of the rate.';
