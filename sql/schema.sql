@@ -232,8 +232,9 @@ create table coordinator.job_classes (
   limits     text[] collate "C" not null default '{}'::text[], -- Names of the limits that its jobs ask for, sorted.
   limit_ids  bigint[] not null default '{}'::bigint[], -- The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.
   keyed      boolean not null default false, -- Whether one of the limits is per key.
+  locks      boolean not null default false, -- Whether the jobs have locks: other claims need not look.
   constraint job_classes_pkey PRIMARY KEY (id),
-  constraint job_classes_key UNIQUE (project_id, queue, type, labels, limits),
+  constraint job_classes_key UNIQUE (project_id, queue, type, labels, limits, locks),
   constraint job_classes_queue_fkey FOREIGN KEY (project_id, queue) REFERENCES coordinator.queues(project_id, name) ON DELETE CASCADE
 );
 CREATE INDEX job_classes_type_idx ON coordinator.job_classes USING btree (project_id, type);
@@ -315,6 +316,19 @@ create table coordinator.job_limits (
   constraint job_limits_on_exhausted CHECK ((on_exhausted = ANY (ARRAY['stop'::text, 'cancel'::text]))),
   constraint job_limits_period CHECK ((period = ANY (ARRAY['hour'::text, 'day'::text, 'ever'::text])))
 );
+
+-- Jobs that wait for a lock: what wakes them. A job has one row, whatever else is in its way; it ends with the row in jobs_waiting.
+create table coordinator.job_lock_waits (
+  job_id     uuid not null, -- The job.
+  project_id bigint not null, -- The project.
+  blocker    text collate "C" not null, -- The resource whose release wakes it: of the lock or ticket in its way or, once that has gone, what it wants itself.
+  wanted     text collate "C" not null, -- Which of its own resources overlaps that.
+  class_id   bigint not null, -- Its class: of each, the first job in order is woken.
+  rank       bigint not null, -- Order within the class, see job_rank.
+  constraint job_lock_waits_pkey PRIMARY KEY (job_id),
+  constraint job_lock_waits_job_fkey FOREIGN KEY (job_id) REFERENCES coordinator.jobs_waiting(id) ON DELETE CASCADE
+);
+CREATE INDEX job_lock_waits_blocker_idx ON coordinator.job_lock_waits USING btree (project_id, blocker, wanted, class_id, rank, job_id);
 
 -- The line of the lanes of a class: a permit for each. Rows are inserted and deleted, never updated.
 create table coordinator.job_permits (
@@ -403,6 +417,7 @@ create table coordinator.jobs_ended (
   payload      jsonb not null, -- Any JSON value.
   labels       text[] not null, -- Labels that a worker needed.
   limits       jsonb, -- Limits that it asked for by name, and what it cost of each; null: none.
+  locks        text[], -- Resources that it had locked while it ran; null: none.
   max_attempts smallint not null, -- Most attempts.
   dedupe_key   text, -- Its dedupe key; may be null.
   parent_id    uuid, -- The job that enqueued it.
@@ -460,6 +475,7 @@ create table coordinator.jobs_open (
   payload      jsonb not null, -- Any JSON value.
   labels       text[] not null default '{}'::text[], -- Labels that a worker needs.
   limits       jsonb, -- Limits that it asks for by name, and what it costs of each; null: none.
+  locks        text[], -- Resources that it has locked while it runs; null: none.
   max_attempts smallint not null default 3, -- Most attempts.
   backoff      interval, -- Wait after the first failed attempt, doubled by each; null: the default.
   start_by     timestamp with time zone, -- It expires unless an attempt began before.
@@ -521,6 +537,7 @@ create table coordinator.jobs_running (
   message       text, -- Progress, in words.
   progress_at   timestamp with time zone, -- When progress was last reported.
   checkpoint    jsonb, -- What a next attempt continues from.
+  tokens        jsonb, -- Fencing tokens of its locks, by resource; null: it has none.
   cancel_at     timestamp with time zone, -- When the fence is revoked, if a cancellation was requested.
   cancelled_by  text, -- Who requested it.
   cancel_reason text, -- Why it was requested.
@@ -638,7 +655,7 @@ create table coordinator.locks (
   claimed       boolean not null default true, -- False: handed to a waiter that has not claimed it yet (lock_poll); it has 10 seconds.
   acquired_at   timestamp with time zone not null, -- When it was granted (database clock).
   expires_at    timestamp with time zone not null, -- The holder has it until then.
-  free_at       timestamp with time zone not null, -- expires_at + delay: others may acquire it from then on.
+  free_at       timestamp with time zone not null, -- expires_at + delay: others may acquire it from then on; infinity: when the attempt of a job ends that holds it.
   ended_at      timestamp with time zone, -- When it was broken or its holder ended, if the row stays for its delay or for an open guarded transaction; else null.
   owner         text collate "C" not null default ''::text, -- The holder below the agent, such as session/subagent; empty: the agent itself.
   requests      uuid[], -- The request id of each acquisition, if its owner acquired it several times; null: one.
@@ -1031,6 +1048,8 @@ create view coordinator.job_rows (
   after        uuid[], -- The jobs that it starts after.
   limits       jsonb, -- Limits that it names, and what it costs of each.
   cause        text, -- What it waits for; null if it does not wait.
+  locks        text[], -- Resources that it has locked while it runs.
+  tokens       jsonb, -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
   project_id   bigint, -- The project.
   part         text, -- Where it is: open, completed or uncompleted.
   end_status   text, -- Its status if it has ended, which has statistics.
@@ -1091,7 +1110,9 @@ create view coordinator.jobs (
   depth        integer, -- How many jobs are above it in its tree.
   after        uuid[], -- The jobs that it starts after.
   waiting_for  text, -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
-  limits       jsonb -- Limits that it names, and what it costs of each.
+  limits       jsonb, -- Limits that it names, and what it costs of each.
+  locks        text[], -- Resources that it has locked while it runs.
+  tokens       jsonb -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
 );
 
 -- Locks that are held now.
@@ -1107,7 +1128,8 @@ create view coordinator.lock_holders (
   acquired_at   timestamp with time zone, -- When it was granted.
   expires_at    timestamp with time zone, -- The holder has it until then.
   project       text, -- Name of the project.
-  owner         text -- The holder below the agent, such as session/subagent; empty: the agent itself.
+  owner         text, -- The holder below the agent, such as session/subagent; empty: the agent itself.
+  job           uuid -- The job whose attempt holds it, until it ends; else null.
 );
 
 -- Tickets that wait; the smaller number is served first.
@@ -1829,8 +1851,8 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1).
-create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_limits jsonb default null, p_actor text default null)
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1). p_locks: resources (src/, name:deploy), all of which it has locked while it runs; until they are free it waits, and holds nothing.
+create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_limits jsonb default null, p_locks text[] default '{}', p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
@@ -1919,6 +1941,21 @@ create function coordinator.job_list(p_project text, p_status text[] default nul
   returns SETOF coordinator.jobs
   stable security definer;
 
+-- Acquire the locks of jobs that a claim took out of jobs_ready, the best first. picked: up to p_limit jobs that can start; owned: those of them that have locks, with fences and tokens by resource; waiting: up to p_waiting jobs that could not have theirs and wait from now on; rest: jobs beyond these limits. Waits for nobody. Internal.
+create function coordinator.job_lock(p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_now timestamp with time zone, OUT picked uuid[], OUT owned uuid[], OUT fences bigint[], OUT tokens jsonb[], OUT waiting uuid[], OUT rest uuid[])
+  returns record
+  volatile;
+
+-- Wake those that come next of the jobs that wait for locks on exactly these resources: of each class, the best for each resource that it wants. What would wait is left to the loop. Internal.
+create function coordinator.job_lock_wake(p_project_id bigint, p_resources text[])
+  returns void
+  volatile;
+
+-- Return the resources of a job in their one spelling, each once. ZC101 to ZC103: one is malformed. Internal.
+create function coordinator.job_locks(p_project_id bigint, p_locks text[])
+  returns text[]
+  stable;
+
 -- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Internal.
 create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone, p_tell boolean default true)
   returns void
@@ -1948,6 +1985,11 @@ create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
 create function coordinator.job_output(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.job_chunk
   stable security definer;
+
+-- Return the owner of the locks of an attempt. Parts of it are below: owner/part.
+create function coordinator.job_owner(p_job uuid, p_fence bigint)
+  returns text
+  immutable;
 
 -- Pause a job and, with p_tree, all those below it, also children that are enqueued later: from its commit, none of them is claimed. Attempts that run continue. Pausing it again changes nothing. ZC323: it has ended and, with p_tree, all those below it as well.
 create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
@@ -2159,6 +2201,11 @@ create function coordinator.job_tree(p_project text, p_job uuid, p_after text[] 
   returns SETOF coordinator.jobs
   stable security definer;
 
+-- End what attempts hold and wait for, whose rows the caller deleted: the last step of every end. Waits for nobody: if others are changing the same locks, these end at once, and the loop hands them on. Internal.
+create function coordinator.job_unlock(p_attempts coordinator.jobs_running[], p_by text)
+  returns void
+  volatile;
+
 -- End an attempt that its caller has locked, and let its job wait; p_watches: topics and keys of the events that may end the wait, in turn. If a cancellation was requested, the job ends. Internal.
 create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p_project text, p_wait coordinator.job_waits, p_watches text[])
   returns SETOF coordinator.job_suspension
@@ -2229,13 +2276,18 @@ create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
   stable security definer;
 
+-- Say which lock a job waits for, who holds it and until when. Internal.
+create function coordinator.job_why_lock(p_project_id bigint, p_job uuid, OUT sentence text, OUT names text[], OUT until timestamp with time zone)
+  returns record
+  stable;
+
 -- Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.
 create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT until timestamp with time zone, OUT place bigint, OUT names text[])
   returns record
   stable;
 
--- Say what a job waits for whose cause is p_cause: a sentence, and the names of who matters. Internal.
-create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, OUT sentence text, OUT names text[])
+-- Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock, until when at the latest. Internal.
+create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, OUT sentence text, OUT names text[], OUT until timestamp with time zone)
   returns record
   stable;
 
@@ -2594,6 +2646,11 @@ create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owne
   returns jsonb
   stable;
 
+-- End locks without their holder, and return the resources that are free now. Others stay for their delay or an open guarded transaction, or because p_delete is false; lock_expire hands them on. p_wait: wait for others that change one of them. Internal.
+create function coordinator.lock_end(p_project text, p_locks coordinator.locks[], p_actor text, p_now timestamp with time zone, p_delete boolean, p_wait boolean)
+  returns coordinator.lock_resource[]
+  volatile;
+
 -- Release what an agent holds and remove its tickets. Called by agent_end, which deleted the agent. Internal.
 create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text)
   returns void
@@ -2619,7 +2676,12 @@ create function coordinator.lock_enter_plain(p_project_id bigint, p_resource tex
   returns text[]
   volatile;
 
--- Delete up to p_limit expired locks and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.
+-- Do what lock_enter does, but wait for nobody; false: another transaction has one of the keys. Internal.
+create function coordinator.lock_enter_try(p_project_id bigint, p_resources coordinator.lock_resource[])
+  returns boolean
+  volatile;
+
+-- Delete up to p_limit expired locks, those of attempts of jobs that have ended, and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.
 create function coordinator.lock_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -2649,7 +2711,7 @@ create function coordinator.lock_globs_meet(p_a text, p_b text)
   returns boolean
   immutable;
 
--- Serve the tickets that wait for freed resources, in order. Under the queue lock. Internal.
+-- Serve the tickets that wait for freed resources, in order, then wake jobs. Under the queue lock. Internal.
 create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[])
   returns void
   volatile;
@@ -2664,9 +2726,24 @@ create function coordinator.lock_is_plain(p_resource text)
   returns boolean
   immutable;
 
+-- Return the job to whose attempt an owner of locks belongs (job_owner); null: to none. Internal.
+create function coordinator.lock_job(p_owner text)
+  returns uuid
+  immutable;
+
+-- Keep the row of a lock until the end of the transaction, so that whatever ends the lock finds who waits for it; false: another transaction is ending it. null, a ticket, is not kept. Internal.
+create function coordinator.lock_keep(p_project_id bigint, p_resource text, p_token bigint)
+  returns boolean
+  volatile;
+
 -- Return the key of the advisory lock on a path of a project (empty: its root) or on a name. Internal.
 create function coordinator.lock_key(p_project_id bigint, p_path text)
   returns bigint
+  immutable;
+
+-- Return the keys of the advisory locks under which the holders of resources change, in their order. Internal.
+create function coordinator.lock_keys(p_project_id bigint, p_resources coordinator.lock_resource[])
+  returns table (key bigint, shared boolean)
   immutable;
 
 -- Return a LIKE pattern that matches at least what a shape does: exactly that for a segment without classes. Internal.
@@ -2699,6 +2776,11 @@ create function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinato
   returns bigint
   stable;
 
+-- Return locks of attempts that have ended, and which others were changing then. Internal.
+create function coordinator.lock_orphans(p_limit integer)
+  returns SETOF coordinator.locks
+  stable;
+
 -- Return the locks on resources that overlap one, expired locks included; with p_waiting the tickets from p_from to before p_before, as lock_rows shows them. Internal.
 create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default '9223372036854775807')
   returns SETOF coordinator.locks
@@ -2728,6 +2810,11 @@ create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent u
 create function coordinator.lock_queue_enter(p_project_id bigint)
   returns void
   volatile;
+
+-- Return the key of the advisory lock on the queue of a project. Internal.
+create function coordinator.lock_queue_key(p_project_id bigint)
+  returns bigint
+  immutable;
 
 -- Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.
 create function coordinator.lock_queue_try(p_project_id bigint)
@@ -2838,6 +2925,11 @@ create function coordinator.lock_ticket_grant(p_project_id bigint, p_project tex
 create function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[], OUT resources coordinator.lock_resource[], OUT tokens bigint[])
   returns record
   immutable;
+
+-- Acquire resources until their holder ends (p_until is only shown), all or none, without waiting for anybody: tokens by resource. Else blocker says what is in the way of the one that is wanted, which the caller keeps until its transaction ends, and due_at when to try again at the latest; busy: others are changing what it takes. free: those that nothing is in the way of. Internal.
+create function coordinator.lock_try(p_project_id bigint, p_project text, p_texts text[], p_agent uuid, p_agent_name text, p_owner text, p_until timestamp with time zone, OUT tokens jsonb, OUT busy boolean, OUT wanted text, OUT blocker text, OUT due_at timestamp with time zone, OUT free text[])
+  returns record
+  volatile;
 
 -- List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.
 create function coordinator.lock_waiting(p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)

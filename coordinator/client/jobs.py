@@ -53,6 +53,7 @@ class NewJob(TypedDict, total=False):
     after_mode: Literal["all", "any"]
     on_failure: Literal["cancel", "ignore", "run"]
     limits: Sequence[str] | Mapping[str, int] | None
+    locks: Sequence[str]
 
 
 class Jobs(JobTrees):
@@ -84,6 +85,7 @@ class Jobs(JobTrees):
         after_mode: Literal["all", "any"] = "all",
         on_failure: Literal["cancel", "ignore", "run"] = "cancel",
         limits: Sequence[str] | Mapping[str, int] | None = None,
+        locks: Sequence[str] = (),
     ) -> JobReceipt:
         """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
 
@@ -96,7 +98,8 @@ class Jobs(JobTrees):
         With ``after`` it waits until these jobs have completed: all, or with ``after_mode`` any, one. If one of them ends otherwise,
         ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
         ``parent`` is the open job whose tree it belongs to. ``limits`` are names of limits that it needs, or what it costs of
-        each: ``{"openai": 1200}``.
+        each: ``{"openai": 1200}``. While it runs, it has all ``locks``, such as ``src/`` and ``name:deploy``; until they are free it
+        waits, and holds nothing.
 
         Raises: ``NotFound`` for an unknown limit; ``Conflict`` for a duplicate, with the job in ``detail``, if the queue is full, and if the parent has ended.
         """
@@ -126,6 +129,7 @@ class Jobs(JobTrees):
                 after_mode=after_mode,
                 on_failure=on_failure,
                 limits=dict(limits) if isinstance(limits, Mapping) else None if limits is None else list(limits),
+                locks=list(locks),
                 actor=await self._caller.actor(),
             )
         )

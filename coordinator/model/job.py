@@ -28,6 +28,7 @@ class JobGrant(msgspec.Struct, frozen=True):
 
     With ``stale``, it is a job that the claim named as finished and the worker no longer had; only ``id`` and ``fence`` are set.
     ``steps`` counts its finished steps: if there are any, read them before the work begins.
+    ``tokens`` has the fencing token of each of its locks, by resource.
     """
 
     id: UUID
@@ -41,6 +42,12 @@ class JobGrant(msgspec.Struct, frozen=True):
     deadline_at: datetime | None
     stale: bool
     steps: int | None
+    tokens: dict[str, int] | None = None
+
+    @property
+    def owner(self) -> str:
+        """The owner of its locks: whatever the worker acquires as this owner, or as a part of it, also ends with the attempt."""
+        return f"job/{self.id}/{self.fence}"
 
 
 class JobLease(msgspec.Struct, frozen=True):

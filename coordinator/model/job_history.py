@@ -71,6 +71,8 @@ class Job(msgspec.Struct, frozen=True):
     after: list[UUID]
     waiting_for: str | None
     limits: dict[str, int]
+    locks: list[str]
+    tokens: dict[str, int] | None
 
     @property
     def ended(self) -> bool:

@@ -11,7 +11,10 @@ __all__ = ["Grant", "Lock", "PathCheck", "Renewal", "Waiter"]
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held, by an agent or, if ``owner`` is not empty, by an owner below it. Of a counted lock, ``slot`` of ``slots``."""
+    """A lock that is held, by an agent or, if ``owner`` is not empty, by an owner below it. Of a counted lock, ``slot`` of ``slots``.
+
+    ``job`` is the job whose attempt holds it.
+    """
 
     resource: str
     kind: str
@@ -25,6 +28,7 @@ class Lock(msgspec.Struct, frozen=True):
     expires_at: datetime
     project: str
     owner: str
+    job: UUID | None
 
 
 class Grant(msgspec.Struct, frozen=True):

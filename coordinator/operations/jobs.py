@@ -47,7 +47,8 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
 
     A job waits until the jobs in ``after`` have completed: all, or one with ``after_mode`` any. If one of them ends otherwise,
     ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
-    ``parent`` is an open job, to whose tree it belongs.
+    ``parent`` is an open job, to whose tree it belongs. While it runs, it has all ``locks`` (``src/``, ``name:deploy``); until they are
+    free it waits, and holds nothing.
 
     ``limits`` are names of limits that it needs, or an object with what it costs of each: ``{"openai": 1200}``.
 
@@ -82,6 +83,7 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     after_mode: str = "all"
     on_failure: str = "cancel"
     limits: Json = None
+    locks: list[str] = msgspec.field(default_factory=list)
     actor: str | None = None
 
 

@@ -79,7 +79,7 @@ comment on column coordinator.locks.ticket        is 'The ticket that waited for
 comment on column coordinator.locks.claimed       is 'False: handed to a waiter that has not claimed it yet (lock_poll); it has 10 seconds.';
 comment on column coordinator.locks.acquired_at   is 'When it was granted (database clock).';
 comment on column coordinator.locks.expires_at    is 'The holder has it until then.';
-comment on column coordinator.locks.free_at       is 'expires_at + delay: others may acquire it from then on.';
+comment on column coordinator.locks.free_at       is 'expires_at + delay: others may acquire it from then on; infinity: when the attempt of a job ends that holds it.';
 comment on column coordinator.locks.ended_at      is 'When it was broken or its holder ended, if the row stays for its delay or for an open guarded transaction; else null.';
 comment on column coordinator.locks.owner         is 'The holder below the agent, such as session/subagent; empty: the agent itself.';
 comment on column coordinator.locks.requests      is 'The request id of each acquisition, if its owner acquired it several times; null: one.';

@@ -48,7 +48,8 @@ create table coordinator.job_classes (
   limits     text[] collate "C" not null default '{}',
   limit_ids  bigint[] not null default '{}',
   keyed      boolean not null default false,
-  constraint job_classes_key unique (project_id, queue, type, labels, limits), -- job_enqueue: the class of a job
+  locks      boolean not null default false,
+  constraint job_classes_key unique (project_id, queue, type, labels, limits, locks), -- job_enqueue: the class of a job
   constraint job_classes_queue_fkey foreign key (project_id, queue) references coordinator.queues on delete cascade);
 create index job_classes_type_idx on coordinator.job_classes (project_id, type); -- job_claim: the classes that a worker can run
 comment on table  coordinator.job_classes            is 'Classes of jobs: what decides which workers can run a job. Few, and static.';
@@ -59,6 +60,7 @@ comment on column coordinator.job_classes.type       is 'Type of the jobs.';
 comment on column coordinator.job_classes.labels     is 'Labels that a worker needs, sorted.';
 comment on column coordinator.job_classes.limits     is 'Names of the limits that its jobs ask for, sorted.';
 comment on column coordinator.job_classes.keyed      is 'Whether one of the limits is per key.';
+comment on column coordinator.job_classes.locks      is 'Whether the jobs have locks: other claims need not look.';
 comment on column coordinator.job_classes.limit_ids  is 'The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.';
 
 create table coordinator.job_lanes (
@@ -97,6 +99,7 @@ create table coordinator.jobs_open (
   payload      jsonb       not null,
   labels       text[]      not null default '{}',
   limits       jsonb,
+  locks        text[],
   max_attempts smallint    not null default 3,
   backoff      interval,
   start_by     timestamptz,
@@ -139,6 +142,7 @@ comment on column coordinator.jobs_open.key          is 'Key by which queues are
 comment on column coordinator.jobs_open.priority     is 'Higher comes first.';
 comment on column coordinator.jobs_open.payload      is 'Any JSON value.';
 comment on column coordinator.jobs_open.labels       is 'Labels that a worker needs.';
+comment on column coordinator.jobs_open.locks        is 'Resources that it has locked while it runs; null: none.';
 comment on column coordinator.jobs_open.limits       is 'Limits that it asks for by name, and what it costs of each; null: none.';
 comment on column coordinator.jobs_open.max_attempts is 'Most attempts.';
 comment on column coordinator.jobs_open.backoff      is 'Wait after the first failed attempt, doubled by each; null: the default.';
@@ -205,6 +209,7 @@ create table coordinator.jobs_running (
   message       text,
   progress_at   timestamptz,
   checkpoint    jsonb,
+  tokens        jsonb,
   cancel_at     timestamptz,
   cancelled_by  text,
   cancel_reason text) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
@@ -229,6 +234,7 @@ comment on column coordinator.jobs_running.percent       is 'Progress, 0 to 100.
 comment on column coordinator.jobs_running.message       is 'Progress, in words.';
 comment on column coordinator.jobs_running.progress_at   is 'When progress was last reported.';
 comment on column coordinator.jobs_running.checkpoint    is 'What a next attempt continues from.';
+comment on column coordinator.jobs_running.tokens        is 'Fencing tokens of its locks, by resource; null: it has none.';
 comment on column coordinator.jobs_running.cancel_at     is 'When the fence is revoked, if a cancellation was requested.';
 comment on column coordinator.jobs_running.cancelled_by  is 'Who requested it.';
 comment on column coordinator.jobs_running.cancel_reason is 'Why it was requested.';
@@ -258,6 +264,7 @@ create table coordinator.jobs_ended (
   payload      jsonb       not null,
   labels       text[]      not null,
   limits       jsonb,
+  locks        text[],
   max_attempts smallint    not null,
   dedupe_key   text,
   parent_id    uuid,
@@ -298,6 +305,7 @@ comment on column coordinator.jobs_ended.key          is 'Key by which queues ar
 comment on column coordinator.jobs_ended.priority     is 'Higher comes first.';
 comment on column coordinator.jobs_ended.payload      is 'Any JSON value.';
 comment on column coordinator.jobs_ended.labels       is 'Labels that a worker needed.';
+comment on column coordinator.jobs_ended.locks        is 'Resources that it had locked while it ran; null: none.';
 comment on column coordinator.jobs_ended.limits       is 'Limits that it asked for by name, and what it cost of each; null: none.';
 comment on column coordinator.jobs_ended.max_attempts is 'Most attempts.';
 comment on column coordinator.jobs_ended.dedupe_key   is 'Its dedupe key; may be null.';
@@ -347,7 +355,7 @@ create type coordinator.job_order as (
   place integer, type text, payload jsonb, queue text, key text, priority integer, at timestamptz, delay interval, start_by timestamptz,
   max_attempts integer, backoff interval, deadline interval, stall interval, rescue text, labels text[],
   dedupe_key text, dedupe_for interval, on_duplicate text, dedupe_failed boolean, parent text, after text[],
-  after_mode text, on_failure text, limits jsonb);
+  after_mode text, on_failure text, limits jsonb, locks text[]);
 comment on type coordinator.job_order is 'A job to enqueue: its place in the call, and the parameters of job_enqueue.';
 
 create type coordinator.job_receipt as (
@@ -357,7 +365,7 @@ comment on type coordinator.job_receipt is
 
 create type coordinator.job_grant as (
   id uuid, fence bigint, type text, queue text, key text, attempt integer, payload jsonb, checkpoint jsonb, deadline_at timestamptz, stale boolean,
-  steps integer);
+  steps integer, tokens jsonb);
 comment on type coordinator.job_grant is
   'A job that a claim gives to a worker; with stale, one that the worker named as finished and no longer had, of which only the id and the fence are given. steps: how many of its steps are finished.';
 

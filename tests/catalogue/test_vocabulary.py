@@ -121,6 +121,7 @@ SPELLED = {  # on the command line
     ("job_enqueue", "labels"): "label",
     ("job_enqueue", "limits"): "limit",
     ("limit_hold", "ttl"): "for",
+    ("job_enqueue", "locks"): "lock",
     ("job_reconcile", "fences"): "fence",
     ("job_retry", "from_step"): "from",
     ("lock_renew", "tokens"): "token",

@@ -25,14 +25,27 @@ command = noun("Jobs: work that is handed over and never lost.")
 
 COLUMNS = (
     "id", "type", "status", "queue", "key", "attempts", "worker", "created_at", "completed_at", "reason", "error", "payload",
-    "result", "priority", "labels", "scheduled_at", "started_at", "percent", "message", "actor",
+    "result", "priority", "labels", "locks", "scheduled_at", "started_at", "percent", "message", "actor",
 )  # fmt: skip
 
 _status = click.option("--status", multiple=True, metavar="STATUS", help="Only of this status; repeatable.")
 _type = click.option("--type", metavar="TYPE", help="Only of this type.")
 _queue = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 _key = click.option("--key", metavar="KEY", help="Only with this key.")
-GRANT = ("id", "fence", "type", "attempt", "key", "payload", "checkpoint", "deadline_at", "queue", "stale", "steps")
+GRANT = (
+    "id",
+    "fence",
+    "type",
+    "attempt",
+    "key",
+    "payload",
+    "checkpoint",
+    "deadline_at",
+    "queue",
+    "stale",
+    "steps",
+    "tokens",
+)
 STEP = ("place", "name", "ordinal", "kind", "result", "actor", "finished_at", "fence")
 RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 
@@ -86,6 +99,7 @@ def _attempt(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="cancel|ignore|run",
     help="If one of them does not complete: cancel it, wait for the others, or run it.  [default: cancel]",
 )
+@click.option("--lock", "locks", multiple=True, metavar="RESOURCE", help="Lock this while it runs; repeatable.")
 @click.option(
     "--limit",
     "limits",

@@ -31,6 +31,7 @@ COLUMNS = (
     "slot",
     "slots",
     "owner",
+    "job",
 )
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True, type=RESOURCE)

@@ -244,9 +244,17 @@ declare
   v_beyond  uuid[];
   v_done    uuid[];
   v_left    integer := p_limit;
+  v_want    integer;
   v_count   integer;
   v_floors  jsonb := coordinator.job_floors();
   v_short   boolean;
+  v_locks   boolean; -- whether jobs of some of the classes have locks
+  v_locked  record;
+  v_owned   uuid[] := '{}'; -- of this round, those that have theirs
+  v_fences  bigint[] := '{}';
+  v_tokens  jsonb[] := '{}';
+  v_parked  integer := 0; -- jobs that could not have theirs
+  v_again   boolean := false; -- because of that, others are left to be tried
 begin
   -- An agent that ends waits for this lock, so it leaves no attempt behind.
   select a.name, a.job_types, a.labels into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
@@ -261,14 +269,14 @@ begin
   if p_finished <> '{}' then
     v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
     return query
-      select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer
+      select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer, null::jsonb
       from unnest(p_finished, p_fences) u (id, fence)
       where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
   end if;
   if p_request_id is not null then
     return query
       select j.id, r.fence, j.type, j.queue, j.key, r.attempt::integer, j.payload, j.checkpoint, r.deadline_at, false,
-             coordinator.job_step_count(j.id)
+             coordinator.job_step_count(j.id), r.tokens
       from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
       where r.agent_id = p_agent and r.request_id = p_request_id order by r.fence;
     if found then
@@ -277,8 +285,9 @@ begin
   end if;
 
   while v_left > 0 loop
-    select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain) into v_plain, v_alone from (
-      select array_agg(c.id) as classes, not q.fair and c.limit_ids = '{}' as plain
+    select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain), coalesce(bool_or(g.locks), false)
+    into v_plain, v_alone, v_locks from (
+      select array_agg(c.id) as classes, not q.fair and c.limit_ids = '{}' as plain, bool_or(c.locks) as locks
       from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
       where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
         and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
@@ -301,18 +310,36 @@ begin
       v_charged := coalesce(v_charged, '{}');
     end if;
     v_ids := '{}';
+    v_want := greatest(v_left, least(v_parked, 1000)); -- the more cannot have their locks, the more are tried at once
     for v_classes in
       select u.classes::bigint[] from unnest(null::text || v_alone) with ordinality u (classes, place)
       order by (u.place + v_first) % (coalesce(cardinality(v_alone), 0) + 1)
     loop
-      exit when cardinality(v_ids) >= v_left;
-      v_ids := v_ids || case when v_classes is not null then coordinator.limit_pick(v_classes, v_left - cardinality(v_ids), v_floors, v_now, v_ids)
-                             when v_plain is not null then coordinator.job_pick(v_plain, v_left - cardinality(v_ids), v_floors) end;
+      exit when cardinality(v_ids) >= v_want;
+      v_ids := v_ids || case when v_classes is not null then coordinator.limit_pick(v_classes, v_want - cardinality(v_ids), v_floors, v_now, v_ids)
+                             when v_plain is not null then coordinator.job_pick(v_plain, v_want - cardinality(v_ids), v_floors) end;
     end loop;
-    v_short := cardinality(v_ids) < v_left and v_floors <> '{}';
+    v_short := cardinality(v_ids) < v_want and v_floors <> '{}';
     v_floors := case when v_short then '{}' else v_floors end;
     continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
+    if v_locks then
+      v_locked := coordinator.job_lock(v_project, p_project, p_agent, v_agent.name, v_ids, v_left, 1000 - v_parked, v_now);
+      v_ids := v_locked.picked;
+      v_owned := v_locked.owned;
+      v_fences := v_locked.fences;
+      v_tokens := v_locked.tokens;
+      v_parked := v_parked + cardinality(v_locked.waiting);
+      v_again := v_locked.waiting <> '{}' and v_locked.rest = '{}';
+      if (v_slots is not null or v_charged <> '{}') and v_locked.waiting || v_locked.rest <> '{}' then
+        perform coordinator.limit_return(v_locked.waiting || v_locked.rest, v_agent.name, v_now);
+      end if;
+      if v_locked.rest <> '{}' then
+        perform coordinator.job_make_ready(v_locked.rest, v_agent.name, v_now); -- this also wakes others, if this claim reaches its limit
+        exit when v_ids = '{}';
+      end if;
+      continue when v_ids = '{}';
+    end if;
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
       with open as materialized (
@@ -326,23 +353,23 @@ begin
         where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now) and j.paused is null
         window best as (order by j.priority desc, j.scheduled_at, j.id)),
       job as materialized (
-        select j.id, nextval('coordinator.job_fences') as fence, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
+        select j.id, coalesce(l.fence, nextval('coordinator.job_fences')) as fence, l.tokens, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
                j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps
-        from open j where j.place = 1 or j.bytes <= 1048576),
+        from open j left join unnest(v_owned, v_fences, v_tokens) l (id, fence, tokens) on l.id = j.id where j.place = 1 or j.bytes <= 1048576),
       running as (
-        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, slots, charged, key_hash)
-        select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint,
+        insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
+        select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
                case when v_slots is not null then (v_slots ->> j.class_id::text)::bigint[] end, coalesce(j.class_id = any (v_charged), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
         from job j),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
-      select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false, j.steps
+      select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false, j.steps, j.tokens
       from (select count(*) from told) t, job j order by j.place;
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
-    continue when v_count = cardinality(v_ids) and v_short;
+    continue when v_count = cardinality(v_ids) and (v_short or v_again);
     exit when v_count = cardinality(v_ids);
     -- Too late for some: job_expire ends them.
     insert into coordinator.jobs_later (id, class_id, due_at)
@@ -356,6 +383,11 @@ begin
     v_beyond := array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)
                                                       and not exists (select from coordinator.jobs_later l where l.id = i) and i <> all (v_beyond));
     if v_beyond <> '{}' then
+      if v_owned && v_beyond then
+        perform coordinator.job_unlock(array(
+          select jsonb_populate_record(null::coordinator.jobs_running, jsonb_build_object('id', o.id, 'fence', o.fence, 'agent_id', p_agent))
+          from unnest(v_owned, v_fences) o (id, fence) where o.id = any (v_beyond)), v_agent.name);
+      end if;
       perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
     end if;
     if v_slots is not null or v_charged <> '{}' then

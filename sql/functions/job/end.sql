@@ -46,12 +46,12 @@ begin
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
         status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
-        backoff, deadline, stall, rescue, root_id, depth, after, limits, awaited)
+        backoff, deadline, stall, rescue, root_id, depth, after, limits, awaited, locks)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
              u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
-             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.limits, nullif(j.awaited, false)
+             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.limits, nullif(j.awaited, false), j.locks
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
@@ -59,12 +59,13 @@ begin
       left join stepped s on s.job_id = j.id
       left join written o on o.job_id = j.id
       cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
-      returning id, project_id, queue, status, reason, dedupe_key, after, awaited)
+      returning id, project_id, queue, status, reason, dedupe_key, after, awaited, case when agent_id is null then locks end as locks)
     select e.project_id, (select p.name from coordinator.projects p where p.id = e.project_id) as project, e.queue, e.status,
            array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
            case e.status when 'completed' then 'job.completed' when 'failed' then 'job.failed' when 'cancelled' then 'job.cancelled' else 'job.expired' end as type, array_agg(e.id order by e.id) as ids,
            case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data,
-           array_agg(e.id order by e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent
+           array_agg(e.id order by e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent,
+           jsonb_agg(e.locks) filter (where e.locks is not null) as locks
     from ended e group by e.project_id, e.queue, e.status, e.reason order by 1, 3, 4
   loop
     if v_told.keys is not null then
@@ -73,6 +74,10 @@ begin
         and (d.expires_at is null or v_told.status <> 'completed' and not d.failed);
     end if;
     perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
+    if v_told.locks is not null then -- they waited, and others may wait behind them
+      perform coordinator.job_lock_wake(v_told.project_id, array(
+        select distinct r from jsonb_array_elements(v_told.locks) l, jsonb_array_elements_text(l) r));
+    end if;
     if v_told.dependent is not null then
       delete from coordinator.job_dependencies d where d.job_id = any (v_told.dependent);
     end if;
@@ -183,6 +188,7 @@ begin
   elsif v_ready is not null then
     perform coordinator.job_make_ready(v_ready, p_by, p_now);
   end if;
+  perform coordinator.job_unlock(p_attempts, p_by);
 end
 $$;
 comment on function coordinator.job_put_back(coordinator.jobs_running[], text, text, timestamptz, text, boolean, timestamptz, text) is
@@ -217,6 +223,9 @@ begin
   if v_ids is not null then
     perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results);
     perform coordinator.limit_leave(v_attempts, 'completed', p_by, p_now);
+    if exists (select from coordinator.locks l where l.agent_id = p_agent) or exists (select from coordinator.lock_waits w where w.agent_id = p_agent) then
+      perform coordinator.job_unlock(v_attempts, p_by);
+    end if;
   end if;
   return v_ids;
 end

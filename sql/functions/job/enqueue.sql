@@ -11,11 +11,11 @@ begin
                          coalesce(j.max_attempts, 3), j.backoff, j.deadline, j.stall, nullif(j.rescue, 'retry'),
                          case when j.labels is null then '{}' else array(select distinct l from unnest(j.labels) l order by l) end,
                          j.dedupe_key, j.dedupe_for, coalesce(j.on_duplicate, 'raise'), coalesce(j.dedupe_failed, false), j.parent, nullif(j.after, '{}'), nullif(j.after_mode, 'all'), nullif(j.on_failure, 'cancel'),
-                         case when j.limits is not null then coordinator.limit_costs(j.limits) end
+                         case when j.limits is not null then coordinator.limit_costs(j.limits) end, nullif(j.locks, '{}')
                      )::coordinator.job_order order by j.n)
     from rows from (jsonb_populate_recordset(null::coordinator.job_order, p_jobs)) with ordinality j (
       place, type, payload, queue, key, priority, at, delay, start_by, max_attempts, backoff, deadline, stall, rescue, labels,
-      dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, after, after_mode, on_failure, limits, n));
+      dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, after, after_mode, on_failure, limits, locks, n));
 end
 $$;
 comment on function coordinator.job_orders(jsonb) is
@@ -77,6 +77,8 @@ begin
   end loop;
   if p_order.start_by <= coalesce(p_order.at, v_now + p_order.delay, v_now) then
     raise exception using errcode = 'ZC105', message = 'the job would expire before it could start', hint = 'Give a later start_by, or omit it.';
+  elsif p_order.locks is not null then
+    perform coordinator.job_locks(p_project_id, p_order.locks);
   end if;
   if p_order.limits is not null then
     perform coordinator.limit_check_costs(p_project_id, p_order.limits);
@@ -91,7 +93,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent,after,after_mode,on_failure,limits}';
+  v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent,after,after_mode,on_failure,limits,locks}';
   v_orders  coordinator.job_order[];
   v_order   coordinator.job_order;
   v_item    record;
@@ -128,7 +130,7 @@ begin
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
            and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and pg_column_size(o.payload) < 130
            and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
-           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.after_mode, o.on_failure, o.limits) = 0
+           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.after_mode, o.on_failure, o.limits, o.locks) = 0
            and not o.dedupe_failed),
          bool_or(num_nonnulls(o.parent, o.after) > 0)
   into v_usual, v_tied from unnest(v_orders) o;
@@ -138,11 +140,11 @@ begin
       v_place := v_order.place - 1;
       perform coordinator.job_check(p_project_id, v_order);
     end loop;
-    select sum(octet_length(o.payload::text)) into v_bytes from unnest(v_orders) o;
+    select sum(octet_length(o.payload::text) + coalesce(octet_length(o.locks::text), 0)) into v_bytes from unnest(v_orders) o;
   end if;
   if v_bytes > 8388608 then
     v_orders := null;
-    raise exception using errcode = 'ZC102', message = format('the payloads of the jobs take %s bytes as text; at most 8388608 are allowed', v_bytes),
+    raise exception using errcode = 'ZC102', message = format('the payloads and locks of the jobs take %s bytes as text; at most 8388608 are allowed', v_bytes),
       hint = 'Enqueue them in several calls.';
   end if;
   for v_item in
@@ -199,13 +201,13 @@ begin
     select array_agg(c.id order by o.place) into v_classes
     from unnest(p_orders) o
     left join coordinator.job_classes c on c.project_id = p_project_id and c.queue = any (p_queues) and c.queue = o.queue and c.type = o.type and c.labels = o.labels
-      and c.limits = case when o.limits is null then '{}' else coordinator.limit_names(o.limits) end;
+      and c.limits = case when o.limits is null then '{}' else coordinator.limit_names(o.limits) end and c.locks = (o.locks is not null);
     exit when array_position(v_classes, null) is null;
     perform coordinator.advisory_enter(coordinator.limit_class_key(p_project_id));
-    insert into coordinator.job_classes (project_id, queue, type, labels, limits, limit_ids, keyed)
-    select p_project_id, n.queue, n.type, n.labels, n.limits, i.ids,
+    insert into coordinator.job_classes (project_id, queue, type, labels, limits, locks, limit_ids, keyed)
+    select p_project_id, n.queue, n.type, n.labels, n.limits, n.locks, i.ids,
            exists (select from coordinator.job_limits l where l.id = any (i.ids) and l.per_key)
-    from (select distinct o.queue, o.type, o.labels, coordinator.limit_names(o.limits) as limits from unnest(p_orders) o order by 1, 2, 3, 4) n
+    from (select distinct o.queue, o.type, o.labels, coordinator.limit_names(o.limits) as limits, o.locks is not null as locks from unnest(p_orders) o order by 1, 2, 3, 4, 5) n
     cross join lateral (select coordinator.limit_ids(p_project_id, n.queue, n.type, n.limits) as ids) i
     on conflict on constraint job_classes_key do nothing;
     if (select count(*) from coordinator.job_classes c where c.project_id = p_project_id) > 1000 then
@@ -276,11 +278,12 @@ begin
     where v_first[o.place] is null),
   opened as (
     insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
-                                       deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, after_mode, on_failure, paused, limits, actor, created_at, scheduled_at)
+                                       deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, after_mode, on_failure, paused, limits, locks, actor, created_at, scheduled_at)
     select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
            j.deadline, j.stall, j.rescue, j.dedupe_key, (v_tree[j.place]).parent_id, (v_tree[j.place]).root_id, (v_tree[j.place]).depth,
            case when j.after is not null then array(select distinct coordinator.job_tie(a, v_ids, v_first) from unnest(j.after) a order by 1) end,
-           j.after_mode, j.on_failure, (v_tree[j.place]).paused, j.limits, v_actor, v_now, j.scheduled_at
+           j.after_mode, j.on_failure, (v_tree[j.place]).paused, j.limits,
+           case when j.locks is not null then coordinator.job_locks(v_project, j.locks) end, v_actor, v_now, j.scheduled_at
     from job j),
   queued as (
     insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
@@ -341,7 +344,8 @@ create or replace function coordinator.job_enqueue(
   p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry',
   p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise',
   p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all',
-  p_on_failure text default 'cancel', p_limits jsonb default null, p_actor text default null)
+  p_on_failure text default 'cancel', p_limits jsonb default null, p_locks text[] default '{}',
+  p_actor text default null)
 returns setof coordinator.job_receipt
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -352,11 +356,11 @@ begin
       'type', p_type, 'queue', p_queue, 'key', p_key, 'priority', p_priority, 'at', p_at, 'delay', p_delay, 'start_by', p_start_by,
       'max_attempts', p_max_attempts, 'backoff', p_backoff, 'deadline', p_deadline, 'stall', p_stall, 'rescue', p_rescue, 'labels', p_labels,
       'dedupe_key', p_dedupe_key, 'dedupe_for', p_dedupe_for, 'on_duplicate', p_on_duplicate, 'dedupe_failed', p_dedupe_failed,
-      'parent', p_parent, 'after', p_after, 'after_mode', p_after_mode, 'on_failure', p_on_failure))), p_actor, false);
+      'parent', p_parent, 'after', p_after, 'after_mode', p_after_mode, 'on_failure', p_on_failure, 'locks', p_locks))), p_actor, false);
 end
 $$;
-comment on function coordinator.job_enqueue(text, text, jsonb, text, text, integer, timestamptz, interval, timestamptz, integer, interval, interval, interval, text, text[], text, interval, text, boolean, uuid, uuid[], text, text, jsonb, text) is
-  'Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1).';
+comment on function coordinator.job_enqueue(text, text, jsonb, text, text, integer, timestamptz, interval, timestamptz, integer, interval, interval, interval, text, text[], text, interval, text, boolean, uuid, uuid[], text, text, jsonb, text[], text) is
+  'Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1). p_locks: resources (src/, name:deploy), all of which it has locked while it runs; until they are free it waits, and holds nothing.';
 
 create or replace function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
 returns setof coordinator.job_receipt

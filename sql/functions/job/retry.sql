@@ -86,7 +86,7 @@ begin
     select m from coordinator.job_insert(p_project, (
       select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
           'type', e.type, 'queue', e.queue, 'key', e.key, 'priority', e.priority, 'max_attempts', e.max_attempts, 'backoff', e.backoff,
-          'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels, 'limits', e.limits)) || jsonb_build_object('payload', e.payload)
+          'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels, 'limits', e.limits, 'locks', e.locks)) || jsonb_build_object('payload', e.payload)
         order by e.ordinality)
       from unnest(v_ended) with ordinality e), p_actor, false) m);
   update coordinator.jobs_open j set retry_of = u.old, parent_id = u.parent, root_id = u.root, depth = u.depth

@@ -102,7 +102,7 @@ $$;
 comment on function coordinator.job_why_queued(bigint, uuid) is
   'Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.';
 
-create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[])
+create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[], out until timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -146,13 +146,15 @@ begin
     sentence := format('%s was paused by "%s" at %s%s.',
       case when v_on.paused ->> 'job' = p_job::text then 'It' else format('The tree of job %s', v_on.paused ->> 'job') end, v_on.paused ->> 'by',
       coordinator.job_instant((v_on.paused ->> 'at')::timestamptz), coalesce(': ' || (v_on.paused ->> 'reason'), ''));
+  when 'lock' then
+    select w.sentence, w.names, w.until into sentence, names, until from coordinator.job_why_lock(p_project_id, p_job) w;
   else
     sentence := format('It waits: %s.', p_cause);
   end case;
 end
 $$;
 comment on function coordinator.job_why_waiting(bigint, uuid, text) is
-  'Say what a job waits for whose cause is p_cause: a sentence, and the names of who matters. Internal.';
+  'Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock, until when at the latest. Internal.';
 
 create or replace function coordinator.job_why(p_project text, p_job uuid)
 returns table (id uuid, status text, cause text, sentence text, until timestamptz, place bigint, names text[])
@@ -193,7 +195,7 @@ begin
     v_cause := v_job.waiting_for;
     select coalesce(w.due_at, d.due_at) into v_until
     from coordinator.jobs_waiting w left join coordinator.job_waits d on d.job_id = w.id where w.id = p_job;
-    select w.sentence, w.names into v_text, v_names from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
+    select w.sentence, w.names, case v_cause when 'lock' then w.until else v_until end into v_text, v_names, v_until from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
   when 'running' then
     select r.cancel_at, r.cancelled_by, r.cancel_reason, a.heartbeat_at + a.ttl as overdue_at, r.deadline_at, a.name into v_running
     from coordinator.jobs_running r left join coordinator.agents a on a.id = r.agent_id where r.id = p_job;

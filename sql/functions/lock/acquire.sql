@@ -31,7 +31,7 @@ begin
     return; -- it already holds the resource
   end if;
   return query
-    select l.resource, l.agent_id, l.agent_name, l.owner, l.mode, l.fencing_token, l.free_at, null::bigint
+    select l.resource, l.agent_id, l.agent_name, l.owner, l.mode, l.fencing_token, case when isfinite(l.free_at) then l.free_at else l.expires_at end, null::bigint
     from (
       select h.*, count(*) over () as taken from coordinator.lock_overlapping(p_project_id, p_resource, false) h
       where h.free_at > v_now
@@ -76,7 +76,8 @@ begin
     hint := 'Try again.';
     return;
   end if;
-  v_who := case when v_b.agent_id <> p_agent then format('agent "%s" (%s)', v_b.agent_name, v_b.agent_id)
+  v_who := case when coordinator.lock_job(v_b.owner) is not null then format('job %s of agent "%s"', coordinator.lock_job(v_b.owner), v_b.agent_name)
+                when v_b.agent_id <> p_agent then format('agent "%s" (%s)', v_b.agent_name, v_b.agent_id)
                 when v_b.owner = '' then 'the agent itself'
                 else format('owner "%s" of the same agent', v_b.owner) end;
   v_how := v_b.mode || case when v_b.resource <> v_b.wanted then format(', on "%s"', v_b.resource) else '' end;
@@ -145,7 +146,8 @@ declare
 begin
   if p_own then
     update coordinator.locks
-    set expires_at = greatest(expires_at, p_new.expires_at), free_at = greatest(expires_at, p_new.expires_at) + p_new.delay,
+    set expires_at = greatest(expires_at, p_new.expires_at),
+        free_at = case when isfinite(free_at) then greatest(expires_at, p_new.expires_at) + p_new.delay else free_at end,
         ttl = p_new.ttl, delay = p_new.delay, claimed = true,
         -- A named owner that acquires it again has to release it as often; a repetition of a request does not count.
         requests = case when owner = '' or p_new.request_id = any (coalesce(requests, array[request_id])) then requests
@@ -409,3 +411,106 @@ end
 $$;
 comment on function coordinator.lock_acquire(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text, text[]) is
   'Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_within: owners of the agent that release nothing until this call is answered, so that a deadlock through them is found. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.';
+
+create or replace function coordinator.lock_keep(p_project_id bigint, p_resource text, p_token bigint) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '10ms' -- for a row that one transaction has renewed and deleted: skip locked waits for it
+as $$
+begin
+  perform from coordinator.locks l
+  where l.project_id = p_project_id and l.resource = p_resource and l.fencing_token = p_token for key share skip locked;
+  return found or p_token is null;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function coordinator.lock_keep(bigint, text, bigint) is
+  'Keep the row of a lock until the end of the transaction, so that whatever ends the lock finds who waits for it; false: another transaction is ending it. null, a ticket, is not kept. Internal.';
+
+create or replace function coordinator.lock_try(
+  p_project_id bigint, p_project text, p_texts text[], p_agent uuid, p_agent_name text, p_owner text, p_until timestamptz,
+  out tokens jsonb, out busy boolean, out wanted text, out blocker text, out due_at timestamptz, out free text[])
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_texts constant text[] := coordinator.lock_texts(p_project, p_texts);
+  v_all   constant coordinator.lock_resource[] := coordinator.lock_parse_all(v_texts);
+  v_now   timestamptz;
+  v_r     coordinator.lock_resource;
+  v_held  record;
+  v_token bigint; -- of what is in the way; null: a ticket is
+  v_until timestamptz;
+  v_lock  coordinator.locks;
+begin
+  busy := not coordinator.lock_enter_try(p_project_id, v_all) or v_texts is distinct from coordinator.lock_texts(p_project, p_texts);
+  v_now := coordinator.now_utc();
+  wanted := v_all[1].resource;
+  blocker := wanted;
+  due_at := v_now + interval '1 second';
+  free := '{}';
+  if busy then
+    return;
+  end if;
+  foreach v_r in array v_all loop
+    select b.* into v_held from coordinator.lock_blockers(p_project_id, p_agent, p_owner, null, v_r, 'exclusive', null) b
+    order by b.ticket nulls first, b.expires_at desc limit 1;
+    if not found then
+      free := free || v_r.resource;
+    elsif v_until is null then
+      v_token := v_held.fencing_token;
+      v_until := v_held.expires_at;
+      wanted := v_r.resource;
+      blocker := v_held.resource;
+    end if;
+  end loop;
+  if v_until is not null then
+    busy := not coordinator.lock_keep(p_project_id, blocker, v_token);
+    due_at := v_now + case when busy then interval '1 second' else least(greatest(v_until - v_now, interval '1 second'), interval '30 seconds') end;
+    return;
+  end if;
+  for v_held in
+    select r.resource as wanted, h.resource, h.slot from unnest(v_all) r cross join lateral coordinator.lock_overlapping(p_project_id, r, false) h where h.free_at <= v_now
+  loop
+    perform from coordinator.locks l
+    where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot for update skip locked;
+    if not found and exists (select from coordinator.locks l where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot) then
+      busy := true; -- a guarded transaction
+      wanted := v_held.wanted;
+      blocker := v_held.resource;
+      free := '{}';
+      return;
+    end if;
+    perform coordinator.lock_expire_one(p_project_id, p_project, v_held.resource, v_held.slot, v_now);
+  end loop;
+
+  v_lock.project_id := p_project_id;
+  v_lock.mode := 'exclusive';
+  v_lock.agent_id := p_agent;
+  v_lock.agent_name := p_agent_name;
+  v_lock.owner := p_owner;
+  v_lock.fencing_token := coordinator.epoch_number('coordinator.lock_tokens');
+  v_lock.ttl := '0';
+  v_lock.delay := '0';
+  v_lock.requests := array['00000000-0000-0000-0000-000000000000'::uuid]; -- so that renewals only lengthen it
+  v_lock.claimed := true;
+  v_lock.acquired_at := v_now;
+  v_lock.expires_at := p_until;
+  v_lock.free_at := 'infinity';
+  tokens := '{}';
+  foreach v_r in array v_all loop
+    v_lock.resource := v_r.resource;
+    v_lock.kind := v_r.kind;
+    v_lock.prefix := case when v_r.kind in ('directory', 'glob') then v_r.path end;
+    v_lock.pattern := v_r.pattern;
+    perform coordinator.lock_write(p_project, v_lock, false);
+    tokens := tokens || jsonb_build_object(v_r.resource, v_lock.fencing_token);
+  end loop;
+end
+$$;
+comment on function coordinator.lock_try(bigint, text, text[], uuid, text, text, timestamptz) is
+  'Acquire resources until their holder ends (p_until is only shown), all or none, without waiting for anybody: tokens by resource. Else blocker says what is in the way of the one that is wanted, which the caller keeps until its transaction ends, and due_at when to try again at the latest; busy: others are changing what it takes. free: those that nothing is in the way of. Internal.';

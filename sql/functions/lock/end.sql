@@ -1,4 +1,56 @@
--- Locks that end without their holder: they expire, or their agent ends.
+-- Locks that end without their holder: they expire, or their agent or the attempt of a job ends (job/lock.sql).
+
+create or replace function coordinator.lock_end(
+  p_project text, p_locks coordinator.locks[], p_actor text, p_now timestamptz, p_delete boolean, p_wait boolean) returns coordinator.lock_resource[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_lock  coordinator.locks;
+  v_freed coordinator.lock_resource[] := '{}';
+begin
+  foreach v_lock in array coalesce(p_locks, '{}') loop
+    -- A guarded transaction may stay open for long, so do not wait for it. The lock ends; its row stays.
+    perform from coordinator.locks
+    where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot and p_delete and delay = '0' for update skip locked;
+    if found then
+      delete from coordinator.locks where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
+      v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
+    else
+      if not p_wait then
+        perform from coordinator.locks
+        where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot for no key update skip locked;
+        continue when not found; -- lock_expire comes back to it
+      end if;
+      update coordinator.locks
+      set expires_at = least(expires_at, p_now), free_at = least(expires_at, p_now) + delay, ended_at = p_now, claimed = true
+      where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
+    end if;
+    perform coordinator.event_append('lock.ended', p_project, v_lock.resource, p_actor, p_now,
+      jsonb_build_object('agent_id', v_lock.agent_id, 'agent', v_lock.agent_name, 'owner', v_lock.owner, 'fencing_token', v_lock.fencing_token));
+  end loop;
+  return v_freed;
+end
+$$;
+comment on function coordinator.lock_end(text, coordinator.locks[], text, timestamptz, boolean, boolean) is
+  'End locks without their holder, and return the resources that are free now. Others stay for their delay or an open guarded transaction, or because p_delete is false; lock_expire hands them on. p_wait: wait for others that change one of them. Internal.';
+
+create or replace function coordinator.lock_orphans(p_limit integer) returns setof coordinator.locks
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return query
+    select l.* from coordinator.locks l
+    where l.free_at = 'infinity' and not exists (
+      select from coordinator.jobs_running r
+      where r.id = split_part(l.owner, '/', 2)::uuid and r.fence = split_part(l.owner, '/', 3)::bigint) limit p_limit;
+end
+$$;
+comment on function coordinator.lock_orphans(integer) is
+  'Return locks of attempts that have ended, and which others were changing then. Internal.';
 
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -18,15 +70,18 @@ begin
     select d.project_id, p.name from (
       (select project_id from coordinator.locks where free_at <= v_now order by free_at limit p_limit)
       union
-      (select project_id from coordinator.lock_waits where expires_at <= v_now order by expires_at limit p_limit)) d
+      (select project_id from coordinator.lock_waits where expires_at <= v_now order by expires_at limit p_limit)
+      union
+      (select o.project_id from coordinator.lock_orphans(p_limit) o)) d
     left join coordinator.projects p on p.id = d.project_id order by d.project_id
   loop
-    v_freed := '{}';
     if v_project.name is null then
       delete from coordinator.lock_waits where project_id = v_project.project_id;
       delete from coordinator.locks where project_id = v_project.project_id;
       continue;
     end if;
+    v_freed := coordinator.lock_end(v_project.name, array(select o from coordinator.lock_orphans(p_limit) o where o.project_id = v_project.project_id),
+                                    'coordinator', v_now, true, false);
     for v_row in
       select resource, slot from coordinator.locks
       where project_id = v_project.project_id and free_at <= v_now order by free_at limit p_limit for update skip locked
@@ -52,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_expire(integer) is
-  'Delete up to p_limit expired locks and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.';
+  'Delete up to p_limit expired locks, those of attempts of jobs that have ended, and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.';
 
 create or replace function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text) returns void
 language plpgsql volatile
@@ -60,32 +115,15 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_now     timestamptz := coordinator.now_utc();
-  v_lock    record;
-  v_freed   coordinator.lock_resource[] := '{}';
+  v_locks   coordinator.locks[];
+  v_freed   coordinator.lock_resource[];
   v_tickets bigint[];
-  v_held    boolean := false;
 begin
-  for v_lock in
-    select * from coordinator.locks where agent_id = p_agent and ended_at is null order by resource, slot
-  loop
-    v_held := true;
-    -- A guarded transaction may stay open for long, so do not wait for it. The lock ends; its row stays.
-    perform from coordinator.locks
-    where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot and delay = '0' for update skip locked;
-    if found then
-      delete from coordinator.locks where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
-      v_freed := v_freed || coordinator.lock_parse(v_lock.resource);
-    else
-      update coordinator.locks
-      set expires_at = least(expires_at, v_now), free_at = least(expires_at, v_now) + delay, ended_at = v_now, claimed = true
-      where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
-    end if;
-    perform coordinator.event_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
-      jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'owner', v_lock.owner, 'fencing_token', v_lock.fencing_token));
-  end loop;
+  -- Those of attempts that are not over end with them.
+  v_locks := array(select l from coordinator.locks l where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at) order by l.resource, l.slot);
+  v_freed := coordinator.lock_end(p_project, v_locks, p_actor, coordinator.now_utc(), true, true);
   select array_agg(distinct ticket) into v_tickets from coordinator.lock_waits where agent_id = p_agent;
-  if v_held or v_tickets is not null then
+  if v_locks <> '{}' or v_tickets is not null then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_ticket_drop(p_project_id, p_project, coalesce(v_tickets, '{}'));
     perform coordinator.lock_hand_off(p_project_id, p_project, v_freed);

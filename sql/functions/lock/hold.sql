@@ -89,7 +89,8 @@ begin
     set ttl = coalesce(p_ttl, l.ttl), claimed = true,
         -- Of several acquisitions, each relies on its own TTL.
         expires_at = greatest(v_now + coalesce(p_ttl, l.ttl), case when l.requests is not null then l.expires_at end),
-        free_at = greatest(v_now + coalesce(p_ttl, l.ttl), case when l.requests is not null then l.expires_at end) + l.delay
+        free_at = case when isfinite(l.free_at) then greatest(v_now + coalesce(p_ttl, l.ttl), case when l.requests is not null then l.expires_at end) + l.delay
+                       else l.free_at end
     where l.project_id = v_project and l.resource = v_given.resources[v_i].resource and l.agent_id is not distinct from p_agent
       and l.fencing_token = v_given.tokens[v_i] and l.expires_at > v_now
     returning l.resource, l.fencing_token, l.expires_at into v_lock;
@@ -171,7 +172,8 @@ begin
       where l.project_id = v_project and l.resource = p_resources[1] and l.agent_id is not distinct from p_agent
         and l.fencing_token = p_tokens[1] and l.expires_at > v_now and l.prefix is null
         and l.requests is null and (p_request_id is null or l.request_id = p_request_id)
-      returning l.agent_name, l.owner, exists (select from coordinator.lock_waits w where w.project_id = v_project) into v_name, v_owner, v_waited;
+      returning l.agent_name, l.owner, exists (select from coordinator.lock_waits w where w.project_id = v_project)
+                                       or exists (select from coordinator.job_lock_waits w where w.project_id = v_project) into v_name, v_owner, v_waited;
       if found then
         insert into coordinator.events (type, project, key, actor, at, data)
         values ('lock.released', p_project, p_resources[1], v_name, v_now,

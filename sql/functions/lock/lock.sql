@@ -18,6 +18,7 @@
 --   A lock-delay (delay) keeps the resource from everyone for a while after the lock expired, was broken or its agent ended.
 --   Acquire, renew and poll extend the life of the agent to cover the lease, so that no lock ends before its time because nobody
 --   sent heartbeats. Its process's death still ends it at once.
+--   Locks of an attempt of a job have no lease: they last until the attempt ends (job/lock.sql), and their free_at is infinity.
 --   A request id makes acquire repeatable: a repetition finds its ticket or its locks, while these exist.
 --
 -- How it works. Four kinds of locks are taken, always in this order, so that callers do not deadlock:
@@ -48,7 +49,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('lock.released', 'the resource', '{agent_id,owner,fencing_token}',                             'A lock was released.'),
   ('lock.expired',  'the resource', '{agent_id,agent,owner,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
   ('lock.broken',   'the resource', '{agent_id,agent,owner,fencing_token,reason}',                'A lock was taken from its holder.'),
-  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent.'),
+  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent, or with the attempt of a job.'),
   ('lock.resized',  'the resource', '{slots,before}',                                      'A counted lock got another number of slots.');
 
 insert into coordinator.rights (function, role) values
@@ -78,9 +79,16 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('lock_waiters',   1000,  'tickets', 'Tickets that wait for one resource.'),
   ('lock_claim',     10,    'seconds', 'Time within which a waiter must claim the lock that it was handed.');
 
+create or replace function coordinator.lock_job(p_owner text) returns uuid
+language sql immutable parallel safe
+return case when p_owner ~ '^job/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]+(/|$)' then split_part(p_owner, '/', 2)::uuid end;
+comment on function coordinator.lock_job(text) is
+  'Return the job to whose attempt an owner of locks belongs (job_owner); null: to none. Internal.';
+
 create or replace view coordinator.lock_holders with (security_barrier) as
   select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end as slot, l.agent_id,
-         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at, p.name as project, l.owner
+         l.agent_name as agent, l.fencing_token, l.acquired_at, l.expires_at, p.name as project, l.owner,
+         case when l.owner ~ '^job/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/[0-9]+(/|$)' then split_part(l.owner, '/', 2)::uuid end as job -- lock_job
   from coordinator.locks l join coordinator.projects p on p.id = l.project_id
   where l.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
@@ -97,6 +105,7 @@ comment on column coordinator.lock_holders.acquired_at   is 'When it was granted
 comment on column coordinator.lock_holders.expires_at    is 'The holder has it until then.';
 comment on column coordinator.lock_holders.project       is 'Name of the project.';
 comment on column coordinator.lock_holders.owner         is 'The holder below the agent, such as session/subagent; empty: the agent itself.';
+comment on column coordinator.lock_holders.job           is 'The job whose attempt holds it, until it ends; else null.';
 
 create or replace view coordinator.file_locks as
   select regexp_replace(l.resource, '^path:', '') as path, l.agent_id, l.mode as lock_type, l.acquired_at as created_at, l.expires_at, l.project
@@ -151,13 +160,39 @@ $$;
 comment on function coordinator.lock_enter_plain(bigint, text) is
   'Do what lock_enter does for a plain name or path; returns the root, the directories above it and itself, each with a leading /. Internal.';
 
+create or replace function coordinator.lock_keys(p_project_id bigint, p_resources coordinator.lock_resource[])
+returns table (key bigint, shared boolean)
+language sql immutable parallel safe
+begin atomic
+  with wanted as (
+    select r.path collate "C" as path, true as own, r.kind from unnest(p_resources) r
+    union all
+    select a, false, r.kind from unnest(p_resources) r, unnest(r.above) a
+  ), counted as (
+    select count(distinct path) > 200 as many from wanted where kind <> 'name'
+  )
+  select coordinator.lock_key(p_project_id, k.path), not k.own
+  from (select case when many and kind <> 'name' then '' else path end as path, bool_or(own or many) as own from wanted, counted group by 1) k
+  order by k.path;
+end;
+comment on function coordinator.lock_keys(bigint, coordinator.lock_resource[]) is
+  'Return the keys of the advisory locks under which the holders of resources change, in their order. Internal.';
+
+create or replace function coordinator.lock_enter_try(p_project_id bigint, p_resources coordinator.lock_resource[]) returns boolean
+language sql volatile
+set search_path = pg_catalog, pg_temp
+return coalesce((
+  select bool_and(case when k.shared then pg_try_advisory_xact_lock_shared(k.key) else pg_try_advisory_xact_lock(k.key) end)
+  from coordinator.lock_keys(p_project_id, p_resources) k), true);
+comment on function coordinator.lock_enter_try(bigint, coordinator.lock_resource[]) is
+  'Do what lock_enter does, but wait for nobody; false: another transaction has one of the keys. Internal.';
+
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_text text;
-  v_key  record;
 begin
   perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
   if cardinality(p_resources) = 1 then
@@ -167,19 +202,7 @@ begin
     perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, p_resources[1].path));
     return;
   end if;
-  for v_key in
-    with wanted as (
-      select r.path collate "C" as path, true as own, r.kind from unnest(p_resources) r
-      union all
-      select a, false, r.kind from unnest(p_resources) r, unnest(r.above) a
-    ), counted as (
-      select count(distinct path) > 200 as many from wanted where kind <> 'name'
-    )
-    select case when many and kind <> 'name' then '' else path end as path, bool_or(own or many) as own
-    from wanted, counted group by 1 order by 1
-  loop
-    perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, v_key.path), not v_key.own);
-  end loop;
+  perform coordinator.advisory_enter(k.key, k.shared) from (select * from coordinator.lock_keys(p_project_id, p_resources) offset 0) k;
 end
 $$;
 comment on function coordinator.lock_enter(bigint, coordinator.lock_resource[]) is

@@ -43,13 +43,19 @@ comment on column coordinator.lock_waits_for.for_ticket   is 'The earlier ticket
 comment on column coordinator.lock_waits_for.owner        is 'The waiting owner below the agent; empty: the agent itself.';
 comment on column coordinator.lock_waits_for.for_owner    is 'The owner in the way; empty: the agent itself.';
 
+create or replace function coordinator.lock_queue_key(p_project_id bigint) returns bigint
+language sql immutable parallel safe
+return hashtextextended('coordinator.lock_queue:' || p_project_id, 0);
+comment on function coordinator.lock_queue_key(bigint) is
+  'Return the key of the advisory lock on the queue of a project. Internal.';
+
 create or replace function coordinator.lock_queue_enter(p_project_id bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
-  perform coordinator.advisory_enter(hashtextextended('coordinator.lock_queue:' || p_project_id, 0));
+  perform coordinator.advisory_enter(coordinator.lock_queue_key(p_project_id));
 end
 $$;
 comment on function coordinator.lock_queue_enter(bigint) is
@@ -202,10 +208,11 @@ begin
       end loop;
     end if;
   end loop;
+  perform coordinator.job_lock_wake(p_project_id, array(select r.resource from unnest(p_resources) r));
 end
 $$;
 comment on function coordinator.lock_hand_off(bigint, text, coordinator.lock_resource[]) is
-  'Serve the tickets that wait for freed resources, in order. Under the queue lock. Internal.';
+  'Serve the tickets that wait for freed resources, in order, then wake jobs. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -217,6 +224,8 @@ begin
      and exists (select from unnest(p_resources) r where coordinator.lock_next_ticket(p_project_id, r) is not null) then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_hand_off(p_project_id, p_project, p_resources);
+  else
+    perform coordinator.job_lock_wake(p_project_id, array(select r.resource from unnest(p_resources) r));
   end if;
 end
 $$;

@@ -24,7 +24,8 @@ begin
       select distinct on (f.place) f.* from coordinator.lock_foremost(v_project, v_all, p_agent) f
       order by f.place, f.mine, (f.lock).expires_at desc)
     select u.path, case when o.place is null then 'free' when o.mine then 'mine' else 'held' end, (o.lock).resource, (o.lock).agent_id,
-           (o.lock).agent_name, (o.lock).mode, (o.lock).fencing_token, (o.lock).free_at, (o.lock).owner
+           (o.lock).agent_name, (o.lock).mode, (o.lock).fencing_token, case when isfinite((o.lock).free_at) then (o.lock).free_at else (o.lock).expires_at end,
+           (o.lock).owner
     from unnest(p_paths) with ordinality u (path, place) left join foremost o on o.place = u.place order by u.place;
 end
 $$;
@@ -49,7 +50,7 @@ begin
     v_under := coordinator.lock_read(p_project, case when p_under ~ '^name:|[*?[]' or right(p_under, 1) = '/' then p_under else p_under || '/' end);
     return query
       select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-             l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
+             l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner, coordinator.lock_job(l.owner)
       from coordinator.lock_overlapping(v_project, v_under, false) l
       where l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
         and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -58,7 +59,7 @@ begin
   end if;
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
+           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner, coordinator.lock_job(l.owner)
     from coordinator.locks l
     where l.project_id = v_project and l.expires_at > v_now and (p_agent is null or l.agent_id = p_agent)
       and (l.resource, l.fencing_token) > (coalesce(p_after[1], ''), p_after[2]::bigint)
@@ -79,7 +80,7 @@ declare
 begin
   return query
     select l.resource, l.kind, l.mode, l.slots, case when l.slots is not null then l.slot::integer end, l.agent_id, l.agent_name,
-           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner
+           l.fencing_token, l.acquired_at, l.expires_at, p_project, l.owner, coordinator.lock_job(l.owner)
     from coordinator.lock_overlapping(v_project, v_resource, false) l
     where l.expires_at > coordinator.now_utc() order by l.resource, l.slot;
   if not found then
