@@ -13,7 +13,7 @@ from bench.place import Options, fresh
 from bench.report import Conditions, Table, record
 from coordinator.telemetry import logs
 
-NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks", "jobs", "claims")
+NAMES = ("signals", "latency", "snapshot", "calls", "backlog", "gateway", "locks", "jobs", "limits", "claims")
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

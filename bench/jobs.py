@@ -13,7 +13,7 @@ from bench.report import Table, load, ratio
 from coordinator.db import schema
 from coordinator.db.connection import connect
 
-__all__ = ["run"]
+__all__ = ["COLUMNS", "notes", "rounds", "row", "run"]
 
 QUEUES = {
     "ours": "coordinator",
@@ -73,7 +73,7 @@ async def _muted(place: Place) -> str:
     return dsn
 
 
-async def _rounds(
+async def rounds(
     sides: Mapping[str, Side], verbs: tuple[str, ...], options: Options
 ) -> dict[str, dict[str, list[Cost]]]:
     """Return the costs by verb and side."""
@@ -90,35 +90,35 @@ async def _rounds(
 
 
 async def _beside(sides: Mapping[str, Side], options: Options, major: int) -> list[Table]:
-    found = await _rounds(sides, ("enqueue", "drain", "sustained"), options)
+    found = await rounds(sides, ("enqueue", "drain", "sustained"), options)
     targets = {
         "drain": {"pgqueuer": 2.5 if major >= 18 else 1.8, "bare": 0.6},
         "sustained": {"pgqueuer": 2.0},
         "enqueue": {"pgqueuer": 1.0},
     }
-    notes = _notes(options)
+    footnotes = notes(options)
     return [
-        Table(title, ["queue", *COLUMNS], [_row(QUEUES[name], found[verb]["ours"], costs, targets[verb].get(name))
-                                           for name, costs in found[verb].items()], notes)
+        Table(title, ["queue", *COLUMNS], [row(QUEUES[name], found[verb]["ours"], costs, targets[verb].get(name))
+                                           for name, costs in found[verb].items()], footnotes)
         for verb, title in TITLES.items()
     ]  # fmt: skip
 
 
 async def _kinds(sides: Mapping[str, Side], options: Options) -> Table:
-    costs = (await _rounds(sides, ("enqueue", "drain"), options))["drain"]
-    rows = [_row(KINDS["plain"], costs["plain"], costs["plain"], None)]
+    costs = (await rounds(sides, ("enqueue", "drain"), options))["drain"]
+    rows = [row(KINDS["plain"], costs["plain"], costs["plain"], None)]
     for name, target in (("mute", 0.7), ("fair", 0.85)):
-        row = _row(KINDS[name], costs["plain"], costs[name], None)
+        cells = row(KINDS[name], costs["plain"], costs[name], None)
         # Without events it is the plain queue that is judged, else the other one.
         value = ratio(
             *([cost.rate for cost in costs[each]] for each in (("plain", name) if name == "mute" else (name, "plain")))
         )
-        row[2], row[-1] = f"{value:.2f}", f"≥ {target:g}: {'met' if value >= target else 'MISSED'}"
-        rows.append(row)
+        cells[2], cells[-1] = f"{value:.2f}", f"≥ {target:g}: {'met' if value >= target else 'MISSED'}"
+        rows.append(cells)
     columns = ["kind", *COLUMNS]
     columns[2] = "ratio to plain"
     return Table(
-        "Jobs drained from queues of different kinds", columns, rows, [*_notes(options), "No events: plain / it."]
+        "Jobs drained from queues of different kinds", columns, rows, [*notes(options), "No events: plain / it."]
     )
 
 
@@ -161,14 +161,14 @@ async def _held(place: Place, ours: Side, options: Options, least: float) -> Tab
     )
 
 
-def _notes(options: Options) -> list[str]:
+def notes(options: Options) -> list[str]:
     return [
         f"{options.rounds} interleaved rounds of {options.jobs:,} jobs; processor time, WAL and dead rows are for each job.",
         f"Load average at the end {load():.1f}.",
     ]
 
 
-def _row(label: str, ours: list[Cost], costs: list[Cost], target: float | None) -> list[str]:
+def row(label: str, ours: list[Cost], costs: list[Cost], target: float | None) -> list[str]:
     rates = [cost.rate for cost in costs]
     value = ratio([cost.rate for cost in ours], rates)
     verdict = "" if target is None else f"≥ {target:g}: {'met' if value >= target else 'MISSED'}"

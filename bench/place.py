@@ -77,17 +77,21 @@ class Place(msgspec.Struct):
 
 
 @asynccontextmanager
-async def fresh(options: Options, *, disk: Path | None = None) -> AsyncIterator[Place]:
+async def fresh(
+    options: Options, *, disk: Path | None = None, settings: dict[str, str] | None = None
+) -> AsyncIterator[Place]:
     """Start a fresh cluster, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="coordinator-bench-", dir=disk, ignore_cleanup_errors=True) as folder:
-        async with embedded.run(Path(folder), bin_dir=options.bin_dir, settings=SETTINGS) as server:
+        async with embedded.run(
+            Path(folder), bin_dir=options.bin_dir, settings={**SETTINGS, **(settings or {})}
+        ) as server:
             connection = await connect(server.dsn)
             try:
                 await schema.apply(connection)
-                settings = {name: await connection.fetchval("select current_setting($1)", name) for name in SHOWN}
+                shown = {name: await connection.fetchval("select current_setting($1)", name) for name in SHOWN}
             finally:
                 await connection.close()
-            yield Place(server.dsn, server.version, server.bin_dir, server.socket_dir, settings)
+            yield Place(server.dsn, server.version, server.bin_dir, server.socket_dir, shown)
 
 
 @asynccontextmanager

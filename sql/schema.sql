@@ -258,7 +258,7 @@ create table coordinator.job_dependencies (
 );
 CREATE INDEX job_dependencies_job_idx ON coordinator.job_dependencies USING btree (job_id);
 
--- Keys of limits per key that have lanes or running jobs. Claims lock a row to start jobs of the key; the ends of its jobs share it.
+-- Keys of limits per key that have lanes. Claims lock a row to start jobs of the key.
 create table coordinator.job_keys (
   limit_id bigint not null, -- The limit.
   hash     bigint not null, -- Hash of project and key.
@@ -2486,7 +2486,7 @@ create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_fl
   returns uuid[]
   volatile;
 
--- Delete up to p_limit rows of keys that have neither waiting nor running jobs; returns how many. Repeat until 0. No event.
+-- Delete up to p_limit rows of keys that have no jobs to be claimed; returns how many. Repeat until 0. No event.
 create function coordinator.limit_prune_keys(p_limit integer default 10000)
   returns integer
   volatile security definer;
@@ -2526,9 +2526,9 @@ create function coordinator.limit_room(p_limit coordinator.job_limits, p_now tim
   returns bigint
   volatile;
 
--- Lock the keys of lanes, and return how many jobs each lane may start (null: any number), besides those that this claim has picked; busy: another transaction has the key. Internal.
-create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_picked uuid[])
-  returns table (lane_id bigint, room integer, busy boolean)
+-- Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.
+create function coordinator.limit_rooms(p_class bigint, p_hashes bigint[], p_counts integer[], p_picked uuid[], OUT counts integer[], OUT rooms integer[], OUT busy integer[])
+  returns record
   volatile;
 
 -- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.

@@ -7,7 +7,7 @@ from datetime import timedelta
 from coordinator.model.limit import Limit
 from coordinator.model.operation import Operation, Scope
 
-__all__ = ["Delete", "Hold", "List", "Refill", "Release", "Set", "Show"]
+__all__ = ["Delete", "Hold", "List", "PruneKeys", "Refill", "Release", "Set", "Show"]
 
 
 class Set(Operation[Limit], frozen=True, kw_only=True):
@@ -122,3 +122,12 @@ class Refill(Operation[int], frozen=True, kw_only=True):
     internal = True
 
     limit: int = 1000
+
+
+class PruneKeys(Operation[int], frozen=True, kw_only=True):
+    """Delete rows of keys that have no jobs to be claimed; return of how many. Repeat until 0."""
+
+    function = "limit_prune_keys"
+    internal = True
+
+    limit: int = 10000

@@ -79,6 +79,6 @@ create table coordinator.job_keys (
   limit_id bigint not null,
   hash     bigint not null,
   constraint job_keys_pkey primary key (limit_id, hash));
-comment on table  coordinator.job_keys          is 'Keys of limits per key that have lanes or running jobs. Claims lock a row to start jobs of the key; the ends of its jobs share it.';
+comment on table  coordinator.job_keys          is 'Keys of limits per key that have lanes. Claims lock a row to start jobs of the key.';
 comment on column coordinator.job_keys.limit_id is 'The limit.';
 comment on column coordinator.job_keys.hash     is 'Hash of project and key.';

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ import asyncpg
 import pytest
 
 from tests.sql.test_races import Open, session
+from tests.waiting import until_blocked
 
 __all__ = ["session"]
 
@@ -24,6 +26,7 @@ select l.name, l.slots, l.surplus, (select count(*) from coordinator.job_slots s
        (select count(*) from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
         where l.id = any (c.limit_ids)) as running
 from coordinator.job_limits l where not l.per_key order by l.name"""
+SETTLED = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
 KEYS = """
 select j.queue, j.key, count(*) as running from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
 where j.key is not null group by 1, 2"""
@@ -114,27 +117,26 @@ class Worker:
                 await transaction.commit()
 
 
-async def watched(connection: asyncpg.Connection, done: asyncio.Event) -> int:
-    """Look at snapshots, until the work is done."""
+async def watched(connection: asyncpg.Connection, done: asyncio.Event, asked: dict[str, list[int]]) -> int:
+    """Look at snapshots, until the work is done; `asked` has the slots that were set since the last look."""
     looks = 0
-    over: Counter[str] = Counter()
+    before: dict[str, int] = {}  # the greater of used and allowed
     while not done.is_set() or not looks:
-        rows = await connection.fetch(SNAPSHOT)
-        for row in rows:
+        earlier = {name: max(slots) for name, slots in asked.items()}
+        for row in await connection.fetch(SNAPSHOT):
             assert row["free"] + row["used"] == row["slots"] + row["surplus"], (
                 dict(row),
                 "a slot is missing or double",
             )
             assert row["used"] == row["running"], (dict(row), "an attempt runs without its slot")
-            if row["used"] > row["slots"]:  # it was lowered
-                assert row["used"] <= over.get(row["name"], row["used"]), (dict(row), "a job started above the limit")
-                over[row["name"]] = row["used"]
-            else:
-                over.pop(row["name"], None)
-                over[row["name"]] = max(row["used"], row["slots"])
+            name = row["name"]
+            most = max(row["slots"], before.get(name, 0), earlier[name], *asked[name])
+            assert row["used"] <= most, (dict(row), "a job started above the limit")
+            before[name] = max(row["used"], row["slots"])
+            asked[name][:] = asked[name][-1:]
         for row in await connection.fetch(KEYS):
-            most = {"keyed": 2, "fair": 1}.get(row["queue"])
-            assert most is None or row["running"] <= most, dict(row)
+            slots = {"keyed": 2, "fair": 1}.get(row["queue"])
+            assert slots is None or row["running"] <= slots, dict(row)
         looks += 1
     return looks
 
@@ -165,11 +167,14 @@ async def enqueued(connection: asyncpg.Connection, jobs: int, rng: random.Random
             jobs -= count
 
 
-async def resized(connection: asyncpg.Connection, done: asyncio.Event, rng: random.Random) -> None:
+async def resized(
+    connection: asyncpg.Connection, done: asyncio.Event, rng: random.Random, asked: dict[str, list[int]]
+) -> None:
     while not done.is_set():
-        name = rng.choice(["of_queue", "of_type", "named"])
+        name, slots = rng.choice(sorted(asked)), rng.randint(1, 6)
+        asked[name].append(slots)
         with contextlib.suppress(asyncpg.LockNotAvailableError):
-            await limit(connection, name, slots=rng.randint(1, 6))
+            await limit(connection, name, slots=slots)
         await anyio.sleep(rng.random() * 0.03)
 
 
@@ -180,17 +185,19 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
     rng = random.Random(seed)
     admin, watcher, resizer, promoter, *enqueuers = [await session() for _ in range(6)]
     await admin.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
+    await admin.execute(SETTLED)
     for name, fields in LIMITS.items():
         await limit(admin, name, **fields)
     workers = [Worker(await session(), f"w{number}", random.Random(rng.random())) for number in range(5)]
     for worker in workers:
         await worker.register()
     done = asyncio.Event()
+    asked = {name: [int(fields["slots"])] for name, fields in LIMITS.items() if "per_key" not in fields}
     looks = 0
 
     async def watch() -> None:
         nonlocal looks
-        looks = await watched(watcher, done)
+        looks = await watched(watcher, done, asked)
 
     async def work(worker: Worker) -> None:
         while not done.is_set():
@@ -204,7 +211,7 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        tasks.start_soon(resized, resizer, done, random.Random(rng.random()))
+        tasks.start_soon(resized, resizer, done, random.Random(rng.random()), asked)
         tasks.start_soon(promote)
         for worker in workers:
             tasks.start_soon(work, worker)
@@ -213,7 +220,6 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
                 feeding.start_soon(enqueued, connection, jobs // len(enqueuers), random.Random(rng.random()))
         done.set()
     assert looks > 10
-    # Nobody disturbs any more: everything is done by workers that claim once for each event that wakes them.
     await drained(admin, workers)
 
 
@@ -222,6 +228,9 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
         await worker.connection.execute("select coordinator.job_reconcile('default', $1, '{}', '0')", worker.agent)
         worker.held = {}
     left = await admin.fetchval("select count(*) from coordinator.jobs_open")
+    # What an agent's end left because a claim shared it.
+    while await admin.fetchval("select coordinator.job_rescue()"):
+        pass
     await admin.execute("update coordinator.jobs_later set due_at = now() - interval '1 s'")
     while await admin.fetchval("select coordinator.job_promote()"):
         pass
@@ -240,3 +249,134 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
         left = rest
     for row in await admin.fetch(SNAPSHOT):
         assert (row["used"], row["free"] - row["surplus"]) == (0, row["slots"])
+
+
+class Two:
+    """Sessions of two workers, and of somebody who looks."""
+
+    def __init__(self, first: Worker, second: Worker, admin: asyncpg.Connection) -> None:
+        self.first = first
+        self.second = second
+        self.admin = admin
+
+    async def enqueue(self, jobs: int = 1, connection: asyncpg.Connection | None = None, **fields: Any) -> None:
+        orders = [{"type": "x", "queue": "q", **fields}] * jobs
+        await (connection or self.admin).execute("select coordinator.job_enqueue_many('default', $1)", orders)
+
+    async def claim(self, worker: Worker, limit: int = 10) -> list[asyncpg.Record]:
+        query = "select id, fence from coordinator.job_claim('default', $1, $2)"
+        return await worker.connection.fetch(query, worker.agent, limit)
+
+    async def complete(self, worker: Worker, grant: asyncpg.Record) -> None:
+        await worker.connection.execute(
+            "select coordinator.job_complete('default', $1, $2, $3)", grant["id"], worker.agent, grant["fence"]
+        )
+
+    async def free(self) -> tuple[int, int]:
+        (row,) = await self.admin.fetch(SNAPSHOT)
+        assert row["free"] + row["used"] == row["slots"] + row["surplus"]
+        return row["free"], row["used"]
+
+
+@pytest.fixture
+async def two(session: Open) -> Two:
+    workers = [Worker(await session(), name, random.Random(1)) for name in ("first", "second")]
+    for worker in workers:
+        await worker.register()
+    return Two(*workers, await session())
+
+
+@asynccontextmanager
+async def uncommitted(worker: Worker, *, commit: bool = True) -> AsyncIterator[None]:
+    transaction = worker.connection.transaction()
+    await transaction.start()
+    yield
+    await (transaction.commit() if commit else transaction.rollback())
+
+
+async def test_claims_share_permits_without_waiting_and_a_rollback_gives_them_back(two: Two) -> None:
+    await limit(two.admin, "l", slots=3, queue="q")
+    await two.enqueue(2)
+    async with uncommitted(two.first, commit=False):
+        assert len(await two.claim(two.first)) == 2
+        await two.enqueue(5)
+        assert len(await two.claim(two.second)) == 1
+        assert await two.free() == (2, 1)
+    assert await two.free() == (2, 1)
+    assert len(await two.claim(two.second)) == 2
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_slots_change_only_between_claims(two: Two, slots: int) -> None:
+    await limit(two.admin, "l", slots=3, queue="q")
+    await two.enqueue(9)
+    async with uncommitted(two.first):
+        assert len(await two.claim(two.first, 2)) == 2
+        change = asyncio.create_task(limit(two.second.connection, "l", slots=slots))
+        await until_blocked(two.admin, two.second.connection)
+    await change
+    assert len(await two.claim(two.first)) == max(0, slots - 2)
+
+
+async def test_a_limit_that_is_set_while_an_attempt_ends_does_not_count_it(two: Two) -> None:
+    await two.enqueue(3)
+    (grant,) = await two.claim(two.first, 1)
+    async with uncommitted(two.first):
+        await two.complete(two.first, grant)
+        change = asyncio.create_task(limit(two.second.connection, "l", slots=2, queue="q"))
+        await until_blocked(two.admin, two.second.connection)
+    await change
+    assert await two.free() == (2, 0)
+    assert len(await two.claim(two.first)) == 2
+
+
+async def test_a_class_that_is_made_while_a_limit_is_set_knows_it(two: Two) -> None:
+    async with uncommitted(two.first):
+        await two.enqueue(3, two.first.connection)
+        change = asyncio.create_task(limit(two.second.connection, "l", slots=1, type="x"))
+        await until_blocked(two.admin, two.second.connection)
+    await change
+    assert len(await two.claim(two.first)) == 1
+
+
+async def test_a_lane_that_appears_while_the_attempt_ends_that_fills_its_key_does_not_sleep(two: Two) -> None:
+    await limit(two.admin, "k", slots=1, queue="q", per_key=True)
+    await two.enqueue(key="a")
+    (grant,) = await two.claim(two.first)
+    async with uncommitted(two.first):
+        await two.complete(two.first, grant)  # it has looked for lanes, and there is none
+        await two.enqueue(key="a")
+        assert await two.claim(two.second) == []
+    assert len(await two.claim(two.second)) == 1
+
+
+async def test_an_end_waits_for_the_claim_that_finds_its_key_full_and_then_finds_the_lane(two: Two) -> None:
+    await limit(two.admin, "k", slots=2, queue="q", per_key=True)
+    await two.enqueue(3, key="a")
+    (grant,) = await two.claim(two.first, 1)
+    async with uncommitted(two.second):
+        assert len(await two.claim(two.second)) == 1
+        end = asyncio.create_task(two.complete(two.first, grant))
+        await until_blocked(two.admin, two.first.connection)
+    await end
+    assert len(await two.claim(two.first)) == 1
+
+
+async def test_of_two_claims_of_one_key_one_goes_first_and_the_lane_stays_in_the_line(two: Two) -> None:
+    await limit(two.admin, "k", slots=2, queue="q", per_key=True)
+    for kind in "xy":
+        await two.enqueue(2, key="a", type=kind)
+    async with uncommitted(two.first):
+        assert len(await two.claim(two.first, 1)) == 1
+        assert await two.claim(two.second) == []
+    assert len(await two.claim(two.second)) == 1
+    assert await two.claim(two.first) == []
+
+
+async def test_a_lane_whose_claim_is_rolled_back_stays_in_the_line(two: Two) -> None:
+    await limit(two.admin, "k", slots=1, queue="q", per_key=True)
+    await two.enqueue(2, key="a")
+    async with uncommitted(two.first, commit=False):
+        assert len(await two.claim(two.first)) == 1
+        assert await two.claim(two.second) == []
+    assert len(await two.claim(two.second)) == 1

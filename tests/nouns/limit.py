@@ -40,7 +40,11 @@ LIMITS = {
         "coordinator.limit_set('default', 'l', p_rate => 1, p_per => make_interval(secs => $1))",
     ],
     "ttl_min": [f"coordinator.limit_hold('default', l.name, make_interval(secs => $1)) from {HELD}"],
-    "page": ["coordinator.limit_list('default', p_limit => $1::integer)", "coordinator.limit_refill($1::integer)"],
+    "page": [
+        "coordinator.limit_list('default', p_limit => $1::integer)",
+        "coordinator.limit_refill($1::integer)",
+        "coordinator.limit_prune_keys($1::integer)",
+    ],
 }
 
 

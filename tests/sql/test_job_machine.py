@@ -20,6 +20,10 @@ SETTLED = "create or replace function coordinator.server_settled() returns boole
 GRACE_S = 30
 STALL_S = 20
 
+# Where limits apply, each to a queue, and which of them are per key.
+LIMITED = {"pool": "other", "keys": "plain", "fair keys": "fair"}
+PER_KEY = {"keys", "fair keys"}
+
 workers = st.sampled_from(["ann", "bob"])
 rescues = st.sampled_from(["retry", "resume", "fail"])
 
@@ -33,7 +37,8 @@ class Job:
     max_attempts: int
     rescue: str
     stalls: bool
-    key: str | None
+    key: str | None  # for duplicates
+    lane: str | None
     start_by: float | None
     status: str = "queued"
     worker: str | None = None
@@ -66,6 +71,7 @@ class Jobs(Machine):
             self.register(name)
         self.do(self.tx.run(queues.Set(project="default", queue="fair", fair_by="key")))
         self.jobs: dict[UUID, Job] = {}
+        self.slots: dict[str, int] = {}
 
     def run(self, operation: Any) -> tuple[str | None, Any]:
         savepoint = self.connection.transaction()
@@ -121,7 +127,38 @@ class Jobs(Machine):
             assert job.at > self.now - 1e-6
         job.status = "scheduled" if job.at > self.now else "queued"
 
+    def limits(self, queue: str) -> list[str]:
+        return [name for name in self.slots if LIMITED[name] == queue]
+
+    def limited(self, queue: str) -> list[str]:
+        return [queue] if self.limits(queue) else []
+
+    def lane(self, job: Job) -> str | None:
+        """The key, if each has a limit."""
+        return job.lane if PER_KEY & {*self.limits(job.queue)} else None
+
+    def room(self, queue: str, lane: str | None) -> int:
+        """How many more jobs may start."""
+        names = self.limits(queue)
+        if not names or (names[0] in PER_KEY and lane is None):
+            return 1000
+        running = sum(job.queue == queue and self.lane(job) == lane for job in self.of("running"))
+        return max(0, self.slots[names[0]] - running)
+
     # What callers do.
+
+    @rule(name=st.sampled_from(sorted(LIMITED)), slots=st.integers(1, 3))
+    def set_limit(self, name: str, slots: int) -> None:
+        query = "select coordinator.limit_set('default', $1, p_slots => $2, p_queue => $3, p_per_key => $4)"
+        self.do(self.connection.execute(query, name, slots, LIMITED[name], name in PER_KEY))
+        self.slots[name] = slots
+
+    @precondition(lambda self: getattr(self, "slots", None))
+    @rule(data=st.data())
+    def delete_limit(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.slots)))
+        self.do(self.connection.execute("select coordinator.limit_delete('default', $1)", name))
+        del self.slots[name]
 
     @rule(
         given=st.fixed_dictionaries(
@@ -175,6 +212,7 @@ class Jobs(Machine):
             rescue=given["rescue"],
             stalls=stalls,
             key=dedupe,
+            lane=given["key"],
             start_by=limit,
             status=receipt.status,
         )
@@ -183,11 +221,20 @@ class Jobs(Machine):
         """Compare what a claim gave with what there was, and begin the attempts."""
         waiting = [job for job in self.of("queued") if job.start_by is None or job.start_by > self.now]
         given = [self.jobs[grant.id] for grant in grants]
-        assert len(given) == min(limit, len(waiting)), "a job waits without need, or there are too many"
+        groups = Counter((job.queue, self.lane(job)) for job in waiting)
+        most = {group: min(count, self.room(*group)) for group, count in groups.items()}
+        assert len(given) == min(limit, sum(most.values())), "a job waits without need, or there are too many"
         assert all(job in waiting for job in given)
-        plain = sorted((job for job in waiting if job.queue != "fair"), key=self.place)
-        taken = [job for job in given if job.queue != "fair"]
-        assert sorted(taken, key=self.place) == plain[: len(taken)], "not the best"
+        counts = Counter((job.queue, self.lane(job)) for job in given)
+        assert all(counts[group] <= most[group] for group in counts), "a limit is exceeded"
+        # Queues without limits and lanes are claimed as one; of others, each group is in order.
+        for queues_ in (
+            [queue for queue in ("plain", "other") if not self.limits(queue)],
+            *([queue] for queue in self.limited("other")),
+        ):
+            best = sorted((job for job in waiting if job.queue in queues_), key=self.place)
+            taken = [job for job in given if job.queue in queues_]
+            assert sorted(taken, key=self.place) == best[: len(taken)], "not the best"
         for job, grant in zip(given, grants, strict=True):
             assert grant.fence > max((one.fence for one in self.jobs.values()), default=0)
             assert (grant.attempt, grant.checkpoint) == (job.attempts + 1, job.checkpoint)
@@ -354,12 +401,30 @@ class Jobs(Machine):
         opened = {row[0] for row in self.do(self.connection.fetch("select id from coordinator.jobs_open"))}
         assert opened == {job.id for job in self.jobs.values() if not job.ended}
         lanes = {row["lane_id"] for row in rows if row["lane_id"]}
+        keyed = {LIMITED[name] for name in PER_KEY & {*self.slots}}
         assert all(
-            bool(row["lane_id"]) == (self.jobs[row["id"]].queue == "fair") for row in rows if row["status"] == "queued"
+            bool(row["lane_id"]) == (self.jobs[row["id"]].queue in {"fair", *keyed})
+            for row in rows
+            if row["status"] == "queued"
         )
         permits = [row[0] for row in self.do(self.connection.fetch("select lane_id from coordinator.job_permits"))]
-        assert len(permits) == len({*permits})
-        assert lanes <= {*permits}, "a lane has jobs and no permit"
+        full = {
+            row["lane_id"] for row in rows
+            if row["lane_id"] and self.room(self.jobs[row["id"]].queue, self.lane(self.jobs[row["id"]])) == 0
+        }  # fmt: skip
+        assert len(permits) == len({*permits}) or keyed
+        assert lanes - full <= {*permits}, "a lane has jobs and no permit"
+
+    @invariant()
+    def each_slot_is_free_or_used(self) -> None:
+        for name in {*getattr(self, "slots", {})} - PER_KEY:
+            query = """
+              select l.slots + l.surplus, (select count(*) from coordinator.job_slots s where s.limit_id = l.id),
+                     (select count(*) from coordinator.jobs_running r where l.id = any (r.slots))
+              from coordinator.job_limits l where l.name = $1"""
+            slots, free, used = self.do(self.connection.fetchrow(query, name))
+            assert free + used == slots
+            assert used == sum(job.queue == LIMITED[name] for job in self.of("running"))
 
     @invariant()
     def each_end_has_one_event(self) -> None:

@@ -70,6 +70,13 @@ select (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid, {project}, 'q
        now() - n * interval '{days} days' / {n}, 'a'
 from generate_series(1, {n}) n"""
 
+# q0 has none.
+LIMITS = [
+    "'slots', p_slots => 3000, p_queue => 'q1'",
+    "'rate', p_rate => 1000000, p_queue => 'q1'",
+    "'keys', p_slots => 1000, p_per_key => true, p_queue => 'q2'",
+]
+
 HOT = [
     "jobs_open",
     "jobs_ready",
@@ -83,6 +90,10 @@ HOT = [
     "job_waits",
     "job_watches",
     "jobs_waiting",
+    "job_slots",
+    "job_keys",
+    "job_buckets",
+    "job_limit_waits",
     "agents",
 ]
 SIZES = {
@@ -115,6 +126,8 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         await connection.execute("set statement_timeout = 0")
         await connection.execute(FILL.format(n=rows, project=project), timeout=600)
         await connection.execute(ENDED.format(n=min(rows, 100_000), project=project, days=DAYS - 1), timeout=600)
+    for limit in LIMITS:
+        await connection.execute(f"select coordinator.limit_set('default', {limit})", timeout=600)
     if analysed:
         await connection.execute(f"analyze {tables}", timeout=600)
     yield Transaction(connection)
@@ -176,6 +189,10 @@ VERBS = {
     "enqueue many": """select coordinator.job_enqueue_many('default', '[{"type": "t0", "queue": "q0"}, {"type": "t1", "queue": "q2", "key": "8"}]')""",
     "claim": "select coordinator.job_claim('default', {agent}, 5)",
     "claim of a type": "select coordinator.job_claim('default', {agent}, 5, p_types => '{t1}', p_queues => '{q1}')",
+    "claim with slots and a rate": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{q1}')",
+    "claim with slots per key": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{q2}')",
+    "complete with slots": "select coordinator.job_complete('default', {limited}, {agent}, {limited_fence})",
+    "complete with slots per key": "select coordinator.job_complete('default', {keyed}, {agent}, {keyed_fence})",
     "claim and finish": "select coordinator.job_claim('default', {agent}, 5, p_finished => array[{job}], p_fences => array[{fence}], p_results => '[1]')",
     "complete": "select coordinator.job_complete('default', {job}, {agent}, {fence})",
     "fail": "select coordinator.job_fail('default', {job}, {agent}, {fence}, 'boom')",
@@ -195,10 +212,12 @@ VERBS = {
 ENDS = {
     "claim and finish": ["completed"],
     "complete": ["completed"],
+    "complete with slots": ["completed"],
+    "complete with slots per key": ["completed"],
     "fail for good": ["uncompleted"],
     "cancel": ["uncompleted"],
 }
-LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune", "job_wait_match"]
+LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune", "job_wait_match", "limit_refill"]
 
 
 async def of_verbs(tx: Transaction) -> dict[str, str]:
@@ -209,7 +228,15 @@ async def of_verbs(tx: Transaction) -> dict[str, str]:
         "select * from coordinator.job_claim('default', $1, 1, p_types => '{mine}')", agent
     )
     waiting = await enqueue(tx, "t0", queue="'q0'")
+    others = {}
+    for name, queue in (("limited", "q1"), ("keyed", "q2")):
+        await enqueue(tx, "mine", queue=f"'{queue}'", key="'7'")
+        (other,) = await tx.connection.fetch(
+            "select * from coordinator.job_claim('default', $1, 1, p_types => '{mine}')", agent
+        )
+        others |= {name: f"'{other['id']}'::uuid", f"{name}_fence": f"{other['fence']}::bigint"}
     return {
+        **others,
         "agent": f"'{agent}'::uuid",
         "job": f"'{grant['id']}'::uuid",
         "fence": f"{grant['fence']}::bigint",
@@ -224,7 +251,14 @@ async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
     for verb, sql in VERBS.items():
         seen = Seen()
         for _ in range(7):  # with plans for these values, and from the sixth on with those for any
-            await seen.call(filled, re.sub(r"\{(agent|job|fence|waiting)\}", lambda match: arguments[match[1]], sql))
+            await seen.call(
+                filled,
+                re.sub(
+                    r"\{(agent|job|fence|waiting|limited|limited_fence|keyed|keyed_fence)\}",
+                    lambda match: arguments[match[1]],
+                    sql,
+                ),
+            )
         needed = {f"jobs_{part}_{today}" for part in ENDS.get(verb, ())}
         if found := seen.faults(needed):
             faults[verb] = found

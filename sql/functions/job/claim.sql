@@ -134,20 +134,24 @@ declare
   v_short  bigint[] := '{}'; -- lanes that had less
   v_turn   bigint; -- the last one
   v_rooms  jsonb := '{}'; -- with limits per key: jobs that lanes may still give
-  v_full   bigint[];
+  v_hashes bigint[];
   v_busy   bigint[] := '{}'; -- lanes of whose keys another claim starts jobs, or an attempt ends
   v_floor  constant text := 'turn ' || p_class;
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
 begin
+  if p_picked is not null then
+    v_share := least(v_share, (select max(l.slots) from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key
+                               where c.id = p_class));
+  end if;
   while v_left > 0 loop -- along the line
     with line as materialized (
       select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
       where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
       order by p.turn limit greatest(1, v_left / v_share) for update skip locked),
     next as materialized (
-      select s.place, s.turn, s.lane_id, least(s.share, v_left - s.before) as jobs
-      from (select l.place, l.turn, l.lane_id, v_share * e.weight as share, sum(v_share * e.weight) over (order by l.turn) - v_share * e.weight as before
+      select s.place, s.turn, s.lane_id, s.hash, least(s.share, v_left - s.before) as jobs
+      from (select l.place, l.turn, l.lane_id, e.hash, v_share * e.weight as share, sum(v_share * e.weight) over (order by l.turn) - v_share * e.weight as before
             from line l join coordinator.job_lanes e on e.id = l.lane_id) s
       where s.before < v_left),
     gone as (
@@ -156,26 +160,28 @@ begin
                                 union all -- of lanes that were deleted: a lane with a limit per key may have several
                                 select l.place from line l where not exists (select from coordinator.job_lanes e where e.id = l.lane_id)))
       returning p.turn)
-    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), (select max(g.turn) from gone g) into v_next, v_counts, v_turn from next n;
+    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), array_agg(n.hash order by n.turn), (select max(g.turn) from gone g)
+    into v_next, v_counts, v_hashes, v_turn from next n;
     exit when v_turn is null;
     continue when v_next is null;
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
     if p_picked is not null then -- a lane gives no more than its key has free; one that gives nothing leaves the line
-      select array_agg(l.lane_id order by l.place), array_agg(least(l.jobs, coalesce(r.room, l.jobs)) order by l.place),
-             v_rooms || coalesce(jsonb_object_agg(l.lane_id, greatest(0, r.room - l.jobs)) filter (where r.room is not null), '{}'), v_busy || array_agg(l.lane_id) filter (where r.busy)
-      into v_next, v_counts, v_rooms, v_busy
-      from (select u.lane_id, min(u.place) as place, max(u.jobs) as jobs from unnest(v_next, v_counts) with ordinality u (lane_id, jobs, place)
-            where not v_rooms ? u.lane_id::text group by 1) l
-      join coordinator.limit_rooms(p_class, v_next, p_picked || v_ids) r on r.lane_id = l.lane_id;
+      select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
+      from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
+            where not v_rooms ? u.lane_id::text) l;
       continue when v_next is null;
+      v_taken := coordinator.limit_rooms(p_class, v_hashes, v_counts, p_picked);
+      v_counts := v_taken.counts;
+      v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
+      v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
     end if;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
     v_short := v_short || array(select v_next[s] from unnest(v_taken.short) s);
     v_more := v_more || array(select n from unnest(v_next) with ordinality u (n, place)
-                              where place <> all (v_taken.short) and coalesce((v_rooms ->> n::text)::integer, 1) > 0);
+                              where place <> all (v_taken.short) and (v_rooms -> n::text = '0') is not true);
     v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
   end loop;
   while v_left > 0 and v_more <> '{}' loop -- nobody else is in the line: those who have more share the rest
@@ -202,14 +208,13 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  v_full := array(select k::bigint from jsonb_each_text(v_rooms) r (k, room) where r.room = '0');
-  v_next := array(select l.id from coordinator.job_lanes l
-                  where l.id = any (v_short || v_full)
-                    and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
-                  order by l.id for update skip locked);
+  -- A look for each lane: an anti-join would read the class.
+  v_next := array(
+    select n from unnest(v_short || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0')) n
+    where (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = n limit 1) is null);
+  v_next := array(select l.id from coordinator.job_lanes l where l.id = any (v_next) order by l.id for update skip locked);
   delete from coordinator.job_lanes l
-  where l.id = any (v_next) -- a look for each lane: an anti-join would read the class
-    and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
+  where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
   return v_ids;

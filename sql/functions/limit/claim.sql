@@ -240,13 +240,18 @@ comment on function coordinator.limit_pick(bigint[], integer, jsonb, timestamptz
   'Take up to p_limit jobs of classes with the same limits, or of one fair class, out of jobs_ready as far as their limits allow, and return their ids. Internal.';
 
 create or replace function coordinator.limit_slots(p_classes bigint[]) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
-return (
-  select jsonb_object_agg(s.id, s.limits)
-  from (select c.id, array_agg(l.id order by l.id)::text as limits
-        from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots'
-        where c.id = any (p_classes) group by c.id) s);
+set enable_seqscan = off
+as $$
+begin
+  return (
+    select jsonb_object_agg(s.id, s.limits)
+    from (select c.id, array_agg(l.id order by l.id)::text as limits
+          from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots'
+          where c.id = any (p_classes) group by c.id) s);
+end
+$$;
 comment on function coordinator.limit_slots(bigint[]) is
   'Return, by class, the limits of which its jobs take slots, as texts of arrays; null: there are none. Internal.';
 
@@ -257,10 +262,8 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 begin
-  insert into coordinator.job_slots (limit_id, turn)
-  select s.id, nextval('coordinator.job_turns')
-  from unnest(p_limits) s (id) join coordinator.job_limits l on l.id = s.id where not l.per_key;
-  perform coordinator.limit_wake(p_limits, p_by, p_now);
+  insert into coordinator.job_slots (limit_id, turn) select s, nextval('coordinator.job_turns') from unnest(p_limits) s;
+  perform coordinator.limit_wake(array(select distinct s from unnest(p_limits) s), p_by, p_now);
 end
 $$;
 comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
@@ -271,23 +274,24 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_limits  bigint[];
-  v_charged uuid[];
-  v_keyed   bigint[];
-  v_hashes  bigint[];
+  v_of record;
 begin
-  select array_agg(a.id) filter (where a.charged), array_agg(s.id) filter (where s.id is not null) into v_charged, v_limits
-  from unnest(p_attempts) a left join unnest(a.slots) s (id) on true where a.slots is not null or a.charged;
-  if v_charged is not null then
-    perform coordinator.limit_settle(v_charged, p_outcome, p_by, p_now);
+  if not exists (select from unnest(p_attempts) a where a.slots is not null or a.charged) then
+    return;
   end if;
-  if v_limits is not null then
-    select array_agg(l.id), array_agg(a.key_hash) into v_keyed, v_hashes
-    from unnest(p_attempts) a cross join unnest(a.slots) s (id) join coordinator.job_limits l on l.id = s.id and l.per_key where a.key_hash is not null;
-    if v_keyed is not null then
-      perform coordinator.limit_unpark(v_keyed, v_hashes);
-    end if;
-    perform coordinator.limit_give_back(v_limits, p_by, p_now);
+  select array_agg(a.id) filter (where a.charged) as charged, array_agg(l.id) filter (where not l.per_key) as slots,
+         array_agg(l.id) filter (where l.per_key and a.key_hash is not null) as keyed,
+         array_agg(a.key_hash) filter (where l.per_key and a.key_hash is not null) as hashes into v_of
+  from unnest(p_attempts) a left join unnest(a.slots) s (id) on true left join coordinator.job_limits l on l.id = s.id;
+  if v_of.charged is not null then
+    perform coordinator.limit_settle(array(select distinct c from unnest(v_of.charged) c), p_outcome, p_by, p_now);
+  end if;
+  if v_of.keyed is not null then
+    perform coordinator.limit_unpark(v_of.keyed, v_of.hashes);
+    perform coordinator.limit_wake(array(select distinct k from unnest(v_of.keyed) k), p_by, p_now);
+  end if;
+  if v_of.slots is not null then
+    perform coordinator.limit_give_back(v_of.slots, p_by, p_now);
   end if;
 end
 $$;
@@ -300,22 +304,26 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_limits bigint[] := array(
-    select l.id from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots' where j.id = any (p_ids));
+  v_slots bigint[];
+  v_keyed bigint[];
 begin
+  select array_agg(l.id) filter (where not l.per_key), array_agg(l.id) filter (where l.per_key) into v_slots, v_keyed
+  from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+  join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots' where j.id = any (p_ids);
   delete from coordinator.job_charges c where c.job_id = any (p_ids);
   update coordinator.job_buckets b set level = b.level + t.tokens
   from (select l.id, sum(coordinator.limit_cost(l, j.limits)) as tokens
         from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
         join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' where j.id = any (p_ids) group by l.id) t
   where b.limit_id = t.id;
-  if v_limits <> '{}' then
+  if v_keyed is not null then
     insert into coordinator.job_permits (class_id, turn, lane_id)
     select l.class_id, nextval('coordinator.job_turns'), l.id
-    from coordinator.job_lanes l join coordinator.job_classes c on c.id = l.class_id and c.limit_ids && v_limits
+    from coordinator.job_lanes l join coordinator.job_classes c on c.id = l.class_id and c.limit_ids && v_keyed
     where l.hash in (select coordinator.limit_hash(j.project_id, j.key) from coordinator.jobs_open j where j.id = any (p_ids));
-    perform coordinator.limit_give_back(v_limits, p_by, p_now);
+  end if;
+  if v_slots is not null then
+    perform coordinator.limit_give_back(v_slots, p_by, p_now);
   end if;
 end
 $$;

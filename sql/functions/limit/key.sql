@@ -4,8 +4,9 @@
 -- counts in a later statement; so of several claims one counts at a time. A lane whose key is full leaves the line, so it costs
 -- claims nothing. The end of an attempt brings it back if the key was full.
 --
--- A lane cannot sleep. An end shares the rows of its keys (for key share) to the commit before it looks for lanes. So a claim that
--- finds a key full knows that no end is under way that did not see the lane; a key that it cannot lock stays in the line.
+-- A lane cannot sleep. A claim that finds a key full shares the attempts that fill it (for key share) to its commit. An attempt that
+-- it cannot lock is being ended, perhaps by somebody who has not seen the lane, so the lane stays in the line. Whoever ends one
+-- later waits for the claim, and then finds the lane.
 
 create or replace function coordinator.limit_hash(p_project_id bigint, p_key text) returns bigint
 language sql immutable parallel safe
@@ -31,7 +32,9 @@ begin
   loop
     insert into coordinator.job_keys (limit_id, hash) select * from unnest(v_limits, v_hashes) on conflict on constraint job_keys_pkey do nothing;
     with held as (
-      select from coordinator.job_keys k where (k.limit_id, k.hash) in (select * from unnest(v_limits, v_hashes)) for key share)
+      select from coordinator.job_keys k
+      where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = u.limit_id and o.hash = u.hash)
+                                from unnest(v_limits, v_hashes) u (limit_id, hash))) for key share)
     select count(*) into v_held from held;
     exit when v_held >= cardinality(v_limits); -- else one was just pruned
   end loop;
@@ -40,8 +43,8 @@ $$;
 comment on function coordinator.limit_enter_keys(bigint[], bigint[]) is
   'Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.';
 
-create or replace function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_picked uuid[])
-returns table (lane_id bigint, room integer, busy boolean)
+create or replace function coordinator.limit_rooms(
+  p_class bigint, p_hashes bigint[], p_counts integer[], p_picked uuid[], out counts integer[], out rooms integer[], out busy integer[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -51,34 +54,48 @@ as $$
 declare
   v_limits bigint[];
   v_slots  integer[];
-  v_lanes  bigint[];
-  v_hashes bigint[];
   v_held   bigint[];
+  v_full   bigint[]; -- keys that will be full and of which other jobs run
+  v_run    bigint[]; -- how many
 begin
   select array_agg(l.id), array_agg(l.slots) into v_limits, v_slots
   from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key where c.id = p_class;
-  select array_agg(l.id), array_agg(l.hash) into v_lanes, v_hashes from coordinator.job_lanes l where l.id = any (p_lanes);
   with held as materialized (
-    select k.hash from coordinator.job_keys k where k.limit_id = any (v_limits) and k.hash = any (v_hashes) for update skip locked)
+    select k.hash from coordinator.job_keys k
+    where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = l and o.hash = h) -- else it reads all keys
+                              from unnest(v_limits) l cross join unnest(p_hashes) h where h is not null)) for update skip locked)
   select array_agg(f.hash) into v_held from (select h.hash from held h group by 1 having count(*) = cardinality(v_limits)) f;
-  return query -- in a later statement, which sees what runs by all claims before
-    with picked as materialized (
-      select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
-      from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-      join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) where j.id = any (p_picked) group by 1, 2)
-    select u.lane_id,
-           case when u.hash is null then null when b.busy then 0
-                else greatest(0, (select min(l.slots
-                  - (select count(*) from coordinator.jobs_running r where r.key_hash = u.hash and l.id = any (r.slots))
-                  - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0))
-                  from unnest(v_limits, v_slots) l (id, slots)))::integer end,
-           b.busy
-    from unnest(v_lanes, v_hashes) u (lane_id, hash)
-    cross join lateral (select u.hash is not null and (u.hash = any (v_held)) is not true as busy) b;
+  -- In a later statement, which sees all that runs by claims before.
+  with picked as materialized (
+    select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
+    from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) where j.id = any (p_picked) group by 1, 2),
+  key as materialized (
+    select u.*, case when u.hash is null then 2147483647 when u.hash is distinct from h.hash then 0
+                else (select min(l.slots - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0)
+                                 - (select count(*) from coordinator.jobs_running r where r.key_hash = u.hash and l.id = any (r.slots)))
+                      from unnest(v_limits, v_slots) l (id, slots)) end as room,
+           u.hash is distinct from h.hash as busy
+    from unnest(p_hashes, p_counts) with ordinality u (hash, jobs, place) left join unnest(v_held) h (hash) on h.hash = u.hash)
+  select array_agg(least(k.jobs, greatest(0, k.room)) order by k.place), array_agg(greatest(0, k.room - k.jobs) order by k.place),
+         coalesce(array_agg(k.place) filter (where k.busy), '{}'), array_agg(k.hash) filter (where not k.busy and k.room <= k.jobs and k.room < (select min(s) from unnest(v_slots) s))
+  into counts, rooms, busy, v_full from key k;
+
+  if v_full is not null then -- those that nobody ends keep their keys full; an end that begins now waits, and sees the lane
+    select array_agg(n.hash), array_agg(n.jobs) into v_full, v_run
+    from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and r.slots && v_limits) as jobs
+          from unnest(v_full) f (hash)) n where n.jobs > 0;
+  end if;
+  if v_full is not null then
+    with held as materialized (
+      select r.key_hash from coordinator.jobs_running r where r.key_hash = any (v_full) and r.slots && v_limits order by r.id for key share skip locked)
+    select busy || array_agg(array_position(p_hashes, f.hash)) into busy
+    from unnest(v_full, v_run) f (hash, jobs) where f.jobs <> (select count(*) from held h where h.key_hash = f.hash);
+  end if;
 end
 $$;
-comment on function coordinator.limit_rooms(bigint, bigint[], uuid[]) is
-  'Lock the keys of lanes, and return how many jobs each lane may start (null: any number), besides those that this claim has picked; busy: another transaction has the key. Internal.';
+comment on function coordinator.limit_rooms(bigint, bigint[], integer[], uuid[]) is
+  'Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.';
 
 create or replace function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -88,8 +105,6 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-  perform from coordinator.job_keys k
-  where (k.limit_id, k.hash) in (select * from unnest(p_limits, p_hashes)) order by k.limit_id, k.hash for key share;
   -- If a key was not full, its lanes are in the line.
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select n.class_id, nextval('coordinator.job_turns'), n.id
@@ -130,19 +145,16 @@ declare
   v_count integer;
 begin
   perform coordinator.check_page(p_limit);
-  -- Whoever makes a lane, or ends an attempt, of the key has its row.
+  -- Whoever makes a lane has its row.
   with idle as materialized (
     select k.ctid as place, k.hash from coordinator.job_keys k
     where not exists (select from coordinator.job_lanes l where l.hash = k.hash)
-      and not exists (select from coordinator.jobs_running r where r.key_hash = k.hash)
     limit p_limit for update of k skip locked)
   delete from coordinator.job_keys k
-  where k.ctid = any (array(select i.place from idle i))
-    and not exists (select from coordinator.job_lanes l where l.hash = k.hash)
-    and not exists (select from coordinator.jobs_running r where r.key_hash = k.hash);
+  where k.ctid = any (array(select i.place from idle i)) and not exists (select from coordinator.job_lanes l where l.hash = k.hash);
   get diagnostics v_count = row_count;
   return v_count;
 end
 $$;
 comment on function coordinator.limit_prune_keys(integer) is
-  'Delete up to p_limit rows of keys that have neither waiting nor running jobs; returns how many. Repeat until 0. No event.';
+  'Delete up to p_limit rows of keys that have no jobs to be claimed; returns how many. Repeat until 0. No event.';

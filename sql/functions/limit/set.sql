@@ -113,8 +113,6 @@ begin
     where r.class_id = any (v_classes);
     get diagnostics v_running = row_count;
     if p_limit.per_key then
-      insert into coordinator.job_keys (limit_id, hash)
-      select distinct p_limit.id, r.key_hash from coordinator.jobs_running r where r.class_id = any (v_classes) and r.key_hash is not null order by 2;
       perform coordinator.queue_arrange(v_classes);
     else
       perform coordinator.limit_resize(p_limit.id, 0, p_limit.slots - v_running);
