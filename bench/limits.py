@@ -9,6 +9,7 @@ from statistics import median
 from bench.jobs import COLUMNS, notes, rounds, row
 from bench.place import Options, Place, daemon, fresh
 from bench.queues.claimer import Claimer
+from bench.queues.order import PAYLOAD
 from bench.queues.process import side
 from bench.report import Table, load, ratio
 from coordinator.db import schema
@@ -37,7 +38,7 @@ TURNS = 60
 CALL_S = 600.0
 FILL = """
 select count(*) from coordinator.job_enqueue_many('default', (
-  select jsonb_agg(jsonb_build_object('type', 'summarize', 'queue', 'keyed', 'key', 'k' || n)) from generate_series($1::integer, $2::integer) n))
+  select jsonb_agg(jsonb_build_object('type', 'summarize', 'queue', 'keyed', 'key', 'k' || n, 'payload', $3::jsonb)) from generate_series($1::integer, $2::integer) n))
 """
 
 
@@ -89,7 +90,7 @@ async def _full(place: Place) -> Table:
         worker = await Claimer.start(connection, name, "keyed")
         for _ in range(2 if full else 0):  # the first of each key runs, the second waits
             for first in range(0, full, 900):
-                await connection.execute(FILL, KEYS + first, KEYS + first + 899)
+                await connection.execute(FILL, KEYS + first, KEYS + first + 899, PAYLOAD)
         held = await Claimer.start(connection, "held", "keyed")
         for _ in range(0, full, 900):
             await held.claim.fetch(held.agent, 900, ["keyed"], [], [], [])
@@ -98,7 +99,7 @@ async def _full(place: Place) -> Table:
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(TURNS + 3):
         for name, worker in sides.items():
-            await worker.connection.execute(FILL, 1, SIZE)
+            await worker.connection.execute(FILL, 1, SIZE, PAYLOAD)
             began = time.perf_counter()
             await worker.turn(SIZE)
             if turn >= 3:
