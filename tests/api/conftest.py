@@ -30,7 +30,7 @@ def api_url(server_url: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def daemon(api_url: str) -> Iterator[Daemon]:
-    with Daemon(api_url, constants=CONSTANTS, **LIMITS) as process:
+    with Daemon(api_url, constants=CONSTANTS, **LIMITS, http_queue_s=60) as process:
         asyncio.run(process.ready())
         yield process
 
