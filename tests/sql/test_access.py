@@ -225,6 +225,7 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
 SAMPLES: dict[Any, str] = {
     str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
     UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'",
+    list[Json]: "'[1]'",
     list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
 }  # fmt: skip
 NAMED = {
@@ -239,6 +240,7 @@ NAMED = {
     ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",
 }  # fmt: skip
 MORE = {
+    "limit_set": ", p_slots => 1",
     "cron_set": ", p_schedule => '@daily', p_job => jsonb_build_object('type', 't')",
     "directive_send": ", p_to_agent => 'b'",
     "job_claim": ", p_limit => 0",

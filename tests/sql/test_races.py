@@ -240,7 +240,8 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
         from pg_constraint c join pg_proc p on p.prosrc ~ ('insert into ' || c.conrelid::regclass || '\\M')
         where c.confrelid = 'coordinator.projects'::regclass and c.contype = 'f'""")
     assert {row["table"] for row in rows} == {
-        f"coordinator.{name}" for name in ("agents", "directives", "lock_breaks", "queues", "signal_rules", "tokens")
+        f"coordinator.{name}"
+        for name in ("agents", "crons", "directives", "job_limits", "lock_breaks", "queues", "signal_rules", "tokens")
     }
     assert [row["proname"] for row in rows if not row["holds"]] == []
 

@@ -58,7 +58,6 @@ declare
   v_queues text[];
 begin
   perform coordinator.check_isolation('limits change');
-  perform coordinator.project_hold(p_project_id);
   perform coordinator.advisory_enter(coordinator.limit_key(p_project_id));
   if p_per_key then -- queued jobs will be placed again: in the order of locks, attempts come before queues
     perform from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
@@ -166,6 +165,7 @@ declare
   v_before  coordinator.job_limits;
   v_after   coordinator.job_limits;
 begin
+  perform coordinator.project_hold(v_project);
   perform coordinator.limit_enter(v_project, coalesce(p_per_key, false));
   v_now := coordinator.now_utc();
   select * into v_before from coordinator.job_limits l where l.project_id = v_project and l.name = p_name for no key update;
@@ -255,6 +255,7 @@ declare
   v_per_key boolean := exists (select from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key);
   v_classes bigint[];
 begin
+  perform coordinator.project_hold(v_project);
   perform coordinator.limit_enter(v_project, v_per_key);
   select l.id into v_id from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key = v_per_key for update;
   if v_id is null then

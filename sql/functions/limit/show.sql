@@ -9,14 +9,21 @@ create or replace view coordinator.job_limits_live with (security_barrier) as
               when l.kind = 'budget' then greatest(0, l.budget - c.used)
               else floor(least(l.burst, b.level + greatest(0, extract(epoch from n.now - b.level_at)) * l.rate / extract(epoch from l.per)))::bigint
          end as free,
-         coordinator.limit_period_end(l.period, n.now) as resets_at, coalesce(r.users, '[]') as users, w.waiting_count,
+         d.ends_at as resets_at, coalesce(r.users, '[]') as users, w.waiting_count,
          case when l.held_until > n.now then l.held_until end as held_until, case when l.held_until > n.now then l.held_by end as held_by,
          case when l.held_until > n.now then l.hold_reason end as hold_reason, l.actor, l.created_at, l.updated_at
   from coordinator.job_limits l
   join coordinator.projects p on p.id = l.project_id
   cross join (select coordinator.now_utc() as now) n
   left join coordinator.job_buckets b on b.limit_id = l.id
-  left join lateral coordinator.limit_charged(l.id, coordinator.limit_period(l.period, n.now)) c on l.kind = 'budget'
+  -- As limit_period, limit_period_end and limit_charged do: readers may not call these.
+  cross join lateral (
+    select case l.period when 'ever' then '-infinity' else date_trunc(l.period, n.now, 'UTC') end as began_at,
+           case l.period when 'hour' then date_trunc('hour', n.now, 'UTC') + interval '1 hour'
+                         when 'day' then date_trunc('day', n.now, 'UTC') + interval '24 hours' end as ends_at) d
+  left join lateral (
+    select least(coalesce(sum(greatest(g.reserved, g.spent)), 0), 9000000000000000000)::bigint as used
+    from coordinator.job_charges g where g.limit_id = l.id and g.period_at = d.began_at) c on l.kind = 'budget'
   left join (
     select t.limit_id, sum(t.used) as used,
            jsonb_agg(jsonb_build_object('type', t.type, 'key', t.key, 'used', t.used) order by t.place) filter (where t.place <= 5) as users
