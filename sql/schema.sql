@@ -1956,8 +1956,8 @@ create function coordinator.job_locks(p_project_id bigint, p_locks text[])
   returns text[]
   stable;
 
--- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Internal.
-create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone, p_tell boolean default true)
+-- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Without p_wait, those whose queue gets another policy at this moment become ready by job_promote. Internal.
+create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone, p_tell boolean default true, p_wait boolean default true)
   returns void
   volatile;
 

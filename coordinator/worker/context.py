@@ -6,11 +6,11 @@ over ends the attempt, and frees the worker's place; the function is cancelled t
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -20,15 +20,15 @@ import msgspec
 from coordinator.backoff import Backoff
 from coordinator.client import Client
 from coordinator.client.caller import Duration, as_duration
-from coordinator.errors import Conflict, DatabaseUnavailable, InvalidArgument, WaitTimedOut
+from coordinator.errors import Conflict, DatabaseUnavailable, WaitTimedOut
 from coordinator.model.job import JobCharge, JobGrant
+from coordinator.model.job_history import JobStep
 from coordinator.model.job_wait import JobSuspension
-from coordinator.model.json import encode
 from coordinator.model.operation import Json
 from coordinator.operations import jobs
-from coordinator.worker.end import FailJob
 from coordinator.worker.journal import Journal
 from coordinator.worker.output import JobOutput
+from coordinator.worker.step import DurableStep
 
 __all__ = ["JobContext", "StopReason"]
 
@@ -176,25 +176,23 @@ class JobContext:
             else:
                 await self._output.flush()
 
-    async def step(self, name: str, function: Callable[..., Any], *arguments: Any, type: Any = Any) -> Any:
-        """Return the result of a step: what an earlier attempt stored, or else what ``function(*arguments)`` returns, which is stored.
+    def step(
+        self, name: str, function: Callable[..., Any] | None = None, *arguments: Any, type: Any = Any
+    ) -> DurableStep:
+        """Do a part of the work once: ``await`` it with a function, or use it as a block, ``async with``.
 
-        The result is JSON, read back, and converted to ``type`` by msgspec. In a loop, steps of one name are told apart by their order.
-        A worker that dies between the function and the storing runs the function again.
+        The result is what an earlier attempt stored, or else what ``function(*arguments)`` returns or the block sets, which is stored: JSON,
+        read back, and converted to ``type`` by msgspec. In a loop, steps of one name are told apart by their order. A worker that dies
+        between the work and the storing does the work again.
 
         Raises: what the function raises; ``FailJob`` for a result that is not JSON; ``Conflict`` if the job is no longer the worker's.
         """
-        ordinal, step = await self._journal.next(name, "step")
-        if step is None:
-            value = function(*arguments)
-            if inspect.isawaitable(value):
-                value = await value
-            try:
-                plain = msgspec.json.decode(encode(value))
-            except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
-                raise FailJob(f'the result of step "{name}" cannot be encoded as JSON: {error}') from None
-            step = await self._insist(lambda: self.client.jobs.step(self._grant, name, plain, ordinal=ordinal))
-        return msgspec.convert(step.result, type, str_keys=True)
+
+        async def store(ordinal: int, result: Json) -> JobStep:
+            return await self._insist(lambda: self.client.jobs.step(self._grant, name, result, ordinal=ordinal))
+
+        work = None if function is None else partial(function, *arguments)
+        return DurableStep(name, partial(self._journal.next, name, "step"), store, work, type)
 
     async def first(
         self, name: str, *conditions: Mapping[str, Json], ttl: Duration | None = None, after: str | None = None

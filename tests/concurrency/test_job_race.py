@@ -354,3 +354,29 @@ async def test_transactions_with_the_same_jobs_and_keys_in_opposite_orders_do_no
 
     await asyncio.gather(*(run(order) for order in (1, -1) * 4))
     assert await connection.fetchval("select count(*) from coordinator.jobs_ready") == 2
+
+
+async def test_a_claim_that_puts_jobs_back_does_not_wait_for_who_changes_their_queue(session: Open) -> None:
+    """Who changes the policy waits for the rows of the jobs that a claim took, so the claim must not wait for the queue."""
+    first, second, watcher = await session(), await session(), await session()
+    agent = await worker(first)
+    made = [await call(first, enqueue(payload="x" * 200_000)) for _ in range(8)]
+    await watcher.execute("""
+        create function public.pause_claim() returns trigger language plpgsql as
+          'begin perform pg_advisory_xact_lock(4242); return new; end';
+        create trigger pause_claim before insert on coordinator.jobs_running for each row execute function public.pause_claim();
+        select pg_advisory_lock(4242)""")
+    claiming = asyncio.create_task(call(first, claim(agent, 8)))
+    await until_blocked(watcher, first)
+    setting = asyncio.create_task(
+        call(second, queues.Set(project="default", queue="default", ageing=timedelta(minutes=1)))
+    )
+    await until_blocked(watcher, second)
+    await watcher.execute("select pg_advisory_unlock(4242)")
+    grants = await claiming
+    await setting
+    assert 1 <= len(grants) < 8
+    assert await watcher.fetchval("select count(*) from coordinator.jobs_later") == 8 - len(grants)
+    await call(watcher, jobs.Promote())
+    assert await watcher.fetchval("select count(*) from coordinator.jobs_ready") == 8 - len(grants)
+    assert {receipt.id for receipt in made} >= {grant.id for grant in grants}

@@ -43,6 +43,46 @@ async def matching(db: Database) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_block_runs_once_and_the_next_attempt_gets_its_result(work: Any) -> None:
+    worker = Worker()
+    ran: list[Any] = []
+
+    @worker.job("x")
+    async def x(context: JobContext, payload: Any) -> Any:
+        async with context.step("fetch", type=Page) as step:
+            if not step.done:
+                ran.append("fetch")
+                step.result = Page(7)
+        assert step.result == Page(7)
+        async with context.step("nothing") as empty:
+            ran.append(empty.done)
+        if context.attempt == 1:
+            try:
+                async with context.step("bad") as step:
+                    step.result = 1
+                    int("x")  # not stored
+            except ValueError:
+                raise RetryJob(delay=0) from None
+        async with context.step("bad") as step:
+            step.result = (step.done, step.result)
+        return [step.result, empty.result]
+
+    async with work(worker) as bench:
+        done = await bench.done("x")
+        assert (done.result, ran) == ([[False, None], None], ["fetch", False, True])
+
+
+async def test_a_step_without_a_function_can_only_be_a_block(work: Any) -> None:
+    worker = Worker()
+
+    @worker.job("x")
+    async def x(context: JobContext, payload: Any) -> None:
+        await context.step("fetch")
+
+    async with work(worker) as bench:
+        assert "async with" in ((await bench.done("x", max_attempts=1)).error or "")
+
+
 async def test_a_step_runs_once_and_the_next_attempt_gets_its_result(work: Any) -> None:
     worker = Worker()
     ran: list[Any] = []

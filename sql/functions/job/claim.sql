@@ -340,7 +340,7 @@ begin
         perform coordinator.limit_return(v_locked.waiting || v_locked.rest, v_agent.name, v_now);
       end if;
       if v_locked.rest <> '{}' then
-        perform coordinator.job_make_ready(v_locked.rest, v_agent.name, v_now); -- this also wakes others, if this claim reaches its limit
+        perform coordinator.job_make_ready(v_locked.rest, v_agent.name, v_now, p_wait => false); -- this also wakes others, if this claim reaches its limit
         exit when v_ids = '{}';
       end if;
       continue when v_ids = '{}';
@@ -393,7 +393,7 @@ begin
           select jsonb_populate_record(null::coordinator.jobs_running, jsonb_build_object('id', o.id, 'fence', o.fence, 'agent_id', p_agent))
           from unnest(v_owned, v_fences) o (id, fence) where o.id = any (v_beyond)), v_agent.name);
       end if;
-      perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now);
+      perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now, p_wait => false);
     end if;
     if v_slots is not null or v_charged <> '{}' then
       perform coordinator.limit_return(array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)),

@@ -98,7 +98,8 @@ $$;
 comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean) is
   'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
 
-create or replace function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamptz, p_tell boolean default true) returns void
+create or replace function coordinator.job_make_ready(
+  p_ids uuid[], p_by text, p_now timestamptz, p_tell boolean default true, p_wait boolean default true) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -106,11 +107,18 @@ set enable_bitmapscan = off
 as $$
 declare
   v_paused uuid[] := array(select j.id from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is not null);
+  v_busy   uuid[];
   v_of     record;
 begin
   if v_paused <> '{}' then
     perform coordinator.job_make_waiting(v_paused, 'tree', null, p_by, p_now);
     p_ids := array(select i from unnest(p_ids) i where i <> all (v_paused));
+  end if;
+  if not p_wait then -- for whoever changes the policy of their queue and waits for their rows
+    v_busy := array(select j.id from coordinator.jobs_open j
+                    where j.id = any (p_ids) and not pg_try_advisory_xact_lock_shared(coordinator.queue_key(j.project_id, j.queue)));
+    insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, p_now from coordinator.jobs_open j where j.id = any (v_busy);
+    p_ids := array(select i from unnest(p_ids) i where i <> all (v_busy));
   end if;
   for v_of in
     select j.project_id, p.name as project, array_agg(j.id order by j.id) as ids, array_agg(j.class_id order by j.id) as classes,
@@ -129,8 +137,8 @@ begin
   end loop;
 end
 $$;
-comment on function coordinator.job_make_ready(uuid[], text, timestamptz, boolean) is
-  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Internal.';
+comment on function coordinator.job_make_ready(uuid[], text, timestamptz, boolean, boolean) is
+  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Without p_wait, those whose queue gets another policy at this moment become ready by job_promote. Internal.';
 
 create or replace function coordinator.job_put_back(
   p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,

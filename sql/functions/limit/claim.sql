@@ -216,7 +216,7 @@ begin
     v_fit := coordinator.limit_fit(v_ids, v_gauged, v_rooms);
     if v_fit.jobs < cardinality(v_ids) then
       perform coordinator.limit_lack_gauges(v_fit.short, v_fit.need, p_now);
-      perform coordinator.job_make_ready(v_ids[v_fit.jobs + 1:], 'coordinator', p_now, p_tell => false);
+      perform coordinator.job_make_ready(v_ids[v_fit.jobs + 1:], 'coordinator', p_now, p_tell => false, p_wait => false);
       v_ids := v_ids[:v_fit.jobs];
     end if;
     perform coordinator.limit_take(v_ids, v_gauged, p_now);

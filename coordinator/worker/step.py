@@ -1,0 +1,81 @@
+"""A part of a job's work that is done once: awaited with the function that does it, or as a block.
+
+page = await context.step("fetch", fetch, url)
+
+async with context.step("fetch") as step:
+    if not step.done:
+        step.result = await fetch(url)
+page = step.result
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Self
+
+import msgspec
+
+from coordinator.errors import InvalidArgument
+from coordinator.model.job_history import JobStep
+from coordinator.model.json import encode
+from coordinator.model.operation import Json
+from coordinator.worker.end import FailJob
+
+__all__ = ["DurableStep"]
+
+
+class DurableStep:
+    """``done``: an attempt has finished it, and ``result`` is what that stored. Otherwise the block sets ``result``; its end stores it."""
+
+    __slots__ = ("_find", "_function", "_name", "_ordinal", "_store", "_type", "done", "result")
+
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[], Awaitable[tuple[int, JobStep | None]]],
+        store: Callable[[int, Json], Awaitable[JobStep]],
+        function: Callable[[], Any] | None,
+        type: Any,
+    ) -> None:
+        self._name = name
+        self._find = find
+        self._store = store
+        self._function = function
+        self._type = type
+        self._ordinal = 0
+        self.done = False
+        self.result: Any = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Run the function, unless the step is done, and return the result."""
+        return self._run().__await__()
+
+    async def __aenter__(self) -> Self:
+        """Look whether the step is done."""
+        self._ordinal, step = await self._find()
+        if step is not None:
+            self._finish(step)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Store the result, unless the block raised."""
+        if kind is None and not self.done:
+            try:
+                plain: Json = msgspec.json.decode(encode(self.result))
+            except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
+                raise FailJob(f'the result of step "{self._name}" cannot be encoded as JSON: {error}') from None
+            self._finish(await self._store(self._ordinal, plain))
+
+    async def _run(self) -> Any:
+        if self._function is None:
+            raise TypeError(f'step "{self._name}" has no function: give one, or use it with "async with"')
+        async with self:
+            if not self.done:
+                value = self._function()
+                self.result = await value if inspect.isawaitable(value) else value
+        return self.result
+
+    def _finish(self, step: JobStep) -> None:
+        self.done = True
+        self.result = msgspec.convert(step.result, self._type, str_keys=True)
