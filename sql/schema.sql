@@ -89,7 +89,8 @@ create table coordinator.directives (
   id         bigint not null generated always as identity, -- Number of the directive, in the order of sending.
   project_id bigint not null, -- See projects.
   to_agent   text collate "C", -- Name of the agent that it addresses.
-  to_role    text collate "C", -- Role of the agents that it addresses. Both null: everyone in the project, now or later.
+  to_role    text collate "C", -- Role of the agents that it addresses.
+  to_job     uuid, -- Job whose worker it addresses. All null: everyone in the project, now or later.
   body       text not null, -- The text; at most 65,536 characters.
   data       jsonb not null default '{}'::jsonb, -- A JSON object for programs; may be empty.
   priority   smallint not null, -- -100 to 100; higher comes first in an inbox, then in the order of sending.
@@ -105,11 +106,12 @@ create table coordinator.directives (
   constraint directives_body CHECK (((length(body) >= 1) AND (length(body) <= 65536))),
   constraint directives_ended CHECK (((status = 'open'::text) = (ended_at IS NULL))),
   constraint directives_status CHECK ((status = ANY (ARRAY['open'::text, 'revoked'::text, 'superseded'::text, 'expired'::text]))),
-  constraint directives_target CHECK ((num_nonnulls(to_agent, to_role) <= 1))
+  constraint directives_target CHECK ((num_nonnulls(to_agent, to_role, to_job) <= 1))
 );
 CREATE INDEX directives_ended_at_idx ON coordinator.directives USING btree (ended_at) WHERE (status <> 'open'::text);
 CREATE INDEX directives_expires_at_idx ON coordinator.directives USING btree (expires_at) WHERE (status = 'open'::text);
-CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (project_id, key, COALESCE(('a'::text || to_agent), ('r'::text || to_role), ''::text)) WHERE ((status = 'open'::text) AND (key IS NOT NULL));
+CREATE INDEX directives_job_idx ON coordinator.directives USING btree (to_job) WHERE ((status = 'open'::text) AND (to_job IS NOT NULL));
+CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (project_id, key, COALESCE(('a'::text || to_agent), ('r'::text || to_role), ('j'::text || to_job), ''::text)) WHERE ((status = 'open'::text) AND (key IS NOT NULL));
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
@@ -911,7 +913,7 @@ create view coordinator.crons_live (
   updated_at   timestamp with time zone -- When it was last changed.
 );
 
--- Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.
+-- Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender; that of a job is its worker, and one answer is enough.
 create view coordinator.directives_pending (
   id         bigint, -- Number of the directive.
   agent      text, -- Name of the recipient. Null: no recipient is registered, and none has answered.
@@ -929,7 +931,8 @@ create view coordinator.directives_sent (
   id         bigint, -- Number of the directive, in the order of sending.
   project    text, -- Name of the project.
   to_agent   text, -- Name of the agent that it addresses.
-  to_role    text, -- Role of the agents that it addresses. Both null: everyone in the project.
+  to_role    text, -- Role of the agents that it addresses.
+  to_job     uuid, -- Job whose worker it addresses. All null: everyone in the project.
   body       text, -- The text.
   data       jsonb, -- A JSON object for programs; may be empty.
   priority   integer, -- Higher comes first.
@@ -1496,12 +1499,12 @@ create function coordinator.directive_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
--- Mark up to p_limit open directives as expired; returns how many. Repeat until 0.
+-- Mark up to p_limit open directives as expired whose time is over, or whose job has ended; returns how many. Repeat until 0.
 create function coordinator.directive_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
+-- List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, for the jobs that it runs, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
 create function coordinator.directive_inbox(p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
   returns SETOF coordinator.directives_sent
   stable security definer;
@@ -1526,8 +1529,8 @@ create function coordinator.directive_revoke(p_project text, p_directive bigint,
   returns boolean
   volatile security definer;
 
--- Send a directive to an agent (its name, or the id of one with this name), a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.
-create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
+-- Send a directive to an agent (its name, or the id of one with this name), a role, whoever runs a job until it ends, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.
+create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
 

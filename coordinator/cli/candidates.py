@@ -108,6 +108,7 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "resources": _RESOURCES,
         "role": _ROLES,
         "to_agent": _AGENT_NAMES,
+        "to_job": _JOBS,
         "to_role": _ROLES,
         "types": _JOB_TYPES,
         "token revoke token": _TOKENS,

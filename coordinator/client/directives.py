@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
+from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
@@ -29,13 +30,14 @@ class Directives:
         *,
         to_agent: AgentRef | None = None,
         to_role: str | None = None,
+        to_job: UUID | None = None,
         everyone: bool = False,
         priority: int = 0,
         ttl: Duration = DEFAULT_TTL_S,
         key: str | None = None,
         data: Mapping[str, Json] | None = None,
     ) -> Sent:
-        """Send a directive to an agent, by name or id, to a role, or to everyone.
+        """Send a directive to an agent, by name or id, to a role, to whoever runs a job until it ends, or to everyone.
 
         ``priority`` is -100 to 100, higher first. With ``key`` it supersedes the open directive of that key and target.
 
@@ -47,6 +49,7 @@ class Directives:
                 body=body,
                 to_agent=None if to_agent is None else str(to_agent),
                 to_role=to_role,
+                to_job=to_job,
                 everyone=everyone,
                 priority=priority,
                 ttl=as_duration(ttl),

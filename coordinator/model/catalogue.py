@@ -226,7 +226,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "signal.expired": ("version", "expires_at"),
     "rule.set": ("clears", "everywhere"),
     "rule.deleted": ("everywhere",),
-    "directive.sent": ("to_agent", "to_role", "body", "data", "priority", "key", "expires_at"),
+    "directive.sent": ("to_agent", "to_role", "to_job", "body", "data", "priority", "key", "expires_at"),
     "directive.acknowledged": ("agent", "status", "reason"),
     "directive.revoked": ("reason",),
     "directive.superseded": ("by",),

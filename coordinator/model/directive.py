@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -12,7 +13,7 @@ __all__ = ["Directive", "Pending", "Receipt", "Sent"]
 
 
 class Directive(msgspec.Struct, frozen=True):
-    """An instruction to agents; without ``to_agent`` and ``to_role``, to everyone.
+    """An instruction to agents; without ``to_agent``, ``to_role`` and ``to_job``, to everyone.
 
     ``status`` is unseen or seen in an agent's inbox, and the directive's own status elsewhere.
     """
@@ -21,6 +22,7 @@ class Directive(msgspec.Struct, frozen=True):
     project: str
     to_agent: str | None
     to_role: str | None
+    to_job: UUID | None
     body: str
     data: dict[str, Json]
     priority: int

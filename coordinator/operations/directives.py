@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -15,7 +16,7 @@ __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Re
 
 
 class Send(Operation[Sent], frozen=True, kw_only=True):
-    """Send a directive to an agent, to a role, or to everyone. It is open for ``ttl`` (1 second to 366 days).
+    """Send a directive to an agent, to a role, to whoever runs a job, or to everyone. It is open for ``ttl`` (1 second to 366 days).
 
     ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and target.
 
@@ -30,6 +31,7 @@ class Send(Operation[Sent], frozen=True, kw_only=True):
     body: str
     to_agent: str | None = None
     to_role: str | None = None
+    to_job: UUID | None = None
     everyone: bool = False
     priority: int = 0
     ttl: timedelta = timedelta(days=7)
@@ -39,7 +41,7 @@ class Send(Operation[Sent], frozen=True, kw_only=True):
 
 
 class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
-    """List the open directives for an agent, for its roles and for everyone, by priority and order of sending.
+    """List the open directives for an agent, for its roles, for the jobs that it runs and for everyone, by priority and order of sending.
 
     Raises: ``NotFound`` if no agent of this name or id is known.
     """

@@ -1,12 +1,12 @@
--- Directives: instructions from managers to one agent name, a role or everyone; durable, in order of priority and sending.
+-- Directives: instructions from managers to one agent name, a role, the worker of a job, or everyone; durable, in order of priority and sending.
 -- Recipients are names, not incarnations: an agent that registers later receives what is open for its name, role or everyone.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('directive.sent',         'id of the directive', '{to_agent,to_role,body,data,priority,key,expires_at}', 'A directive was sent; both targets null: to everyone.'),
+  ('directive.sent',         'id of the directive', '{to_agent,to_role,to_job,body,data,priority,key,expires_at}', 'A directive was sent; all targets null: to everyone.'),
   ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                                'An agent acknowledged: status seen, done or refused.'),
   ('directive.revoked',      'id of the directive', '{reason}',                                             'A directive was revoked.'),
   ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key replaced it.'),
-  ('directive.expired',      'id of the directive', '{}',                                                   'A directive expired while it was open.');
+  ('directive.expired',      'id of the directive', '{}',                                                   'A directive expired while it was open, or its job ended.');
 
 insert into coordinator.rights (function, role) values
   ('directive_inbox',       'reader'),
@@ -26,7 +26,7 @@ insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('directive_send',        'write', 'directive_enter');
 
 create or replace view coordinator.directives_sent with (security_barrier) as
-  select d.id, p.name as project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer as priority, d.key,
+  select d.id, p.name as project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer as priority, d.key,
          case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end as status,
          d.actor, d.sent_at, d.expires_at
   from coordinator.directives d join coordinator.projects p on p.id = d.project_id
@@ -35,7 +35,8 @@ comment on view   coordinator.directives_sent            is 'Directives, open an
 comment on column coordinator.directives_sent.id         is 'Number of the directive, in the order of sending.';
 comment on column coordinator.directives_sent.project    is 'Name of the project.';
 comment on column coordinator.directives_sent.to_agent   is 'Name of the agent that it addresses.';
-comment on column coordinator.directives_sent.to_role    is 'Role of the agents that it addresses. Both null: everyone in the project.';
+comment on column coordinator.directives_sent.to_role    is 'Role of the agents that it addresses.';
+comment on column coordinator.directives_sent.to_job     is 'Job whose worker it addresses. All null: everyone in the project.';
 comment on column coordinator.directives_sent.body       is 'The text.';
 comment on column coordinator.directives_sent.data       is 'A JSON object for programs; may be empty.';
 comment on column coordinator.directives_sent.priority   is 'Higher comes first.';
@@ -54,19 +55,23 @@ create or replace view coordinator.directives_pending with (security_barrier) as
     select d.to_agent as agent where d.to_agent is not null
     union
     select a.name from coordinator.agents a
-    where d.to_agent is null and a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role)
+    where d.to_agent is null and d.to_job is null and a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role)
+    union
+    select a.name from coordinator.jobs_running r join coordinator.agents a on a.id = r.agent_id where r.id = d.to_job
     union
     -- nobody has read it, or those who did are gone
     select null
     where d.to_agent is null
-      and not exists (select from coordinator.agents a
+      and case when d.to_job is null then not exists (select from coordinator.agents a
                       where a.project_id = d.project_id and a.name <> d.actor and (d.to_role is null or a.role = d.to_role))
+               else not exists (select from coordinator.jobs_running r where r.id = d.to_job) end
       and not exists (select from coordinator.directive_receipts o where o.directive_id = d.id and o.status in ('done', 'refused'))
   ) t
   left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = t.agent
   where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
+    and (d.to_job is null or not exists (select from coordinator.directive_receipts o where o.directive_id = d.id and o.status in ('done', 'refused')))
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender.';
+comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender; that of a job is its worker, and one answer is enough.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
 comment on column coordinator.directives_pending.agent      is 'Name of the recipient. Null: no recipient is registered, and none has answered.';
 comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
@@ -78,7 +83,7 @@ comment on column coordinator.directives_pending.expires_at is 'No agent receive
 comment on column coordinator.directives_pending.project    is 'Name of the project.';
 
 create or replace function coordinator.directive_send(
-  p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_everyone boolean default false,
+  p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false,
   p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}',
   p_actor text default null)
 returns setof coordinator.directive_dispatch
@@ -93,14 +98,15 @@ declare
   v_old     bigint;
   v_count   integer;
   v_meant   text;
+  v_job     record;
 begin
   p_everyone := coalesce(p_everyone, false);
   perform coordinator.check_text('the directive', p_body, 65536);
   perform coordinator.check_json('the data', p_data, p_object => true);
   perform coordinator.check_ttl(p_ttl);
-  if num_nonnulls(p_to_agent, p_to_role) + p_everyone::integer <> 1 then
+  if num_nonnulls(p_to_agent, p_to_role, p_to_job) + p_everyone::integer <> 1 then
     raise exception using errcode = 'ZC105', message = 'a directive needs exactly one target',
-      hint = 'Give the name of an agent, a role, or everyone.';
+      hint = 'Give the name of an agent, a role, a job, or everyone.';
   end if;
   if coordinator.is_agent_id(p_to_agent) then
     p_to_agent := coordinator.agent_name(p_project, p_to_agent);
@@ -108,6 +114,12 @@ begin
     perform coordinator.check_name('the name of the agent', p_to_agent);
   elsif p_to_role is not null then
     perform coordinator.check_name('the role', p_to_role);
+  elsif p_to_job is not null then
+    select f.ended_at, f.status into v_job from coordinator.job_find(v_project, p_to_job) f;
+    if v_job.ended_at is not null then
+      raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_to_job, v_job.status),
+        detail = jsonb_build_object('job', p_to_job, 'status', v_job.status)::text, hint = 'Nobody would receive the directive.';
+    end if;
   end if;
   if p_priority is null or p_priority not between -100 and 100 then
     raise exception using errcode = 'ZC104', message = format('a priority of %s is out of range', coalesce(p_priority::text, 'null')),
@@ -122,33 +134,34 @@ begin
     perform coordinator.advisory_enter(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
     update coordinator.directives d set status = 'superseded', ended_at = v_now
     where d.project_id = v_project and d.key = p_key and d.status = 'open'
-      and d.to_agent is not distinct from p_to_agent and d.to_role is not distinct from p_to_role
+      and d.to_agent is not distinct from p_to_agent and d.to_role is not distinct from p_to_role and d.to_job is not distinct from p_to_job
     returning d.id into v_old;
   end if;
-  insert into coordinator.directives (project_id, to_agent, to_role, body, data, priority, key, status, actor, sent_at, expires_at)
-  values (v_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl)
+  insert into coordinator.directives (project_id, to_agent, to_role, to_job, body, data, priority, key, status, actor, sent_at, expires_at)
+  values (v_project, p_to_agent, p_to_role, p_to_job, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl)
   returning directives.id into v_id;
   if v_old is not null then
     perform coordinator.event_append('directive.superseded', p_project, v_old::text, v_actor, v_now, jsonb_build_object('by', v_id));
   end if;
   perform coordinator.event_append('directive.sent', p_project, v_id::text, v_actor, v_now,
-    jsonb_build_object('to_agent', p_to_agent, 'to_role', p_to_role, 'body', p_body, 'data', p_data, 'priority', p_priority,
+    jsonb_build_object('to_agent', p_to_agent, 'to_role', p_to_role, 'to_job', p_to_job, 'body', p_body, 'data', p_data, 'priority', p_priority,
                        'key', p_key, 'expires_at', v_now + p_ttl));
   select count(*) into v_count from coordinator.agents a
   where a.project_id = v_project and case when p_to_agent is not null then a.name = p_to_agent
                                           when p_to_role is not null then a.role = p_to_role and a.name <> v_actor
+                                          when p_to_job is not null then a.id = (select r.agent_id from coordinator.jobs_running r where r.id = p_to_job)
                                           else a.name <> v_actor end;
-  if v_count = 0 and not p_everyone then
+  if v_count = 0 and num_nonnulls(p_to_agent, p_to_role) > 0 then
     v_meant := coordinator.nearest(coalesce(p_to_agent, p_to_role), array(
       select distinct case when p_to_agent is null then a.role else a.name end from coordinator.agents a
       where a.project_id = v_project and (p_to_agent is not null or a.role is not null)));
   end if;
-  return query select v_id, p_project, p_to_agent, p_to_role, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl,
+  return query select v_id, p_project, p_to_agent, p_to_role, p_to_job, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl,
     v_count, v_meant;
 end
 $$;
-comment on function coordinator.directive_send(text, text, text, text, boolean, integer, interval, text, jsonb, text) is
-  'Send a directive to an agent (its name, or the id of one with this name), a role, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.';
+comment on function coordinator.directive_send(text, text, text, text, uuid, boolean, integer, interval, text, jsonb, text) is
+  'Send a directive to an agent (its name, or the id of one with this name), a role, whoever runs a job until it ends, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.';
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
@@ -159,26 +172,31 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_roles   text[];
+  v_jobs    uuid[];
 begin
   perform coordinator.check_name('the name of the agent', p_agent);
   perform coordinator.check_page(p_limit, p_after, '{number,number}');
   p_agent := coordinator.agent_name(p_project, p_agent);
   v_roles := array(select distinct a.role from coordinator.agents a
                    where a.project_id = v_project and a.name = p_agent and a.role is not null);
+  v_jobs := array(select r.id from coordinator.agents a join coordinator.jobs_running r on r.agent_id = a.id
+                  where a.project_id = v_project and a.name = p_agent);
   return query
-    select d.id, p_project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer, d.key, coalesce(r.status, 'unseen'), d.actor, d.sent_at, d.expires_at
+    select d.id, p_project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer, d.key, coalesce(r.status, 'unseen'), d.actor, d.sent_at, d.expires_at
     from coordinator.directives d
     left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = p_agent
     where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
       and (d.to_agent = p_agent or d.to_role = any (v_roles)
-           or d.to_agent is null and d.to_role is null and d.actor <> p_agent)
+           or d.to_job = any (v_jobs) and not exists (
+                select from coordinator.directive_receipts o where o.directive_id = d.id and o.status in ('done', 'refused'))
+           or d.to_agent is null and d.to_role is null and d.to_job is null and d.actor <> p_agent)
       and (r.status is null or r.status = 'seen')
       and (-d.priority, d.id) > (coalesce(-p_after[1]::bigint, -101), p_after[2]::bigint)
     order by -d.priority, d.id limit p_limit;
 end
 $$;
 comment on function coordinator.directive_inbox(text, text, text[], integer) is
-  'List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
+  'List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, for the jobs that it runs, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
@@ -222,9 +240,13 @@ begin
       hint = 'It is no longer open; read the inbox again.';
   elsif v_directive.to_agent <> p_agent
      or v_directive.to_role is not null and not exists (
-          select from coordinator.agents a where a.project_id = v_project and a.name = p_agent and a.role = v_directive.to_role) then
+          select from coordinator.agents a where a.project_id = v_project and a.name = p_agent and a.role = v_directive.to_role)
+     or v_directive.to_job is not null and not exists (
+          select from coordinator.jobs_running r join coordinator.agents a on a.id = r.agent_id
+          where r.id = v_directive.to_job and a.project_id = v_project and a.name = p_agent) then
     raise exception using errcode = 'ZC105', message = format('directive %s is not addressed to agent "%s"', p_directive, p_agent),
-      hint = 'It is for ' || coalesce('agent "' || v_directive.to_agent || '".', 'agents registered with role "' || v_directive.to_role || '".');
+      hint = 'It is for ' || coalesce('agent "' || v_directive.to_agent || '".', 'agents registered with role "' || v_directive.to_role || '".',
+                                      'the worker of job ' || v_directive.to_job || '.');
   end if;
   insert into coordinator.directive_receipts as r (directive_id, agent, status, reason, seen_at, acknowledged_at)
   values (p_directive, p_agent, p_status, p_reason, v_now, v_now)
@@ -321,7 +343,7 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
   return query
-    select d.id, p_project, d.to_agent, d.to_role, d.body, d.data, d.priority::integer, d.key,
+    select d.id, p_project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer, d.key,
            case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end,
            d.actor, d.sent_at, d.expires_at
     from coordinator.directives d
@@ -359,16 +381,22 @@ begin
       from (select v_directive.to_agent as agent where v_directive.to_agent is not null
             union
             select a.name from coordinator.agents a
-            where v_directive.to_agent is null and a.project_id = v_project and a.name <> v_directive.actor
+            where v_directive.to_agent is null and v_directive.to_job is null and a.project_id = v_project and a.name <> v_directive.actor
               and (v_directive.to_role is null or a.role = v_directive.to_role)
+            union
+            select a.name from coordinator.jobs_running r join coordinator.agents a on a.id = r.agent_id where r.id = v_directive.to_job
             union
             select null
             where v_directive.to_agent is null
-              and not exists (select from coordinator.agents a
+              and case when v_directive.to_job is null then not exists (select from coordinator.agents a
                               where a.project_id = v_directive.project_id and a.name <> v_directive.actor and (v_directive.to_role is null or a.role = v_directive.to_role))
+                       else not exists (select from coordinator.jobs_running r where r.id = v_directive.to_job) end
               and not exists (select from coordinator.directive_receipts o where o.directive_id = v_directive.id and o.status in ('done', 'refused'))) t
       left join coordinator.directive_receipts r on r.directive_id = v_directive.id and r.agent = t.agent
-      where (r.status is null or r.status = 'seen') and (v_directive.id is distinct from p_after[2]::bigint or coalesce(t.agent, '') > p_after[3])
+      where (r.status is null or r.status = 'seen')
+        and (v_directive.to_job is null or not exists (
+              select from coordinator.directive_receipts o where o.directive_id = v_directive.id and o.status in ('done', 'refused')))
+        and (v_directive.id is distinct from p_after[2]::bigint or coalesce(t.agent, '') > p_after[3])
       order by t.agent limit p_limit;
     get diagnostics v_count = row_count;
     p_limit := p_limit - v_count;
@@ -391,8 +419,12 @@ begin
   perform coordinator.check_page(p_limit);
   for v_directive in
     with due as (
-      select id from coordinator.directives where status = 'open' and expires_at <= v_now
-      order by expires_at limit p_limit for update skip locked)
+      select d.id from coordinator.directives d
+      where d.id = any (array(select o.id from coordinator.directives o where o.status = 'open' and o.expires_at <= v_now order by o.expires_at limit p_limit)
+                        || array(select o.id from coordinator.directives o where o.status = 'open' and o.to_job is not null
+                                   and not exists (select from coordinator.jobs_open j where j.id = o.to_job) limit p_limit))
+        and d.status = 'open'
+      order by d.id limit p_limit for update skip locked)
     update coordinator.directives d set status = 'expired', ended_at = v_now from due, coordinator.projects p
     where d.id = due.id and p.id = d.project_id
     returning d.id, p.name as project
@@ -404,7 +436,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_expire(integer) is
-  'Mark up to p_limit open directives as expired; returns how many. Repeat until 0.';
+  'Mark up to p_limit open directives as expired whose time is over, or whose job has ended; returns how many. Repeat until 0.';
 
 create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
 language sql volatile security definer

@@ -104,6 +104,8 @@ begin
          then 'job_extend' end,
     case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,
     case when exists (select from coordinator.directives where status = 'open' and expires_at <= v_now)
+           or exists (select from coordinator.directives d where d.status = 'open' and d.to_job is not null
+                        and not exists (select from coordinator.jobs_open j where j.id = d.to_job))
          then 'directive_expire' end,
     case when exists (select from coordinator.locks where free_at <= v_now)
            or exists (select from coordinator.lock_waits where expires_at <= v_now)

@@ -5,6 +5,7 @@ create table coordinator.directives (
   project_id bigint      not null constraint directives_project_fkey references coordinator.projects (id) on delete cascade,
   to_agent   text        collate "C",
   to_role    text        collate "C",
+  to_job     uuid,
   body       text        not null,
   data       jsonb       not null default '{}',
   priority   smallint    not null,
@@ -15,21 +16,23 @@ create table coordinator.directives (
   sent_at    timestamptz not null,
   ended_at   timestamptz,
   expires_at timestamptz not null,
-  constraint directives_target check (num_nonnulls(to_agent, to_role) <= 1),
+  constraint directives_target check (num_nonnulls(to_agent, to_role, to_job) <= 1),
   constraint directives_status check (status in ('open', 'revoked', 'superseded', 'expired')),
   constraint directives_ended check ((status = 'open') = (ended_at is null)),
   constraint directives_body check (length(body) between 1 and 65536)
 );
 create index directives_open_idx on coordinator.directives (project_id, (-priority), id) where status = 'open'; -- directive_inbox, directive_pending
 create index directives_project_idx on coordinator.directives (project_id, id); -- directive_list; project_delete
-create unique index directives_key_idx on coordinator.directives (project_id, key, coalesce('a' || to_agent, 'r' || to_role, '')) where status = 'open' and key is not null; -- directive_send: supersede
+create unique index directives_key_idx on coordinator.directives (project_id, key, coalesce('a' || to_agent, 'r' || to_role, 'j' || to_job, '')) where status = 'open' and key is not null; -- directive_send: supersede
+create index directives_job_idx on coordinator.directives (to_job) where status = 'open' and to_job is not null; -- directive_expire
 create index directives_expires_at_idx on coordinator.directives (expires_at) where status = 'open'; -- directive_expire
 create index directives_ended_at_idx on coordinator.directives (ended_at) where status <> 'open'; -- directive_prune
 comment on table  coordinator.directives            is 'Instructions from managers to agents. Written by directive_send, directive_revoke and directive_expire; pruned some time after they end.';
 comment on column coordinator.directives.id         is 'Number of the directive, in the order of sending.';
 comment on column coordinator.directives.project_id is 'See projects.';
 comment on column coordinator.directives.to_agent   is 'Name of the agent that it addresses.';
-comment on column coordinator.directives.to_role    is 'Role of the agents that it addresses. Both null: everyone in the project, now or later.';
+comment on column coordinator.directives.to_role    is 'Role of the agents that it addresses.';
+comment on column coordinator.directives.to_job     is 'Job whose worker it addresses. All null: everyone in the project, now or later.';
 comment on column coordinator.directives.body       is 'The text; at most 65,536 characters.';
 comment on column coordinator.directives.data       is 'A JSON object for programs; may be empty.';
 comment on column coordinator.directives.priority   is '-100 to 100; higher comes first in an inbox, then in the order of sending.';
@@ -61,6 +64,6 @@ comment on column coordinator.directive_receipts.acknowledged_at is 'When the cu
 
 -- What directive_send returns: a row of directives_sent, and who receives it now.
 create type coordinator.directive_dispatch as (
-  id bigint, project text, to_agent text, to_role text, body text, data jsonb, priority integer, key text, status text, actor text,
+  id bigint, project text, to_agent text, to_role text, to_job uuid, body text, data jsonb, priority integer, key text, status text, actor text,
   sent_at timestamptz, expires_at timestamptz, recipients integer, meant text);
 comment on type coordinator.directive_dispatch is 'A directive that was just sent. recipients: registered agents that receive it now. meant: if there are none, the name or role that was probably meant.';

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from coordinator.operations import agents, directives
+from coordinator.operations import agents, directives, jobs
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
@@ -267,3 +269,55 @@ async def test_a_page_of_what_is_pending_looks_at_the_recipients_of_few_directiv
     before = await tx.connection.fetchval(query)
     assert len(await tx.run(directives.ListPending(project="default", limit=40))) == 40
     assert await tx.connection.fetchval(query) - before <= 60 * 2
+
+
+async def running(tx: Transaction, name: str = "w") -> tuple[UUID, dict[str, Any]]:
+    """Enqueue a job, and let a worker run it; return the job and what each verb of the worker needs."""
+    agent = await tx.run(agents.Register(project="default", name=name, job_types=["t"]))
+    await tx.run(jobs.Enqueue(project="default", type="t"))
+    (grant,) = await tx.run(jobs.Claim(project="default", agent=agent.id))
+    return grant.id, {"project": "default", "job": grant.id, "agent": agent.id, "fence": grant.fence}
+
+
+async def inbox_of(tx: Transaction, agent: str) -> list[int]:
+    return [directive.id for directive in await tx.run(directives.Inbox(project="default", agent=agent))]
+
+
+async def test_a_directive_for_a_job_is_for_whoever_runs_it_until_one_answers(tx: Transaction) -> None:
+    job, attempt = await running(tx)
+    sent = await tx.run(directives.Send(project="default", body="Skip the appendix.", to_job=job, actor="boss"))
+    assert (sent.to_job, sent.to_agent, sent.recipients, sent.meant) == (job, None, 1, None)
+    pending = directives.ListPending(project="default")
+    assert await inbox_of(tx, "w") == [sent.id]
+    assert [row.agent for row in await tx.run(pending)] == ["w"]
+    await tx.run(jobs.Release(**attempt))
+    assert await inbox_of(tx, "w") == []
+    assert [row.agent for row in await tx.run(pending)] == [None]
+    other = await tx.run(agents.Register(project="default", name="v", job_types=["t"]))
+    acknowledge = directives.Acknowledge(project="default", directive=sent.id, agent="v")
+    error = await refused(tx, acknowledge, "ZC105")
+    assert str(job) in (error.hint or "")
+    await tx.run(jobs.Claim(project="default", agent=other.id))
+    assert await inbox_of(tx, "v") == [sent.id]
+    await tx.run(acknowledge)
+    assert await inbox_of(tx, "v") == []
+    assert await tx.run(pending) == []
+    rows = await tx.connection.fetch("select agent from coordinator.directives_pending")
+    assert [row["agent"] for row in rows] == []
+
+
+async def test_a_directive_for_a_job_expires_with_it(tx: Transaction) -> None:
+    job, attempt = await running(tx)
+    first = await tx.run(directives.Send(project="default", body="x", to_job=job, key="k"))
+    second = await tx.run(directives.Send(project="default", body="y", to_job=job, key="k"))
+    assert await inbox_of(tx, "w") == [second.id]
+    assert await tx.run(directives.Expire()) == 0
+    await tx.run(jobs.Complete(**attempt))
+    assert "directive_expire" in await tx.connection.fetchval("select coordinator.work_due()")
+    assert await tx.run(directives.Expire()) == 1
+    assert await tx.run(directives.Expire()) == 0
+    listed = await tx.run(directives.List(project="default", open=False))
+    assert {row.id: row.status for row in listed} == {first.id: "superseded", second.id: "expired"}
+    await refused(tx, directives.Send(project="default", body="x", to_job=job), "ZC323")
+    await refused(tx, directives.Send(project="default", body="x", to_job=UUID(int=1)), "ZC209")
+    await refused(tx, directives.Send(project="default", body="x", to_job=job, everyone=True), "ZC105")

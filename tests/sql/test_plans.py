@@ -184,7 +184,7 @@ async def test_expired_signals_are_found_by_their_time(full: Transaction) -> Non
 async def test_an_inbox_reads_the_open_directives_of_its_project(full: Transaction) -> None:
     sql = await statement(
         full, "directive_inbox", r"select d\.id, p_project.*?limit p_limit",
-        p_project="'default'", v_project="1", p_agent="'a7'", v_roles="'{r1}'::text[]", p_after="(null::text[])", p_limit="100",
+        p_project="'default'", v_project="1", p_agent="'a7'", v_roles="'{r1}'::text[]", v_jobs="'{}'::uuid[]", p_after="(null::text[])", p_limit="100",
     )  # fmt: skip
     plan = await explain(full, sql)
     assert "directives_open_idx" in indexes(plan)
@@ -193,9 +193,9 @@ async def test_an_inbox_reads_the_open_directives_of_its_project(full: Transacti
 
 async def test_directives_that_are_due_or_old_are_found_by_their_time(full: Transaction) -> None:
     sql = await statement(
-        full, "directive_expire", r"select id from .*?for update skip locked", v_now="now()", p_limit="10"
+        full, "directive_expire", r"select d\.id from .*?for update skip locked", v_now="now()", p_limit="10"
     )
-    assert "directives_expires_at_idx" in indexes(await explain(full, sql))
+    assert {"directives_expires_at_idx", "directives_job_idx"} <= indexes(await explain(full, sql))
     sql = await statement(
         full,
         "directive_prune",

@@ -9,7 +9,7 @@ import click
 from coordinator.cli.command import acting_agent, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, INTEGER, OBJECT, read_text
+from coordinator.cli.values import DURATION, INTEGER, JOB, OBJECT, read_text
 from coordinator.model.directive import Sent
 from coordinator.operations import directives
 
@@ -20,12 +20,14 @@ command = noun("Directives: instructions from managers to agents.")
     examples=[
         "coordinator directive send 'Work on the parser first' --to-agent coder-1",
         "coordinator directive send 'Rebase before you push' --to-role coder --priority 10 --ttl 1h",
+        "coordinator directive send 'Skip the appendix' --to-job 01a2155e-ba17-77e3-ac99-d90c691a84ae",
         "coordinator directive send 'Stop all work' --everyone --key stop     # supersedes the open one with this key",
     ]
 )
 @click.argument("body")
 @click.option("--to-agent", metavar="NAME", help="Send it to the agent of this name, or to that of an id.")
 @click.option("--to-role", metavar="ROLE", help="Send it to all agents of this role.")
+@click.option("--to-job", type=JOB, metavar="ID", help="Send it to whoever runs this job, until it ends.")
 @click.option("--everyone", is_flag=True, help="Send it to all agents of the project.")
 @click.option(
     "--priority", type=INTEGER, default=0, show_default=True, help="Rank in inboxes, -100 to 100; the highest is first."
@@ -35,12 +37,13 @@ command = noun("Directives: instructions from managers to agents.")
 @click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object for programs.")
 @click.pass_obj
 def send(call: Invocation, /, *, body: str, **options: Any) -> None:
-    """Send a directive to one agent, to a role, or to everyone.
+    """Send a directive to one agent, a role, a job, or everyone.
 
     Prints its number. Agents that register later receive it, too. If BODY is "-", it is read from standard input.
     """
-    if sum(map(bool, (options["to_agent"] is not None, options["to_role"] is not None, options["everyone"]))) != 1:
-        raise click.UsageError("give one of --to-agent NAME, --to-role ROLE and --everyone")
+    targets = (options[name] is not None for name in ("to_agent", "to_role", "to_job"))
+    if sum((*targets, options["everyone"])) != 1:
+        raise click.UsageError("give one of --to-agent NAME, --to-role ROLE, --to-job ID and --everyone")
     directive = call.run(call.operation(directives.Send, body=read_text(body), **options))
     call.output.note(f"sent; it expires {age(directive.expires_at)}. Its number:")
     call.output.one(directive, str(directive.id))
@@ -133,4 +136,6 @@ def _unread(directive: Sent) -> str:
         return f'No registered agent has the role "{directive.to_role}".{meant}'
     if directive.to_agent is not None:
         return f'No registered agent is called "{directive.to_agent}".{meant}'
+    if directive.to_job is not None:
+        return "Nobody runs the job now; its next worker receives the directive."
     return "No agent is registered."
