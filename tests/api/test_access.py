@@ -236,7 +236,7 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
             (job,) = (await run(every, jobs.Claim(project=project, agent=waiter))).json()["items"]
             ids[project] = {
                 "agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"],
-                "job": UUID(job["id"]), "parent": UUID(job["id"]), "fence": job["fence"],
+                "job": UUID(job["id"]), "parent": UUID(job["id"]), "to_job": UUID(job["id"]), "fence": job["fence"],
                 "after": [UUID(job["id"])], "children": [UUID(job["id"])],
             }  # fmt: skip
 
