@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import coordinator
+from coordinator.db import schema
 
 ROOT = Path(coordinator.__file__).parent
 WRITES = re.compile(
@@ -43,3 +44,9 @@ def test_the_pattern_knows_sql_that_writes() -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_holds_no_sql_that_writes(path: Path) -> None:
     assert [text for text in texts(path) if WRITES.search(text)] == []
+
+
+def test_no_sentence_of_sql_relies_on_format_to_return_null() -> None:
+    """`format` writes a null as nothing, so what stands around it remains: 'with key ""'."""
+    for file in schema.files():
+        assert "coalesce(format(" not in file.text, file.name

@@ -460,6 +460,14 @@ async def test_a_malformed_hold_is_refused(fleet: Fleet) -> None:
     await refused(fleet.tx, limits.Release(project=P, name="m"), "ZC211")
 
 
+async def test_why_names_no_key_of_a_job_without_one(fleet: Fleet) -> None:
+    await fleet.set("l", slots=1, type="x")
+    await fleet.enqueue()
+    await fleet.claim()
+    await fleet.enqueue()
+    assert (await fleet.why()).sentence == 'Limit "l" is full: a job of type "x" has its slot.'
+
+
 async def test_why_names_who_has_the_slots_and_what_is_left_of_a_budget(fleet: Fleet) -> None:
     await fleet.set("l", slots=2, type="x")
     await fleet.set("b", budget=100, period="day")

@@ -20,7 +20,7 @@ begin
     select l.* into v_live from coordinator.job_limits_live l join coordinator.projects p on p.name = l.project
     where p.id = p_job.project_id and l.name = v_limit.name;
     v_cost := coordinator.limit_cost(v_limit, p_job.limits);
-    v_first := format('type "%s"', v_live.users -> 0 ->> 'type') || coalesce(format(' with key "%s"', v_live.users -> 0 ->> 'key'), '');
+    v_first := format('type "%s"', v_live.users -> 0 ->> 'type') || coalesce(' with key "' || (v_live.users -> 0 ->> 'key') || '"', '');
     v_most := case when v_live.users <> '[]' then format('; the largest user is %s (%s)', v_first, v_live.users -> 0 ->> 'used') end;
     if v_live.held_until is not null then
       cause := 'held';
