@@ -152,8 +152,7 @@ class Keeper:
 
     async def _run_loop(self, loop: Loop) -> None:
         backoff = Backoff(0.5, 30.0)
-        wait_s = random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311
-        failed = False
+        wait_s, failed = _first_wait_s(loop), False
         while True:
             if failed:
                 await backoff.wait()  # even if the heartbeat says that there is work
@@ -162,7 +161,8 @@ class Keeper:
                 await self._due[loop.name].wait()
             self._due[loop.name] = anyio.Event()
             if not self.leads:
-                wait_s, failed = loop.every_s, False
+                await self._until(leads=True)
+                wait_s, failed = _first_wait_s(loop), False
                 backoff.reset()
                 continue
             began = time.perf_counter()
@@ -182,3 +182,8 @@ class Keeper:
                 metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)
                 log.info("loop.ran", loop=loop.name, handled=run.handled)
             wait_s = loop.every_s if run.again_s is None else run.again_s
+
+
+def _first_wait_s(loop: Loop) -> float:
+    """Return how long after the lead was taken a loop runs: soon, but not all at once."""
+    return random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311

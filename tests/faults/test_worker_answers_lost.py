@@ -27,7 +27,10 @@ ENDS = "select j::uuid from coordinator.events, jsonb_array_elements_text(data -
 
 
 class Cutter:
-    """Passes HTTP on to a daemon, and sometimes cuts a connection in place of the response to a verb of jobs, which it has done."""
+    """Passes HTTP on to a daemon, and cuts a connection in place of the response to a verb of jobs, which it has done.
+
+    The first response to each verb is lost, and later ones sometimes.
+    """
 
     def __init__(self, target: str, choose: random.Random) -> None:
         self._target = urlsplit(target)
@@ -56,7 +59,7 @@ class Cutter:
         async def responses() -> None:
             nonlocal verb
             while part := await there_reader.read(65536):
-                if verb and self._choose.random() < LOSES:
+                if verb and (verb not in self.lost or self._choose.random() < LOSES):
                     self.lost.add(verb)
                     return
                 verb = ""

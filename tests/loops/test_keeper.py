@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.loops import keeper as keeping
 from coordinator.loops.keeper import Keeper
+from coordinator.loops.loop import Loop
 from coordinator.loops.table import table
 from coordinator.model.agent import Reaped
 from coordinator.model.work import Lead
@@ -20,7 +22,7 @@ from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew
 from coordinator.telemetry import metrics
 from tests.daemon import Daemon, log_of, opened
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 BROKEN = """
 create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
@@ -143,6 +145,34 @@ async def test_a_process_that_no_longer_leads_drops_the_figures_that_it_sampled(
             return metrics.REGISTRY.get_sample_value("coordinator_content", {"name": "signals"}) is None
 
         await until(dropped, "the figures are gone")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_rare_loop_runs_soon_after_the_lead_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after its interval, of up to an hour, because another daemon led when it was first due."""
+    monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(keeping.random, "uniform", lambda *_: 0.0)
+    leads = anyio.Event()
+    ran = anyio.Event()
+
+    class Answers:
+        async def run(self, operation: Any) -> Any:
+            await anyio.sleep(0)
+            if isinstance(operation, LeaderRenew):
+                return Lead(leads=leads.is_set(), term=1, due=[])
+            ran.set()
+            return 0
+
+    server = Answers()
+    keeper = Keeper(server, server, [Loop(signals.Expire(), every_s=3600)], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keeper.run_forever)
+        for _ in range(20):
+            await anyio.sleep(0)
+        assert not ran.is_set()
+        leads.set()
+        with anyio.fail_after(DEADLINE_S):
+            await ran.wait()
         tasks.cancel_scope.cancel()
 
 
