@@ -122,6 +122,9 @@ begin
     case when exists (select from coordinator.jobs_running where least(deadline_at, stall_at, cancel_at) <= v_now)
            or exists (select from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
                         and exists (select from coordinator.jobs_running r where r.agent_id = a.id))
+           -- what the end of an agent passed over, since another transaction had it
+           or exists (select from coordinator.agents_ended e
+                      where e.ended_at > v_now - interval '2 minutes' and exists (select from coordinator.jobs_running r where r.agent_id = e.id))
          then 'job_rescue' end,
     case when exists (select from coordinator.job_waits where due_at <= v_now)
            or exists (select from coordinator.job_wait_log where held <> '{}')

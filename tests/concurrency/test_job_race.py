@@ -262,8 +262,12 @@ async def test_an_agent_ends_although_a_transaction_guards_its_attempt_which_is_
         assert await call(two, agents.Deregister(agent=agent.id))
         assert await call(two, jobs.Rescue()) == 0
         assert await places(two, job["job"]) == ["jobs_running"]
+    assert "job_rescue" in await two.fetchval(
+        "select coordinator.work_due()"
+    )  # at the next heartbeat, not within a minute
     assert await call(two, jobs.Rescue()) == 1
     assert await places(two, job["job"]) == ["jobs_ready"]
+    assert "job_rescue" not in await two.fetchval("select coordinator.work_due()")
 
 
 async def test_a_guarded_attempt_is_ended_only_after_the_transaction_that_guards_it(session: Open) -> None:
