@@ -2949,6 +2949,11 @@ create function coordinator.name_enter(p_name text)
   returns void
   volatile;
 
+-- Raise p_code for something that a project does not have, for instance p_noun => 'queue', with the one of p_names that was probably meant. Internal.
+create function coordinator.name_missing(p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null)
+  returns void
+  stable;
+
 -- Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.
 create function coordinator.name_reserved(p_project text, p_name text)
   returns boolean

@@ -235,18 +235,11 @@ comment on function coordinator.cron_preview(text, text, timestamptz, integer) i
   'Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: it is malformed; ZC104: it never fires.';
 
 create or replace function coordinator.cron_missing(p_project text, p_cron text) returns void
-language plpgsql stable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_project bigint := coordinator.project_id(p_project);
-  v_near    text;
-begin
-  perform coordinator.check_name('the name of the cron', p_cron, 100);
-  v_near := coordinator.nearest(p_cron, array(select c.name from coordinator.crons c where c.project_id = v_project order by c.name limit 1000));
-  raise exception using errcode = 'ZC214', message = format('project "%s" has no cron "%s"', p_project, p_cron),
-    hint = coalesce('Did you mean "' || v_near || '"? ', '') || 'See "coordinator cron list".';
-end
+  select coordinator.name_missing('ZC214', p_project, 'cron', p_cron, array(
+    select c.name from coordinator.crons c where c.project_id = coordinator.project_id(p_project) order by c.name limit 1000))
 $$;
 comment on function coordinator.cron_missing(text, text) is
   'Raise ZC214 for a cron that does not exist, with the name that was probably meant. Internal.';

@@ -62,18 +62,12 @@ comment on function coordinator.queue_key(bigint, text) is
   'Return the key of the advisory lock of a queue. Internal.';
 
 create or replace function coordinator.queue_missing(p_project text, p_queue text) returns void
-language plpgsql stable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_project bigint := coordinator.project_id(p_project);
-  v_near    text;
-begin
-  perform coordinator.check_name('the name of the queue', p_queue, 100);
-  v_near := coordinator.nearest(p_queue, array(select q.name from coordinator.queues q where q.project_id = v_project order by q.name limit 1000));
-  raise exception using errcode = 'ZC210', message = format('project "%s" has no queue "%s"', p_project, p_queue),
-    hint = coalesce('Did you mean "' || v_near || '"? ', '') || 'See "coordinator queue list". A queue exists when it was set, or a job was enqueued.';
-end
+  select coordinator.name_missing('ZC210', p_project, 'queue', p_queue, array(
+    select q.name from coordinator.queues q where q.project_id = coordinator.project_id(p_project) order by q.name limit 1000),
+    'A queue exists when it was set, or a job was enqueued.')
 $$;
 comment on function coordinator.queue_missing(text, text) is
   'Raise ZC210 for a queue that does not exist, with the name that was probably meant. Internal.';

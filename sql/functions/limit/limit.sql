@@ -56,18 +56,11 @@ comment on function coordinator.limit_ids(bigint, text, text, text[]) is
   'Return the limits that apply to the jobs of a class. Internal.';
 
 create or replace function coordinator.limit_missing(p_project text, p_name text) returns void
-language plpgsql stable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_project bigint := coordinator.project_id(p_project);
-  v_near    text;
-begin
-  perform coordinator.check_name('the name of the limit', p_name, 100);
-  v_near := coordinator.nearest(p_name, array(select l.name from coordinator.job_limits l where l.project_id = v_project order by l.name limit 1000));
-  raise exception using errcode = 'ZC211', message = format('project "%s" has no limit "%s"', p_project, p_name),
-    hint = coalesce('Did you mean "' || v_near || '"? ', '') || 'See "coordinator limit list".';
-end
+  select coordinator.name_missing('ZC211', p_project, 'limit', p_name, array(
+    select l.name from coordinator.job_limits l where l.project_id = coordinator.project_id(p_project) order by l.name limit 1000))
 $$;
 comment on function coordinator.limit_missing(text, text) is
   'Raise ZC211 for a limit that does not exist, with the name that was probably meant. Internal.';
