@@ -724,6 +724,35 @@ create table coordinator.relay (
   constraint relay_singleton CHECK (singleton)
 );
 
+-- How much is kept, and for how long: by project, subject and kind. Written by retention_set and retention_reset.
+create table coordinator.retention (
+  id         bigint not null generated always as identity, -- Internal number.
+  project_id bigint, -- The project to which it applies; null for all that have none of their own.
+  subject    text collate "C" not null, -- log, document or session.
+  kind       text collate "C" not null, -- Kind of the logs or documents; * for kinds without a policy of their own, and for sessions.
+  max_age    interval, -- Age at which an entry of a log goes, time after its deletion at which a document goes, or time without activity after which a session goes; null: never.
+  max_count  bigint, -- Newest entries that a log keeps, or newest versions that a document keeps; null: all.
+  actor      text not null, -- Who set it: the name of an agent or of a database role.
+  updated_at timestamp with time zone not null, -- When it was set (database clock).
+  constraint retention_pkey PRIMARY KEY (id),
+  constraint retention_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint retention_max_age CHECK ((max_age > '00:00:00'::interval)),
+  constraint retention_max_count CHECK ((max_count > 0)),
+  constraint retention_subject CHECK ((subject = ANY (ARRAY['log'::text, 'document'::text, 'session'::text])))
+);
+CREATE UNIQUE INDEX retention_kind_key ON coordinator.retention USING btree (subject, kind, COALESCE(project_id, (0)::bigint));
+
+-- Changes of retention that have not reached all logs, documents and sessions yet. Written by retention_set and retention_reset, worked off by retention_sweep.
+create table coordinator.retention_sweeps (
+  id         bigint not null generated always as identity, -- Their order.
+  project_id bigint, -- The project whose retention changed; null for all.
+  subject    text not null, -- log, document or session.
+  kind       text not null, -- The kind whose retention changed; * for any.
+  swept_to   bigint not null default 0, -- Internal number of the last log, document or session that the change has reached.
+  constraint retention_sweeps_pkey PRIMARY KEY (id),
+  constraint retention_sweeps_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+
 -- The least role that may call a function. Functions not listed are internal: only coordinator_admin and the daemon call them. Each noun's function file inserts its own rows.
 create table coordinator.rights (
   ordinal  bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
@@ -3136,6 +3165,46 @@ create function coordinator.relay_step(p_limit integer default 500, p_notify boo
 create function coordinator.relay_tell(p_after bigint, p_channels text[], p_events text[], p_room double precision)
   returns double precision
   volatile;
+
+-- Return the maximum age of a kind in a project; null: none. Internal.
+create function coordinator.retention_age(p_project_id bigint, p_subject text, p_kind text)
+  returns interval
+  stable;
+
+-- Reject a subject (ZC105) or kind (ZC103) that no policy can have. Internal.
+create function coordinator.retention_check(p_subject text, p_kind text)
+  returns void
+  immutable;
+
+-- Return how many entries or versions of a kind a log or document in a project keeps; null: all. Internal.
+create function coordinator.retention_count(p_project_id bigint, p_subject text, p_kind text)
+  returns bigint
+  stable;
+
+-- Return the policies that apply to all projects until somebody sets others. Internal.
+create function coordinator.retention_defaults()
+  returns table (subject text, kind text, max_age interval, max_count bigint)
+  immutable;
+
+-- Return the policy for a kind in a project. Internal.
+create function coordinator.retention_of(p_project_id bigint, p_subject text, p_kind text)
+  returns coordinator.retention
+  stable;
+
+-- Remove the policy of this project for a kind, so that the one for all projects applies; or p_everywhere, set that back to its default. Returns the policy that applies now. Resetting it again changes nothing.
+create function coordinator.retention_reset(p_project text, p_subject text, p_kind text default '*', p_everywhere boolean default false, p_actor text default null)
+  returns SETOF coordinator.retention_policy
+  volatile security definer;
+
+-- Set how long logs, documents or sessions of a kind keep what they hold, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.
+create function coordinator.retention_set(p_project text, p_subject text, p_kind text default '*', p_max_age interval default null, p_max_count bigint default null, p_everywhere boolean default false, p_actor text default null)
+  returns SETOF coordinator.retention_policy
+  volatile security definer;
+
+-- List the policies that apply in a project, by subject and kind; project null: of all projects. p_after: array[subject, kind] of the last row read.
+create function coordinator.retention_show(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.retention_policy
+  stable security definer;
 
 -- Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role's name: bind it again after renaming it.
 create function coordinator.role_bind(p_role text, p_project text, p_actor text default null)

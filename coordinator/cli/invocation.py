@@ -65,7 +65,7 @@ class Invocation:
         """Name of the project."""
         return self.config.project
 
-    def operation(self, kind: type[Op], **fields: Any) -> Op:
+    def operation(self, kind: type[Op], /, **fields: Any) -> Op:
         """Make an operation of a verb's options; project and actor come from the settings."""
         for name in {"project", "actor"} & {*kind.__struct_fields__} - fields.keys():
             fields[name] = getattr(self.config, name)

@@ -20,6 +20,7 @@ from coordinator.client.locks import Locks
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
+from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
@@ -49,6 +50,7 @@ class Client:
         self.agents = Agents(caller)
         self.signals = Signals(caller)
         self.rules = Rules(caller)
+        self.retentions = Retentions(caller)
         self.directives = Directives(caller)
         self.queues = Queues(caller)
         self.crons = Crons(caller)

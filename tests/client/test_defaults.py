@@ -20,6 +20,7 @@ from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
+from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
 from coordinator.operations import (
@@ -32,6 +33,7 @@ from coordinator.operations import (
     locks,
     projects,
     queues,
+    retentions,
     rules,
     signals,
 )
@@ -46,6 +48,7 @@ NOUNS: dict[type, ModuleType] = {
     Locks: locks,
     Projects: projects,
     Queues: queues,
+    Retentions: retentions,
     Rules: rules,
     Signals: signals,
 }

@@ -235,6 +235,7 @@ NAMED = {
     ("ticket", int): str(2**53),  # was never issued
     ("key", str): "'secret'",
     ("type", str): "'custom.x'",
+    ("subject", str): "'log'",
     ("when_set", str): "'A'",
     ("clears", list[str]): "'{{B}}'",
     ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",

@@ -28,6 +28,7 @@ from coordinator.operations import (
     locks,
     projects,
     queues,
+    retentions,
     rules,
     signals,
     tokens,
@@ -56,6 +57,11 @@ async def some_agents(tx: Transaction) -> None:
 async def some_rules(tx: Transaction) -> None:
     for when_set, everywhere in (("A", True), ("A", False), ("B", True), ("B", False), ("C", False)):
         await tx.run(rules.Set(project=P, when_set=when_set, clears=["X"], everywhere=everywhere))
+
+
+async def some_retention(tx: Transaction) -> None:
+    for kind, everywhere in (("a", True), ("a", False), ("b", True), ("c", False)):
+        await tx.run(retentions.Set(project=P, subject="log", kind=kind, everywhere=everywhere))
 
 
 async def some_projects(tx: Transaction) -> None:
@@ -197,6 +203,7 @@ CASES = [
     Case(partial(a_job_with_steps_and_output, job=JOB), job_history.ReadOutput(project=P, job=JOB), 5),
     Case(some_questions, job_waits.ListQuestions(project=P), 5),
     Case(some_crons, crons.List(project=P), 6),
+    Case(some_retention, retentions.Show(project=P), 9),
 ]
 LISTS = {type(case.operation): case for case in reversed(CASES)}
 

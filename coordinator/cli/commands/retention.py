@@ -1,0 +1,93 @@
+"""``coordinator retention``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.values import DURATION, INTEGER
+from coordinator.model import duration
+from coordinator.model.retention import RetentionPolicy
+from coordinator.operations import retentions
+
+command = noun("Retention: what is kept, and for how long.")
+
+COLUMNS = ("subject", "kind", "max_age", "max_count", "project", "actor", "updated_at")
+
+_subject = click.argument("subject", metavar="log|document|session")
+_kind = click.argument("kind", default="*", metavar="[KIND]")
+_everywhere = click.option("--everywhere", is_flag=True, help="In all projects that have no policy of their own.")
+
+
+@command.verb(
+    name="set",
+    examples=[
+        "coordinator retention set log observation --max-age 14d --max-count 50000",
+        "coordinator retention set log build-output --max-age 1d",
+        "coordinator retention set document todo --max-age 30d --max-count 100",
+        "coordinator retention set session --max-age 365d --everywhere",
+        "coordinator retention set log step     # keep everything",
+    ],
+)
+@_subject
+@_kind
+@click.option("--max-age", type=DURATION, metavar="DURATION", help="Keep what is younger.  [default: any age]")
+@click.option(
+    "--max-count", type=INTEGER, metavar="N", help="Keep the newest N entries, or versions.  [default: any number]"
+)
+@_everywhere
+@click.pass_obj
+def set_(
+    call: Invocation, *, subject: str, kind: str, max_age: timedelta | None, max_count: int | None, everywhere: bool
+) -> None:
+    """Set how long logs, documents or sessions of a kind keep what they hold.
+
+    The age is that of a log's entries, or the time since a document was deleted or a session was last active. What is marked as kept
+    stays. Without KIND, the policy applies to kinds without one of their own.
+    """
+    operation = call.operation(
+        retentions.Set, subject=subject, kind=kind, max_age=max_age, max_count=max_count, everywhere=everywhere
+    )
+    policy = call.run(operation)
+    call.output.one(policy, _sentence(policy))
+
+
+@command.verb(
+    examples=["coordinator retention reset log observation", "coordinator retention reset session --everywhere"]
+)
+@_subject
+@_kind
+@_everywhere
+@click.pass_obj
+def reset(call: Invocation, *, subject: str, kind: str, everywhere: bool) -> None:
+    """Remove the project's policy, so that the one of all projects applies.
+
+    With --everywhere, set the policy of all projects back to its default.
+    """
+    policy = call.run(call.operation(retentions.Reset, subject=subject, kind=kind, everywhere=everywhere))
+    call.output.one(policy, _sentence(policy))
+
+
+@command.verb(examples=["coordinator retention show"])
+@paged
+@click.pass_obj
+def show(call: Invocation, *, after: str | None, limit: int | None) -> None:
+    """List the policies that apply in the project, by subject and kind.
+
+    Those without a project apply to all projects.
+    """
+    call.list(retentions.Show(project=call.project), COLUMNS, after=after, limit=limit, empty="There are no policies.")
+
+
+def _sentence(policy: RetentionPolicy) -> str:
+    of = policy.subject if policy.kind == "*" else f"{policy.subject} {policy.kind}"
+    bounds = []
+    if policy.max_age is not None:
+        bounds.append(f"for {duration.written(policy.max_age)}")
+    if policy.max_count is not None:
+        bounds.append(f"the newest {policy.max_count}")
+    return plain(f"{of}: kept {', '.join(bounds) or 'without a bound'}")

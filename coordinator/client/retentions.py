@@ -1,0 +1,66 @@
+"""Retention: how long logs, documents and sessions keep what they hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.retention import RetentionPolicy
+from coordinator.operations import retentions
+
+__all__ = ["Retentions"]
+
+Subject = Literal["log", "document", "session"]
+
+
+class Retentions:
+    """The policies that apply in the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def set(
+        self,
+        subject: Subject,
+        kind: str = "*",
+        *,
+        max_age: Duration | None = None,
+        max_count: int | None = None,
+        everywhere: bool = False,
+    ) -> RetentionPolicy:
+        """Set how long what is of a kind is kept. A bound that is omitted does not apply: without both, everything stays.
+
+        ``max_age`` is the age of a log's entries, the time since a document was deleted, or since a session was last active. ``max_count``
+        is the number of entries that a log keeps, or of versions that a document keeps. * is any kind without a policy of its own.
+        """
+        return await self._caller.run(
+            retentions.Set(
+                project=self._caller.project,
+                subject=subject,
+                kind=kind,
+                max_age=None if max_age is None else as_duration(max_age),
+                max_count=max_count,
+                everywhere=everywhere,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def reset(self, subject: Subject, kind: str = "*", *, everywhere: bool = False) -> RetentionPolicy:
+        """Remove the project's policy of a kind; return the one of all projects, which applies then.
+
+        With ``everywhere``, set the policy of all projects back to its default.
+        """
+        return await self._caller.run(
+            retentions.Reset(
+                project=self._caller.project,
+                subject=subject,
+                kind=kind,
+                everywhere=everywhere,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    def show(self, *, after: str | None = None, limit: int = PAGE) -> Listing[RetentionPolicy]:
+        """List the policies that apply in the project, by subject and kind."""
+        return Listing(self._caller, retentions.Show(project=self._caller.project, limit=limit), after)

@@ -1,0 +1,72 @@
+"""Retention: how long logs, documents and sessions keep what they hold."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.model.operation import Operation, Scope
+from coordinator.model.retention import RetentionPolicy
+
+__all__ = ["Reset", "Set", "Show"]
+
+
+class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
+    """Set how long what is of a kind is kept. A bound that is omitted does not apply: without both, everything stays.
+
+    ``subject`` is log, document or session. ``kind`` * is any kind without a policy of its own. ``max_age`` is the age at which an
+    entry of a log goes, the time after its deletion at which a document goes, or the time without activity after which a session
+    goes. ``max_count`` is how many of the newest entries a log keeps, or versions a document. ``everywhere``: in all projects that
+    have no policy of their own.
+
+    Raises: ``InvalidArgument`` if a bound is out of range.
+    """
+
+    function = "retention_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    subject: str
+    kind: str = "*"
+    max_age: timedelta | None = None
+    max_count: int | None = None
+    everywhere: bool = False
+    actor: str | None = None
+
+    def about(self) -> str | None:
+        """Return the project; None for a policy of all projects."""
+        return None if self.everywhere else self.project
+
+
+class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
+    """Remove the policy of a project, so that the one of all projects applies; return what applies now.
+
+    ``everywhere`` sets the policy of all projects back to its default.
+    """
+
+    function = "retention_reset"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    subject: str
+    kind: str = "*"
+    everywhere: bool = False
+    actor: str | None = None
+
+    def about(self) -> str | None:
+        """Return the project; None for a policy of all projects."""
+        return None if self.everywhere else self.project
+
+
+class Show(Operation[list[RetentionPolicy]], frozen=True, kw_only=True):
+    """List the policies that apply in a project, by subject and kind."""
+
+    function = "retention_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("subject", "kind")
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
