@@ -296,6 +296,7 @@ create table coordinator.job_limits (
   queue        text collate "C", -- It applies to the jobs of this queue; null: of all.
   type         text collate "C", -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
   per_key      boolean not null default false, -- Whether each key has a limit of its own. Jobs without a key then have none.
+  tree         uuid, -- It applies to the jobs of the tree that has this root; null: to those of no tree.
   slots        integer, -- Maximum of jobs that run at once.
   surplus      integer not null default 0, -- Permits beyond slots: it was lowered while more ran. Claims retire them.
   rate         double precision, -- Tokens per interval; a job takes one, or what it says it costs.
@@ -318,6 +319,7 @@ create table coordinator.job_limits (
   constraint job_limits_on_exhausted CHECK ((on_exhausted = ANY (ARRAY['stop'::text, 'cancel'::text]))),
   constraint job_limits_period CHECK ((period = ANY (ARRAY['hour'::text, 'day'::text, 'ever'::text])))
 );
+CREATE UNIQUE INDEX job_limits_tree_idx ON coordinator.job_limits USING btree (project_id, tree) WHERE (tree IS NOT NULL);
 
 -- Jobs that wait for a lock: what wakes them. A job has one row, whatever else is in its way; it ends with the row in jobs_waiting.
 create table coordinator.job_lock_waits (
@@ -363,6 +365,17 @@ create table coordinator.job_steps_open (
   constraint job_steps_open_key UNIQUE (job_id, name, ordinal),
   constraint job_steps_open_kind CHECK ((kind = ANY (ARRAY['step'::text, 'wait'::text, 'answer'::text])))
 );
+
+-- Jobs that wait for a slot of the limit of their tree. A row ends with that in jobs_waiting.
+create table coordinator.job_tree_waits (
+  job_id   uuid not null, -- The job.
+  limit_id bigint not null, -- The limit.
+  class_id bigint not null, -- Its class: of each, the first jobs in order are woken.
+  rank     bigint not null, -- Order within the class, see job_rank.
+  constraint job_tree_waits_pkey PRIMARY KEY (job_id),
+  constraint job_tree_waits_job_fkey FOREIGN KEY (job_id) REFERENCES coordinator.jobs_waiting(id) ON DELETE CASCADE
+);
+CREATE INDEX job_tree_waits_limit_idx ON coordinator.job_tree_waits USING btree (limit_id, class_id, rank, job_id);
 
 -- Where the loop that compares the log with waits is. Whoever compares locks the row.
 create table coordinator.job_wait_log (
@@ -1004,6 +1017,7 @@ create view coordinator.job_limits_live (
   queue         text, -- It applies to the jobs of this queue; null: of all.
   type          text, -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
   per_key       boolean, -- Whether each key has a limit of its own. Jobs without a key then have none.
+  tree          uuid, -- It applies to the jobs of the tree that has this root; null: to those of no tree.
   slots         integer, -- Maximum of jobs that run at once.
   rate          double precision, -- Tokens per interval.
   per           interval, -- The interval of the rate.
@@ -1016,7 +1030,7 @@ create view coordinator.job_limits_live (
   free          bigint, -- Slots, tokens or budget that jobs can take now; null: each key has its own.
   resets_at     timestamp with time zone, -- When the next period of the budget begins; null: never, or it is not a budget.
   users         jsonb, -- Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.
-  waiting_count integer, -- Queued jobs that need it; at most 10,000 are counted.
+  waiting_count integer, -- Jobs that need it and are queued or, with a tree, wait for it; at most 10,000 are counted.
   held_until    timestamp with time zone, -- No job that needs it starts before; null: it is not held.
   held_by       text, -- Who holds it.
   hold_reason   text, -- Why it is held.
@@ -1753,6 +1767,11 @@ create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
 
+-- Decide which of the jobs that a claim took out of jobs_ready can start: those that get a slot of the limit of their tree (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. Internal.
+create function coordinator.job_admit(p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_trees boolean, p_locks boolean, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT owned uuid[], OUT fences bigint[], OUT tokens jsonb[], OUT waiting uuid[], OUT rest uuid[])
+  returns record
+  volatile;
+
 -- Answer the question of a job, which is then queued again. p_step, p_ordinal: only if it asks this question. A repetition by the same actor changes nothing. ZC213: it asks nothing. ZC330: the question is over. 42501: whoever asked may not answer. ZC105: the answer is not one of the options.
 create function coordinator.job_answer(p_project text, p_job uuid, p_value jsonb, p_reason text default null, p_step text default null, p_ordinal integer default null, p_actor text default null)
   returns SETOF coordinator.job_steps
@@ -2303,6 +2322,11 @@ create function coordinator.job_wake_due(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Wake jobs whose rows in jobs_waiting the caller has locked, for callers that have locks which come after those of queues; returns their ids. It waits 0.1 seconds at most; those that would take longer are left to the loop. Internal.
+create function coordinator.job_wake_soon(p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns uuid[]
+  volatile;
+
 -- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
 create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
@@ -2318,7 +2342,7 @@ create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT 
   returns record
   stable;
 
--- Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock, until when at the latest. Internal.
+-- Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock or a limit, until when at the latest. Internal.
 create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, OUT sentence text, OUT names text[], OUT until timestamp with time zone)
   returns record
   stable;
@@ -2363,7 +2387,7 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
   returns table (leads boolean, term bigint, due text[])
   volatile security definer;
 
--- Apply a new limit to the classes of its jobs, and to those that run. No event. Internal.
+-- Apply a new limit to the classes of its jobs, or to its tree, and to those that run. No event. Internal.
 create function coordinator.limit_bind(p_limit coordinator.job_limits)
   returns void
   volatile;
@@ -2388,8 +2412,13 @@ create function coordinator.limit_check(p_limit coordinator.job_limits)
   returns void
   immutable;
 
--- Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), or a cost that the whole limit could not pay (ZC104). Internal.
+-- Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), of a tree (ZC105), or a cost that the whole limit could not pay (ZC104). Internal.
 create function coordinator.limit_check_costs(p_project_id bigint, p_limits jsonb)
+  returns void
+  stable;
+
+-- Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit (ZC325). Internal.
+create function coordinator.limit_check_tree(p_project text, p_project_id bigint, p_tree uuid)
   returns void
   stable;
 
@@ -2413,7 +2442,12 @@ create function coordinator.limit_delete(p_project text, p_name text, p_actor te
   returns boolean
   volatile security definer;
 
--- Return up to p_limit limits that claims lacked and of which there is some again. Internal.
+-- Delete a limit, under the locks of limit_enter. Internal.
+create function coordinator.limit_drop(p_limit coordinator.job_limits, p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Return up to p_limit limits that claims or jobs of a tree lacked and of which there is some again. Internal.
 create function coordinator.limit_due(p_now timestamp with time zone, p_limit integer)
   returns bigint[]
   stable;
@@ -2443,7 +2477,7 @@ create function coordinator.limit_fit(p_ids uuid[], p_limits bigint[], p_rooms b
   returns record
   stable;
 
--- Give back one slot of each of these limits, which may be named several times. Internal.
+-- Give back one slot of each of these limits, which may be named several times, and wake whoever lacked it. Internal.
 create function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -2518,6 +2552,11 @@ create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_fl
   returns uuid[]
   volatile;
 
+-- Delete up to p_limit limits of trees that have ended; returns how many. Repeat until 0.
+create function coordinator.limit_prune(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
 -- Delete up to p_limit rows of keys that have no jobs to be claimed; returns how many. Repeat until 0. No event.
 create function coordinator.limit_prune_keys(p_limit integer default 10000)
   returns integer
@@ -2528,7 +2567,7 @@ create function coordinator.limit_rebind(p_project_id bigint)
   returns bigint[]
   volatile;
 
--- Wake workers that lacked a limit of which there is some again: for up to p_limit limits; returns for how many. Repeat until 0.
+-- Wake workers that lacked a limit of which there is some again, and jobs that wait for the limit of their tree: for up to p_limit limits; returns for how many limits and jobs. Repeat until 0.
 create function coordinator.limit_refill(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -2553,6 +2592,11 @@ create function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestam
   returns void
   volatile;
 
+-- Give back the permits that limit_take_trees took for jobs that do not start now. Internal.
+create function coordinator.limit_return_trees(p_slots jsonb, p_ids uuid[], p_by text, p_now timestamp with time zone)
+  returns void
+  volatile;
+
 -- Return what jobs can take now of a rate or budget that the caller has locked (limit_enter_gauges). Internal.
 create function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamp with time zone)
   returns bigint
@@ -2563,8 +2607,8 @@ create function coordinator.limit_rooms(p_class bigint, p_hashes bigint[], p_cou
   returns record
   volatile;
 
--- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
-create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_actor text default null)
+-- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
+create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
 
@@ -2593,6 +2637,11 @@ create function coordinator.limit_take_tokens(p_limit coordinator.job_limits, p_
   returns void
   volatile;
 
+-- Take a permit for each job that a claim took out of jobs_ready and whose tree has a limit. picked: the jobs that can start, also those of other trees; slots: the limits of which they took a permit, by job; waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that. Waits for nobody. Internal.
+create function coordinator.limit_take_trees(p_project_id bigint, p_ids uuid[], p_waiting integer, p_worker text, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT waiting uuid[], OUT rest uuid[])
+  returns record
+  volatile;
+
 -- Lock the bucket of a rate, and return how many whole tokens are in it. No event. Internal.
 create function coordinator.limit_tokens(p_limit coordinator.job_limits)
   returns bigint
@@ -2611,6 +2660,11 @@ create function coordinator.limit_unpark_all(p_limit_id bigint)
 -- Wake workers that lacked one of these limits. Internal.
 create function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamp with time zone)
   returns void
+  volatile;
+
+-- Wake jobs that wait for the limits of their trees, of which there are permits again: of each class as many as p_counts says; null: as there are free permits. Returns how many were woken. Internal.
+create function coordinator.limit_wake_trees(p_limits bigint[], p_counts bigint[], p_by text, p_now timestamp with time zone)
+  returns integer
   volatile;
 
 -- Say which limit stops a queued job; cause is null if none does: held, limit, budget or rate. Internal.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from uuid import UUID
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
@@ -33,6 +34,7 @@ class Limits:
         queue: str | None = None,
         type: str | None = None,
         per_key: bool | None = None,
+        tree: UUID | None = None,
     ) -> Limit:
         """Set a limit, and create it if it does not exist. What is not given stays as it is.
 
@@ -41,9 +43,10 @@ class Limits:
         ``on_exhausted="cancel"`` also asks the workers of running jobs to stop when the budget is spent.
 
         It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
-        name it. This and its kind are chosen once.
+        name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last of
+        them. This and its kind are chosen once.
 
-        Raises: ``Conflict`` if it exists with another kind, or applies to other jobs.
+        Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit.
         """
         return await self._caller.run(
             limits.Set(
@@ -60,6 +63,7 @@ class Limits:
                 queue=queue,
                 type=type,
                 per_key=per_key,
+                tree=tree,
                 actor=await self._caller.actor(),
             )
         )

@@ -50,6 +50,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(crons.Fire(), every_s=SPARE_S),
         Loop(job_waits.Match(), every_s=SPARE_S),
         Loop(limits.Refill(), every_s=SPARE_S),
+        Loop(limits.Prune(), every_s=60),
         Loop(limits.PruneKeys(), every_s=3600),
         Loop(jobs.PruneDedupes(), every_s=600),
         Loop(jobs.PruneClasses(), every_s=3600),

@@ -256,6 +256,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
         "queue",
         "type",
         "per_key",
+        "tree",
         "slots",
         "rate",
         "per_s",

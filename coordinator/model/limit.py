@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -16,7 +17,7 @@ class Limit(msgspec.Struct, frozen=True):
 
     ``used`` is what running jobs take of the slots, or what is reserved and spent of the budget in its present period, which ends at
     ``resets_at``. ``free`` is what is left, None where each key has its own. ``users`` are the types and keys of running jobs that
-    take most; ``waiting_count`` is how many queued jobs need it, of which 10,000 are counted.
+    take most; ``waiting_count`` is how many jobs need it and are queued, or wait for the limit of their ``tree``; 10,000 are counted.
     """
 
     project: str
@@ -25,6 +26,7 @@ class Limit(msgspec.Struct, frozen=True):
     queue: str | None
     type: str | None
     per_key: bool
+    tree: UUID | None
     slots: int | None
     rate: float | None
     per: timedelta | None

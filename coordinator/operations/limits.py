@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 from coordinator.model.limit import Limit
 from coordinator.model.operation import Operation, Scope
 
-__all__ = ["Delete", "Hold", "List", "PruneKeys", "Refill", "Release", "Set", "Show"]
+__all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", "Set", "Show"]
 
 
 class Set(Operation[Limit], frozen=True, kw_only=True):
@@ -18,9 +19,10 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     unless the job says its cost, and ``on_exhausted`` says whether claims stop, or what runs is cancelled, too.
 
     It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
-    name it. This and its kind are chosen once.
+    name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last of
+    them. This and its kind are chosen once.
 
-    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs.
+    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit.
     """
 
     function = "limit_set"
@@ -40,6 +42,7 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     queue: str | None = None
     type: str | None = None
     per_key: bool | None = None
+    tree: UUID | None = None
     actor: str | None = None
 
 
@@ -116,9 +119,18 @@ class Release(Operation[Limit], frozen=True, kw_only=True):
 
 
 class Refill(Operation[int], frozen=True, kw_only=True):
-    """Wake workers that lacked a limit of which there is some again; return of how many limits. Repeat until 0."""
+    """Wake workers that lacked a limit of which there is some again, and jobs that wait for that of their tree. Repeat until 0."""
 
     function = "limit_refill"
+    internal = True
+
+    limit: int = 1000
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete limits of trees that have ended; return how many. Repeat until 0."""
+
+    function = "limit_prune"
     internal = True
 
     limit: int = 1000

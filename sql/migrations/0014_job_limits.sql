@@ -8,6 +8,7 @@ create table coordinator.job_limits (
   queue        text             collate "C",
   type         text             collate "C",
   per_key      boolean          not null default false,
+  tree         uuid,
   slots        integer,
   surplus      integer          not null default 0,
   rate         double precision,
@@ -27,6 +28,7 @@ create table coordinator.job_limits (
   constraint job_limits_kind check (kind in ('slots', 'rate', 'budget')),
   constraint job_limits_period check (period in ('hour', 'day', 'ever')),
   constraint job_limits_on_exhausted check (on_exhausted in ('stop', 'cancel')));
+create unique index job_limits_tree_idx on coordinator.job_limits (project_id, tree) where tree is not null; -- job_claim: the limit of a tree
 comment on table  coordinator.job_limits              is 'Limits of what runs: the number of jobs at once (slots), tokens per interval (rate), or a sum (budget).';
 comment on column coordinator.job_limits.id           is 'Number of the limit.';
 comment on column coordinator.job_limits.project_id   is 'The project.';
@@ -35,6 +37,7 @@ comment on column coordinator.job_limits.kind         is 'slots, rate or budget.
 comment on column coordinator.job_limits.queue        is 'It applies to the jobs of this queue; null: of all.';
 comment on column coordinator.job_limits.type         is 'It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.';
 comment on column coordinator.job_limits.per_key      is 'Whether each key has a limit of its own. Jobs without a key then have none.';
+comment on column coordinator.job_limits.tree         is 'It applies to the jobs of the tree that has this root; null: to those of no tree.';
 comment on column coordinator.job_limits.slots        is 'Maximum of jobs that run at once.';
 comment on column coordinator.job_limits.surplus      is 'Permits beyond slots: it was lowered while more ran. Claims retire them.';
 comment on column coordinator.job_limits.rate         is 'Tokens per interval; a job takes one, or what it says it costs.';
@@ -74,6 +77,19 @@ create table coordinator.job_limit_waits (
 comment on table  coordinator.job_limit_waits          is 'Limits that a claim lacked: whoever frees some of them wakes workers, and deletes the row.';
 comment on column coordinator.job_limit_waits.limit_id is 'The limit.';
 comment on column coordinator.job_limit_waits.due_at   is 'When the loop wakes workers; null: when there is a free permit.';
+
+create table coordinator.job_tree_waits (
+  job_id   uuid   not null constraint job_tree_waits_job_fkey references coordinator.jobs_waiting (id) on delete cascade,
+  limit_id bigint not null,
+  class_id bigint not null,
+  rank     bigint not null,
+  constraint job_tree_waits_pkey primary key (job_id)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index job_tree_waits_limit_idx on coordinator.job_tree_waits (limit_id, class_id, rank, job_id); -- limit_wake_trees
+comment on table  coordinator.job_tree_waits          is 'Jobs that wait for a slot of the limit of their tree. A row ends with that in jobs_waiting.';
+comment on column coordinator.job_tree_waits.job_id   is 'The job.';
+comment on column coordinator.job_tree_waits.limit_id is 'The limit.';
+comment on column coordinator.job_tree_waits.class_id is 'Its class: of each, the first jobs in order are woken.';
+comment on column coordinator.job_tree_waits.rank     is 'Order within the class, see job_rank.';
 
 create table coordinator.job_keys (
   limit_id bigint not null,

@@ -19,6 +19,18 @@ def test_a_limit_is_set_shown_held_released_listed_and_deleted(program: Program)
     assert program.fails(3, "limit", "show", "build")["hint"].startswith('Did you mean "builds"?')
 
 
+def test_a_tree_has_a_limit(program: Program) -> None:
+    root = program.json("job", "enqueue", "root")["id"]
+    child = program.json("job", "enqueue", "x", "--parent", root)["id"]
+    program.json("job", "enqueue", "x", "--parent", root)
+    assert program.json("limit", "set", "review", "--slots", "1", "--tree", root)["tree"] == root
+    agent = program.json("agent", "register", "w", "--job-type", "x")["id"]
+    assert [grant["id"] for grant in program.json("job", "claim", "--limit", "5", "--agent", agent)] == [child]
+    (waiting,) = program.json("job", "list", "--status", "waiting")
+    assert f'Limit "review" of its tree is full: job {child}' in program.text("job", "why", waiting["id"])
+    program.fails(5, "limit", "set", "other", "--slots", "1", "--tree", child)
+
+
 def test_bad_input_is_refused(program: Program) -> None:
     for options in (
         [],

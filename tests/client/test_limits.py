@@ -31,6 +31,19 @@ async def test_a_limit_is_set_shown_held_released_listed_and_deleted(database_ur
             await client.limits.show("openai")
 
 
+async def test_a_tree_has_a_limit(database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
+        root = await client.jobs.enqueue("root")
+        await client.jobs.enqueue_many([{"type": "x", "parent": root.id}] * 3)
+        made = await client.limits.set("review", slots=1, tree=root.id)
+        assert (made.tree, made.free) == (root.id, 1)
+        (grant,) = await client.jobs.claim(5)
+        assert [job.waiting_for async for job in client.jobs.list(status=["waiting"])] == ["limit", "limit"]
+        assert (await client.limits.show("review")).waiting_count == 2
+        with pytest.raises(InvalidArgument):
+            await client.limits.set("other", slots=1, tree=grant.id)
+
+
 async def test_a_job_says_what_it_costs_and_its_worker_what_it_spent(database_url: str) -> None:
     async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
         await client.limits.set("dollars", budget=100, period="day", reserve=10, on_exhausted="cancel")

@@ -24,7 +24,8 @@ SNAPSHOT = """
 select l.name, l.slots, l.surplus, (select count(*) from coordinator.job_slots s where s.limit_id = l.id) as free,
        (select count(*) from coordinator.jobs_running r where l.id = any (r.slots)) as used,
        (select count(*) from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
-        where l.id = any (c.limit_ids)) as running
+        where l.id = any (c.limit_ids))
+       + (select count(*) from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id where j.root_id = l.tree or j.id = l.tree) as running
 from coordinator.job_limits l where not l.per_key order by l.name"""
 SETTLED = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
 KEYS = """
@@ -141,7 +142,7 @@ async def watched(connection: asyncpg.Connection, done: asyncio.Event, asked: di
     return looks
 
 
-async def enqueued(connection: asyncpg.Connection, jobs: int, rng: random.Random) -> None:
+async def enqueued(connection: asyncpg.Connection, jobs: int, rng: random.Random, root: str) -> None:
     while jobs > 0:
         count = min(jobs, rng.randint(1, 5))
         orders = [
@@ -153,6 +154,7 @@ async def enqueued(connection: asyncpg.Connection, jobs: int, rng: random.Random
                 "max_attempts": 50,
                 "limits": rng.choice([[], [], ["named"]]),
                 "priority": rng.randint(0, 2),
+                **({"parent": root} if rng.random() < 0.3 else {}),
             }
             for _ in range(count)
         ]
@@ -188,11 +190,15 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
     await admin.execute(SETTLED)
     for name, fields in LIMITS.items():
         await limit(admin, name, **fields)
+    root = await admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await limit(admin, "of_tree", tree=root, slots=2)
     workers = [Worker(await session(), f"w{number}", random.Random(rng.random())) for number in range(5)]
     for worker in workers:
         await worker.register()
     done = asyncio.Event()
-    asked = {name: [int(fields["slots"])] for name, fields in LIMITS.items() if "per_key" not in fields}
+    asked = {name: [int(fields["slots"])] for name, fields in LIMITS.items() if "per_key" not in fields} | {
+        "of_tree": [2]
+    }
     looks = 0
 
     async def watch() -> None:
@@ -205,7 +211,7 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
 
     async def promote() -> None:
         while not done.is_set():
-            for loop in ("job_promote", "job_rescue", "limit_refill"):
+            for loop in ("job_promote", "job_rescue", "limit_refill", "job_wake_due"):
                 await promoter.execute(f"select coordinator.{loop}()")
             await anyio.sleep(0.02)
 
@@ -217,7 +223,7 @@ async def test_no_snapshot_has_more_running_jobs_than_a_limit_allows_and_no_job_
             tasks.start_soon(work, worker)
         async with anyio.create_task_group() as feeding:
             for connection in enqueuers:
-                feeding.start_soon(enqueued, connection, jobs // len(enqueuers), random.Random(rng.random()))
+                feeding.start_soon(enqueued, connection, jobs // len(enqueuers), random.Random(rng.random()), str(root))
         done.set()
     assert looks > 10
     await drained(admin, workers)
@@ -227,7 +233,7 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
     for worker in workers:
         await worker.connection.execute("select coordinator.job_reconcile('default', $1, '{}', '0')", worker.agent)
         worker.held = {}
-    left = await admin.fetchval("select count(*) from coordinator.jobs_open")
+    left = await admin.fetchval("select count(*) from coordinator.jobs_open where type <> 'z'")
     # What an agent's end left because a claim shared it.
     while await admin.fetchval("select coordinator.job_rescue()"):
         pass
@@ -235,6 +241,8 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
     while await admin.fetchval("select coordinator.job_promote()"):
         pass
     while left:
+        for loop in ("limit_refill", "job_wake_due"):
+            await admin.execute(f"select coordinator.{loop}()")
         for worker in workers:
             await worker.claim()
         for worker in workers:
@@ -244,7 +252,7 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
                 worker.agent, finished, [worker.held[job] for job in finished], [1] * len(finished),
             )  # fmt: skip
             worker.held = {}
-        rest = await admin.fetchval("select count(*) from coordinator.jobs_open")
+        rest = await admin.fetchval("select count(*) from coordinator.jobs_open where type <> 'z'")
         assert rest < left, f"{rest} jobs are left, and no claim gets one"
         left = rest
     for row in await admin.fetch(SNAPSHOT):
@@ -380,3 +388,41 @@ async def test_a_lane_whose_claim_is_rolled_back_stays_in_the_line(two: Two) -> 
         assert len(await two.claim(two.first)) == 1
         assert await two.claim(two.second) == []
     assert len(await two.claim(two.second)) == 1
+
+
+async def test_a_job_that_finds_its_tree_full_while_an_attempt_ends_is_woken_by_the_loop(two: Two) -> None:
+    root = await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await limit(two.admin, "t", tree=root, slots=1)
+    await two.enqueue(parent=str(root))
+    (grant,) = await two.claim(two.first)
+    await two.enqueue(2, parent=str(root))
+    async with uncommitted(two.first):
+        await two.complete(two.first, grant)  # nobody waits yet
+        assert await two.claim(two.second) == []  # nor is the permit free
+    assert await two.free() == (1, 0)
+    assert await two.admin.fetchval("select coordinator.limit_refill()") == 1
+    assert len(await two.claim(two.second)) == 1
+
+
+async def test_claims_share_the_permits_of_a_tree_without_waiting(two: Two) -> None:
+    root = await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await limit(two.admin, "t", tree=root, slots=3)
+    await two.enqueue(2, parent=str(root))
+    async with uncommitted(two.first, commit=False):
+        assert len(await two.claim(two.first)) == 2
+        await two.enqueue(5, parent=str(root))
+        assert len(await two.claim(two.second)) == 1
+    assert await two.free() == (2, 1)
+    assert len(await two.claim(two.second)) == 2
+
+
+async def test_a_limit_that_is_set_while_a_claim_runs_counts_its_jobs(two: Two) -> None:
+    root = await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await two.enqueue(4, parent=str(root))
+    async with uncommitted(two.first):
+        assert len(await two.claim(two.first, 2)) == 2
+        change = asyncio.create_task(limit(two.second.connection, "t", tree=root, slots=3))
+        await until_blocked(two.admin, two.second.connection)
+    await change
+    assert await two.free() == (1, 2)
+    assert len(await two.claim(two.first)) == 1

@@ -43,6 +43,7 @@ LIMITS = {
     "page": [
         "coordinator.limit_list('default', p_limit => $1::integer)",
         "coordinator.limit_refill($1::integer)",
+        "coordinator.limit_prune($1::integer)",
         "coordinator.limit_prune_keys($1::integer)",
     ],
 }

@@ -70,8 +70,28 @@ select (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid, {project}, 'q
        now() - n * interval '{days} days' / {n}, 'a'
 from generate_series(1, {n}) n"""
 
+# Others wait for locks and for their tree, and reserve of budgets.
+OTHERS = """
+with n as materialized (select n, gen_random_uuid() as id from generate_series(1, {n}) n),
+class as (select c.id, n.cause from unnest(array['lock', 'limit']) n (cause), (select id from coordinator.job_classes where queue = 'q0' and type = 't0') c),
+open as (
+  insert into coordinator.jobs_open (id, project_id, class_id, queue, type, payload, actor, created_at, scheduled_at, parent_id, root_id, depth)
+  select n.id, {project}, c.id, 'q0', 't0', '{{}}', 'a', now(), now(), '{root}', '{root}', 1 from n join class c on c.cause = 'limit'),
+waiting as (
+  insert into coordinator.jobs_waiting (id, class_id, cause)
+  select case c.cause when 'limit' then n.id else md5(n.n::text)::uuid end, c.id, c.cause from n cross join class c),
+tree as (
+  insert into coordinator.job_tree_waits (job_id, limit_id, class_id, rank)
+  select n.id, l.id, c.id, n.n from n join class c on c.cause = 'limit' join coordinator.job_limits l on l.name = 'tree'),
+lock as (
+  insert into coordinator.job_lock_waits (job_id, project_id, blocker, wanted, class_id, rank)
+  select md5(n.n::text)::uuid, {project}, 'd' || n.n, 'd' || n.n, c.id, n.n from n join class c on c.cause = 'lock')
+insert into coordinator.job_charges (limit_id, period_at, job_id, reserved)
+select l.id - n.n % 2, case when n.n % 2 = 0 then now() - interval '1 day' else '-infinity' end, n.id, 1 from n join coordinator.job_limits l on l.name = 'budget'"""
+
 # q0 has none.
 LIMITS = [
+    "'budget', p_budget => 1000000",
     "'slots', p_slots => 3000, p_queue => 'q1'",
     "'rate', p_rate => 1000000, p_queue => 'q1'",
     "'keys', p_slots => 1000, p_per_key => true, p_queue => 'q2'",
@@ -94,6 +114,9 @@ HOT = [
     "job_keys",
     "job_buckets",
     "job_limit_waits",
+    "job_tree_waits",
+    "job_lock_waits",
+    "job_charges",
     "agents",
 ]
 SIZES = {
@@ -128,6 +151,10 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         await connection.execute(ENDED.format(n=min(rows, 100_000), project=project, days=DAYS - 1), timeout=600)
     for limit in LIMITS:
         await connection.execute(f"select coordinator.limit_set('default', {limit})", timeout=600)
+    root = await connection.fetchval("select id from coordinator.job_enqueue('default', 'root', p_queue => 'trees')")
+    await connection.execute(f"select coordinator.limit_set('default', 'tree', p_slots => 3, p_tree => '{root}')")
+    if rows:
+        await connection.execute(OTHERS.format(n=rows // 2, project=project, root=root), timeout=600)
     if analysed:
         await connection.execute(f"analyze {tables}", timeout=600)
     yield Transaction(connection)
@@ -193,6 +220,13 @@ VERBS = {
     "claim with slots per key": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{q2}')",
     "complete with slots": "select coordinator.job_complete('default', {limited}, {agent}, {limited_fence})",
     "complete with slots per key": "select coordinator.job_complete('default', {keyed}, {agent}, {keyed_fence})",
+    "claim of a tree": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{treed}')",
+    "claim with a budget": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{charged}')",
+    "claim with locks": "select coordinator.job_claim('default', {agent}, 5, p_queues => '{locked}')",
+    "complete of a tree": "select coordinator.job_complete('default', {treed}, {agent}, {treed_fence})",
+    "complete with a budget": "select coordinator.job_complete('default', {charged}, {agent}, {charged_fence})",
+    "complete with locks": "select coordinator.job_complete('default', {locked}, {agent}, {locked_fence})",
+    "spend": "select coordinator.job_spend('default', {charged}, {agent}, {charged_fence}, 'budget', 1)",
     "claim and finish": "select coordinator.job_claim('default', {agent}, 5, p_finished => array[{job}], p_fences => array[{fence}], p_results => '[1]')",
     "complete": "select coordinator.job_complete('default', {job}, {agent}, {fence})",
     "fail": "select coordinator.job_fail('default', {job}, {agent}, {fence}, 'boom')",
@@ -212,6 +246,9 @@ VERBS = {
 ENDS = {
     "claim and finish": ["completed"],
     "complete": ["completed"],
+    "complete of a tree": ["completed"],
+    "complete with a budget": ["completed"],
+    "complete with locks": ["completed"],
     "complete with slots": ["completed"],
     "complete with slots per key": ["completed"],
     "fail for good": ["uncompleted"],
@@ -229,12 +266,21 @@ async def of_verbs(tx: Transaction) -> dict[str, str]:
     )
     waiting = await enqueue(tx, "t0", queue="'q0'")
     others = {}
-    for name, queue in (("limited", "q1"), ("keyed", "q2")):
-        await enqueue(tx, "mine", queue=f"'{queue}'", key="'7'")
+    root = await tx.connection.fetchval("select tree from coordinator.job_limits where tree is not null")
+    for name, queue, fields in (
+        ("limited", "q1", {}),
+        ("keyed", "q2", {}),
+        ("treed", "treed", {"parent": f"'{root}'"}),
+        ("charged", "charged", {"limits": """'{"budget": 5}'"""}),
+        ("locked", "locked", {"locks": "'{src/}'"}),
+    ):
+        await enqueue(tx, "mine", queue=f"'{queue}'", key="'7'", **fields)
         (other,) = await tx.connection.fetch(
-            "select * from coordinator.job_claim('default', $1, 1, p_types => '{mine}')", agent
+            "select * from coordinator.job_claim('default', $1, 1, p_queues => array[$2])", agent, queue
         )
         others |= {name: f"'{other['id']}'::uuid", f"{name}_fence": f"{other['fence']}::bigint"}
+        if fields:
+            await enqueue(tx, "mine", queue=f"'{queue}'", **fields)
     return {
         **others,
         "agent": f"'{agent}'::uuid",
@@ -254,7 +300,7 @@ async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
             await seen.call(
                 filled,
                 re.sub(
-                    r"\{(agent|job|fence|waiting|limited|limited_fence|keyed|keyed_fence)\}",
+                    r"(?<!')\{(\w+)\}",
                     lambda match: arguments[match[1]],
                     sql,
                 ),

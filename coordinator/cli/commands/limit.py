@@ -10,13 +10,13 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, INTEGER, NUMBER
+from coordinator.cli.values import DURATION, INTEGER, JOB, NUMBER
 from coordinator.operations import limits
 
 command = noun("Limits of jobs: at once, in an interval, or of their cost.")
 
 COLUMNS = (
-    "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "held_until",
+    "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "tree", "held_until",
     "waiting_count", "resets_at", "hold_reason", "held_by", "users", "reserve", "on_exhausted", "actor", "updated_at",
 )  # fmt: skip
 
@@ -26,6 +26,7 @@ COLUMNS = (
     examples=[
         "coordinator limit set builds --slots 8 --queue builds     # 8 jobs of the queue run at once",
         "coordinator limit set per-customer --slots 2 --queue builds --per-key",
+        'coordinator limit set review --slots 4 --tree "$job"       # of a job and all jobs below it',
         "coordinator limit set openai --rate 500 --per 1m --burst 50",
         "coordinator limit set dollars --budget 5000000 --period day --reserve 20000 --on-exhausted cancel",
     ],
@@ -48,12 +49,14 @@ COLUMNS = (
 @click.option("--queue", metavar="NAME", help="Apply it to the jobs of this queue.")
 @click.option("--type", metavar="TYPE", help="Apply it to the jobs of this type.")
 @click.option("--per-key", is_flag=True, default=None, help="Apply it to each key of the queue on its own.")
+@click.option("--tree", type=JOB, metavar="ID", help="Apply it to this job and all jobs below it.")
 @click.pass_obj
 def set_(call: Invocation, /, **options: Any) -> None:
     """Set a limit, and create it if it does not exist.
 
     Give --slots, --rate or --budget. What is not given stays as it is. Without --queue and --type, it applies to the jobs that
-    name it: "coordinator job enqueue --limit NAME=COST". This and the kind are chosen once.
+    name it: "coordinator job enqueue --limit NAME=COST". With --tree, it ends with the last job of the tree. This and the kind are
+    chosen once.
     """
     call.output.one(call.run(call.operation(limits.Set, **options)))
 

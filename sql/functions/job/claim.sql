@@ -223,6 +223,47 @@ $$;
 comment on function coordinator.job_pick_fair(bigint, integer, jsonb, uuid[]) is
   'Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.';
 
+create or replace function coordinator.job_admit(
+  p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_trees boolean, p_locks boolean,
+  p_now timestamptz, out picked uuid[], out slots jsonb, out owned uuid[], out fences bigint[], out tokens jsonb[], out waiting uuid[], out rest uuid[])
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_locked record;
+begin
+  picked := p_ids;
+  slots := '{}';
+  owned := '{}';
+  fences := '{}';
+  tokens := '{}';
+  waiting := '{}';
+  rest := '{}';
+  if p_trees then
+    select t.picked, t.slots, t.waiting, t.rest into picked, slots, waiting, rest
+    from coordinator.limit_take_trees(p_project_id, p_ids, p_waiting, p_worker, p_now) t;
+  end if;
+  if p_locks then
+    v_locked := coordinator.job_lock(p_project_id, p_project, p_agent, p_worker, picked, p_limit, p_waiting - cardinality(waiting), p_now);
+    picked := v_locked.picked;
+    owned := v_locked.owned;
+    fences := v_locked.fences;
+    tokens := v_locked.tokens;
+    perform coordinator.limit_return_trees(slots, v_locked.waiting || v_locked.rest, p_worker, p_now);
+    waiting := waiting || v_locked.waiting;
+    rest := rest || v_locked.rest;
+  elsif cardinality(picked) > p_limit then
+    picked := array(select j.id from coordinator.jobs_open j where j.id = any (picked) order by j.priority desc, j.scheduled_at, j.id);
+    perform coordinator.limit_return_trees(slots, picked[p_limit + 1:], p_worker, p_now);
+    rest := rest || picked[p_limit + 1:];
+    picked := picked[:p_limit];
+  end if;
+end
+$$;
+comment on function coordinator.job_admit(bigint, text, uuid, text, uuid[], integer, integer, boolean, boolean, timestamptz) is
+  'Decide which of the jobs that a claim took out of jobs_ready can start: those that get a slot of the limit of their tree (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. Internal.';
+
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
   p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
@@ -254,7 +295,9 @@ declare
   v_floors  jsonb := coordinator.job_floors();
   v_short   boolean;
   v_locks   boolean; -- whether jobs of some of the classes have locks
-  v_locked  record;
+  v_trees   boolean; -- whether some trees have limits
+  v_treed   jsonb := '{}'; -- of this round, the limits of trees of which jobs have a slot
+  v_kept    record;
   v_owned   uuid[] := '{}'; -- of this round, those that have theirs
   v_fences  bigint[] := '{}';
   v_tokens  jsonb[] := '{}';
@@ -289,6 +332,7 @@ begin
     end if;
   end if;
 
+  v_trees := exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null);
   while v_left > 0 loop
     select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain), coalesce(bool_or(g.locks), false)
     into v_plain, v_alone, v_locks from (
@@ -328,19 +372,20 @@ begin
     v_floors := case when v_short then '{}' else v_floors end;
     continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
-    if v_locks then
-      v_locked := coordinator.job_lock(v_project, p_project, p_agent, v_agent.name, v_ids, v_left, 1000 - v_parked, v_now);
-      v_ids := v_locked.picked;
-      v_owned := v_locked.owned;
-      v_fences := v_locked.fences;
-      v_tokens := v_locked.tokens;
-      v_parked := v_parked + cardinality(v_locked.waiting);
-      v_again := v_locked.waiting <> '{}' and v_locked.rest = '{}';
-      if (v_slots is not null or v_charged <> '{}') and v_locked.waiting || v_locked.rest <> '{}' then
-        perform coordinator.limit_return(v_locked.waiting || v_locked.rest, v_agent.name, v_now);
+    if v_locks or v_trees then
+      v_kept := coordinator.job_admit(v_project, p_project, p_agent, v_agent.name, v_ids, v_left, 1000 - v_parked, v_trees, v_locks, v_now);
+      v_ids := v_kept.picked;
+      v_treed := v_kept.slots;
+      v_owned := v_kept.owned;
+      v_fences := v_kept.fences;
+      v_tokens := v_kept.tokens;
+      v_parked := v_parked + cardinality(v_kept.waiting);
+      v_again := v_kept.waiting <> '{}' and v_kept.rest = '{}';
+      if (v_slots is not null or v_charged <> '{}') and v_kept.waiting || v_kept.rest <> '{}' then
+        perform coordinator.limit_return(v_kept.waiting || v_kept.rest, v_agent.name, v_now);
       end if;
-      if v_locked.rest <> '{}' then
-        perform coordinator.job_make_ready(v_locked.rest, v_agent.name, v_now, p_wait => false); -- this also wakes others, if this claim reaches its limit
+      if v_kept.rest <> '{}' then
+        perform coordinator.job_make_ready(v_kept.rest, v_agent.name, v_now, p_wait => false); -- this also wakes others, if this claim reaches its limit
         exit when v_ids = '{}';
       end if;
       continue when v_ids = '{}';
@@ -364,7 +409,8 @@ begin
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
-               case when v_slots is not null then (v_slots ->> j.class_id::text)::bigint[] end, coalesce(j.class_id = any (v_charged), false),
+               case when v_slots is not null or v_treed <> '{}' then
+                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end, coalesce(j.class_id = any (v_charged), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
         from job j),
       told as (
@@ -399,6 +445,8 @@ begin
       perform coordinator.limit_return(array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)),
                                        v_agent.name, v_now);
     end if;
+    perform coordinator.limit_return_trees(v_treed, array(
+      select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)), v_agent.name, v_now);
     exit when v_beyond <> '{}';
   end loop;
 end

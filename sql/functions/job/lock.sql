@@ -120,7 +120,6 @@ as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
   v_best uuid[];
-  v_able uuid[];
 begin
   if not exists (select from coordinator.job_lock_waits w where w.project_id = p_project_id) then
     return;
@@ -135,9 +134,7 @@ begin
       select w.job_id from coordinator.job_lock_waits w join coordinator.jobs_waiting s on s.id = w.job_id
       where w.project_id = p_project_id and w.blocker = c.blocker and w.wanted = c.wanted and w.class_id = c.class_id
       order by w.rank, w.job_id limit 1 for update of s skip locked) b)
-  select array_agg(b.job_id), array_agg(b.job_id) filter (where pg_try_advisory_xact_lock_shared(coordinator.queue_key(p_project_id, k.queue)))
-  into v_best, v_able
-  from best b join coordinator.job_classes k on k.id = b.class_id;
+  select array_agg(b.job_id) into v_best from best b;
   if v_best is null then
     return;
   end if;
@@ -148,12 +145,7 @@ begin
     from (select distinct o.blocker, o.wanted, o.class_id from coordinator.job_lock_waits o where o.job_id = any (v_best) and o.blocker <> o.wanted) c
     join coordinator.job_lock_waits w on w.project_id = p_project_id and w.blocker = c.blocker and w.wanted = c.wanted and w.class_id = c.class_id
     for no key update of w skip locked));
-  begin
-    perform coordinator.job_wake(v_able, 'coordinator', v_now);
-  exception when lock_not_available or deadlock_detected then
-    v_able := null;
-  end;
-  update coordinator.jobs_waiting w set due_at = v_now where w.id = any (v_best) and (w.id = any (v_able)) is not true;
+  perform coordinator.job_wake_soon(v_best, 'coordinator', v_now);
 end
 $$;
 comment on function coordinator.job_lock_wake(bigint, text[]) is

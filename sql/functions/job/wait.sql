@@ -56,6 +56,29 @@ $$;
 comment on function coordinator.job_wake(uuid[], text, timestamptz) is
   'Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.';
 
+create or replace function coordinator.job_wake_soon(p_ids uuid[], p_by text, p_now timestamptz) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '100ms'
+as $$
+declare
+  v_able  uuid[] := array(select j.id from coordinator.jobs_open j
+                          where j.id = any (p_ids) and pg_try_advisory_xact_lock_shared(coordinator.queue_key(j.project_id, j.queue)));
+  v_woken uuid[];
+begin
+  begin
+    v_woken := coordinator.job_wake(v_able, p_by, p_now);
+  exception when lock_not_available or deadlock_detected then
+    v_woken := '{}';
+  end;
+  update coordinator.jobs_waiting w set due_at = p_now where w.id = any (p_ids) and w.id <> all (v_woken);
+  return v_woken;
+end
+$$;
+comment on function coordinator.job_wake_soon(uuid[], text, timestamptz) is
+  'Wake jobs whose rows in jobs_waiting the caller has locked, for callers that have locks which come after those of queues; returns their ids. It waits 0.1 seconds at most; those that would take longer are left to the loop. Internal.';
+
 create or replace function coordinator.job_wake_due(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

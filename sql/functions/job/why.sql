@@ -148,13 +148,16 @@ begin
       coordinator.job_instant((v_on.paused ->> 'at')::timestamptz), coalesce(': ' || (v_on.paused ->> 'reason'), ''));
   when 'lock' then
     select w.sentence, w.names, w.until into sentence, names, until from coordinator.job_why_lock(p_project_id, p_job) w;
+  when 'limit' then
+    select coalesce(w.sentence, 'It waited for the limit of its tree, which has a free slot now: it will be claimed in a moment.'), w.names, w.until
+    into sentence, names, until from coordinator.jobs_open j cross join lateral coordinator.limit_why(j) w where j.id = p_job;
   else
     sentence := format('It waits: %s.', p_cause);
   end case;
 end
 $$;
 comment on function coordinator.job_why_waiting(bigint, uuid, text) is
-  'Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock, until when at the latest. Internal.';
+  'Say what a job waits for whose cause is p_cause: a sentence, the names of who matters and, for a lock or a limit, until when at the latest. Internal.';
 
 create or replace function coordinator.job_why(p_project text, p_job uuid)
 returns table (id uuid, status text, cause text, sentence text, until timestamptz, place bigint, names text[])
@@ -195,7 +198,7 @@ begin
     v_cause := v_job.waiting_for;
     select coalesce(w.due_at, d.due_at) into v_until
     from coordinator.jobs_waiting w left join coordinator.job_waits d on d.job_id = w.id where w.id = p_job;
-    select w.sentence, w.names, case v_cause when 'lock' then w.until else v_until end into v_text, v_names, v_until from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
+    select w.sentence, w.names, case when v_cause in ('lock', 'limit') then w.until else v_until end into v_text, v_names, v_until from coordinator.job_why_waiting(v_project, p_job, v_cause) w;
   when 'running' then
     select r.cancel_at, r.cancelled_by, r.cancel_reason, a.heartbeat_at + a.ttl as overdue_at, r.deadline_at, a.name into v_running
     from coordinator.jobs_running r left join coordinator.agents a on a.id = r.agent_id where r.id = p_job;

@@ -55,17 +55,23 @@ set enable_bitmapscan = off
 as $$
 begin
   return array(
-    select w.limit_id from coordinator.job_limit_waits w
-    where w.due_at <= p_now
-       or w.due_at is null and exists (select from coordinator.job_slots s where s.limit_id = w.limit_id)
-       or exists (select from coordinator.job_budgets b join coordinator.job_limits l on l.id = b.limit_id
-                  where b.limit_id = w.limit_id
-                    and b.lacking <= l.budget - (coordinator.limit_charged(l.id, coordinator.limit_period(l.period, p_now))).used)
-    order by w.limit_id limit p_limit);
+    (select w.limit_id from coordinator.job_limit_waits w
+     where w.due_at <= p_now
+        or w.due_at is null and exists (select from coordinator.job_slots s where s.limit_id = w.limit_id)
+        or exists (select from coordinator.job_budgets b join coordinator.job_limits l on l.id = b.limit_id
+                   where b.limit_id = w.limit_id
+                     and b.lacking <= l.budget - (coordinator.limit_charged(l.id, coordinator.limit_period(l.period, p_now))).used)
+     order by w.limit_id limit p_limit)
+    union all
+    (select l.id from coordinator.job_limits l
+     where l.tree is not null and (l.held_until > p_now) is not true
+       and exists (select from coordinator.job_tree_waits t where t.limit_id = l.id) and exists (select from coordinator.job_slots s where s.limit_id = l.id)
+     order by l.id limit p_limit)
+    limit p_limit);
 end
 $$;
 comment on function coordinator.limit_due(timestamptz, integer) is
-  'Return up to p_limit limits that claims lacked and of which there is some again. Internal.';
+  'Return up to p_limit limits that claims or jobs of a tree lacked and of which there is some again. Internal.';
 
 create or replace function coordinator.limit_refill(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -82,11 +88,12 @@ begin
   perform from coordinator.job_budgets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
   perform coordinator.limit_exhaust(l, 'coordinator', v_now) from coordinator.job_limits l where l.id = any (v_limits) and l.kind = 'budget';
   perform coordinator.limit_wake(v_limits, 'coordinator', v_now);
-  return cardinality(v_limits);
+  return (select count(*) from unnest(v_limits) d where not exists (select from coordinator.job_limits l where l.id = d and l.tree is not null))
+         + coordinator.limit_wake_trees(v_limits, null, 'coordinator', v_now);
 end
 $$;
 comment on function coordinator.limit_refill(integer) is
-  'Wake workers that lacked a limit of which there is some again: for up to p_limit limits; returns for how many. Repeat until 0.';
+  'Wake workers that lacked a limit of which there is some again, and jobs that wait for the limit of their tree: for up to p_limit limits; returns for how many limits and jobs. Repeat until 0.';
 
 create or replace function coordinator.limit_retire(p_limit_id bigint) returns boolean
 language plpgsql volatile
@@ -264,10 +271,13 @@ as $$
 begin
   insert into coordinator.job_slots (limit_id, turn) select s, nextval('coordinator.job_turns') from unnest(p_limits) s;
   perform coordinator.limit_wake(array(select distinct s from unnest(p_limits) s), p_by, p_now);
+  if exists (select from coordinator.job_limits l where l.id = any (p_limits) and l.tree is not null) then
+    perform coordinator.limit_wake_trees(array_agg(s.id), array_agg(s.jobs), p_by, p_now) from (select s as id, count(*) as jobs from unnest(p_limits) s group by 1) s;
+  end if;
 end
 $$;
 comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
-  'Give back one slot of each of these limits, which may be named several times. Internal.';
+  'Give back one slot of each of these limits, which may be named several times, and wake whoever lacked it. Internal.';
 
 create or replace function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz) returns void
 language plpgsql volatile

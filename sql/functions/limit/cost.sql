@@ -33,11 +33,15 @@ begin
   end if;
   for v_asked in
     select a.key as name, a.value as cost, l.id, l.kind,
-           case l.kind when 'slots' then 1 when 'rate' then l.burst else l.budget end as most, case l.kind when 'budget' then 0 else 1 end as least
+           l.tree, case l.kind when 'slots' then 1 when 'rate' then l.burst else l.budget end as most, case l.kind when 'budget' then 0 else 1 end as least
     from jsonb_each(p_limits) a left join coordinator.job_limits l on l.project_id = p_project_id and l.name = a.key order by 1
   loop
     if v_asked.id is null then
       perform coordinator.limit_missing((select p.name from coordinator.projects p where p.id = p_project_id), v_asked.name);
+    elsif v_asked.tree is not null then
+      raise exception using errcode = 'ZC105', message = format('limit "%s" applies to a tree of jobs, and cannot be asked for', v_asked.name),
+        detail = jsonb_build_object('limit', v_asked.name, 'tree', v_asked.tree)::text,
+        hint = format('Enqueue the job below job %s, or omit the limit.', v_asked.tree);
     elsif (case when jsonb_typeof(v_asked.cost) <> 'number' then true
                else v_asked.cost::numeric % 1 <> 0 or v_asked.cost::numeric not between v_asked.least and v_asked.most end) then
       raise exception using errcode = 'ZC104',
@@ -50,4 +54,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_check_costs(bigint, jsonb) is
-  'Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), or a cost that the whole limit could not pay (ZC104). Internal.';
+  'Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), of a tree (ZC105), or a cost that the whole limit could not pay (ZC104). Internal.';

@@ -55,6 +55,7 @@ begin
   where l.project_id = v_project and l.name = p_name and l.held_until > v_now;
   if found then
     perform coordinator.event_append('limit.freed', p_project, p_name, v_actor, v_now, '{}');
+    perform coordinator.limit_wake_trees(array[l.id], null, v_actor, v_now) from coordinator.job_limits l where l.project_id = v_project and l.name = p_name;
   end if;
   return query select * from coordinator.job_limits_live l where l.project = p_project and l.name = p_name;
   if not found then

@@ -1,5 +1,5 @@
 -- Limits of what runs. slots: a number of jobs at once. rate: a number of tokens per interval. budget: a sum in a period. A limit applies
--- to the jobs of a queue, of a type, or of both, and to the jobs that name it.
+-- to the jobs of a queue, of a type, or of both, and to the jobs that name it; or to a tree of jobs (tree.sql).
 --
 -- Guarantees
 --   In no snapshot do more jobs run than a limit has slots, except for those that ran when it was set or lowered. Nothing drifts: a
@@ -13,7 +13,7 @@
 -- coordinator.job_classes:<project>, by which they learn of all limits.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('limit.set',     'name of the limit', '{kind,queue,type,per_key,slots,rate,per_s,burst,budget,period,reserve,on_exhausted}', 'A limit was created or changed.'),
+  ('limit.set',     'name of the limit', '{kind,queue,type,per_key,tree,slots,rate,per_s,burst,budget,period,reserve,on_exhausted}', 'A limit was created or changed.'),
   ('limit.deleted', 'name of the limit', '{}', 'A limit was deleted: jobs that ask for it run without it.'),
   ('limit.freed',   'name of the limit', '{}', 'There is some of a limit again that a claim lacked: workers wake up.');
 
@@ -48,7 +48,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 return array(
   select l.id from coordinator.job_limits l
-  where l.project_id = p_project_id
+  where l.project_id = p_project_id and l.tree is null
     and (l.name = any (p_limits) or num_nonnulls(l.queue, l.type) > 0
                                     and coalesce(l.queue = p_queue, true) and coalesce(l.type = p_type, true))
   order by l.id);

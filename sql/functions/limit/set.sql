@@ -24,6 +24,11 @@ begin
   elsif p_limit.per_key and p_limit.kind <> 'slots' then
     raise exception using errcode = 'ZC105', message = format('a %s for each key is not supported', p_limit.kind),
       hint = 'Only slots can be per key; set a limit for each key by its own name, and let jobs ask for it.';
+  elsif p_limit.tree is not null and (p_limit.kind <> 'slots' or p_limit.per_key or num_nonnulls(p_limit.queue, p_limit.type) > 0) then
+    raise exception using errcode = 'ZC105',
+      message = case p_limit.kind when 'slots' then 'a tree is given together with a queue, a type or per_key' else format('a %s of a tree is not supported', p_limit.kind) end,
+      hint = case p_limit.kind when 'slots' then 'A limit of a tree applies to all of its jobs: give the tree alone.'
+             else 'Only slots can be those of a tree; let its jobs ask for another limit by name.' end;
   elsif p_limit.slots not between 1 and 100000 then
     raise exception using errcode = 'ZC104', message = format('%s slots are out of range', p_limit.slots),
       hint = 'Give 1 to 100000. To let nothing start, pause the queue or hold the limit.';
@@ -104,7 +109,12 @@ declare
   v_classes bigint[] := coordinator.limit_rebind(p_limit.project_id);
   v_running integer;
 begin
-  if p_limit.kind = 'slots' then
+  if p_limit.tree is not null then
+    update coordinator.jobs_running r set slots = coalesce(r.slots, '{}') || p_limit.id
+    where r.id = any (array(select j.id from coordinator.jobs_open j where j.root_id = p_limit.tree) || p_limit.tree);
+    get diagnostics v_running = row_count;
+    perform coordinator.limit_resize(p_limit.id, 0, p_limit.slots - v_running);
+  elsif p_limit.kind = 'slots' then
     update coordinator.jobs_running r
     set slots = coalesce(r.slots, '{}') || p_limit.id,
         key_hash = case when p_limit.per_key then
@@ -124,7 +134,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_bind(coordinator.job_limits) is
-  'Apply a new limit to the classes of its jobs, and to those that run. No event. Internal.';
+  'Apply a new limit to the classes of its jobs, or to its tree, and to those that run. No event. Internal.';
 
 create or replace function coordinator.limit_resize(p_limit_id bigint, p_surplus integer, p_more integer) returns void
 language plpgsql volatile
@@ -153,7 +163,7 @@ create or replace function coordinator.limit_set(
   p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null,
   p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null,
   p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null,
-  p_actor text default null)
+  p_tree uuid default null, p_actor text default null)
 returns setof coordinator.job_limits_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -184,13 +194,14 @@ begin
   v_after.queue := coalesce(p_queue, v_before.queue);
   v_after.type := coalesce(p_type, v_before.type);
   v_after.per_key := coalesce(p_per_key, v_before.per_key, false);
+  v_after.tree := coalesce(p_tree, v_before.tree);
   v_after.updated_at := v_now;
   v_after.actor := v_actor;
   if v_before.id is not null
-     and ((v_before.queue, v_before.type, v_before.per_key) is distinct from (v_after.queue, v_after.type, v_after.per_key)
+     and ((v_before.queue, v_before.type, v_before.per_key, v_before.tree) is distinct from (v_after.queue, v_after.type, v_after.per_key, v_after.tree)
           or num_nonnulls(v_after.slots, v_after.rate, v_after.budget) > 1) then
     raise exception using errcode = 'ZC325', message = format('limit "%s" has another kind or applies to other jobs', p_name),
-      detail = jsonb_build_object('kind', v_before.kind, 'queue', v_before.queue, 'type', v_before.type, 'per_key', v_before.per_key)::text,
+      detail = jsonb_build_object('kind', v_before.kind, 'queue', v_before.queue, 'type', v_before.type, 'per_key', v_before.per_key, 'tree', v_before.tree)::text,
       hint = 'Delete it first, or choose another name. Only its size can be changed.';
   end if;
   perform coordinator.limit_check(v_after);
@@ -203,9 +214,12 @@ begin
     v_after.on_exhausted := coalesce(v_after.on_exhausted, 'stop');
   end if;
   if v_before.id is null then
-    insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, slots, rate, per, burst, budget, period, reserve,
-                                        on_exhausted, actor, created_at, updated_at)
-    values (v_project, p_name, v_after.kind, v_after.queue, v_after.type, v_after.per_key, v_after.slots, v_after.rate, v_after.per,
+    if p_tree is not null then
+      perform coordinator.limit_check_tree(p_project, v_project, p_tree);
+    end if;
+    insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, tree, slots, rate, per, burst, budget, period,
+                                        reserve, on_exhausted, actor, created_at, updated_at)
+    values (v_project, p_name, v_after.kind, v_after.queue, v_after.type, v_after.per_key, v_after.tree, v_after.slots, v_after.rate, v_after.per,
             v_after.burst, v_after.budget, v_after.period, v_after.reserve, v_after.on_exhausted, v_actor, v_now, v_now)
     returning * into v_after;
     if (select count(*) from coordinator.job_limits l where l.project_id = v_project) > 1000 then
@@ -233,16 +247,44 @@ begin
       perform coordinator.limit_resize(v_before.id, v_before.surplus, v_after.slots - v_before.slots);
     end if;
     perform coordinator.limit_wake(array[v_before.id], v_actor, v_now);
+    perform coordinator.limit_wake_trees(array[v_before.id], null, v_actor, v_now);
   end if;
   perform coordinator.event_append('limit.set', p_project, p_name, v_actor, v_now, jsonb_build_object(
-    'kind', v_after.kind, 'queue', v_after.queue, 'type', v_after.type, 'per_key', v_after.per_key, 'slots', v_after.slots,
+    'kind', v_after.kind, 'queue', v_after.queue, 'type', v_after.type, 'per_key', v_after.per_key, 'tree', v_after.tree, 'slots', v_after.slots,
     'rate', v_after.rate, 'per_s', extract(epoch from v_after.per), 'burst', v_after.burst, 'budget', v_after.budget, 'period', v_after.period,
     'reserve', v_after.reserve, 'on_exhausted', v_after.on_exhausted));
   return query select * from coordinator.job_limits_live l where l.project = p_project and l.name = p_name;
 end
 $$;
-comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, text) is
-  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, uuid, text) is
+  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+
+create or replace function coordinator.limit_drop(p_limit coordinator.job_limits, p_by text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_classes bigint[];
+begin
+  perform coordinator.limit_wake(array[p_limit.id], p_by, p_now);
+  delete from coordinator.job_limits l where l.id = p_limit.id;
+  v_classes := coordinator.limit_rebind(p_limit.project_id);
+  update coordinator.jobs_running r set slots = nullif(array_remove(r.slots, p_limit.id), '{}') where p_limit.id = any (r.slots);
+  if p_limit.per_key then
+    delete from coordinator.job_keys k where k.limit_id = p_limit.id;
+    perform coordinator.queue_arrange(v_classes);
+  end if;
+  update coordinator.jobs_waiting w set due_at = p_now -- a loop wakes them
+  where w.id = any (array(select t.job_id from coordinator.job_tree_waits t where t.limit_id = p_limit.id));
+  delete from coordinator.job_slots s where s.limit_id = p_limit.id;
+  delete from coordinator.job_buckets b where b.limit_id = p_limit.id;
+  delete from coordinator.job_budgets b where b.limit_id = p_limit.id;
+  delete from coordinator.job_charges c where c.limit_id = p_limit.id;
+  perform coordinator.event_append('limit.deleted', p.name, p_limit.name, p_by, p_now, '{}') from coordinator.projects p where p.id = p_limit.project_id;
+end
+$$;
+comment on function coordinator.limit_drop(coordinator.job_limits, text, timestamptz) is
+  'Delete a limit, under the locks of limit_enter. Internal.';
 
 create or replace function coordinator.limit_delete(p_project text, p_name text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -251,31 +293,48 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_actor   text := coordinator.actor_name(p_actor);
-  v_id      bigint;
   v_per_key boolean := exists (select from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key);
-  v_classes bigint[];
+  v_limit   coordinator.job_limits;
 begin
   perform coordinator.project_hold(v_project);
   perform coordinator.limit_enter(v_project, v_per_key);
-  select l.id into v_id from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key = v_per_key for update;
-  if v_id is null then
+  select * into v_limit from coordinator.job_limits l where l.project_id = v_project and l.name = p_name and l.per_key = v_per_key for update;
+  if v_limit.id is null then
     return false;
   end if;
-  perform coordinator.limit_wake(array[v_id], v_actor, coordinator.now_utc());
-  delete from coordinator.job_limits l where l.id = v_id;
-  v_classes := coordinator.limit_rebind(v_project);
-  update coordinator.jobs_running r set slots = nullif(array_remove(r.slots, v_id), '{}') where v_id = any (r.slots);
-  if v_per_key then
-    delete from coordinator.job_keys k where k.limit_id = v_id;
-    perform coordinator.queue_arrange(v_classes);
-  end if;
-  delete from coordinator.job_slots s where s.limit_id = v_id;
-  delete from coordinator.job_buckets b where b.limit_id = v_id;
-  delete from coordinator.job_budgets b where b.limit_id = v_id;
-  delete from coordinator.job_charges c where c.limit_id = v_id;
-  perform coordinator.event_append('limit.deleted', p_project, p_name, v_actor, coordinator.now_utc(), '{}');
+  perform coordinator.limit_drop(v_limit, v_actor, coordinator.now_utc());
   return true;
 end
 $$;
 comment on function coordinator.limit_delete(text, text, text) is
   'Delete a limit; false if there is none. Jobs that ask for it then run without it.';
+
+create or replace function coordinator.limit_prune(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_limit coordinator.job_limits;
+  v_count integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  for v_limit in
+    select l.* from coordinator.job_limits l
+    where l.tree is not null and not exists (select from coordinator.jobs_open j where j.id = l.tree)
+      and not exists (select from coordinator.jobs_open j where j.root_id = l.tree)
+    order by l.id limit p_limit
+  loop
+    if pg_try_advisory_xact_lock(coordinator.limit_key(v_limit.project_id)) and pg_try_advisory_xact_lock(coordinator.limit_class_key(v_limit.project_id)) then
+      perform from coordinator.job_limits l where l.id = v_limit.id for update skip locked;
+      if found then
+        perform coordinator.limit_drop(v_limit, 'coordinator', coordinator.now_utc());
+        v_count := v_count + 1;
+      end if;
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.limit_prune(integer) is
+  'Delete up to p_limit limits of trees that have ended; returns how many. Repeat until 0.';

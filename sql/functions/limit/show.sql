@@ -1,7 +1,7 @@
 -- Looking at limits (see limit.sql).
 
 create or replace view coordinator.job_limits_live with (security_barrier) as
-  select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
+  select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.tree, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
          l.on_exhausted,
          case l.kind when 'slots' then coalesce(r.used, 0)::bigint when 'budget' then c.used end as used,
          case when l.per_key then null
@@ -38,7 +38,9 @@ create or replace view coordinator.job_limits_live with (security_barrier) as
   cross join lateral (
     select count(*)::integer as waiting_count
     from (select from coordinator.job_classes k join coordinator.jobs_ready j on j.class_id = k.id
-          where k.project_id = l.project_id and l.id = any (k.limit_ids) limit 10000) first) w
+          where k.project_id = l.project_id and l.id = any (k.limit_ids)
+          union all
+          select from coordinator.job_tree_waits t where t.limit_id = l.id limit 10000) first) w
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.job_limits_live               is 'Limits of jobs, how much of them is free, who uses them and what waits.';
 comment on column coordinator.job_limits_live.project       is 'Name of the project.';
@@ -47,6 +49,7 @@ comment on column coordinator.job_limits_live.kind          is 'slots (jobs that
 comment on column coordinator.job_limits_live.queue         is 'It applies to the jobs of this queue; null: of all.';
 comment on column coordinator.job_limits_live.type          is 'It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.';
 comment on column coordinator.job_limits_live.per_key       is 'Whether each key has a limit of its own. Jobs without a key then have none.';
+comment on column coordinator.job_limits_live.tree          is 'It applies to the jobs of the tree that has this root; null: to those of no tree.';
 comment on column coordinator.job_limits_live.slots         is 'Maximum of jobs that run at once.';
 comment on column coordinator.job_limits_live.rate          is 'Tokens per interval.';
 comment on column coordinator.job_limits_live.per           is 'The interval of the rate.';
@@ -59,7 +62,7 @@ comment on column coordinator.job_limits_live.used          is 'Slots that runni
 comment on column coordinator.job_limits_live.free          is 'Slots, tokens or budget that jobs can take now; null: each key has its own.';
 comment on column coordinator.job_limits_live.resets_at     is 'When the next period of the budget begins; null: never, or it is not a budget.';
 comment on column coordinator.job_limits_live.users         is 'Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.';
-comment on column coordinator.job_limits_live.waiting_count is 'Queued jobs that need it; at most 10,000 are counted.';
+comment on column coordinator.job_limits_live.waiting_count is 'Jobs that need it and are queued or, with a tree, wait for it; at most 10,000 are counted.';
 comment on column coordinator.job_limits_live.held_until    is 'No job that needs it starts before; null: it is not held.';
 comment on column coordinator.job_limits_live.held_by       is 'Who holds it.';
 comment on column coordinator.job_limits_live.hold_reason   is 'Why it is held.';

@@ -14,8 +14,9 @@ declare
   v_most  text;
 begin
   for v_limit in
-    select l.* from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
-    where c.id = p_job.class_id order by l.held_until > v_now desc nulls last, array_position(array['slots', 'budget', 'rate'], l.kind), l.id
+    select l.* from coordinator.job_limits l
+    where l.id = any (array(select k from coordinator.job_classes c cross join unnest(c.limit_ids) k where c.id = p_job.class_id))
+       or l.project_id = p_job.project_id and l.tree = coalesce(p_job.root_id, p_job.id) order by l.held_until > v_now desc nulls last, array_position(array['slots', 'budget', 'rate'], l.kind), l.id
   loop
     select l.* into v_live from coordinator.job_limits_live l join coordinator.projects p on p.name = l.project
     where p.id = p_job.project_id and l.name = v_limit.name;
@@ -37,6 +38,15 @@ begin
                            case v_limit.slots when 1 then '1 slot' else v_limit.slots || ' slots' end,
                            case v_limit.slots when 1 then 'it' else 'all of them' end);
       end if;
+    elsif v_limit.tree is not null and v_live.free = 0 then
+      cause := 'limit';
+      select array_agg(distinct r.worker), (array_agg(format('job %s of type "%s" on worker "%s"', r.id, r.type, r.worker) order by r.started_at, r.id))[1]
+      into names, v_first
+      from (select j.id, j.type, o.started_at, coordinator.job_worker(o.agent_id) as worker
+            from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id where v_limit.id = any (o.slots)) r;
+      sentence := format('Limit "%s" of its tree is full: ', v_limit.name)
+                  || case v_limit.slots when 1 then format('%s has its slot.', v_first)
+                                        else format('running jobs have all of its %s slots, the first of them %s.', v_limit.slots, v_first) end;
     elsif v_limit.kind = 'slots' and v_live.free = 0 then
       cause := 'limit';
       sentence := format('Limit "%s" is full: ', v_limit.name)
