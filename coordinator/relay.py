@@ -17,7 +17,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.database import Database
-from coordinator.db.session import Session, SessionWake
+from coordinator.db.session import ServerSession, SessionWake
 from coordinator.operations.work import RelayArm, RelayRecover, RelayRun
 from coordinator.progress import Progress
 from coordinator.telemetry import metrics
@@ -67,7 +67,7 @@ class Relay:
         if self._bell is not None:
             self._bell.set()
 
-    async def _relay(self, session: Session) -> None:
+    async def _relay(self, session: ServerSession) -> None:
         self._bell = session.wake(BELL_CHANNEL)
         watch_s = WATCH_FIRST_S
         await self._drain(session)
@@ -86,7 +86,7 @@ class Relay:
                 if rung:
                     await self._drain(session)
 
-    async def _drain(self, session: Session) -> bool:
+    async def _drain(self, session: ServerSession) -> bool:
         """Run steps until no event is left; return whether there were any."""
         found = False
         while True:

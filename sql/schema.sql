@@ -801,6 +801,32 @@ create table coordinator.schema_roles (
   constraint schema_roles_pkey PRIMARY KEY (role)
 );
 
+-- Conversations and runs of work. Written by session_create, session_set, session_archive and session_fork, and by whatever first appends or puts something under the key.
+create table coordinator.sessions (
+  id          bigint not null generated always as identity, -- Internal number, never reused.
+  project_id  bigint not null, -- The project, see projects.
+  key         text collate "C" not null, -- Name in its project: the key of its messages, steps and state.
+  user_id     bigint, -- Whose session it is, see users; null: nobody's.
+  title       text not null default ''::text, -- One line for people; may be empty.
+  mission     text not null default ''::text, -- What is to be done; may be empty.
+  status      text collate "C" not null default 'active'::text, -- active, archived (then nothing is appended or put), or a word of the caller's own.
+  context     jsonb not null default '{}'::jsonb, -- An object of the caller's own.
+  forked_from text collate "C", -- Key of the session of which it began as a copy; null: of none.
+  actor       text not null, -- Who created it.
+  created_at  timestamp with time zone not null, -- When it was created (database clock).
+  updated_at  timestamp with time zone not null, -- When it was last changed, or something was last appended or put, to about a minute.
+  trim_at     timestamp with time zone, -- When session_expire looks at it next; null: never.
+  constraint sessions_pkey PRIMARY KEY (id),
+  constraint sessions_key UNIQUE (project_id, key),
+  constraint sessions_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint sessions_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE SET NULL,
+  constraint sessions_status CHECK ((status ~ '^[a-z][a-z0-9_-]{0,35}$'::text))
+);
+CREATE INDEX sessions_recent_idx ON coordinator.sessions USING btree (project_id, updated_at DESC, key DESC);
+CREATE INDEX sessions_status_idx ON coordinator.sessions USING btree (project_id, status, updated_at DESC, key DESC);
+CREATE INDEX sessions_trim_at_idx ON coordinator.sessions USING btree (trim_at) WHERE (trim_at IS NOT NULL);
+CREATE INDEX sessions_user_idx ON coordinator.sessions USING btree (user_id, project_id, updated_at DESC, key DESC);
+
 -- Which signals are cleared when one is set, in the same transaction. A rule names the last segment of a key and clears keys beside it: with the default rule, setting task/7/REJECTED deletes task/7/COMPLETED and task/7/QA_PASSED. Written by rule_set and rule_delete.
 create table coordinator.signal_rules (
   id         bigint not null generated always as identity, -- Internal number.
@@ -866,6 +892,23 @@ create table coordinator.transaction_verbs (
   entered_by text collate "C", -- Name of the internal function (project number, parts) that takes the locks of all parts that name it, in an order of its own; null if the function locks nothing.
   constraint transaction_verbs_pkey PRIMARY KEY (function),
   constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
+);
+
+-- People and programs that own projects, sessions and tokens. Written by user_create and user_set; deleted by user_delete. A role that is restricted to projects sees those that appear in them.
+create table coordinator.users (
+  id          bigint not null generated always as identity, -- Internal number, never reused.
+  username    text collate "C" not null, -- Name: lower-case letters, digits, dots, - and _; at most 64 characters.
+  email       text collate "C", -- Address in lower case; null: none.
+  role        text not null, -- reader, agent, manager or admin; each includes the ones before it. No token of the user has more.
+  disabled_at timestamp with time zone, -- When the user was disabled; null: it is not.
+  actor       text not null, -- Who created it.
+  created_at  timestamp with time zone not null, -- When it was created (database clock).
+  updated_at  timestamp with time zone not null, -- When it was last changed.
+  constraint users_pkey PRIMARY KEY (id),
+  constraint users_email_key UNIQUE (email),
+  constraint users_username_key UNIQUE (username),
+  constraint users_role CHECK ((role = ANY (ARRAY['reader'::text, 'agent'::text, 'manager'::text, 'admin'::text]))),
+  constraint users_username CHECK ((username ~ '^[a-z0-9][a-z0-9._-]{0,63}$'::text))
 );
 
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
@@ -1243,6 +1286,21 @@ create view coordinator.rules (
   created_at timestamp with time zone -- When the rule was created or last changed.
 );
 
+-- Conversations and runs of work, with the names of their projects and users.
+create view coordinator.sessions_live (
+  project     text, -- Name of the project.
+  session     text, -- Key of the session.
+  username    text, -- Whose session it is; null: nobody's.
+  title       text, -- One line for people; may be empty.
+  mission     text, -- What is to be done; may be empty.
+  status      text, -- active, archived (then nothing is appended or put), or a word of the caller's own.
+  context     jsonb, -- An object of the caller's own.
+  forked_from text, -- Key of the session of which it began as a copy; null: of none.
+  actor       text, -- Who created it.
+  created_at  timestamp with time zone, -- When it was created.
+  updated_at  timestamp with time zone -- When it was last changed, or something was last appended or put, to about a minute.
+);
+
 -- Signals that are set and not expired.
 create view coordinator.signals_live (
   project    text, -- Name of the project.
@@ -1407,7 +1465,7 @@ create function coordinator.check_name(p_what text, p_value text, p_max integer 
   returns void
   immutable;
 
--- Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, id (ZC103).
+-- Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, id, instant in UTC (ZC103).
 create function coordinator.check_page(p_limit integer, p_after text[] default null, p_kinds text[] default '{}')
   returns void
   immutable;
@@ -3335,6 +3393,66 @@ create function coordinator.server_settled()
   returns boolean
   stable;
 
+-- Archive a session: it stays readable, and appends and puts are refused (ZC332). Archiving it again changes nothing. ZC215: there is no such session.
+create function coordinator.session_archive(p_project text, p_session text, p_actor text default null)
+  returns SETOF coordinator.sessions_live
+  volatile security definer;
+
+-- Insert a session with its event, and return its number; null if its key is taken. Internal.
+create function coordinator.session_begin(p_project_id bigint, p_session text, p_user_id bigint, p_title text, p_mission text, p_status text, p_context jsonb, p_forked_from text, p_actor text, p_now timestamp with time zone)
+  returns bigint
+  volatile;
+
+-- Reject an invalid part of a session; what is null is not checked. Internal.
+create function coordinator.session_check(p_title text, p_mission text, p_status text, p_context jsonb)
+  returns void
+  immutable;
+
+-- Refuse (ZC332) an archived session, and note once a minute that it is used. For an append or put, in a statement after the one that locked its header. No event. Internal.
+create function coordinator.session_continue(p_session_id bigint, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Create a session under a key, by default a new UUID. The first append or put under a key does the same. ZC301: the key is taken. ZC220: no such user.
+create function coordinator.session_create(p_project text, p_session text default null, p_username text default null, p_title text default '', p_mission text default '', p_status text default 'active', p_context jsonb default '{}', p_actor text default null)
+  returns SETOF coordinator.sessions_live
+  volatile security definer;
+
+-- Return the number of the session with this key, created if there is none; nobody archives or deletes it before the transaction ends. For a function that makes a log or document of a session, before it inserts the header. ZC332: the session is archived. Internal.
+create function coordinator.session_enter(p_project_id bigint, p_key text, p_now timestamp with time zone, p_actor text default null)
+  returns bigint
+  volatile;
+
+-- Return the number of a session. ZC215: there is no such session. Internal.
+create function coordinator.session_find(p_project_id bigint, p_session text)
+  returns bigint
+  stable;
+
+-- List the sessions of a project, of a user or with a status if given, the one that was used last first. p_after: array[updated_at, session] of the last row read. ZC220: no such user.
+create function coordinator.session_list(p_project text, p_username text default null, p_status text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.sessions_live
+  stable security definer;
+
+-- Raise ZC215 for a session that the project does not have. Internal.
+create function coordinator.session_missing(p_project_id bigint, p_session text)
+  returns void
+  stable;
+
+-- Raise ZC332 for an append or put in an archived session. Internal.
+create function coordinator.session_refuse(p_session_id bigint)
+  returns void
+  stable;
+
+-- Change parts of a session; what is null stays. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: no such user.
+create function coordinator.session_set(p_project text, p_session text, p_username text default null, p_title text default null, p_mission text default null, p_status text default null, p_context jsonb default null, p_actor text default null)
+  returns SETOF coordinator.sessions_live
+  volatile security definer;
+
+-- Show a session. ZC215: there is no such session.
+create function coordinator.session_show(p_project text, p_session text)
+  returns SETOF coordinator.sessions_live
+  stable security definer;
+
 -- Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.
 create function coordinator.signal_clear(p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamp with time zone)
   returns void
@@ -3439,6 +3557,26 @@ create function coordinator.transaction_list(p_what text, p_list jsonb)
 create function coordinator.transaction_run(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
   returns SETOF coordinator.transaction_outcome
   volatile;
+
+-- Return the number of a user. ZC220: there is no such user. Internal.
+create function coordinator.user_find(p_username text)
+  returns bigint
+  stable;
+
+-- Return the number of a user, who stays as it is until the end of the transaction; null for null. For each function that makes something that belongs to a user, before it locks a project. ZC220: there is no such user. Internal.
+create function coordinator.user_hold(p_username text)
+  returns bigint
+  volatile;
+
+-- Raise ZC220 for a user that does not exist. Internal.
+create function coordinator.user_missing(p_username text)
+  returns void
+  stable;
+
+-- Return a username as it is stored, in lower case. ZC103: it is invalid. Internal.
+create function coordinator.user_name(p_username text)
+  returns text
+  immutable;
 
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()

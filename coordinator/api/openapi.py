@@ -112,6 +112,7 @@ _EXAMPLES: dict[str, Any] = {
     "resources": ["src/app.py"],
     "result": {"words": 812},
     "role": "agent",
+    "session": "review-42",
     "status": "done",
     "subject": "log",
     "step": "fetch",

@@ -22,6 +22,7 @@ from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
 from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
+from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
@@ -51,6 +52,7 @@ class Client:
         self.signals = Signals(caller)
         self.rules = Rules(caller)
         self.retentions = Retentions(caller)
+        self.sessions = Sessions(caller)
         self.directives = Directives(caller)
         self.queues = Queues(caller)
         self.crons = Crons(caller)

@@ -10,7 +10,7 @@ import msgspec
 
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import ConfigurationError
 from coordinator.model import address
 from coordinator.operations.executor import Executor
@@ -25,7 +25,7 @@ class Transport(msgspec.Struct, frozen=True):
     """
 
     executor: Executor
-    session: Callable[[], Session] | None
+    session: Callable[[], ServerSession] | None
 
 
 @asynccontextmanager

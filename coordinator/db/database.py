@@ -22,7 +22,7 @@ from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.db.lookout import Lookout
 from coordinator.db.pool import Pool, is_sound
-from coordinator.db.session import CALL_TIMEOUT_S, Session, SessionWake
+from coordinator.db.session import CALL_TIMEOUT_S, ServerSession, SessionWake
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.model.address import without_password
 from coordinator.model.operation import Operation
@@ -163,9 +163,9 @@ class Database:
 
     def session(
         self, *channels: str, call_timeout_s: float = CALL_TIMEOUT_S, awaited: Callable[[], bool] = lambda: True
-    ) -> Session:
+    ) -> ServerSession:
         """Return a direct connection that listens and reconnects; run it in a task group."""
-        return Session(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s), awaited)
+        return ServerSession(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s), awaited)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:

@@ -29,7 +29,7 @@ from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
 
-__all__ = ["Session", "SessionWake"]
+__all__ = ["ServerSession", "SessionWake"]
 
 PING_S = 2.5  # without news
 PING_TIMEOUT_S = 2.0
@@ -88,7 +88,7 @@ class _Link(NamedTuple):
     lost: anyio.Event
 
 
-class Session:
+class ServerSession:
     """Keeps one direct connection open while ``run_forever`` runs."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Session:
         self._link: _Link | None = None
         self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
-        self.on_connect: Callable[[Session], Awaitable[None]] | None = None
+        self.on_connect: Callable[[ServerSession], Awaitable[None]] | None = None
         self.on_change: Callable[[], None] = lambda: None  # there is a connection, or none any more
 
     @property
@@ -147,7 +147,7 @@ class Session:
         return result
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[Session]:
+    async def kept(self) -> AsyncIterator[ServerSession]:
         """Keep the session, connected from the start, until the context ends.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from coordinator.model.operation import Operation
 
 if TYPE_CHECKING:  # a command imports no driver before it connects
-    from coordinator.db.session import Session
+    from coordinator.db.session import ServerSession
     from coordinator.operations.positions import Included
 
 __all__ = ["Executor", "Runner", "Source", "Wake"]
@@ -60,5 +60,5 @@ class Source(Runner, Protocol):
     def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
         """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""
 
-    def session(self, *channels: str, awaited: Callable[[], bool] = lambda: True) -> Session:
+    def session(self, *channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:
         """Return a direct connection that listens on channels; ``awaited`` says whether anybody waits for them."""

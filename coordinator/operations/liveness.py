@@ -11,7 +11,7 @@ import socket
 
 import anyio
 
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import Conflict
 from coordinator.operations.work import ProcessRegister
 
@@ -26,14 +26,14 @@ class Liveness:
     ``process`` is the id, from the first connection on. ``returned`` is set at each connection.
     """
 
-    def __init__(self, session: Session, kind: str) -> None:
+    def __init__(self, session: ServerSession, kind: str) -> None:
         self.session = session
         self.process: int | None = None
         self.returned = anyio.Event()
         self._kind = kind
         session.on_connect = self._take
 
-    async def _take(self, session: Session) -> None:
+    async def _take(self, session: ServerSession) -> None:
         """Take the lock on a new connection, under the same id as before."""
         name = f"{socket.gethostname()[:180]}:{os.getpid()}"
         while True:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.model.operation import Operation
 from coordinator.operations.executor import Runner, Source
 from coordinator.sidecar.job_book import JobBook
@@ -34,7 +34,7 @@ class Backend:
         self.jobs = JobBook(self._session)
         self.actor: str | None = None
 
-    def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> Session:  # noqa: ARG002
+    def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:  # noqa: ARG002
         """Return the one direct connection; the agent's life depends on it, whoever waits."""
         return self._session
 

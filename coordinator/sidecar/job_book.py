@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from coordinator.client.lease import RENEWALS_PER_TTL, LeaseState, is_refusal
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Operation
@@ -49,7 +49,7 @@ class JobReport(msgspec.Struct, frozen=True):
 class JobBook:
     """Made once, by the sidecar. ``agent`` is set once it is known, with its ``name`` and ``project``."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ServerSession) -> None:
         self.agent: UUID | None = None
         self.name = self.project = ""
         self._session = session

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from coordinator.client.lease import ATTEMPT_MAX_S, Lease, LeaseState, is_refusal, now_s
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.lease import LeaseChange, LeaseStep
@@ -75,7 +75,7 @@ class LockBook:
     ``answers`` returns whether the other side can be reached now; ``agent`` is set once it is known, with its ``name`` and ``project``.
     """
 
-    def __init__(self, session: Session, answers: Callable[[], bool]) -> None:
+    def __init__(self, session: ServerSession, answers: Callable[[], bool]) -> None:
         self.agent: UUID | None = None
         self.name = self.project = ""
         self._session = session

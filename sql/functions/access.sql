@@ -4,7 +4,7 @@
 -- roles (coordinator_reader and so on: groups without login) use the same four and the same table: rights.
 --
 -- Only coordinator_admin and the daemon may call functions that are not in rights, and read tables. Views are open to every
--- role. A role that is bound to projects (role_bind) uses and sees only these. What counts is session_user, the role that
+-- role, and so are tables with row-level security. A role that is bound to projects (role_bind) uses and sees only these. What counts is session_user, the role that
 -- logged in: functions run with the owner's rights, so current_user is always the owner, and SET ROLE cannot leave a project.
 -- A role without a binding, the owner and superusers see everything.
 --
@@ -120,7 +120,7 @@ begin
   select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace
-    and (c.relkind = 'v' or c.relname in ('event_types', 'rights', 'limits', 'transaction_verbs'))
+    and (c.relkind = 'v' or c.relrowsecurity or c.relname in ('event_types', 'rights', 'limits', 'transaction_verbs'))
     and coalesce(obj_description(c.oid, 'pg_class'), '') !~ '\mInternal\M'
     and not exists (
       select from pg_rewrite w

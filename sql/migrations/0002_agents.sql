@@ -16,6 +16,13 @@ comment on column coordinator.projects.name        is 'Name for people and agent
 comment on column coordinator.projects.description is 'One line for people; may be empty.';
 comment on column coordinator.projects.created_at  is 'When it was created (database clock).';
 comment on column coordinator.projects.paths       is 'How locks compare paths. exact: byte by byte; normal: in Unicode normal form C; caseless: so, and without case. Written by project_set.';
+-- Readers see this table as it is, without the projects that are closed to them. The owner's functions see all rows.
+create function coordinator.projects_visible() returns text[] -- functions/project.sql has its body
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as 'select null::text[]';
+alter table coordinator.projects enable row level security;
+create policy projects_visible on coordinator.projects for select using (coalesce(name = any ((select coordinator.projects_visible())::text[]), true));
 insert into coordinator.projects (name, description, created_at)
 values ('default', 'Where things go when no project is named.', clock_timestamp());
 

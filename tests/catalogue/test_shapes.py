@@ -29,7 +29,7 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'",
+    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -40,6 +40,7 @@ USUAL = {
 }  # of other nouns
 SPECIAL = {
     ("project_create", "p_project"): "'made'",
+    ("session_create", "p_session"): "'new'",
     ("agent_register", "p_role"): "'coder'",
     ("agent_list", "p_role"): "'coder'",
     ("role_bind", "p_role"): "current_user",
@@ -103,6 +104,7 @@ INVISIBLE = [
 NO_NAMES = {
     "p_error",
     "p_message",
+    "p_mission",
     "p_body",
     "p_text",
     "p_reason",
@@ -131,6 +133,7 @@ async def world(tx: Transaction) -> dict[str, str]:
     )
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
+    await tx.connection.execute("select coordinator.session_create('default', 's')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
     lock = await tx.connection.fetchval(
         "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent

@@ -126,6 +126,7 @@ SPELLED = {  # on the command line
     ("job_retry", "from_step"): "from",
     ("lock_renew", "tokens"): "token",
     ("lock_release", "tokens"): "token",
+    **dict.fromkeys(((f"session_{verb}", "username") for verb in ("create", "list", "set")), "user"),
     **dict.fromkeys(
         ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
     ),  # --project is the setting

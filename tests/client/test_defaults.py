@@ -22,6 +22,7 @@ from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
 from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
+from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
 from coordinator.operations import (
     agents,
@@ -35,6 +36,7 @@ from coordinator.operations import (
     queues,
     retentions,
     rules,
+    sessions,
     signals,
 )
 
@@ -50,6 +52,7 @@ NOUNS: dict[type, ModuleType] = {
     Queues: queues,
     Retentions: retentions,
     Rules: rules,
+    Sessions: sessions,
     Signals: signals,
 }
 OPERATIONS = {

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 
 from coordinator.db.connection import connect
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import DatabaseUnavailable
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> N
         connections.append(await connect(database_url))
         return connections[-1]
 
-    session = Session(opened, (), 5.0)
+    session = ServerSession(opened, (), 5.0)
     with structlog.testing.capture_logs() as lines:
         async with session.kept():
             connections[0].terminate()
@@ -58,7 +58,7 @@ async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: 
             raise DatabaseUnavailable("the database is away")
         return await connect(database_url)
 
-    session = Session(opened, (), 5.0)
+    session = ServerSession(opened, (), 5.0)
     with structlog.testing.capture_logs() as lines:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.run_forever)

@@ -12,7 +12,7 @@ from uuid import UUID
 import anyio
 
 from coordinator.db.database import Database
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.operations import agents
 from coordinator.operations.work import ProcessRegister
 from tests.daemon import Daemon, log_of, note, opened
@@ -85,7 +85,7 @@ async def test_an_agent_whose_connection_blinks_is_not_reaped(db: Database, data
     await settled(database_url)
     process: int | None = None
 
-    async def register(session: Session) -> None:
+    async def register(session: ServerSession) -> None:
         nonlocal process
         process = await session.run(ProcessRegister(kind="client", name="blinks", id=process))
 

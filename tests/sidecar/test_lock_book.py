@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.client.lease import now_s
 from coordinator.db.database import Database
-from coordinator.db.session import Session
+from coordinator.db.session import ServerSession
 from coordinator.errors import Conflict, DatabaseUnavailable
 from coordinator.model.agent import Agent
 from coordinator.model.catalogue import LIMITS
@@ -34,7 +34,7 @@ class Beside:
         self.failure: Exception | None = None
         self.before: Callable[[], Awaitable[None]] | None = None
         self._database = database
-        self.book = LockBook(cast("Session", self), lambda: True)
+        self.book = LockBook(cast("ServerSession", self), lambda: True)
         self.book.agent, self.book.name, self.book.project = agent.id, agent.name, agent.project
 
     async def run(self, operation: Operation[R]) -> R:

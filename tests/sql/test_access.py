@@ -70,6 +70,8 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
+        "insert into coordinator.users (username, role, actor, created_at, updated_at) select 'user-of-' || p, 'agent', '', now(), now() from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.session_create(p, 's', 'user-of-' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.relay_step()",
     )
     async with AsyncExitStack() as stack:
@@ -148,7 +150,7 @@ async def test_a_role_may_call_exactly_what_the_table_of_rights_grants(logins: L
 async def test_tables_are_closed_and_views_and_the_catalogue_are_open(logins: Logins, role: str) -> None:
     connection = await logins.make(role)
     rows = await connection.fetch(
-        "select relname, relkind from pg_class where relnamespace = 'coordinator'::regnamespace and relkind in ('r', 'p', 'v', 'S')"
+        "select relname, relkind, relrowsecurity from pg_class where relnamespace = 'coordinator'::regnamespace and relkind in ('r', 'p', 'v', 'S')"
     )
     for row in rows:
         if row["relname"] == "lock_waits_for":  # calls internal functions with the rights of who reads it
@@ -159,7 +161,9 @@ async def test_tables_are_closed_and_views_and_the_catalogue_are_open(logins: Lo
             ):  # it has all projects, for functions
                 await connection.fetch(f"select * from coordinator.{row['relname']}")
             continue
-        if row["relname"] in CATALOGUE:
+        if row["relrowsecurity"]:
+            await connection.fetch(f"select * from coordinator.{row['relname']}")
+        elif row["relname"] in CATALOGUE:
             assert await connection.fetch(f"select * from coordinator.{row['relname']}")
         else:
             async with refused():
@@ -234,6 +238,7 @@ NAMED = {
     ("directive", int): "{directive}",
     ("ticket", int): str(2**53),  # was never issued
     ("key", str): "'secret'",
+    ("session", str): "'s'",
     ("type", str): "'custom.x'",
     ("subject", str): "'log'",
     ("when_set", str): "'A'",
@@ -325,6 +330,23 @@ async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins
         "alpha",
         "beta",
     }
+
+
+async def test_tables_that_are_open_to_readers_show_a_kept_role_the_rows_of_its_projects_only(logins: Logins) -> None:
+    kept, free = await logins.make("reader", "alpha"), await logins.make("reader")
+    number = dict(await free.fetch("select name, id from coordinator.projects"))
+    assert dict(await kept.fetch("select name, id from coordinator.projects")) == {"alpha": number["alpha"]}
+    of_projects = await free.fetch("""
+        select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'project_id'
+        where c.relnamespace = 'coordinator'::regnamespace and c.relrowsecurity""")
+    for (table,) in of_projects:
+        query = f"select distinct project_id from coordinator.{table}"
+        assert {row[0] for row in await free.fetch(query)} >= {number["alpha"], number["beta"]}, table
+        assert {row[0] for row in await kept.fetch(query)} == {number["alpha"]}, table
+    assert {row[0] for row in of_projects} >= {"sessions"}
+    query = "select username from coordinator.users"
+    assert {row[0] for row in await free.fetch(query)} == {"user-of-alpha", "user-of-beta"}
+    assert {row[0] for row in await kept.fetch(query)} == {"user-of-alpha"}
 
 
 async def test_a_cheap_function_in_a_condition_cannot_look_behind_a_view(logins: Logins) -> None:

@@ -30,6 +30,7 @@ from coordinator.operations import (
     queues,
     retentions,
     rules,
+    sessions,
     signals,
     tokens,
 )
@@ -67,6 +68,14 @@ async def some_retention(tx: Transaction) -> None:
 async def some_projects(tx: Transaction) -> None:
     for name in ("a", "a-b", "a_b", "z", "0"):
         await tx.run(projects.Create(project=name))
+
+
+async def some_sessions(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for name in ("a", "Z", "a b", "é", "a/b"):  # all at one instant
+        await tx.run(sessions.Create(project=P, session=name))
+    await tx.set_clock(timedelta(hours=1))
+    await tx.run(sessions.Create(project=P, session="last"))
 
 
 async def some_tokens(tx: Transaction) -> None:
@@ -178,6 +187,8 @@ CASES = [
     Case(some_agents, agents.List(project=P), 7),
     Case(some_rules, rules.List(project=P), 5),
     Case(some_projects, projects.List(), 6),
+    Case(some_sessions, sessions.List(project=P), 6),
+    Case(some_sessions, sessions.List(project=P, status="active"), 6),
     Case(some_tokens, tokens.List(), 5),
     Case(some_queues, queues.List(project=P), 6),
     Case(some_limits, limits.List(project=P), 6),

@@ -1,0 +1,105 @@
+"""Sessions: conversations and runs of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.client.caller import Caller
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.operation import Json
+from coordinator.model.session import Session
+from coordinator.operations import sessions
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """The sessions of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(
+        self,
+        session: str | None = None,
+        *,
+        username: str | None = None,
+        title: str = "",
+        mission: str = "",
+        status: str = "active",
+        context: Mapping[str, Json] | None = None,
+    ) -> Session:
+        """Create a session under the key ``session``, by default a new UUID. The first message under a key does the same.
+
+        Raises: ``Conflict`` if the key is taken; ``NotFound`` if there is no such user.
+        """
+        return await self._caller.run(
+            sessions.Create(
+                project=self._caller.project,
+                session=session,
+                username=username,
+                title=title,
+                mission=mission,
+                status=status,
+                context=dict(context or {}),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def show(self, session: str) -> Session:
+        """Return a session.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(sessions.Show(project=self._caller.project, session=session))
+
+    def list(
+        self,
+        *,
+        username: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> Listing[Session]:
+        """List the sessions, of a user or with a status if given, the one that was used last first.
+
+        Raises: ``NotFound`` if there is no such user.
+        """
+        operation = sessions.List(project=self._caller.project, username=username, status=status, limit=limit)
+        return Listing(self._caller, operation, after)
+
+    async def set(
+        self,
+        session: str,
+        *,
+        username: str | None = None,
+        title: str | None = None,
+        mission: str | None = None,
+        status: str | None = None,
+        context: Mapping[str, Json] | None = None,
+    ) -> Session:
+        """Change parts of a session; what is not given stays. Another status makes an archived session usable again.
+
+        Raises: ``NotFound`` if there is no such session or user.
+        """
+        return await self._caller.run(
+            sessions.Set(
+                project=self._caller.project,
+                session=session,
+                username=username,
+                title=title,
+                mission=mission,
+                status=status,
+                context=None if context is None else dict(context),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def archive(self, session: str) -> Session:
+        """Archive a session: it stays readable, and takes nothing more. Archiving it again changes nothing.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            sessions.Archive(project=self._caller.project, session=session, actor=await self._caller.actor())
+        )
