@@ -70,7 +70,7 @@ class Attempt:
                 await self.context.finish_output()
             self.error = error
         finally:
-            await self.context.finish_output(drop=True)
+            self.context.drop_output()
 
     @property
     def end(self) -> End | None:

@@ -55,7 +55,7 @@ class JobContext:
         self.checkpoint: Json = grant.checkpoint
         """What an earlier attempt saved, or this one; None: nothing."""
         self._grant = grant
-        self._journal = Journal(grant, client)
+        self._journal: Journal | None = None
         self._output: JobOutput | None = None
         self._stop = stop
 
@@ -165,16 +165,24 @@ class JobContext:
             self._output = JobOutput(self._grant, self.client)
         await self._output.add(chunk)
 
-    async def finish_output(self, *, drop: bool = False) -> None:
-        """Write what is left of the output, or drop it.
+    async def finish_output(self) -> None:
+        """Write what is left of the output.
 
         Raises: what ``output`` raises.
         """
         if self._output is not None:
-            if drop:
-                self._output.drop()
-            else:
-                await self._output.flush()
+            await self._output.flush()
+
+    def drop_output(self) -> None:
+        """Drop what is left of the output."""
+        if self._output is not None:
+            self._output.drop()
+
+    async def _finished(self, name: str, kind: str) -> tuple[int, JobStep | None]:
+        """Return the ordinal of the next step of this name and kind, and the step if it is finished."""
+        if self._journal is None:  # most jobs have no steps
+            self._journal = Journal(self._grant, self.client)
+        return await self._journal.next(name, kind)
 
     def step(
         self, name: str, function: Callable[..., Any] | None = None, *arguments: Any, type: Any = Any
@@ -192,7 +200,7 @@ class JobContext:
             return await self._insist(lambda: self.client.jobs.step(self._grant, name, result, ordinal=ordinal))
 
         work = None if function is None else partial(function, *arguments)
-        return DurableStep(name, partial(self._journal.next, name, "step"), store, work, type)
+        return DurableStep(name, partial(self._finished, name, "step"), store, work, type)
 
     async def first(
         self, name: str, *conditions: Mapping[str, Json], ttl: Duration | None = None, after: str | None = None
@@ -203,7 +211,7 @@ class JobContext:
 
         Raises: ``WaitTimedOut`` if ``ttl`` has passed, at each attempt again; ``Conflict`` if the job is no longer the worker's.
         """
-        ordinal, step = await self._journal.next(name, "wait")
+        ordinal, step = await self._finished(name, "wait")
         outcome = (
             step.result
             if step
@@ -278,7 +286,7 @@ class JobContext:
 
         Raises: ``WaitTimedOut`` if nobody answered, and there is no fallback.
         """
-        ordinal, step = await self._journal.next(name, "answer")
+        ordinal, step = await self._finished(name, "answer")
         outcome = (
             step.result
             if step
