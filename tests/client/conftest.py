@@ -1,14 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import uuid4
 
 import anyio
 import asyncpg
 import pytest
 
+import coordinator
+from coordinator.client import Client
 from coordinator.db.database import Database
 from coordinator.relay import Relay
+from tests.conftest import admin, with_database
+from tests.daemon import Daemon
+from tests.sidecar.conftest import sidecar
 
 
 @asynccontextmanager
@@ -29,3 +37,68 @@ async def root(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     )
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
+    """A daemon and its database, for this file only."""
+    name = f"behaviour_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    with Daemon(with_database(server_url, name)) as process:
+        asyncio.run(process.ready())
+        yield process, with_database(server_url, name)
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="module")
+def beside(daemon: tuple[Daemon, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A sidecar on the database, by its socket."""
+    path = tmp_path_factory.mktemp("s") / "s"
+    with sidecar(daemon[1], "--agent", "beside", "--socket", str(path)) as running:
+        asyncio.run(running.started())
+        yield f"unix://{path}"
+
+
+@pytest.fixture(scope="module")
+def through(daemon: tuple[Daemon, str]) -> Iterator[str]:
+    """A sidecar that is connected to the daemon."""
+    with sidecar(daemon[0].url, "--agent", "through") as running:
+        asyncio.run(running.started())
+        yield running.url
+
+
+SIDECARS = [pytest.param(where, marks=pytest.mark.slow) for where in ("sidecar", "upstream")]
+
+
+@pytest.fixture(params=["postgresql", "http", *SIDECARS])
+def url(request: pytest.FixtureRequest, daemon: tuple[Daemon, str]) -> str:
+    match request.param:
+        case "postgresql":
+            return daemon[1]
+        case "http":
+            return daemon[0].url
+        case "sidecar":
+            return str(request.getfixturevalue("beside"))
+    return str(request.getfixturevalue("through"))
+
+
+@pytest.fixture(scope="module")
+def projects(daemon: tuple[Daemon, str]) -> Iterator[str]:
+    """Projects that no test has used, created together."""
+    run = uuid4().hex[:8]
+    create = f"select coordinator.project_create(format('p{run}%s', n)) from generate_series(1, 300) n"
+    asyncio.run(admin(daemon[1], create))
+    return (f"p{run}{number}" for number in range(1, 301))
+
+
+@pytest.fixture
+def project(projects: Iterator[str]) -> str:
+    return next(projects)
+
+
+@pytest.fixture
+def connect(url: str, project: str) -> Any:
+    def make(agent: str | None = None, **options: Any) -> AbstractAsyncContextManager[Client]:
+        return coordinator.connect(url, project=project, agent=agent, **options)
+
+    return make
