@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from coordinator.model.directive import Directive, Pending, Receipt, Sent
     from coordinator.model.event import Event
     from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
+    from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
+    from coordinator.model.operation import JsonText
     from coordinator.model.project import Project, ProjectContents
     from coordinator.model.signal import Rule, Signal
     from coordinator.model.status import Status
@@ -57,6 +59,8 @@ _PLACES = {
     "coordinator.model.directive": "Directive Pending Receipt Sent",
     "coordinator.model.event": "Event",
     "coordinator.model.lock": "Grant Lock PathCheck Renewal Waiter",
+    "coordinator.model.log": "Log LogEntry LogReceipt NewEntry",
+    "coordinator.model.operation": "JsonText",
     "coordinator.model.project": "Project ProjectContents",
     "coordinator.model.signal": "Rule Signal",
     "coordinator.model.status": "Status",
@@ -82,12 +86,17 @@ __all__ = [
     "Held",
     "InvalidArgument",
     "JobContext",
+    "JsonText",
     "KnownAgent",
     "LeaseState",
     "Listing",
     "Lock",
     "LockLost",
+    "Log",
+    "LogEntry",
     "LogFull",
+    "LogReceipt",
+    "NewEntry",
     "NotFound",
     "Page",
     "PathCheck",

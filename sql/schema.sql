@@ -115,6 +115,27 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- Entries of logs, written once by log_append. Read entries_live or log_read.
+create table coordinator.entries (
+  log_id     bigint not null, -- The log.
+  seq        bigint not null, -- Number within the log.
+  uid        text collate "C", -- The caller's name for it, unique within the log: a repeated append does nothing.
+  role       text collate "C", -- Whose it is in a conversation, such as user or assistant; null: not said.
+  tokens     integer, -- How many tokens of a model it takes; null: not known.
+  epoch      integer not null, -- The epoch in which it was written: 32 bits of epoch_id. Number and epoch name one content for ever.
+  needs_seq  bigint, -- The earliest entry without which it is of no use, such as the call of a tool's result; null: none.
+  links      text[], -- What ties it to other entries, such as ids of calls; null: nothing.
+  kept       boolean not null default false, -- True: retention leaves it.
+  actor      text not null, -- Who appended it.
+  created_at timestamp with time zone not null, -- When it was appended (database clock); never less than that of an earlier entry.
+  data       json not null, -- The content, as exact text; where that has NUL or a lone surrogate, which no SQL function can read, U+FFFD stands in its place.
+  raw        text, -- The exact text where it differs from data; else null.
+  constraint entries_pkey PRIMARY KEY (log_id, seq) INCLUDE (role, tokens, needs_seq)
+);
+CREATE INDEX entries_kept_idx ON coordinator.entries USING btree (log_id, seq) WHERE kept;
+CREATE INDEX entries_links_idx ON coordinator.entries USING btree (log_id, seq) WHERE (links IS NOT NULL);
+CREATE UNIQUE INDEX entries_uid_key ON coordinator.entries USING btree (log_id, uid) WHERE (uid IS NOT NULL);
+
 -- The epochs of the log that have ended; the present one is in relay. Written by relay_recover, deleted by event_prune.
 create table coordinator.epochs (
   number   bigint not null generated always as identity, -- Their order.
@@ -680,6 +701,28 @@ CREATE INDEX locks_agent_idx ON coordinator.locks USING btree (agent_id, ticket)
 CREATE INDEX locks_free_at_idx ON coordinator.locks USING btree (free_at);
 CREATE INDEX locks_prefix_idx ON coordinator.locks USING btree (((project_id + 0)), prefix) WHERE (prefix IS NOT NULL);
 
+-- Logs: their headers, including those of deleted logs. Read logs_live. Written by log_append, log_pop, log_clear, log_keep, log_delete and retention.
+create table coordinator.logs (
+  id         bigint not null generated always as identity, -- Internal number.
+  project_id bigint not null, -- See projects; 0 for what concerns no project.
+  kind       text collate "C" not null, -- What its entries are: message, step, observation, audit, or any kind of the caller's.
+  key        text collate "C" not null, -- At most 512 characters; segments are separated by /. Ordered by bytes.
+  session_id bigint, -- The session that it belongs to; null: none.
+  first_seq  bigint not null default 1, -- Entries below are gone, except kept ones. Never decreases.
+  last_seq   bigint not null default 0, -- The last number given: without gaps, in commit order, and never given again.
+  count      bigint not null default 0, -- How many entries there are.
+  epoch      integer not null, -- The epoch in which last_seq was given, as in entries.
+  kept       boolean not null default false, -- True: retention deletes no entry of it.
+  deleted    boolean not null default false, -- True: absent for readers; the row is left so that no number is given again.
+  updated_at timestamp with time zone not null, -- When it was last appended to or changed (database clock). Not indexed.
+  trim_at    timestamp with time zone, -- When retention looks at it next; null: never.
+  constraint logs_pkey PRIMARY KEY (id),
+  constraint logs_project_key UNIQUE (project_id, kind, key),
+  constraint logs_kind CHECK ((kind ~ '^[a-z][a-z0-9_-]{0,35}$'::text))
+);
+CREATE INDEX logs_session_idx ON coordinator.logs USING btree (session_id) WHERE (session_id IS NOT NULL);
+CREATE INDEX logs_trim_idx ON coordinator.logs USING btree (trim_at) WHERE (trim_at IS NOT NULL);
+
 -- Processes that prove by a session-level advisory lock (1129267026, id) that they are alive: daemons, sidecars, clients. Written by process_register and agent_reap.
 create table coordinator.processes (
   id         integer not null generated always as identity, -- Second half of the key of the advisory lock.
@@ -1028,6 +1071,24 @@ create view coordinator.directives_sent (
   expires_at timestamp with time zone -- No agent receives it after this.
 );
 
+-- The entries of all logs. Name kind and key, or the whole table is read.
+create view coordinator.entries_live (
+  project    text, -- Name of the project.
+  kind       text, -- Kind of the log.
+  key        text, -- Key of the log.
+  seq        bigint, -- Number within the log.
+  epoch      text, -- The epoch in which it was written.
+  uid        text, -- The caller's name for it; null: none.
+  role       text, -- Whose it is in a conversation; null: not said.
+  tokens     integer, -- How many tokens of a model it takes; null: not known.
+  needs      bigint, -- The earliest entry without which it is of no use; null: none.
+  kept       boolean, -- True: retention leaves it.
+  actor      text, -- Who appended it.
+  created_at timestamp with time zone, -- When it was appended.
+  data       json, -- The content. Where it has NUL or a lone surrogate, U+FFFD stands in its place, so that SQL can look into it.
+  raw        text -- The exact text where it differs from data; else null.
+);
+
 -- Paths, directories and globs that are locked now.
 create view coordinator.file_locks (
   path       text, -- A path, a directory that ends with /, or a glob.
@@ -1250,6 +1311,19 @@ create view coordinator.lock_waits_for (
   for_owner    text -- The owner in the way; empty: the agent itself.
 );
 
+-- The logs of each project, without their entries.
+create view coordinator.logs_live (
+  project    text, -- Name of the project.
+  kind       text, -- What its entries are: message, step, observation, audit, or any kind of the caller's.
+  key        text, -- Its key within the kind.
+  first_seq  bigint, -- Entries below are gone, except kept ones.
+  last_seq   bigint, -- The last number given; compare it with p_expect.
+  count      bigint, -- How many entries there are.
+  epoch      text, -- The epoch in which last_seq was given.
+  kept       boolean, -- True: retention deletes no entry of it.
+  updated_at timestamp with time zone -- When it was last appended to or changed.
+);
+
 -- The projects that the reader may use.
 create view coordinator.projects_live (
   project     text, -- Name of the project.
@@ -1447,6 +1521,11 @@ create function coordinator.check_json(p_what text, p_value jsonb, p_object bool
 
 -- Reject an invalid key: as check_name, with at most 512 characters.
 create function coordinator.check_key(p_what text, p_value text)
+  returns void
+  immutable;
+
+-- Reject an invalid kind of a log or document (ZC103).
+create function coordinator.check_kind(p_value text)
   returns void
   immutable;
 
@@ -1650,6 +1729,11 @@ create function coordinator.epoch_first_number(p_sequence regclass)
   returns bigint
   volatile;
 
+-- Read the id of an epoch that a caller gives, as 32 bits; null if none is given. ZC103: it is malformed. Internal.
+create function coordinator.epoch_given(p_epoch text)
+  returns integer
+  immutable;
+
 -- Return a hash of 32 bits of the run of this server and of this database. Internal.
 create function coordinator.epoch_hash()
   returns bigint
@@ -1669,6 +1753,16 @@ create function coordinator.epoch_id()
 create function coordinator.epoch_number(p_sequence regclass)
   returns bigint
   volatile;
+
+-- Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.
+create function coordinator.epoch_stamp()
+  returns integer
+  volatile;
+
+-- Write a stamp of epoch_stamp as the id of the epoch. Internal.
+create function coordinator.epoch_text(p_stamp integer)
+  returns text
+  immutable;
 
 -- Insert an event into the log, in the caller's transaction. Internal: every function that changes something calls it, or writes the same insert.
 create function coordinator.event_append(p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb)
@@ -2435,6 +2529,16 @@ create function coordinator.json_refuse(p_what text, p_fault text, p_max integer
   returns void
   immutable;
 
+-- Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not read; p_to is a replacement of regexp_replace, in which \1 is the four digits. Internal.
+create function coordinator.json_tame(p_text text, p_to text default '\\ufffd')
+  returns text
+  immutable;
+
+-- Return the name of the limit that the text of a JSON value exceeds, as json_fault does for jsonb: json (p_max bytes), json_number, json_depth, or null. Internal.
+create function coordinator.json_text_fault(p_text text, p_max integer, p_depth integer default 64)
+  returns text
+  immutable;
+
 -- Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.
 create function coordinator.key_patterns(p_keys text[])
   returns text[]
@@ -3084,6 +3188,66 @@ create function coordinator.lock_waiting(p_project text, p_resource text, p_afte
 create function coordinator.lock_write(p_project text, p_new coordinator.locks, p_own boolean)
   returns coordinator.locks
   volatile;
+
+-- Append entries to a log, all or none; the first append creates it. An entry is an object: data, any JSON value, which comes back byte for byte; uid, its name in this log: where the same entry is there already, it is not appended again (ZC331: the uid belongs to other content); role, by default that of data; tokens; needs, the number of the earliest entry without which it is of no use, or -1 for the entry before it. p_session: the session that a new log belongs to; its key is that of the session, or begins with it and /. Those of kind message and step have the key of their session, and the first append creates it. p_expect: only if this is the last number given (0: only if there is no such log), and if p_epoch is given, of that epoch; else ZC301 with what is there. An error of an entry names it by its place from 0, and has it as entry in its detail.
+create function coordinator.log_append(p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null, p_session text default null, p_actor text default null)
+  returns SETOF coordinator.log_receipt
+  volatile security definer;
+
+-- Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. Internal.
+create function coordinator.log_check_position(p_log coordinator.logs, p_after text[])
+  returns bigint
+  stable;
+
+-- Read the entries of an append, and check them. An error names the entry by its place from 0, and has it as entry in its detail. Internal.
+create function coordinator.log_drafts(p_kind text, p_entries json)
+  returns coordinator.log_draft[]
+  volatile;
+
+-- Return the header of a log. ZC216: there is no such log. Internal.
+create function coordinator.log_find(p_project text, p_kind text, p_key text)
+  returns coordinator.logs
+  stable;
+
+-- List the logs of a project, of one kind or of all, whose keys begin with p_prefix, by kind and key in byte order. p_after: array[kind, key] of the last row read.
+create function coordinator.log_list(p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.logs_live
+  stable security definer;
+
+-- Raise ZC216 for a log that does not exist, with the one that was probably meant. Internal.
+create function coordinator.log_missing(p_project text, p_kind text, p_key text)
+  returns void
+  stable;
+
+-- Number the entries of an append after p_base, without those that are there already. Internal.
+create function coordinator.log_numbered(p_drafts coordinator.log_draft[], p_known bigint[], p_base bigint)
+  returns table (place bigint, seq bigint, uid text, role text, tokens integer, needs_seq bigint, data json, raw text)
+  immutable;
+
+-- Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: of all that, only the last ones; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.
+create function coordinator.log_read(p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.log_entry
+  stable security definer;
+
+-- Raise that an entry of a batch, by its place from 0, is refused. Internal.
+create function coordinator.log_refuse(p_place integer, p_code text, p_message text, p_hint text)
+  returns void
+  immutable;
+
+-- Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.
+create function coordinator.log_repeated(p_log_id bigint, p_drafts coordinator.log_draft[])
+  returns table (place bigint, seq bigint, epoch integer)
+  stable;
+
+-- Return the number of the last entry that was appended up to an instant; 0: none. Entries are in the order of time. Internal.
+create function coordinator.log_seq_at(p_log coordinator.logs, p_at timestamp with time zone)
+  returns bigint
+  stable;
+
+-- Show the header of a log: the numbers of its entries, and the epoch of the last one. ZC216: there is no such log.
+create function coordinator.log_show(p_project text, p_kind text, p_key text)
+  returns SETOF coordinator.logs_live
+  stable security definer;
 
 -- Take the lock under which a name becomes that of a token or of an agent. Internal.
 create function coordinator.name_enter(p_name text)

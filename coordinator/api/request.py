@@ -15,6 +15,7 @@ from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest, TooLarge, UnsupportedMediaType
 from coordinator.api.shape import shape_hint
 from coordinator.errors import InvalidArgument
+from coordinator.model.json import exactly_decoded
 
 __all__ = ["Request"]
 
@@ -76,7 +77,7 @@ class Request(requests.Request):
             )
         data = await self._read(max_bytes, copies)
         try:
-            return msgspec.json.decode(data, type=type, dec_hook=decode_hook)
+            return exactly_decoded(data, type, decode_hook)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid body: {error}", hint=shape_hint(type, error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -29,7 +29,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON has them all
-TEXT = ("body", "description", "value", "reason")  # columns that may wrap
+TEXT = ("body", "description", "text", "value", "reason")  # columns that may wrap
 
 
 class NobodyReadsError(Exception):
@@ -116,7 +116,8 @@ class Output:
     def _json(self, result: object) -> None:
         encoded = msgspec.json.encode(result)
         if sys.stdout.isatty():
-            encoded = msgspec.json.format(encoded, indent=2)
+            with suppress(msgspec.DecodeError):  # half of a character
+                encoded = msgspec.json.format(encoded, indent=2)
         self._write(encoded.decode() + "\n")
 
     def _write(self, text: str) -> None:
@@ -143,7 +144,7 @@ def _columns(results: Sequence[msgspec.Struct], names: Iterable[str], maximum: i
     columns = []
     for name in names:
         values = [getattr(result, name) for result in results]
-        cells = [_cell(value, maximum, json=types[name] == Json) for value in values]
+        cells = [_cell(value, maximum, json=types.get(name) == Json) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
         heading = name.removesuffix("_at").replace("_", " ").upper()
         columns.append(
@@ -164,6 +165,8 @@ def _cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) 
             return span(value)
         case str():
             text = plain(value)
+        case msgspec.Raw():
+            text = plain(bytes(value).decode())
         case list() if all(isinstance(item, str) for item in value):
             text = plain(", ".join(value)) or "-"
         case list() | dict():

@@ -17,7 +17,8 @@ from coordinator.cli.output import plain
 from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.agent_ref import AgentRef, agent_ref
-from coordinator.model.operation import Json
+from coordinator.model.json import text_of, value_of
+from coordinator.model.operation import Json, JsonText
 
 __all__ = [
     "AGENT",
@@ -32,11 +33,12 @@ __all__ = [
     "PATH",
     "RESOURCE",
     "WEIGHT",
+    "read_exact",
     "read_json",
     "read_text",
 ]
 
-MAX_INPUT_BYTES = 4_000_000  # the limits of the server are lower
+MAX_INPUT_BYTES = 8 << 20  # no value may be larger
 
 
 _NUMBERED = re.compile(r"[0-9.]+[a-z0-9.]*")  # a duration; a date has a dash
@@ -204,6 +206,22 @@ def read_value(text: str, form: str = "") -> Json:
         if form == "json":
             raise
         return text
+
+
+def read_exact(text: str, form: str = "") -> JsonText:
+    """Return a value as ``read_value`` does, as text: JSON stays as it is written.
+
+    Raises: ``InvalidArgument``.
+    """
+    if form != "text":
+        try:
+            value_of(exact := JsonText(text.encode()))
+        except (ValueError, RecursionError):  # also msgspec.DecodeError
+            if form == "json":
+                read_json(text, "DATA")
+        else:
+            return exact
+    return text_of(text)
 
 
 def read_text(argument: str) -> str:

@@ -17,6 +17,7 @@ from coordinator.client.events import Events
 from coordinator.client.jobs import Jobs
 from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
+from coordinator.client.logs import Logs
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
@@ -57,6 +58,7 @@ class Client:
         self.queues = Queues(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)
+        self.logs = Logs(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold

@@ -11,7 +11,7 @@ import msgspec
 
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
 from coordinator.model.event import Event
-from coordinator.model.json import encode, fault_of, readable
+from coordinator.model.json import encode, exactly_decoded, fault_of, readable
 from coordinator.model.operation import Json, Operation, Shape
 from coordinator.model.page import Page, cursor_of
 from coordinator.model.route import route_of
@@ -110,7 +110,7 @@ def decoded(body: bytes, type: type[R]) -> R:
     Raises: ``SchemaMismatch`` for a body that does not match the type.
     """
     try:
-        return msgspec.json.decode(body, type=type)
+        return exactly_decoded(body, type)
     except (msgspec.DecodeError, RecursionError) as error:
         raise SchemaMismatch(
             f"cannot decode the response: {error}", hint="Is that the address of a coordinator of this version?"

@@ -48,13 +48,15 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
     if operation.procedure:
         return f"call coordinator.{operation.function}(null, {arguments})"
     shape, result = operation.answer()
-    columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result))
+    columns = (
+        "" if shape is Shape.SCALAR else ", ".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(result))
+    )
     source = f"coordinator.{operation.function}({arguments})"
     if _writes(operation):  # evaluated after the call, which then has its transaction id
         columns, source = (f"{columns}, {_POSITION}", source) if columns else ("", f"{source}, {_POSITION}")
     if not _pages(operation):
         return f"select {columns}{columns and ' from '}{source}"  # noqa: S608 - our names
-    varying = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(result) if _varies(field.type))
+    varying = ", ".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(result) if _varies(field.type))
     return (
         f"select {columns}, total from (select {columns}, count(*) over () as total,"  # noqa: S608
         f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as bytes from {source}) page"

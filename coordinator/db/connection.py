@@ -118,7 +118,8 @@ def _check_jsonb(value: bytes) -> object:
 
 
 async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> None:
-    """Register our JSON codec on a new connection."""
+    """Register our JSON codecs on a new connection: jsonb is decoded, json passes as text."""
+    await connection.set_type_codec("json", schema="pg_catalog", format="binary", encoder=bytes, decoder=msgspec.Raw)
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",

@@ -110,6 +110,10 @@ ROLES: Final[Mapping[str, Role]] = {
     "retention_show": Role.reader,
     "retention_set": Role.manager,
     "retention_reset": Role.manager,
+    "log_list": Role.reader,
+    "log_read": Role.reader,
+    "log_show": Role.reader,
+    "log_append": Role.agent,
     "event_head": Role.reader,
     "events_since": Role.reader,
     "event_emit": Role.agent,
@@ -146,6 +150,7 @@ PARTS: Final[Mapping[str, str]] = {
 }
 
 LIMITS: Final[Mapping[str, int]] = {
+    "kind": 36,
     "name": 200,
     "key": 512,
     "reason": 2000,
@@ -219,6 +224,9 @@ LIMITS: Final[Mapping[str, int]] = {
     "retention_age": 3155760000,
     "retention_count": 1000000000,
     "retention_versions": 1000,
+    "log_entry": 1048576,
+    "log_batch": 1000,
+    "log_batch_bytes": 4194304,
     "transaction": 100,
     "transaction_bytes": 1048576,
     "chunk": 500,
@@ -302,6 +310,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "lock.resized": ("slots", "before"),
     "retention.set": ("everywhere", "max_age", "max_count"),
     "retention.reset": ("everywhere",),
+    "log.appended": ("kind", "name", "first_seq", "last_seq"),
     "custom.*": (),
     "event.configured": ("payloads",),
     "role.bound": (),

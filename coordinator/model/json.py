@@ -1,25 +1,46 @@
-"""JSON values: written only if every reader can take them.
+r"""JSON values: written only if every reader can take them.
 
 A value that exceeds a limit and nevertheless reaches a reader, for instance because it is older than the limit, is replaced by
 ``{"unreadable": "<limit>"}``: by the database for events, and for everything else by the connection that reads it.
+
+Text that passes byte for byte (``JsonText``) may contain lone surrogates, ``"\ud800"``, which are valid in JSON, and which msgspec refuses
+even where it only skips them. ``exactly_decoded`` hides them meanwhile.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from coordinator.errors import InvalidArgument
-from coordinator.model.operation import Json
+from coordinator.model.operation import Json, JsonText
 
-__all__ = ["UNREADABLE", "decoded", "encode", "fault_of", "readable", "unreadable"]
+__all__ = [
+    "UNREADABLE",
+    "decoded",
+    "encode",
+    "exactly_decoded",
+    "fault_of",
+    "readable",
+    "text_of",
+    "unreadable",
+    "value_of",
+]
 
 UNREADABLE = "unreadable"
 
 _encode = msgspec.json.encode
+
+_HIDDEN = b"\xff"  # stands for a backslash; never occurs in UTF-8, and msgspec does not look at it where it skips
+_PAIR = re.compile(rb"\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})")
+_LONE = re.compile(rb"\\(?=u[dD][89a-fA-F])")
+
+T = TypeVar("T")
 
 
 def encode(value: object, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
@@ -53,6 +74,62 @@ def readable(text: bytes | memoryview | msgspec.Raw) -> Any:
         return unreadable("json_depth")
     except (msgspec.MsgspecError, ValueError):
         return unreadable("json_number")
+
+
+def text_of(value: object) -> JsonText:
+    """Return the text of a value; a text as it is.
+
+    Raises: as ``encode``.
+    """
+    if isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return JsonText(encode(value))
+    except UnicodeEncodeError:  # half of a character
+        return JsonText(json.dumps(value, separators=(",", ":")).encode())
+
+
+def value_of(text: JsonText) -> Any:
+    """Return the value of a text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(bytes(text))
+
+
+def exactly_decoded(data: bytes, type: type[T], dec_hook: Callable[[Any, Any], Any] | None = None) -> T:
+    """Decode JSON with parts that stay text, also where these contain lone surrogates.
+
+    Raises: as ``msgspec.json.decode``.
+    """
+    try:
+        return msgspec.json.decode(data, type=type, dec_hook=dec_hook)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        hidden = _hidden(data)
+        if hidden == data:
+            raise
+    return cast("T", _shown(msgspec.json.decode(hidden, type=type, dec_hook=dec_hook)))
+
+
+def _hidden(data: bytes) -> bytes:
+    """Hide the backslashes of lone surrogates, unless bytes that stand for something are there already."""
+    if _LONE.search(data) is None or any(byte in data for byte in b"\x01\x02\xff"):
+        return data
+    kept = _PAIR.sub(b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01"))  # pairs, and escaped backslashes
+    return _LONE.sub(_HIDDEN, kept).replace(b"\x02", b"\\").replace(b"\x01", b"\\\\")
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case msgspec.Raw():
+            return msgspec.Raw(bytes(value).replace(_HIDDEN, b"\\"))
+        case msgspec.Struct():
+            return msgspec.structs.replace(value, **{f: _shown(getattr(value, f)) for f in value.__struct_fields__})
+        case list():
+            return [_shown(item) for item in value]
+    return value
 
 
 def fault_of(value: object) -> str | None:

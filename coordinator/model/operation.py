@@ -25,11 +25,14 @@ from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
 
-__all__ = ["Conditional", "Json", "Operation", "Paged", "Positioned", "Scope", "Shape"]
+__all__ = ["Conditional", "Json", "JsonText", "Operation", "Paged", "Positioned", "Scope", "Shape"]
 
 R = TypeVar("R")
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+JsonText = msgspec.Raw
+"""The text of a JSON value, which passes every floor byte for byte. In SQL its type is json, where other JSON is jsonb."""
 
 
 class Shape(Enum):

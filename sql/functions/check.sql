@@ -1,6 +1,7 @@
 -- Checks of arguments that several nouns share. Each raises an error of class ZC1, and nothing has changed by then.
 
 insert into coordinator.limits (name, value, unit, meaning) values
+  ('kind',    36,       'characters', 'Kind of a log or document: lower-case letters, digits, - and _.'),
   ('name',    200,      'characters', 'Name or role of an agent, name of an actor, a job type or a label.'),
   ('key',     512,      'characters', 'Key of a signal, directive or event.'),
   ('reason',  2000,     'characters', 'A reason.'),
@@ -62,6 +63,20 @@ language sql immutable parallel safe
 return coordinator.check_name(p_what, p_value, 512);
 comment on function coordinator.check_key(text, text) is
   'Reject an invalid key: as check_name, with at most 512 characters.';
+
+create or replace function coordinator.check_kind(p_value text) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(p_value, '') !~ '^[a-z][a-z0-9_-]{0,35}$' then
+    raise exception using errcode = 'ZC103', message = format('invalid kind "%s"', left(p_value, 200)),
+      hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter.';
+  end if;
+end
+$$;
+comment on function coordinator.check_kind(text) is
+  'Reject an invalid kind of a log or document (ZC103).';
 
 create or replace function coordinator.check_reason(p_value text) returns void
 language sql immutable parallel safe
@@ -175,6 +190,67 @@ end
 $$;
 comment on function coordinator.json_fault(jsonb, integer, jsonpath) is
   'Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.';
+
+-- A JSON text that stays as it is (type json) is looked at as text: jsonb would cost more than storing it, drops repeated keys, and refuses
+-- some texts. Usually both tests find nothing, and the strings need not be taken out.
+create or replace function coordinator.json_text_fault(p_text text, p_max integer, p_depth integer default 64) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_deep   boolean := length(p_text) - length(translate(p_text, '[{', '')) > p_depth;
+  v_number boolean := p_text ~ '[0-9.]{200}|[0-9.][eE][+-]?[0-9]{3}';
+  v_bare   text;
+begin
+  if octet_length(p_text) > p_max then
+    return 'json';
+  elsif not (v_deep or v_number) then
+    return null;
+  end if;
+  v_bare := regexp_replace(p_text, '"(?:[^"\\]|\\.)*"', '', 'g');
+  if v_number then
+    begin
+      if exists (select from regexp_matches(v_bare, '-?[0-9][0-9.eE+-]*', 'g') n
+                 where length(n[1]) > 400 or (n[1] ~ '[eE]' or length(n[1]) > 200) and abs(n[1]::numeric) > 1.7976931348623157e308) then
+        return 'json_number';
+      end if;
+    exception when numeric_value_out_of_range then -- beyond what a numeric can be
+      return 'json_number';
+    end;
+  end if;
+  if v_deep then
+    v_bare := translate(regexp_replace(v_bare, '[^][{}]+', '', 'g'), '{}', '[]');
+    for level in 1 .. p_depth loop -- each takes the innermost
+      v_bare := replace(v_bare, '[]', '');
+      exit when v_bare = '';
+    end loop;
+    if v_bare <> '' then
+      return 'json_depth';
+    end if;
+  end if;
+  return null;
+end
+$$;
+comment on function coordinator.json_text_fault(text, integer, integer) is
+  'Return the name of the limit that the text of a JSON value exceeds, as json_fault does for jsonb: json (p_max bytes), json_number, json_depth, or null. Internal.';
+
+-- Control characters never occur in valid JSON, so they mark what has to stay: escaped backslashes and pairs of surrogates.
+create or replace function coordinator.json_tame(p_text text, p_to text default '\\ufffd') returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if strpos(p_text, '\u') = 0 or p_text !~ '\\u(0000|[dD][89a-fA-F])' then
+    return p_text;
+  end if;
+  p_text := replace(p_text, '\\', chr(1));
+  p_text := regexp_replace(p_text, '\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})', chr(2) || '\1' || chr(2) || '\2', 'g');
+  p_text := regexp_replace(p_text, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', p_to, 'g');
+  return replace(replace(p_text, chr(2), '\'), chr(1), '\\');
+end
+$$;
+comment on function coordinator.json_tame(text, text) is
+  'Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not read; p_to is a replacement of regexp_replace, in which \1 is the four digits. Internal.';
 
 create or replace function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144) returns void
 language plpgsql immutable parallel safe

@@ -86,6 +86,42 @@ return case when coordinator.epoch_holds() then nextval(p_sequence) else coordin
 comment on function coordinator.epoch_number(regclass) is
   'Return the next number of a sequence, greater than those of all earlier epochs. Internal: fencing tokens, tickets and versions.';
 
+-- What rows are stamped with: the id as 32 bits.
+create or replace function coordinator.epoch_stamp() returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.epoch_holds() is not true then
+    perform coordinator.epoch_begin();
+  end if;
+  return (pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32)::integer;
+end
+$$;
+comment on function coordinator.epoch_stamp() is
+  'Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.';
+
+create or replace function coordinator.epoch_text(p_stamp integer) returns text
+language sql immutable parallel safe
+return lpad(to_hex(p_stamp), 8, '0');
+comment on function coordinator.epoch_text(integer) is
+  'Write a stamp of epoch_stamp as the id of the epoch. Internal.';
+
+create or replace function coordinator.epoch_given(p_epoch text) returns integer
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_epoch !~ '^[0-9a-f]{8}$' then
+    raise exception using errcode = 'ZC103', message = format('invalid epoch "%s"', left(p_epoch, 200)),
+      hint = 'Give the epoch of the row that was read: eight hexadecimal digits.';
+  end if;
+  return ('x' || p_epoch)::bit(32)::integer;
+end
+$$;
+comment on function coordinator.epoch_given(text) is
+  'Read the id of an epoch that a caller gives, as 32 bits; null if none is given. ZC103: it is malformed. Internal.';
+
 create or replace function coordinator.event_epoch() returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -22,7 +22,7 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
-from coordinator.model.operation import Json, Operation, Scope, Shape
+from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import agents, crons, directives, events, jobs, locks, positions, projects, signals, tokens
 from tests.api.test_problems import problem
@@ -172,7 +172,7 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
 
 
 SAMPLES: dict[Any, Any] = {
-    str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1,
+    str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1, JsonText: JsonText(b"[]"),
     list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"],
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 from coordinator import operations
 from coordinator.db import schema
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import Operation, Scope, Shape
+from coordinator.model.operation import JsonText, Operation, Scope, Shape
 from coordinator.model.route import route_of
 from coordinator.operations import positions, rules
 from tests.conftest import Transaction
@@ -37,6 +37,7 @@ PYTHON_TYPES: dict[str, set[Any]] = {
     "integer[]": {list[int]},
     "bigint[]": {list[int]},
     "uuid[]": {list[UUID]},
+    "json": {JsonText},
     "void": {NoneType},
 }
 JSON_PARTS = {bool, int, float, str, list, dict, NoneType}
@@ -141,10 +142,10 @@ async def test_the_fields_of_the_answer_are_the_first_columns_of_the_functions_r
     assert found["proretset"]
     fields = msgspec.structs.fields(answer)
     columns = [tuple(column) for column in await catalogue.fetch(COLUMNS, found["oid"])][: len(fields)]
-    assert [name for name, _ in columns] == [field.name for field in fields]
+    assert [name for name, _ in columns] == [field.encode_name for field in fields]
     hints = get_type_hints(answer)
-    for name, sql in columns:
-        assert fits(hints[name], sql), f"{name}: {hints[name]} does not fit {sql}"
+    for field, (name, sql) in zip(fields, columns, strict=True):
+        assert fits(hints[field.name], sql), f"{name}: {hints[field.name]} does not fit {sql}"
 
 
 async def test_a_newer_schema_whose_view_has_another_column_serves_this_program(tx: Transaction) -> None:

@@ -29,7 +29,7 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'",
+    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_entries": """'[{{"data": 1}}]'""",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -45,6 +45,9 @@ SPECIAL = {
     ("agent_list", "p_role"): "'coder'",
     ("role_bind", "p_role"): "current_user",
     ("role_unbind", "p_role"): "current_user",
+    ("log_append", "p_kind"): "'note'",
+    ("log_read", "p_kind"): "'note'",
+    ("log_show", "p_kind"): "'note'",
     ("signal_list", "p_prefix"): "'k'",
     ("lock_list", "p_prefix"): "'x'",
     ("directive_inbox", "p_agent"): "'a'",
@@ -80,6 +83,7 @@ STRANGE = {
     "double precision": ["null", "'NaN'", "'infinity'", "'-infinity'", "-1", "1e308"],
     "boolean": ["null"],
     "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
+    "json": ["null", "'null'", "'[]'", "'[1e5000]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json(repeat('x', 1000000))"],
 }  # fmt: skip
 
 FUNCTIONS = sorted(ROLES)
@@ -132,6 +136,7 @@ async def world(tx: Transaction) -> dict[str, str]:
         "select id from coordinator.agent_register('default', 'a', 'coder', '{x}')"
     )
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
+    await tx.connection.execute("select coordinator.log_append('default', 'note', 'k', '[{\"data\": 1}]')")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
@@ -182,7 +187,14 @@ def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
 
 async def lists(tx: Transaction, job: str) -> None:
     """Read every list, and every event, as the program does."""
-    valid = {"project": "default", "agent": "a", "resource": "x.py", "job": UUID(job.strip("'"))}
+    valid = {
+        "project": "default",
+        "agent": "a",
+        "resource": "x.py",
+        "job": UUID(job.strip("'")),
+        "kind": "note",
+        "key": "k",
+    }
     for kind, required in every_list():
         rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))
         sent = json.encode(rows, enc_hook=str)

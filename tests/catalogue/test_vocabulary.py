@@ -57,6 +57,7 @@ NOT_ON_THE_COMMAND_LINE = {
 }
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
 PYTHON_LACKS = {
+    ("log_append", "epoch"): "of what expect takes",
     ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
     ("agent_register", "unreserved"): "the gateway sets it",
     ("events_since", "bookmarks"): "the page has the cursor",
@@ -97,6 +98,10 @@ OPTIONS_ADD = {
         ("job_suspend", option): "of the conditions"
         for option in ("any", "at", "delay", "directive", "event", "signal")
     },
+    **{("log_append", name): "of an entry" for name in ("data", "needs", "role", "tokens", "uid")},
+    ("log_append", "json"): "how the argument is read",
+    ("log_append", "text"): "how the argument is read",
+    ("log_read", "data"): "the output",
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
     ("queue_set", "strict"): "an ageing of 0",

@@ -18,7 +18,7 @@ from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import CoordinatorError, PermissionDenied
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.catalogue import ROLES
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import Json, JsonText, Operation, Scope
 from coordinator.model.token import Role
 from tests.conftest import admin
 from tests.waiting import DEADLINE_S
@@ -68,6 +68,7 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.project_create('beta')",
         "select coordinator.agent_register(p, 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.log_append(p, 'note', 'secret', '[{\"data\": \"of a project\"}]') from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
         "insert into coordinator.users (username, role, actor, created_at, updated_at) select 'user-of-' || p, 'agent', '', now(), now() from unnest('{alpha,beta}'::text[]) p",
@@ -230,6 +231,7 @@ SAMPLES: dict[Any, str] = {
     str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
     UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'",
     list[Json]: "'[1]'",
+    JsonText: """'[{{"data": 1}}]'""",
     list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
 }  # fmt: skip
 NAMED = {
@@ -239,6 +241,7 @@ NAMED = {
     ("ticket", int): str(2**53),  # was never issued
     ("key", str): "'secret'",
     ("session", str): "'s'",
+    ("kind", str): "'note'",
     ("type", str): "'custom.x'",
     ("subject", str): "'log'",
     ("when_set", str): "'A'",

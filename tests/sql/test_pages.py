@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from coordinator.errors import InvalidArgument
 from coordinator.model.agent import Agent
-from coordinator.model.operation import Operation
+from coordinator.model.operation import JsonText, Operation
 from coordinator.model.page import walk
 from coordinator.model.token import new_secret
 from coordinator.operations import (
@@ -26,6 +26,7 @@ from coordinator.operations import (
     jobs,
     limits,
     locks,
+    logs,
     projects,
     queues,
     retentions,
@@ -131,6 +132,25 @@ async def some_jobs_of_a_day_without_a_partition(tx: Transaction) -> None:
     await some_jobs(tx)
 
 
+async def some_logs(tx: Transaction) -> None:
+    for kind, key in (
+        ("note", "a"),
+        ("note", "a/b"),
+        ("note", "a/c"),
+        ("note", "aa"),
+        ("note", "Z"),
+        ("note", "é"),
+        ("other", "a"),
+        ("a-b", "z"),
+    ):
+        await tx.run(logs.Append(project=P, kind=kind, key=key, entries=JsonText(b'[{"data": 1}, {"data": 2}]')))
+
+
+async def a_log(tx: Transaction) -> None:
+    for _ in range(3):
+        await some_logs(tx)
+
+
 async def some_crons(tx: Transaction) -> None:
     for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
         await tx.run(crons.Set(project=P, cron=name, schedule="@daily", job={"type": "t"}))
@@ -213,6 +233,10 @@ CASES = [
     Case(partial(a_job_with_steps_and_output, job=JOB), job_history.Steps(project=P, job=JOB), 5),
     Case(partial(a_job_with_steps_and_output, job=JOB), job_history.ReadOutput(project=P, job=JOB), 5),
     Case(some_questions, job_waits.ListQuestions(project=P), 5),
+    Case(some_logs, logs.List(project=P), 8),
+    Case(some_logs, logs.List(project=P, kind="note", prefix="a"), 4),
+    Case(a_log, logs.Read(project=P, kind="note", key="a"), 6),
+    Case(a_log, logs.Read(project=P, kind="note", key="a", last=5), 5),
     Case(some_crons, crons.List(project=P), 6),
     Case(some_retention, retentions.Show(project=P), 9),
 ]

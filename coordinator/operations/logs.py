@@ -1,0 +1,100 @@
+"""Logs: append-only lists of entries, each under a kind and a key."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from coordinator.model import log
+from coordinator.model.operation import JsonText, Operation, Scope
+
+__all__ = ["Append", "List", "Read", "Show"]
+
+
+class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
+    """Append entries to a log, all or none; the first append creates it.
+
+    ``entries`` is a list of objects: ``data``, any JSON value, which comes back byte for byte; ``uid``, a name in this log, which makes a
+    repetition harmless; ``role``, by default that of data; ``tokens``; ``needs``, the number of the earliest entry without which it is
+    of no use, or -1 for the entry before it. With ``expect``, append only if this is the last number given (0: only if there is no such log), and
+    with ``epoch`` only if it was given in that epoch. A new log
+    belongs to ``session``, if that is given; its key is that of the session, or begins with it and /. Logs of kind message and step have
+    the key of their session, and the first append creates it.
+
+    Raises: ``Conflict`` with what is there in ``detail``, or if a ``uid`` belongs to other content; ``InvalidArgument`` with the place of the
+    entry, as ``entry``, in ``detail``.
+    """
+
+    function = "log_append"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    max_bytes = "log_batch_bytes"
+
+    project: str
+    kind: str
+    key: str
+    entries: JsonText
+    expect: int | None = None
+    epoch: str | None = None
+    session: str | None = None
+    actor: str | None = None
+
+
+class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
+    """Read entries of a log in the order of their numbers.
+
+    ``before``: only those with lower numbers. ``last``: of all that, only the last ones. ``at``: only what had been appended at that instant;
+    what was popped since is absent.
+
+    Raises: ``NotFound`` if there is no such log, or what followed ``after`` is gone; then read from the start.
+    """
+
+    function = "log_read"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("epoch", "seq")
+    woken_by = ("log.appended",)
+
+    project: str
+    kind: str
+    key: str
+    before: int | None = None
+    last: int | None = None
+    at: datetime | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+    def concerned_by(self, data: dict[str, Any]) -> bool:
+        """Return whether an event is about this log."""
+        return bool(data["kind"] == self.kind and data["name"] == self.key)
+
+
+class Show(Operation[log.Log], frozen=True, kw_only=True):
+    """Show a log without its entries: their numbers, and the epoch of the last one.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "log_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    kind: str
+    key: str
+
+
+class List(Operation[list[log.Log]], frozen=True, kw_only=True):
+    """List logs, of one kind or of all, whose keys begin with ``prefix``, by kind and key in byte order."""
+
+    function = "log_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("kind", "key")
+
+    project: str
+    kind: str | None = None
+    prefix: str = ""
+    after: list[str] | None = None
+    limit: int = 1000

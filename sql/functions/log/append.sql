@@ -1,0 +1,303 @@
+-- Appending to a log.
+
+create or replace function coordinator.log_refuse(p_place integer, p_code text, p_message text, p_hint text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = p_code, message = format('entry %s: %s', p_place, p_message),
+    detail = jsonb_build_object('entry', p_place)::text, hint = p_hint;
+end
+$$;
+comment on function coordinator.log_refuse(integer, text, text, text) is
+  'Raise that an entry of a batch, by its place from 0, is refused. Internal.';
+
+create or replace function coordinator.log_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_given  constant text := p_entries::text;
+  v_tamed  text;
+  v_mark   text;       -- stands for the \u of what PostgreSQL cannot read
+  v_sound  boolean;    -- no entry exceeds a limit of JSON
+  v_entry  json;
+  v_field  text;
+  v_type   text;
+  v_place  integer := -1;
+  v_draft  coordinator.log_draft;
+  v_empty  coordinator.log_draft;
+  v_drafts coordinator.log_draft[] := '{}';
+  v_text   text;
+  v_hint   text;
+begin
+  if octet_length(v_given) > 4194304 then
+    raise exception using errcode = 'ZC102', message = 'the entries take more than 4194304 bytes as text',
+      hint = 'Append them in several batches.';
+  end if;
+  v_tamed := coordinator.json_tame(v_given);
+  if v_tamed <> v_given then
+    v_mark := 'u' || replace(gen_random_uuid()::text, '-', '');
+    p_entries := coordinator.json_tame(v_given, v_mark || '\1')::json;
+  end if;
+  if p_entries is null or json_typeof(p_entries) <> 'array' then
+    raise exception using errcode = 'ZC103', message = 'the entries are not a list',
+      hint = 'Give an array of objects such as [{"data": {"role": "user", "content": "Hello"}}].';
+  end if;
+  v_sound := coordinator.json_text_fault(v_given, 1048576) is null;
+  for v_entry in select value from json_array_elements(p_entries) loop
+    v_place := v_place + 1;
+    v_draft := v_empty;
+    if v_place >= 1000 then
+      raise exception using errcode = 'ZC102', message = format('%s entries; at most 1000 are allowed', json_array_length(p_entries)),
+        hint = 'Append them in several batches.';
+    elsif json_typeof(v_entry) <> 'object' then
+      perform coordinator.log_refuse(v_place, 'ZC103', 'it is not an object', 'Write it like {"data": {"role": "user", "content": "Hello"}}.');
+    end if;
+    for v_field in select json_object_keys(v_entry) loop
+      if v_field = 'data' then
+        v_draft.data := v_entry -> 'data';
+        continue;
+      end if;
+      v_type := json_typeof(v_entry -> v_field);
+      continue when v_type = 'null' and v_field in ('uid', 'role', 'tokens', 'needs');
+      v_text := v_entry ->> v_field;
+      if v_field in ('uid', 'role') then
+        if v_type <> 'string' then
+          perform coordinator.log_refuse(v_place, 'ZC103', format('the %s is not a text', v_field), 'Give a string, or omit it.');
+        end if;
+        if strpos(v_text, v_mark) > 0 then
+          perform coordinator.log_refuse(v_place, 'ZC103', format('the %s contains NUL or half of a character', v_field), 'Remove it.');
+        end if;
+        begin
+          perform coordinator.check_name('the ' || v_field, v_text, case v_field when 'uid' then 512 else 200 end);
+        exception when others then
+          get stacked diagnostics v_hint = pg_exception_hint;
+          perform coordinator.log_refuse(v_place, sqlstate, sqlerrm, v_hint);
+        end;
+        if v_field = 'uid' then
+          v_draft.uid := v_text;
+        else
+          v_draft.role := v_text;
+        end if;
+      elsif v_field in ('tokens', 'needs') then
+        if v_type <> 'number' or v_text !~ '^-?[0-9]{1,18}$' or v_field = 'tokens' and v_text::bigint not between 0 and 2147483647 then
+          perform coordinator.log_refuse(v_place, 'ZC104', format('%s of %s are out of range', v_field, left(v_text, 100)),
+            case v_field when 'tokens' then 'Give a whole number from 0 to 2147483647, or omit it.'
+                         else 'Give the number of an earlier entry, or -1 for the entry before this one; or omit it.' end);
+        elsif v_field = 'tokens' then
+          v_draft.tokens := v_text::integer;
+        else
+          v_draft.needs := v_text::bigint;
+        end if;
+      else
+        perform coordinator.log_refuse(v_place, 'ZC105', format('it has an unknown field "%s"', left(v_field, 100)),
+          'The content goes into data. An entry has the fields data, uid, role, tokens and needs.');
+      end if;
+    end loop;
+    if v_draft.data is null then
+      perform coordinator.log_refuse(v_place, 'ZC101', 'it has no data', 'Write it like {"data": {"role": "user", "content": "Hello"}}.');
+    end if;
+    v_text := v_draft.data::text;
+    if v_mark is not null then
+      v_draft.raw := replace(v_text, v_mark, '\u');
+      v_draft.data := regexp_replace(v_text, v_mark || '[0-9a-fA-F]{4}', '\\ufffd', 'g')::json;
+      v_text := v_draft.raw;
+      v_draft.raw := nullif(v_draft.raw, v_draft.data::text);
+    end if;
+    if not v_sound then
+      begin
+        perform coordinator.json_refuse('the data', coordinator.json_text_fault(v_text, 1048576), 1048576);
+      exception when others then
+        get stacked diagnostics v_hint = pg_exception_hint;
+        perform coordinator.log_refuse(v_place, sqlstate, sqlerrm, v_hint);
+      end;
+    end if;
+    if v_draft.role is null and json_typeof(v_draft.data) = 'object' and strpos(v_text, '"role"') > 0 then
+      v_draft.role := case when json_typeof(v_draft.data -> 'role') = 'string' then v_draft.data ->> 'role' end;
+      v_draft.role := case when length(v_draft.role) between 1 and 200 then v_draft.role end;
+    end if;
+    if v_draft.tokens is null and p_kind = 'message' then
+      v_draft.tokens := (octet_length(v_text) + 3) / 4;
+    end if;
+    v_drafts := v_drafts || v_draft;
+  end loop;
+  if v_place < 0 then
+    raise exception using errcode = 'ZC101', message = 'no entries are given', hint = 'Give at least one.';
+  end if;
+  return v_drafts;
+end
+$$;
+comment on function coordinator.log_drafts(text, json) is
+  'Read the entries of an append, and check them. An error names the entry by its place from 0, and has it as entry in its detail. Internal.';
+
+create or replace function coordinator.log_repeated(p_log_id bigint, p_drafts coordinator.log_draft[])
+returns table (place bigint, seq bigint, epoch integer)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_other record;
+begin
+  select d.place, e.seq, d.uid into v_other
+  from unnest(p_drafts) with ordinality d (uid, role, tokens, needs, data, raw, place)
+  join coordinator.entries e on e.log_id = p_log_id and e.uid = d.uid
+  where coalesce(e.raw, e.data::text) <> coalesce(d.raw, d.data::text)
+  order by d.place limit 1;
+  if found then
+    raise exception using errcode = 'ZC331',
+      message = format('entry %s: the uid "%s" belongs to another content, in entry %s of the log', v_other.place - 1, v_other.uid, v_other.seq),
+      detail = jsonb_build_object('entry', v_other.place - 1, 'seq', v_other.seq)::text, hint = 'Use a new uid for a new entry.';
+  end if;
+  return query
+    select d.place, e.seq, e.epoch
+    from unnest(p_drafts) with ordinality d (uid, role, tokens, needs, data, raw, place)
+    join coordinator.entries e on e.log_id = p_log_id and e.uid = d.uid;
+end
+$$;
+comment on function coordinator.log_repeated(bigint, coordinator.log_draft[]) is
+  'Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.';
+
+-- Inlined.
+create or replace function coordinator.log_numbered(p_drafts coordinator.log_draft[], p_known bigint[], p_base bigint)
+returns table (place bigint, seq bigint, uid text, role text, tokens integer, needs_seq bigint, data json, raw text)
+language sql immutable
+begin atomic
+  select d.place, p_base + d.n, d.uid, d.role, d.tokens, case when d.needs < 0 then p_base + d.n + d.needs else d.needs end, d.data, d.raw
+  from (select u.*, row_number() over (order by u.place) as n
+        from unnest(p_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place)
+        where u.place <> all (p_known)) d;
+end;
+comment on function coordinator.log_numbered(coordinator.log_draft[], bigint[], bigint) is
+  'Number the entries of an append after p_base, without those that are there already. Internal.';
+
+create or replace function coordinator.log_append(
+  p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null,
+  p_session text default null, p_actor text default null)
+returns setof coordinator.log_receipt
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_actor    text := coordinator.actor_name(p_actor);
+  v_expected integer := coordinator.epoch_given(p_epoch);
+  v_epoch    integer := coordinator.epoch_stamp();
+  v_drafts   coordinator.log_draft[];
+  v_count    integer;
+  v_session  bigint;
+  v_uids     integer;
+  v_needs    integer;
+  v_log      record;
+  v_known    bigint[] := '{}'; -- places of entries that are there already
+  v_earlier  record;
+  v_place    bigint;
+  v_first    bigint; -- of the entries that are there already
+  v_base     bigint;
+begin
+  perform coordinator.check_kind(p_kind);
+  perform coordinator.check_key('the key', p_key);
+  if p_kind = 'audit' then
+    raise exception using errcode = '42501', message = 'logs of kind "audit" are written by the product alone',
+      hint = 'Use another kind.';
+  end if;
+  if p_kind in ('message', 'step') then
+    p_session := coalesce(p_session, p_key);
+  end if;
+  if p_session is not null then
+    perform coordinator.check_key('the key of the session', p_session);
+    if p_session <> p_key and (p_kind in ('message', 'step') or not starts_with(p_key, p_session || '/')) then
+      raise exception using errcode = 'ZC105', message = format('the key "%s" does not belong to session "%s"', p_key, p_session),
+        hint = case when p_kind in ('message', 'step') then format('Logs of kind "%s" have the key of their session.', p_kind)
+                    else 'Use the key of the session, or one that begins with it and "/".' end;
+    end if;
+  end if;
+  v_drafts := coordinator.log_drafts(p_kind, p_entries);
+  v_count := cardinality(v_drafts);
+  select count(d.uid), count(d.needs), count(d.uid) - count(distinct d.uid) into v_uids, v_needs, v_place from unnest(v_drafts) d;
+  if v_place > 0 then
+    select d.place - 1 into v_place from (
+      select place, count(*) over (partition by uid order by place) as n
+      from unnest(v_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place) where uid is not null) d
+    where d.n > 1 order by d.place limit 1;
+    perform coordinator.log_refuse(v_place::integer, 'ZC331', 'its uid belongs to an earlier entry of the batch', 'Give each entry a uid of its own.');
+  end if;
+
+  loop
+    if v_uids > 0 then
+      -- Under the lock: whoever repeats a call waits for the one that is still running.
+      select l.id, l.last_seq into v_log from coordinator.logs l
+      where l.project_id = v_project and l.kind = p_kind and l.key = p_key for no key update;
+      if found then
+        select min(r.seq) as first, max(r.seq) as last, coalesce(array_agg(r.place), '{}') as places,
+               (array_agg(r.epoch order by r.seq desc))[1] as epoch
+        into v_earlier from coordinator.log_repeated(v_log.id, v_drafts) r;
+        v_known := v_earlier.places;
+        if cardinality(v_known) = v_count then
+          return query select p_kind, p_key, v_earlier.first, v_earlier.last, coordinator.epoch_text(v_earlier.epoch), 0;
+          return;
+        end if;
+        v_first := v_earlier.first;
+      end if;
+    end if;
+    update coordinator.logs l
+    set last_seq = l.last_seq + v_count - cardinality(v_known), count = l.count + v_count - cardinality(v_known), epoch = v_epoch, deleted = false,
+        updated_at = greatest(l.updated_at, coordinator.now_utc()),
+        trim_at = case when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- looked at once in 256 entries
+                            and l.count + v_count > coordinator.retention_count(v_project, 'log', p_kind)
+                       then coordinator.now_utc() else l.trim_at end
+    where l.project_id = v_project and l.kind = p_kind and l.key = p_key
+      and (p_expect is null or case when l.deleted then p_expect = 0
+                                    else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
+    returning l.id, l.last_seq, l.updated_at, l.session_id into v_log;
+    exit when found;
+    select l.last_seq, l.epoch into v_log from coordinator.logs l
+    where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
+    if found and p_expect is not null then
+      raise exception using errcode = 'ZC301',
+        message = case when p_expect = 0 then format('log "%s" of kind "%s" exists, up to entry %s', p_key, p_kind, v_log.last_seq)
+                       else format('the last entry of log "%s" is %s of epoch %s, not %s', p_key, v_log.last_seq,
+                                   coordinator.epoch_text(v_log.epoch), concat_ws(' of epoch ', p_expect, p_epoch)) end,
+        detail = jsonb_build_object('last_seq', v_log.last_seq, 'epoch', coordinator.epoch_text(v_log.epoch))::text,
+        hint = 'Read what was appended and decide again; expect 0 for a log that must not exist.';
+    elsif p_expect > 0 then
+      raise exception using errcode = 'ZC301', message = format('there is no log "%s" of kind "%s", and entry %s was expected', p_key, p_kind, p_expect),
+        detail = '{"last_seq": 0, "epoch": null}', hint = 'Expect 0 for a log that must not exist.';
+    end if;
+    if p_session is not null then
+      v_session := coordinator.session_enter(v_project, p_session, coordinator.now_utc(), v_actor);
+    end if;
+    insert into coordinator.logs (project_id, kind, key, session_id, epoch, updated_at, trim_at)
+    values (v_project, p_kind, p_key, v_session, v_epoch, coordinator.now_utc(),
+            coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)) on conflict do nothing; -- who loses the race goes round again
+  end loop;
+
+  if v_log.session_id is not null then
+    perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
+  end if;
+  if p_session is not null and v_session is null and not exists (
+      select from coordinator.sessions s where s.id = v_log.session_id and s.project_id = v_project and s.key = p_session) then
+    raise exception using errcode = 'ZC105', message = format('log "%s" exists, and does not belong to session "%s"', p_key, p_session),
+      hint = 'Omit the session, or use another key.';
+  end if;
+  v_count := v_count - cardinality(v_known);
+  v_base := v_log.last_seq - v_count;
+  if v_needs > 0 then
+    select n.place - 1 into v_place from coordinator.log_numbered(v_drafts, v_known, v_base) n where n.needs_seq not between 1 and n.seq - 1 limit 1;
+    if found then
+      perform coordinator.log_refuse(v_place::integer, 'ZC104', 'it needs an entry that is not before it',
+        'Give the number of an earlier entry, or -1 for the entry before this one.');
+    end if;
+  end if;
+  insert into coordinator.entries (log_id, seq, uid, role, tokens, epoch, needs_seq, actor, created_at, data, raw)
+  select v_log.id, n.seq, n.uid, n.role, n.tokens, v_epoch, n.needs_seq, v_actor, v_log.updated_at, n.data, n.raw
+  from coordinator.log_numbered(v_drafts, v_known, v_base) n;
+  insert into coordinator.events (type, project, key, actor, at, data)
+  values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
+          jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_base + 1, 'last_seq', v_log.last_seq));
+  return query select p_kind, p_key, least(v_base + 1, v_first), v_log.last_seq, coordinator.epoch_text(v_epoch), v_count;
+end
+$$;
+comment on function coordinator.log_append(text, text, text, json, bigint, text, text, text) is
+  'Append entries to a log, all or none; the first append creates it. An entry is an object: data, any JSON value, which comes back byte for byte; uid, its name in this log: where the same entry is there already, it is not appended again (ZC331: the uid belongs to other content); role, by default that of data; tokens; needs, the number of the earliest entry without which it is of no use, or -1 for the entry before it. p_session: the session that a new log belongs to; its key is that of the session, or begins with it and /. Those of kind message and step have the key of their session, and the first append creates it. p_expect: only if this is the last number given (0: only if there is no such log), and if p_epoch is given, of that epoch; else ZC301 with what is there. An error of an entry names it by its place from 0, and has it as entry in its detail.';

@@ -1,0 +1,152 @@
+-- Logs: append-only lists of entries, each under a kind and a key of a project.
+--
+-- Guarantees
+--   Appends number the entries of a log 1, 2, 3, without gaps, in the order in which they commit: whoever has read up to a number misses
+--   nothing by reading on from it. A batch is whole, or absent.
+--   A number that was popped, cleared, trimmed or deleted is not given again. A restored database can give numbers again, in another epoch:
+--   number and epoch together name one content for ever. So a position and an expectation have both.
+--   The text of an entry's data is what was given, byte for byte.
+--
+-- How it works. The header (logs) gives the numbers: an append updates it first, and keeps its row locked until the commit. So appends to
+-- one log commit one after another; those to different logs do not meet. Entries are rows that are written once.
+--
+-- Order of locks: project, session, headers in the order of (kind, key), entries, the log of events.
+--
+-- Deliberately absent: a list of all entries of a project, an entry that changes. What changes is a document.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}', 'Entries were appended; read them. name: the key.');
+
+insert into coordinator.rights (function, role) values
+  ('log_list',   'reader'),
+  ('log_read',   'reader'),
+  ('log_show',   'reader'),
+  ('log_append', 'agent');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('log_entry',       1048576, 'bytes',   'The data of an entry of a log, as text.'),
+  ('log_batch',       1000,    'entries', 'Entries of one append.'),
+  ('log_batch_bytes', 4194304, 'bytes',   'Entries of one append, as text.');
+
+create or replace view coordinator.logs_live with (security_barrier) as
+  select p.name as project, l.kind, l.key, l.first_seq, l.last_seq, l.count, lpad(to_hex(l.epoch), 8, '0') as epoch, l.kept, l.updated_at
+  from coordinator.logs l join coordinator.projects p on p.id = l.project_id
+  where not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.logs_live            is 'The logs of each project, without their entries.';
+comment on column coordinator.logs_live.project    is 'Name of the project.';
+comment on column coordinator.logs_live.kind       is 'What its entries are: message, step, observation, audit, or any kind of the caller''s.';
+comment on column coordinator.logs_live.key        is 'Its key within the kind.';
+comment on column coordinator.logs_live.first_seq  is 'Entries below are gone, except kept ones.';
+comment on column coordinator.logs_live.last_seq   is 'The last number given; compare it with p_expect.';
+comment on column coordinator.logs_live.count      is 'How many entries there are.';
+comment on column coordinator.logs_live.epoch      is 'The epoch in which last_seq was given.';
+comment on column coordinator.logs_live.kept       is 'True: retention deletes no entry of it.';
+comment on column coordinator.logs_live.updated_at is 'When it was last appended to or changed.';
+
+create or replace view coordinator.entries_live with (security_barrier) as
+  select p.name as project, l.kind, l.key, e.seq, lpad(to_hex(e.epoch), 8, '0') as epoch, e.uid, e.role, e.tokens, e.needs_seq as needs,
+         e.kept, e.actor, e.created_at, e.data, e.raw
+  from coordinator.logs l
+  join coordinator.projects p on p.id = l.project_id
+  join coordinator.entries e on e.log_id = l.id
+  where not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.entries_live            is 'The entries of all logs. Name kind and key, or the whole table is read.';
+comment on column coordinator.entries_live.project    is 'Name of the project.';
+comment on column coordinator.entries_live.kind       is 'Kind of the log.';
+comment on column coordinator.entries_live.key        is 'Key of the log.';
+comment on column coordinator.entries_live.seq        is 'Number within the log.';
+comment on column coordinator.entries_live.epoch      is 'The epoch in which it was written.';
+comment on column coordinator.entries_live.uid        is 'The caller''s name for it; null: none.';
+comment on column coordinator.entries_live.role       is 'Whose it is in a conversation; null: not said.';
+comment on column coordinator.entries_live.tokens     is 'How many tokens of a model it takes; null: not known.';
+comment on column coordinator.entries_live.needs      is 'The earliest entry without which it is of no use; null: none.';
+comment on column coordinator.entries_live.kept       is 'True: retention leaves it.';
+comment on column coordinator.entries_live.actor      is 'Who appended it.';
+comment on column coordinator.entries_live.created_at is 'When it was appended.';
+comment on column coordinator.entries_live.data       is 'The content. Where it has NUL or a lone surrogate, U+FFFD stands in its place, so that SQL can look into it.';
+comment on column coordinator.entries_live.raw        is 'The exact text where it differs from data; else null.';
+
+create or replace function coordinator.log_missing(p_project text, p_kind text, p_key text) returns void
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coordinator.name_missing('ZC216', p_project, 'log', left(p_kind || '/' || p_key, 200), array(
+    select l.kind || '/' || l.key from coordinator.logs l
+    where l.project_id = coordinator.project_id(p_project) and l.kind = p_kind and not l.deleted order by l.key limit 1000),
+    'The first append creates a log.')
+$$;
+comment on function coordinator.log_missing(text, text, text) is
+  'Raise ZC216 for a log that does not exist, with the one that was probably meant. Internal.';
+
+create or replace function coordinator.log_find(p_project text, p_kind text, p_key text) returns coordinator.logs
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_log     coordinator.logs;
+begin
+  perform coordinator.check_kind(p_kind);
+  perform coordinator.check_key('the key', p_key);
+  select * into v_log from coordinator.logs l where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
+  if not found then
+    perform coordinator.log_missing(p_project, p_kind, p_key);
+  end if;
+  return v_log;
+end
+$$;
+comment on function coordinator.log_find(text, text, text) is
+  'Return the header of a log. ZC216: there is no such log. Internal.';
+
+create or replace function coordinator.log_show(p_project text, p_kind text, p_key text)
+returns setof coordinator.logs_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_log coordinator.logs := coordinator.log_find(p_project, p_kind, p_key);
+begin
+  return query select p_project, v_log.kind, v_log.key, v_log.first_seq, v_log.last_seq, v_log.count, coordinator.epoch_text(v_log.epoch),
+    v_log.kept, v_log.updated_at;
+end
+$$;
+comment on function coordinator.log_show(text, text, text) is
+  'Show the header of a log: the numbers of its entries, and the epoch of the last one. ZC216: there is no such log.';
+
+create or replace function coordinator.log_list(
+  p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
+returns setof coordinator.logs_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  if p_kind is not null then
+    perform coordinator.check_kind(p_kind);
+  end if;
+  if coalesce(p_prefix, '') <> '' then
+    perform coordinator.check_text('the prefix', p_prefix);
+  end if;
+  perform coordinator.check_page(p_limit, p_after, '{text,text}');
+  if p_kind is not null then -- a statement of its own, so that the prefix bounds the index
+    return query
+      select p_project, l.kind, l.key, l.first_seq, l.last_seq, l.count, coordinator.epoch_text(l.epoch), l.kept, l.updated_at
+      from coordinator.logs l
+      where l.project_id = v_project and l.kind = p_kind
+        -- In byte order: from the prefix up to the prefix with the greatest character appended.
+        and l.key >= coalesce(p_prefix, '') and l.key < coalesce(p_prefix, '') || U&'\+10FFFF'
+        and (l.kind, l.key) > (coalesce(p_after[1], ''), coalesce(p_after[2], '')) and not l.deleted
+      order by l.key limit p_limit;
+  else
+    return query
+      select p_project, l.kind, l.key, l.first_seq, l.last_seq, l.count, coordinator.epoch_text(l.epoch), l.kept, l.updated_at
+      from coordinator.logs l
+      where l.project_id = v_project and (l.kind, l.key) > (coalesce(p_after[1], ''), coalesce(p_after[2], ''))
+        and l.key >= coalesce(p_prefix, '') and l.key < coalesce(p_prefix, '') || U&'\+10FFFF' and not l.deleted
+      order by l.kind, l.key limit p_limit;
+  end if;
+end
+$$;
+comment on function coordinator.log_list(text, text, text, text[], integer) is
+  'List the logs of a project, of one kind or of all, whose keys begin with p_prefix, by kind and key in byte order. p_after: array[kind, key] of the last row read.';

@@ -1,0 +1,100 @@
+-- Reading a log: pages, its end, as of an instant, and on from a position.
+
+create or replace function coordinator.log_seq_at(p_log coordinator.logs, p_at timestamptz) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_low   bigint := 0; -- at or before the instant; 0: nothing is
+  v_high  bigint := p_log.last_seq;
+  v_mid   bigint;
+  v_entry record;
+begin
+  while v_low < v_high loop
+    v_mid := (v_low + v_high + 1) / 2;
+    select e.seq, e.created_at into v_entry from coordinator.entries e
+    where e.log_id = p_log.id and e.seq between v_mid and v_high order by e.seq limit 1;
+    if not found or v_entry.created_at > p_at then
+      v_high := v_mid - 1;
+    else
+      v_low := v_entry.seq;
+    end if;
+  end loop;
+  return v_low;
+end
+$$;
+comment on function coordinator.log_seq_at(coordinator.logs, timestamptz) is
+  'Return the number of the last entry that was appended up to an instant; 0: none. Entries are in the order of time. Internal.';
+
+create or replace function coordinator.log_check_position(p_log coordinator.logs, p_after text[]) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_seq   bigint := p_after[2]::bigint;
+  v_epoch integer := coordinator.epoch_given(nullif(p_after[1], ''));
+  v_there integer;
+begin
+  -- The epoch in which the number was given, as far as the entries tell: that of the entry or, where it is gone, of the next one.
+  if v_seq > 0 and v_seq <= p_log.last_seq then
+    select e.epoch into v_there from coordinator.entries e where e.log_id = p_log.id and e.seq >= v_seq order by e.seq limit 1;
+    v_there := coalesce(v_there, p_log.epoch);
+  end if;
+  if v_seq < p_log.first_seq - 1 or v_seq > p_log.last_seq or v_seq > 0 and v_epoch is not null and v_epoch <> v_there then
+    raise exception using errcode = 'ZC218',
+      message = case when v_seq < p_log.first_seq - 1 then format('entries after %s of log "%s" are gone', v_seq, p_log.key)
+                     else format('entry %s is not one of the present log "%s": the database was restored', concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
+      detail = jsonb_build_object('reset', true, 'first_seq', p_log.first_seq, 'last_seq', p_log.last_seq, 'epoch', coordinator.epoch_text(p_log.epoch))::text,
+      hint = 'Read it from the start, without a position.';
+  end if;
+  return v_seq;
+end
+$$;
+comment on function coordinator.log_check_position(coordinator.logs, text[]) is
+  'Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. Internal.';
+
+create or replace function coordinator.log_read(
+  p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamptz default null,
+  p_after text[] default null, p_limit integer default 1000)
+returns setof coordinator.log_entry
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_log  coordinator.logs := coordinator.log_find(p_project, p_kind, p_key);
+  v_low  bigint := 0;
+  v_high bigint := v_log.last_seq;
+begin
+  perform coordinator.check_page(p_limit, p_after, '{text,number}');
+  if p_after is not null then
+    v_low := coordinator.log_check_position(v_log, p_after);
+  end if;
+  if p_before is not null then
+    v_high := least(v_high, p_before - 1);
+  end if;
+  if p_at is not null then
+    v_high := least(v_high, coordinator.log_seq_at(v_log, p_at));
+    if v_log.first_seq > 1 and v_high < v_log.first_seq and not exists (
+        select from coordinator.entries e where e.log_id = v_log.id and e.seq < v_log.first_seq and e.created_at <= p_at) then
+      raise exception using errcode = 'ZC218', message = format('the entries that log "%s" had at %s are gone', p_key, p_at),
+        detail = jsonb_build_object('first_seq', v_log.first_seq, 'last_seq', v_log.last_seq)::text,
+        hint = 'Give a later instant; see "coordinator log show".';
+    end if;
+  end if;
+  if p_last is not null then
+    if p_last not between 1 and 10000 then
+      raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', p_last), hint = 'Give 1 to 10000.';
+    end if;
+    select greatest(v_low, min(n.seq) - 1) into v_low
+    from (select e.seq from coordinator.entries e where e.log_id = v_log.id and e.seq <= v_high order by e.seq desc limit p_last) n;
+  end if;
+  return query
+    select e.seq, coordinator.epoch_text(e.epoch), e.uid, e.role, e.tokens, e.needs_seq, e.kept, e.actor, e.created_at,
+           coalesce(e.raw::json, e.data)
+    from coordinator.entries e
+    where e.log_id = v_log.id and e.seq > v_low and e.seq <= v_high
+    order by e.seq limit p_limit;
+end
+$$;
+comment on function coordinator.log_read(text, text, text, bigint, integer, timestamptz, text[], integer) is
+  'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: of all that, only the last ones; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from tests.cli.conftest import Program
+
+EXACT = '{"b": 1e16, "a":"\\u0000 \\ud800"}'
+
+
+def test_entries_are_appended_read_shown_and_listed(program: Program) -> None:
+    first = program.json("log", "append", "note", "run/7", EXACT, "two words", "--expect", "0")
+    assert (first["first_seq"], first["last_seq"], first["appended"]) == (1, 2, 2)
+    one = (
+        "log",
+        "append",
+        "note",
+        "run/7",
+        "3",
+        "--text",
+        "--uid",
+        "u",
+        "--role",
+        "user",
+        "--tokens",
+        "1",
+        "--needs",
+        "-1",
+    )
+    assert program.text(*one) == "run/7 is at entry 3\n"
+    assert program.text(*one) == "it is there already, as entry 3\n"
+    batch = f'[{{"data": {EXACT}, "uid": "v"}}]'
+    program.json("log", "append", "note", "run/7", "--entries", batch, "--expect", "3", "--epoch", first["epoch"])
+    lines = program.run("log", "read", "note", "run/7", "--data").stdout.splitlines()
+    assert lines == [EXACT, '"two words"', '"3"', EXACT]
+    last = program.json("log", "read", "note", "run/7", "--last", "2", "--before", "4")
+    assert [(entry["seq"], entry["data"], entry["needs"]) for entry in last] == [(2, "two words", None), (3, "3", 2)]
+    assert "two words" in program.text("log", "read", "note", "run/7")
+    assert program.json("log", "show", "note", "run/7")["count"] == 4
+    assert [log["key"] for log in program.json("log", "list", "--kind", "note", "--prefix", "run")] == ["run/7"]
+    assert program.fails(3, "log", "show", "note", "run/8")["hint"].startswith('Did you mean "note/run/7"?')
+    assert program.fails(4, "log", "append", "note", "run/7", "x", "--expect", "3")["detail"]
+
+
+def test_a_malformed_append_is_refused(program: Program) -> None:
+    append = ("log", "append", "note", "k")
+    for wrong in ([], ["1", "--entries", "[]"], ["1", "2", "--uid", "u"], ["{", "--json"], ["--entries", "["]):
+        program.fails(5, *append, *wrong)
+    assert program.json("log", "list") == []

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+import coordinator
+from coordinator.errors import Conflict, NotFound
+from coordinator.model.log import NewEntry
+from coordinator.model.operation import JsonText
+from tests.daemon import Daemon
+
+EXACT = JsonText(b'{"b": 1e16, "a":"\\u0000 \\ud800", "a" : 2}')
+
+
+async def test_entries_are_appended_and_read_on_every_connection(database_url: str) -> None:
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        for number, url in enumerate((database_url, daemon.url)):
+            async with coordinator.connect(url, agent="ann") as client:
+                key = f"run/{number}"
+                with pytest.raises(NotFound):
+                    await client.logs.show("note", key)
+                first = await client.logs.append("note", key, {"text": "begun"}, "half \ud800", EXACT, expect=0)
+                assert (first.last_seq, first.appended) == (3, 3)
+                entry = NewEntry(EXACT, uid="u", role="user", tokens=7, needs=-1)
+                again = await client.logs.append("note", key, entry, expect=first)
+                assert (await client.logs.append("note", key, entry, expect=first)).appended == 0
+                entries = await client.logs.read("note", key)
+                assert [one.seq for one in entries] == [1, 2, 3, 4]
+                assert [one.data for one in entries[:2]] == [{"text": "begun"}, "half \ud800"]
+                assert {bytes(one.text) for one in entries[2:]} == {bytes(EXACT)}
+                assert entries[2].data == {"b": 1e16, "a": 2}
+                assert (entries[3].uid, entries[3].role, entries[3].tokens, entries[3].needs) == ("u", "user", 7, 3)
+                assert entries[3].actor == "ann"
+                for stale in (first, entries[2], 3):
+                    with pytest.raises(Conflict):
+                        await client.logs.append("note", key, 1, expect=stale)
+                log = await client.logs.show("note", key)
+                assert (log.last_seq, log.epoch) == (again.last_seq, again.epoch)
+                await client.logs.append("note", key, 1, expect=log)
+                page = await client.logs.read("note", key, last=3, limit=2)
+                assert [one.seq for one in page] == [3, 4]
+                assert [one.seq async for one in client.logs.read("note", key, after=page.cursor)] == [5]
+        async with coordinator.connect(database_url) as client:
+            assert [log.key async for log in client.logs.list("note", "run/")] == ["run/0", "run/1"]

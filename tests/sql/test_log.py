@@ -1,0 +1,317 @@
+"""Logs: numbers, batches, content, repetitions, expectations and reading."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from coordinator.db.call import call
+from coordinator.db.connection import connect
+from coordinator.errors import CoordinatorError
+from coordinator.model.log import LogEntry, LogReceipt
+from coordinator.model.operation import JsonText
+from coordinator.operations import logs
+from coordinator.operations import sessions as sessions_
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+
+FORGET = "select setval('coordinator.epoch_mark', 1)"  # as after a start of the server
+SECOND = timedelta(seconds=1)
+
+
+def append(*entries: Any, key: str = "k", kind: str = "note", **options: Any) -> logs.Append:
+    """Append entries, each given as an object of its fields or as the value of its data."""
+    given = [entry if isinstance(entry, dict) else {"data": entry} for entry in entries]
+    return logs.Append(project="default", kind=kind, key=key, entries=JsonText(json.dumps(given).encode()), **options)
+
+
+def exactly(*texts: str) -> logs.Append:
+    entries = ", ".join(f'{{"data":{text}}}' for text in texts)
+    return logs.Append(project="default", kind="note", key="k", entries=JsonText(f"[{entries}]".encode()))
+
+
+def read(key: str = "k", kind: str = "note", **options: Any) -> logs.Read:
+    return logs.Read(project="default", kind=kind, key=key, **options)
+
+
+def seqs(entries: list[LogEntry]) -> list[int]:
+    return [entry.seq for entry in entries]
+
+
+@pytest.fixture
+async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
+    async with AsyncExitStack() as stack:
+        made = [await connect(database_url) for _ in range(16)]
+        for connection in made:
+            stack.push_async_callback(connection.close)
+        yield made
+
+
+async def test_entries_are_numbered_without_gaps_and_shown_with_what_was_given(tx: Transaction) -> None:
+    first = await tx.run(append("a", {"data": {"role": "user"}, "tokens": 3}, actor="ann"))
+    assert (first.first_seq, first.last_seq, first.appended) == (1, 2, 2)
+    again = await tx.run(append({"data": None, "role": "tool", "needs": -1}, {"data": 1, "needs": 1, "uid": "u"}))
+    assert (again.first_seq, again.last_seq) == (3, 4)
+    entries = await tx.run(read())
+    assert [(e.seq, e.data, e.role, e.tokens, e.needs, e.uid) for e in entries] == [
+        (1, "a", None, None, None, None),
+        (2, {"role": "user"}, "user", 3, None, None),
+        (3, None, "tool", None, 2, None),
+        (4, 1, None, None, 1, "u"),
+    ]
+    assert (entries[0].actor, entries[0].epoch, entries[0].kept) == ("ann", first.epoch, False)
+    log = await tx.run(logs.Show(project="default", kind="note", key="k"))
+    assert (log.first_seq, log.last_seq, log.count, log.epoch) == (1, 4, 4, first.epoch)
+    assert [(row["key"], row["data"]) for row in await tx.events()] == [
+        ("note/k", {"kind": "note", "name": "k", "first_seq": 1, "last_seq": 2}),
+        ("note/k", {"kind": "note", "name": "k", "first_seq": 3, "last_seq": 4}),
+    ]
+
+
+TEXTS = [
+    '{"b": 1e16, "a":1,  "a": -0.0}',
+    '"\\u0000 \\ud800 \\udc00\\ud800 \\ud83d\\ude00 \\\\u0000 \\\\\\u0000 \\\\\\\\ud800"',
+    '{"\\u0000": "\\uDFFF"}',
+    " [ 1 , [ ] ]\t",
+    '"\U0001f600 \u2028 \x7f"',
+    '"\\u00e9\\/"',
+    "1E+2",
+    "[" * 64 + "]" * 64,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+async def test_content_comes_back_byte_for_byte_and_breaks_no_view(tx: Transaction, text: str) -> None:
+    await tx.run(exactly(text))
+    (entry,) = await tx.run(read())
+    assert bytes(entry.text).decode() == text.strip()
+    assert entry.data == json.loads(text)
+    await tx.connection.fetch("select data ->> 'x', data #>> '{}', data::jsonb from coordinator.entries_live")
+    shown = await tx.connection.fetchval("select coalesce(raw, data::text) from coordinator.entries_live")
+    assert shown == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "place"),
+    [
+        ("{}", "ZC103", None),
+        ("[]", "ZC101", None),
+        ('[{"data": 1}, 2]', "ZC103", 1),
+        ('[{"data": 1}, {}]', "ZC101", 1),
+        ('[{"data": 1}, {"data": 1, "content": 2}]', "ZC105", 1),
+        ('[{"data": 1}, {"data": 1e309}]', "ZC104", 1),
+        ('[{"data": 1, "x": {}, "data": -1e400}]', "ZC105", 0),
+        ('[{"data": {"a": 1e309, "a": 1}}]', "ZC104", 0),
+        ('[{"data": 1e-200000}]', "ZC104", 0),
+        (f'[{{"data": 0}}, {{"data": {"1" * 401}}}]', "ZC104", 1),
+        (f'[{{"data": 0}}, {{"data": {"[" * 65}{"]" * 65}}}]', "ZC102", 1),
+        (f'[{{"data": {{"a": {"[" * 64}{"]" * 64}, "a": 1}}}}]', "ZC102", 0),
+        ('[{"data": 1, "uid": ""}]', "ZC101", 0),
+        ('[{"data": 1, "uid": 7}]', "ZC103", 0),
+        ('[{"data": 1, "uid": "a\\u0000"}]', "ZC103", 0),
+        ('[{"data": 1, "role": "a\\ud800"}]', "ZC103", 0),
+        ('[{"data": 1, "tokens": -1}]', "ZC104", 0),
+        ('[{"data": 1, "tokens": 1.5}]', "ZC104", 0),
+        ('[{"data": 1, "needs": 0}]', "ZC104", 0),
+        ('[{"data": 1}, {"data": 1, "needs": -2}]', "ZC104", 1),
+        ('[{"data": 1}, {"data": 1, "needs": 2}]', "ZC104", 1),
+        ('[{"data": 1, "uid": "a"}, {"data": 1}, {"data": 1, "uid": "a"}]', "ZC331", 2),
+    ],
+)
+async def test_a_batch_with_a_bad_entry_is_refused_whole_and_names_it(
+    tx: Transaction, entries: str, code: str, place: int | None
+) -> None:
+    operation = logs.Append(project="default", kind="note", key="k", entries=JsonText(entries.encode()))
+    error = await refused(tx, operation, code)
+    assert (None if error.detail is None else json.loads(error.detail).get("entry")) == place
+    assert place is None or error.message.startswith(f"entry {place}: ")
+    await refused(tx, read(), "ZC216")
+
+
+async def test_strings_that_look_like_numbers_and_brackets_are_no_fault(tx: Transaction) -> None:
+    text = json.dumps({"a": "[" * 1000 + "1e999" + "9" * 500, "b": '\\"[[{' * 50})
+    await tx.run(exactly(text))
+    assert bytes((await tx.run(read()))[0].text).decode() == text
+
+
+async def test_a_repetition_returns_the_earlier_numbers_and_appends_what_is_new(tx: Transaction) -> None:
+    await tx.run(append("a"))
+    given = ({"data": "b", "uid": "b"}, {"data": {"c": "\0"}, "uid": "c"})
+    first = await tx.run(append(*given))
+    before = await tx.events()
+    again = await tx.run(append(*given, expect=1))
+    assert (again.first_seq, again.last_seq, again.appended, again.epoch) == (2, 3, 0, first.epoch)
+    assert await tx.events() == before
+    more = await tx.run(append({"data": "d", "uid": "d"}, *given, {"data": "e", "needs": -1}))
+    assert (more.first_seq, more.last_seq, more.appended) == (2, 5, 2)
+    entries = await tx.run(read())
+    assert [(entry.data, entry.needs) for entry in entries[3:]] == [("d", None), ("e", 4)]
+    other = await refused(tx, append("x", {"data": "B", "uid": "b"}), "ZC331")
+    assert json.loads(other.detail or "") == {"entry": 1, "seq": 2}
+    await tx.run(append({"data": "B", "uid": "b"}, key="another log"))
+
+
+async def test_an_expectation_is_the_last_number_with_its_epoch(tx: Transaction) -> None:
+    absent = await refused(tx, append(1, expect=1), "ZC301")
+    assert json.loads(absent.detail or "") == {"last_seq": 0, "epoch": None}
+    first = await tx.run(append(1, expect=0))
+    await refused(tx, append(1, expect=0), "ZC301")
+    second = await tx.run(append(2, expect=1, epoch=first.epoch))
+    stale = await refused(tx, append(1, expect=1), "ZC301")
+    assert json.loads(stale.detail or "") == {"last_seq": 2, "epoch": second.epoch}
+    await refused(tx, append(1, expect=2, epoch="00000000"), "ZC301")
+    await refused(tx, append(1, expect=2, epoch="x"), "ZC103")
+    assert (await tx.run(append(3, expect=2))).last_seq == 3
+
+
+async def test_entries_are_read_after_before_at_and_from_the_end(tx: Transaction) -> None:
+    for number in range(1, 8):
+        await tx.set_clock(number * SECOND)
+        await tx.run(append(number))
+    entries = await tx.run(read())
+    place = [entries[2].epoch, "3"]
+    assert seqs(await tx.run(read(after=place))) == [4, 5, 6, 7]
+    assert seqs(await tx.run(read(after=["", "3"], limit=2))) == [4, 5]
+    assert seqs(await tx.run(read(before=4))) == [1, 2, 3]
+    assert seqs(await tx.run(read(before=99))) == seqs(entries)
+    assert seqs(await tx.run(read(last=2))) == [6, 7]
+    assert seqs(await tx.run(read(last=2, before=4))) == [2, 3]
+    assert seqs(await tx.run(read(last=5, after=place))) == [4, 5, 6, 7]
+    assert seqs(await tx.run(read(last=2, after=["", "7"]))) == []
+    for number, entry in enumerate(entries, 1):
+        assert seqs(await tx.run(read(at=entry.created_at))) == [*range(1, number + 1)]
+        assert seqs(await tx.run(read(at=entry.created_at - SECOND / 2, last=1))) == [number - 1][: number - 1]
+    assert await tx.run(read(at=datetime(2000, 1, 1, tzinfo=UTC))) == []
+    for last in (0, 10_001):
+        await refused(tx, read(last=last), "ZC104")
+    await refused(tx, read(after=["nonsense", "3"]), "ZC103")
+
+
+async def test_a_position_of_a_lost_history_is_refused_with_a_reset(tx: Transaction) -> None:
+    first = await tx.run(append(1, 2, 3))
+    await tx.connection.execute(FORGET)
+    second = await tx.run(append(4, 5, 6))
+    assert second.epoch != first.epoch
+    assert seqs(await tx.run(read(after=[first.epoch, "3"]))) == [4, 5, 6]
+    # What the lost history had as 4 is not what is there now.
+    for place in (["00000000", "3"], [first.epoch, "4"], [second.epoch, "3"], [second.epoch, "7"], ["", "7"]):
+        error = await refused(tx, read(after=place), "ZC218")
+        assert json.loads(error.detail or "")["reset"] is True
+    await refused(tx, append(7, expect=6, epoch=first.epoch), "ZC301")
+    assert (await tx.run(append(7, expect=6, epoch=second.epoch))).last_seq == 7
+
+
+async def test_logs_are_listed_by_kind_and_prefix(tx: Transaction) -> None:
+    for kind, key in (("note", "b"), ("note", "a/1"), ("note", "a/2"), ("x", "a/1")):
+        await tx.run(append(1, kind=kind, key=key))
+
+    async def listed(**options: Any) -> list[tuple[str, str]]:
+        return [(log.kind, log.key) for log in await tx.run(logs.List(project="default", **options))]
+
+    assert await listed() == [("note", "a/1"), ("note", "a/2"), ("note", "b"), ("x", "a/1")]
+    assert await listed(kind="note", prefix="a/") == [("note", "a/1"), ("note", "a/2")]
+    assert await listed(prefix="a/") == [("note", "a/1"), ("note", "a/2"), ("x", "a/1")]
+    assert await listed(kind="n") == []
+
+
+async def test_a_log_that_does_not_exist_is_named_with_the_one_that_was_meant(tx: Transaction) -> None:
+    await tx.run(append(1, key="session-1"))
+    error = await refused(tx, read(key="sesion-1"), "ZC216")
+    assert (error.hint or "").startswith('Did you mean "note/session-1"?')
+    await refused(tx, logs.Show(project="default", kind="other", key="session-1"), "ZC216")
+    await refused(tx, read(kind="Note"), "ZC103")
+
+
+async def test_logs_of_sessions_have_their_keys_and_are_closed_with_them(tx: Transaction) -> None:
+    await tx.run(append(1, kind="message", key="s"))
+    shown = await tx.run(sessions_.Show(project="default", session="s"))
+    assert shown.status == "active"
+    await tx.run(append(1, key="s/plan", session="s"))
+    await tx.run(append(1, key="s/plan", session="s"))
+    await refused(tx, append(1, key="plan", session="s"), "ZC105")
+    await refused(tx, append(1, kind="step", key="s/1", session="s"), "ZC105")
+    await tx.run(append(1, key="s/own"))
+    await refused(tx, append(1, key="s/own", session="s"), "ZC105")
+    await tx.run(sessions_.Archive(project="default", session="s"))
+    for kind, key, session in (
+        ("message", "s", None),
+        ("note", "s/plan", None),
+        ("step", "s", None),
+        ("note", "s/new", "s"),
+    ):
+        await refused(tx, append(1, kind=kind, key=key, session=session), "ZC332")
+    assert len(await tx.run(read("s/plan"))) == 2
+
+
+async def test_the_log_of_audits_is_refused_to_callers(tx: Transaction) -> None:
+    await refused(tx, append(1, kind="audit"), "42501")
+
+
+async def test_sixteen_first_writers_of_a_log_race(sessions: list[asyncpg.Connection]) -> None:
+    for round_ in range(3):
+        receipts = await asyncio.gather(
+            *(call(each, append(*[n] * 3, key=f"k{round_}")) for n, each in enumerate(sessions))
+        )
+        assert sorted(receipt.first_seq for receipt in receipts) == [*range(1, 48, 3)]
+        entries = await call(sessions[0], read(f"k{round_}"))
+        assert seqs(entries) == [*range(1, 49)]
+        batches = [[entry.data for entry in entries[at : at + 3]] for at in range(0, 48, 3)]
+        assert sorted(batches) == [[n] * 3 for n in range(16)]
+
+
+async def test_of_racing_first_writers_with_one_uid_one_appends_and_of_those_that_expect_nothing_one_may(
+    sessions: list[asyncpg.Connection],
+) -> None:
+    receipts = await asyncio.gather(*(call(each, append({"data": 1, "uid": "u"})) for each in sessions))
+    assert sorted(receipt.appended for receipt in receipts) == [0] * 15 + [1]
+    assert {receipt.last_seq for receipt in receipts} == {1}
+
+    async def first(connection: asyncpg.Connection) -> LogReceipt | str:
+        try:
+            return await call(connection, append(1, key="new", expect=0))
+        except CoordinatorError as error:
+            return error.code
+
+    outcomes = await asyncio.gather(*map(first, sessions))
+    assert outcomes.count("ZC301") == 15
+
+
+async def test_twelve_writers_are_read_in_the_order_of_their_commits(sessions: list[asyncpg.Connection]) -> None:
+    """A reader that goes on from the last number it saw sees every entry, once, in order, and batches whole."""
+    reader, *writers = sessions[:13]
+    await call(reader, append("begin"))
+    left = len(writers)
+
+    async def write(writer: asyncpg.Connection, name: int) -> None:
+        nonlocal left
+        for batch in range(10):
+            async with writer.transaction():
+                await call(writer, append(*[[name, batch]] * 3))
+                await writer.execute("select pg_sleep(random() * 0.003)")
+        left -= 1
+
+    async def follow() -> list[LogEntry]:
+        seen: list[LogEntry] = []
+        while True:
+            ended = left == 0
+            after = None if not seen else [seen[-1].epoch, str(seen[-1].seq)]
+            page = await call(reader, read(after=after))
+            assert len(page) % 3 == (0 if seen else 1)
+            seen += page
+            if ended and not page:
+                return seen
+
+    seen, *_ = await asyncio.gather(follow(), *(write(writer, name) for name, writer in enumerate(writers)))
+    assert seqs(seen) == [*range(1, 362)]
+    assert seen == await call(reader, read())
+    for at in range(1, 361, 3):
+        assert seen[at].data == seen[at + 1].data == seen[at + 2].data
+    for name in range(12):
+        assert [entry.data[1] for entry in seen[1::3] if entry.data[0] == name] == [*range(10)]
