@@ -115,6 +115,40 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- Versions of documents, written once. The newest are kept, as many as document_versions_kept says.
+create table coordinator.document_versions (
+  document_id bigint not null, -- The document.
+  version     bigint not null, -- Number of the version.
+  epoch       integer not null, -- Epoch in which it was written: with the version, it names one content for ever.
+  actor       text not null, -- Who wrote it.
+  written_at  timestamp with time zone not null, -- When it was written.
+  expires_at  timestamp with time zone, -- When the document expires that has this version; null: never.
+  value       jsonb, -- The value, with U+FFFD for what jsonb refuses; null: the document was deleted.
+  raw         json, -- The text as it was given, where value differs in more than spaces and the order of keys.
+  constraint document_versions_pkey PRIMARY KEY (document_id, version)
+);
+
+-- Headers of documents. The lock of the header is that of the document: whoever writes a version updates it first.
+create table coordinator.documents (
+  id         bigint not null generated always as identity, -- Number of the document, of which its versions have a copy.
+  project_id bigint not null, -- The project. Not a foreign key: all writers would lock its row.
+  kind       text collate "C" not null, -- What the document is: state, todo, features, or a kind of the callers.
+  key        text collate "C" not null, -- Key, unique in its project and kind.
+  session_id bigint, -- The session that it belongs to; null: none.
+  version    bigint not null, -- Number of the latest version: 1, 2, 3. 0: never committed.
+  epoch      integer not null, -- Epoch in which the latest version was written.
+  kept       boolean not null default false, -- True: retention does not take it.
+  actor      text not null, -- Who wrote the latest version.
+  created_at timestamp with time zone not null, -- When it was first put, or first put after it was absent.
+  updated_at timestamp with time zone not null, -- When the latest version was written.
+  expires_at timestamp with time zone, -- From then on it counts as absent; of one that was deleted: when retention takes it; null: never.
+  deleted    boolean not null default false, -- True: it was deleted. The row stays until retention takes it, so that no version is given twice.
+  constraint documents_pkey PRIMARY KEY (id),
+  constraint documents_key UNIQUE (project_id, kind, key)
+);
+CREATE INDEX documents_expires_idx ON coordinator.documents USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX documents_session_idx ON coordinator.documents USING btree (session_id) WHERE (session_id IS NOT NULL);
+
 -- Entries of logs, written once by log_append. Read entries_live or log_read.
 create table coordinator.entries (
   log_id     bigint not null, -- The log.
@@ -1071,6 +1105,22 @@ create view coordinator.directives_sent (
   expires_at timestamp with time zone -- No agent receives it after this.
 );
 
+-- Documents that are neither deleted nor expired, with the latest version of each.
+create view coordinator.documents_live (
+  project    text, -- Name of the project.
+  kind       text, -- What the document is: state, todo, features, or a kind of the callers.
+  key        text, -- Key, unique in its project and kind.
+  version    bigint, -- Number of the latest version.
+  epoch      text, -- Epoch in which this version was written.
+  session    text, -- Key of the session that it belongs to; null: none.
+  kept       boolean, -- True: retention does not take it.
+  actor      text, -- Who wrote this version.
+  created_at timestamp with time zone, -- When it was first put, or first put after it was absent.
+  updated_at timestamp with time zone, -- When this version was written.
+  expires_at timestamp with time zone, -- Absent from then on; null: never.
+  value      jsonb -- The value, with U+FFFD for what jsonb refuses; document_get has the exact text.
+);
+
 -- The entries of all logs. Name kind and key, or the whole table is read.
 create view coordinator.entries_live (
   project    text, -- Name of the project.
@@ -1549,6 +1599,11 @@ create function coordinator.check_page(p_limit integer, p_after text[] default n
   returns void
   immutable;
 
+-- Reject a path into a document of more than 32 steps (ZC102), of more than one dimension or with null (ZC103). Internal.
+create function coordinator.check_path(p_path text[])
+  returns void
+  immutable;
+
 -- Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102).
 create function coordinator.check_reason(p_value text)
   returns void
@@ -1713,6 +1768,136 @@ create function coordinator.directive_revoke(p_project text, p_directive bigint,
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
+
+-- Reject a state that is not an object, and todo lists and features without a list of items that have ids (ZC105), or with one id twice (ZC333). Internal.
+create function coordinator.document_check_shape(p_kind text, p_value jsonb)
+  returns void
+  immutable;
+
+-- Delete a document: a version without a value. Its history stays until retention takes it (7 days), and until then document_restore brings it back. ZC217: it is absent. ZC301: it has another version.
+create function coordinator.document_delete(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Return the JSON Patch (RFC 6902) that leads from a version of a document to another, by default the latest: a list of add, remove and replace. ZC217: there is no such version; ZC218: it is no longer kept.
+create function coordinator.document_diff(p_project text, p_kind text, p_key text, p_version bigint, p_other bigint default null)
+  returns json
+  stable security definer;
+
+-- Delete a document whose row the caller has locked, with an event of this type; false if it is deleted already. Internal.
+create function coordinator.document_end(p_document_id bigint, p_event text, p_actor text, p_now timestamp with time zone)
+  returns boolean
+  volatile;
+
+-- Take the locks of all parts of a transaction that concern documents: their headers, by kind and key in byte order. Internal.
+create function coordinator.document_enter(p_project_id bigint, p_parts jsonb)
+  returns void
+  volatile;
+
+-- Return the header of a document, also of one that is deleted or expired. ZC217: there is none. Internal.
+create function coordinator.document_find(p_project_id bigint, p_project text, p_kind text, p_key text)
+  returns coordinator.documents
+  stable;
+
+-- Read a document: the latest version, version p_version, or that of the instant p_at; with p_path (keys, and places in lists from 0) a part of it. ZC217: it is absent; ZC218: the version is no longer kept; ZC219: nothing is at the path.
+create function coordinator.document_get(p_project text, p_kind text, p_key text, p_version bigint default null, p_at timestamp with time zone default null, p_path text[] default null)
+  returns SETOF coordinator.document
+  stable security definer;
+
+-- List the versions of a document that are kept, the newest first, also of one that is deleted or expired. p_after: array[version] of the last row read.
+create function coordinator.document_history(p_project text, p_kind text, p_key text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.document_version
+  stable security definer;
+
+-- Keep documents of a kind as they are, there or absent, until the end of the transaction; give the keys in byte order. No event. Internal.
+create function coordinator.document_hold(p_project_id bigint, p_kind text, p_keys text[])
+  returns void
+  volatile;
+
+-- Merge an object into one item of a list in a document, found by its id, in one call: two at once lose nothing. p_path: to the list; by default where todo lists and features have theirs, else the document itself. p_field: the key of the ids. ZC219: there is no such item; ZC333: there are several.
+create function coordinator.document_item(p_project text, p_kind text, p_key text, p_item text, p_patch json, p_path text[] default null, p_field text default 'id', p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Return where a document has its list of items: in todo lists and features it may be below a key. Internal.
+create function coordinator.document_items_path(p_kind text, p_value jsonb)
+  returns text[]
+  immutable;
+
+-- Return when retention takes a document that is deleted at p_now; null: never. Internal.
+create function coordinator.document_leaves_at(p_project_id bigint, p_kind text, p_now timestamp with time zone)
+  returns timestamp with time zone
+  stable;
+
+-- List the documents of a project, or of a kind, whose keys begin with p_prefix, without their values, by kind and key in byte order. p_after: array[kind, key] of the last row read.
+create function coordinator.document_list(p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.document_header
+  stable security definer;
+
+-- Raise ZC217 for a document that is absent, with the key that was probably meant. Internal.
+create function coordinator.document_missing(p_project text, p_kind text, p_key text)
+  returns void
+  stable;
+
+-- Return the value before the version that document_step has counted, and a patch, both in armour if either has what jsonb refuses. Internal.
+create function coordinator.document_open(p_document coordinator.documents, p_patch coordinator.json_stored, OUT value jsonb, OUT patch jsonb, OUT armoured boolean)
+  returns record
+  volatile;
+
+-- Return the part of a document at a path, as exact text. ZC219: nothing is there. Internal.
+create function coordinator.document_part(p_value jsonb, p_raw json, p_path text[])
+  returns json
+  immutable;
+
+-- Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces. Two at once lose nothing. ZC217: the document is absent. p_expect: as in document_put.
+create function coordinator.document_patch(p_project text, p_kind text, p_key text, p_patch json, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Write a version of a document; it never expires unless p_ttl is given. A new one belongs to p_session, with which its key begins; a state belongs to the session that is its key. p_expect: only if this is its version, and p_epoch the epoch of that (0: only if it is absent), else ZC301 with what is there.
+create function coordinator.document_put(p_project text, p_kind text, p_key text, p_value json, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_session text default null, p_actor text default null)
+  returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Raise that a document has another version than the one expected; p_present.id is null if it is absent. Internal.
+create function coordinator.document_refuse(p_kind text, p_key text, p_expect bigint, p_epoch text, p_present coordinator.documents)
+  returns void
+  stable;
+
+-- Write the value of an earlier version again, as a new version; by default the latest value, which brings back a document that was deleted or has expired. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.
+create function coordinator.document_restore(p_project text, p_kind text, p_key text, p_version bigint default null, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_actor text default null)
+  returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Return the session to which a new document belongs; null: none. ZC105: its key does not begin with that of the session. Internal.
+create function coordinator.document_session(p_kind text, p_key text, p_session text)
+  returns text
+  immutable;
+
+-- Return the header of a document as callers see it. Internal.
+create function coordinator.document_shown(p_document coordinator.documents, p_project text)
+  returns coordinator.document_header
+  stable;
+
+-- Lock a document, check what is expected of it, and count its version. p_verb: put makes it if it is absent; restore needs a header; change and delete need a document. No event: document_write emits it. Internal.
+create function coordinator.document_step(p_project_id bigint, p_project text, p_kind text, p_key text, p_verb text, p_expect bigint, p_epoch text, p_expires_at timestamp with time zone, p_actor text, p_now timestamp with time zone, p_session text default null)
+  returns coordinator.documents
+  volatile;
+
+-- Return a version of a document, by its number or by an instant. ZC217: it had none; ZC218: it is no longer kept. Internal.
+create function coordinator.document_version_at(p_document coordinator.documents, p_version bigint, p_at timestamp with time zone)
+  returns coordinator.document_versions
+  stable;
+
+-- Return how many versions of a document are kept; null: all. Internal.
+create function coordinator.document_versions_kept(p_project_id bigint, p_kind text)
+  returns bigint
+  stable;
+
+-- Write the version that document_step has counted; its value is null if the document is deleted. Each version is written here. Internal.
+create function coordinator.document_write(p_document coordinator.documents, p_project text, p_stored coordinator.json_stored, p_event text)
+  returns void
+  volatile;
 
 -- Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.
 create function coordinator.duration_text(p_value interval)
@@ -2514,9 +2699,29 @@ create function coordinator.json_argument(p_name text, p_type text)
   returns text
   immutable;
 
+-- Write the escapes of a JSON text that jsonb refuses, and U+E000, as U+E000 and four hexadecimal digits. Internal.
+create function coordinator.json_armour(p_text text)
+  returns text
+  immutable;
+
+-- Return the JSON Patch (RFC 6902) that makes one value of another. What is shorter to replace whole is replaced whole. Internal.
+create function coordinator.json_diff(p_from jsonb, p_to jsonb, p_path text default '')
+  returns jsonb
+  immutable;
+
+-- Write again as escapes what json_armour replaced. Internal.
+create function coordinator.json_disarm(p_text text)
+  returns text
+  immutable;
+
 -- Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.
 create function coordinator.json_fault(p_value jsonb, p_max integer default 262144, p_too_deep jsonpath default 'strict $.**{64}?(@.type() == "array" || @.type() == "object")')
   returns text
+  immutable;
+
+-- Apply a merge patch (RFC 7396): keys of the patch replace those of the target, null deletes them, objects are merged. Internal.
+create function coordinator.json_merge(p_target jsonb, p_patch jsonb)
+  returns jsonb
   immutable;
 
 -- Return what a JSON value would have to be in order to become a parameter of a type, or null if it fits. Internal.
@@ -2524,9 +2729,29 @@ create function coordinator.json_misfit(p_value jsonb, p_type text)
   returns text
   immutable;
 
+-- Return whether a JSON text may have escapes that jsonb refuses. Internal.
+create function coordinator.json_odd(p_text text)
+  returns boolean
+  immutable;
+
 -- Reject a JSON value for what json_fault returned: ZC102 or ZC104; null is accepted. Internal.
 create function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144)
   returns void
+  immutable;
+
+-- Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb differs in more than spaces and the order of keys. Internal.
+create function coordinator.json_store(p_what text, p_value json, p_max integer)
+  returns coordinator.json_stored
+  immutable;
+
+-- Check a value that was changed, perhaps in armour, and return how it is stored. Internal.
+create function coordinator.json_store_changed(p_what text, p_value jsonb, p_armoured boolean, p_max integer)
+  returns coordinator.json_stored
+  immutable;
+
+-- Check a patch, which is an object (ZC105). Internal.
+create function coordinator.json_store_patch(p_patch json)
+  returns coordinator.json_stored
   immutable;
 
 -- Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not read; p_to is a replacement of regexp_replace, in which \1 is the four digits. Internal.
@@ -3255,7 +3480,7 @@ create function coordinator.name_enter(p_name text)
   volatile;
 
 -- Raise p_code for something that a project does not have, for instance p_noun => 'queue', with the one of p_names that was probably meant. Internal.
-create function coordinator.name_missing(p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null)
+create function coordinator.name_missing(p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200)
   returns void
   stable;
 

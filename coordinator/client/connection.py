@@ -13,6 +13,7 @@ from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
+from coordinator.client.documents import Documents
 from coordinator.client.events import Events
 from coordinator.client.jobs import Jobs
 from coordinator.client.limits import Limits
@@ -55,6 +56,7 @@ class Client:
         self.retentions = Retentions(caller)
         self.sessions = Sessions(caller)
         self.directives = Directives(caller)
+        self.documents = Documents(caller)
         self.queues = Queues(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)

@@ -336,17 +336,17 @@ comment on function coordinator.nearest(text, text[]) is
   'Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.';
 
 create or replace function coordinator.name_missing(
-  p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null) returns void
+  p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform coordinator.check_name('the name of the ' || p_noun, p_name);
+  perform coordinator.check_name('the name of the ' || p_noun, p_name, p_max);
   raise exception using errcode = p_code, message = format('project "%s" has no %s "%s"', p_project, p_noun, p_name),
     hint = concat_ws(' ', 'Did you mean "' || coordinator.nearest(p_name, p_names) || '"?', format('See "coordinator %s list".', p_noun), p_hint);
 end
 $$;
-comment on function coordinator.name_missing(text, text, text, text, text[], text) is
+comment on function coordinator.name_missing(text, text, text, text, text[], text, integer) is
   'Raise p_code for something that a project does not have, for instance p_noun => ''queue'', with the one of p_names that was probably meant. Internal.';
 
 create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text

@@ -231,6 +231,8 @@ begin
   perform coordinator.job_end_project(v_project);
   delete from coordinator.projects where id = v_project;
   delete from coordinator.signals where project_id = v_project;
+  delete from coordinator.document_versions v using coordinator.documents d where v.document_id = d.id and d.project_id = v_project;
+  delete from coordinator.documents where project_id = v_project;
   delete from coordinator.lock_waits where project_id = v_project;
   delete from coordinator.locks where project_id = v_project;
   delete from coordinator.agents_ended where project_id = v_project;

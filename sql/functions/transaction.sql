@@ -28,7 +28,7 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_type = 'jsonb' or v.kind = 'null' then null
+    when p_type in ('jsonb', 'json') or v.kind = 'null' then null
     when p_type = 'text' then case when v.kind <> 'string' then 'a text' end
     when p_type = 'boolean' then case when v.kind <> 'boolean' then 'true or false' end
     when p_type in ('integer', 'bigint') then
@@ -62,7 +62,7 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_type = 'jsonb' then format('$2 -> %L', p_name)
+    when p_type in ('jsonb', 'json') then format('($2 -> %L)::%s', p_name, p_type)
     when p_type = 'interval' then
       format('case jsonb_typeof($2 -> %1$L) when %2$L then make_interval(secs => ($2 ->> %1$L)::double precision) else ($2 ->> %1$L)::interval end',
              p_name, 'number')

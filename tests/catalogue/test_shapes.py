@@ -29,7 +29,7 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_entries": """'[{{"data": 1}}]'""",
+    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -37,6 +37,7 @@ USUAL = {
     "integer": "1",
     "interval": "'1 minute'",
     "jsonb": "'{{}}'",
+    "json": "'{{}}'",
 }  # of other nouns
 SPECIAL = {
     ("project_create", "p_project"): "'made'",
@@ -53,6 +54,12 @@ SPECIAL = {
     ("directive_inbox", "p_agent"): "'a'",
     ("directive_acknowledge", "p_agent"): "'a'",
     ("directive_list", "p_directive"): "null",
+    **{
+        (f"document_{verb}", "p_kind"): "'todo'"
+        for verb in ("delete", "diff", "get", "history", "item", "patch", "put", "restore")
+    },
+    ("document_put", "p_value"): "'[]'",
+    ("document_diff", "p_version"): "1",
 }
 
 STRANGE = {
@@ -83,7 +90,7 @@ STRANGE = {
     "double precision": ["null", "'NaN'", "'infinity'", "'-infinity'", "-1", "1e308"],
     "boolean": ["null"],
     "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
-    "json": ["null", "'null'", "'[]'", "'[1e5000]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json(repeat('x', 1000000))"],
+    "json": ["null", "'null'", "'[]'", "'[1e5000]'", "'[\"\\u0000\"]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json(repeat('x', 1000000))"],
 }  # fmt: skip
 
 FUNCTIONS = sorted(ROLES)
@@ -137,6 +144,8 @@ async def world(tx: Transaction) -> dict[str, str]:
     )
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
     await tx.connection.execute("select coordinator.log_append('default', 'note', 'k', '[{\"data\": 1}]')")
+    await tx.connection.execute("select coordinator.document_put('default', 'note', 'k', '{}')")
+    await tx.connection.execute("""select coordinator.document_put('default', 'todo', 'k', '{"items": [{"id": 1}]}')""")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")

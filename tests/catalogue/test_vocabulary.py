@@ -105,6 +105,7 @@ OPTIONS_ADD = {
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
     ("queue_set", "strict"): "an ageing of 0",
+    ("document_get", "value"): "the output",
     ("signal_get", "value"): "the output",
     ("signal_set", "json"): "how the argument is read",
     ("signal_set", "text"): "how the argument is read",

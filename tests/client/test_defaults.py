@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.client.agents import Agents
 from coordinator.client.directives import Directives
+from coordinator.client.documents import Documents
 from coordinator.client.events import Events
 from coordinator.client.job_history import JobHistory
 from coordinator.client.jobs import Jobs
@@ -27,6 +28,7 @@ from coordinator.client.signals import Signals
 from coordinator.operations import (
     agents,
     directives,
+    documents,
     events,
     job_history,
     jobs,
@@ -43,6 +45,7 @@ from coordinator.operations import (
 NOUNS: dict[type, ModuleType] = {
     Agents: agents,
     Directives: directives,
+    Documents: documents,
     Events: events,
     JobHistory: job_history,
     Jobs: jobs,

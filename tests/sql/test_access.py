@@ -68,6 +68,7 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.project_create('beta')",
         "select coordinator.agent_register(p, 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.document_put(p, 'note', 'secret', to_json('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.log_append(p, 'note', 'secret', '[{\"data\": \"of a project\"}]') from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
@@ -242,6 +243,7 @@ NAMED = {
     ("key", str): "'secret'",
     ("session", str): "'s'",
     ("kind", str): "'note'",
+    ("patch", JsonText): "'{{}}'",
     ("type", str): "'custom.x'",
     ("subject", str): "'log'",
     ("when_set", str): "'A'",
@@ -325,7 +327,7 @@ async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins
             assert {row[0] for row in await kept.fetch(query)} <= {"alpha"}, name
             if {row[0] for row in await free.fetch(query)} >= {"alpha", "beta"}:
                 seen.add(name)
-    assert seen >= {"signals_live", "agents_live", "directives_pending", "rules"}
+    assert seen >= {"signals_live", "documents_live", "agents_live", "directives_pending", "rules"}
     assert [row["project"] for row in await kept.fetch("select project from coordinator.project_list()")] == ["alpha"]
     projects = {row["project"] for row in await kept.fetch("select project from coordinator.events_since()")}
     assert projects == {"alpha"}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from coordinator.errors import InvalidArgument
@@ -20,6 +21,7 @@ from coordinator.operations import (
     agents,
     crons,
     directives,
+    documents,
     job_history,
     job_trees,
     job_waits,
@@ -88,6 +90,21 @@ async def some_tokens(tx: Transaction) -> None:
 async def some_queues(tx: Transaction) -> None:
     for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
         await tx.run(queues.Set(project=P, queue=name))
+
+
+async def some_documents(tx: Transaction) -> None:
+    for kind, key in (
+        ("b", "x"),
+        ("a", "y"),
+        ("a", "x"),
+        ("a", "é"),
+        ("c", "x"),
+        ("a", "x"),
+        ("a", "x"),
+        ("a", "x"),
+        ("a", "x"),
+    ):
+        await tx.run(documents.Put(project=P, kind=kind, key=key, value=Raw(b"1")))
 
 
 async def some_limits(tx: Transaction) -> None:
@@ -212,6 +229,9 @@ CASES = [
     Case(some_tokens, tokens.List(), 5),
     Case(some_queues, queues.List(project=P), 6),
     Case(some_limits, limits.List(project=P), 6),
+    Case(some_documents, documents.List(project=P), 5),
+    Case(some_documents, documents.List(project=P, kind="a"), 3),
+    Case(some_documents, documents.History(project=P, kind="a", key="x"), 5),
     Case(some_directives, directives.List(project=P), 7),
     Case(some_directives, directives.Inbox(project=P, agent="a"), 7),
     Case(some_directives, directives.ListPending(project=P), 21),

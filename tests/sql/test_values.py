@@ -19,6 +19,11 @@ ENTRANCES = {
     "transaction_run": """from coordinator.transaction_run('default', jsonb_build_array(
                             jsonb_build_object('verb', 'signal_set', 'key', 'k', 'value', $1::text::jsonb)))""",
     "queue_set": "coordinator.queue_set('default', 'q', p_weights => jsonb_build_object('k', $1::text::jsonb))",
+    "document_put": "coordinator.document_put('default', 'k', 'k', $1::text::json)",
+    "document_patch": """coordinator.document_patch('default', 'k', p.key, json_build_object('k', $1::text::json))
+                           from coordinator.document_put('default', 'k', 'k', '{}') p""",
+    "document_item": """coordinator.document_item('default', 'todo', p.key, '1', json_build_object('k', $1::text::json))
+                          from coordinator.document_put('default', 'todo', 'k', '[{"id": 1}]') p""",
     "job_enqueue": "coordinator.job_enqueue('default', 't', $1::text::jsonb)",
     "job_enqueue_many": """from coordinator.job_enqueue_many('default', jsonb_build_array(
                              jsonb_build_object('type', 't', 'payload', $1::text::jsonb)))""",
@@ -44,7 +49,7 @@ RUNNING = """
   select coordinator.job_claim('default', (select id from coordinator.agent_register('default', 'w', p_job_types => '{t}')));
 """
 
-WIDE = "[" + ",".join(["1e307"] * 2000) + "]"
+WIDE = "[" + ",".join(["1e307"] * 4000) + "]"
 
 REFUSED = {
     "65 levels of lists": ("[" * 65 + "]" * 65, "ZC102"),
@@ -62,7 +67,7 @@ REFUSED = {
     "one infinite number among many": ("[" + "1," * 5000 + "1e400]", "ZC104"),
     "more text than PostgreSQL can make": ("[" + "1e131071," * 16_000 + "1]", "ZC104"),
     "longer as text than as stored": (WIDE, "ZC102"),
-    "a string that is escaped": ('"' + "\\u0001" * 50_000 + '"', "ZC102"),
+    "a string that is escaped": ('"' + "\\u0001" * 200_000 + '"', "ZC102"),
 }
 ACCEPTED = {
     "64 levels of lists": "[" * 64 + "1" + "]" * 64,

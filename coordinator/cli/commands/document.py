@@ -1,0 +1,219 @@
+"""``coordinator document``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import age, plain
+from coordinator.cli.values import DURATION, INSTANT, INTEGER, read_exact, read_text
+from coordinator.model.document import Document, DocumentHeader
+from coordinator.operations import documents
+
+command = noun("Documents: JSON values by kind and key, in versions.")
+
+COLUMNS = ("kind", "key", "version", "updated_at", "actor", "expires_at", "session", "kept", "epoch", "created_at")
+VERSIONS = ("version", "written_at", "actor", "text_bytes", "deleted", "expires_at", "epoch")
+
+
+def _expecting(function: Any) -> Any:
+    epoch = click.option("--epoch", metavar="EPOCH", help="Only if that version is of this epoch, as it was read.")
+    expect = click.option(
+        "--expect", type=INTEGER, metavar="VERSION", help="Only if it has this version; 0: only if it is absent."
+    )
+    return expect(epoch(function))
+
+
+_kind = click.argument("kind")
+_key = click.argument("key")
+_path = click.option("--path", multiple=True, metavar="STEP", help="A key, or a place in a list from 0; repeatable.")
+
+
+def written(call: Invocation, header: DocumentHeader) -> None:
+    """Print what a write returned."""
+    end = f", expires {age(header.expires_at)}" if header.expires_at else ""
+    call.output.one(header, f"{plain(header.key)} is at version {header.version}{end}")
+
+
+def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
+    """Print a document, or its value alone, as its exact text."""
+    if only_value:
+        call.output.line(bytes(document.text).decode())
+    else:
+        call.output.one(document)
+
+
+@command.verb(
+    examples=[
+        "coordinator document put plan main '{\"step\": 2}'",
+        "cat plan.json | coordinator document put plan main - --expect 7     # only if it has version 7",
+        "coordinator document put plan main '{}' --expect 0 --ttl 2h     # only if it is absent",
+    ]
+)
+@_kind
+@_key
+@click.argument("value", metavar="JSON")
+@_expecting
+@click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
+@click.option("--session", metavar="KEY", help="The session that it belongs to.")
+@click.pass_obj
+def put(call: Invocation, /, *, value: str, **options: Any) -> None:
+    """Write a version of a document.
+
+    JSON is kept exactly; - reads standard input.
+    """
+    written(
+        call, call.run(call.operation(documents.Put, value=read_exact(read_text(value).strip(), "json"), **options))
+    )
+
+
+@command.verb(
+    examples=[
+        "coordinator document get plan main",
+        "coordinator document get plan main --value | jq .step     # only the value, as it was put",
+        "coordinator document get plan main --version 3",
+        "coordinator document get plan main --path steps --path 0",
+    ]
+)
+@_kind
+@_key
+@click.option("--version", type=INTEGER, metavar="N", help="This version.  [default: the latest]")
+@click.option("--at", type=INSTANT, metavar="TIME", help="The version of this instant: 2030-01-31T14:00Z.")
+@_path
+@click.option("--value", "only_value", is_flag=True, help="Print only the value, as its exact text.")
+@click.pass_obj
+def get(call: Invocation, /, *, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
+    """Read a document.
+
+    Exit code 3: it is absent, the version is no longer kept, or nothing is at the path.
+    """
+    operation = documents.Get(project=call.project, path=list(path) or None, **options)
+    shown(call, call.run(operation), only_value=only_value)
+
+
+@command.verb(examples=['coordinator document patch plan main \'{"step": 3, "note": null}\'     # null deletes a key'])
+@_kind
+@_key
+@click.argument("patch", metavar="JSON")
+@_expecting
+@click.pass_obj
+def patch(call: Invocation, /, *, patch: str, **options: Any) -> None:
+    """Merge an object into a document (RFC 7396).
+
+    null deletes a key, objects are merged, anything else replaces. Two at once lose nothing.
+    """
+    written(
+        call, call.run(call.operation(documents.Patch, patch=read_exact(read_text(patch).strip(), "json"), **options))
+    )
+
+
+@command.verb(
+    examples=[
+        "coordinator document item plan main 3 '{\"done\": true}' --path steps",
+        "coordinator document item hosts all web-1 '{\"up\": false}' --field name     # a document that is a list",
+    ]
+)
+@_kind
+@_key
+@click.argument("item", metavar="ID")
+@click.argument("patch", metavar="JSON")
+@_path
+@click.option("--field", metavar="KEY", help="The key of the ids.  [default: id]")
+@_expecting
+@click.pass_obj
+def item(call: Invocation, /, *, patch: str, path: tuple[str, ...], field: str | None, **options: Any) -> None:
+    """Merge an object into one item of a list, found by its ID.
+
+    Two at once lose nothing. The path leads to the list. By default it is where todo lists and features have theirs, else the document itself.
+    """
+    if field is not None:
+        options["field"] = field
+    written(
+        call,
+        call.run(
+            call.operation(
+                documents.Item, patch=read_exact(read_text(patch).strip(), "json"), path=list(path) or None, **options
+            )
+        ),
+    )
+
+
+@command.verb(examples=["coordinator document delete plan main", "coordinator document delete plan main --expect 7"])
+@_kind
+@_key
+@_expecting
+@click.pass_obj
+def delete(call: Invocation, /, **options: Any) -> None:
+    """Delete a document.
+
+    Its versions stay for 7 days, in which "document restore" brings it back.
+    """
+    header = call.run(call.operation(documents.Delete, **options))
+    call.output.one(
+        {"kind": header.kind, "key": header.key, "version": header.version, "deleted": True},
+        f"deleted {plain(header.key)}",
+    )
+
+
+@command.verb(
+    examples=[
+        "coordinator document restore plan main                 # after it was deleted, or has expired",
+        "coordinator document restore plan main --version 3     # the value of version 3, as a new version",
+    ]
+)
+@_kind
+@_key
+@click.option("--version", type=INTEGER, metavar="N", help="The value of this version.  [default: the latest value]")
+@_expecting
+@click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
+@click.pass_obj
+def restore(call: Invocation, /, **options: Any) -> None:
+    """Write the value of an earlier version again, as a new version."""
+    written(call, call.run(call.operation(documents.Restore, **options)))
+
+
+@command.verb(
+    examples=["coordinator document list", "coordinator document list --kind plan --prefix team/ | jq -r '.[].key'"]
+)
+@click.option("--kind", metavar="KIND", help="List only this kind.")
+@click.option("--prefix", default="", metavar="P", help="List only keys with this prefix.")
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, kind: str | None, prefix: str, after: str | None, limit: int | None) -> None:
+    """List documents without their values, by kind and key."""
+    operation = documents.List(project=call.project, kind=kind, prefix=prefix)
+    call.list(operation, COLUMNS, after=after, limit=limit, empty="There are no documents.")
+
+
+@command.verb(examples=["coordinator document history plan main"])
+@_kind
+@_key
+@paged
+@click.pass_obj
+def history(call: Invocation, *, kind: str, key: str, after: str | None, limit: int | None) -> None:
+    """List the versions that are kept, the newest first.
+
+    This works for a document that was deleted or has expired, too.
+    """
+    operation = documents.History(project=call.project, kind=kind, key=key)
+    call.list(operation, VERSIONS, after=after, limit=limit, empty="")
+
+
+@command.verb(
+    examples=["coordinator document diff plan main 3     # to the latest", "coordinator document diff plan main 3 5"]
+)
+@_kind
+@_key
+@click.argument("version", type=INTEGER)
+@click.argument("other", type=INTEGER, required=False)
+@click.pass_obj
+def diff(call: Invocation, *, kind: str, key: str, version: int, other: int | None) -> None:
+    """Print what leads from one version to another.
+
+    The output is a JSON Patch (RFC 6902) from VERSION to OTHER, by default the latest.
+    """
+    operation = documents.Diff(project=call.project, kind=kind, key=key, version=version, other=other)
+    call.output.line(bytes(call.run(operation)).decode())

@@ -1,0 +1,218 @@
+"""Documents: values under a kind and a key, in versions that count 1, 2, 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.document import Document, DocumentHeader, DocumentVersion
+from coordinator.model.json import text_of, value_of
+from coordinator.model.operation import Json, JsonText
+from coordinator.operations import documents
+
+__all__ = ["Documents", "Expected"]
+
+Expected = int | Document | DocumentHeader | None
+
+
+class Documents:
+    """The documents of the client's project.
+
+    ``expect`` is what the document must be at: the document as it was read, or its version alone; 0: it must be absent. A document
+    that was read also names its epoch, so it never matches what a restored database wrote under the same number.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def put(
+        self,
+        kind: str,
+        key: str,
+        value: Json | JsonText,
+        *,
+        expect: Expected = None,
+        epoch: str | None = None,
+        ttl: Duration | None = None,
+        session: str | None = None,
+    ) -> DocumentHeader:
+        """Write a version of a document. It never expires, unless ``ttl`` is given.
+
+        ``value`` is any JSON value, or the text of one (``JsonText``), which is kept as it is.
+
+        Raises: ``Conflict`` with the current version and epoch in ``detail``; ``InvalidArgument`` for a value of another shape than
+        the kind has.
+        """
+        return await self._caller.run(
+            documents.Put(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                value=text_of(value),
+                **_expected(expect, epoch),
+                ttl=None if ttl is None else as_duration(ttl),
+                session=session,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def get(
+        self,
+        kind: str,
+        key: str,
+        *,
+        version: int | None = None,
+        at: datetime | None = None,
+        path: Sequence[str] | None = None,
+    ) -> Document:
+        """Return a document: ``value`` is its value, ``text`` the exact text of that.
+
+        It is the latest version, one by its number, or that of the instant ``at``. ``path`` leads to a part of it.
+
+        Raises: ``NotFound`` if it is absent, if the version is no longer kept, or if nothing is at the path.
+        """
+        return await self._caller.run(
+            documents.Get(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                version=version,
+                at=at,
+                path=None if path is None else list(map(str, path)),
+            )
+        )
+
+    async def patch(
+        self,
+        kind: str,
+        key: str,
+        patch: Mapping[str, Json] | JsonText,
+        *,
+        expect: Expected = None,
+        epoch: str | None = None,
+    ) -> DocumentHeader:
+        """Merge an object into a document (RFC 7396): None deletes a key, objects are merged, anything else replaces.
+
+        Two at once lose nothing, and neither needs to read first.
+
+        Raises: ``NotFound``; ``Conflict``; ``InvalidArgument`` if the document is not an object.
+        """
+        return await self._caller.run(
+            documents.Patch(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                patch=text_of(patch),
+                **_expected(expect, epoch),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def item(
+        self,
+        kind: str,
+        key: str,
+        item: str | int,
+        patch: Mapping[str, Json] | JsonText,
+        *,
+        path: Sequence[str] | None = None,
+        field: str = "id",
+        expect: Expected = None,
+        epoch: str | None = None,
+    ) -> DocumentHeader:
+        """Merge an object into one item of a list, found by its id, in one call.
+
+        Two at once lose nothing, and neither needs to read first. ``path`` leads to the list; by default it is where todo lists and
+        features have theirs, else the document itself. ``field`` is the key of the ids.
+
+        Raises: ``NotFound`` without such an item; ``Conflict`` if several have the id.
+        """
+        return await self._caller.run(
+            documents.Item(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                item=str(item),
+                patch=text_of(patch),
+                path=None if path is None else list(map(str, path)),
+                field=field,
+                **_expected(expect, epoch),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def delete(self, kind: str, key: str, *, expect: Expected = None, epoch: str | None = None) -> DocumentHeader:
+        """Delete a document. Its versions stay for 7 days, in which ``restore`` brings it back.
+
+        Raises: ``NotFound``, ``Conflict``.
+        """
+        return await self._caller.run(
+            documents.Delete(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                **_expected(expect, epoch),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def restore(
+        self,
+        kind: str,
+        key: str,
+        *,
+        version: int | None = None,
+        expect: Expected = None,
+        epoch: str | None = None,
+        ttl: Duration | None = None,
+    ) -> DocumentHeader:
+        """Write the value of an earlier version again, by default of the latest: that of a document that was deleted or has expired.
+
+        Raises: ``NotFound`` if there is no such version, or it is no longer kept; ``Conflict``.
+        """
+        return await self._caller.run(
+            documents.Restore(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                version=version,
+                **_expected(expect, epoch),
+                ttl=None if ttl is None else as_duration(ttl),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    def list(
+        self, kind: str | None = None, *, prefix: str = "", after: str | None = None, limit: int = PAGE
+    ) -> Listing[DocumentHeader]:
+        """List documents, or those of a kind, whose keys begin with ``prefix``, without their values."""
+        operation = documents.List(project=self._caller.project, kind=kind, prefix=prefix, limit=limit)
+        return Listing(self._caller, operation, after)
+
+    def history(self, kind: str, key: str, *, after: str | None = None, limit: int = PAGE) -> Listing[DocumentVersion]:
+        """List the versions of a document that are kept, the newest first, also of one that is deleted or has expired.
+
+        Raises, when awaited and at each step: ``NotFound``.
+        """
+        operation = documents.History(project=self._caller.project, kind=kind, key=key, limit=limit)
+        return Listing(self._caller, operation, after)
+
+    async def diff(self, kind: str, key: str, version: int, other: int | None = None) -> Any:
+        """Return the JSON Patch (RFC 6902) that leads from a version to another, by default the latest: a list of dicts.
+
+        Raises: ``NotFound`` if there is no such version, or it is no longer kept.
+        """
+        return value_of(
+            await self._caller.run(
+                documents.Diff(project=self._caller.project, kind=kind, key=key, version=version, other=other)
+            )
+        )
+
+
+def _expected(expect: Expected, epoch: str | None) -> dict[str, Any]:
+    if expect is None or isinstance(expect, int):
+        return {"expect": expect, "epoch": epoch}
+    return {"expect": expect.version, "epoch": expect.epoch}

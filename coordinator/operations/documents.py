@@ -1,0 +1,205 @@
+"""Documents: values under a kind and a key, in versions that count 1, 2, 3."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from coordinator.model.document import Document, DocumentHeader, DocumentVersion
+from coordinator.model.operation import JsonText, Operation, Scope
+
+__all__ = ["Delete", "Diff", "Get", "History", "Item", "List", "Patch", "Put", "Restore"]
+
+
+class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
+    """Write a version of a document. It never expires, unless ``ttl`` is given: 1 second to 366 days.
+
+    ``expect`` is the version that it must have now, and ``epoch`` the epoch of that version; 0 if it must be absent. A document
+    with a ``session`` belongs to it, and ends with it.
+
+    Raises: ``Conflict`` with the current version and epoch in ``detail``: read it and decide again. ``InvalidArgument`` for a value
+    of another shape than the kind has.
+    """
+
+    function = "document_put"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+    max_bytes = "document_body"
+
+    project: str
+    kind: str
+    key: str
+    value: JsonText
+    expect: int | None = None
+    epoch: str | None = None
+    ttl: timedelta | None = None
+    session: str | None = None
+    actor: str | None = None
+
+
+class Get(Operation[Document], frozen=True, kw_only=True):
+    """Read a document: the latest version, one by its number, or that of the instant ``at``.
+
+    ``path`` leads to a part of it: keys, and places in lists from 0.
+
+    Raises: ``NotFound`` if it is absent (``ZC217``), if the version is no longer kept (``ZC218``), or if nothing is at the path (``ZC219``).
+    """
+
+    function = "document_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    versioned = True
+
+    project: str
+    kind: str
+    key: str
+    version: int | None = None
+    at: datetime | None = None
+    path: list[str] | None = None
+
+
+class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
+    """Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces.
+
+    Two at once lose nothing, and neither needs to read first.
+
+    Raises: ``NotFound``; ``Conflict`` as in ``Put``; ``InvalidArgument`` if the document is not an object.
+    """
+
+    function = "document_patch"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+    max_bytes = "document_body"
+
+    project: str
+    kind: str
+    key: str
+    patch: JsonText
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
+    """Merge an object into one item of a list in a document, found by its id, in one call.
+
+    Two at once lose nothing, and neither needs to read first. ``path`` leads to the list; by default it is where todo lists and
+    features have theirs, else the document itself. ``field`` is the key of the ids; the id 3 matches ``3`` and ``"3"``.
+
+    Raises: ``NotFound`` without such an item (``ZC219``); ``Conflict`` if several have the id (``ZC333``), and as in ``Put``.
+    """
+
+    function = "document_item"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+    max_bytes = "document_body"
+
+    project: str
+    kind: str
+    key: str
+    item: str
+    patch: JsonText
+    path: list[str] | None = None
+    field: str = "id"
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
+    """Delete a document. Its versions stay for 7 days, in which ``Restore`` brings it back.
+
+    Raises: ``NotFound``; ``Conflict`` as in ``Put``.
+    """
+
+    function = "document_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+
+    project: str
+    kind: str
+    key: str
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Restore(Operation[DocumentHeader], frozen=True, kw_only=True):
+    """Write the value of an earlier version again, as a new version.
+
+    By default it is the latest value, which brings back a document that was deleted or has expired.
+
+    Raises: ``NotFound`` if there is no such version, or it is no longer kept (``ZC218``); ``Conflict`` as in ``Put``.
+    """
+
+    function = "document_restore"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+
+    project: str
+    kind: str
+    key: str
+    version: int | None = None
+    expect: int | None = None
+    epoch: str | None = None
+    ttl: timedelta | None = None
+    actor: str | None = None
+
+
+class List(Operation[list[DocumentHeader]], frozen=True, kw_only=True):
+    """List documents, or those of a ``kind``, whose keys begin with ``prefix``, in byte order; without their values."""
+
+    function = "document_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("kind", "key")
+
+    project: str
+    kind: str | None = None
+    prefix: str = ""
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class History(Operation[list[DocumentVersion]], frozen=True, kw_only=True):
+    """List the versions of a document that are kept, the newest first, also of one that is deleted or has expired.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "document_history"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("version",)
+
+    project: str
+    kind: str
+    key: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Diff(Operation[JsonText], frozen=True, kw_only=True):
+    """Return the JSON Patch (RFC 6902) that leads from ``version`` of a document to the ``other``, by default the latest.
+
+    Raises: ``NotFound`` if there is no such version, or it is no longer kept (``ZC218``).
+    """
+
+    function = "document_diff"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    kind: str
+    key: str
+    version: int
+    other: int | None = None
