@@ -68,7 +68,7 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.project_create('beta')",
         "select coordinator.agent_register(p, 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.document_put(p, 'note', 'secret', to_json('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.document_put(p, 'note', 'secret', json_build_object('items', '[]'::json, 'of', p)) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.log_append(p, 'note', 'secret', '[{\"data\": \"of a project\"}]') from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
@@ -254,6 +254,7 @@ MORE = {
     "limit_set": ", p_slots => 1",
     "cron_set": ", p_schedule => '@daily', p_job => jsonb_build_object('type', 't')",
     "directive_send": ", p_to_agent => 'b'",
+    "document_item": ", p_path => '{{items}}'",
     "job_claim": ", p_limit => 0",
     "job_retry": ", p_type => 't'",
 }  # what no type tells: exactly one target, no job types
