@@ -1,4 +1,4 @@
-"""Limits of jobs: queues with slots, a rate and slots per key beside a plain one, also where each commit takes 2 ms longer."""
+"""Limits of jobs: queues with slots, a rate, slots per key and a rate per key beside a plain one, also where each commit takes 2 ms longer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ SETUP = [
     "select coordinator.limit_set('default', 'slots', p_slots => 1000, p_queue => 'slots')",
     "select coordinator.limit_set('default', 'rate', p_rate => 1000000000, p_burst => 1000000000, p_queue => 'rate')",
     "select coordinator.limit_set('default', 'keyed', p_slots => 1, p_per_key => true, p_queue => 'keyed')",
+    "select coordinator.limit_set('default', 'rated', p_rate => 1000, p_per_key => true, p_queue => 'rated')",
 ]
 LABELS = {
     "plain": "plain",
     "slots": "1,000 slots of the queue",
     "rate": "a rate of the queue",
     "keyed": f"1 slot for each of {KEYS:,} keys",
+    "rated": f"a rate for each of {KEYS:,} keys",
 }
 TARGETS = {"slots": 0.8, "rate": 0.8, "keyed": 0.65}
 DELAY = {"commit_delay": "2000", "commit_siblings": "0"}
@@ -58,7 +60,7 @@ async def _beside(place: Place, relay: int, options: Options, title: str, target
     async with AsyncExitStack() as stack:
         sides = {
             name: await stack.enter_async_context(
-                side(place, "ours", name, str(KEYS) if name == "keyed" else "0", relay=relay)
+                side(place, "ours", name, str(KEYS) if name in {"keyed", "rated"} else "0", relay=relay)
             )
             for name in LABELS
         }

@@ -262,11 +262,12 @@ create table coordinator.job_charges (
   limit_id  bigint not null, -- The budget.
   period_at timestamp with time zone not null, -- Start of the period in which the attempt was claimed; -infinity for a budget for ever.
   job_id    uuid, -- The job that runs; null: settled.
+  hash      bigint, -- Hash of project and key, if each key has a budget of its own.
   reserved  bigint not null default 0, -- What its claim reserved; 0 when settled.
   spent     bigint -- What the attempt reported with job_spend; null: nothing.
 );
 CREATE UNIQUE INDEX job_charges_job_idx ON coordinator.job_charges USING btree (job_id, limit_id) WHERE (job_id IS NOT NULL);
-CREATE INDEX job_charges_period_idx ON coordinator.job_charges USING btree (limit_id, period_at);
+CREATE INDEX job_charges_period_idx ON coordinator.job_charges USING btree (limit_id, period_at, hash);
 
 -- Output of jobs that have not ended. Inserted once, and moved to jobs_ended at the end of the job.
 create table coordinator.job_chunks_open (
@@ -315,12 +316,19 @@ create table coordinator.job_dependencies (
 );
 CREATE INDEX job_dependencies_job_idx ON coordinator.job_dependencies USING btree (job_id);
 
--- Keys of limits per key that have lanes. Claims lock a row to start jobs of the key.
+-- Keys of limits per key that have lanes, or whose bucket is not full. Claims lock a row to start jobs of the key.
 create table coordinator.job_keys (
-  limit_id bigint not null, -- The limit.
-  hash     bigint not null, -- Hash of project and key.
+  limit_id     bigint not null, -- The limit.
+  hash         bigint not null, -- Hash of project and key.
+  key          text collate "C", -- The key; null until a rate or budget was used.
+  level        double precision, -- Tokens that were in the bucket of the key at level_at; null: it is full, or the limit is not a rate.
+  level_at     timestamp with time zone, -- When the level was computed.
+  due_at       timestamp with time zone, -- When the key can pay for its next job; null: it can, or nobody knows; infinity: when an attempt ends that frees some.
+  parked       boolean not null default false, -- Whether lanes of the key have left the line until due_at.
+  exhausted_at timestamp with time zone, -- Start of the last period in which the budget of the key was exhausted.
   constraint job_keys_pkey PRIMARY KEY (limit_id, hash)
 );
+CREATE INDEX job_keys_due_idx ON coordinator.job_keys USING btree (limit_id, due_at) WHERE (due_at IS NOT NULL);
 
 -- Lanes: the keys of a class in a fair queue, or with a limit per key, that have jobs to be claimed. The first job inserts one, and the claim that finds it empty deletes it.
 create table coordinator.job_lanes (
@@ -374,6 +382,7 @@ create table coordinator.job_limits (
   constraint job_limits_on_exhausted CHECK ((on_exhausted = ANY (ARRAY['stop'::text, 'cancel'::text]))),
   constraint job_limits_period CHECK ((period = ANY (ARRAY['hour'::text, 'day'::text, 'ever'::text])))
 );
+CREATE INDEX job_limits_keys_idx ON coordinator.job_limits USING btree (project_id) WHERE (per_key AND (kind <> 'slots'::text));
 CREATE UNIQUE INDEX job_limits_tree_idx ON coordinator.job_limits USING btree (project_id, tree) WHERE (tree IS NOT NULL);
 
 -- Jobs that wait for a lock: what wakes them. A job has one row, whatever else is in its way; it ends with the row in jobs_waiting.
@@ -1184,6 +1193,7 @@ create view coordinator.job_limits_live (
   free          bigint, -- Slots, tokens or budget that jobs can take now; null: each key has its own.
   resets_at     timestamp with time zone, -- When the next period of the budget begins; null: never, or it is not a budget.
   users         jsonb, -- Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.
+  keys          jsonb, -- With a rate or budget per key, the five keys that have least left: an array of objects with key and free.
   waiting_count integer, -- Jobs that need it and are queued or, with a tree, wait for it; at most 10,000 are counted.
   held_until    timestamp with time zone, -- No job that needs it starts before; null: it is not held.
   held_by       text, -- Who holds it.
@@ -2794,6 +2804,11 @@ create function coordinator.limit_charged(p_limit bigint, p_period_at timestamp 
   returns record
   stable;
 
+-- Add up what is reserved or spent of the budget of a key in a period, and what of it is spent; settled: from how many settled rows. Internal.
+create function coordinator.limit_charged_key(p_limit bigint, p_period_at timestamp with time zone, p_hash bigint, OUT used bigint, OUT spent bigint, OUT settled bigint)
+  returns record
+  stable;
+
 -- Reject an invalid limit. Internal.
 create function coordinator.limit_check(p_limit coordinator.job_limits)
   returns void
@@ -2854,8 +2869,8 @@ create function coordinator.limit_enter_keys(p_classes bigint[], p_hashes bigint
   returns void
   volatile;
 
--- Return whether what was spent has reached a budget, whose row in job_budgets the caller has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.
-create function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamp with time zone)
+-- Return whether what was spent has reached a budget, whose row in job_budgets the caller has, or that of a key, whose row in job_keys it has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.
+create function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamp with time zone, p_hash bigint default null)
   returns boolean
   volatile;
 
@@ -2888,6 +2903,16 @@ create function coordinator.limit_ids(p_project_id bigint, p_queue text, p_type 
 create function coordinator.limit_key(p_project_id bigint)
   returns bigint
   immutable;
+
+-- Return how many jobs of each lane the rates and budgets of its key can pay for; budgets: whether a budget pays for no more than p_counts. Internal.
+create function coordinator.limit_key_fits(p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_now timestamp with time zone, OUT fits integer[], OUT budgets boolean[])
+  returns record
+  stable;
+
+-- Return what jobs of a key can take now of a rate or budget per key; it may be negative. Internal.
+create function coordinator.limit_key_room(p_limit coordinator.job_limits, p_hash bigint, p_now timestamp with time zone)
+  returns bigint
+  stable;
 
 -- Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned. No event. Internal.
 create function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamp with time zone)
@@ -2944,7 +2969,7 @@ create function coordinator.limit_prune(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Delete up to p_limit rows of keys that have no jobs to be claimed; returns how many. Repeat until 0. No event.
+-- Delete up to p_limit rows of keys that have no jobs to be claimed and whose buckets are full, and as many of what keys spent in old periods; returns how many. Repeat until 0. No event.
 create function coordinator.limit_prune_keys(p_limit integer default 10000)
   returns integer
   volatile security definer;
@@ -2990,11 +3015,11 @@ create function coordinator.limit_room(p_limit coordinator.job_limits, p_now tim
   volatile;
 
 -- Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.
-create function coordinator.limit_rooms(p_class bigint, p_hashes bigint[], p_counts integer[], p_picked uuid[], OUT counts integer[], OUT rooms integer[], OUT busy integer[])
+create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], OUT counts integer[], OUT rooms integer[], OUT busy integer[])
   returns record
   volatile;
 
--- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
+-- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots, a rate or a budget of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
 create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
@@ -3019,6 +3044,11 @@ create function coordinator.limit_take(p_ids uuid[], p_limits bigint[], p_now ti
   returns void
   volatile;
 
+-- Take of rates and budgets per key, whose rows in job_keys the caller has, what jobs cost that are being claimed; return those that fit, and put the others back. p_full: lanes that left the line, which come back when their keys can pay. Internal.
+create function coordinator.limit_take_keys(p_class bigint, p_ids uuid[], p_full bigint[], p_now timestamp with time zone)
+  returns uuid[]
+  volatile;
+
 -- Take tokens out of a bucket that limit_tokens locked. p_need: what the next job needs, at least; workers are woken when it is there. No event. Internal.
 create function coordinator.limit_take_tokens(p_limit coordinator.job_limits, p_tokens bigint, p_need bigint)
   returns void
@@ -3039,14 +3069,29 @@ create function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[])
   returns void
   volatile;
 
--- Bring back into the line all lanes of a limit whose slots have changed. No event. Internal.
+-- Bring back into the line all lanes of a limit whose size has changed. No event. Internal.
 create function coordinator.limit_unpark_all(p_limit_id bigint)
+  returns void
+  volatile;
+
+-- Bring back into the line lanes whose keys can pay for the next job again, of up to 1000 keys of each limit; returns of how many keys. No event. Internal.
+create function coordinator.limit_unpark_due(p_limits bigint[], p_now timestamp with time zone)
+  returns integer
+  volatile;
+
+-- Bring back into the line the lanes of keys. No event. Internal.
+create function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[])
   returns void
   volatile;
 
 -- Wake workers that lacked one of these limits. Internal.
 create function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamp with time zone)
   returns void
+  volatile;
+
+-- Wake workers for keys that can pay for the next job, and that no claim has visited since; returns for how many keys. Internal.
+create function coordinator.limit_wake_keys(p_limits bigint[], p_now timestamp with time zone)
+  returns integer
   volatile;
 
 -- Wake jobs that wait for the limits of their trees, of which there are permits again: of each class as many as p_counts says; null: as there are free permits. Returns how many were woken. Internal.

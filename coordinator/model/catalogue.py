@@ -304,7 +304,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "limit.deleted": (),
     "limit.freed": (),
-    "limit.exhausted": ("spent", "budget", "until"),
+    "limit.exhausted": ("spent", "budget", "until", "key"),
     "limit.held": ("until", "reason"),
     "job.asked": ("ids", "step", "question"),
     "job.answered": ("ids", "step"),

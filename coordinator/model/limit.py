@@ -17,7 +17,7 @@ class Limit(msgspec.Struct, frozen=True):
 
     ``used`` is what running jobs take of the slots, or what is reserved and spent of the budget in its present period, which ends at
     ``resets_at``. ``free`` is what is left, None where each key has its own. ``users`` are the types and keys of running jobs that
-    take most; ``waiting_count`` is how many jobs need it and are queued, or wait for the limit of their ``tree``; 10,000 are counted.
+    take most; ``keys`` are those with least left of a rate or budget per key; ``waiting_count`` is how many jobs need it and are queued, or wait for the limit of their ``tree``; 10,000 are counted.
     """
 
     project: str
@@ -39,6 +39,7 @@ class Limit(msgspec.Struct, frozen=True):
     free: int | None
     resets_at: datetime | None
     users: list[dict[str, Json]]
+    keys: list[dict[str, Json]]
     waiting_count: int
     held_until: datetime | None
     held_by: str | None

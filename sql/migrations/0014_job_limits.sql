@@ -29,6 +29,7 @@ create table coordinator.job_limits (
   constraint job_limits_period check (period in ('hour', 'day', 'ever')),
   constraint job_limits_on_exhausted check (on_exhausted in ('stop', 'cancel')));
 create unique index job_limits_tree_idx on coordinator.job_limits (project_id, tree) where tree is not null; -- job_claim: the limit of a tree
+create index job_limits_keys_idx on coordinator.job_limits (project_id) where per_key and kind <> 'slots'; -- job_claim: rates and budgets per key
 comment on table  coordinator.job_limits              is 'Limits of what runs: the number of jobs at once (slots), tokens per interval (rate), or a sum (budget).';
 comment on column coordinator.job_limits.id           is 'Number of the limit.';
 comment on column coordinator.job_limits.project_id   is 'The project.';
@@ -92,9 +93,22 @@ comment on column coordinator.job_tree_waits.class_id is 'Its class: of each, th
 comment on column coordinator.job_tree_waits.rank     is 'Order within the class, see job_rank.';
 
 create table coordinator.job_keys (
-  limit_id bigint not null,
-  hash     bigint not null,
-  constraint job_keys_pkey primary key (limit_id, hash));
-comment on table  coordinator.job_keys          is 'Keys of limits per key that have lanes. Claims lock a row to start jobs of the key.';
-comment on column coordinator.job_keys.limit_id is 'The limit.';
-comment on column coordinator.job_keys.hash     is 'Hash of project and key.';
+  limit_id     bigint           not null,
+  hash         bigint           not null,
+  key          text             collate "C",
+  level        double precision,
+  level_at     timestamptz,
+  due_at       timestamptz,
+  parked       boolean          not null default false,
+  exhausted_at timestamptz,
+  constraint job_keys_pkey primary key (limit_id, hash)) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index job_keys_due_idx on coordinator.job_keys (limit_id, due_at) where due_at is not null; -- limit_unpark_due, limit_wake_keys
+comment on table  coordinator.job_keys              is 'Keys of limits per key that have lanes, or whose bucket is not full. Claims lock a row to start jobs of the key.';
+comment on column coordinator.job_keys.limit_id     is 'The limit.';
+comment on column coordinator.job_keys.hash         is 'Hash of project and key.';
+comment on column coordinator.job_keys.key          is 'The key; null until a rate or budget was used.';
+comment on column coordinator.job_keys.level        is 'Tokens that were in the bucket of the key at level_at; null: it is full, or the limit is not a rate.';
+comment on column coordinator.job_keys.level_at     is 'When the level was computed.';
+comment on column coordinator.job_keys.due_at       is 'When the key can pay for its next job; null: it can, or nobody knows; infinity: when an attempt ends that frees some.';
+comment on column coordinator.job_keys.parked       is 'Whether lanes of the key have left the line until due_at.';
+comment on column coordinator.job_keys.exhausted_at is 'Start of the last period in which the budget of the key was exhausted.';

@@ -19,6 +19,15 @@ def test_a_limit_is_set_shown_held_released_listed_and_deleted(program: Program)
     assert program.fails(3, "limit", "show", "build")["hint"].startswith('Did you mean "builds"?')
 
 
+def test_each_key_has_a_rate(program: Program) -> None:
+    program.json("limit", "set", "calls", "--rate", "1", "--per", "1h", "--burst", "2", "--type", "x", "--per-key")
+    for key in "aab":
+        program.json("job", "enqueue", "x", "--key", key)
+    agent = program.json("agent", "register", "w", "--job-type", "x")["id"]
+    program.json("job", "claim", "--limit", "5", "--agent", agent)
+    assert program.json("limit", "show", "calls")["keys"] == [{"free": 0, "key": "a"}, {"free": 1, "key": "b"}]
+
+
 def test_a_tree_has_a_limit(program: Program) -> None:
     root = program.json("job", "enqueue", "root")["id"]
     child = program.json("job", "enqueue", "x", "--parent", root)["id"]

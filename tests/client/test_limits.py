@@ -31,6 +31,19 @@ async def test_a_limit_is_set_shown_held_released_listed_and_deleted(database_ur
             await client.limits.show("openai")
 
 
+async def test_each_key_has_a_rate_and_a_budget(database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
+        await client.limits.set("calls", rate=1, per=3600, burst=2, type="x", per_key=True)
+        await client.limits.set("dollars", budget=10, reserve=2, type="x", per_key=True)
+        await client.jobs.enqueue_many([{"type": "x", "key": key} for key in "aab"])
+        grants = await client.jobs.claim(5)
+        charge = await client.jobs.spend(next(grant for grant in grants if grant.key == "b"), "dollars", 7)
+        assert (charge.spent, charge.free) == (7, 3)
+        assert (await client.limits.show("calls")).keys == [{"key": "a", "free": 0}, {"key": "b", "free": 1}]
+        dollars = await client.limits.show("dollars")
+        assert (dollars.free, dollars.keys) == (None, [{"key": "b", "free": 3}, {"key": "a", "free": 6}])
+
+
 async def test_a_tree_has_a_limit(database_url: str) -> None:
     async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
         root = await client.jobs.enqueue("root")

@@ -95,6 +95,8 @@ LIMITS = [
     "'slots', p_slots => 3000, p_queue => 'q1'",
     "'rate', p_rate => 1000000, p_queue => 'q1'",
     "'keys', p_slots => 1000, p_per_key => true, p_queue => 'q2'",
+    "'rates', p_rate => 1000, p_per_key => true, p_queue => 'q2'",
+    "'budgets', p_budget => 1000, p_reserve => 1, p_per_key => true, p_queue => 'q2'",
 ]
 
 HOT = [

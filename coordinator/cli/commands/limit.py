@@ -17,7 +17,7 @@ command = noun("Limits of jobs: at once, in an interval, or of their cost.")
 
 COLUMNS = (
     "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "tree", "held_until",
-    "waiting_count", "resets_at", "hold_reason", "held_by", "users", "reserve", "on_exhausted", "actor", "updated_at",
+    "waiting_count", "resets_at", "hold_reason", "held_by", "users", "keys", "reserve", "on_exhausted", "actor", "updated_at",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ COLUMNS = (
 )
 @click.option("--queue", metavar="NAME", help="Apply it to the jobs of this queue.")
 @click.option("--type", metavar="TYPE", help="Apply it to the jobs of this type.")
-@click.option("--per-key", is_flag=True, default=None, help="Apply it to each key of the queue on its own.")
+@click.option("--per-key", is_flag=True, default=None, help="Apply it to each key on its own.")
 @click.option("--tree", type=JOB, metavar="ID", help="Apply it to this job and all jobs below it.")
 @click.pass_obj
 def set_(call: Invocation, /, **options: Any) -> None:

@@ -171,7 +171,7 @@ begin
       from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
             where not v_rooms ? u.lane_id::text) l;
       continue when v_next is null;
-      v_taken := coordinator.limit_rooms(p_class, v_hashes, v_counts, p_picked);
+      v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked);
       v_counts := v_taken.counts;
       v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
       v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
@@ -217,6 +217,10 @@ begin
   where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
+  if p_picked is not null and exists (select from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
+                                      where c.id = p_class and l.per_key and l.kind <> 'slots') then
+    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'), coordinator.now_utc());
+  end if;
   return v_ids;
 end
 $$;
@@ -296,6 +300,7 @@ declare
   v_short   boolean;
   v_locks   boolean; -- whether jobs of some of the classes have locks
   v_trees   boolean; -- whether some trees have limits
+  v_timed   bigint[]; -- rates and budgets per key
   v_treed   jsonb := '{}'; -- of this round, the limits of trees of which jobs have a slot
   v_kept    record;
   v_owned   uuid[] := '{}'; -- of this round, those that have theirs
@@ -332,7 +337,11 @@ begin
     end if;
   end if;
 
-  v_trees := exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null);
+  select exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null),
+         array(select l.id from coordinator.job_limits l where l.project_id = v_project and l.per_key and l.kind <> 'slots') into v_trees, v_timed;
+  if v_timed <> '{}' then
+    perform coordinator.limit_unpark_due(v_timed, v_now);
+  end if;
   while v_left > 0 loop
     select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain), coalesce(bool_or(g.locks), false)
     into v_plain, v_alone, v_locks from (
@@ -381,7 +390,7 @@ begin
       v_tokens := v_kept.tokens;
       v_parked := v_parked + cardinality(v_kept.waiting);
       v_again := v_kept.waiting <> '{}' and v_kept.rest = '{}';
-      if (v_slots is not null or v_charged <> '{}') and v_kept.waiting || v_kept.rest <> '{}' then
+      if v_alone is not null and v_kept.waiting || v_kept.rest <> '{}' then
         perform coordinator.limit_return(v_kept.waiting || v_kept.rest, v_agent.name, v_now);
       end if;
       if v_kept.rest <> '{}' then
@@ -441,7 +450,7 @@ begin
       end if;
       perform coordinator.job_make_ready(v_beyond, v_agent.name, v_now, p_wait => false);
     end if;
-    if v_slots is not null or v_charged <> '{}' then
+    if v_alone is not null then
       perform coordinator.limit_return(array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)),
                                        v_agent.name, v_now);
     end if;

@@ -5,7 +5,7 @@
 -- attempt changes only its own row, so it never waits for claims. All that an attempt costs belongs to the period of its claim.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('limit.exhausted', 'name of the limit', '{spent,budget,until}', 'What was spent has reached a budget: no job that needs it starts before until; null: before it is raised.');
+  ('limit.exhausted', 'name of the limit', '{spent,budget,until,key}', 'What was spent has reached a budget: no job that needs it starts before until; null: before it is raised. key: only that of this key; null: it is not per key.');
 
 insert into coordinator.rights (function, role) values
   ('job_spend', 'agent');
@@ -87,6 +87,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_limits bigint[];
+  v_keyed  bigint[];
+  v_hashes bigint[];
 begin
   with old as materialized (
     select c.ctid as place, greatest(c.reserved, c.spent) as charge,
@@ -97,8 +99,14 @@ begin
   settled as (
     update coordinator.job_charges c set job_id = null, reserved = 0, spent = o.cost
     from old o where c.ctid = o.place and c.ctid = any (array(select x.place from old x))
-    returning c.limit_id, o.charge > o.cost as frees)
-  select array_agg(distinct s.limit_id order by s.limit_id) into v_limits from settled s where s.frees;
+    returning c.limit_id, c.hash, o.charge > o.cost as frees)
+  select array_agg(distinct s.limit_id order by s.limit_id), array_agg(k.limit_id) filter (where k.parked), array_agg(k.hash) filter (where k.parked)
+  into v_limits, v_keyed, v_hashes
+  from settled s
+  left join lateral (select * from coordinator.job_keys k where k.limit_id = s.limit_id and k.hash = s.hash offset 0) k on true where s.frees;
+  if v_keyed is not null then
+    perform coordinator.limit_unpark_lanes(v_keyed, v_hashes);
+  end if;
   if v_limits is not null then
     perform coordinator.limit_wake(v_limits, p_by, p_now);
   end if;
@@ -107,7 +115,7 @@ $$;
 comment on function coordinator.limit_settle(uuid[], text, text, timestamptz) is
   'Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers that lacked what this frees. Internal.';
 
-create or replace function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamptz) returns boolean
+create or replace function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamptz, p_hash bigint default null) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -116,8 +124,10 @@ as $$
 declare
   v_period  timestamptz := coordinator.limit_period(p_limit.period, p_now);
   v_until   timestamptz := coordinator.limit_period_end(p_limit.period, p_now);
-  v_spent   bigint := (coordinator.limit_charged(p_limit.id, v_period)).spent;
-  v_reason  text := format('budget "%s" is exhausted', p_limit.name);
+  v_key     text := (select k.key from coordinator.job_keys k where k.limit_id = p_limit.id and k.hash = p_hash);
+  v_spent   bigint := case when p_hash is null then (coordinator.limit_charged(p_limit.id, v_period)).spent
+                           else (coordinator.limit_charged_key(p_limit.id, v_period, p_hash)).spent end;
+  v_reason  text := format('budget "%s" is exhausted', p_limit.name) || coalesce(' for key "' || v_key || '"', '');
   v_project text;
   v_running uuid[] := '{}';
   v_ids     uuid[] := '{}';
@@ -126,14 +136,15 @@ begin
     return false;
   end if;
   select p.name into v_project from coordinator.projects p where p.id = p_limit.project_id;
-  if not exists (select from coordinator.job_budgets b where b.limit_id = p_limit.id and b.exhausted_at = v_period) then
+  if not exists (select from coordinator.job_budgets b where p_hash is null and b.limit_id = p_limit.id and b.exhausted_at = v_period)
+     and not exists (select from coordinator.job_keys k where k.limit_id = p_limit.id and k.hash = p_hash and k.exhausted_at = v_period) then
     perform coordinator.event_append('limit.exhausted', v_project, p_limit.name, p_by, p_now,
-      jsonb_build_object('spent', v_spent, 'budget', p_limit.budget, 'until', v_until));
+      jsonb_build_object('spent', v_spent, 'budget', p_limit.budget, 'until', v_until, 'key', v_key));
   end if;
   if p_limit.on_exhausted = 'cancel' then
     v_running := array(
       select r.id from coordinator.job_charges c join coordinator.jobs_running r on r.id = c.job_id
-      where c.limit_id = p_limit.id and c.period_at = v_period and r.cancel_at is null);
+      where c.limit_id = p_limit.id and c.period_at = v_period and (p_hash is null or c.hash = p_hash) and r.cancel_at is null);
     -- Attempts that others have are skipped: their transactions may wait for this budget.
     with asked as (
       update coordinator.jobs_running r set cancel_at = p_now + interval '30 seconds', cancelled_by = p_by, cancel_reason = v_reason
@@ -144,15 +155,16 @@ begin
     perform coordinator.job_tell('job.cancel_requested', p_limit.project_id, v_project, t.queue, p_by, p_now, t.ids, jsonb_build_object('reason', v_reason))
     from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_ids) group by 1 order by 1) t;
   end if;
-  update coordinator.job_budgets b set exhausted_at = v_period where b.limit_id = p_limit.id and b.exhausted_at is distinct from v_period;
+  update coordinator.job_budgets b set exhausted_at = v_period where p_hash is null and b.limit_id = p_limit.id and b.exhausted_at is distinct from v_period;
+  update coordinator.job_keys k set exhausted_at = v_period where k.limit_id = p_limit.id and k.hash = p_hash and k.exhausted_at is distinct from v_period;
   if cardinality(v_running) > cardinality(v_ids) then
     perform coordinator.limit_lack(p_limit.id, p_now + interval '1 second'); -- limit_refill asks the others
   end if;
   return true;
 end
 $$;
-comment on function coordinator.limit_exhaust(coordinator.job_limits, text, timestamptz) is
-  'Return whether what was spent has reached a budget, whose row in job_budgets the caller has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.';
+comment on function coordinator.limit_exhaust(coordinator.job_limits, text, timestamptz, bigint) is
+  'Return whether what was spent has reached a budget, whose row in job_budgets the caller has, or that of a key, whose row in job_keys it has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.';
 
 create or replace function coordinator.job_spend(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_budget text, p_amount bigint)
@@ -168,6 +180,8 @@ declare
   v_attempt coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
   v_limit   coordinator.job_limits;
   v_charge  coordinator.job_charges;
+  v_key     text;
+  v_hash    bigint; -- per key
 begin
   if p_amount is null or p_amount not between 0 and 1000000000000000 then
     raise exception using errcode = 'ZC104', message = format('an amount of %s is out of range', coalesce(p_amount::text, 'null')),
@@ -183,18 +197,29 @@ begin
     raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s', p_budget, p_job),
       hint = 'Enqueue such jobs with its name among their limits, or set it for their queue or type.';
   end if;
+  if v_limit.per_key then
+    select j.key, coordinator.limit_hash(v_project, j.key) into v_key, v_hash from coordinator.jobs_open j where j.id = p_job;
+    if v_hash is null then
+      raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s, which has no key', p_budget, p_job),
+        hint = 'Each key has a budget of its own: enqueue such jobs with a key.';
+    end if;
+    insert into coordinator.job_keys (limit_id, hash, key) values (v_limit.id, v_hash, v_key) on conflict on constraint job_keys_pkey do nothing;
+    perform from coordinator.job_keys k where k.limit_id = v_limit.id and k.hash = v_hash for no key update;
+    update coordinator.job_keys k set key = v_key where k.limit_id = v_limit.id and k.hash = v_hash and k.key is null;
+  end if;
   perform from coordinator.job_budgets b where b.limit_id = v_limit.id for no key update; -- after the attempt
   update coordinator.job_charges c set spent = least(coalesce(c.spent, 0)::numeric + p_amount, 9000000000000000000)
   where c.job_id = p_job and c.limit_id = v_limit.id returning c.* into v_charge;
   if not found then -- the budget began to apply after the claim
-    insert into coordinator.job_charges as c (limit_id, period_at, job_id, spent)
-    values (v_limit.id, coordinator.limit_period(v_limit.period, v_now), p_job, p_amount) returning c.* into v_charge;
-    update coordinator.jobs_running r set charged = true where r.id = p_job and not r.charged;
+    insert into coordinator.job_charges as c (limit_id, period_at, job_id, spent, hash)
+    values (v_limit.id, coordinator.limit_period(v_limit.period, v_now), p_job, p_amount, v_hash) returning c.* into v_charge;
+    update coordinator.jobs_running r set charged = true, key_hash = coalesce(v_hash, r.key_hash) where r.id = p_job;
   end if;
-  perform coordinator.limit_exhaust(v_limit, coordinator.job_worker(p_agent), v_now);
+  perform coordinator.limit_exhaust(v_limit, coordinator.job_worker(p_agent), v_now, v_hash);
   return query
     select p_job, v_limit.name, v_charge.spent, v_charge.reserved,
-           greatest(0, v_limit.budget - (coordinator.limit_charged(v_limit.id, v_charge.period_at)).used), r.cancel_at
+           greatest(0, v_limit.budget - case when v_hash is null then (coordinator.limit_charged(v_limit.id, v_charge.period_at)).used
+                                             else (coordinator.limit_charged_key(v_limit.id, v_charge.period_at, v_hash)).used end), r.cancel_at
     from coordinator.jobs_running r where r.id = p_job;
 end
 $$;

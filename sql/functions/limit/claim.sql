@@ -67,6 +67,10 @@ begin
      where l.tree is not null and (l.held_until > p_now) is not true
        and exists (select from coordinator.job_tree_waits t where t.limit_id = l.id) and exists (select from coordinator.job_slots s where s.limit_id = l.id)
      order by l.id limit p_limit)
+    union all
+    (select l.id from coordinator.job_limits l
+     where l.per_key and l.kind <> 'slots' and exists (select from coordinator.job_keys k where k.limit_id = l.id and k.due_at <= p_now)
+     order by l.id limit p_limit)
     limit p_limit);
 end
 $$;
@@ -82,13 +86,19 @@ as $$
 declare
   v_now    timestamptz := coordinator.now_utc();
   v_limits bigint[];
+  v_keys   integer;
 begin
   perform coordinator.check_page(p_limit);
   v_limits := coordinator.limit_due(v_now, p_limit);
   perform from coordinator.job_budgets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
-  perform coordinator.limit_exhaust(l, 'coordinator', v_now) from coordinator.job_limits l where l.id = any (v_limits) and l.kind = 'budget';
+  perform coordinator.limit_exhaust(l, 'coordinator', v_now) from coordinator.job_limits l where l.id = any (v_limits) and l.kind = 'budget' and not l.per_key;
+  perform coordinator.limit_exhaust(l, 'coordinator', v_now, k.hash)
+  from coordinator.job_limits l join coordinator.job_keys k on k.limit_id = l.id and k.exhausted_at = coordinator.limit_period(l.period, v_now)
+  where l.id = any (v_limits) and l.per_key and l.on_exhausted = 'cancel';
+  v_keys := coordinator.limit_wake_keys(array(select l.id from coordinator.job_limits l where l.id = any (v_limits) and l.per_key and l.kind <> 'slots'), v_now);
   perform coordinator.limit_wake(v_limits, 'coordinator', v_now);
-  return (select count(*) from unnest(v_limits) d where not exists (select from coordinator.job_limits l where l.id = d and l.tree is not null))
+  return v_keys + (select count(*) from unnest(v_limits) d
+                   where not exists (select from coordinator.job_limits l where l.id = d and (l.tree is not null or l.per_key and l.kind <> 'slots')))
          + coordinator.limit_wake_trees(v_limits, null, 'coordinator', v_now);
 end
 $$;
@@ -191,7 +201,7 @@ begin
       if v_want < v_count then
         perform coordinator.limit_lack(v_limit.id, null);
       end if;
-    elsif v_limit.kind in ('rate', 'budget') then
+    elsif v_limit.kind in ('rate', 'budget') and not v_limit.per_key then
       v_room := coordinator.limit_room(v_limit, p_now);
       v_gauged := v_gauged || v_limit.id;
       v_rooms := v_rooms || v_room;
@@ -231,7 +241,7 @@ begin
   v_count := coalesce(cardinality(v_ids), 0);
   if v_policy.keyed and v_count < p_limit and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then
     perform coordinator.limit_lack(l.id, p_now + interval '5 seconds')
-    from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key;
+    from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key and l.kind = 'slots';
   end if;
   for v_pool in 1..cardinality(v_pools) loop
     delete from coordinator.job_slots s where s.ctid = any (v_rows[coalesce(v_ends[v_pool - 1], 0) + 1:coalesce(v_ends[v_pool - 1], 0) + v_count]);
@@ -317,15 +327,21 @@ declare
   v_slots bigint[];
   v_keyed bigint[];
 begin
-  select array_agg(l.id) filter (where not l.per_key), array_agg(l.id) filter (where l.per_key) into v_slots, v_keyed
+  select array_agg(l.id) filter (where not l.per_key and l.kind = 'slots'), array_agg(l.id) filter (where l.per_key) into v_slots, v_keyed
   from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-  join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'slots' where j.id = any (p_ids);
+  join coordinator.job_limits l on l.id = any (c.limit_ids) where j.id = any (p_ids);
   delete from coordinator.job_charges c where c.job_id = any (p_ids);
   update coordinator.job_buckets b set level = b.level + t.tokens
   from (select l.id, sum(coordinator.limit_cost(l, j.limits)) as tokens
         from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' where j.id = any (p_ids) group by l.id) t
+        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' and not l.per_key where j.id = any (p_ids) group by l.id) t
   where b.limit_id = t.id;
+  update coordinator.job_keys k set level = k.level + t.tokens
+  from (select l.id, coordinator.limit_hash(j.project_id, j.key) as hash, sum(coordinator.limit_cost(l, j.limits)) as tokens
+        from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' and l.per_key
+        where v_keyed is not null and j.id = any (p_ids) and j.key is not null group by 1, 2) t
+  where k.limit_id = t.id and k.hash = t.hash;
   if v_keyed is not null then
     insert into coordinator.job_permits (class_id, turn, lane_id)
     select l.class_id, nextval('coordinator.job_turns'), l.id

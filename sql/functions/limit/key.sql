@@ -1,4 +1,4 @@
--- Limits per key: each key has slots of its own (see limit.sql).
+-- Limits per key: each key has slots, a rate or a budget of its own (see limit.sql; for rates and budgets, key_gauge.sql).
 --
 -- What runs of a key is counted, in jobs_running. To start jobs of a key, a claim locks its row in job_keys, without waiting, and
 -- counts in a later statement; so of several claims one counts at a time. A lane whose key is full leaves the line, so it costs
@@ -44,7 +44,7 @@ comment on function coordinator.limit_enter_keys(bigint[], bigint[]) is
   'Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.';
 
 create or replace function coordinator.limit_rooms(
-  p_class bigint, p_hashes bigint[], p_counts integer[], p_picked uuid[], out counts integer[], out rooms integer[], out busy integer[])
+  p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], out counts integer[], out rooms integer[], out busy integer[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -52,19 +52,21 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_limits bigint[];
+  v_all    bigint[];
+  v_limits bigint[]; -- those with slots
   v_slots  integer[];
   v_held   bigint[];
+  v_fit    record;
   v_full   bigint[]; -- keys that will be full and of which other jobs run
   v_run    bigint[]; -- how many
 begin
-  select array_agg(l.id), array_agg(l.slots) into v_limits, v_slots
+  select array_agg(l.id), array_agg(l.id) filter (where l.kind = 'slots'), array_agg(l.slots) filter (where l.kind = 'slots') into v_all, v_limits, v_slots
   from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key where c.id = p_class;
   with held as materialized (
     select k.hash from coordinator.job_keys k
     where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = l and o.hash = h) -- else it reads all keys
-                              from unnest(v_limits) l cross join unnest(p_hashes) h where h is not null)) for update skip locked)
-  select array_agg(f.hash) into v_held from (select h.hash from held h group by 1 having count(*) = cardinality(v_limits)) f;
+                              from unnest(v_all) l cross join unnest(p_hashes) h where h is not null)) for update skip locked)
+  select array_agg(f.hash) into v_held from (select h.hash from held h group by 1 having count(*) = cardinality(v_all)) f;
   -- In a later statement, which sees all that runs by claims before.
   with picked as materialized (
     select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
@@ -72,30 +74,57 @@ begin
     join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) where j.id = any (p_picked) group by 1, 2),
   key as materialized (
     select u.*, case when u.hash is null then 2147483647 when u.hash is distinct from h.hash then 0
-                else (select min(l.slots - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0)
-                                 - (select count(*) from coordinator.jobs_running r where r.key_hash = u.hash and l.id = any (r.slots)))
+                else (select coalesce(min(l.slots - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0)
+                                 - (select count(*) from coordinator.jobs_running r where r.key_hash = u.hash and l.id = any (r.slots))), 2147483647)
                       from unnest(v_limits, v_slots) l (id, slots)) end as room,
            u.hash is distinct from h.hash as busy
     from unnest(p_hashes, p_counts) with ordinality u (hash, jobs, place) left join unnest(v_held) h (hash) on h.hash = u.hash)
   select array_agg(least(k.jobs, greatest(0, k.room)) order by k.place), array_agg(greatest(0, k.room - k.jobs) order by k.place),
          coalesce(array_agg(k.place) filter (where k.busy), '{}'), array_agg(k.hash) filter (where not k.busy and k.room <= k.jobs and k.room < (select min(s) from unnest(v_slots) s))
   into counts, rooms, busy, v_full from key k;
+  if cardinality(v_all) > coalesce(cardinality(v_limits), 0) then
+    v_fit := coordinator.limit_key_fits(p_class, p_lanes, p_hashes, counts, coordinator.now_utc());
+    select array_agg(least(u.jobs, u.fits) order by u.place),
+           array_agg(case when u.fits <= u.jobs then 0 else least(u.room, u.fits - u.jobs) end order by u.place),
+           nullif(v_full || array_agg(u.hash) filter (where u.budget and u.hash = any (v_held)), '{}')
+    into counts, rooms, v_full
+    from unnest(p_hashes, counts, rooms, v_fit.fits, v_fit.budgets) with ordinality u (hash, jobs, room, fits, budget, place);
+  end if;
 
   if v_full is not null then -- those that nobody ends keep their keys full; an end that begins now waits, and sees the lane
     select array_agg(n.hash), array_agg(n.jobs) into v_full, v_run
-    from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and r.slots && v_limits) as jobs
+    from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and (r.slots && v_limits or r.charged)) as jobs
           from unnest(v_full) f (hash)) n where n.jobs > 0;
   end if;
   if v_full is not null then
     with held as materialized (
-      select r.key_hash from coordinator.jobs_running r where r.key_hash = any (v_full) and r.slots && v_limits order by r.id for key share skip locked)
+      select r.key_hash from coordinator.jobs_running r where r.key_hash = any (v_full) and (r.slots && v_limits or r.charged) order by r.id for key share skip locked)
     select busy || array_agg(array_position(p_hashes, f.hash)) into busy
     from unnest(v_full, v_run) f (hash, jobs) where f.jobs <> (select count(*) from held h where h.key_hash = f.hash);
   end if;
 end
 $$;
-comment on function coordinator.limit_rooms(bigint, bigint[], integer[], uuid[]) is
+comment on function coordinator.limit_rooms(bigint, bigint[], bigint[], integer[], uuid[]) is
   'Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.';
+
+create or replace function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  insert into coordinator.job_permits (class_id, turn, lane_id)
+  select n.class_id, nextval('coordinator.job_turns'), n.id
+  from unnest(p_limits, p_hashes) f (limit_id, hash)
+  join coordinator.job_lanes n on n.hash = f.hash
+  join coordinator.job_classes c on c.id = n.class_id and f.limit_id = any (c.limit_ids)
+  group by n.class_id, n.id;
+end
+$$;
+comment on function coordinator.limit_unpark_lanes(bigint[], bigint[]) is
+  'Bring back into the line the lanes of keys. No event. Internal.';
 
 create or replace function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -104,18 +133,19 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+  v_limits bigint[];
+  v_hashes bigint[];
 begin
   -- If a key was not full, its lanes are in the line.
-  insert into coordinator.job_permits (class_id, turn, lane_id)
-  select n.class_id, nextval('coordinator.job_turns'), n.id
-  from (select l.id as limit_id, e.hash from (
-          select u.limit_id, u.hash, count(*) as jobs from unnest(p_limits, p_hashes) u (limit_id, hash) group by 1, 2) e
-        join coordinator.job_limits l on l.id = e.limit_id
-        where e.jobs >= l.slots
-           or e.jobs + (select count(*) from coordinator.jobs_running r where r.key_hash = e.hash and l.id = any (r.slots)) >= l.slots) f
-  join coordinator.job_lanes n on n.hash = f.hash
-  join coordinator.job_classes c on c.id = n.class_id and f.limit_id = any (c.limit_ids)
-  group by n.class_id, n.id;
+  select array_agg(l.id), array_agg(e.hash) into v_limits, v_hashes
+  from (select u.limit_id, u.hash, count(*) as jobs from unnest(p_limits, p_hashes) u (limit_id, hash) group by 1, 2) e
+  join coordinator.job_limits l on l.id = e.limit_id
+  where e.jobs >= l.slots
+     or e.jobs + (select count(*) from coordinator.jobs_running r where r.key_hash = e.hash and l.id = any (r.slots)) >= l.slots;
+  if v_limits is not null then
+    perform coordinator.limit_unpark_lanes(v_limits, v_hashes);
+  end if;
 end
 $$;
 comment on function coordinator.limit_unpark(bigint[], bigint[]) is
@@ -126,6 +156,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  update coordinator.job_keys k set due_at = null, parked = false, exhausted_at = null
+  where k.limit_id = p_limit_id and (k.due_at is not null or k.exhausted_at is not null);
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select n.class_id, nextval('coordinator.job_turns'), n.id
   from coordinator.job_classes c join coordinator.job_lanes n on n.class_id = c.id
@@ -133,7 +165,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_unpark_all(bigint) is
-  'Bring back into the line all lanes of a limit whose slots have changed. No event. Internal.';
+  'Bring back into the line all lanes of a limit whose size has changed. No event. Internal.';
 
 create or replace function coordinator.limit_prune_keys(p_limit integer default 10000) returns integer
 language plpgsql volatile security definer
@@ -142,19 +174,33 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+  v_now   timestamptz := coordinator.now_utc();
   v_count integer;
+  v_old   integer;
 begin
   perform coordinator.check_page(p_limit);
   -- Whoever makes a lane has its row.
   with idle as materialized (
     select k.ctid as place, k.hash from coordinator.job_keys k
+    left join coordinator.job_limits m on m.id = k.limit_id
     where not exists (select from coordinator.job_lanes l where l.hash = k.hash)
+      and (m.kind = 'rate' and k.level is not null and coordinator.limit_level(m, k.level, k.level_at, v_now) < m.burst) is not true
+      and (k.exhausted_at >= coordinator.limit_period(m.period, v_now)) is not true
     limit p_limit for update of k skip locked)
   delete from coordinator.job_keys k
   where k.ctid = any (array(select i.place from idle i)) and not exists (select from coordinator.job_lanes l where l.hash = k.hash);
   get diagnostics v_count = row_count;
-  return v_count;
+  -- Of periods before the last one; a claim folds those of a budget that its keys share.
+  delete from coordinator.job_charges c
+  where c.ctid = any (array(
+    select o.ctid from coordinator.job_limits l
+    cross join lateral (select coordinator.limit_period(l.period, v_now) as began_at) p
+    cross join lateral (select coordinator.limit_period(l.period, p.began_at - interval '1 second') as began_at) b
+    join coordinator.job_charges o on o.limit_id = l.id and o.period_at < b.began_at and o.job_id is null
+    where l.per_key and l.kind = 'budget' limit p_limit for update of o skip locked));
+  get diagnostics v_old = row_count;
+  return v_count + v_old;
 end
 $$;
 comment on function coordinator.limit_prune_keys(integer) is
-  'Delete up to p_limit rows of keys that have no jobs to be claimed; returns how many. Repeat until 0. No event.';
+  'Delete up to p_limit rows of keys that have no jobs to be claimed and whose buckets are full, and as many of what keys spent in old periods; returns how many. Repeat until 0. No event.';

@@ -21,9 +21,6 @@ begin
   elsif num_nonnulls(p_limit.period, p_limit.reserve, p_limit.on_exhausted) > 0 and p_limit.budget is null then
     raise exception using errcode = 'ZC105', message = 'a period, a reserve or what to do when it is exhausted is given without a budget',
       hint = 'Give the budget, too.';
-  elsif p_limit.per_key and p_limit.kind <> 'slots' then
-    raise exception using errcode = 'ZC105', message = format('a %s for each key is not supported', p_limit.kind),
-      hint = 'Only slots can be per key; set a limit for each key by its own name, and let jobs ask for it.';
   elsif p_limit.tree is not null and (p_limit.kind <> 'slots' or p_limit.per_key or num_nonnulls(p_limit.queue, p_limit.type) > 0) then
     raise exception using errcode = 'ZC105',
       message = case p_limit.kind when 'slots' then 'a tree is given together with a queue, a type or per_key' else format('a %s of a tree is not supported', p_limit.kind) end,
@@ -126,6 +123,8 @@ begin
     else
       perform coordinator.limit_resize(p_limit.id, 0, p_limit.slots - v_running);
     end if;
+  elsif p_limit.per_key then
+    perform coordinator.queue_arrange(v_classes);
   elsif p_limit.kind = 'rate' then
     insert into coordinator.job_buckets (limit_id, level, level_at) values (p_limit.id, p_limit.burst, coordinator.now_utc());
   elsif p_limit.kind = 'budget' then
@@ -232,6 +231,10 @@ begin
       set level = least(v_after.burst, b.level + greatest(0, extract(epoch from v_now - b.level_at)) * v_before.rate / extract(epoch from v_before.per)),
           level_at = greatest(v_now, b.level_at)
       where b.limit_id = v_before.id;
+      update coordinator.job_keys k
+      set level = least(v_after.burst, k.level + greatest(0, extract(epoch from v_now - k.level_at)) * v_before.rate / extract(epoch from v_before.per)),
+          level_at = greatest(v_now, k.level_at)
+      where k.limit_id = v_before.id and k.level is not null;
     end if;
     update coordinator.job_limits l
     set slots = v_after.slots, rate = v_after.rate, per = v_after.per, burst = v_after.burst, budget = v_after.budget, period = v_after.period,
@@ -241,10 +244,11 @@ begin
       update coordinator.job_budgets b set exhausted_at = null where b.limit_id = v_before.id;
       -- What was charged in the old periods is no longer counted.
       delete from coordinator.job_charges c where c.limit_id = v_before.id and c.job_id is null and v_before.period <> v_after.period;
-    elsif v_after.per_key then
-      perform coordinator.limit_unpark_all(v_before.id);
-    elsif v_after.kind = 'slots' then
+    elsif v_after.kind = 'slots' and not v_after.per_key then
       perform coordinator.limit_resize(v_before.id, v_before.surplus, v_after.slots - v_before.slots);
+    end if;
+    if v_after.per_key then
+      perform coordinator.limit_unpark_all(v_before.id);
     end if;
     perform coordinator.limit_wake(array[v_before.id], v_actor, v_now);
     perform coordinator.limit_wake_trees(array[v_before.id], null, v_actor, v_now);
@@ -257,7 +261,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, uuid, text) is
-  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots, a rate or a budget of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
 
 create or replace function coordinator.limit_drop(p_limit coordinator.job_limits, p_by text, p_now timestamptz) returns void
 language plpgsql volatile

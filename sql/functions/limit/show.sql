@@ -9,7 +9,7 @@ create or replace view coordinator.job_limits_live with (security_barrier) as
               when l.kind = 'budget' then greatest(0, l.budget - c.used)
               else floor(least(l.burst, b.level + greatest(0, extract(epoch from n.now - b.level_at)) * l.rate / extract(epoch from l.per)))::bigint
          end as free,
-         d.ends_at as resets_at, coalesce(r.users, '[]') as users, w.waiting_count,
+         d.ends_at as resets_at, coalesce(r.users, '[]') as users, coalesce(e.keys, '[]') as keys, w.waiting_count,
          case when l.held_until > n.now then l.held_until end as held_until, case when l.held_until > n.now then l.held_by end as held_by,
          case when l.held_until > n.now then l.hold_reason end as hold_reason, l.actor, l.created_at, l.updated_at
   from coordinator.job_limits l
@@ -24,6 +24,16 @@ create or replace view coordinator.job_limits_live with (security_barrier) as
   left join lateral (
     select least(coalesce(sum(greatest(g.reserved, g.spent)), 0), 9000000000000000000)::bigint as used
     from coordinator.job_charges g where g.limit_id = l.id and g.period_at = d.began_at) c on l.kind = 'budget'
+  left join lateral (
+    select jsonb_agg(jsonb_build_object('key', k.key, 'free', k.free) order by k.free, k.key) as keys
+    from (select b.key, b.free
+          from (select k.key, floor(least(l.burst, k.level + greatest(0, extract(epoch from n.now - k.level_at)) * l.rate / extract(epoch from l.per)))::bigint as free
+                from coordinator.job_keys k where l.kind = 'rate' and k.limit_id = l.id and k.level is not null
+                union all
+                select k.key, greatest(0, l.budget - least(sum(greatest(g.reserved, g.spent)), 9000000000000000000))::bigint
+                from coordinator.job_charges g join coordinator.job_keys k on k.limit_id = g.limit_id and k.hash = g.hash
+                where l.kind = 'budget' and g.limit_id = l.id and g.period_at = d.began_at group by k.key) b
+          where b.free < coalesce(l.burst, l.budget) order by b.free, b.key limit 5) k) e on l.per_key
   left join (
     select t.limit_id, sum(t.used) as used,
            jsonb_agg(jsonb_build_object('type', t.type, 'key', t.key, 'used', t.used) order by t.place) filter (where t.place <= 5) as users
@@ -62,6 +72,7 @@ comment on column coordinator.job_limits_live.used          is 'Slots that runni
 comment on column coordinator.job_limits_live.free          is 'Slots, tokens or budget that jobs can take now; null: each key has its own.';
 comment on column coordinator.job_limits_live.resets_at     is 'When the next period of the budget begins; null: never, or it is not a budget.';
 comment on column coordinator.job_limits_live.users         is 'Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.';
+comment on column coordinator.job_limits_live.keys          is 'With a rate or budget per key, the five keys that have least left: an array of objects with key and free.';
 comment on column coordinator.job_limits_live.waiting_count is 'Jobs that need it and are queued or, with a tree, wait for it; at most 10,000 are counted.';
 comment on column coordinator.job_limits_live.held_until    is 'No job that needs it starts before; null: it is not held.';
 comment on column coordinator.job_limits_live.held_by       is 'Who holds it.';

@@ -10,6 +10,7 @@ declare
   v_limit coordinator.job_limits;
   v_live  coordinator.job_limits_live;
   v_cost  bigint;
+  v_for   text; -- whose it is, if it is per key
   v_first text; -- who uses most
   v_most  text;
 begin
@@ -21,6 +22,11 @@ begin
     select l.* into v_live from coordinator.job_limits_live l join coordinator.projects p on p.name = l.project
     where p.id = p_job.project_id and l.name = v_limit.name;
     v_cost := coordinator.limit_cost(v_limit, p_job.limits);
+    v_for := case when v_limit.per_key then format(' for key "%s"', p_job.key) else '' end;
+    if v_limit.per_key and v_limit.kind <> 'slots' and p_job.key is not null then
+      v_live.free := greatest(0, coordinator.limit_key_room(v_limit, coordinator.limit_hash(p_job.project_id, p_job.key), v_now));
+      v_live.users := '[]';
+    end if;
     v_first := format('type "%s"', v_live.users -> 0 ->> 'type') || coalesce(' with key "' || (v_live.users -> 0 ->> 'key') || '"', '');
     v_most := case when v_live.users <> '[]' then format('; the largest user is %s (%s)', v_first, v_live.users -> 0 ->> 'used') end;
     if v_live.held_until is not null then
@@ -55,13 +61,13 @@ begin
     elsif v_limit.kind = 'budget' and (v_live.free = 0 or v_live.free < v_cost) then
       cause := 'budget';
       until := v_live.resets_at;
-      sentence := concat(format('Budget "%s" has %s of %s left%s', v_limit.name, v_live.free, v_limit.budget,
+      sentence := concat(format('Budget "%s" has %s of %s left%s%s', v_limit.name, v_live.free, v_limit.budget, v_for,
                                 coalesce(' until ' || coordinator.job_instant(until), '')),
         case when v_cost > v_limit.budget then format(', and it costs %s: more than the whole budget', v_cost)
              when v_live.free > 0 then format(', and it costs %s', v_cost) end, v_most, '.');
     elsif v_limit.kind = 'rate' and v_live.free < v_cost then
       cause := 'rate';
-      sentence := format('Limit "%s" lets %s start in %s, and has %s left now%s.', v_limit.name, v_limit.rate, coordinator.duration_text(v_limit.per),
+      sentence := format('Limit "%s" lets %s start in %s%s, and has %s left now%s.', v_limit.name, v_limit.rate, coordinator.duration_text(v_limit.per), v_for,
                          v_live.free, case when v_cost > 1 then format('; it costs %s', v_cost) else '' end);
     end if;
     exit when cause is not null;

@@ -1,0 +1,100 @@
+"""Rates and budgets per key under races: no key gets more than its own, and none sleeps while it has some."""
+
+from __future__ import annotations
+
+import random
+import time
+from uuid import UUID
+
+import anyio
+import asyncpg
+
+from tests.concurrency.test_limit_race import Worker, limit
+from tests.sql.test_races import Open, session
+
+__all__ = ["session"]
+
+KEYS = ["a", "b", "c"]
+CHARGED = """
+select max(t.used) from (select sum(greatest(c.reserved, c.spent)) as used from coordinator.job_charges c group by c.hash) t"""
+
+
+async def fleet(session: Open, seed: int, jobs: int, **fields: object) -> tuple[asyncpg.Connection, list[Worker]]:
+    admin = await session()
+    await limit(admin, "k", queue="q", per_key=True, **fields)
+    orders = [{"type": kind, "queue": "q", "key": key} for kind in "xy" for key in KEYS] * (jobs // 2)
+    await admin.execute("select coordinator.job_enqueue_many('default', $1)", orders)
+    workers = [Worker(await session(), f"w{place}", random.Random(seed + place)) for place in range(4)]
+    for worker in workers:
+        await worker.register()
+    return admin, workers
+
+
+async def test_no_key_gets_more_tokens_than_came_in_and_none_sleeps(session: Open, seed: int) -> None:
+    rate, burst, jobs = 25.0, 2, 16
+    began = time.monotonic()
+    admin, workers = await fleet(session, seed, jobs, rate=rate, burst=burst)
+
+    async def work(worker: Worker) -> None:
+        while await admin_left():  # claims alone, without the loop that wakes them
+            await worker.claim()
+            await anyio.sleep(0.01)
+
+    async def admin_left() -> bool:
+        async with lock:
+            return bool(await admin.fetchval("select exists (select from coordinator.jobs_open)"))
+
+    lock = anyio.Lock()
+    async with anyio.create_task_group() as tasks:
+        for worker in workers:
+            tasks.start_soon(work, worker)
+    ended = time.monotonic() - began
+    starts = await admin.fetch(
+        "select key, count(*) as jobs, extract(epoch from max(started_at) - min(started_at)) as s from coordinator.jobs group by key"
+    )
+    assert {row["key"]: row["jobs"] for row in starts} == dict.fromkeys(KEYS, jobs)
+    assert jobs <= burst + rate * ended
+
+
+async def test_of_no_key_more_is_reserved_and_spent_than_its_budget_and_none_sleeps(session: Open, seed: int) -> None:
+    admin, workers = await fleet(session, seed, 20, budget=10, reserve=3)
+    seen: list[int] = []
+    ended: dict[UUID, bool] = {}
+
+    async def work(worker: Worker) -> None:
+        while len(ended) < 8 * len(KEYS):  # each costs 1, and the ninth finds 2 left
+            before = dict(worker.held)
+            for job, fence in before.items():
+                await worker.connection.execute(
+                    "select coordinator.job_spend('default', $1, $2, $3, 'k', 1)", job, worker.agent, fence
+                )
+            transaction = worker.connection.transaction()
+            await transaction.start()
+            for job, fence in before.items():
+                await worker.connection.execute(
+                    "select coordinator.job_complete('default', $1, $2, $3)", job, worker.agent, fence
+                )
+            await anyio.sleep(worker.rng.random() * 0.005)
+            await transaction.commit()
+            ended.update(dict.fromkeys(before, True))
+            worker.held = {}
+            grants = await worker.connection.fetch(
+                "select id, fence from coordinator.job_claim('default', $1, $2)", worker.agent, worker.rng.randint(1, 5)
+            )
+            worker.held = {grant["id"]: grant["fence"] for grant in grants}
+
+    async def watch() -> None:
+        while len(ended) < 8 * len(KEYS):
+            seen.append(await admin.fetchval(CHARGED) or 0)
+            await anyio.sleep(0.005)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        for worker in workers:
+            tasks.start_soon(work, worker)
+    assert max(seen) <= 10
+    counts = await admin.fetch(
+        "select key, count(*) as jobs from coordinator.jobs where status = 'completed' group by key"
+    )
+    assert {row["key"]: row["jobs"] for row in counts} == dict.fromkeys(KEYS, 8)
+    assert await admin.fetchval("select count(*) from coordinator.jobs_running") == 0
