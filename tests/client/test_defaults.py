@@ -25,6 +25,7 @@ from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
+from coordinator.client.users import Users
 from coordinator.operations import (
     agents,
     directives,
@@ -40,6 +41,7 @@ from coordinator.operations import (
     rules,
     sessions,
     signals,
+    users,
 )
 
 NOUNS: dict[type, ModuleType] = {
@@ -57,6 +59,7 @@ NOUNS: dict[type, ModuleType] = {
     Rules: rules,
     Sessions: sessions,
     Signals: signals,
+    Users: users,
 }
 OPERATIONS = {
     "Locks.hold": "Acquire",

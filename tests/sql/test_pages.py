@@ -36,6 +36,7 @@ from coordinator.operations import (
     sessions,
     signals,
     tokens,
+    users,
 )
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
@@ -85,6 +86,11 @@ async def some_tokens(tx: Transaction) -> None:
     for _ in range(5):
         secret = new_secret()
         await tx.run(tokens.Create(name="same", role="reader", hash=secret.hash, prefix=secret.prefix))
+
+
+async def some_users(tx: Transaction) -> None:
+    for name in ("a", "0", "a.b", "a-b", "a_b"):
+        await tx.run(users.Create(username=name))
 
 
 async def some_queues(tx: Transaction) -> None:
@@ -226,6 +232,7 @@ CASES = [
     Case(some_projects, projects.List(), 6),
     Case(some_sessions, sessions.List(project=P), 6),
     Case(some_sessions, sessions.List(project=P, status="active"), 6),
+    Case(some_users, users.List(), 5),
     Case(some_tokens, tokens.List(), 5),
     Case(some_queues, queues.List(project=P), 6),
     Case(some_limits, limits.List(project=P), 6),
