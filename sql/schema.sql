@@ -115,6 +115,20 @@ CREATE UNIQUE INDEX directives_key_idx ON coordinator.directives USING btree (pr
 CREATE INDEX directives_open_idx ON coordinator.directives USING btree (project_id, ((- priority)), id) WHERE (status = 'open'::text);
 CREATE INDEX directives_project_idx ON coordinator.directives USING btree (project_id, id);
 
+-- Embeddings that callers gave for documents. Only a search by embedding needs the extension vector.
+create table coordinator.document_embeddings (
+  document_id bigint not null, -- The document.
+  project_id  bigint not null, -- Its project.
+  kind        text collate "C" not null, -- Its kind: memory or knowledge.
+  updated_at  timestamp with time zone not null, -- When its latest version was written.
+  fields      tsvector not null, -- The lexemes of document_words that begin with U+0001.
+  digest      text not null, -- Hash of the text of which it is the embedding. A version with another text deletes the row.
+  embedding   real[] not null, -- The numbers, in single precision.
+  constraint document_embeddings_pkey PRIMARY KEY (document_id),
+  constraint document_embeddings_document_fkey FOREIGN KEY (document_id) REFERENCES coordinator.documents(id) ON DELETE CASCADE
+);
+CREATE INDEX document_embeddings_recent_idx ON coordinator.document_embeddings USING btree (project_id, kind, updated_at DESC);
+
 -- Versions of documents, written once. The newest are kept, as many as document_versions_kept says.
 create table coordinator.document_versions (
   document_id bigint not null, -- The document.
@@ -127,6 +141,19 @@ create table coordinator.document_versions (
   raw         json, -- The text as it was given, where value differs in more than spaces and the order of keys.
   constraint document_versions_pkey PRIMARY KEY (document_id, version)
 );
+
+-- Words of the documents that can be searched, beside the narrow headers that every put updates.
+create table coordinator.document_words (
+  document_id bigint not null, -- The document.
+  project_id  bigint not null, -- Its project.
+  kind        text collate "C" not null, -- Its kind: memory or knowledge.
+  updated_at  timestamp with time zone not null, -- When its latest version was written.
+  words       tsvector not null, -- Its words, and a lexeme for its project and kind and for each of its fields, which begins with U+0001.
+  constraint document_words_pkey PRIMARY KEY (document_id),
+  constraint document_words_document_fkey FOREIGN KEY (document_id) REFERENCES coordinator.documents(id) ON DELETE CASCADE
+);
+CREATE INDEX document_words_recent_idx ON coordinator.document_words USING btree (project_id, kind, updated_at DESC);
+CREATE INDEX document_words_words_idx ON coordinator.document_words USING gin (words) WITH (gin_pending_list_limit='256');
 
 -- Headers of documents. The lock of the header is that of the document: whoever writes a version updates it first.
 create table coordinator.documents (
@@ -958,11 +985,9 @@ create table coordinator.tokens (
   expires_at   timestamp with time zone not null, -- It is invalid after this.
   last_used_at timestamp with time zone, -- When it was last used, to about a minute; null: never.
   revoked_at   timestamp with time zone, -- When it was revoked; null: it was not.
-  user_id      bigint, -- The user with whom it ends, see users; null: none.
   constraint tokens_pkey PRIMARY KEY (id),
   constraint tokens_hash_key UNIQUE (hash),
   constraint tokens_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
-  constraint tokens_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE SET NULL,
   constraint tokens_admin CHECK (((role <> 'admin'::text) OR (project_id IS NULL))),
   constraint tokens_hash CHECK ((hash ~ '^[0-9a-f]{64}$'::text)),
   constraint tokens_name CHECK (((length(name) >= 1) AND (length(name) <= 200))),
@@ -971,7 +996,6 @@ create table coordinator.tokens (
 );
 CREATE INDEX tokens_expires_at_idx ON coordinator.tokens USING btree (expires_at);
 CREATE INDEX tokens_project_idx ON coordinator.tokens USING btree (project_id);
-CREATE INDEX tokens_user_idx ON coordinator.tokens USING btree (user_id);
 
 -- The functions that may be part of a transaction: those that never wait for anything but another transaction's end. Each noun's function file inserts its own rows.
 create table coordinator.transaction_verbs (
@@ -981,25 +1005,6 @@ create table coordinator.transaction_verbs (
   entered_by text collate "C", -- Name of the internal function (project number, parts) that takes the locks of all parts that name it, in an order of its own; null if the function locks nothing.
   constraint transaction_verbs_pkey PRIMARY KEY (function),
   constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
-);
-
--- Attempts to verify users, of unknown ones, too. Written by user_challenge; deleted by user_verify, if it succeeds, and user_challenge, once they are over.
-create table coordinator.user_attempts (
-  username text collate "C" not null, -- Name that was tried.
-  count    integer not null, -- How often it was tried.
-  ends_at  timestamp with time zone not null, -- The count starts again after this.
-  constraint user_attempts_pkey PRIMARY KEY (username)
-);
-CREATE INDEX user_attempts_ends_at_idx ON coordinator.user_attempts USING btree (ends_at);
-
--- Hashes of passwords; only administrators read them. Written by user_create and user_password.
-create table coordinator.user_passwords (
-  user_id    bigint not null, -- The user, see users.
-  hash       text not null, -- PHC string of scrypt: costs, salt and hash. The password itself never reaches the database.
-  updated_at timestamp with time zone not null, -- When the password was set.
-  constraint user_passwords_pkey PRIMARY KEY (user_id),
-  constraint user_passwords_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE CASCADE,
-  constraint user_passwords_hash CHECK ((hash ~ '^\$scrypt\$ln=15,r=8,p=3\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$'::text))
 );
 
 -- People and programs that own projects, sessions and tokens. Written by user_create and user_set; deleted by user_delete. A role that is restricted to projects sees those that appear in them.
@@ -1347,6 +1352,24 @@ create view coordinator.jobs (
   tokens       jsonb -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
 );
 
+-- Entries of knowledge.
+create view coordinator.knowledge_entries (
+  project     text, -- Name of the project.
+  key         text, -- Key, unique in its project.
+  title       text, -- Title.
+  content     text, -- The text.
+  source_type text, -- Where it is from, in the words of the callers, such as url or file; null: not given.
+  source_url  text, -- Address of the source; null: not given.
+  metadata    jsonb, -- An object of the callers; searches can be restricted to texts, numbers and booleans in it.
+  language    text, -- Language in which its words are searched.
+  version     bigint, -- Number of its version: 1, 2, 3.
+  epoch       text, -- Epoch in which the version was written.
+  actor       text, -- Who wrote the version.
+  created_at  timestamp with time zone, -- When it was first put.
+  updated_at  timestamp with time zone, -- When it was last put.
+  id          bigint -- Number of its document.
+);
+
 -- Locks that are held now.
 create view coordinator.lock_holders (
   resource      text, -- What is locked: name:deploy, src/a.py, src/ or src/**/*.py.
@@ -1404,6 +1427,23 @@ create view coordinator.logs_live (
   epoch      text, -- The epoch in which last_seq was given.
   kept       boolean, -- True: retention deletes no entry of it.
   updated_at timestamp with time zone -- When it was last appended to or changed.
+);
+
+-- Memories, with those that were superseded.
+create view coordinator.memories (
+  project        text, -- Name of the project.
+  memory_id      text, -- Hash of scope, context, lesson and tool.
+  context        text, -- When the lesson applies; may be empty.
+  lesson         text, -- What was learned.
+  tool_name      text, -- The tool that the lesson is about; null: none.
+  confidence     double precision, -- How sure it is now, 0 to 100: half as much for every 90 days since it was last reinforced.
+  created_at     timestamp with time zone, -- When it was first recorded.
+  scope          text, -- Whom it concerns, in the words of the callers; empty: everybody in the project.
+  reinforcements integer, -- How many times it was recorded.
+  language       text, -- Language in which its words are searched.
+  superseded_by  text, -- The memory that replaced it; null: it is current.
+  actor          text, -- Who last recorded or superseded it.
+  updated_at     timestamp with time zone -- When it was last recorded or superseded.
 );
 
 -- The projects that the reader may use.
@@ -1591,6 +1631,11 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
   returns void
   volatile security definer;
 
+-- Return an embedding in single precision; null stays null. Reject one that is empty or longer than 4,000 (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.
+create function coordinator.check_embedding(p_embedding double precision[])
+  returns real[]
+  immutable;
+
 -- Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => 'locks change'. Internal.
 create function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.')
   returns void
@@ -1626,7 +1671,7 @@ create function coordinator.check_name(p_what text, p_value text, p_max integer 
   returns void
   immutable;
 
--- Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, id, instant in UTC (ZC103).
+-- Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, real, id, instant in UTC (ZC103).
 create function coordinator.check_page(p_limit integer, p_after text[] default null, p_kinds text[] default '{}')
   returns void
   immutable;
@@ -1816,6 +1861,11 @@ create function coordinator.document_diff(p_project text, p_kind text, p_key tex
   returns json
   stable security definer;
 
+-- Store the embedding of the latest version of a document; null: do nothing. No event: the write has one. Internal.
+create function coordinator.document_embed(p_project_id bigint, p_kind text, p_key text, p_embedding real[])
+  returns void
+  volatile;
+
 -- Delete a document whose row the caller has locked, with an event of this type; false if it is deleted already. Internal.
 create function coordinator.document_end(p_document_id bigint, p_event text, p_actor text, p_now timestamp with time zone)
   returns boolean
@@ -1843,6 +1893,11 @@ create function coordinator.document_history(p_project text, p_kind text, p_key 
 
 -- Keep documents of a kind as they are, there or absent, until the end of the transaction; give the keys in byte order. No event. Internal.
 create function coordinator.document_hold(p_project_id bigint, p_kind text, p_keys text[])
+  returns void
+  volatile;
+
+-- Check and index a version of a memory or an entry of knowledge that was just written; a null value was deleted. Documents of other kinds are not searched. No event: the write has one. Internal.
+create function coordinator.document_index(p_document_id bigint, p_project_id bigint, p_kind text, p_value jsonb, p_now timestamp with time zone)
   returns void
   volatile;
 
@@ -1900,6 +1955,11 @@ create function coordinator.document_refuse(p_kind text, p_key text, p_expect bi
 create function coordinator.document_restore(p_project text, p_kind text, p_key text, p_version bigint default null, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
+
+-- Return the ranked matches of p_query within p_within (see search_within), in no order, 500 at most. partial: more matched, and only the newest, or some of them, were ranked. With p_embedding, the places by words and by distance are merged: the sum of 1 / (60 + place) (reciprocal rank fusion). Internal.
+create function coordinator.document_search(p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null)
+  returns table (document_id bigint, rank double precision, partial boolean)
+  stable;
 
 -- Return the session to which a new document belongs; null: none. ZC105: its key does not begin with that of the session. Internal.
 create function coordinator.document_session(p_kind text, p_key text, p_session text)
@@ -2801,6 +2861,51 @@ create function coordinator.key_patterns(p_keys text[])
   returns text[]
   immutable;
 
+-- Reject a document that is not an entry of knowledge (ZC105), or has too many members in its metadata (ZC102). Internal.
+create function coordinator.knowledge_check(p_value jsonb)
+  returns void
+  stable;
+
+-- Delete an entry of knowledge; with p_expect and p_epoch, only at that version, else ZC301. Its document can be restored until retention takes it. ZC222: there is none with this key.
+create function coordinator.knowledge_delete(p_project text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Check and return the fields by which a list or search of knowledge is restricted. Internal.
+create function coordinator.knowledge_fields(p_source_type text, p_source_url text, p_metadata jsonb)
+  returns jsonb
+  immutable;
+
+-- Read an entry of knowledge. ZC222: there is none with this key.
+create function coordinator.knowledge_get(p_project text, p_key text)
+  returns SETOF coordinator.knowledge_entries
+  stable security definer;
+
+-- List entries of knowledge, those first that were last put; from a source, or with these members in their metadata. p_after: array[updated_at, key] of the last row read.
+create function coordinator.knowledge_list(p_project text, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.knowledge_entries
+  stable security definer;
+
+-- Raise ZC222 for an entry of knowledge that does not exist, with the key that was probably meant. Internal.
+create function coordinator.knowledge_missing(p_project text, p_key text)
+  returns void
+  stable;
+
+-- Put an entry of knowledge, which replaces the one with its key. p_title: by default the key. p_language: in which its words are searched; ZC105: it is unknown. p_embedding: of title and content, for searches by embedding; an earlier one is kept while these stay the same. p_expect, p_epoch: only if it is at this version (0: only if it does not exist), else ZC301 with what is there.
+create function coordinator.knowledge_put(p_project text, p_key text, p_content text, p_title text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default '{}', p_language text default 'english', p_embedding double precision[] default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.knowledge_entries
+  volatile security definer;
+
+-- Return the entries of knowledge with these keys, in no order. Internal.
+create function coordinator.knowledge_rows(p_project text, p_project_id bigint, p_keys text[])
+  returns SETOF coordinator.knowledge_entries
+  stable;
+
+-- Search knowledge for words (word other, "a phrase", or, -without), an embedding, or both; from a source, or with these members in the metadata. The rank of words and embedding is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, key] of the last row read.
+create function coordinator.knowledge_search(p_project text, p_words text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_language text default 'english', p_embedding double precision[] default null, p_after text[] default null, p_limit integer default 20)
+  returns SETOF coordinator.knowledge_match
+  stable security definer;
+
 -- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')
   returns table (leads boolean, term bigint, due text[])
@@ -3541,6 +3646,76 @@ create function coordinator.log_show(p_project text, p_kind text, p_key text)
   returns SETOF coordinator.logs_live
   stable security definer;
 
+-- Reject (ZC105) a document that is not a memory. Internal.
+create function coordinator.memory_check(p_value jsonb)
+  returns void
+  stable;
+
+-- Return the confidence of a memory at an instant: half as much for every 90 days since it was last reinforced. p_value: its document.
+create function coordinator.memory_confidence(p_value jsonb, p_now timestamp with time zone)
+  returns double precision
+  stable;
+
+-- Forget a memory. Its document can be restored until retention takes it. ZC222: there is no such memory.
+create function coordinator.memory_forget(p_project text, p_memory text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Read a memory, even if it was superseded. ZC222: there is no such memory.
+create function coordinator.memory_get(p_project text, p_memory text)
+  returns SETOF coordinator.memories
+  stable security definer;
+
+-- Return the id of a memory. Internal.
+create function coordinator.memory_key(p_scope text, p_context text, p_lesson text, p_tool_name text)
+  returns text
+  stable;
+
+-- List memories, those first that were last recorded; of a scope, about a tool, or with p_superseded also those that were superseded. p_after: array[updated_at, memory_id] of the last row read.
+create function coordinator.memory_list(p_project text, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.memories
+  stable security definer;
+
+-- Raise ZC222 for a memory that does not exist. Internal.
+create function coordinator.memory_missing(p_project text, p_memory text)
+  returns void
+  stable;
+
+-- Check the parts of a memory, and return its document without what the database adds. Internal.
+create function coordinator.memory_new(p_lesson text, p_context text, p_tool_name text, p_confidence double precision, p_scope text, p_language text)
+  returns jsonb
+  stable;
+
+-- Record a lesson, with the context in which it applies, the tool that it is about, and a scope. If it was recorded before, with the same context, tool and scope, that memory is reinforced: its confidence a becomes 100 - (100 - a) * (100 - p_confidence) / 100. p_confidence: 0 to 100. It is halved for every 90 days without another record. p_embedding: of lesson and context, for searches by embedding.
+create function coordinator.memory_record(p_project text, p_lesson text, p_context text default '', p_tool_name text default null, p_confidence double precision default 50, p_memory_scope text default '', p_language text default 'english', p_embedding double precision[] default null, p_actor text default null)
+  returns SETOF coordinator.memories
+  volatile security definer;
+
+-- Return the memories with these ids, in no order. Internal.
+create function coordinator.memory_rows(p_project text, p_project_id bigint, p_keys text[])
+  returns SETOF coordinator.memories
+  stable;
+
+-- Search memories for words (word other, "a phrase", or, -without), an embedding, or both; of a scope, about a tool, or with p_superseded also those that were superseded. The rank is that of the words times the confidence at the start of the day; of words and embedding, the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, memory_id] of the last row read.
+create function coordinator.memory_search(p_project text, p_words text default null, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false, p_language text default 'english', p_embedding double precision[] default null, p_after text[] default null, p_limit integer default 20)
+  returns SETOF coordinator.memory_match
+  stable security definer;
+
+-- Record a lesson that replaces a memory, and return it. The old one stays out of lists and searches unless they ask for it. What is null is taken from the old one. ZC222: there is no such memory. ZC301: another one has superseded it.
+create function coordinator.memory_supersede(p_project text, p_memory text, p_lesson text, p_context text default null, p_tool_name text default null, p_confidence double precision default 50, p_memory_scope text default null, p_language text default null, p_embedding double precision[] default null, p_actor text default null)
+  returns SETOF coordinator.memories
+  volatile security definer;
+
+-- Return the document of a memory; null: there is none. Internal.
+create function coordinator.memory_value(p_project_id bigint, p_key text)
+  returns jsonb
+  stable;
+
+-- Record or reinforce a memory whose key is held. p_current: even if another one superseded it. Internal.
+create function coordinator.memory_write(p_project text, p_project_id bigint, p_key text, p_value jsonb, p_confidence double precision, p_current boolean, p_embedding real[], p_actor text)
+  returns void
+  volatile;
+
 -- Take the lock under which a name becomes that of a token or of an agent. Internal.
 create function coordinator.name_enter(p_name text)
   returns void
@@ -3844,6 +4019,66 @@ create function coordinator.schema_record(p_kind text, p_name text, p_checksum t
   returns void
   volatile;
 
+-- Return the lexemes of the fields by which a search may be restricted: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: it has none. Internal.
+create function coordinator.search_fields(p_project_id bigint, p_kind text, p_value jsonb)
+  returns text[]
+  immutable;
+
+-- Return the text search configuration of a language. ZC105: there is none. Internal.
+create function coordinator.search_language(p_language text)
+  returns regconfig
+  stable;
+
+-- Return the lexeme of the documents of a project and kind, or of those that have this value in a field. Internal.
+create function coordinator.search_lexeme(p_project_id bigint, p_kind text, p_field text default '', p_value jsonb default null)
+  returns text
+  immutable;
+
+-- Return the keys of a page of documents, those first that were last written. Internal.
+create function coordinator.search_list(p_project_id bigint, p_kind text, p_within tsquery, p_after text[], p_limit integer)
+  returns text[]
+  stable;
+
+-- Return the 200 documents whose embeddings are nearest by cosine distance, nearest first, among the newest 10,000 of a project and kind. ZC105: the extension vector is not installed. Internal.
+create function coordinator.search_near(p_project_id bigint, p_kind text, p_within tsquery, p_embedding real[])
+  returns bigint[]
+  stable;
+
+-- Read the words of a search: word other, "a phrase", or, -without. Null: none, beside an embedding. ZC101: there are only stop words. ZC105: unknown language. Internal.
+create function coordinator.search_query(p_language text, p_words text, p_embedding double precision[] default null)
+  returns tsquery
+  stable;
+
+-- Return the documents that match, by the GIN index, 501 at most. Only with a query that names project and kind. Internal.
+create function coordinator.search_rare(p_query tsquery)
+  returns bigint[]
+  stable;
+
+-- Return the documents that match among the newest 2,000 of a project and kind, newest first, 201 at most. Internal.
+create function coordinator.search_recent(p_project_id bigint, p_kind text, p_query tsquery)
+  returns bigint[]
+  stable;
+
+-- Return where the words of a search are in the beginning of a text, between **; without words, how the text begins. Internal.
+create function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery)
+  returns text
+  stable;
+
+-- Return what a search compares of a memory or an entry of knowledge. Internal.
+create function coordinator.search_text(p_kind text, p_value jsonb)
+  returns coordinator.document_text
+  immutable;
+
+-- Return the words of a text, or of its beginning where they exceed what a vector can hold. Internal.
+create function coordinator.search_vector(p_language regconfig, p_text coordinator.document_text)
+  returns tsvector
+  stable;
+
+-- Return the query for the documents of a project and kind that have these fields: with p_superseded, also those that were superseded. Internal.
+create function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false)
+  returns tsquery
+  immutable;
+
 -- Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.
 create function coordinator.server_settled()
   returns boolean
@@ -3969,15 +4204,10 @@ create function coordinator.token_authenticate(p_hash text)
   returns SETOF coordinator.token
   stable security definer;
 
--- Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). p_username: it ends with this user, whose role includes its role. The secret itself stays with the caller.
-create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_username text default null, p_actor text default null)
+-- Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). The secret itself stays with the caller.
+create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_actor text default null)
   returns SETOF coordinator.token
   volatile security definer;
-
--- Revoke those tokens of a user that have one of p_roles. Internal.
-create function coordinator.token_end(p_user_id bigint, p_roles text[], p_actor text, p_now timestamp with time zone)
-  returns void
-  volatile;
 
 -- List tokens in order of creation, ended ones included; project null: all projects. p_after: array[id] of the last row read.
 create function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
@@ -4019,31 +4249,6 @@ create function coordinator.transaction_run(p_project text, p_writes jsonb, p_co
   returns SETOF coordinator.transaction_outcome
   volatile;
 
--- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.
-create function coordinator.user_challenge(p_username text)
-  returns text
-  volatile security definer;
-
--- Reject an invalid role (ZC105) or hash (ZC103); null is accepted. Internal.
-create function coordinator.user_check(p_role text, p_hash text)
-  returns void
-  immutable;
-
--- Create a user. p_hash: the PHC string of the password's scrypt hash; without it nobody can verify the user. ZC301: the username or the email is taken.
-create function coordinator.user_create(p_username text, p_role text default 'agent', p_email text default null, p_hash text default null, p_actor text default null)
-  returns SETOF coordinator.users
-  volatile security definer;
-
--- Delete a user: its tokens are revoked, its projects and sessions stay without a user. ZC220: there is no such user.
-create function coordinator.user_delete(p_username text, p_actor text default null)
-  returns boolean
-  volatile security definer;
-
--- Return an email address as it is stored, in lower case; null for an empty one. ZC103: it is invalid. Internal.
-create function coordinator.user_email(p_email text)
-  returns text
-  immutable;
-
 -- Return the number of a user. ZC220: there is no such user. Internal.
 create function coordinator.user_find(p_username text)
   returns bigint
@@ -4054,11 +4259,6 @@ create function coordinator.user_hold(p_username text)
   returns bigint
   volatile;
 
--- List users, by username; a role that is restricted to projects gets those that appear in them. p_after: array[username] of the last row read.
-create function coordinator.user_list(p_after text[] default null, p_limit integer default 1000)
-  returns SETOF coordinator.users
-  stable security definer;
-
 -- Raise ZC220 for a user that does not exist. Internal.
 create function coordinator.user_missing(p_username text)
   returns void
@@ -4068,26 +4268,6 @@ create function coordinator.user_missing(p_username text)
 create function coordinator.user_name(p_username text)
   returns text
   immutable;
-
--- Set the password of a user, by the PHC string of its scrypt hash, and clear the count of attempts. ZC220: there is no such user.
-create function coordinator.user_password(p_username text, p_hash text, p_actor text default null)
-  returns SETOF coordinator.users
-  volatile security definer;
-
--- Change a user; what is null stays, and an empty email is removed. Disabling a user revokes all its tokens, a lower role those that have more. ZC220: there is no such user. ZC301: the email is taken.
-create function coordinator.user_set(p_username text, p_role text default null, p_email text default null, p_disabled boolean default null, p_actor text default null)
-  returns SETOF coordinator.users
-  volatile security definer;
-
--- Raise ZC301 for a username or email that another user has. Internal.
-create function coordinator.user_taken(p_username text, p_email text)
-  returns void
-  stable;
-
--- Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: another password, no such user, or a disabled one. No event.
-create function coordinator.user_verify(p_username text, p_hash text, p_actor text default null)
-  returns SETOF coordinator.users
-  volatile security definer;
 
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()

@@ -17,7 +17,6 @@ from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.agent_ref import takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
-from coordinator.model.password import takes_password
 from coordinator.version import version
 
 __all__ = ["document", "page"]
@@ -65,6 +64,9 @@ _WANTED = (
     "result",
     "budget",
     "period",
+    "title",
+    "context",
+    "tool_name",
 )  # optional
 _JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
 _EXAMPLES_OF: dict[str, dict[str, Any]] = {
@@ -80,6 +82,8 @@ _EXAMPLES_OF: dict[str, dict[str, Any]] = {
     "job_retry": {"status": ["failed"]},
     "job_suspend": {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"},
     "limit_set": {"name": "dollars", "budget": 5_000_000},
+    "knowledge_put": {"key": "runbooks/rollback", "content": "To roll back, run make rollback.", "title": "Roll back"},
+    "memory_record": {"context": "integration tests", "tool_name": "pytest"},
     **{f"limit_{verb}": {"name": "dollars"} for verb in ("delete", "hold", "release")},
 }
 _EXAMPLES: dict[str, Any] = {
@@ -102,8 +106,9 @@ _EXAMPLES: dict[str, Any] = {
     "jobs": [_JOB_EXAMPLES],
     "key": "build/42/COMPLETED",
     "kind": "note",
+    "lesson": "Run the migrations before the tests.",
+    "memory": "0d24c3e58b54b4760f452ca0fa29a15a",
     "name": "coder-1",
-    "password": "correct horse battery staple",
     "paths": "caseless",
     "payloads": "pointer",
     "percent": 50,
@@ -125,7 +130,6 @@ _EXAMPLES: dict[str, Any] = {
     "tokens": [42],
     "ttl": "5m",
     "type": "custom.build_finished",
-    "username": "ada",
     "value": {"files": 3},
     "when_set": "REJECTED",
     "conditions": [{"verb": "assert_signal", "key": "build/42/COMPLETED", "version": 0}],
@@ -324,8 +328,6 @@ _DURATION = {"type": "string", "examples": ["30s"]}
 def _schema(type: Any) -> dict[str, Any]:
     if takes_agent(type):
         return {"type": "string", "description": "The name or the id of an agent.", "examples": ["coder-1"]}
-    if takes_password(type):
-        return {"type": "string", "format": "password", "writeOnly": True, "examples": [_EXAMPLES["password"]]}
     if type is not HttpDuration:
         raise NotImplementedError
     return {

@@ -24,6 +24,7 @@ __all__ = [
     "AGENT",
     "COST",
     "DURATION",
+    "EMBEDDING",
     "ID",
     "INSTANT",
     "INTEGER",
@@ -156,6 +157,18 @@ class _Instant(click.ParamType[datetime]):
             ) from None
 
 
+class _Embedding(click.ParamType[list[float]]):
+    name = "json"
+
+    def convert(self, value: object, param: click.Parameter | None, _ctx: click.Context | None) -> list[float]:
+        if isinstance(value, list):
+            return value
+        try:
+            return msgspec.convert(read_json(read_text(str(value)), _called(param)), list[float])
+        except msgspec.ValidationError:
+            raise InvalidArgument(f"{_called(param)}: not a list of numbers", hint="Give [0.1, -0.2, …].") from None
+
+
 class _Object(click.ParamType[dict[str, Json]]):
     name = "json"
 
@@ -264,6 +277,7 @@ class _Cost(click.ParamType[tuple[str, int]]):
 
 
 DURATION, INSTANT, INTEGER, NUMBER, OBJECT = _Duration(), _Instant(), _Integer(), _Number(), _Object()
+EMBEDDING = _Embedding()
 ID = _Id("a UUID", "Give an id such as 5c6d032f-ca00-44ad-a17a-cf72f2a0acf7.")
 JOB = _Id("the id of a job", 'Give the UUID that "coordinator job enqueue" printed.')
 AGENT = _NameOrId()

@@ -16,9 +16,11 @@ from coordinator.client.directives import Directives
 from coordinator.client.documents import Documents
 from coordinator.client.events import Events
 from coordinator.client.jobs import Jobs
+from coordinator.client.knowledge import Knowledge
 from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
 from coordinator.client.logs import Logs
+from coordinator.client.memories import Memories
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
@@ -28,7 +30,6 @@ from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
-from coordinator.client.users import Users
 from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
@@ -56,13 +57,14 @@ class Client:
         self.rules = Rules(caller)
         self.retentions = Retentions(caller)
         self.sessions = Sessions(caller)
-        self.users = Users(caller)
         self.directives = Directives(caller)
         self.documents = Documents(caller)
         self.queues = Queues(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)
         self.logs = Logs(caller)
+        self.memories = Memories(caller)
+        self.knowledge = Knowledge(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.lock = self.locks.hold

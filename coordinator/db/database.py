@@ -86,8 +86,6 @@ class Database:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
-        if operation.prepares:
-            operation = await operation.prepared(self)
         try:
             return await self._run(operation)
         except DatabaseUnavailable:

@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator.model.operation import Operation
 
-__all__ = ["STREAM_PATH", "Route", "route_of"]
+__all__ = ["STREAM_PATH", "Route", "plural", "route_of"]
 
 STREAM_PATH = "/v1/events/stream"
 
@@ -26,11 +26,19 @@ class Route(msgspec.Struct, frozen=True):
     parameter: str | None
 
 
+def plural(noun: str) -> str:
+    """Return the plural of a noun, under which it stands in paths and as an attribute of the client."""
+    if noun == "knowledge":
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
 @cache
 def route_of(operation: type[Operation[Any]]) -> Route:
     """Return the route of an operation."""
     noun, _, verb = operation.function.rpartition("_")
     path = operation.route
     if path is None:
-        path = f"/v1/{noun}s" if operation.reads and verb == "list" else f"/v1/{noun}s/{verb}"
+        nouns = plural(noun)
+        path = f"/v1/{nouns}" if operation.reads and verb == "list" else f"/v1/{nouns}/{verb}"
     return Route("GET" if operation.reads else "POST", path, path.partition("{")[2].rstrip("}") or None)

@@ -310,6 +310,7 @@ begin
      or exists (select from unnest(p_after, p_kinds) u (value, kind)
                 where value is null
                    or kind = 'number' and value !~ '^-?[0-9]{1,18}$'
+                   or kind = 'real' and value !~ '^[0-9]{1,6}(\.[0-9]{1,25})?(e-?[0-9]{1,2})?$'
                    or kind = 'instant' and value !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(\+00(:00)?|Z)$'
                    or kind = 'id' and value !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') then
     raise exception using errcode = 'ZC103', message = format('%s is not a position in this list', left(p_after::text, 200)),
@@ -318,7 +319,7 @@ begin
 end
 $$;
 comment on function coordinator.check_page(integer, text[], text[]) is
-  'Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, id, instant in UTC (ZC103).';
+  'Reject a page size outside 1 to 10,000 (ZC104), and a position without one value for each of p_kinds: text, number, real, id, instant in UTC (ZC103).';
 
 create or replace function coordinator.nearest(p_word text, p_words text[]) returns text
 language sql immutable parallel safe

@@ -20,7 +20,6 @@ from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Operation, Scope
 from tests.conftest import Transaction
-from tests.nouns.user import PHC
 
 # Valid arguments by the name of a parameter, in the world that `world` makes. What is not here keeps its default.
 VALID = {
@@ -30,7 +29,8 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_username": "'ada'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
+    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
+    "p_lesson": "'learned'", "p_memory": "'{memory}'", "p_content": "'a text'", "p_words": "'x'", "p_now": "now()",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -43,8 +43,6 @@ USUAL = {
 SPECIAL = {
     ("project_create", "p_project"): "'made'",
     ("session_create", "p_session"): "'new'",
-    ("user_create", "p_username"): "'new'",
-    **{(f"user_{verb}", "p_hash"): f"'{PHC}'" for verb in ("password", "verify")},
     ("agent_register", "p_role"): "'coder'",
     ("agent_list", "p_role"): "'coder'",
     ("role_bind", "p_role"): "current_user",
@@ -91,6 +89,10 @@ STRANGE = {
         "null", "'{{}}'", "'{{null}}'", "array[{job}]", "array_fill(gen_random_uuid(), array[100000])", "array_fill(gen_random_uuid(), array[2, 2])",
     ],
     "double precision": ["null", "'NaN'", "'infinity'", "'-infinity'", "-1", "1e308"],
+    "double precision[]": [
+        "null", "'{{}}'", "'{{null}}'", "'{{NaN}}'", "'{{1,infinity}}'", "'{{1e308}}'", "'{{0,0}}'", "'{{1e-300}}'", "'{{{{1,2}},{{3,4}}}}'",
+        "'[0:1]={{1,2}}'", "array_fill(1::double precision, array[100000])",
+    ],
     "boolean": ["null"],
     "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
     "json": ["null", "'null'", "'[]'", "'[1e5000]'", "'[\"\\u0000\"]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json(repeat('x', 1000000))"],
@@ -127,6 +129,10 @@ NO_NAMES = {
     "p_topics",
     "p_under",
     "p_paths",
+    "p_lesson",
+    "p_context",
+    "p_content",
+    "p_words",
 }
 
 
@@ -151,7 +157,6 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute("""select coordinator.document_put('default', 'todo', 'k', '{"items": [{"id": 1}]}')""")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
-    await tx.connection.execute("select coordinator.user_create('ada', p_hash => $1)", PHC)
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
     lock = await tx.connection.fetchval(
         "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent
@@ -161,10 +166,13 @@ async def world(tx: Transaction) -> dict[str, str]:
     )
     await tx.connection.execute("select coordinator.limit_set('default', 'one', p_budget => 5, p_type => 'x')")
     await tx.connection.execute("select coordinator.job_enqueue('default', 'x')")
+    memory = await tx.connection.fetchval("select memory_id from coordinator.memory_record('default', 'learned once')")
+    await tx.connection.execute("select coordinator.knowledge_put('default', 'k', 'a text')")
     job = await tx.connection.fetchrow("select id, fence from coordinator.job_claim('default', $1)", agent)
     assert job
     return {
         "agent": f"'{agent}'", "directive": str(directive), "token": str(lock), "job": f"'{job['id']}'", "fence": str(job["fence"]),
+        "memory": memory,
     }  # fmt: skip
 
 
@@ -195,7 +203,10 @@ def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
     """Return the operations that list rows, with the parameters that each needs."""
     scopes = (Scope.IN_PROJECT, Scope.ALL, Scope.NONE, Scope.OWN_ROWS)
     kinds = [kind for kind in operations.every() if kind.page_by and kind.scope in scopes]
-    return [(kind, [field.name for field in structs.fields(kind) if field.required]) for kind in kinds]
+    return [
+        (kind, [field.name for field in structs.fields(kind) if field.required or field.name == "words"])
+        for kind in kinds
+    ]
 
 
 async def lists(tx: Transaction, job: str) -> None:
@@ -207,6 +218,7 @@ async def lists(tx: Transaction, job: str) -> None:
         "job": UUID(job.strip("'")),
         "kind": "note",
         "key": "k",
+        "words": "x",
     }
     for kind, required in every_list():
         rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))

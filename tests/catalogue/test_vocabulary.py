@@ -20,17 +20,19 @@ from coordinator import client, operations
 from coordinator.api.endpoint import endpoints
 from coordinator.client.connection import Client
 from coordinator.model.operation import Operation, Scope
+from coordinator.model.route import plural
 from tests.cli.test_help import VERBS
 
 PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
 
 
 def clients() -> Iterator[tuple[str, type[Any]]]:
-    """Find the class of each noun of the client, under the noun in the singular and in the plural."""
+    """Find the class of each noun of the client, under the noun in the plural."""
     for module in pkgutil.iter_modules(client.__path__, prefix=f"{client.__name__}."):
         nouns = module.name.rpartition(".")[2]
-        if nouns.endswith("s") and (kind := getattr(importlib.import_module(module.name), nouns.capitalize(), None)):
-            yield from ((nouns, kind), (nouns.removesuffix("s"), kind))
+        counted = nouns.endswith("s") or nouns == plural(nouns)
+        if counted and (kind := getattr(importlib.import_module(module.name), nouns.capitalize(), None)):
+            yield nouns, kind
 
 
 CLIENTS = dict(clients())
@@ -55,6 +57,7 @@ NOT_ON_THE_COMMAND_LINE = {
     "position_included": "--at-least waits",
     "status_show": "coordinator status",
 }
+SCOPE = "scope: a class of operations has that name for something else"
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
 PYTHON_LACKS = {
     ("log_append", "epoch"): "of what expect takes",
@@ -64,9 +67,11 @@ PYTHON_LACKS = {
     ("lock_acquire", "within"): "the blocks that the task is in",
     ("job_claim", "fences"): "in finished",
     ("job_claim", "results"): "in finished",
+    **{(f"memory_{verb}", "memory_scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
 }
 PYTHON_ADDS = {
     ("job_claim", "wait"): "wait=… of the request",
+    **{(f"memory_{verb}", "scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
     ("events_since", "everywhere"): "project=None would mean the client's own",
 }
 OPTIONS_LACK = {
@@ -79,9 +84,6 @@ OPTIONS_LACK = {
     ("lock_acquire", "within"): "a command holds nothing while it waits",
     ("token_create", "hash"): "made from the secret that the command draws",
     ("token_create", "prefix"): "made from the secret that the command draws",
-    **dict.fromkeys(
-        ((f"user_{verb}", "password") for verb in ("create", "password", "verify")), "asked for, or on standard input"
-    ),
     ("transaction_run", "writes"): "in the file",
     ("transaction_run", "conditions"): "in the file",
 }
@@ -113,7 +115,6 @@ OPTIONS_ADD = {
     ("signal_set", "json"): "how the argument is read",
     ("signal_set", "text"): "how the argument is read",
     ("token_create", "everywhere"): "--project has a default",
-    ("user_create", "no_password"): "instead of the question",
     ("transaction_run", "parts"): "the file",
 }
 SPELLED = {  # on the command line
@@ -135,9 +136,11 @@ SPELLED = {  # on the command line
     ("job_reconcile", "fences"): "fence",
     ("job_retry", "from_step"): "from",
     ("lock_renew", "tokens"): "token",
+    **dict.fromkeys(
+        ((f"memory_{verb}", "memory_scope") for verb in ("list", "record", "search", "supersede")), "scope"
+    ),
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(((f"session_{verb}", "username") for verb in ("create", "list", "set")), "user"),
-    ("token_create", "username"): "user",
     **dict.fromkeys(
         ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
     ),  # --project is the setting
@@ -150,7 +153,8 @@ def excepted(table: dict[tuple[str, str], str], function: str) -> set[str]:
 
 def method_of(function: str) -> Any:
     noun, _, verb = function.partition("_")
-    return getattr(CLIENTS.get(noun), verb, None) or getattr(CLIENTS.get(noun), f"{verb}_", None)
+    kind = CLIENTS.get(noun) or CLIENTS.get(plural(noun))
+    return getattr(kind, verb, None) or getattr(kind, f"{verb}_", None)
 
 
 @pytest.mark.parametrize("function", PUBLIC)
@@ -224,5 +228,4 @@ def test_a_word_means_one_thing(kind: type[Operation[Any]]) -> None:
 
 
 def test_the_client_has_a_noun_for_each_class() -> None:
-    nouns = {f"{noun}s" if not noun.endswith("s") else noun for noun in CLIENTS}
-    assert all(name in inspect.getsource(Client) for name in nouns)
+    assert all(name in inspect.getsource(Client) for name in CLIENTS)

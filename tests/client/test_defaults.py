@@ -17,15 +17,16 @@ from coordinator.client.documents import Documents
 from coordinator.client.events import Events
 from coordinator.client.job_history import JobHistory
 from coordinator.client.jobs import Jobs
+from coordinator.client.knowledge import Knowledge
 from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
+from coordinator.client.memories import Memories
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
 from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
-from coordinator.client.users import Users
 from coordinator.operations import (
     agents,
     directives,
@@ -33,15 +34,16 @@ from coordinator.operations import (
     events,
     job_history,
     jobs,
+    knowledge,
     limits,
     locks,
+    memories,
     projects,
     queues,
     retentions,
     rules,
     sessions,
     signals,
-    users,
 )
 
 NOUNS: dict[type, ModuleType] = {
@@ -51,15 +53,16 @@ NOUNS: dict[type, ModuleType] = {
     Events: events,
     JobHistory: job_history,
     Jobs: jobs,
+    Knowledge: knowledge,
     Limits: limits,
     Locks: locks,
+    Memories: memories,
     Projects: projects,
     Queues: queues,
     Retentions: retentions,
     Rules: rules,
     Sessions: sessions,
     Signals: signals,
-    Users: users,
 }
 OPERATIONS = {
     "Locks.hold": "Acquire",

@@ -26,9 +26,11 @@ from coordinator.operations import (
     job_trees,
     job_waits,
     jobs,
+    knowledge,
     limits,
     locks,
     logs,
+    memories,
     projects,
     queues,
     retentions,
@@ -36,7 +38,6 @@ from coordinator.operations import (
     sessions,
     signals,
     tokens,
-    users,
 )
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
@@ -82,15 +83,26 @@ async def some_sessions(tx: Transaction) -> None:
     await tx.run(sessions.Create(project=P, session="last"))
 
 
+async def some_memories(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for lesson in ("a", "Z", "a b", "é", "a/b"):  # all at one instant
+        await tx.run(memories.Record(project=P, lesson=f"{lesson} common"))
+    await tx.set_clock(timedelta(hours=1))
+    await tx.run(memories.Record(project=P, lesson="common common", confidence=80))
+
+
+async def some_knowledge(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for key in ("a", "Z", "a b", "é", "a/b"):
+        await tx.run(knowledge.Put(project=P, key=key, content="common"))
+    await tx.set_clock(timedelta(hours=1))
+    await tx.run(knowledge.Put(project=P, key="last", content="common common"))
+
+
 async def some_tokens(tx: Transaction) -> None:
     for _ in range(5):
         secret = new_secret()
         await tx.run(tokens.Create(name="same", role="reader", hash=secret.hash, prefix=secret.prefix))
-
-
-async def some_users(tx: Transaction) -> None:
-    for name in ("a", "0", "a.b", "a-b", "a_b"):
-        await tx.run(users.Create(username=name))
 
 
 async def some_queues(tx: Transaction) -> None:
@@ -232,7 +244,10 @@ CASES = [
     Case(some_projects, projects.List(), 6),
     Case(some_sessions, sessions.List(project=P), 6),
     Case(some_sessions, sessions.List(project=P, status="active"), 6),
-    Case(some_users, users.List(), 5),
+    Case(some_memories, memories.List(project=P), 6),
+    Case(some_memories, memories.Search(project=P, words="common"), 6),
+    Case(some_knowledge, knowledge.List(project=P), 6),
+    Case(some_knowledge, knowledge.Search(project=P, words="common"), 6),
     Case(some_tokens, tokens.List(), 5),
     Case(some_queues, queues.List(project=P), 6),
     Case(some_limits, limits.List(project=P), 6),

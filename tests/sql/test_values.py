@@ -15,6 +15,9 @@ ENTRANCES = {
     "directive_send": "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', $1::text::jsonb))",
     "session_create": "coordinator.session_create('default', 's', p_context => jsonb_build_object('k', $1::text::jsonb))",
     "session_set": "coordinator.session_set('default', 's', p_context => jsonb_build_object('k', $1::text::jsonb))",
+    "knowledge_put": "coordinator.knowledge_put('default', 'k', 'x', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
+    "knowledge_list": "from coordinator.knowledge_list('default', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
+    "knowledge_search": "from coordinator.knowledge_search('default', 'x', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
     "event_emit": "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', $1::text::jsonb))",
     "transaction_run": """from coordinator.transaction_run('default', jsonb_build_array(
                             jsonb_build_object('verb', 'signal_set', 'key', 'k', 'value', $1::text::jsonb)))""",

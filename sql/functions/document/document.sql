@@ -175,6 +175,7 @@ begin
   if p_document.version > v_kept then
     delete from coordinator.document_versions v where v.document_id = p_document.id and v.version <= p_document.version - v_kept;
   end if;
+  perform coordinator.document_index(p_document.id, p_document.project_id, p_document.kind, p_stored.value, p_document.updated_at);
   insert into coordinator.events (type, project, key, actor, at, data)
   values (p_event, p_project, p_document.kind || '/' || p_document.key, p_document.actor, p_document.updated_at,
           jsonb_build_object('kind', p_document.kind, 'version', p_document.version));

@@ -1,0 +1,147 @@
+"""Memories: lessons that agents recorded, for whoever meets the same context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.client.caller import Caller
+from coordinator.client.listing import PAGE, Listing
+from coordinator.model.memory import MemoryEntry, MemoryMatch
+from coordinator.operations import memories
+
+__all__ = ["Memories"]
+
+FOUND = 20  # matches of a page
+
+
+class Memories:
+    """The memories of the client's project."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def record(
+        self,
+        lesson: str,
+        *,
+        context: str = "",
+        tool_name: str | None = None,
+        confidence: float = 50.0,
+        scope: str = "",
+        language: str = "english",
+        embedding: Sequence[float] | None = None,
+    ) -> MemoryEntry:
+        """Record a lesson, or reinforce the memory that has it already, with the same context, tool and scope.
+
+        ``confidence`` is 0 to 100. It is halved for every 90 days without another record; a record combines what is left of it, a,
+        with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is that of lesson and context, for searches by embedding.
+        """
+        return await self._caller.run(
+            memories.Record(
+                project=self._caller.project,
+                lesson=lesson,
+                context=context,
+                tool_name=tool_name,
+                confidence=confidence,
+                memory_scope=scope,
+                language=language,
+                embedding=None if embedding is None else list(embedding),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def supersede(
+        self,
+        memory: str,
+        lesson: str,
+        *,
+        context: str | None = None,
+        tool_name: str | None = None,
+        confidence: float = 50.0,
+        scope: str | None = None,
+        language: str | None = None,
+        embedding: Sequence[float] | None = None,
+    ) -> MemoryEntry:
+        """Record a lesson that replaces a memory, and return it. What is not given is taken from that one.
+
+        The memory that is replaced stays out of lists and searches that do not ask for it.
+
+        Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
+        """
+        return await self._caller.run(
+            memories.Supersede(
+                project=self._caller.project,
+                memory=memory,
+                lesson=lesson,
+                context=context,
+                tool_name=tool_name,
+                confidence=confidence,
+                memory_scope=scope,
+                language=language,
+                embedding=None if embedding is None else list(embedding),
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def forget(self, memory: str) -> bool:
+        """Forget a memory.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            memories.Forget(project=self._caller.project, memory=memory, actor=await self._caller.actor())
+        )
+
+    async def get(self, memory: str) -> MemoryEntry:
+        """Return a memory, even if it was superseded.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(memories.Get(project=self._caller.project, memory=memory))
+
+    def list(
+        self,
+        *,
+        scope: str | None = None,
+        tool_name: str | None = None,
+        superseded: bool = False,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> Listing[MemoryEntry]:
+        """List memories, those first that were last recorded; with ``superseded`` also those that were superseded."""
+        operation = memories.List(
+            project=self._caller.project, memory_scope=scope, tool_name=tool_name, superseded=superseded, limit=limit
+        )
+        return Listing(self._caller, operation, after)
+
+    def search(
+        self,
+        words: str | None = None,
+        *,
+        scope: str | None = None,
+        tool_name: str | None = None,
+        superseded: bool = False,
+        language: str = "english",
+        embedding: Sequence[float] | None = None,
+        after: str | None = None,
+        limit: int = FOUND,
+    ) -> Listing[MemoryMatch]:
+        """Search memories for ``words``, an ``embedding``, or both: the best first.
+
+        ``words`` are as in a web search: word other, "a phrase", or, -without. The rank is that of the words times the confidence.
+        With both, it is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion: Cormack, Clarke and Büttcher, 2009).
+        An embedding needs the extension pgvector.
+
+        Raises: ``InvalidArgument`` for words that every text contains, and an unknown language.
+        """
+        operation = memories.Search(
+            project=self._caller.project,
+            words=words,
+            memory_scope=scope,
+            tool_name=tool_name,
+            superseded=superseded,
+            language=language,
+            embedding=None if embedding is None else [*embedding],
+            limit=limit,
+        )
+        return Listing(self._caller, operation, after)

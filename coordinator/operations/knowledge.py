@@ -1,0 +1,116 @@
+"""Knowledge: texts with a title and a source, to be searched."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from coordinator.model.knowledge import KnowledgeEntry, KnowledgeMatch
+from coordinator.model.operation import Json, Operation, Scope
+
+__all__ = ["Delete", "Get", "List", "Put", "Search"]
+
+
+class Put(Operation[KnowledgeEntry], frozen=True, kw_only=True):
+    """Put an entry of knowledge, which replaces the one with its key.
+
+    ``title`` is by default the key. ``language`` is that in which the words are searched: english, german, or simple for any other.
+    ``embedding`` is that of title and content, for searches by embedding. ``expect`` and ``epoch`` are the version and epoch that it
+    must have now; 0 if it must not exist.
+
+    Raises: ``Conflict`` with the current version in ``detail``: read it and decide again.
+    """
+
+    function = "knowledge_put"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    versioned = True
+    max_bytes = "document_body"
+
+    project: str
+    key: str
+    content: str
+    title: str | None = None
+    source_type: str | None = None
+    source_url: str | None = None
+    metadata: dict[str, Json] = field(default_factory=dict)
+    language: str = "english"
+    embedding: list[float] | None = None
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Get(Operation[KnowledgeEntry], frozen=True, kw_only=True):
+    """Read an entry of knowledge.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "knowledge_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    versioned = True
+    route = "/v1/knowledge/{key}"
+
+    project: str
+    key: str
+
+
+class List(Operation[list[KnowledgeEntry]], frozen=True, kw_only=True):
+    """List entries of knowledge, those first that were last put; from a source, or with these members in their metadata."""
+
+    function = "knowledge_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("updated_at", "key")
+
+    project: str
+    source_type: str | None = None
+    source_url: str | None = None
+    metadata: Json = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete an entry of knowledge; with ``expect`` and ``epoch``, only at that version.
+
+    Raises: ``NotFound``, ``Conflict``.
+    """
+
+    function = "knowledge_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+
+    project: str
+    key: str
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Search(Operation[list[KnowledgeMatch]], frozen=True, kw_only=True):
+    """Search knowledge for ``words``, an ``embedding``, or both; from a source, or with these members in the metadata.
+
+    ``words`` are as in a web search: word other, "a phrase", or, -without. With both, the rank is the sum of 1 / (60 + place) in both
+    rankings (reciprocal rank fusion). An embedding needs the extension pgvector.
+
+    Raises: ``InvalidArgument`` for words that every text contains, and an unknown language.
+    """
+
+    function = "knowledge_search"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("rank", "key")
+
+    project: str
+    words: str | None = None
+    source_type: str | None = None
+    source_url: str | None = None
+    metadata: Json = None
+    language: str = "english"
+    embedding: list[float] | None = None
+    after: list[str] | None = None
+    limit: int = 20

@@ -1,0 +1,123 @@
+"""Memories: lessons that agents recorded, for whoever meets the same context."""
+
+from __future__ import annotations
+
+from coordinator.model.memory import MemoryEntry, MemoryMatch
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["Forget", "Get", "List", "Record", "Search", "Supersede"]
+
+
+class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
+    """Record a lesson, or reinforce the memory that has it already, with the same context, tool and scope.
+
+    ``confidence`` is 0 to 100. It is halved for every 90 days without another record; a record combines what is left of it, a,
+    with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is that of lesson and context, for searches by embedding.
+    """
+
+    function = "memory_record"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    lesson: str
+    context: str = ""
+    tool_name: str | None = None
+    confidence: float = 50.0
+    memory_scope: str = ""
+    language: str = "english"
+    embedding: list[float] | None = None
+    actor: str | None = None
+
+
+class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
+    """Record a lesson that replaces a memory. What is not given is taken from that one, which stays out of lists and searches.
+
+    Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
+    """
+
+    function = "memory_supersede"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    memory: str
+    lesson: str
+    context: str | None = None
+    tool_name: str | None = None
+    confidence: float = 50.0
+    memory_scope: str | None = None
+    language: str | None = None
+    embedding: list[float] | None = None
+    actor: str | None = None
+
+
+class Forget(Operation[bool], frozen=True, kw_only=True):
+    """Forget a memory.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "memory_forget"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    memory: str
+    actor: str | None = None
+
+
+class Get(Operation[MemoryEntry], frozen=True, kw_only=True):
+    """Read a memory, even if it was superseded.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "memory_get"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/memories/{memory}"
+
+    project: str
+    memory: str
+
+
+class List(Operation[list[MemoryEntry]], frozen=True, kw_only=True):
+    """List memories, those first that were last recorded; with ``superseded`` also those that were superseded."""
+
+    function = "memory_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("updated_at", "memory_id")
+
+    project: str
+    memory_scope: str | None = None
+    tool_name: str | None = None
+    superseded: bool = False
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Search(Operation[list[MemoryMatch]], frozen=True, kw_only=True):
+    """Search memories for ``words``, an ``embedding``, or both; with ``superseded`` also those that were superseded.
+
+    ``words`` are as in a web search: word other, "a phrase", or, -without. The rank is that of the words times the confidence. With
+    both, it is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). An embedding needs the extension pgvector.
+
+    Raises: ``InvalidArgument`` for words that every text contains, and an unknown language.
+    """
+
+    function = "memory_search"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("rank", "memory_id")
+
+    project: str
+    words: str | None = None
+    memory_scope: str | None = None
+    tool_name: str | None = None
+    superseded: bool = False
+    language: str = "english"
+    embedding: list[float] | None = None
+    after: list[str] | None = None
+    limit: int = 20

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import coordinator
+from coordinator.errors import Conflict, InvalidArgument, NotFound
+from tests.daemon import Daemon
+
+
+@pytest.fixture(params=["postgresql", "http"])
+async def url(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[str]:
+    if request.param == "postgresql":
+        yield database_url
+        return
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        yield daemon.url
+
+
+async def test_lessons_and_knowledge_are_kept_found_and_removed(url: str) -> None:
+    async with coordinator.connect(url, agent="coder") as client:
+        made = await client.memories.record(
+            "Run the migrations first.", context="tests", scope="web", embedding=[0.25, -1.5]
+        )
+        assert (made.actor, made.scope, made.confidence) == ("coder", "web", 50)
+        assert (
+            await client.memories.record("Run the migrations first.", context="tests", scope="web")
+        ).reinforcements == 2
+        new = await client.memories.supersede(made.memory_id, "The migrations run automatically.", confidence=90)
+        assert [match.lesson async for match in client.memories.search("migrations", scope="web")] == [new.lesson]
+        assert len(await client.memories.search("migrations", superseded=True)) == 2
+        assert [memory.memory_id for memory in await client.memories.list()] == [new.memory_id]
+        assert (await client.memories.get(made.memory_id)).superseded_by == new.memory_id
+        assert await client.memories.forget(new.memory_id)
+        with pytest.raises(NotFound):
+            await client.memories.get(new.memory_id)
+        with pytest.raises(InvalidArgument) as missing:
+            await client.memories.search(embedding=[0.1] * 1536)
+        assert "create extension vector" in (missing.value.hint or "")
+
+        entry = await client.knowledge.put(
+            "a/b c?", "A text about releases.", metadata={"team": "core", "n": 1.5}, source_type="url"
+        )
+        assert entry == await client.knowledge.get("a/b c?")
+        with pytest.raises(Conflict):
+            await client.knowledge.put("a/b c?", "x", expect=0)
+        for number in range(5):
+            await client.knowledge.put(f"k{number}", f"release {number}")
+        assert [
+            match.key async for match in client.knowledge.search("release", metadata={"team": "core", "n": 1.5})
+        ] == ["a/b c?"]
+        page = await client.knowledge.search("release", limit=4)
+        rest = await client.knowledge.search("release", limit=4, after=page.cursor)
+        assert len({match.key for match in [*page, *rest]}) == 6
+        page = await client.knowledge.list(limit=4)
+        assert len({one.key for one in [*page, *await client.knowledge.list(limit=4, after=page.cursor)]}) == 6
+        assert await client.knowledge.delete("a/b c?", expect=entry)
+        with pytest.raises(NotFound):
+            await client.knowledge.get("a/b c?")
