@@ -985,9 +985,11 @@ create table coordinator.tokens (
   expires_at   timestamp with time zone not null, -- It is invalid after this.
   last_used_at timestamp with time zone, -- When it was last used, to about a minute; null: never.
   revoked_at   timestamp with time zone, -- When it was revoked; null: it was not.
+  user_id      bigint, -- The user with whom it ends, see users; null: none.
   constraint tokens_pkey PRIMARY KEY (id),
   constraint tokens_hash_key UNIQUE (hash),
   constraint tokens_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint tokens_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE SET NULL,
   constraint tokens_admin CHECK (((role <> 'admin'::text) OR (project_id IS NULL))),
   constraint tokens_hash CHECK ((hash ~ '^[0-9a-f]{64}$'::text)),
   constraint tokens_name CHECK (((length(name) >= 1) AND (length(name) <= 200))),
@@ -996,6 +998,7 @@ create table coordinator.tokens (
 );
 CREATE INDEX tokens_expires_at_idx ON coordinator.tokens USING btree (expires_at);
 CREATE INDEX tokens_project_idx ON coordinator.tokens USING btree (project_id);
+CREATE INDEX tokens_user_idx ON coordinator.tokens USING btree (user_id);
 
 -- The functions that may be part of a transaction: those that never wait for anything but another transaction's end. Each noun's function file inserts its own rows.
 create table coordinator.transaction_verbs (
@@ -1005,6 +1008,25 @@ create table coordinator.transaction_verbs (
   entered_by text collate "C", -- Name of the internal function (project number, parts) that takes the locks of all parts that name it, in an order of its own; null if the function locks nothing.
   constraint transaction_verbs_pkey PRIMARY KEY (function),
   constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
+);
+
+-- Attempts to verify users, of unknown ones, too. Written by user_challenge; deleted by user_verify, if it succeeds, and user_challenge, once they are over.
+create table coordinator.user_attempts (
+  username text collate "C" not null, -- Name that was tried.
+  count    integer not null, -- How often it was tried.
+  ends_at  timestamp with time zone not null, -- The count starts again after this.
+  constraint user_attempts_pkey PRIMARY KEY (username)
+);
+CREATE INDEX user_attempts_ends_at_idx ON coordinator.user_attempts USING btree (ends_at);
+
+-- Hashes of passwords; only administrators read them. Written by user_create and user_password.
+create table coordinator.user_passwords (
+  user_id    bigint not null, -- The user, see users.
+  hash       text not null, -- PHC string of scrypt: costs, salt and hash. The password itself never reaches the database.
+  updated_at timestamp with time zone not null, -- When the password was set.
+  constraint user_passwords_pkey PRIMARY KEY (user_id),
+  constraint user_passwords_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE CASCADE,
+  constraint user_passwords_hash CHECK ((hash ~ '^\$scrypt\$ln=15,r=8,p=3\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$'::text))
 );
 
 -- People and programs that own projects, sessions and tokens. Written by user_create and user_set; deleted by user_delete. A role that is restricted to projects sees those that appear in them.
@@ -4204,10 +4226,15 @@ create function coordinator.token_authenticate(p_hash text)
   returns SETOF coordinator.token
   stable security definer;
 
--- Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). The secret itself stays with the caller.
-create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_actor text default null)
+-- Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). p_username: it ends with this user, whose role includes its role. The secret itself stays with the caller.
+create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_username text default null, p_actor text default null)
   returns SETOF coordinator.token
   volatile security definer;
+
+-- Revoke those tokens of a user that have one of p_roles. Internal.
+create function coordinator.token_end(p_user_id bigint, p_roles text[], p_actor text, p_now timestamp with time zone)
+  returns void
+  volatile;
 
 -- List tokens in order of creation, ended ones included; project null: all projects. p_after: array[id] of the last row read.
 create function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
@@ -4249,6 +4276,31 @@ create function coordinator.transaction_run(p_project text, p_writes jsonb, p_co
   returns SETOF coordinator.transaction_outcome
   volatile;
 
+-- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.
+create function coordinator.user_challenge(p_username text)
+  returns text
+  volatile security definer;
+
+-- Reject an invalid role (ZC105) or hash (ZC103); null is accepted. Internal.
+create function coordinator.user_check(p_role text, p_hash text)
+  returns void
+  immutable;
+
+-- Create a user. p_hash: the PHC string of the password's scrypt hash; without it nobody can verify the user. ZC301: the username or the email is taken.
+create function coordinator.user_create(p_username text, p_role text default 'agent', p_email text default null, p_hash text default null, p_actor text default null)
+  returns SETOF coordinator.users
+  volatile security definer;
+
+-- Delete a user: its tokens are revoked, its projects and sessions stay without a user. ZC220: there is no such user.
+create function coordinator.user_delete(p_username text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Return an email address as it is stored, in lower case; null for an empty one. ZC103: it is invalid. Internal.
+create function coordinator.user_email(p_email text)
+  returns text
+  immutable;
+
 -- Return the number of a user. ZC220: there is no such user. Internal.
 create function coordinator.user_find(p_username text)
   returns bigint
@@ -4259,6 +4311,11 @@ create function coordinator.user_hold(p_username text)
   returns bigint
   volatile;
 
+-- List users, by username; a role that is restricted to projects gets those that appear in them. p_after: array[username] of the last row read.
+create function coordinator.user_list(p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.users
+  stable security definer;
+
 -- Raise ZC220 for a user that does not exist. Internal.
 create function coordinator.user_missing(p_username text)
   returns void
@@ -4268,6 +4325,26 @@ create function coordinator.user_missing(p_username text)
 create function coordinator.user_name(p_username text)
   returns text
   immutable;
+
+-- Set the password of a user, by the PHC string of its scrypt hash, and clear the count of attempts. ZC220: there is no such user.
+create function coordinator.user_password(p_username text, p_hash text, p_actor text default null)
+  returns SETOF coordinator.users
+  volatile security definer;
+
+-- Change a user; what is null stays, and an empty email is removed. Disabling a user revokes all its tokens, a lower role those that have more. ZC220: there is no such user. ZC301: the email is taken.
+create function coordinator.user_set(p_username text, p_role text default null, p_email text default null, p_disabled boolean default null, p_actor text default null)
+  returns SETOF coordinator.users
+  volatile security definer;
+
+-- Raise ZC301 for a username or email that another user has. Internal.
+create function coordinator.user_taken(p_username text, p_email text)
+  returns void
+  stable;
+
+-- Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: another password, no such user, or a disabled one. No event.
+create function coordinator.user_verify(p_username text, p_hash text, p_actor text default null)
+  returns SETOF coordinator.users
+  volatile security definer;
 
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()

@@ -78,6 +78,8 @@ class Calls:
 
         Raises: ``Overloaded``, and what the operation raises.
         """
+        if operation.prepares:  # this takes a while, without the database: the turns are for others
+            return await self._database.run(operation)
         project = _project(operation)
         await self._admission.enter(project)
         try:
@@ -135,6 +137,8 @@ class Calls:
         operation = await request.principal.permit(operation)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
         key = request.header("idempotency-key")
+        if key is not None and operation.prepares:  # the record would have a fast hash of the password
+            raise InvalidArgument("a request with a password has no idempotency key", hint="Omit Idempotency-Key.")
         try:
             if key is None or wait_s:
                 result = await self._result(operation, wait_s, request)

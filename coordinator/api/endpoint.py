@@ -19,6 +19,7 @@ from coordinator.model import duration
 from coordinator.model.agent_ref import agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Json, Operation, Scope, Shape
+from coordinator.model.password import Password, takes_password
 from coordinator.model.route import route_of
 
 __all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoints"]
@@ -67,6 +68,10 @@ def decode_hook(type: type[Any], value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError("Expected the name or the id of an agent")
         return agent_ref(value)
+    if takes_password(type):
+        if not isinstance(value, str):
+            raise ValueError("Expected a password")
+        return Password(value)
     if type is not HttpDuration:
         raise NotImplementedError
     read = duration.read(value)

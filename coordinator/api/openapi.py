@@ -17,6 +17,7 @@ from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.agent_ref import takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
+from coordinator.model.password import takes_password
 from coordinator.version import version
 
 __all__ = ["document", "page"]
@@ -109,6 +110,7 @@ _EXAMPLES: dict[str, Any] = {
     "lesson": "Run the migrations before the tests.",
     "memory": "0d24c3e58b54b4760f452ca0fa29a15a",
     "name": "coder-1",
+    "password": "correct horse battery staple",
     "paths": "caseless",
     "payloads": "pointer",
     "percent": 50,
@@ -130,6 +132,7 @@ _EXAMPLES: dict[str, Any] = {
     "tokens": [42],
     "ttl": "5m",
     "type": "custom.build_finished",
+    "username": "ada",
     "value": {"files": 3},
     "when_set": "REJECTED",
     "conditions": [{"verb": "assert_signal", "key": "build/42/COMPLETED", "version": 0}],
@@ -328,6 +331,8 @@ _DURATION = {"type": "string", "examples": ["30s"]}
 def _schema(type: Any) -> dict[str, Any]:
     if takes_agent(type):
         return {"type": "string", "description": "The name or the id of an agent.", "examples": ["coder-1"]}
+    if takes_password(type):
+        return {"type": "string", "format": "password", "writeOnly": True, "examples": [_EXAMPLES["password"]]}
     if type is not HttpDuration:
         raise NotImplementedError
     return {

@@ -30,6 +30,7 @@ from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
+from coordinator.client.users import Users
 from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
@@ -57,6 +58,7 @@ class Client:
         self.rules = Rules(caller)
         self.retentions = Retentions(caller)
         self.sessions = Sessions(caller)
+        self.users = Users(caller)
         self.directives = Directives(caller)
         self.documents = Documents(caller)
         self.queues = Queues(caller)

@@ -14,6 +14,7 @@ from coordinator.model.event import Event
 from coordinator.model.json import encode, exactly_decoded, fault_of, readable
 from coordinator.model.operation import Json, Operation, Shape
 from coordinator.model.page import Page, cursor_of
+from coordinator.model.password import Password
 from coordinator.model.route import route_of
 
 __all__ = ["Message", "decoded", "message_of", "result_of"]
@@ -61,7 +62,7 @@ def message_of(operation: Operation[Any]) -> Message:
     route = route_of(type(operation))
     try:
         if route.method == "POST":
-            return Message("POST", route.path, encode(operation, timedelta.total_seconds))
+            return Message("POST", route.path, encode(operation, _sent))
         path = route.path
         query = _query(operation)
         if route.parameter is not None:
@@ -153,6 +154,11 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             plain = one if type(one) is str else msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))
     return query
+
+
+def _sent(value: Any) -> Any:
+    """Return a value that msgspec does not know as a body has it."""
+    return value.reveal() if isinstance(value, Password) else timedelta.total_seconds(value)
 
 
 def _log_page(body: bytes) -> _LogPage:

@@ -44,7 +44,7 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
     values = {name: f"${index}" for index, name in enumerate(names, 1)}
     if agent_by_name:
         values["agent"] = f"coordinator.agent_find({values['project']}, {values['agent']})"
-    arguments = ", ".join(f"p_{name} => {value}" for name, value in values.items())
+    arguments = ", ".join(f"p_{operation.sql_names.get(name, name)} => {value}" for name, value in values.items())
     if operation.procedure:
         return f"call coordinator.{operation.function}(null, {arguments})"
     shape, result = operation.answer()

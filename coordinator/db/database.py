@@ -86,6 +86,8 @@ class Database:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
+        if operation.prepares:
+            operation = await operation.prepared(self)
         try:
             return await self._run(operation)
         except DatabaseUnavailable:

@@ -63,6 +63,8 @@ class Single:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
+        if operation.prepares:
+            operation = await operation.prepared(self)
         return await call(self._connection, operation)
 
     async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:

@@ -100,6 +100,9 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     ``of_log``: it reads the log, which includes a write later than the state does.
 
+    ``prepares``: it has a ``prepared`` that whoever runs it on PostgreSQL calls first. ``sql_names`` gives the fields whose parameter
+    has another name there, since it takes something else: the hash of a password.
+
     ``reads_log``: its rows are events, so over HTTP the gateway answers, with the cursor up to which it has read; see
     ``of_page``. ``query_names`` gives the fields that have another name in a query, or None for those that are not sent.
     """
@@ -121,6 +124,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     query_names: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     woken_by: ClassVar[tuple[str, ...]] = ()
     of_log: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
+    sql_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init_subclass__(cls) -> None:
         """Refuse a class that leaves open what the faces have to check.
@@ -184,6 +189,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         if name is None or not self.speakers or any(getattr(self, field) is not None for field in self.speakers):
             return self
         return msgspec.structs.replace(self, **{self.speakers[0]: name})
+
+    async def prepared(self, _runner: Any) -> Self:
+        """Return the call as PostgreSQL gets it; an operation with ``prepares`` says how. The runner runs what it needs for that."""
+        raise NotImplementedError
 
     def answered(self, result: R) -> bool:
         """Return whether a result ends a wait."""

@@ -30,7 +30,7 @@ class Role(IntEnum):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token without its secret; without ``project``, it is for all projects."""
+    """A token without its secret; without ``project``, it is for all projects. It ends with the user of ``username``."""
 
     id: int
     name: str
@@ -42,6 +42,7 @@ class Token(msgspec.Struct, frozen=True):
     expires_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    username: str | None
 
 
 class Secret(msgspec.Struct, frozen=True):

@@ -16,7 +16,9 @@ class Create(Operation[Token], frozen=True, kw_only=True):
     ``role`` is reader, agent, manager or admin. ``ttl`` is 1 second to 366 days. ``prefix`` is the secret's first 8 characters,
     to recognise it by. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
 
-    Raises: ``InvalidArgument``; ``NotFound`` if the project does not exist.
+    It may belong to the user ``username``, whose role includes its role, and ends with the user.
+
+    Raises: ``InvalidArgument``; ``NotFound`` if the project or the user does not exist.
     """
 
     function = "token_create"
@@ -29,6 +31,7 @@ class Create(Operation[Token], frozen=True, kw_only=True):
     prefix: str
     project: str | None = None
     ttl: timedelta = timedelta(days=90)
+    username: str | None = None
     actor: str | None = None
 
 

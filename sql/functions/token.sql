@@ -19,7 +19,7 @@ insert into coordinator.rights (function, role) values
 
 create or replace function coordinator.token_create(
   p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days',
-  p_actor text default null)
+  p_username text default null, p_actor text default null)
 returns setof coordinator.token
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -29,6 +29,7 @@ declare
   v_project bigint := case when p_project is not null then coordinator.project_id(p_project) end;
   v_actor   text := coordinator.actor_name(p_actor);
   v_id      bigint;
+  v_user    coordinator.users;
 begin
   if p_project is null then
     perform coordinator.everywhere_check();
@@ -48,6 +49,17 @@ begin
     raise exception using errcode = 'ZC103', message = 'the prefix is not the start of a secret',
       hint = 'Give the secret''s first 8 characters: coo_ and 4 more.';
   end if;
+  if p_username is not null then
+    v_id := coordinator.user_hold(p_username); -- stays as it is
+    select u.* into v_user from coordinator.users u where u.id = v_id;
+    if v_user.disabled_at is not null then
+      raise exception using errcode = 'ZC105', message = format('user "%s" is disabled', v_user.username),
+        hint = 'Enable the user first ("coordinator user set NAME --enabled").';
+    elsif array_position('{reader,agent,manager,admin}'::text[], p_role) > array_position('{reader,agent,manager,admin}'::text[], v_user.role) then
+      raise exception using errcode = 'ZC105', message = format('user "%s" is %s, and the token would be %s', v_user.username, v_user.role, p_role),
+        hint = format('Create a token with the role %s, or change the role of the user first.', v_user.role);
+    end if;
+  end if;
   perform coordinator.name_enter(p_name);
   if p_role in ('manager', 'admin') and exists (
        select from coordinator.agents a where a.name = p_name and (v_project is null or a.project_id = v_project)) and not exists (
@@ -62,8 +74,8 @@ begin
   delete from coordinator.tokens
   where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'
                                order by t.expires_at limit 1000));
-  insert into coordinator.tokens (hash, prefix, name, role, project_id, actor, created_at, expires_at)
-  values (p_hash, p_prefix, p_name, p_role, v_project, v_actor, v_now, v_now + p_ttl)
+  insert into coordinator.tokens (hash, prefix, name, role, project_id, actor, created_at, expires_at, user_id)
+  values (p_hash, p_prefix, p_name, p_role, v_project, v_actor, v_now, v_now + p_ttl, v_user.id)
   on conflict (hash) do nothing
   returning tokens.id into v_id;
   if v_id is null then
@@ -71,11 +83,11 @@ begin
   end if;
   perform coordinator.event_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));
-  return query select v_id, p_name, p_role, p_project, p_prefix, v_actor, v_now, v_now + p_ttl, null::timestamptz, null::timestamptz;
+  return query select v_id, p_name, p_role, p_project, p_prefix, v_actor, v_now, v_now + p_ttl, null::timestamptz, null::timestamptz, v_user.username;
 end
 $$;
-comment on function coordinator.token_create(text, text, text, text, text, interval, text) is
-  'Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). The secret itself stays with the caller.';
+comment on function coordinator.token_create(text, text, text, text, text, interval, text, text) is
+  'Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). p_username: it ends with this user, whose role includes its role. The secret itself stays with the caller.';
 
 create or replace function coordinator.token_authenticate(p_hash text)
 returns setof coordinator.token
@@ -85,8 +97,9 @@ as $$
 declare
   v_token record;
 begin
-  select t.*, p.name as project into v_token
-  from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id where t.hash = p_hash;
+  select t.*, p.name as project, u.username into v_token
+  from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id left join coordinator.users u on u.id = t.user_id
+  where t.hash = p_hash;
   if v_token.id is null then
     raise exception using errcode = 'ZC501', message = 'unknown token',
       hint = 'Check that it was copied completely; create a token with "coordinator token create".';
@@ -96,7 +109,7 @@ begin
     raise exception using errcode = 'ZC503', message = 'the token has expired', hint = 'Ask an administrator for a new one.';
   end if;
   return query select v_token.id, v_token.name, v_token.role, v_token.project, v_token.prefix, v_token.actor,
-    v_token.created_at, v_token.expires_at, v_token.last_used_at, v_token.revoked_at;
+    v_token.created_at, v_token.expires_at, v_token.last_used_at, v_token.revoked_at, v_token.username;
 end
 $$;
 comment on function coordinator.token_authenticate(text) is
@@ -143,8 +156,8 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
   return query
-    select t.id, t.name, t.role, p.name, t.prefix, t.actor, t.created_at, t.expires_at, t.last_used_at, t.revoked_at
-    from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id
+    select t.id, t.name, t.role, p.name, t.prefix, t.actor, t.created_at, t.expires_at, t.last_used_at, t.revoked_at, u.username
+    from coordinator.tokens t left join coordinator.projects p on p.id = t.project_id left join coordinator.users u on u.id = t.user_id
     where t.id > coalesce(p_after[1]::bigint, 0) and (v_visible is null or p.name = any (v_visible))
     order by t.id limit p_limit;
 end
@@ -183,3 +196,23 @@ end
 $$;
 comment on function coordinator.token_revoke(bigint, text) is
   'Revoke a token: it is invalid from the commit on, and streams opened with it are closed. False if it was already revoked.';
+
+create or replace function coordinator.token_end(p_user_id bigint, p_roles text[], p_actor text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  with ended as (
+    update coordinator.tokens t set revoked_at = p_now, expires_at = least(t.expires_at, p_now)
+    where t.user_id = p_user_id and t.role = any (p_roles) and t.revoked_at is null
+    returning t.id, t.name, t.role, t.project_id)
+  insert into coordinator.events (type, project, key, actor, at, data)
+  select 'token.revoked', coalesce(p.name, 'default'), e.id::text, p_actor, p_now, jsonb_build_object('name', e.name, 'role', e.role)
+  from ended e left join coordinator.projects p on p.id = e.project_id order by e.id;
+  if found then
+    perform coordinator.relay_notify('coordinator.token', '');
+  end if;
+end
+$$;
+comment on function coordinator.token_end(bigint, text[], text, timestamptz) is
+  'Revoke those tokens of a user that have one of p_roles. Internal.';

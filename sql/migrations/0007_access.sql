@@ -12,6 +12,7 @@ create table coordinator.tokens (
   expires_at   timestamptz not null,
   last_used_at timestamptz,
   revoked_at   timestamptz,
+  user_id      bigint,
   constraint tokens_hash_key unique (hash), -- token_check: every request whose token is not in the gateway's memory
   constraint tokens_hash check (hash ~ '^[0-9a-f]{64}$'),
   constraint tokens_prefix check (prefix ~ '^coo_[A-Za-z0-9_-]{4}$'),
@@ -33,6 +34,7 @@ comment on column coordinator.tokens.created_at   is 'When it was created (datab
 comment on column coordinator.tokens.expires_at   is 'It is invalid after this.';
 comment on column coordinator.tokens.last_used_at is 'When it was last used, to about a minute; null: never.';
 comment on column coordinator.tokens.revoked_at   is 'When it was revoked; null: it was not.';
+comment on column coordinator.tokens.user_id      is 'The user with whom it ends, see users; null: none.';
 
 create type coordinator.token as (
   id           bigint,
@@ -44,7 +46,8 @@ create type coordinator.token as (
   created_at   timestamptz,
   expires_at   timestamptz,
   last_used_at timestamptz,
-  revoked_at   timestamptz
+  revoked_at   timestamptz,
+  username     text
 );
 comment on type coordinator.token is
   'A token without the hash of its secret; project null: all projects. A type and not a view, since only administrators may read tokens.';

@@ -24,6 +24,31 @@ comment on column coordinator.users.actor       is 'Who created it.';
 comment on column coordinator.users.created_at  is 'When it was created (database clock).';
 comment on column coordinator.users.updated_at  is 'When it was last changed.';
 
+create table coordinator.user_passwords (
+  user_id    bigint      constraint user_passwords_pkey primary key constraint user_passwords_user_fkey references coordinator.users (id) on delete cascade,
+  hash       text        not null,
+  updated_at timestamptz not null,
+  constraint user_passwords_hash check (hash ~ '^\$scrypt\$ln=15,r=8,p=3\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$')
+);
+comment on table  coordinator.user_passwords            is 'Hashes of passwords; only administrators read them. Written by user_create and user_password.';
+comment on column coordinator.user_passwords.user_id    is 'The user, see users.';
+comment on column coordinator.user_passwords.hash       is 'PHC string of scrypt: costs, salt and hash. The password itself never reaches the database.';
+comment on column coordinator.user_passwords.updated_at is 'When the password was set.';
+
+create table coordinator.user_attempts (
+  username text        collate "C" constraint user_attempts_pkey primary key, -- user_challenge, user_verify
+  count    integer     not null,
+  ends_at  timestamptz not null
+);
+create index user_attempts_ends_at_idx on coordinator.user_attempts (ends_at); -- user_challenge: those that are over
+comment on table  coordinator.user_attempts          is 'Attempts to verify users, of unknown ones, too. Written by user_challenge; deleted by user_verify, if it succeeds, and user_challenge, once they are over.';
+comment on column coordinator.user_attempts.username is 'Name that was tried.';
+comment on column coordinator.user_attempts.count    is 'How often it was tried.';
+comment on column coordinator.user_attempts.ends_at  is 'The count starts again after this.';
+
+alter table coordinator.tokens add constraint tokens_user_fkey foreign key (user_id) references coordinator.users (id) on delete set null;
+create index tokens_user_idx on coordinator.tokens (user_id); -- token_end, user_delete
+
 create table coordinator.sessions (
   id          bigint      generated always as identity constraint sessions_pkey primary key, -- session_continue
   project_id  bigint      not null constraint sessions_project_fkey references coordinator.projects (id) on delete cascade,

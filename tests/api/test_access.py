@@ -579,7 +579,7 @@ async def test_the_daemon_does_not_even_start_with_open_access_beyond_loopback(d
 
 async def test_a_token_revoked_during_its_check_is_not_remembered() -> None:
     now = datetime.now(UTC)
-    token = Token(1, "t", "reader", None, "coo_aaaa", "x", now, now, now, None)
+    token = Token(1, "t", "reader", None, "coo_aaaa", "x", now, now, now, None, None)
     asked, answer = anyio.Event(), anyio.Event()
     checks = 0
 

@@ -61,7 +61,7 @@ def rights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def holder(role: str, project: str | None = "alpha", name: str = "the token") -> Principal:
     now = datetime.now(UTC)
-    token = Token(1, name, role, project, "coo_aaaa", "x", now, now, now, None)
+    token = Token(1, name, role, project, "coo_aaaa", "x", now, now, now, None, None)
     return Principal(token, "hash", Tokens(Directory()))  # type: ignore[arg-type]
 
 

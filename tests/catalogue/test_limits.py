@@ -26,8 +26,9 @@ from tests.waiting import DEADLINE_S
 PROGRAM = Path(coordinator.__file__).parent
 
 AGENT = "(select id from coordinator.agents limit 1)"
-# The payload is not refused: see the test below. Two are of queues: see the tests of locks. A body is of HTTP.
-ELSEWHERE = {"notify_payload", "lock_waiters", "lock_claim", "document_body"}
+# The payload is not refused: see the test below. Two are of queues: see the tests of locks. A body is of HTTP. Attempts are counted: see
+# the tests of users.
+ELSEWHERE = {"notify_payload", "lock_waiters", "lock_claim", "document_body", "user_attempts"}
 STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)
 CASES = [(name, sql) for name, statements in nouns.LIMITS.items() for sql in statements]
 

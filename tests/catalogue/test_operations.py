@@ -15,6 +15,7 @@ from coordinator import operations
 from coordinator.db import schema
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import JsonText, Operation, Scope, Shape
+from coordinator.model.password import Password
 from coordinator.model.route import route_of
 from coordinator.operations import positions, rules
 from tests.conftest import Transaction
@@ -25,7 +26,7 @@ OPERATIONS = operations.every()
 LOOK_AGAIN = {positions.Included}
 
 PYTHON_TYPES: dict[str, set[Any]] = {
-    "text": {str},
+    "text": {str, Password},
     "bigint": {int},
     "integer": {int},
     "boolean": {bool},
@@ -112,7 +113,9 @@ async def test_parameters_are_those_of_the_function_in_its_order(
     found = await signature(catalogue, kind.function)
     assert found is not None, f"no function coordinator.{kind.function}"
     fields = msgspec.structs.fields(kind)
-    assert [f"p_{field.name}" for field in fields] == list(found["names"] or ())[: found["pronargs"]]
+    assert [f"p_{kind.sql_names.get(field.name, field.name)}" for field in fields] == list(found["names"] or ())[
+        : found["pronargs"]
+    ]
     hints = get_type_hints(kind)
     for field, sql in zip(fields, found["types"], strict=False):
         assert fits(hints[field.name], sql), f"{field.name}: {hints[field.name]} does not fit {sql}"

@@ -20,6 +20,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Operation, Scope
 from tests.conftest import Transaction
+from tests.nouns.user import PHC
 
 # Valid arguments by the name of a parameter, in the world that `world` makes. What is not here keeps its default.
 VALID = {
@@ -29,7 +30,7 @@ VALID = {
     "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
     "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
+    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_username": "'ada'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
     "p_lesson": "'learned'", "p_memory": "'{memory}'", "p_content": "'a text'", "p_words": "'x'", "p_now": "now()",
 }  # fmt: skip
 USUAL = {
@@ -43,6 +44,8 @@ USUAL = {
 SPECIAL = {
     ("project_create", "p_project"): "'made'",
     ("session_create", "p_session"): "'new'",
+    ("user_create", "p_username"): "'new'",
+    **{(f"user_{verb}", "p_hash"): f"'{PHC}'" for verb in ("password", "verify")},
     ("agent_register", "p_role"): "'coder'",
     ("agent_list", "p_role"): "'coder'",
     ("role_bind", "p_role"): "current_user",
@@ -157,6 +160,7 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute("""select coordinator.document_put('default', 'todo', 'k', '{"items": [{"id": 1}]}')""")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
+    await tx.connection.execute("select coordinator.user_create('ada', p_hash => $1)", PHC)
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
     lock = await tx.connection.fetchval(
         "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent

@@ -84,6 +84,9 @@ OPTIONS_LACK = {
     ("lock_acquire", "within"): "a command holds nothing while it waits",
     ("token_create", "hash"): "made from the secret that the command draws",
     ("token_create", "prefix"): "made from the secret that the command draws",
+    **dict.fromkeys(
+        ((f"user_{verb}", "password") for verb in ("create", "password", "verify")), "asked for, or on standard input"
+    ),
     ("transaction_run", "writes"): "in the file",
     ("transaction_run", "conditions"): "in the file",
 }
@@ -115,6 +118,7 @@ OPTIONS_ADD = {
     ("signal_set", "json"): "how the argument is read",
     ("signal_set", "text"): "how the argument is read",
     ("token_create", "everywhere"): "--project has a default",
+    ("user_create", "no_password"): "instead of the question",
     ("transaction_run", "parts"): "the file",
 }
 SPELLED = {  # on the command line
@@ -141,6 +145,7 @@ SPELLED = {  # on the command line
     ),
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(((f"session_{verb}", "username") for verb in ("create", "list", "set")), "user"),
+    ("token_create", "username"): "user",
     **dict.fromkeys(
         ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
     ),  # --project is the setting

@@ -27,6 +27,7 @@ from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
+from coordinator.client.users import Users
 from coordinator.operations import (
     agents,
     directives,
@@ -44,6 +45,7 @@ from coordinator.operations import (
     rules,
     sessions,
     signals,
+    users,
 )
 
 NOUNS: dict[type, ModuleType] = {
@@ -63,6 +65,7 @@ NOUNS: dict[type, ModuleType] = {
     Rules: rules,
     Sessions: sessions,
     Signals: signals,
+    Users: users,
 }
 OPERATIONS = {
     "Locks.hold": "Acquire",

@@ -38,6 +38,7 @@ from coordinator.operations import (
     sessions,
     signals,
     tokens,
+    users,
 )
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
@@ -103,6 +104,11 @@ async def some_tokens(tx: Transaction) -> None:
     for _ in range(5):
         secret = new_secret()
         await tx.run(tokens.Create(name="same", role="reader", hash=secret.hash, prefix=secret.prefix))
+
+
+async def some_users(tx: Transaction) -> None:
+    for name in ("a", "0", "a.b", "a-b", "a_b"):
+        await tx.run(users.Create(username=name))
 
 
 async def some_queues(tx: Transaction) -> None:
@@ -244,6 +250,7 @@ CASES = [
     Case(some_projects, projects.List(), 6),
     Case(some_sessions, sessions.List(project=P), 6),
     Case(some_sessions, sessions.List(project=P, status="active"), 6),
+    Case(some_users, users.List(), 5),
     Case(some_memories, memories.List(project=P), 6),
     Case(some_memories, memories.Search(project=P, words="common"), 6),
     Case(some_knowledge, knowledge.List(project=P), 6),

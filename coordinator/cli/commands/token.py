@@ -16,13 +16,25 @@ from coordinator.operations import tokens
 
 command = noun("Tokens: access to HTTP, with a role and a project.")
 
-COLUMNS = ("id", "name", "role", "project", "expires_at", "last_used_at", "revoked_at", "prefix", "created_at")
+COLUMNS = (
+    "id",
+    "name",
+    "role",
+    "project",
+    "username",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+    "prefix",
+    "created_at",
+)
 
 
 @command.verb(
     examples=[
         "coordinator token create ci --role agent --project shop",
         "coordinator token create boss --role manager --everywhere --ttl 7d",
+        "coordinator token create laptop --role agent --user ada",
         "TOKEN=$(coordinator -o text token create dashboard --role reader)",
     ]
 )
@@ -36,14 +48,24 @@ COLUMNS = ("id", "name", "role", "project", "expires_at", "last_used_at", "revok
 )
 @click.option("--everywhere", is_flag=True, help="Give access to all projects; implied by admin.")
 @click.option("--ttl", type=DURATION, default="90d", show_default=True, help="Expire it after this long.")
+@click.option(
+    "--user", "username", metavar="NAME", help="User to whom it belongs; it ends when the user is disabled or deleted."
+)
 @click.pass_obj
-def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: timedelta) -> None:
+def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: timedelta, username: str | None) -> None:
     """Create a token, and print its secret. Only its hash is stored, so it cannot be printed again."""
     secret = new_secret()
     project = None if everywhere or role == Role.admin.name else call.project
     token = call.run(
         call.operation(
-            tokens.Create, name=name, role=role, hash=secret.hash, prefix=secret.prefix, project=project, ttl=ttl
+            tokens.Create,
+            name=name,
+            role=role,
+            hash=secret.hash,
+            prefix=secret.prefix,
+            project=project,
+            ttl=ttl,
+            username=username,
         )
     )
     where = f"project {project}" if project else "all projects"
