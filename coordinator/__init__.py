@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from coordinator.model.agent import Agent, KnownAgent
     from coordinator.model.directive import Directive, Pending, Receipt, Sent
+    from coordinator.model.document import Document, DocumentHeader, DocumentVersion
     from coordinator.model.event import Event
     from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
     from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
@@ -57,6 +58,7 @@ _PLACES = {
     " PermissionDenied SchemaMismatch Unauthenticated WaitTimedOut",
     "coordinator.model.agent": "Agent KnownAgent",
     "coordinator.model.directive": "Directive Pending Receipt Sent",
+    "coordinator.model.document": "Document DocumentHeader DocumentVersion",
     "coordinator.model.event": "Event",
     "coordinator.model.lock": "Grant Lock PathCheck Renewal Waiter",
     "coordinator.model.log": "Log LogEntry LogReceipt NewEntry",
@@ -78,6 +80,9 @@ __all__ = [
     "DatabaseBusy",
     "DatabaseUnavailable",
     "Directive",
+    "Document",
+    "DocumentHeader",
+    "DocumentVersion",
     "Event",
     "EventStream",
     "FailJob",

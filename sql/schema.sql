@@ -1468,6 +1468,16 @@ create view coordinator.memories (
   updated_at     timestamp with time zone -- When it was last recorded or superseded.
 );
 
+-- Lists of features of projects, as they are now.
+create view coordinator.project_features (
+  id         bigint, -- Number of the document.
+  content    jsonb, -- The list, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  updated_at timestamp with time zone, -- When it was last changed.
+  project    text, -- Name of the project.
+  list       text, -- Key of the list.
+  version    bigint -- Number of the latest version.
+);
+
 -- The projects that the reader may use.
 create view coordinator.projects_live (
   project     text, -- Name of the project.
@@ -1531,6 +1541,29 @@ create view coordinator.signals_live (
   created_at timestamp with time zone, -- When the key was created.
   updated_at timestamp with time zone, -- When it was last set.
   expires_at timestamp with time zone -- Absent from then on; null if critical.
+);
+
+-- The present state of each session.
+create view coordinator.states (
+  id         bigint, -- Number of the document.
+  session_id bigint, -- The session; sessions has more about it.
+  state_json jsonb, -- The state, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  version    bigint, -- Number of the latest version.
+  timestamp  timestamp with time zone, -- When it was saved.
+  project    text, -- Name of the project.
+  session    text -- Key of the session.
+);
+
+-- Todo lists, as they are now.
+create view coordinator.todo_lists (
+  todolist_id text, -- Key of the list.
+  session_id  bigint, -- The session that it belongs to; null: none.
+  plan_json   jsonb, -- The list, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  status      text, -- Its own status, or that of its items: COMPLETED (all are), PENDING (none is begun) or IN_PROGRESS.
+  created_at  timestamp with time zone, -- When it was first put.
+  updated_at  timestamp with time zone, -- When it was last changed.
+  project     text, -- Name of the project.
+  version     bigint -- Number of the latest version.
 );
 
 -- Workers: agents that have job types.

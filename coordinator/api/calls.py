@@ -62,6 +62,7 @@ class _ValueBody(msgspec.Struct):
 
 class _Tagged(msgspec.Struct):
     version: int
+    epoch: str | None = None
 
 
 class Calls:
@@ -129,11 +130,11 @@ class Calls:
     async def _write(self, endpoint: Endpoint, request: Request) -> Response:
         request.principal.check_role(endpoint.operation)  # before anything is looked at
         operation = await from_body(endpoint, request, endpoint.max_bytes or self._config.http_body_bytes)
-        version = expecting(endpoint, request)
-        if version is not None:
+        expected = expecting(endpoint, request)
+        if expected:
             if cast("Conditional", operation).expect is not None:
                 raise InvalidArgument("the expected version is in the body and a header", hint="Send it once.")
-            operation = msgspec.structs.replace(operation, expect=version)
+            operation = msgspec.structs.replace(operation, **expected)
         operation = await request.principal.permit(operation)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
         key = request.header("idempotency-key")
@@ -151,7 +152,7 @@ class Calls:
             finally:
                 self._admission.leave(project)
         except Conflict as error:
-            if version is None or error.code != _VERSION_CONFLICT:
+            if not expected or error.code != _VERSION_CONFLICT:
                 raise
             raise PreconditionFailed(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
 
@@ -207,7 +208,10 @@ def _body(endpoint: Endpoint, result: Any) -> bytes:
 
 
 def _etag(endpoint: Endpoint, result: Any) -> list[tuple[bytes, bytes]]:
-    return [(b"etag", b'"%d"' % result.version)] if endpoint.operation.versioned else []
+    if not endpoint.operation.versioned:
+        return []
+    epoch = getattr(result, "epoch", None)  # of what is numbered without gaps
+    return [(b"etag", f'"{epoch}.{result.version}"'.encode() if epoch else b'"%d"' % result.version)]
 
 
 def _project(operation: Operation[Any]) -> str | None:

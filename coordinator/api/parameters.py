@@ -23,7 +23,7 @@ from coordinator.model.page import place_of
 __all__ = ["AT_LEAST", "at_least_of", "duration_of", "expecting", "from_body", "from_query", "wait_of"]
 
 AT_LEAST = "at_least"
-_ENTITY_TAG = re.compile(r'"([0-9]{1,18})"')
+_ENTITY_TAG = re.compile(r'"(?:([0-9a-f]{8})\.)?([0-9]{1,18})"')
 
 
 def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
@@ -107,25 +107,29 @@ def duration_of(text: str, max_s: float) -> float:
     return seconds
 
 
-def expecting(endpoint: Endpoint, request: Request) -> int | None:
-    """Read the version that a write expects from its headers; None if they name none.
+def expecting(endpoint: Endpoint, request: Request) -> dict[str, Any]:
+    """Read the version that a write expects, and its epoch, from its headers: the fields ``expect`` and ``epoch``, if they name any.
 
     Raises: ``InvalidArgument``.
     """
     match, none_match = request.header("if-match"), request.header("if-none-match")
     if match is None and none_match is None:
-        return None
+        return {}
     if not endpoint.operation.conditional:
         raise InvalidArgument("this operation has no version to compare", hint="Omit If-Match and If-None-Match.")
     if match is not None and none_match is not None:
         raise InvalidArgument("the request has If-Match and If-None-Match", hint="Send one of them.")
     tag = _ENTITY_TAG.fullmatch(match or "")
-    if (match is not None and not (tag and int(tag[1]))) or (none_match is not None and none_match != "*"):
+    if tag and tag[1] and "epoch" not in endpoint.operation.__struct_fields__:
+        tag = None
+    if (match is not None and not (tag and int(tag[2]))) or (none_match is not None and none_match != "*"):
         raise InvalidArgument(
             "If-Match or If-None-Match holds no version",
             hint='Send an ETag as you received it, If-Match: "12", or If-None-Match: * for a key that must not exist.',
         )
-    return int(tag[1]) if tag else 0
+    if tag is None:
+        return {"expect": 0}
+    return {"expect": int(tag[2]), **({"epoch": tag[1]} if tag[1] else {})}
 
 
 def _json(name: str, text: str) -> msgspec.Raw:

@@ -51,8 +51,9 @@ class Output:
             self.line(text)
         else:
             if isinstance(result, msgspec.Struct):
-                fields: Mapping[str, object] = msgspec.structs.asdict(result)
-                types = {field.name: field.type for field in msgspec.structs.fields(result)}
+                found = msgspec.structs.fields(result)
+                fields: Mapping[str, object] = {field.encode_name: getattr(result, field.name) for field in found}
+                types = {field.encode_name: field.type for field in found}
             else:
                 fields, types = result, {}
             width = max(map(len, fields))

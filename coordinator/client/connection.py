@@ -15,6 +15,7 @@ from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
 from coordinator.client.documents import Documents
 from coordinator.client.events import Events
+from coordinator.client.features import Features
 from coordinator.client.jobs import Jobs
 from coordinator.client.knowledge import Knowledge
 from coordinator.client.limits import Limits
@@ -28,6 +29,8 @@ from coordinator.client.retentions import Retentions
 from coordinator.client.rules import Rules
 from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
+from coordinator.client.states import States
+from coordinator.client.todos import Todos
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
 from coordinator.client.users import Users
@@ -61,6 +64,9 @@ class Client:
         self.users = Users(caller)
         self.directives = Directives(caller)
         self.documents = Documents(caller)
+        self.states = States(self.documents)
+        self.todos = Todos(self.documents)
+        self.features = Features(self.documents)
         self.queues = Queues(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)

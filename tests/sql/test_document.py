@@ -423,3 +423,29 @@ async def test_a_state_belongs_to_the_session_that_is_its_key_and_others_by_name
         put({}, key="s/new", session="s"),
     ):
         await refused(tx, operation, "ZC332")
+
+
+async def test_the_views_of_our_kinds_have_what_people_look_for(tx: Transaction) -> None:
+    text = '{"a": "\\u0000\\ud800"}'
+    await tx.run(put(JsonText(text.encode()), "s", "state"))
+    for key, statuses, of_list in (
+        ("a", ["PENDING", None], "PENDING"), ("b", ["COMPLETED", "PENDING"], "IN_PROGRESS"), ("c", ["COMPLETED", "done"], "COMPLETED"),
+    ):  # fmt: skip
+        await tx.run(put({"items": [{"id": n, "status": s} for n, s in enumerate(statuses)]}, key, "todo"))
+        assert of_list == await tx.connection.fetchval(
+            "select status from coordinator.todo_lists where todolist_id = $1", key
+        )
+    await tx.run(put({"items": [], "status": "own"}, "d", "todo"))
+    await tx.run(put([{"id": 1}], "main", "features"))
+    state = await tx.connection.fetchrow(
+        "select id, session_id, state_json ->> 'a' as a, version, timestamp from coordinator.states"
+    )
+    assert state
+    assert (state["a"], state["session_id"] is not None) == ("\ufffd\ufffd", True)
+    lists = await tx.connection.fetch(
+        "select todolist_id, session_id, plan_json, status, created_at, updated_at from coordinator.todo_lists order by 1"
+    )
+    assert [row["status"] for row in lists] == ["PENDING", "IN_PROGRESS", "COMPLETED", "own"]
+    assert await tx.connection.fetchval("select content -> 0 ->> 'id' from coordinator.project_features") == "1"
+    await tx.set_clock(timedelta(days=400))
+    assert len(await tx.connection.fetch("select from coordinator.states")) == 1

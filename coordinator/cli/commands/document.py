@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from coordinator.cli.command import noun, paged
+from coordinator.cli.document_lines import exact, expecting, reading, shown, written
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import age, plain
-from coordinator.cli.values import DURATION, INSTANT, INTEGER, read_exact, read_text
-from coordinator.model.document import Document, DocumentHeader
+from coordinator.cli.output import plain
+from coordinator.cli.values import DURATION, INTEGER
 from coordinator.operations import documents
 
 command = noun("Documents: JSON values by kind and key, in versions.")
@@ -19,31 +19,9 @@ COLUMNS = ("kind", "key", "version", "updated_at", "actor", "expires_at", "sessi
 VERSIONS = ("version", "written_at", "actor", "text_bytes", "deleted", "expires_at", "epoch")
 
 
-def _expecting(function: Any) -> Any:
-    epoch = click.option("--epoch", metavar="EPOCH", help="Only if that version is of this epoch, as it was read.")
-    expect = click.option(
-        "--expect", type=INTEGER, metavar="VERSION", help="Only if it has this version; 0: only if it is absent."
-    )
-    return expect(epoch(function))
-
-
 _kind = click.argument("kind")
 _key = click.argument("key")
 _path = click.option("--path", multiple=True, metavar="STEP", help="A key, or a place in a list from 0; repeatable.")
-
-
-def written(call: Invocation, header: DocumentHeader) -> None:
-    """Print what a write returned."""
-    end = f", expires {age(header.expires_at)}" if header.expires_at else ""
-    call.output.one(header, f"{plain(header.key)} is at version {header.version}{end}")
-
-
-def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
-    """Print a document, or its value alone, as its exact text."""
-    if only_value:
-        call.output.line(bytes(document.text).decode())
-    else:
-        call.output.one(document)
 
 
 @command.verb(
@@ -56,7 +34,7 @@ def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
 @_kind
 @_key
 @click.argument("value", metavar="JSON")
-@_expecting
+@expecting
 @click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
 @click.option("--session", metavar="KEY", help="The session that it belongs to.")
 @click.pass_obj
@@ -65,9 +43,7 @@ def put(call: Invocation, /, *, value: str, **options: Any) -> None:
 
     JSON is kept exactly; - reads standard input.
     """
-    written(
-        call, call.run(call.operation(documents.Put, value=read_exact(read_text(value).strip(), "json"), **options))
-    )
+    written(call, call.run(call.operation(documents.Put, value=exact(value), **options)))
 
 
 @command.verb(
@@ -80,10 +56,7 @@ def put(call: Invocation, /, *, value: str, **options: Any) -> None:
 )
 @_kind
 @_key
-@click.option("--version", type=INTEGER, metavar="N", help="This version.  [default: the latest]")
-@click.option("--at", type=INSTANT, metavar="TIME", help="The version of this instant: 2030-01-31T14:00Z.")
-@_path
-@click.option("--value", "only_value", is_flag=True, help="Print only the value, as its exact text.")
+@reading
 @click.pass_obj
 def get(call: Invocation, /, *, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
     """Read a document.
@@ -98,16 +71,14 @@ def get(call: Invocation, /, *, only_value: bool, path: tuple[str, ...], **optio
 @_kind
 @_key
 @click.argument("patch", metavar="JSON")
-@_expecting
+@expecting
 @click.pass_obj
 def patch(call: Invocation, /, *, patch: str, **options: Any) -> None:
     """Merge an object into a document (RFC 7396).
 
     null deletes a key, objects are merged, anything else replaces. Two at once lose nothing.
     """
-    written(
-        call, call.run(call.operation(documents.Patch, patch=read_exact(read_text(patch).strip(), "json"), **options))
-    )
+    written(call, call.run(call.operation(documents.Patch, patch=exact(patch), **options)))
 
 
 @command.verb(
@@ -122,7 +93,7 @@ def patch(call: Invocation, /, *, patch: str, **options: Any) -> None:
 @click.argument("patch", metavar="JSON")
 @_path
 @click.option("--field", metavar="KEY", help="The key of the ids.  [default: id]")
-@_expecting
+@expecting
 @click.pass_obj
 def item(call: Invocation, /, *, patch: str, path: tuple[str, ...], field: str | None, **options: Any) -> None:
     """Merge an object into one item of a list, found by its ID.
@@ -133,18 +104,14 @@ def item(call: Invocation, /, *, patch: str, path: tuple[str, ...], field: str |
         options["field"] = field
     written(
         call,
-        call.run(
-            call.operation(
-                documents.Item, patch=read_exact(read_text(patch).strip(), "json"), path=list(path) or None, **options
-            )
-        ),
+        call.run(call.operation(documents.Item, patch=exact(patch), path=list(path) or None, **options)),
     )
 
 
 @command.verb(examples=["coordinator document delete plan main", "coordinator document delete plan main --expect 7"])
 @_kind
 @_key
-@_expecting
+@expecting
 @click.pass_obj
 def delete(call: Invocation, /, **options: Any) -> None:
     """Delete a document.
@@ -167,7 +134,7 @@ def delete(call: Invocation, /, **options: Any) -> None:
 @_kind
 @_key
 @click.option("--version", type=INTEGER, metavar="N", help="The value of this version.  [default: the latest value]")
-@_expecting
+@expecting
 @click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
 @click.pass_obj
 def restore(call: Invocation, /, **options: Any) -> None:

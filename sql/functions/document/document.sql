@@ -166,7 +166,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_kept bigint := coordinator.document_versions_kept(p_document.project_id, p_document.kind);
+  v_kept bigint := case when p_document.version > 1 then coordinator.document_versions_kept(p_document.project_id, p_document.kind) end;
 begin
   perform coordinator.document_check_shape(p_document.kind, p_stored.value);
   insert into coordinator.document_versions (document_id, version, epoch, actor, written_at, expires_at, value, raw)
@@ -185,12 +185,14 @@ comment on function coordinator.document_write(coordinator.documents, text, coor
   'Write the version that document_step has counted; its value is null if the document is deleted. Each version is written here. Internal.';
 
 create or replace function coordinator.document_shown(p_document coordinator.documents, p_project text) returns coordinator.document_header
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select row(p_project, p_document.kind, p_document.key, p_document.version, coordinator.epoch_text(p_document.epoch),
-             (select s.key from coordinator.sessions s where s.id = p_document.session_id), p_document.kept,
-             p_document.actor, p_document.created_at, p_document.updated_at, p_document.expires_at)::coordinator.document_header
+begin
+  return row(p_project, p_document.kind, p_document.key, p_document.version, coordinator.epoch_text(p_document.epoch),
+             case when p_document.session_id is not null then (select s.key from coordinator.sessions s where s.id = p_document.session_id) end,
+             p_document.kept, p_document.actor, p_document.created_at, p_document.updated_at, p_document.expires_at)::coordinator.document_header;
+end
 $$;
 comment on function coordinator.document_shown(coordinator.documents, text) is
   'Return the header of a document as callers see it. Internal.';
@@ -231,6 +233,9 @@ begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key', p_key);
   v_stored := coordinator.json_store('the value', p_value, 1048576);
+  if p_kind = 'features' then -- come back as they were written, until one is changed
+    v_stored.raw := p_value;
+  end if;
   if p_ttl is not null then
     perform coordinator.check_ttl(p_ttl);
   end if;

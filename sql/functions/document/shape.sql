@@ -13,13 +13,14 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_path text[] := coordinator.document_items_path(p_kind, p_value);
-  v_list jsonb := p_value #> v_path;
+  v_list jsonb;
   v_item record;
 begin
   if p_kind not in ('state', 'todo', 'features') or p_value is null then
     return;
-  elsif p_kind = 'state' and jsonb_typeof(p_value) <> 'object' then
+  end if;
+  v_list := p_value #> coordinator.document_items_path(p_kind, p_value);
+  if p_kind = 'state' and jsonb_typeof(p_value) <> 'object' then
     raise exception using errcode = 'ZC105', message = format('a state is a JSON %s, not an object', jsonb_typeof(p_value)),
       hint = 'Give an object such as {"step": 2}.';
   elsif p_kind = 'state' then

@@ -1,0 +1,61 @@
+"""What the commands of documents have in common: options, and lines of output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import age, plain
+from coordinator.cli.values import INSTANT, INTEGER, read_exact, read_text
+from coordinator.model.document import Document, DocumentHeader
+from coordinator.model.operation import JsonText
+
+__all__ = ["exact", "expecting", "reading", "shown", "written"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def expecting(function: F) -> F:
+    """Add the options that say at which version a write happens."""
+    epoch = click.option("--epoch", metavar="EPOCH", help="Only if that version is of this epoch, as it was read.")
+    expect = click.option(
+        "--expect", type=INTEGER, metavar="VERSION", help="Only if it has this version; 0: only if it is absent."
+    )
+    return expect(epoch(function))
+
+
+def reading(function: F) -> F:
+    """Add the options that say what is read of a document, and how it is printed."""
+    for option in (
+        click.option("--value", "only_value", is_flag=True, help="Print only the value, as its exact text."),
+        click.option("--path", multiple=True, metavar="STEP", help="A key, or a place in a list from 0; repeatable."),
+        click.option("--at", type=INSTANT, metavar="TIME", help="The version of this instant: 2030-01-31T14:00Z."),
+        click.option("--version", type=INTEGER, metavar="N", help="This version.  [default: the latest]"),
+    ):
+        function = option(function)
+    return function
+
+
+def exact(argument: str) -> JsonText:
+    """Return the JSON of an argument, or for ``-`` of standard input, as its exact text.
+
+    Raises: ``InvalidArgument``.
+    """
+    return read_exact(read_text(argument).strip(), "json")
+
+
+def written(call: Invocation, header: DocumentHeader) -> None:
+    """Print what a write returned."""
+    end = f", expires {age(header.expires_at)}" if header.expires_at else ""
+    call.output.one(header, f"{plain(header.key)} is at version {header.version}{end}")
+
+
+def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
+    """Print a document, or its value alone, as its exact text."""
+    if only_value:
+        call.output.line(bytes(document.text).decode())
+    else:
+        call.output.one(document)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Program
+
+EXACT = '{"b": 1e16, "a":"\\u0000 \\ud800", "a" : 2}'
+
+
+def test_documents_on_the_command_line(program: Program) -> None:
+    document = ("document",)
+    assert program.json(*document, "put", "plan", "main", EXACT, "--expect", "0", "--ttl", "2h")["version"] == 1
+    assert program.text(*document, "get", "plan", "main", "--value") == EXACT + "\n"
+    assert program.fails(4, *document, "put", "plan", "main", "1", "--expect", "0")["detail"]["version"] == 1
+    put = program.json(*document, "put", "plan", "main", "-", stdin=b'{"steps": [{"id": 1}], "note": "x"}\n')
+    assert program.text(*document, "patch", "plan", "main", '{"note": null}', "-o", "text") == "main is at version 3\n"
+    program.json(*document, "item", "plan", "main", "1", '{"done": true}', "--path", "steps", "--epoch", put["epoch"])
+    assert program.json(*document, "get", "plan", "main", "--path", "steps", "--path", "0")["value"] == {
+        "id": 1,
+        "done": True,
+    }
+    assert program.json(*document, "get", "plan", "main", "--version", "2")["value"]["note"] == "x"
+    assert json.loads(program.text(*document, "diff", "plan", "main", "2", "3")) == [{"op": "remove", "path": "/note"}]
+    assert program.json(*document, "delete", "plan", "main")["deleted"] is True
+    assert program.fails(3, *document, "get", "plan", "main")["code"] == "ZC217"
+    assert program.json(*document, "restore", "plan", "main", "--version", "2", "--expect", "0")["version"] == 6
+    assert [row["version"] for row in program.json(*document, "history", "plan", "main")] == [6, 5, 4, 3, 2, 1]
+    assert [row["key"] for row in program.json(*document, "list", "--kind", "plan", "--prefix", "ma")] == ["main"]
+    assert program.fails(3, *document, "item", "plan", "main", "9", "{}", "--path", "steps", "--field", "id")["hint"]
+    assert program.fails(5, *document, "put", "plan", "main", "{broken")["hint"]
+
+
+def test_states_todo_lists_and_features_on_the_command_line(program: Program) -> None:
+    assert program.json("state", "save", "s", '{"step": 1}')["session"] == "s"
+    assert program.text("state", "load", "s", "--value", "--path", "step") == "1\n"
+    program.json("todo", "save", "s/list", '[{"id": 3, "status": "PENDING"}]', "--session", "s")
+    program.json("todo", "item", "s/list", "3", '{"status": "COMPLETED"}')
+    assert program.json("todo", "load", "s/list")["value"] == [{"id": 3, "status": "COMPLETED"}]
+    text = '[ {"passes":false,  "id":"login"} ]'
+    program.json("feature", "save", "main", "-", stdin=text.encode())
+    assert program.text("feature", "load", "main", "--value") == text + "\n"
+    program.json("feature", "set", "main", "login", "--passes", "--status", "done")
+    assert program.json("feature", "load", "main")["value"] == [{"id": "login", "passes": True, "status": "done"}]
+    assert program.fails(5, "feature", "set", "main", "login")["hint"]
+    assert program.fails(5, "todo", "save", "x", "{}")["code"] == "ZC105"
