@@ -46,6 +46,61 @@ create table coordinator.agents_ended (
 CREATE INDEX agents_ended_at_idx ON coordinator.agents_ended USING btree (ended_at);
 CREATE INDEX agents_ended_name_idx ON coordinator.agents_ended USING btree (project_id, name, id);
 
+-- Contents of artifacts: each content is there once for each project. Uploads in progress, too. Written by artifact_begin, artifact_write, artifact_finish and artifact_prune.
+create table coordinator.artifact_blobs (
+  id          bigint not null generated always as identity, -- Internal number.
+  project_id  bigint not null, -- The project.
+  upload      uuid not null default gen_random_uuid(), -- Id by which parts are written.
+  sha256      text collate "C", -- SHA-256 of the content, in hexadecimal; null: an upload whose hash is not known yet.
+  bytes       bigint, -- Size of the content; null in an upload in progress.
+  finished_at timestamp with time zone, -- When the content was complete and verified (database clock); null: an upload in progress, which no reader sees.
+  due_at      timestamp with time zone, -- When artifact_prune looks whether it is still needed; null while an artifact has it.
+  constraint artifact_blobs_pkey PRIMARY KEY (id),
+  constraint artifact_blobs_upload_key UNIQUE (upload),
+  constraint artifact_blobs_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint artifact_blobs_finished CHECK (((finished_at IS NULL) OR ((sha256 IS NOT NULL) AND (bytes IS NOT NULL)))),
+  constraint artifact_blobs_sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+CREATE UNIQUE INDEX artifact_blobs_begun_key ON coordinator.artifact_blobs USING btree (project_id, sha256) WHERE (finished_at IS NULL);
+CREATE UNIQUE INDEX artifact_blobs_content_key ON coordinator.artifact_blobs USING btree (project_id, sha256) WHERE (finished_at IS NOT NULL);
+CREATE INDEX artifact_blobs_due_idx ON coordinator.artifact_blobs USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX artifact_blobs_project_idx ON coordinator.artifact_blobs USING btree (project_id);
+
+-- Parts of contents. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.
+create table coordinator.artifact_chunks (
+  blob_id bigint not null, -- The content.
+  part    integer not null, -- Number of the part, from 1.
+  data    bytea not null, -- The bytes, compressed with lz4 where the server has it.
+  constraint artifact_chunks_pkey PRIMARY KEY (blob_id, part),
+  constraint artifact_chunks_blob_fkey FOREIGN KEY (blob_id) REFERENCES coordinator.artifact_blobs(id) ON DELETE CASCADE,
+  constraint artifact_chunks_data CHECK (((octet_length(data) >= 1) AND (octet_length(data) <= 1048576))),
+  constraint artifact_chunks_part CHECK (((part >= 1) AND (part <= 64)))
+);
+
+-- Artifacts: logs, diffs, reports; the bytes are read with artifact_read. Written by artifact_put, artifact_finish, artifact_keep and artifact_delete.
+create table coordinator.artifacts (
+  id         bigint not null generated always as identity, -- Number of the artifact; another content of its name keeps it.
+  project_id bigint not null, -- The project.
+  session_id bigint, -- The session that it belongs to and ends with; null: it belongs to the project.
+  name       text collate "C" not null, -- Name in the project or session; segments are separated by /. Ordered by bytes.
+  media_type text not null, -- What the bytes are, such as text/plain; charset=utf-8.
+  bytes      bigint not null, -- Size of the content.
+  sha256     text not null, -- SHA-256 of the content, in hexadecimal.
+  kept       boolean not null default false, -- Whether retention leaves it.
+  actor      text not null, -- Who stored the present content.
+  created_at timestamp with time zone not null, -- When the name was first used (database clock).
+  updated_at timestamp with time zone not null, -- When the present content was stored (database clock).
+  blob_id    bigint not null, -- The content.
+  constraint artifacts_pkey PRIMARY KEY (id),
+  constraint artifacts_key UNIQUE NULLS NOT DISTINCT (project_id, name, session_id),
+  constraint artifacts_blob_fkey FOREIGN KEY (blob_id) REFERENCES coordinator.artifact_blobs(id) ON DELETE CASCADE,
+  constraint artifacts_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
+  constraint artifacts_session_fkey FOREIGN KEY (session_id) REFERENCES coordinator.sessions(id) ON DELETE CASCADE,
+  constraint artifacts_name CHECK (((length(name) >= 1) AND (length(name) <= 512)))
+);
+CREATE INDEX artifacts_blob_idx ON coordinator.artifacts USING btree (blob_id);
+CREATE INDEX artifacts_session_idx ON coordinator.artifacts USING btree (session_id, name);
+
 -- Jobs that are enqueued at times that recur.
 create table coordinator.crons (
   project_id   bigint not null, -- The project.
@@ -1113,6 +1168,21 @@ create view coordinator.agents_live (
   process_id    integer -- The process with which it ends, see processes.
 );
 
+-- The artifacts of the projects that the reader may use.
+create view coordinator.artifacts_live (
+  project    text, -- Name of the project.
+  artifact   text, -- Name of the artifact.
+  session    text, -- Key of the session that it belongs to; null: it belongs to the project.
+  media_type text, -- What the bytes are.
+  bytes      bigint, -- Size.
+  sha256     text, -- SHA-256 of the content, in hexadecimal.
+  kept       boolean, -- Whether retention leaves it.
+  actor      text, -- Who stored the present content.
+  created_at timestamp with time zone, -- When the name was first used.
+  updated_at timestamp with time zone, -- When the present content was stored.
+  id         bigint -- Number of the artifact.
+);
+
 -- Jobs that are enqueued at times that recur.
 create view coordinator.crons_live (
   project      text, -- Name of the project.
@@ -1670,6 +1740,106 @@ create function coordinator.agent_register(p_project text, p_name text, p_role t
 create function coordinator.agent_unknown(p_project text, p_name text)
   returns void
   stable security definer;
+
+-- End an upload and delete its parts; false: there is none, or it is finished. No event: readers never saw it.
+create function coordinator.artifact_abort(p_project text, p_upload uuid, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. No event: readers see nothing yet.
+create function coordinator.artifact_begin(p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+  returns SETOF coordinator.artifact_upload
+  volatile security definer;
+
+-- Reject an invalid name, media type, size or SHA-256 (ZC1) of an artifact; the last two may be null. Internal.
+create function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text)
+  returns void
+  immutable;
+
+-- Delete an artifact. Its bytes go an hour later, unless another one has them. ZC221: there is none of this name.
+create function coordinator.artifact_delete(p_project text, p_artifact text, p_session text default null, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Return until when the remains of an upload, and a content without a name, are left alone. Internal.
+create function coordinator.artifact_due(p_now timestamp with time zone)
+  returns timestamp with time zone
+  immutable;
+
+-- Return the content of a hash, or the upload of it, or a new one. p_longer: a content without a name stays for another hour. No event. Internal.
+create function coordinator.artifact_enter(p_project_id bigint, p_sha256 text, p_longer boolean)
+  returns coordinator.artifact_blobs
+  volatile;
+
+-- Return an artifact; a row of nulls if there is none. ZC215: there is no such session. Internal.
+create function coordinator.artifact_find(p_project_id bigint, p_artifact text, p_session text)
+  returns coordinator.artifacts
+  stable;
+
+-- Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload.
+create function coordinator.artifact_finish(p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+  returns SETOF coordinator.artifacts_live
+  volatile security definer;
+
+-- Keep an artifact: retention leaves it; with p_kept false, no longer. ZC221: there is none of this name.
+create function coordinator.artifact_keep(p_project text, p_artifact text, p_session text default null, p_kept boolean default true, p_actor text default null)
+  returns SETOF coordinator.artifacts_live
+  volatile security definer;
+
+-- List the artifacts of a project and of its sessions, or of one session, whose names begin with p_prefix, by name; p_media_type: of this type, or of all types of text/*. p_after: array[artifact, id] of the last row read.
+create function coordinator.artifact_list(p_project text, p_prefix text default '', p_session text default null, p_media_type text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.artifacts_live
+  stable security definer;
+
+-- Raise ZC221 for an artifact that the project or session does not have, with the name that was probably meant. Internal.
+create function coordinator.artifact_missing(p_project text, p_artifact text, p_session text)
+  returns void
+  stable;
+
+-- Give a content a name, in place of what has it; p_blob is locked. Internal.
+create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_actor text)
+  returns SETOF coordinator.artifacts_live
+  volatile;
+
+-- Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many it looked at. Repeat until 0. No events: readers did not see them.
+create function coordinator.artifact_prune(p_limit integer default 10)
+  returns integer
+  volatile security definer;
+
+-- Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. ZC336: it has another SHA-256 than p_sha256.
+create function coordinator.artifact_put(p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null, p_sha256 text default null, p_actor text default null)
+  returns SETOF coordinator.artifacts_live
+  volatile security definer;
+
+-- Read up to p_length bytes of an artifact from p_offset on; none at its end. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.
+create function coordinator.artifact_read(p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0, p_length integer default 1048576)
+  returns bytea
+  stable security definer;
+
+-- Let artifact_prune look at the contents of artifacts that were deleted, by whatever deleted them. Internal. No event: the trigger of artifacts.
+create function coordinator.artifact_release()
+  returns trigger
+  volatile;
+
+-- Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.
+create function coordinator.artifact_show(p_project text, p_artifact text, p_session text default null)
+  returns SETOF coordinator.artifacts_live
+  stable security definer;
+
+-- Raise ZC221: there is no such upload. Internal.
+create function coordinator.artifact_upload_missing(p_upload uuid)
+  returns void
+  immutable;
+
+-- Return the size and SHA-256 of what was uploaded. ZC336: parts are missing, or size or hash differ. Internal.
+create function coordinator.artifact_verify(p_blob bigint, p_bytes bigint, p_sha256 text)
+  returns table (bytes bigint, sha256 text)
+  volatile;
+
+-- Write a part of an upload; return false if it was there already. ZC221: there is no such upload. ZC336: the part is there with other bytes. No event: readers see nothing yet.
+create function coordinator.artifact_write(p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null)
+  returns boolean
+  volatile security definer;
 
 -- Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.
 create function coordinator.assert_fence(p_project text, p_resource text, p_token bigint)

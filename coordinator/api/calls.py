@@ -97,7 +97,7 @@ class Calls:
         event_cursor = await self._gateway.cursor(
             self
         )  # before the data: what happens in between is seen twice, not missed
-        if endpoint.pages:
+        if endpoint.pages or endpoint.result is bytes:
             await request.hold.reserve(PAGE_COST)
         result = await self._result(operation, wait_s, request)
         if endpoint.shape is Shape.MANY:

@@ -123,6 +123,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._disarm()
         super().on_message_complete()
 
+    def extend(self) -> None:
+        """Give the rest of the body as much time again: a handler that takes it part by part has got one."""
+        if self._deadline is not None and not self._in_head:
+            self._arm(self._settings.http_body_s)
+
     def _begin_head(self) -> None:
         self._in_head = True
         self._received = self._held = 0

@@ -22,9 +22,10 @@ from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.password import Password, takes_password
 from coordinator.model.route import route_of
 
-__all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoints"]
+__all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoint_of", "endpoints"]
 
 DEFAULT_PROJECT = "default"
+BESIDE_BYTES = 64 << 10  # of the other parameters
 _LISTS = (list[Json], list[dict[str, Json]])
 
 
@@ -41,7 +42,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     operation: type[Operation[Any]]
     name: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT"]
     path: str
     parameter: str | None
     parameters: type[Operation[Any]]
@@ -60,6 +61,11 @@ class Endpoint(msgspec.Struct, frozen=True):
 def endpoints() -> tuple[Endpoint, ...]:
     """Return an endpoint for each operation that is not internal."""
     return tuple(_endpoint(operation) for operation in operations.every() if not operation.internal)
+
+
+def endpoint_of(operation: type[Operation[Any]]) -> Endpoint:
+    """Return the endpoint of an operation that is not internal."""
+    return next(endpoint for endpoint in endpoints() if endpoint.operation is operation)
 
 
 def decode_hook(type: type[Any], value: Any) -> Any:
@@ -92,10 +98,18 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         parameter=route.parameter,
         parameters=_parameters(operation, name, fields),
         body_copies=32 if unpacked else 4,
-        max_bytes=LIMITS[operation.max_bytes] if operation.max_bytes else None,
+        max_bytes=_max_bytes(operation, fields),
         shape=shape,
         result=result,
     )
+
+
+def _max_bytes(operation: type[Operation[Any]], fields: Iterable[msgspec.structs.FieldInfo]) -> int | None:
+    """Return the limit of a body; bytes are base64 in JSON."""
+    if operation.max_bytes is None:
+        return None
+    limit = LIMITS[operation.max_bytes]
+    return limit * 4 // 3 + BESIDE_BYTES if any(field.type is bytes for field in fields) else limit
 
 
 def _parameters(

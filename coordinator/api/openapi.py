@@ -11,13 +11,16 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.api.endpoint import Endpoint, HttpDuration, endpoints
+from coordinator.api import transfers
+from coordinator.api.endpoint import Endpoint, HttpDuration, endpoint_of, endpoints
 from coordinator.api.problems import MEDIA_TYPE, Problem
 from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.agent_ref import takes_agent
+from coordinator.model.artifact import Artifact
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Shape
 from coordinator.model.password import takes_password
+from coordinator.operations import artifacts
 from coordinator.version import version
 
 __all__ = ["document", "page"]
@@ -26,6 +29,7 @@ _REF = "#/components/schemas/{name}"
 _READ_ERRORS = (400, 401, 403, 404, 408, 409, 422, 500, 503)
 _WRITE_ERRORS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503)
 _MEANINGS = {
+    206: "The bytes of the range.",
     304: "The version is still that of If-None-Match.",
     400: "The request cannot be read.",
     401: "The token is missing or not valid.",
@@ -36,6 +40,7 @@ _MEANINGS = {
     412: "The version is not the one that If-Match or If-None-Match requires.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
+    416: "The range begins beyond the end.",
     422: "A value is malformed or exceeds a limit; nothing was changed.",
     500: "A bug of the daemon.",
     503: "Overloaded, shutting down, or without its database; try again after Retry-After.",
@@ -90,12 +95,14 @@ _EXAMPLES_OF: dict[str, dict[str, Any]] = {
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
+    "artifact": "build/42/report.html",
     "amount": 1250,
     "body": "Write tests first.",
     "budget": "dollars",
     "chunks": ["The answer is "],
     "clears": ["COMPLETED"],
     "cron": "nightly",
+    "data": "SGVsbG8=",
     "delay": "10m",
     "directive": 17,
     "entries": [{"data": {"role": "user", "content": "Hello"}}],
@@ -111,6 +118,7 @@ _EXAMPLES: dict[str, Any] = {
     "memory": "0d24c3e58b54b4760f452ca0fa29a15a",
     "name": "coder-1",
     "password": "correct horse battery staple",
+    "number": 1,
     "paths": "caseless",
     "payloads": "pointer",
     "percent": 50,
@@ -162,6 +170,7 @@ def document() -> dict[str, Any]:
         }
     paths["/v1/events"] = {"get": _events(schema_of[repr(EventPage)])}
     paths["/v1/events/stream"] = {"get": _stream()}
+    paths[transfers.PATH] = _transfers(schema_of)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -281,6 +290,46 @@ def _events(schema: Any) -> dict[str, Any]:
     }
 
 
+def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
+    """Describe an artifact as a stream: its two methods."""
+    named = _query_of(endpoint_of(artifacts.Show).parameters, "artifact")
+    put = {
+        "operationId": "artifact_upload",
+        "tags": ["artifacts"],
+        "summary": "Store the body as an artifact, in place of what has its name.",
+        "description": "At most 64 MiB, with a length or chunked; Content-Type is the media type. Readers see it when it is complete and verified.",
+        "parameters": [
+            *named,
+            _parameter(
+                "sha256", {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 that the body must have."
+            ),
+            _header("Repr-Digest", "The same as sha-256=:BASE64:; Content-Digest and Digest are understood, too."),
+        ],
+        "requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+        "responses": _responses(schema_of[repr(Artifact)], _POSITION | _ETAG, (*_WRITE_ERRORS, 412)),
+    }
+    get = {
+        "operationId": "artifact_download",
+        "tags": ["artifacts"],
+        "summary": "Read the bytes of an artifact, or a range of them.",
+        "parameters": [
+            *named,
+            _parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."),
+            *(_header(name, text) for name, text in _OF_DOWNLOADS.items()),
+        ],
+        "responses": _responses({}, _ETAG, (*_READ_ERRORS, 206, 304, 412, 416), "*/*"),
+    }
+    return {"put": put, "get": get}
+
+
+_OF_DOWNLOADS = {
+    "Range": "bytes=FIRST-LAST: a part of it; several ranges get all of it.",
+    "If-Range": "An ETag: all of it if it has another content by now.",
+    "If-Match": "An ETag: 412 if it has another content by now.",
+    "If-None-Match": "An ETag: no body if it still has this content.",
+}
+
+
 def _stream() -> dict[str, Any]:
     return {
         "operationId": "event_stream",
@@ -304,7 +353,7 @@ def _responses(schema: Any, headers: Any, errors: Any, media_type: str = "applic
         "200": {"description": "Success.", "headers": headers, "content": {media_type: {"schema": schema}}}
     }
     for status in sorted(errors):
-        content = {} if status == 304 else {"content": problem}
+        content = {206: {"content": {media_type: {"schema": schema}}}, 304: {}}.get(status, {"content": problem})
         responses[str(status)] = {"description": _MEANINGS[status], **content}
     return responses
 

@@ -24,8 +24,13 @@ __all__ = ["OriginGuard", "origin_middleware", "origins_of"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READ = (b"host", b"origin", b"sec-fetch-site")
-_REQUEST_HEADERS = ("authorization", "idempotency-key", "if-match", "if-none-match", "last-event-id")
-_RESPONSE_HEADERS = ("etag", "event-cursor", "idempotency-replayed", "position", "retry-after", "www-authenticate")
+_REQUEST_HEADERS = (
+    "authorization", "idempotency-key", "if-match", "if-none-match", "if-range", "last-event-id", "range", "repr-digest",
+)  # fmt: skip
+_RESPONSE_HEADERS = (
+    "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "repr-digest", "retry-after",
+    "www-authenticate",
+)  # fmt: skip
 
 
 def origins_of(config: Config) -> frozenset[str]:
@@ -57,7 +62,7 @@ def origin_middleware(config: Config, *, loopback: bool) -> list[Middleware]:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "PUT"),
             allow_headers=_REQUEST_HEADERS,
             expose_headers=_RESPONSE_HEADERS,
         )

@@ -30,6 +30,7 @@ __all__ = [
     "Overloaded",
     "PreconditionFailed",
     "Problem",
+    "RangeNotSatisfiable",
     "RequestTimedOut",
     "TooLarge",
     "UnsupportedMediaType",
@@ -102,6 +103,16 @@ class TooLarge(CoordinatorError):
     sqlstate, http_status, exit_code, name = "ZH413", 413, 5, "too-large"
 
 
+class RangeNotSatisfiable(CoordinatorError):
+    """The range lies beyond the end."""
+
+    sqlstate, http_status, exit_code, name = "ZH416", 416, 5, "range-not-satisfiable"
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message, hint="Ask for bytes before its end.")
+        self.size = size
+
+
 class UnsupportedMediaType(CoordinatorError):
     """The body is not declared as JSON."""
 
@@ -156,6 +167,8 @@ def _routes() -> dict[str, str]:
 def _headers(error: CoordinatorError) -> list[tuple[bytes, bytes]]:
     if isinstance(error, ForeignRequest | TooLarge):
         return [(b"connection", b"close")]
+    if isinstance(error, RangeNotSatisfiable):
+        return [(b"content-range", b"bytes */%d" % error.size)]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allow.encode())]
     if isinstance(error, Unauthenticated):  # RFC 6750: no reason if the request has no token

@@ -25,6 +25,7 @@ from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute
 from coordinator.api.request import Request
 from coordinator.api.response import TRANSPORT, Response
 from coordinator.api.subscriptions import Subscriptions
+from coordinator.api.transfers import PATH, Transfers
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
@@ -54,6 +55,11 @@ class OperationRoutes:
             prefix, _, parameter = endpoint.path.partition("{")
             table = self._beneath if parameter else self._exact
             table.setdefault(prefix, {})[endpoint.method] = (endpoint.operation.function, handler)
+        transfers = Transfers(calls, gateway.config)
+        self._beneath[PATH.partition("{")[0]] = {
+            "PUT": ("artifact_upload", transfers.put),
+            "GET": ("artifact_download", transfers.get),
+        }
         self._exact[STREAM_PATH] = {"GET": ("event_stream", subscriptions.stream)}
         for path, handlers in further.items():
             self._exact[path] = {method: (path.rpartition("/")[2], handler) for method, handler in handlers.items()}

@@ -189,6 +189,18 @@ class Invocation:
         if rows.cursor is not None:
             self.output.note(f"There may be more: --after {rows.cursor}")
 
+    def through(self, function: Callable[[Executor], Awaitable[R]]) -> R:
+        """Run a function that makes several calls on one connection.
+
+        Raises: what the function raises.
+        """
+
+        async def once() -> R:
+            async with self.open() as executor:
+                return await function(executor)
+
+        return _finish(once())
+
     def on_connection(self, function: Callable[[Connection], Awaitable[R]]) -> R:
         """Run a function that is not an operation on a direct connection.
 

@@ -101,6 +101,12 @@ class Output:
         """Write a line of text."""
         self._write(text + "\n")
 
+    def octets(self, data: bytes) -> None:
+        """Write bytes unchanged."""
+        with _written():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
     def raw(self, text: str) -> None:
         """Write text unchanged."""
         self._write(text)

@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from coordinator.client.agents import DEFAULT_TTL_S, Agents
+from coordinator.client.artifacts import Artifacts
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
@@ -68,6 +69,7 @@ class Client:
         self.todos = Todos(self.documents)
         self.features = Features(self.documents)
         self.queues = Queues(caller)
+        self.artifacts = Artifacts(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)
         self.logs = Logs(caller)

@@ -18,6 +18,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ CONNECT_TIMEOUT_S = 10.0
 CONNECT_SHARE = 0.9  # of a request's time: a timeout after it means that the request was sent
 KEEP_ALIVE_S = 60.0  # less than the server's, so that the client closes first
 CLOSE_S = 2.0
+LARGE_BYTES = 1 << 20  # of a body, which is then sent piece by piece
 
 
 class NotSent(Exception):
@@ -131,7 +133,7 @@ class HttpPool:
                 async with session.request(
                     method,
                     URL(self._base + path, encoded=True),
-                    data=content,
+                    data=content if content is None or len(content) < LARGE_BYTES else BytesIO(content),
                     headers=headers,
                     allow_redirects=False,
                     timeout=_timeout(connect_s=left_s * CONNECT_SHARE),

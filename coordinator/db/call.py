@@ -59,8 +59,8 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
     varying = ", ".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(result) if _varies(field.type))
     return (
         f"select {columns}, total from (select {columns}, count(*) over () as total,"  # noqa: S608
-        f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as bytes from {source}) page"
-        f" where coalesce(bytes, 0) < {PAGE_BYTES}"
+        f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as page_bytes from {source}) page"
+        f" where coalesce(page_bytes, 0) < {PAGE_BYTES}"
     )
 
 

@@ -11,6 +11,7 @@ from coordinator.model.agent import Reaped
 from coordinator.model.work import Gauge
 from coordinator.operations import (
     agents,
+    artifacts,
     crons,
     directives,
     events,
@@ -62,6 +63,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         _job_prune(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
+        Loop(artifacts.Prune(), every_s=SPARE_S),
         Loop(locks.PruneBreaks(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),

@@ -132,7 +132,8 @@ begin
            or exists (select from coordinator.job_waits where behind is not null)
               and (select seq from coordinator.job_wait_log) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)
          then 'job_wait_match' end,
-    case when coordinator.limit_due(v_now, 1) <> '{}' then 'limit_refill' end
+    case when coordinator.limit_due(v_now, 1) <> '{}' then 'limit_refill' end,
+    case when exists (select from coordinator.artifact_blobs where due_at <= v_now) then 'artifact_prune' end
   ], null);
 end
 $$;

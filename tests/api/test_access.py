@@ -24,7 +24,19 @@ from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
-from coordinator.operations import agents, crons, directives, events, jobs, locks, positions, projects, signals, tokens
+from coordinator.operations import (
+    agents,
+    artifacts,
+    crons,
+    directives,
+    events,
+    jobs,
+    locks,
+    positions,
+    projects,
+    signals,
+    tokens,
+)
 from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
@@ -173,7 +185,7 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
 
 SAMPLES: dict[Any, Any] = {
     str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1, JsonText: JsonText(b"[]"),
-    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"],
+    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"], bytes: b"x",
 }  # fmt: skip
 
 
@@ -234,9 +246,10 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                 grants = (await run(every, acquire)).json()["items"]
             await run(every, jobs.Enqueue(project=project, type="x"))
             (job,) = (await run(every, jobs.Claim(project=project, agent=waiter))).json()["items"]
+            upload = (await run(every, artifacts.Begin(project=project, artifact="a"))).json()["upload"]
             ids[project] = {
                 "agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"],
-                "job": UUID(job["id"]), "parent": UUID(job["id"]), "to_job": UUID(job["id"]), "fence": job["fence"],
+                "upload": UUID(upload), "job": UUID(job["id"]), "tree": UUID(job["id"]), "parent": UUID(job["id"]), "to_job": UUID(job["id"]), "fence": job["fence"],
                 "after": [UUID(job["id"])], "children": [UUID(job["id"])],
             }  # fmt: skip
 
@@ -261,14 +274,17 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                 # A token of a lock or a version refers to nothing alone; a request id is the caller's own; finished jobs of others
                 # are answered as stale.
                 named = ((UUID in types or AgentRef in types) and field.name not in ("request_id", "finished")) or (
-                    field.required and field.type is int and field.name not in ("slots", "amount")
+                    field.required and field.type is int and field.name not in ("slots", "amount", "number")
                 )
                 if not named:
                     continue
                 known = {name: value for name, value in ids["alpha"].items() if name in kind.__struct_fields__}
                 if function == "job_suspend":
                     del known["after"]  # a cursor
-                aim = {"project": "alpha", **known, field.name: ids["beta"][field.name]}
+                if function != "limit_set":
+                    known.pop("tree", None)  # whether all of it
+                given = {"slots": 1} if function == "limit_set" else {}
+                aim = {"project": "alpha", **given, **known, field.name: ids["beta"][field.name]}
                 answer = await run(own, call(kind, **aim))
                 assert answer.status_code in (404, 408, 409) or answer.json() == {"result": False}, (
                     function,

@@ -27,6 +27,7 @@ LOOK_AGAIN = {positions.Included}
 
 PYTHON_TYPES: dict[str, set[Any]] = {
     "text": {str, Password},
+    "bytea": {bytes},
     "bigint": {int},
     "integer": {int},
     "boolean": {bool},

@@ -32,6 +32,7 @@ VALID = {
     "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
     "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_username": "'ada'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
     "p_lesson": "'learned'", "p_memory": "'{memory}'", "p_content": "'a text'", "p_words": "'x'", "p_now": "now()",
+    "p_artifact": "'one'", "p_upload": "{upload}", "p_number": "1",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -40,6 +41,7 @@ USUAL = {
     "interval": "'1 minute'",
     "jsonb": "'{{}}'",
     "json": "'{{}}'",
+    "bytea": "'x'::bytea",
 }  # of other nouns
 SPECIAL = {
     ("project_create", "p_project"): "'made'",
@@ -67,6 +69,7 @@ SPECIAL = {
 }
 
 STRANGE = {
+    "bytea": ["null", "''", "repeat('x', 2000000)::bytea"],
     "text[]": [
         "null", "'{{}}'", "'{{null}}'", "'{{a,null}}'", "'{{{{a,b}},{{c,d}}}}'", "'{{{{a}}}}'", "'[0:1]={{a,b}}'", "'[5:5]={{a}}'",
         "array[repeat('x', 1000000)]", "array_fill('a'::text, array[100000])", "array_fill('a'::text, array[20, 20])",
@@ -172,11 +175,13 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute("select coordinator.job_enqueue('default', 'x')")
     memory = await tx.connection.fetchval("select memory_id from coordinator.memory_record('default', 'learned once')")
     await tx.connection.execute("select coordinator.knowledge_put('default', 'k', 'a text')")
+    await tx.connection.execute("select coordinator.artifact_put('default', 'one', 'x')")
+    upload = await tx.connection.fetchval("select upload from coordinator.artifact_begin('default', 'one')")
     job = await tx.connection.fetchrow("select id, fence from coordinator.job_claim('default', $1)", agent)
     assert job
     return {
         "agent": f"'{agent}'", "directive": str(directive), "token": str(lock), "job": f"'{job['id']}'", "fence": str(job["fence"]),
-        "memory": memory,
+        "memory": memory, "upload": f"'{upload}'",
     }  # fmt: skip
 
 

@@ -40,6 +40,10 @@ CLIENTS = dict(clients())
 
 # What another face does not have, and why.
 NOT_IN_PYTHON = {
+    **dict.fromkeys(
+        ("artifact_abort", "artifact_begin", "artifact_finish", "artifact_write"), "client.artifacts.put(…) joins them"
+    ),
+    "artifact_read": "client.artifacts.get(…) and stream(…)",
     "lock_cancel": "a wait is cancelled as a task",
     "lock_poll": "acquire polls",
     "position_included": "client.at_least(…) waits",
@@ -49,6 +53,10 @@ NOT_IN_PYTHON = {
     "token_revoke": "for administrators",
 }
 NOT_ON_THE_COMMAND_LINE = {
+    **dict.fromkeys(
+        ("artifact_abort", "artifact_begin", "artifact_finish", "artifact_write"), "artifact put joins them"
+    ),
+    "artifact_read": "artifact get",
     "events_since": "event tail",
     "job_cancel_children": "job cancel --children",
     "job_enqueue_many": "job enqueue --lines",
@@ -70,6 +78,7 @@ PYTHON_LACKS = {
     **{(f"memory_{verb}", "memory_scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
 }
 PYTHON_ADDS = {
+    ("artifact_put", "moved"): "artifact_write again and again",
     ("job_claim", "wait"): "wait=… of the request",
     **{(f"memory_{verb}", "scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
     ("events_since", "everywhere"): "project=None would mean the client's own",
@@ -122,6 +131,9 @@ OPTIONS_ADD = {
     ("transaction_run", "parts"): "the file",
 }
 SPELLED = {  # on the command line
+    ("artifact_put", "artifact"): "name",  # the argument is the file
+    ("artifact_put", "media_type"): "type",
+    ("artifact_list", "media_type"): "type",
     ("agent_list", "ended"): "all",  # for people, as in directive list
     ("directive_list", "open"): "all",  # the reverse: an option can only be given
     ("agent_register", "labels"): "label",

@@ -71,6 +71,7 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.document_put(p, 'note', 'secret', json_build_object('items', '[]'::json, 'of', p)) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.log_append(p, 'note', 'secret', '[{\"data\": \"of a project\"}]') from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
+        "select coordinator.artifact_put(p, 'secret', 'of it') from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
         "insert into coordinator.users (username, role, actor, created_at, updated_at) select 'user-of-' || p, 'agent', '', now(), now() from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.session_create(p, 's', 'user-of-' || p) from unnest('{alpha,beta}'::text[]) p",
@@ -230,7 +231,7 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
 
 SAMPLES: dict[Any, str] = {
     str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
-    UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'",
+    UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'", bytes: "'x'::bytea",
     list[Json]: "'[1]'",
     JsonText: """'[{{"data": 1}}]'""",
     list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
@@ -351,7 +352,7 @@ async def test_tables_that_are_open_to_readers_show_a_kept_role_the_rows_of_its_
         query = f"select distinct project_id from coordinator.{table}"
         assert {row[0] for row in await free.fetch(query)} >= {number["alpha"], number["beta"]}, table
         assert {row[0] for row in await kept.fetch(query)} == {number["alpha"]}, table
-    assert {row[0] for row in of_projects} >= {"sessions"}
+    assert {row[0] for row in of_projects} >= {"sessions", "artifacts"}
     query = "select username from coordinator.users"
     assert {row[0] for row in await free.fetch(query)} == {"user-of-alpha", "user-of-beta"}
     assert {row[0] for row in await kept.fetch(query)} == {"user-of-alpha"}

@@ -19,6 +19,7 @@ from coordinator.model.page import walk
 from coordinator.model.token import new_secret
 from coordinator.operations import (
     agents,
+    artifacts,
     crons,
     directives,
     documents,
@@ -236,6 +237,11 @@ async def an_attempted_job(tx: Transaction, job: UUID) -> None:
         await tx.run(jobs.Release(project=P, job=grant.id, agent=agent, fence=grant.fence))
 
 
+async def some_artifacts(tx: Transaction) -> None:
+    for name, session in (("a", None), ("a", "s"), ("a", "t"), ("b", None), ("é", "s"), ("é", None)):
+        await tx.run(artifacts.Put(project=P, artifact=name, session=session, data=b"x"))
+
+
 class Case(NamedTuple):
     fill: Callable[[Transaction], Awaitable[None]]
     operation: Operation[Any]
@@ -244,6 +250,8 @@ class Case(NamedTuple):
 
 CASES = [
     Case(some_signals, signals.List(project=P), 7),
+    Case(some_artifacts, artifacts.List(project=P), 6),
+    Case(some_artifacts, artifacts.List(project=P, prefix="a"), 3),
     Case(some_signals, signals.List(project=P, prefix="a/"), 4),
     Case(some_agents, agents.List(project=P), 7),
     Case(some_rules, rules.List(project=P), 5),

@@ -1,0 +1,203 @@
+"""Artifacts: named bytes of a project or a session. ``operations.transfer`` joins the calls of an upload or a download."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from coordinator.model.artifact import Artifact, Upload
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["Abort", "Begin", "Delete", "Finish", "Keep", "List", "Prune", "Put", "Read", "Show", "Write"]
+
+OCTETS = "application/octet-stream"
+
+
+class Put(Operation[Artifact], frozen=True, kw_only=True):
+    """Store an artifact of at most 1 MiB, in place of what has its name. Storing the same again changes nothing.
+
+    ``sha256``, in hexadecimal, is compared.
+
+    Raises: ``Conflict`` for another hash.
+    """
+
+    function = "artifact_put"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    max_bytes = "artifact_part_bytes"
+
+    project: str
+    artifact: str
+    data: bytes
+    media_type: str = OCTETS
+    session: str | None = None
+    sha256: str | None = None
+    actor: str | None = None
+
+
+class Begin(Operation[Upload], frozen=True, kw_only=True):
+    """Begin to upload an artifact in parts of 1 MiB, or continue: uploads with the same ``sha256`` are one.
+
+    Write the parts that are not there, in any order, then finish. The upload ends when nothing was written for an hour.
+
+    Raises: ``InvalidArgument`` for an artifact that is too large, or too many uploads in progress.
+    """
+
+    function = "artifact_begin"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    artifact: str
+    media_type: str = OCTETS
+    session: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    actor: str | None = None
+
+
+class Write(Operation[bool], frozen=True, kw_only=True):
+    """Write a part of an upload, numbered from 1. Return false if it was there already.
+
+    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if the part is there with other bytes.
+    """
+
+    function = "artifact_write"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    max_bytes = "artifact_part_bytes"
+
+    project: str
+    upload: UUID
+    number: int
+    data: bytes
+    actor: str | None = None
+
+
+class Finish(Operation[Artifact], frozen=True, kw_only=True):
+    """Verify that an upload is complete, with this size and hash, and store it under its name. Finishing again changes nothing.
+
+    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if a part is missing, or size or hash differ: ``detail`` says so.
+    """
+
+    function = "artifact_finish"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    upload: UUID
+    artifact: str
+    media_type: str = OCTETS
+    session: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    actor: str | None = None
+
+
+class Abort(Operation[bool], frozen=True, kw_only=True):
+    """End an upload and delete its parts. Return false if there is none, or it is finished."""
+
+    function = "artifact_abort"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    upload: UUID
+    actor: str | None = None
+
+
+class Show(Operation[Artifact], frozen=True, kw_only=True):
+    """Read what is known of an artifact, without its bytes.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "artifact_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/artifact_details/{artifact}"
+
+    project: str
+    artifact: str
+    session: str | None = None
+
+
+class Read(Operation[bytes], frozen=True, kw_only=True):
+    """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; none at its end.
+
+    With ``sha256``, read that content, even if the name was given to another one since.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "artifact_read"
+    reads = True
+    scope = Scope.IN_PROJECT
+    route = "/v1/artifact_parts/{artifact}"
+
+    project: str
+    artifact: str
+    session: str | None = None
+    sha256: str | None = None
+    offset: int = 0
+    length: int = 1 << 20
+
+
+class List(Operation[list[Artifact]], frozen=True, kw_only=True):
+    """List the artifacts of a project and its sessions, or of one session, by name.
+
+    ``media_type`` selects a type, or all types of ``text/*``.
+    """
+
+    function = "artifact_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("artifact", "id")
+
+    project: str
+    prefix: str = ""
+    session: str | None = None
+    media_type: str | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Keep(Operation[Artifact], frozen=True, kw_only=True):
+    """Keep an artifact: retention does not delete it; with ``kept`` false, no longer.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "artifact_keep"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    artifact: str
+    session: str | None = None
+    kept: bool = True
+    actor: str | None = None
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete an artifact. Its bytes go an hour later, unless another one has them.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "artifact_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    artifact: str
+    session: str | None = None
+    actor: str | None = None
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete what is left of uploads that were not finished, and contents without an artifact. Repeat until 0."""
+
+    function = "artifact_prune"
+    internal = True
+
+    limit: int = 10

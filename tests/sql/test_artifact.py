@@ -1,0 +1,283 @@
+"""Artifacts in SQL: what readers see, and when."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from coordinator.errors import NotFound
+from coordinator.model.artifact import Artifact, Upload
+from coordinator.operations import artifacts
+from tests.conftest import Transaction
+from tests.sql.refusal import refused
+
+MIB = 1 << 20
+HOUR = timedelta(hours=1, seconds=1)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def put(tx: Transaction, name: str, data: bytes, **fields: str) -> Artifact:
+    return await tx.run(artifacts.Put(project="default", artifact=name, data=data, **fields))  # type: ignore[arg-type]
+
+
+async def begin(tx: Transaction, name: str = "a", **fields: object) -> Upload:
+    return await tx.run(artifacts.Begin(project="default", artifact=name, **fields))  # type: ignore[arg-type]
+
+
+async def write(tx: Transaction, upload: UUID, number: int, data: bytes) -> bool:
+    return await tx.run(artifacts.Write(project="default", upload=upload, number=number, data=data))
+
+
+def finish(upload: UUID, name: str = "a", **fields: object) -> artifacts.Finish:
+    return artifacts.Finish(project="default", upload=upload, artifact=name, **fields)  # type: ignore[arg-type]
+
+
+async def read(tx: Transaction, name: str, **fields: object) -> bytes:
+    return await tx.run(artifacts.Read(project="default", artifact=name, **fields))  # type: ignore[arg-type]
+
+
+async def stored(tx: Transaction) -> tuple[int, int]:
+    """Count contents and parts."""
+    blobs = await tx.connection.fetchval("select count(*) from coordinator.artifact_blobs")
+    return blobs, await tx.connection.fetchval("select count(*) from coordinator.artifact_chunks")
+
+
+async def prune(tx: Transaction) -> None:
+    while await tx.run(artifacts.Prune()):
+        pass
+
+
+async def test_an_artifact_comes_back_as_it_was_put(tx: Transaction) -> None:
+    data = bytes(range(256)) * 100
+    made = await put(tx, "logs/build.bin", data, media_type="application/x-tar")
+    assert (made.bytes, made.sha256, made.media_type) == (len(data), sha256(data), "application/x-tar")
+    assert await read(tx, "logs/build.bin") == data
+    assert await read(tx, "logs/build.bin", offset=250, length=12) == data[250:262]
+    assert await read(tx, "logs/build.bin", offset=len(data)) == b""
+    assert await tx.run(artifacts.Show(project="default", artifact="logs/build.bin")) == made
+
+
+async def test_parts_come_in_any_order_and_nobody_sees_them_before_the_end(tx: Transaction) -> None:
+    parts = [b"a" * MIB, b"b" * MIB, b"end"]
+    upload = (await begin(tx)).upload
+    for number in (3, 1, 2):
+        assert await write(tx, upload, number, parts[number - 1])
+        await refused(tx, artifacts.Show(project="default", artifact="a"), "ZC221")
+        await refused(tx, artifacts.Read(project="default", artifact="a", sha256=sha256(b"".join(parts))), "ZC221")
+    whole = b"".join(parts)
+    made = await tx.run(finish(upload, bytes=len(whole), sha256=sha256(whole)))
+    assert made.sha256 == sha256(whole)
+    for offset, length in ((0, MIB), (MIB - 2, 5), (MIB, MIB), (2 * MIB - 1, 4), (2 * MIB, 99), (1, MIB)):
+        assert await read(tx, "a", offset=offset, length=length) == whole[offset : offset + length]
+
+
+async def test_finishing_again_after_a_lost_answer_changes_nothing(tx: Transaction) -> None:
+    upload = (await begin(tx)).upload
+    await write(tx, upload, 1, b"x")
+    first = await tx.run(finish(upload))
+    events = await tx.events()
+    assert await tx.run(finish(upload)) == first
+    assert await put(tx, "a", b"x") == first
+    assert await tx.events() == events
+
+
+async def test_an_upload_goes_on_with_the_parts_that_are_missing(tx: Transaction) -> None:
+    data = b"a" * MIB + b"b"
+    started = await begin(tx, sha256=sha256(data))
+    await write(tx, started.upload, 2, b"b")
+    again = await begin(tx, "other", sha256=sha256(data), bytes=len(data))
+    assert (again.upload, again.complete, again.parts) == (started.upload, False, [2])
+    await write(tx, started.upload, 1, b"a" * MIB)
+    assert not await write(tx, started.upload, 1, b"a" * MIB)
+    await tx.run(finish(started.upload, "other"))
+    whole = await begin(tx, sha256=sha256(data))
+    assert whole.complete
+    assert (await tx.run(finish(whole.upload))).sha256 == sha256(data)
+    assert await stored(tx) == (1, 2)
+
+
+async def test_what_is_not_complete_or_not_as_said_is_refused_and_says_why(tx: Transaction) -> None:
+    started = await begin(tx)
+    await write(tx, started.upload, 3, b"c")
+    missing = await refused(tx, finish(started.upload), "ZC336")
+    assert missing.detail == '{"short": [], "missing": [1, 2]}'
+    await write(tx, started.upload, 1, b"a")
+    await write(tx, started.upload, 2, b"b" * MIB)
+    short = await refused(tx, finish(started.upload), "ZC336")
+    assert short.detail == '{"short": [1], "missing": []}'
+    await refused(tx, artifacts.Write(project="default", upload=started.upload, number=1, data=b"z"), "ZC336")
+    right = (await begin(tx)).upload
+    await write(tx, right, 1, b"abc")
+    assert (await refused(tx, finish(right, bytes=2), "ZC336")).detail == '{"bytes": 3}'
+    assert sha256(b"abc") in str((await refused(tx, finish(right, sha256=sha256(b"")), "ZC336")).detail)
+    assert (await refused(tx, finish(right, bytes=2 * MIB), "ZC336")).detail == '{"short": [1], "missing": [2]}'
+    lied = (await begin(tx, sha256=sha256(b"abc"))).upload
+    await write(tx, lied, 1, b"abd")
+    await refused(tx, finish(lied), "ZC336")
+    await tx.run(finish(right, bytes=3, sha256=sha256(b"abc")))
+    await refused(tx, finish(right, bytes=4), "ZC336")
+    await refused(tx, artifacts.Put(project="default", artifact="b", data=b"abc", sha256=sha256(b"")), "ZC336")
+    assert [a.artifact for a in await tx.run(artifacts.List(project="default"))] == ["a"]
+
+
+async def test_the_same_bytes_are_kept_once(tx: Transaction) -> None:
+    await put(tx, "a", b"same")
+    await put(tx, "b", b"same", media_type="text/plain")
+    plain = (await begin(tx)).upload
+    await write(tx, plain, 1, b"same")
+    await tx.run(finish(plain, "c"))
+    await prune(tx)
+    assert await stored(tx) == (1, 1)
+    await tx.run(artifacts.Delete(project="default", artifact="a"))
+    await tx.set_clock(HOUR)
+    await prune(tx)
+    assert await read(tx, "b") == await read(tx, "c") == b"same"
+    for name in "bc":
+        await tx.run(artifacts.Delete(project="default", artifact=name))
+    await prune(tx)
+    assert await stored(tx) == (1, 1)
+    await tx.set_clock(2 * HOUR)
+    await prune(tx)
+    assert await stored(tx) == (0, 0)
+
+
+async def test_the_same_bytes_of_two_projects_know_nothing_of_each_other(tx: Transaction) -> None:
+    await tx.connection.execute("select coordinator.project_create('other')")
+    await put(tx, "a", b"same")
+    assert not (await tx.run(artifacts.Begin(project="other", artifact="a", sha256=sha256(b"same")))).complete
+    theirs = artifacts.Read(project="other", artifact="a", sha256=sha256(b"same"))
+    await refused(tx, theirs, "ZC221")
+    mine = (await begin(tx)).upload
+    await refused(tx, artifacts.Write(project="other", upload=mine, number=1, data=b"x"), "ZC221")
+    await refused(tx, artifacts.Finish(project="other", upload=mine, artifact="a"), "ZC221")
+    assert not await tx.run(artifacts.Abort(project="other", upload=mine))
+
+
+async def test_a_new_content_replaces_the_old_one_which_its_readers_finish(tx: Transaction) -> None:
+    old = await put(tx, "a", b"old")
+    new = await put(tx, "a", b"new", media_type="text/plain")
+    assert (new.id, new.created_at) == (old.id, old.created_at)
+    assert await read(tx, "a") == b"new"
+    assert await read(tx, "a", sha256=old.sha256, offset=1) == b"ld"
+    await tx.set_clock(HOUR)
+    await prune(tx)
+    with pytest.raises(NotFound):
+        await read(tx, "a", sha256=old.sha256)
+    assert await read(tx, "a", sha256=new.sha256) == b"new"
+
+
+async def test_what_is_left_of_an_upload_goes_after_an_hour_without_a_part(tx: Transaction) -> None:
+    upload = (await begin(tx)).upload
+    await write(tx, upload, 1, b"x" * MIB)
+    await tx.set_clock(timedelta(minutes=59))
+    await write(tx, upload, 2, b"y")
+    await tx.set_clock(HOUR)
+    await prune(tx)
+    assert await stored(tx) == (1, 2)
+    await tx.set_clock(2 * HOUR)
+    assert "artifact_prune" in await tx.connection.fetchval("select coordinator.work_due()")
+    await prune(tx)
+    assert await stored(tx) == (0, 0)
+    assert "artifact_prune" not in await tx.connection.fetchval("select coordinator.work_due()")
+    await refused(tx, artifacts.Write(project="default", upload=upload, number=1, data=b"x"), "ZC221")
+    await refused(tx, finish(upload), "ZC221")
+
+
+async def test_an_aborted_upload_leaves_nothing_and_a_finished_one_cannot_be_aborted(tx: Transaction) -> None:
+    upload = (await begin(tx)).upload
+    await write(tx, upload, 1, b"x")
+    assert await tx.run(artifacts.Abort(project="default", upload=upload))
+    assert not await tx.run(artifacts.Abort(project="default", upload=upload))
+    assert await stored(tx) == (0, 0)
+    done = (await begin(tx)).upload
+    await tx.run(finish(done))
+    assert not await tx.run(artifacts.Abort(project="default", upload=done))
+    assert await read(tx, "a") == b""
+
+
+async def test_an_artifact_of_a_session_has_a_name_of_its_own_and_ends_with_it(tx: Transaction) -> None:
+    await put(tx, "a", b"of the project")
+    mine = await put(tx, "a", b"of the session", session="s")
+    assert mine.session == "s"
+    assert await read(tx, "a", session="s") == b"of the session"
+    assert await read(tx, "a") == b"of the project"
+    assert [a.session for a in await tx.run(artifacts.List(project="default"))] == [None, "s"]
+    assert [a.session for a in await tx.run(artifacts.List(project="default", session="s"))] == ["s"]
+    await refused(tx, artifacts.Show(project="default", artifact="a", session="t"), "ZC215")
+    await refused(tx, artifacts.List(project="default", session="t"), "ZC215")
+    await tx.connection.execute("delete from coordinator.sessions")
+    assert [a.session for a in await tx.run(artifacts.List(project="default"))] == [None]
+    await tx.set_clock(HOUR)
+    await prune(tx)
+    assert await stored(tx) == (1, 1)
+
+
+async def test_artifacts_are_listed_by_prefix_and_media_type(tx: Transaction) -> None:
+    for name, media_type in (("b/1", "text/plain"), ("b/2", "text/x_y"), ("b/3", "textual/x"), ("c", "text/plain")):
+        await put(tx, name, name.encode(), media_type=media_type)
+
+    async def names(**fields: str) -> list[str]:
+        return [a.artifact for a in await tx.run(artifacts.List(project="default", **fields))]  # type: ignore[arg-type]
+
+    assert await names(prefix="b/") == ["b/1", "b/2", "b/3"]
+    assert await names(media_type="text/*") == ["b/1", "b/2", "c"]
+    assert await names(media_type="text/plain", prefix="b") == ["b/1"]
+    assert await names(media_type="t%/*") == await names(media_type="te_t/*") == []
+
+
+async def test_an_artifact_is_kept_and_no_longer(tx: Transaction) -> None:
+    await put(tx, "a", b"x")
+    assert (await tx.run(artifacts.Keep(project="default", artifact="a"))).kept
+    events = await tx.events()
+    assert (await tx.run(artifacts.Keep(project="default", artifact="a"))).kept
+    assert await tx.events() == events
+    assert (await put(tx, "a", b"y")).kept
+    assert not (await tx.run(artifacts.Keep(project="default", artifact="a", kept=False))).kept
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["text", "text/", "/plain", "text/plain\r\nX-Evil: 1", "text/plain; x", "text/pläin", 'a/b; c="\\"', ""],
+)
+async def test_a_media_type_that_could_say_anything_else_in_a_header_is_refused(
+    tx: Transaction, media_type: str
+) -> None:
+    before = await stored(tx)
+    code = "ZC103" if media_type else "ZC101"
+    await refused(tx, artifacts.Put(project="default", artifact="a", data=b"x", media_type=media_type), code)
+    assert await stored(tx) == before
+
+
+async def test_bad_requests_are_refused(tx: Transaction) -> None:
+    upload = (await begin(tx)).upload
+    for operation, code in (
+        (artifacts.Put(project="default", artifact="", data=b"x"), "ZC101"),
+        (artifacts.Put(project="default", artifact="a", data=b"x", sha256="A" * 64), "ZC103"),
+        (artifacts.Begin(project="default", artifact="a", bytes=-1), "ZC104"),
+        (artifacts.Begin(project="default", artifact="a", bytes=(64 << 20) + 1), "ZC102"),
+        (artifacts.Write(project="default", upload=upload, number=0, data=b"x"), "ZC102"),
+        (artifacts.Write(project="default", upload=upload, number=65, data=b"x"), "ZC102"),
+        (artifacts.Write(project="default", upload=upload, number=1, data=b""), "ZC101"),
+        (artifacts.Write(project="default", upload=uuid4(), number=1, data=b"x"), "ZC221"),
+        (artifacts.Delete(project="default", artifact="a"), "ZC221"),
+        (artifacts.Keep(project="default", artifact="a"), "ZC221"),
+        (artifacts.Read(project="default", artifact="a", offset=-1), "ZC104"),
+        (artifacts.Read(project="default", artifact="a", length=MIB + 1), "ZC104"),
+        (artifacts.Read(project="default", artifact="a", length=0), "ZC104"),
+    ):
+        await refused(tx, operation, code)
+
+
+async def test_a_project_that_is_deleted_leaves_no_row(tx: Transaction) -> None:
+    await tx.connection.execute("select coordinator.project_create('other')")
+    await tx.run(artifacts.Put(project="other", artifact="a", data=b"x", session="s"))
+    await tx.run(artifacts.Begin(project="other", artifact="b"))
+    await tx.connection.execute("select coordinator.project_delete('other')")
+    assert await stored(tx) == (0, 0)
+    assert not await tx.connection.fetchval("select count(*) from coordinator.artifacts")
