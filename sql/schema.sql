@@ -609,6 +609,8 @@ create table coordinator.jobs_ended (
   root_id      uuid, -- The root of its tree; null: it had no parent.
   depth        smallint, -- How many jobs were above it; null: it had no parent.
   after        uuid[], -- The jobs that it started after; may be null.
+  after_mode   text, -- any: it started after one of them; null: after all.
+  on_failure   text, -- What followed if one of them did not complete: ignore or run; null: it was cancelled.
   awaited      boolean -- true: other jobs waited for its end; else null.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
@@ -1375,6 +1377,8 @@ create view coordinator.job_rows (
   root_id      uuid, -- The root of its tree; its own id if it has no parent.
   depth        integer, -- How many jobs are above it in its tree.
   after        uuid[], -- The jobs that it starts after.
+  after_mode   text, -- all: it starts after all of them, any: after one; null: it starts after no others.
+  on_failure   text, -- What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.
   limits       jsonb, -- Limits that it names, and what it costs of each.
   cause        text, -- What it waits for; null if it does not wait.
   locks        text[], -- Resources that it has locked while it runs.
@@ -1438,6 +1442,8 @@ create view coordinator.jobs (
   root_id      uuid, -- The root of its tree; its own id if it has no parent.
   depth        integer, -- How many jobs are above it in its tree.
   after        uuid[], -- The jobs that it starts after.
+  after_mode   text, -- all: it starts after all of them, any: after one; null: it starts after no others.
+  on_failure   text, -- What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.
   waiting_for  text, -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
   limits       jsonb, -- Limits that it names, and what it costs of each.
   locks        text[], -- Resources that it has locked while it runs.
@@ -2781,8 +2787,8 @@ create function coordinator.job_resume(p_project text, p_job uuid, p_tree boolea
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before the first one of this name, or all if that did not finish. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
-create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null)
+-- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before this one, or all if that did not finish; p_from_ordinal tells steps of one name apart, from 1. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
+create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null, p_from_ordinal integer default 1)
   returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean, steps integer)
   volatile security definer;
 
@@ -2866,7 +2872,7 @@ create function coordinator.job_steps(p_project text, p_job uuid, p_after text[]
   returns SETOF coordinator.job_steps
   stable security definer;
 
--- Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.
+-- Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. ZC313: the jobs would wait for each other for ever. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.
 create function coordinator.job_suspend(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_conditions jsonb, p_ttl interval default null, p_ordinal integer default 1, p_after text default null)
   returns SETOF coordinator.job_suspension
   volatile security definer;
@@ -2916,6 +2922,11 @@ create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p
   returns SETOF coordinator.job_suspension
   volatile;
 
+-- Return jobs that would wait for each other for ever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something else than a job can end are in no cycle, whatever their ttl. Looks no further when it has seen 200 jobs. Internal.
+create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
+  returns jsonb
+  stable;
+
 -- Store outcomes of waits and wake their jobs; return those whose jobs another transaction has. Internal.
 create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with time zone)
   returns jsonb
@@ -2945,6 +2956,11 @@ create function coordinator.job_wait_match(p_limit integer default 1000)
 create function coordinator.job_wait_over(p_job uuid, p_step text, p_ordinal integer, p_kind text)
   returns SETOF coordinator.job_suspension
   stable;
+
+-- Return the lists of jobs of which one must end, as a whole, for a wait to end; null: something else can end it. Internal.
+create function coordinator.job_wait_paths(p_conditions jsonb)
+  returns jsonb
+  immutable;
 
 -- Return after which event a wait begins. Internal.
 create function coordinator.job_wait_place(p_after text, p_job uuid, p_step text, p_ordinal integer, p_started_at timestamp with time zone)

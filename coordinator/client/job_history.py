@@ -101,11 +101,13 @@ class JobHistory:
         key: str | None = None,
         limit: int = 1000,
         from_step: str | None = None,
+        from_ordinal: int = 1,
     ) -> list[RetriedJob]:
         """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, by default failed ones, oldest first.
 
         Each is retried once: repeating the call for one job returns the same new job. With ``from_step``, a new job reuses the steps
-        that the old one had finished before the first of this name, or all if that did not finish.
+        that the old one had finished before this one, or all if that did not finish; ``from_ordinal`` says which of several of this
+        name it is.
 
         Raises: ``Conflict`` if the job has not ended; ``NotFound``; ``InvalidArgument`` without a job or a condition.
         """
@@ -121,6 +123,7 @@ class JobHistory:
                 limit=limit,
                 actor=await self._caller.actor(),
                 from_step=from_step,
+                from_ordinal=from_ordinal,
             )
         )
 

@@ -69,6 +69,8 @@ class Job(msgspec.Struct, frozen=True):
     root_id: UUID
     depth: int
     after: list[UUID]
+    after_mode: str | None
+    on_failure: str | None
     waiting_for: str | None
     limits: dict[str, int]
     locks: list[str]

@@ -197,7 +197,8 @@ class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, oldest first and each only once.
 
     By default, the conditions find failed jobs. Repeating the call for one job returns the same new job. With ``from_step``, a new
-    job reuses the steps that the old one had finished before the first of this name, or all if that did not finish.
+    job reuses the steps that the old one had finished before this one, or all if that did not finish; ``from_ordinal`` says which of
+    several of this name it is.
 
     Raises: ``NotFound``; ``Conflict`` if the job has not ended.
     """
@@ -216,6 +217,7 @@ class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     limit: int = 1000
     actor: str | None = None
     from_step: str | None = None
+    from_ordinal: int = 1
 
 
 class Extend(Operation[int], frozen=True, kw_only=True):

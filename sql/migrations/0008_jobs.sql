@@ -295,6 +295,8 @@ create table coordinator.jobs_ended (
   root_id      uuid,
   depth        smallint,
   after        uuid[],
+  after_mode   text,
+  on_failure   text,
   awaited      boolean) partition by list ((status = 'completed'));
 comment on table  coordinator.jobs_ended              is 'Jobs that ended, in partitions by retention (completed, all other ends) and by the day of their end. Read them with the view jobs.';
 comment on column coordinator.jobs_ended.id           is 'UUID, ordered by time.';
@@ -337,6 +339,8 @@ comment on column coordinator.jobs_ended.retried_as   is 'The job that repeats i
 comment on column coordinator.jobs_ended.root_id      is 'The root of its tree; null: it had no parent.';
 comment on column coordinator.jobs_ended.depth        is 'How many jobs were above it; null: it had no parent.';
 comment on column coordinator.jobs_ended.after        is 'The jobs that it started after; may be null.';
+comment on column coordinator.jobs_ended.after_mode   is 'any: it started after one of them; null: after all.';
+comment on column coordinator.jobs_ended.on_failure   is 'What followed if one of them did not complete: ignore or run; null: it was cancelled.';
 comment on column coordinator.jobs_ended.awaited      is 'true: other jobs waited for its end; else null.';
 create table coordinator.jobs_completed   partition of coordinator.jobs_ended for values in (true)  partition by range (completed_at);
 create table coordinator.jobs_uncompleted partition of coordinator.jobs_ended for values in (false) partition by range (completed_at);

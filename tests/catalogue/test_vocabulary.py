@@ -151,6 +151,7 @@ SPELLED = {  # on the command line
     ("job_enqueue", "locks"): "lock",
     ("job_reconcile", "fences"): "fence",
     ("job_retry", "from_step"): "from",
+    ("job_retry", "from_ordinal"): "ordinal",
     ("lock_renew", "tokens"): "token",
     **dict.fromkeys(
         ((f"memory_{verb}", "memory_scope") for verb in ("list", "record", "search", "supersede")), "scope"

@@ -314,3 +314,14 @@ async def test_each_of_many_waits_ends_once_whoever_compares_when(session: Open,
     for number, mine in enumerate(waiting):
         assert [outcome["event"]["key"] for outcome in await outcomes(one, mine["job"])] == [str(number)]
         assert await places(one, mine["job"]) == ["jobs_ready"]
+
+
+async def test_of_two_jobs_that_wait_for_each_other_at_the_same_time_one_is_refused(session: Open) -> None:
+    one = await session()
+    first, second = [await started(one, await worker(one, name)) for name in ("a", "b")]
+    done, then = await while_uncommitted(
+        session, suspend(first, {"jobs": [str(second["job"])]}), suspend(second, {"jobs": [str(first["job"])]})
+    )
+    assert not isinstance(done, CoordinatorError)
+    assert isinstance(then, CoordinatorError)
+    assert then.code == "ZC313"

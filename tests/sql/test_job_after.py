@@ -57,6 +57,19 @@ async def test_a_job_is_cancelled_if_one_before_it_does_not_complete(world: Worl
     ]  # fmt: skip
 
 
+async def test_an_ended_job_says_how_it_waited(world: World) -> None:
+    first = await world.enqueue()
+    for mode, on_failure in (("all", "cancel"), ("any", "ignore"), ("all", "run")):
+        last = await world.enqueue(after=[first.id], after_mode=mode, on_failure=on_failure)
+        for _ in range(2):
+            shown = await world.run(job_history.Show(project="default", job=last.id))
+            assert (shown.after, shown.after_mode, shown.on_failure) == ([first.id], mode, on_failure)
+            if not shown.ended:
+                await world.run(jobs.Cancel(project="default", job=last.id))
+    shown = await world.run(job_history.Show(project="default", job=first.id))
+    assert (shown.after_mode, shown.on_failure) == (None, None)
+
+
 async def test_jobs_that_have_ended_already_are_not_waited_for(world: World) -> None:
     worker = await world.worker()
     done = await world.start(worker)

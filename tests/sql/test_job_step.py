@@ -175,6 +175,22 @@ async def test_a_retry_reuses_the_steps_before_one(world: World, step: str | Non
     assert (again.id, again.created, again.steps) == (new.id, False, len(reused))
 
 
+@pytest.mark.parametrize(
+    ("ordinal", "reused"), [(1, []), (2, ["fetch", "parse"]), (3, ["fetch", "parse", "fetch", "send"])]
+)
+async def test_a_retry_begins_at_one_of_several_steps_of_a_name(world: World, ordinal: int, reused: list[str]) -> None:
+    old = await failed(world, "fetch", "parse", "fetch", "send")
+    retry = job_history.Retry(project="default", job=old, from_step="fetch", from_ordinal=ordinal)
+    (new,) = await world.run(retry)
+    assert [name for name, _, _ in await results(world, new.id)] == reused
+
+
+async def test_an_ordinal_of_no_step_is_refused(world: World) -> None:
+    old = await failed(world, "fetch")
+    await refused(world.tx, job_history.Retry(project="default", job=old, from_ordinal=2), "ZC105")
+    await refused(world.tx, job_history.Retry(project="default", job=old, from_step="fetch", from_ordinal=0), "ZC104")
+
+
 async def test_a_misspelt_step_of_a_retry_is_refused(world: World) -> None:
     old = await failed(world, "charge_card", "send")
     retry = job_history.Retry(project="default", job=old, from_step="charge_crad")

@@ -348,3 +348,65 @@ async def test_a_suspended_job_holds_no_slot_of_a_limit(world: World) -> None:
     assert await world.claim(worker) == []
     await suspend(world, mine, *UNMET)
     assert [grant.id for grant in await world.claim(worker)] == [other.id]
+
+
+async def several(world: World, count: int) -> list[dict[str, Any]]:
+    worker = await world.worker()
+    return [await world.start(worker) for _ in range(count)]
+
+
+async def test_jobs_do_not_wait_for_each_other_for_ever(world: World) -> None:
+    a, b, c = await several(world, 3)
+    for one, other in ((a, b), (b, c)):
+        assert (await suspend(world, one, {"jobs": [str(other["job"])]})).status == "waiting"
+    wait = job_waits.Suspend(**c, step="wait", conditions=[{"jobs": [str(a["job"])]}], ttl=HOUR)
+    error = await refused(world.tx, wait, "ZC313")
+    assert msgspec.json.decode(error.detail or "")["cycle"] == [str(job["job"]) for job in (c, a, b)]
+    assert error.message.startswith(f"deadlock: job {c['job']} waits for job {a['job']}, ")
+    await world.run(jobs.Complete(**c))
+
+
+async def test_a_job_does_not_wait_for_one_that_starts_after_it(world: World) -> None:
+    (mine,) = await several(world, 1)
+    middle = await world.enqueue(after=[mine["job"]])
+    last = await world.enqueue(after=[middle.id])
+    error = await refused(world.tx, job_waits.Suspend(**mine, step="w", conditions=[{"jobs": [str(last.id)]}]), "ZC313")
+    assert msgspec.json.decode(error.detail or "")["cycle"] == [str(job) for job in (mine["job"], last.id, middle.id)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([{"jobs": ["b"]}, {"signal": "go"}], [{"jobs": ["a"]}]),
+        ([{"jobs": ["b"]}], [{"jobs": ["a"]}, {"delay": "1h"}]),
+        ([{"jobs": ["b", "c"], "mode": "any"}], [{"jobs": ["a"]}]),
+        ([{"jobs": ["b"]}], [{"jobs": ["a"]}, {"jobs": ["c"]}]),
+    ],
+)
+async def test_waits_that_something_else_ends_are_no_deadlock(
+    world: World, first: list[dict[str, Any]], second: list[dict[str, Any]]
+) -> None:
+    a, b, c = await several(world, 3)
+    names = {"a": str(a["job"]), "b": str(b["job"]), "c": str(c["job"])}
+    for mine, conditions in ((a, first), (b, second)):
+        named = [
+            condition | ({"jobs": [names[job] for job in condition["jobs"]]} if "jobs" in condition else {})
+            for condition in conditions
+        ]
+        assert (await suspend(world, mine, *named)).status == "waiting"
+
+
+async def test_any_of_several_jobs_is_a_deadlock_if_all_of_them_wait(world: World) -> None:
+    a, b, c = await several(world, 3)
+    for job in (b, c):
+        await suspend(world, job, {"jobs": [str(a["job"])]})
+    both = {"jobs": [str(b["job"]), str(c["job"])], "mode": "any"}
+    await refused(world.tx, job_waits.Suspend(**a, step="wait", conditions=[both]), "ZC313")
+
+
+async def test_a_long_chain_of_jobs_is_looked_at_in_part(world: World) -> None:
+    (mine,) = await several(world, 1)
+    made = await world.run(
+        jobs.EnqueueMany(project="default", jobs=[{"type": "y"}, *({"type": "y", "after": [n]} for n in range(400))])
+    )
+    assert (await suspend(world, mine, {"jobs": [str(made[-1].id)]})).status == "waiting"

@@ -9,7 +9,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from coordinator.operations import job_history
 from tests.conftest import Transaction
+from tests.sql.refusal import refused
 
 PLACES = """
 select l.name, l.slots, l.surplus, (select count(*) from coordinator.job_slots s where s.limit_id = l.id) as free,
@@ -349,3 +351,17 @@ async def test_a_deleted_project_leaves_nothing_of_its_limits(fleet: Fleet) -> N
     await fleet.fetch("select coordinator.project_delete('gone')")
     for table in ("job_slots", "job_buckets", "job_limit_waits", "job_limits"):
         assert await fleet.fetch(f"select from coordinator.{table}") == []
+
+
+async def test_a_job_whose_limit_was_deleted_is_retried_when_there_is_one_again(fleet: Fleet) -> None:
+    await fleet.limit("l", slots=1)
+    await fleet.enqueue(1, limits=["l"])
+    (grant,) = await fleet.claim()
+    await fleet.verb("fail", grant, "boom", True)
+    await fleet.fetch("select coordinator.limit_delete('default', 'l')")
+    retry = job_history.Retry(project="default", job=grant["id"])
+    error = await refused(fleet.tx, retry, "ZC211")
+    assert '"l"' in error.message
+    await fleet.limit("l", rate=1.0)
+    (new,) = await fleet.tx.run(retry)
+    assert [again["id"] for again in await fleet.claim()] == [new.id]

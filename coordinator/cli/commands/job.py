@@ -674,6 +674,7 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
         "coordinator job retry --status failed --type summarize",
         "coordinator job retry --reason worker_lost --limit 10",
         "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae --from send",
+        "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae --from page --ordinal 3",
     ]
 )
 @click.argument("job", type=JOB, metavar="[ID]", required=False)
@@ -684,6 +685,15 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
 @_key
 @click.option("--limit", type=INTEGER, default=1000, show_default=True, metavar="N", help="At most this many.")
 @click.option("--from", "from_step", metavar="STEP", help="Reuse the steps that had finished before this one.")
+@click.option(
+    "--ordinal",
+    "from_ordinal",
+    type=INTEGER,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Which of the steps of this name it is.",
+)
 @click.pass_obj
 def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **options: Any) -> None:
     """Enqueue JOB again, or all that meet the conditions.

@@ -18,7 +18,7 @@ comment on function coordinator.job_bare(coordinator.jobs_ended) is
 
 create or replace function coordinator.job_retry(
   p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null,
-  p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null)
+  p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null, p_from_ordinal integer default 1)
 returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean, steps integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -37,7 +37,9 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   if p_from_step is not null then
-    perform coordinator.job_step_name(p_from_step, 1);
+    perform coordinator.job_step_name(p_from_step, p_from_ordinal);
+  elsif p_from_ordinal <> 1 then
+    raise exception using errcode = 'ZC105', message = 'the ordinal of a step is given without its name', hint = 'Give the name of the step, too.';
   end if;
   if p_job is not null then
     select * into v_job from coordinator.job_show(p_project, p_job);
@@ -106,7 +108,8 @@ begin
     join coordinator.jobs_ended e on e.project_id = v_project and e.id = u.old and e.completed_at between v_first and v_last
     cross join lateral jsonb_to_recordset(e.steps)
       as s (place integer, name text, ordinal integer, kind text, result jsonb, fence bigint, actor text, finished_at timestamptz)
-    where s.place < coalesce((select min(f.place) from jsonb_to_recordset(e.steps) as f (place integer, name text) where f.name = p_from_step), 1001);
+    where s.place < coalesce((select min(f.place) from jsonb_to_recordset(e.steps) as f (place integer, name text, ordinal integer)
+                             where f.name = p_from_step and f.ordinal = p_from_ordinal), 1001);
   end if;
   return query
     select m.id, u.old, m.queue, m.type, m.status, m.scheduled_at, true, coordinator.job_step_count(m.id)
@@ -114,5 +117,5 @@ begin
     join unnest(array(select e.id from unnest(v_ended) e)) with ordinality u (old, ordinality) on u.ordinality = m.ordinality order by m.ordinality;
 end
 $$;
-comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text, text) is
-  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before the first one of this name, or all if that did not finish. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
+comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text, text, integer) is
+  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before this one, or all if that did not finish; p_from_ordinal tells steps of one name apart, from 1. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';

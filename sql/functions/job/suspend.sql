@@ -180,6 +180,69 @@ $$;
 comment on function coordinator.job_wait_look(bigint, jsonb, timestamptz) is
   'Return the outcome of a wait by the first condition that the present state meets; null: none. Internal.';
 
+create or replace function coordinator.job_wait_paths(p_conditions jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return case when not jsonb_path_exists(p_conditions, '$[*] ? (!exists (@.jobs))') then (
+  select jsonb_agg(p.path)
+  from jsonb_array_elements(p_conditions) c
+  cross join lateral (select c -> 'jobs' as path where c ->> 'mode' = 'all'
+                      union all
+                      select jsonb_build_array(j) from jsonb_array_elements(c -> 'jobs') j where c ->> 'mode' = 'any') p) end;
+comment on function coordinator.job_wait_paths(jsonb) is
+  'Return the lists of jobs of which one must end, as a whole, for a wait to end; null: something else can end it. Internal.';
+
+create or replace function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_waits jsonb := jsonb_build_object(p_job, coordinator.job_wait_paths(p_conditions)); -- jobs that wait only for others, and how each wait can end
+  v_known text[] := array[p_job::text];
+  v_new   text[];
+  v_cycle text[] := array[p_job::text];
+  v_found jsonb := v_waits;
+  v_next  text;
+begin
+  while v_found is not null and cardinality(v_known) <= 200 loop
+    v_new := array(
+      select distinct t from jsonb_each(v_found) w cross join jsonb_array_elements(w.value) a cross join jsonb_array_elements_text(a) t
+      where t <> all (v_known));
+    v_known := v_known || v_new;
+    select jsonb_object_agg(n.id, n.paths) into v_found
+    from (select w.id, case w.cause
+                   when 'jobs' then (select case j.after_mode when 'any' then jsonb_agg(jsonb_build_array(d.after_id)) else jsonb_build_array(jsonb_agg(d.after_id)) end
+                                     from coordinator.job_dependencies d where d.job_id = w.id)
+                   when 'wait' then (select coordinator.job_wait_paths(d.conditions) from coordinator.job_waits d where d.job_id = w.id) end as paths
+          from coordinator.jobs_waiting w join coordinator.jobs_open j on j.id = w.id where w.id = any (v_new::uuid[]) and w.cause in ('jobs', 'wait')) n
+    where jsonb_typeof(n.paths) = 'array';
+    v_waits := v_waits || coalesce(v_found, '{}');
+  end loop;
+  loop -- forget those of which one path leads only to jobs that go on
+    v_known := array(
+      select w.key from jsonb_each(v_waits) w
+      where exists (select from jsonb_array_elements(w.value) a where not exists (select from jsonb_array_elements_text(a) t where v_waits ? t)));
+    exit when v_known = '{}';
+    v_waits := v_waits - v_known;
+  end loop;
+  if not v_waits ? p_job::text then
+    return null;
+  end if;
+  loop
+    select t into v_next
+    from jsonb_array_elements(v_waits -> v_cycle[cardinality(v_cycle)]) a cross join jsonb_array_elements_text(a) t
+    where v_waits ? t order by t = p_job::text desc limit 1;
+    exit when v_next = any (v_cycle);
+    v_cycle := v_cycle || v_next;
+  end loop;
+  return to_jsonb(v_cycle[array_position(v_cycle, v_next):]);
+end
+$$;
+comment on function coordinator.job_wait_cycle(uuid, jsonb) is
+  'Return jobs that would wait for each other for ever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something else than a job can end are in no cycle, whatever their ttl. Looks no further when it has seen 200 jobs. Internal.';
+
 create or replace function coordinator.event_seq_before(p_at timestamptz) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -310,6 +373,7 @@ declare
   v_wait    coordinator.job_waits;
   v_watches text[];
   v_met     jsonb;
+  v_cycle   jsonb;
 begin
   perform coordinator.check_isolation('jobs are suspended');
   perform coordinator.job_step_name(p_step, p_ordinal);
@@ -329,6 +393,18 @@ begin
     perform coordinator.job_step_store(p_job, p_step, p_ordinal, 'wait', v_met, p_fence, v_wait.worker, v_now);
     return query select p_job, 'running', null::timestamptz, v_met;
     return;
+  end if;
+  if coordinator.job_wait_paths(v_wait.conditions) is not null then
+    perform coordinator.advisory_enter(hashtextextended('coordinator.job_cycle:' || v_project, 0)); -- of two, one sees the other
+    v_cycle := coordinator.job_wait_cycle(p_job, v_wait.conditions);
+    if v_cycle is not null then
+      raise exception using errcode = 'ZC313',
+        message = 'deadlock: ' || (
+          select string_agg(format('job %s waits for job %s', c, coalesce(v_cycle ->> n::integer, v_cycle ->> 0)), ', ' order by n)
+          from jsonb_array_elements_text(v_cycle) with ordinality c (c, n) where n <= 20),
+        detail = jsonb_build_object('cycle', v_cycle)::text,
+        hint = 'Complete this job, or wait for something else as well, such as a signal.';
+    end if;
   end if;
   v_watches := array(
     select x from jsonb_array_elements(v_wait.conditions) with ordinality c (value, place)
@@ -353,4 +429,4 @@ begin
 end
 $$;
 comment on function coordinator.job_suspend(text, uuid, uuid, bigint, text, jsonb, interval, integer, text) is
-  'Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.';
+  'Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. ZC313: the jobs would wait for each other for ever. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.';
