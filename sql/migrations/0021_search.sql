@@ -25,9 +25,10 @@ create table coordinator.document_embeddings (
   updated_at  timestamptz not null,
   fields      tsvector    not null,
   digest      text        not null,
-  embedding   real[]      storage main not null,
+  embedding   real[]      not null,
   constraint document_embeddings_pkey primary key (document_id),
   constraint document_embeddings_document_fkey foreign key (document_id) references coordinator.documents on delete cascade);
+alter table coordinator.document_embeddings alter column embedding set storage main; -- searches read all of a project
 create index document_embeddings_recent_idx on coordinator.document_embeddings (project_id, kind, updated_at desc); -- search_near
 comment on table  coordinator.document_embeddings             is 'Embeddings that callers gave for documents. Only a search by embedding needs the extension vector.';
 comment on column coordinator.document_embeddings.document_id is 'The document.';
