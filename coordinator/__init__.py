@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LeaseState,
         Listing,
         LockLost,
+        LogReset,
         Page,
         Presence,
         connect,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 # Late, so that the command line and the embedded server do not pay for the imports of the client.
 _PLACES = {
-    "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost Page Presence connect",
+    "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost LogReset Page Presence connect",
     "coordinator.config": "Config",
     "coordinator.errors": "ConfigurationError Conflict CoordinatorError DatabaseBusy DatabaseUnavailable InvalidArgument LogFull NotFound"
     " PermissionDenied SchemaMismatch Unauthenticated WaitTimedOut",
@@ -101,6 +102,7 @@ __all__ = [
     "LogEntry",
     "LogFull",
     "LogReceipt",
+    "LogReset",
     "NewEntry",
     "NotFound",
     "Page",

@@ -1185,6 +1185,18 @@ create view coordinator.artifacts_live (
   id         bigint -- Number of the artifact.
 );
 
+-- What managers and administrators did: users, roles, tokens, projects, broken locks, retention, and what was deleted.
+create view coordinator.audit_trail (
+  project    text, -- Name of the project; null: it concerns no single project.
+  seq        bigint, -- Number within the log of audits of the project.
+  epoch      text, -- The epoch in which it was written.
+  action     text, -- The function.
+  subject    text, -- What it did that to.
+  detail     json, -- More about it, as an object.
+  actor      text, -- Who did it.
+  created_at timestamp with time zone -- When.
+);
+
 -- Jobs that are enqueued at times that recur.
 create view coordinator.crons_live (
   project      text, -- Name of the project.
@@ -1861,6 +1873,11 @@ create function coordinator.assert_job(p_project text, p_job uuid, p_fence bigin
 create function coordinator.assert_signal(p_project text, p_key text, p_version bigint)
   returns void
   volatile security definer;
+
+-- Record what somebody did: the function as p_action, what it did that to, and details without secrets. The last row lock of a function: its header is locked until the commit. p_project_id null: it concerns no project. Internal.
+create function coordinator.audit_append(p_project_id bigint, p_action text, p_subject text, p_actor text, p_now timestamp with time zone, p_detail jsonb default '{}')
+  returns void
+  volatile;
 
 -- Return an embedding in single precision; null stays null. Reject one that is empty or longer than 4,000 (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.
 create function coordinator.check_embedding(p_embedding double precision[])
@@ -3837,15 +3854,60 @@ create function coordinator.log_check_position(p_log coordinator.logs, p_after t
   returns bigint
   stable;
 
+-- Reject (42501) a change to the log of audits. Internal.
+create function coordinator.log_check_writer(p_kind text)
+  returns void
+  immutable;
+
+-- Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number. p_expect, p_epoch: as in log_append.
+create function coordinator.log_clear(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns bigint
+  volatile security definer;
+
+-- Raise that the last number of a log is not the one expected; p_last_seq is null if there is no such log. Internal.
+create function coordinator.log_conflict(p_kind text, p_key text, p_expect bigint, p_epoch text, p_last_seq bigint, p_present integer)
+  returns void
+  immutable;
+
+-- Delete a log, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.
+create function coordinator.log_delete(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns bigint
+  volatile security definer;
+
 -- Read the entries of an append, and check them. An error names the entry by its place from 0, and has it as entry in its detail. Internal.
 create function coordinator.log_drafts(p_kind text, p_entries json)
   returns coordinator.log_draft[]
+  volatile;
+
+-- Delete the entries of a log that is held, and with p_deleted hide its header, which keeps the last number until retention deletes it; return how many entries there were. No event. Internal.
+create function coordinator.log_empty(p_log coordinator.logs, p_deleted boolean, p_now timestamp with time zone)
+  returns bigint
+  volatile;
+
+-- Delete all logs of a project. No events: the project is deleted. Internal.
+create function coordinator.log_end_project(p_project_id bigint)
+  returns void
+  volatile;
+
+-- Take the locks of all parts of a transaction that concern logs: their sessions, then their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.
+create function coordinator.log_enter(p_project_id bigint, p_parts jsonb)
+  returns void
   volatile;
 
 -- Return the header of a log. ZC216: there is no such log. Internal.
 create function coordinator.log_find(p_project text, p_kind text, p_key text)
   returns coordinator.logs
   stable;
+
+-- Return the header of a log, locked until the end of the transaction. ZC216: there is no such log. ZC301: its last number is not p_expect, or not of p_epoch. p_changes: ZC332 if its session is archived. No event. Internal.
+create function coordinator.log_hold(p_project text, p_kind text, p_key text, p_expect bigint, p_epoch text, p_changes boolean default true)
+  returns coordinator.logs
+  volatile;
+
+-- Keep entries from being deleted by retention: those from p_first_seq to p_last_seq (by default that one), or the whole log; with p_kept false no longer. Returns how many entries this changed.
+create function coordinator.log_keep(p_project text, p_kind text, p_key text, p_first_seq bigint default null, p_last_seq bigint default null, p_kept boolean default true, p_actor text default null)
+  returns bigint
+  volatile security definer;
 
 -- List the logs of a project, of one kind or of all, whose keys begin with p_prefix, by kind and key in byte order. p_after: array[kind, key] of the last row read.
 create function coordinator.log_list(p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
@@ -3861,6 +3923,16 @@ create function coordinator.log_missing(p_project text, p_kind text, p_key text)
 create function coordinator.log_numbered(p_drafts coordinator.log_draft[], p_known bigint[], p_base bigint)
   returns table (place bigint, seq bigint, uid text, role text, tokens integer, needs_seq bigint, data json, raw text)
   immutable;
+
+-- Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.
+create function coordinator.log_pop(p_project text, p_kind text, p_key text, p_last integer default 1, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.log_entry
+  volatile security definer;
+
+-- Delete logs that were appended to while their project was being deleted; returns how many. No events: the project is gone.
+create function coordinator.log_prune()
+  returns integer
+  volatile security definer;
 
 -- Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: of all that, only the last ones; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.
 create function coordinator.log_read(p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
@@ -4490,7 +4562,7 @@ create function coordinator.transaction_list(p_what text, p_list jsonb)
   returns integer
   immutable;
 
--- Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part's place from 0, as condition or write.
+-- Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. A parameter of type json can also be given as its text, under its name with _text: then it stays byte for byte. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part's place from 0, as condition or write.
 create function coordinator.transaction_run(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
   returns SETOF coordinator.transaction_outcome
   volatile;

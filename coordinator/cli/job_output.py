@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import aclosing
-
 import anyio
 import msgspec
 
-from coordinator.backoff import Backoff
+from coordinator.cli.follow import follow as followed
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.errors import DatabaseUnavailable
 from coordinator.model.job_history import JobChunk
-from coordinator.model.page import after_last, walk
+from coordinator.model.page import walk
 from coordinator.operations.job_history import ReadOutput
-from coordinator.operations.waiting import followed
 
 __all__ = ["print_output"]
 
@@ -36,31 +31,8 @@ async def _print(call: Invocation, read: ReadOutput) -> str | None:
     return status
 
 
-async def _follow(call: Invocation, read: ReadOutput) -> str | None:
-    backoff = Backoff(0.1, 5.0)
-    connected = lost = False
-    while True:
-        try:
-            async with (
-                call.open(direct=True) as executor,
-                executor.wake(project=call.project, topics=read.woken_by) as wake,
-                aclosing(followed(executor, read, wake)) as pages,
-            ):
-                if lost:
-                    sys.stderr.write("connected again\n")
-                connected, lost = True, False
-                async for page in pages:
-                    backoff.reset()
-                    read = msgspec.structs.replace(read, after=after_last(read, page))
-                    if (status := await _write(call, page)) is not None:
-                        return status
-        except DatabaseUnavailable as error:
-            if not connected:
-                raise
-            if not lost:
-                sys.stderr.write(plain(f"{error.message}; trying again") + "\n")
-            lost = True
-        await backoff.wait()
+async def _follow(call: Invocation, read: ReadOutput) -> str:
+    return await followed(call, read, lambda chunks: _write(call, chunks))
 
 
 async def _write(call: Invocation, chunks: list[JobChunk]) -> str | None:

@@ -22,6 +22,7 @@ from coordinator.client.events import EventStream
 from coordinator.client.held import Handle, Held, LockLost
 from coordinator.client.lease import LeaseState
 from coordinator.client.listing import Listing
+from coordinator.client.logs import LogReset
 from coordinator.client.presence import Presence
 from coordinator.model.page import Page
 
@@ -33,6 +34,7 @@ __all__ = [
     "LeaseState",
     "Listing",
     "LockLost",
+    "LogReset",
     "Page",
     "Presence",
     "connect",

@@ -72,11 +72,11 @@ class Client:
         self.artifacts = Artifacts(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)
-        self.logs = Logs(caller)
         self.memories = Memories(caller)
         self.knowledge = Knowledge(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
+        self.logs = Logs(caller, self.events)
         self.lock = self.locks.hold
         self.jobs = Jobs(caller, self.events)
         self.workers = Workers(caller)

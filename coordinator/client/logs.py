@@ -7,30 +7,48 @@ async for entry in client.logs.read("note", "run/7", last=20):
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from coordinator.client.caller import Caller
+from coordinator.client.events import Events
 from coordinator.client.listing import PAGE, Listing
+from coordinator.errors import NotFound
 from coordinator.model.json import text_of
 from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
 from coordinator.model.operation import Json, JsonText
 from coordinator.operations import logs
+from coordinator.operations.waiting import POLL_S, followed
 
-__all__ = ["Logs"]
+__all__ = ["LogReset", "Logs"]
+
+Expected = int | LogEntry | LogReceipt | Log | None
+"""The last number of a log that a change requires: what was read, or a number."""
+
+
+ABSENT = "ZC216"
+
+
+class LogReset(NamedTuple):
+    """In what follows a log: entries that were not read are gone. What is there follows, from the start."""
+
+    reason: str
 
 
 class Logs:
     """The logs of the client's project."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, events: Events) -> None:
         self._caller = caller
+        self._events = events
 
     async def append(
         self,
         kind: str,
         key: str,
         *entries: Json | JsonText | NewEntry,
-        expect: int | LogEntry | LogReceipt | Log | None = None,
+        expect: Expected = None,
         session: str | None = None,
     ) -> LogReceipt:
         """Append entries to a log, all or none; the first append creates it.
@@ -42,9 +60,7 @@ class Logs:
         Raises: ``Conflict`` with what is there in ``detail``, or if a ``uid`` belongs to other content; ``InvalidArgument`` with the place
         of the entry in ``detail``.
         """
-        last = (
-            expect if isinstance(expect, int | None) else getattr(expect, "seq", None) or getattr(expect, "last_seq", 0)
-        )
+        last, epoch = _number(expect)
         return await self._caller.run(
             logs.Append(
                 project=self._caller.project,
@@ -52,7 +68,7 @@ class Logs:
                 key=key,
                 entries=text_of([_new(entry) for entry in entries]),
                 expect=last,
-                epoch=None if isinstance(expect, int | None) else expect.epoch,
+                epoch=epoch,
                 session=session,
                 actor=await self._caller.actor(),
             )
@@ -80,6 +96,83 @@ class Logs:
         )
         return Listing(self._caller, operation, after)
 
+    async def follow(self, kind: str, key: str, *, after: Expected = None) -> AsyncIterator[LogEntry | LogReset]:
+        """Yield the entries of a log after ``after`` (all), and then those that come, in order and without a gap.
+
+        Where entries that were not read are gone, because they were trimmed or cleared or the database was restored, it yields a ``LogReset`` and
+        begins with what is there. It waits for a log that does not exist.
+
+        Raises: ``DatabaseUnavailable``: follow again from the last entry.
+        """
+        seq, epoch = _number(after)
+        place = None if seq is None else [epoch or "", str(seq)]
+        wake = self._events.wake(topics=logs.Read.woken_by)
+        while True:
+            read = logs.Read(project=self._caller.project, kind=kind, key=key, after=place)
+            try:
+                async for entries in followed(self._caller, read, wake):
+                    for entry in entries:
+                        yield entry
+                        place = [entry.epoch, str(entry.seq)]
+            except NotFound as error:
+                if place is not None:
+                    place = None
+                    yield LogReset(error.message)
+                elif error.code == ABSENT:
+                    await wake.wait(POLL_S)
+                else:
+                    raise
+
+    async def pop(self, kind: str, key: str, last: int = 1, *, expect: Expected = None) -> list[LogEntry]:
+        """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.
+
+        Of callers at the same time, each gets other entries. Their numbers are not given again.
+
+        Raises: ``NotFound``, ``Conflict``.
+        """
+        return await self._caller.run(
+            logs.Pop(project=self._caller.project, kind=kind, key=key, last=last, **await self._change(expect))
+        )
+
+    async def clear(self, kind: str, key: str, *, expect: Expected = None) -> int:
+        """Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number.
+
+        Raises: ``NotFound``, ``Conflict``.
+        """
+        return await self._caller.run(
+            logs.Clear(project=self._caller.project, kind=kind, key=key, **await self._change(expect))
+        )
+
+    async def delete(self, kind: str, key: str, *, expect: Expected = None) -> int:
+        """Delete a log, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+
+        Raises: ``NotFound``, ``Conflict``.
+        """
+        return await self._caller.run(
+            logs.Delete(project=self._caller.project, kind=kind, key=key, **await self._change(expect))
+        )
+
+    async def keep(
+        self, kind: str, key: str, first_seq: int | None = None, last_seq: int | None = None, *, kept: bool = True
+    ) -> int:
+        """Keep entries from being deleted by retention, and return how many this changed; with ``kept`` false, no longer.
+
+        Without numbers, this is about the whole log; with one, about that entry.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            logs.Keep(
+                project=self._caller.project,
+                kind=kind,
+                key=key,
+                first_seq=first_seq,
+                last_seq=last_seq,
+                kept=kept,
+                actor=await self._caller.actor(),
+            )
+        )
+
     async def show(self, kind: str, key: str) -> Log:
         """Return a log without its entries.
 
@@ -94,6 +187,17 @@ class Logs:
         return Listing(
             self._caller, logs.List(project=self._caller.project, kind=kind, prefix=prefix, limit=limit), after
         )
+
+    async def _change(self, expect: Expected) -> dict[str, Any]:
+        seq, epoch = _number(expect)
+        return {"expect": seq, "epoch": epoch, "actor": await self._caller.actor()}
+
+
+def _number(expected: Expected) -> tuple[int | None, str | None]:
+    """Return the number, and the epoch in which it was given."""
+    if isinstance(expected, int | None):
+        return expected, None
+    return (expected.seq if isinstance(expected, LogEntry) else expected.last_seq), expected.epoch
 
 
 def _new(entry: Json | JsonText | NewEntry) -> JsonText:

@@ -22,6 +22,7 @@ from coordinator.operations import (
     jobs,
     limits,
     locks,
+    logs,
     signals,
 )
 from coordinator.operations.work import SampleGauges
@@ -64,6 +65,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
         Loop(artifacts.Prune(), every_s=SPARE_S),
+        Loop(logs.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),

@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.model import log
 from coordinator.model.operation import JsonText, Operation, Scope
 
-__all__ = ["Append", "List", "Read", "Show"]
+__all__ = ["Append", "Clear", "Delete", "Keep", "List", "Pop", "Prune", "Read", "Show"]
 
 
 class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     reads = True
     scope = Scope.IN_PROJECT
     page_by = ("epoch", "seq")
-    woken_by = ("log.appended",)
+    woken_by = ("log.appended", "log.cleared", "log.deleted")
 
     project: str
     kind: str
@@ -68,6 +68,94 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     def concerned_by(self, data: dict[str, Any]) -> bool:
         """Return whether an event is about this log."""
         return bool(data["kind"] == self.kind and data["name"] == self.key)
+
+
+class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
+    """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.
+
+    Of callers at the same time, each gets other entries. Their numbers are not given again. ``expect`` and ``epoch`` are those of ``Append``.
+
+    Raises: ``NotFound``, ``Conflict``.
+    """
+
+    function = "log_pop"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+
+    project: str
+    kind: str
+    key: str
+    last: int = 1
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Clear(Operation[int], frozen=True, kw_only=True):
+    """Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number.
+
+    Raises: ``NotFound``, ``Conflict``.
+    """
+
+    function = "log_clear"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+
+    project: str
+    kind: str
+    key: str
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Delete(Operation[int], frozen=True, kw_only=True):
+    """Delete a log, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+
+    Raises: ``NotFound``, ``Conflict``.
+    """
+
+    function = "log_delete"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+
+    project: str
+    kind: str
+    key: str
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Keep(Operation[int], frozen=True, kw_only=True):
+    """Keep entries from being deleted by retention, and return how many this changed; with ``kept`` false, no longer.
+
+    Without ``first_seq``, this is about the whole log; without ``last_seq``, about that entry.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "log_keep"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    kind: str
+    key: str
+    first_seq: int | None = None
+    last_seq: int | None = None
+    kept: bool = True
+    actor: str | None = None
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete logs that were appended to while their project was being deleted; return how many."""
+
+    function = "log_prune"
+    internal = True
 
 
 class Show(Operation[log.Log], frozen=True, kw_only=True):

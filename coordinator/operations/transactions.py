@@ -20,9 +20,9 @@ from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.agent_ref import AgentRef, agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
-from coordinator.model.json import decoded
+from coordinator.model.json import decoded, text_of
 from coordinator.model.lease import LeaseChange
-from coordinator.model.operation import Json, Operation, Scope, Shape
+from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
 from coordinator.model.transaction import Outcome
 from coordinator.suggestion import nearest
 
@@ -114,6 +114,18 @@ def _fields(kind: type[Operation[Any]]) -> Mapping[str, msgspec.structs.FieldInf
     return MappingProxyType({field.name: field for field in msgspec.structs.fields(kind) if field.name != "project"})
 
 
+@cache
+def _texts(kind: type[Operation[Any]]) -> Mapping[str, str]:
+    """Return the fields that are texts of JSON, by the names under which they are strings in a part, which change nothing of them."""
+    return MappingProxyType(
+        {
+            f"{name}_text": name
+            for name, field in _fields(kind).items()
+            if JsonText in (field.type, *get_args(field.type))
+        }
+    )
+
+
 def _read(what: str, place: int, given: Mapping[str, Json], project: str) -> Operation[Any]:
     verb = given.get("verb")
     kind = _verbs(what).get(verb) if isinstance(verb, str) else None
@@ -126,7 +138,7 @@ def _read(what: str, place: int, given: Mapping[str, Json], project: str) -> Ope
     fields = _fields(kind)
     listed = f"{verb} has the fields {', '.join(fields)}."
     for name in given:
-        if name not in fields and name != "verb":
+        if name not in fields and name not in _texts(kind) and name != "verb":
             raise InvalidArgument(
                 f"{what} {place} ({verb}) has an unknown field {_quoted(name)}",
                 hint=f"All parts are in the project of the transaction; omit it. {listed}"
@@ -136,6 +148,11 @@ def _read(what: str, place: int, given: Mapping[str, Json], project: str) -> Ope
             )
     values: dict[str, Any] = {name: value for name, value in given.items() if name != "verb"}
     try:
+        for text, name in _texts(kind).items():
+            if text in values:
+                values[name] = JsonText(str(values.pop(text)).encode())
+            elif name in values:
+                values[name] = text_of(values[name])
         for name, value in values.items():
             if timedelta in (fields[name].type, *get_args(fields[name].type)) and value is not None:
                 values[name] = duration.read(value)
@@ -166,7 +183,12 @@ def _written(what: str, place: int, part: Operation[Any], project: str) -> dict[
             hint="A transaction is in one project; use one for each.",
             code="ZC105",
         )
-    return {"verb": part.function, **{name: _plain(getattr(part, name)) for name in _fields(type(part))}}
+    texts = {name: text for text, name in _texts(type(part)).items()}
+    values = {name: getattr(part, name) for name in _fields(type(part))}
+    return {
+        "verb": part.function,
+        **{texts.get(name, name) if value is not None else name: _plain(value) for name, value in values.items()},
+    }
 
 
 def _plain(value: Any) -> Json:
@@ -175,6 +197,8 @@ def _plain(value: Any) -> Json:
             return value.total_seconds()
         case UUID():
             return str(value)
+        case JsonText():
+            return bytes(value).decode()
     plain: Json = value
     return plain
 

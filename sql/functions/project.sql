@@ -229,6 +229,7 @@ begin
       hint = 'It was deleted a moment ago.';
   end if;
   perform coordinator.job_end_project(v_project);
+  perform coordinator.log_end_project(v_project);
   delete from coordinator.projects where id = v_project;
   delete from coordinator.signals where project_id = v_project;
   delete from coordinator.document_versions v using coordinator.documents d where v.document_id = d.id and d.project_id = v_project;

@@ -62,7 +62,8 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when p_type in ('jsonb', 'json') then format('($2 -> %L)::%s', p_name, p_type)
+    when p_type = 'jsonb' then format('$2 -> %L', p_name)
+    when p_type = 'json' then format('coalesce(($2 ->> %L)::json, ($2 -> %L)::json)', p_name || '_text', p_name)
     when p_type = 'interval' then
       format('case jsonb_typeof($2 -> %1$L) when %2$L then make_interval(secs => ($2 ->> %1$L)::double precision) else ($2 ->> %1$L)::interval end',
              p_name, 'number')
@@ -106,6 +107,7 @@ declare
   v_fields  text[];
   v_field   record;
   v_listed  text;
+  v_texts   text[]; -- what may be given as text, so that jsonb does not change it
   v_agents  uuid[] := '{}';
   v_parts   jsonb := '{}';
   v_enter   text;
@@ -148,9 +150,10 @@ begin
       arguments := arguments || jsonb_build_object('actor', p_actor);
     end if;
     v_fields := array(select substr(n, 3) from unnest(v_kind.names) n where n <> 'p_project');
+    v_texts := array(select substr(n, 3) || '_text' from unnest(v_kind.names, v_kind.types) u (n, t) where t = 'json'::regtype);
     v_listed := format('%s has the fields %s.', verb, array_to_string(v_fields, ', '));
 
-    select f into v_field from jsonb_object_keys(arguments) f where f <> all (v_fields) limit 1;
+    select f into v_field from jsonb_object_keys(arguments) f where f <> all (v_fields || v_texts) limit 1;
     if found then
       raise exception using errcode = 'ZC105',
         message = format('%s %s (%s) has an unknown field "%s"', part, place, verb, left(v_field.f, 100)),
@@ -163,6 +166,9 @@ begin
              arguments -> substr(n, 3) as value
       from unnest(v_kind.names, v_kind.types) with ordinality u (n, t, o) where n <> 'p_project'
     loop
+      if v_field.value is null and jsonb_typeof(arguments -> (v_field.name || '_text')) = 'string' then
+        v_field.value := arguments -> (v_field.name || '_text');
+      end if;
       if v_field.value is null then
         continue when v_field.optional;
         raise exception using errcode = 'ZC101', message = format('%s %s (%s) has no "%s"', part, place, verb, v_field.name), hint = v_listed;
@@ -238,4 +244,4 @@ exception when others then
 end
 $$;
 comment on function coordinator.transaction_run(text, jsonb, jsonb, text) is
-  'Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part''s place from 0, as condition or write.';
+  'Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. A parameter of type json can also be given as its text, under its name with _text: then it stays byte for byte. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part''s place from 0, as condition or write.';

@@ -52,9 +52,7 @@ SPECIAL = {
     ("agent_list", "p_role"): "'coder'",
     ("role_bind", "p_role"): "current_user",
     ("role_unbind", "p_role"): "current_user",
-    ("log_append", "p_kind"): "'note'",
-    ("log_read", "p_kind"): "'note'",
-    ("log_show", "p_kind"): "'note'",
+    **{(f"log_{verb}", "p_kind"): "'note'" for verb in ("append", "clear", "delete", "keep", "pop", "read", "show")},
     ("signal_list", "p_prefix"): "'k'",
     ("lock_list", "p_prefix"): "'x'",
     ("directive_inbox", "p_agent"): "'a'",
@@ -158,8 +156,9 @@ async def world(tx: Transaction) -> dict[str, str]:
         "select id from coordinator.agent_register('default', 'a', 'coder', '{x}')"
     )
     await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
-    await tx.connection.execute("select coordinator.log_append('default', 'note', 'k', '[{\"data\": 1}]')")
-    await tx.connection.execute("select coordinator.document_put('default', 'note', 'k', '{}')")
+    for key in ("k", "other"):
+        await tx.connection.execute("select coordinator.log_append('default', 'note', $1, '[{\"data\": 1}]')", key)
+        await tx.connection.execute("select coordinator.document_put('default', 'note', $1, '{}')", key)
     await tx.connection.execute("""select coordinator.document_put('default', 'todo', 'k', '{"items": [{"id": 1}]}')""")
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
@@ -226,7 +225,7 @@ async def lists(tx: Transaction, job: str) -> None:
         "resource": "x.py",
         "job": UUID(job.strip("'")),
         "kind": "note",
-        "key": "k",
+        "key": "other",  # nothing deletes it
         "words": "x",
     }
     for kind, required in every_list():

@@ -68,7 +68,7 @@ NOT_ON_THE_COMMAND_LINE = {
 SCOPE = "scope: a class of operations has that name for something else"
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
 PYTHON_LACKS = {
-    ("log_append", "epoch"): "of what expect takes",
+    **{(f"log_{verb}", "epoch"): "of what expect takes" for verb in ("append", "clear", "delete", "pop")},
     ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
     ("agent_register", "unreserved"): "the gateway sets it",
     ("events_since", "bookmarks"): "the page has the cursor",
@@ -152,6 +152,7 @@ SPELLED = {  # on the command line
     ("job_reconcile", "fences"): "fence",
     ("job_retry", "from_step"): "from",
     ("job_retry", "from_ordinal"): "ordinal",
+    ("log_keep", "kept"): "not",
     ("lock_renew", "tokens"): "token",
     **dict.fromkeys(
         ((f"memory_{verb}", "memory_scope") for verb in ("list", "record", "search", "supersede")), "scope"

@@ -1,6 +1,19 @@
 from __future__ import annotations
 
 from tests.cli.conftest import Program
+from tests.waiting import DEADLINE_S
+
+
+def followed(program: Program, count: int, *options: str) -> list[str]:
+    """Return the first lines of a log that is followed."""
+    process = program.start("log", "follow", "note", "k", "--data", *options)
+    assert process.stdout
+    try:
+        return [process.stdout.readline().rstrip("\n") for _ in range(count)]
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+
 
 EXACT = '{"b": 1e16, "a":"\\u0000 \\ud800"}'
 
@@ -44,3 +57,19 @@ def test_a_malformed_append_is_refused(program: Program) -> None:
     for wrong in ([], ["1", "--entries", "[]"], ["1", "2", "--uid", "u"], ["{", "--json"], ["--entries", "["]):
         program.fails(5, *append, *wrong)
     assert program.json("log", "list") == []
+
+
+def test_entries_are_popped_cleared_kept_deleted_and_followed(program: Program) -> None:
+    program.json("log", "append", "note", "k", "1", "2", "3", EXACT)
+    assert [entry["seq"] for entry in program.json("log", "pop", "note", "k", "--last", "2", "--expect", "4")] == [3, 4]
+    assert program.json("log", "keep", "note", "k", "1", "2")["changed"] == 2
+    assert program.json("log", "keep", "note", "k", "2", "--not")["changed"] == 1
+    program.json("log", "append", "note", "k", EXACT)
+    assert followed(program, 2, "--last", "2") == ["2", EXACT]
+    cursor = "WyJsb2dfcmVhZCIsIiIsIjEiXQ"  # after entry 1
+    assert followed(program, 2, "--after", cursor) == ["2", EXACT]
+    assert program.json("log", "clear", "note", "k")["deleted"] == 3
+    program.json("log", "append", "note", "k", "6")
+    assert followed(program, 1, "--after", cursor) == ["6"]
+    assert program.text("log", "delete", "note", "k") == "deleted k, with 1 entries\n"
+    program.fails(3, "log", "follow", "note", "k")

@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import anyio
 import pytest
 
 import coordinator
+from coordinator.client import Client, LogReset
 from coordinator.errors import Conflict, NotFound
 from coordinator.model.log import NewEntry
 from coordinator.model.operation import JsonText
 from tests.daemon import Daemon
+from tests.waiting import until
+
+
+async def follow(reader: Client, key: str, seen: list[object], **options: Any) -> None:
+    async for entry in reader.logs.follow("note", key, **options):
+        found = type(entry) if isinstance(entry, LogReset) else entry.data
+        seen.append(found)
+
+
+async def same(one: object, other: object) -> bool:
+    return one == other
+
 
 EXACT = JsonText(b'{"b": 1e16, "a":"\\u0000 \\ud800", "a" : 2}')
 
@@ -42,3 +59,35 @@ async def test_entries_are_appended_and_read_on_every_connection(database_url: s
                 assert [one.seq async for one in client.logs.read("note", key, after=page.cursor)] == [5]
         async with coordinator.connect(database_url) as client:
             assert [log.key async for log in client.logs.list("note", "run/")] == ["run/0", "run/1"]
+
+
+async def test_a_log_is_followed_from_before_its_first_entry_and_reset_where_entries_are_gone(
+    database_url: str,
+) -> None:
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        for number, url in enumerate((database_url, daemon.url)):
+            key = f"run/{number}"
+            async with coordinator.connect(url) as reader, coordinator.connect(url) as writer:
+                seen: list[object] = []
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(partial(follow, reader, key, seen))
+                    await anyio.sleep(0.05)
+                    await writer.logs.append("note", key, 1, 2)
+                    await until(partial(same, seen, [1, 2]))
+                    await writer.logs.append("note", key, 3)
+                    await until(partial(same, seen, [1, 2, 3]))
+                    await writer.logs.pop("note", key)
+                    last = await writer.logs.append("note", key, 4)
+                    await until(partial(same, seen, [1, 2, 3, 4]))
+                    tasks.cancel_scope.cancel()
+                assert await writer.logs.clear("note", key, expect=last) == 3
+                await writer.logs.append("note", key, 5)
+                late: list[object] = []
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(partial(follow, reader, key, late, after=2))
+                    await until(partial(same, late, [LogReset, 5]))
+                    tasks.cancel_scope.cancel()
+                assert await writer.logs.keep("note", key, 5) == 1
+                assert await writer.logs.delete("note", key) == 1

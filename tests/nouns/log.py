@@ -23,3 +23,8 @@ LIMITS = {
 
 async def drive(tx: Transaction) -> None:
     await tx.run(logs.Append(project="default", kind="note", key="k", entries=JsonText(b'[{"data": 1}, {"data": 2}]')))
+    given = {"project": "default", "kind": "note", "key": "k"}
+    await tx.run(logs.Pop(**given))
+    await tx.run(logs.Keep(**given))
+    await tx.run(logs.Clear(**given))
+    await tx.run(logs.Delete(**given))

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
+from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.cli.values import INSTANT, INTEGER, read_exact, read_text
-from coordinator.errors import InvalidArgument
+from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.json import text_of
-from coordinator.model.log import NewEntry
+from coordinator.model.log import LogEntry, NewEntry
 from coordinator.model.operation import JsonText
+from coordinator.model.page import after_last, place_of
 from coordinator.operations import logs
 
-command = noun("Logs: append-only lists of entries, each under a kind and a key.")
+command = noun("Logs: append-only lists of entries.")
 
 COLUMNS = ("kind", "key", "count", "first_seq", "last_seq", "updated_at", "epoch", "kept")
 ENTRY_COLUMNS = ("seq", "text", "role", "created_at", "actor", "tokens", "uid", "needs", "kept", "epoch")
 
+GONE = "ZC218"
+
 _kind = click.argument("kind")
 _key = click.argument("key")
+_expect = click.option(
+    "--expect", type=INTEGER, metavar="SEQ", help="Only if this is the last number; 0: only if there is no such log."
+)
+_epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number was given in this epoch.")
 
 
 @command.verb(
@@ -36,7 +46,7 @@ _key = click.argument("key")
 )
 @_kind
 @_key
-@click.argument("data", nargs=-1)
+@click.argument("data", metavar="[DATA ...]", nargs=-1)
 @click.option(
     "--entries",
     metavar="JSON",
@@ -51,13 +61,8 @@ _key = click.argument("key")
     metavar="SEQ",
     help="The earliest entry without which it is of no use; -1: the one before it.",
 )
-@click.option(
-    "--expect",
-    type=INTEGER,
-    metavar="SEQ",
-    help="Append only if this is the last number; 0: only if there is no such log.",
-)
-@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is of this epoch.")
+@_expect
+@_epoch
 @click.option(
     "--session", metavar="KEY", help="Session that a new log belongs to: its key is KEY, or begins with KEY and /."
 )
@@ -80,7 +85,9 @@ def append(
     session: str | None,
     form: str | None,
 ) -> None:
-    """Append entries to a log, all or none; the first append creates it.
+    """Append entries to a log, all or none.
+
+    The first append creates the log.
 
     DATA is JSON, which is stored byte for byte, or else text. If it is "-", it is read from standard input.
     """
@@ -135,7 +142,7 @@ def read(
     after: str | None,
     limit: int | None,
 ) -> None:
-    """Read entries of a log, in the order of their numbers. Exit code 3: there is no such log."""
+    """Read entries of a log. Exit code 3: there is no such log."""
     operation = logs.Read(project=call.project, kind=kind, key=key, before=before, last=last, at=at)
     if not only_data:
         call.list(operation, ENTRY_COLUMNS, after=after, limit=limit, empty="The log is empty.")
@@ -164,3 +171,121 @@ def list_(call: Invocation, *, kind: str | None, prefix: str, after: str | None,
     """List logs, by kind and key."""
     operation = logs.List(project=call.project, kind=kind, prefix=prefix)
     call.list(operation, COLUMNS, after=after, limit=limit, empty="There are no logs.")
+
+
+@command.verb(
+    examples=[
+        "coordinator log follow note run/7",
+        "coordinator log follow note run/7 --last 10 --data",
+        "coordinator log follow message s-1 | jq --unbuffered -r .data.content",
+    ]
+)
+@_kind
+@_key
+@click.option("--last", type=INTEGER, metavar="N", help="Begin with the last N entries.  [default: all]")
+@click.option("--after", metavar="CURSOR", help="Begin after the cursor of a page.")
+@click.option("--data", "only_data", is_flag=True, help="Print only the contents, as they were given.")
+@click.pass_obj
+def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: str | None, only_data: bool) -> None:
+    """Print the entries of a log as they come.
+
+    Each is a line, until the command is interrupted.
+
+    Where entries that were not read are gone, a line on standard error says so, and what is there follows. Exit code 3: there is no
+    such log.
+    """
+    import anyio  # noqa: PLC0415
+
+    from coordinator.cli.follow import follow as followed  # noqa: PLC0415
+
+    async def write(entries: list[LogEntry]) -> None:
+        await call.output.lines(bytes(entry.text if only_data else text_of(entry)).decode() for entry in entries)
+
+    read = logs.Read(project=call.project, kind=kind, key=key)
+    if after is not None:
+        read = replace(read, after=place_of(logs.Read, after))
+    elif last is not None and (entries := call.read(replace(read, last=last), after=None, limit=None)):
+        anyio.run(write, entries)
+        read = replace(read, after=after_last(read, entries))
+    while True:
+        try:
+            anyio.run(followed, call, read, write)
+        except NotFound as error:
+            if error.code != GONE:
+                raise
+            sys.stderr.write(plain(f"{error.message}; what is there follows") + "\n")
+            read = replace(read, after=None)
+
+
+@command.verb(
+    examples=[
+        "coordinator log pop note run/7 | jq -r '.[0].data'",
+        "coordinator log pop note run/7 --last 2 --expect 9     # only if nothing follows entry 9",
+    ]
+)
+@_kind
+@_key
+@click.option("--last", type=INTEGER, default=1, metavar="N", help="Take the last N entries.  [default: 1]")
+@_expect
+@_epoch
+@click.pass_obj
+def pop(call: Invocation, *, kind: str, key: str, last: int, expect: int | None, epoch: str | None) -> None:
+    """Take the last entry from a log, and print it.
+
+    Its number is not given again.
+    """
+    operation = call.operation(logs.Pop, kind=kind, key=key, last=last, expect=expect, epoch=epoch)
+    call.output.many(call.run(operation), ENTRY_COLUMNS, empty="The log is empty.")
+
+
+@command.verb(examples=["coordinator log clear note run/7", "coordinator log clear note run/7 --expect 9"])
+@_kind
+@_key
+@_expect
+@_epoch
+@click.pass_obj
+def clear(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: str | None) -> None:
+    """Delete all entries of a log.
+
+    The next entry has the next number.
+    """
+    count = call.run(call.operation(logs.Clear, kind=kind, key=key, expect=expect, epoch=epoch))
+    call.output.one({"kind": kind, "key": key, "deleted": count}, f"deleted {count} entries of {plain(key)}")
+
+
+@command.verb(
+    examples=[
+        "coordinator log keep note run/7 3     # entry 3",
+        "coordinator log keep note run/7 3 9",
+        "coordinator log keep note run/7     # the whole log",
+        "coordinator log keep note run/7 3 --not",
+    ]
+)
+@_kind
+@_key
+@click.argument("first_seq", metavar="[SEQ", type=INTEGER, required=False)
+@click.argument("last_seq", metavar="[SEQ]]", type=INTEGER, required=False)
+@click.option("--not", "kept", flag_value=False, default=True, help="Keep them no longer.")
+@click.pass_obj
+def keep(call: Invocation, /, *, kind: str, key: str, **options: Any) -> None:
+    """Keep entries from being deleted by retention.
+
+    This is about one entry, those from the first SEQ to the second, or the whole log.
+    """
+    count = call.run(call.operation(logs.Keep, kind=kind, key=key, **options))
+    call.output.one({"kind": kind, "key": key, "changed": count}, f"changed {count} entries of {plain(key)}")
+
+
+@command.verb(examples=["coordinator log delete note run/7"])
+@_kind
+@_key
+@_expect
+@_epoch
+@click.pass_obj
+def delete(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: str | None) -> None:
+    """Delete a log with its entries.
+
+    For some days, a new one with its kind and key continues its numbers.
+    """
+    count = call.run(call.operation(logs.Delete, kind=kind, key=key, expect=expect, epoch=epoch))
+    call.output.one({"kind": kind, "key": key, "deleted": count}, f"deleted {plain(key)}, with {count} entries")

@@ -196,12 +196,8 @@ declare
   v_first    bigint; -- of the entries that are there already
   v_base     bigint;
 begin
-  perform coordinator.check_kind(p_kind);
+  perform coordinator.log_check_writer(p_kind);
   perform coordinator.check_key('the key', p_key);
-  if p_kind = 'audit' then
-    raise exception using errcode = '42501', message = 'logs of kind "audit" are written by the product alone',
-      hint = 'Use another kind.';
-  end if;
   if p_kind in ('message', 'step') then
     p_session := coalesce(p_session, p_key);
   end if;
@@ -254,16 +250,8 @@ begin
     exit when found;
     select l.last_seq, l.epoch into v_log from coordinator.logs l
     where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
-    if found and p_expect is not null then
-      raise exception using errcode = 'ZC301',
-        message = case when p_expect = 0 then format('log "%s" of kind "%s" exists, up to entry %s', p_key, p_kind, v_log.last_seq)
-                       else format('the last entry of log "%s" is %s of epoch %s, not %s', p_key, v_log.last_seq,
-                                   coordinator.epoch_text(v_log.epoch), concat_ws(' of epoch ', p_expect, p_epoch)) end,
-        detail = jsonb_build_object('last_seq', v_log.last_seq, 'epoch', coordinator.epoch_text(v_log.epoch))::text,
-        hint = 'Read what was appended and decide again; expect 0 for a log that must not exist.';
-    elsif p_expect > 0 then
-      raise exception using errcode = 'ZC301', message = format('there is no log "%s" of kind "%s", and entry %s was expected', p_key, p_kind, p_expect),
-        detail = '{"last_seq": 0, "epoch": null}', hint = 'Expect 0 for a log that must not exist.';
+    if found and p_expect is not null or p_expect > 0 then
+      perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, v_log.last_seq, v_log.epoch);
     end if;
     if p_session is not null then
       v_session := coordinator.session_enter(v_project, p_session, coordinator.now_utc(), v_actor);

@@ -15,13 +15,27 @@
 -- Deliberately absent: a list of all entries of a project, an entry that changes. What changes is a document.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}', 'Entries were appended; read them. name: the key.');
+  ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}',      'Entries were appended; read them. name: the key.'),
+  ('log.popped',   'kind/key of the log', '{kind,name,first_seq,last_seq}',      'The last entries were taken.'),
+  ('log.cleared',  'kind/key of the log', '{kind,name,last_seq}',                'All entries were deleted.'),
+  ('log.deleted',  'kind/key of the log', '{kind,name,last_seq}',                'The log was deleted.'),
+  ('log.kept',     'kind/key of the log', '{kind,name,first_seq,last_seq,kept}', 'Retention leaves these entries, or no longer; first_seq null: the whole log.');
 
 insert into coordinator.rights (function, role) values
   ('log_list',   'reader'),
   ('log_read',   'reader'),
   ('log_show',   'reader'),
-  ('log_append', 'agent');
+  ('log_append', 'agent'),
+  ('log_clear',  'agent'),
+  ('log_delete', 'agent'),
+  ('log_keep',   'agent'),
+  ('log_pop',    'agent');
+
+insert into coordinator.transaction_verbs (function, part, entered_by) values
+  ('log_append', 'write', 'log_enter'),
+  ('log_clear',  'write', 'log_enter'),
+  ('log_delete', 'write', 'log_enter'),
+  ('log_pop',    'write', 'log_enter');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('log_entry',       1048576, 'bytes',   'The data of an entry of a log, as text.'),
@@ -97,6 +111,109 @@ end
 $$;
 comment on function coordinator.log_find(text, text, text) is
   'Return the header of a log. ZC216: there is no such log. Internal.';
+
+create or replace function coordinator.log_conflict(
+  p_kind text, p_key text, p_expect bigint, p_epoch text, p_last_seq bigint, p_present integer) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC301',
+    message = case when p_last_seq is null then format('there is no log "%s" of kind "%s", and entry %s was expected', p_key, p_kind, p_expect)
+                   when p_expect = 0 then format('log "%s" of kind "%s" exists, up to entry %s', p_key, p_kind, p_last_seq)
+                   else format('the last number of log "%s" is %s of epoch %s, not %s', p_key, p_last_seq, coordinator.epoch_text(p_present),
+                               concat_ws(' of epoch ', p_expect, p_epoch)) end,
+    detail = jsonb_build_object('last_seq', coalesce(p_last_seq, 0), 'epoch', coordinator.epoch_text(p_present))::text,
+    hint = 'Read what is there and decide again; expect 0 for a log that must not exist.';
+end
+$$;
+comment on function coordinator.log_conflict(text, text, bigint, text, bigint, integer) is
+  'Raise that the last number of a log is not the one expected; p_last_seq is null if there is no such log. Internal.';
+
+create or replace function coordinator.log_check_writer(p_kind text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_kind(p_kind);
+  if p_kind = 'audit' then
+    raise exception using errcode = '42501', message = 'logs of kind "audit" are written by the product alone', hint = 'Use another kind.';
+  end if;
+end
+$$;
+comment on function coordinator.log_check_writer(text) is
+  'Reject (42501) a change to the log of audits. Internal.';
+
+create or replace function coordinator.log_hold(
+  p_project text, p_kind text, p_key text, p_expect bigint, p_epoch text, p_changes boolean default true) returns coordinator.logs
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_expected integer := coordinator.epoch_given(p_epoch);
+  v_log      coordinator.logs;
+begin
+  perform coordinator.log_check_writer(p_kind);
+  perform coordinator.check_key('the key', p_key);
+  select * into v_log from coordinator.logs l
+  where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted for no key update;
+  if not found then
+    perform coordinator.log_missing(p_project, p_kind, p_key);
+  elsif p_expect <> v_log.last_seq or p_expect > 0 and v_expected <> v_log.epoch then
+    perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, v_log.last_seq, v_log.epoch);
+  end if;
+  if p_changes and v_log.session_id is not null then
+    perform coordinator.session_continue(v_log.session_id, coordinator.now_utc());
+  end if;
+  return v_log;
+end
+$$;
+comment on function coordinator.log_hold(text, text, text, bigint, text, boolean) is
+  'Return the header of a log, locked until the end of the transaction. ZC216: there is no such log. ZC301: its last number is not p_expect, or not of p_epoch. p_changes: ZC332 if its session is archived. No event. Internal.';
+
+create or replace function coordinator.log_enter(p_project_id bigint, p_parts jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_log record;
+begin
+  -- Sessions before headers: those of logs that exist, then those that a first append makes. What is malformed is left to the function that gets it.
+  perform from coordinator.sessions s
+  where s.id in (select l.session_id from jsonb_array_elements(p_parts) p
+                 join coordinator.logs l on l.project_id = p_project_id and l.kind = p ->> 'kind' and l.key = p ->> 'key')
+  order by s.id for share;
+  for v_log in
+    select distinct coalesce(p ->> 'session', p ->> 'key') collate "C" as session, p ->> 'actor' as actor
+    from jsonb_array_elements(p_parts) p
+    where (p ->> 'kind' in ('message', 'step') or p ->> 'session' is not null) and length(coalesce(p ->> 'session', p ->> 'key')) between 1 and 512
+      and not exists (select from coordinator.logs l where l.project_id = p_project_id and l.kind = p ->> 'kind' and l.key = p ->> 'key')
+    order by 1
+  loop
+    perform coordinator.check_key('the key of the session', v_log.session);
+    perform coordinator.session_enter(p_project_id, v_log.session, coordinator.now_utc(), v_log.actor);
+  end loop;
+  for v_log in
+    select distinct p ->> 'kind' collate "C" as kind, p ->> 'key' collate "C" as key from jsonb_array_elements(p_parts) p
+    where p ->> 'kind' ~ '^[a-z][a-z0-9_-]{0,35}$' and length(p ->> 'key') between 1 and 512 order by 1, 2
+  loop
+    loop
+      perform from coordinator.logs l where l.project_id = p_project_id and l.kind = v_log.kind and l.key = v_log.key for no key update;
+      exit when found;
+      -- There is no row to lock. One that this transaction inserted and deleted makes others wait that want to insert theirs.
+      insert into coordinator.logs (project_id, kind, key, epoch, updated_at)
+      values (p_project_id, v_log.kind, v_log.key, 0, coordinator.now_utc()) on conflict do nothing;
+      if found then
+        delete from coordinator.logs l where l.project_id = p_project_id and l.kind = v_log.kind and l.key = v_log.key;
+        exit;
+      end if;
+    end loop;
+  end loop;
+end
+$$;
+comment on function coordinator.log_enter(bigint, jsonb) is
+  'Take the locks of all parts of a transaction that concern logs: their sessions, then their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.';
 
 create or replace function coordinator.log_show(p_project text, p_kind text, p_key text)
 returns setof coordinator.logs_live
