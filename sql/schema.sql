@@ -1197,6 +1197,17 @@ create view coordinator.audit_trail (
   created_at timestamp with time zone -- When.
 );
 
+-- The sessions with messages.
+create view coordinator.conversations (
+  id              bigint, -- Number of the session, see sessions.
+  title           text, -- Title of the session.
+  message_count   bigint, -- How many messages there are.
+  last_message_at timestamp with time zone, -- When the last one was appended; null: there is none.
+  project         text, -- Name of the project.
+  session         text, -- Key of the session.
+  status          text -- Status of the session.
+);
+
 -- Jobs that are enqueued at times that recur.
 create view coordinator.crons_live (
   project      text, -- Name of the project.
@@ -1279,6 +1290,23 @@ create view coordinator.entries_live (
   created_at timestamp with time zone, -- When it was appended.
   data       json, -- The content. Where it has NUL or a lone surrogate, U+FFFD stands in its place, so that SQL can look into it.
   raw        text -- The exact text where it differs from data; else null.
+);
+
+-- The steps of all sessions. Name project and session, or all are read.
+create view coordinator.execution_history (
+  id          text, -- Names the step among all.
+  session_id  bigint, -- The session, see sessions.
+  step_id     bigint, -- Number of the step within the session.
+  thought     text, -- What the agent thought; null: not said.
+  action      json, -- What it did, as JSON; null: nothing.
+  observation json, -- What it saw then, as JSON; null: nothing.
+  timestamp   timestamp with time zone, -- When it was appended.
+  project     text, -- Name of the project.
+  session     text, -- Key of the session.
+  uid         text, -- The caller's name for it; null: none.
+  actor       text, -- Who appended it.
+  data        json, -- The whole step. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
+  raw         text -- The exact text where it differs from data; else null.
 );
 
 -- Paths, directories and globs that are locked now.
@@ -1554,6 +1582,40 @@ create view coordinator.memories (
   superseded_by  text, -- The memory that replaced it; null: it is current.
   actor          text, -- Who last recorded or superseded it.
   updated_at     timestamp with time zone -- When it was last recorded or superseded.
+);
+
+-- The messages of all sessions. Name project and session, or all are read.
+create view coordinator.messages (
+  id         text, -- Names the message among all.
+  session_id bigint, -- The session, see sessions.
+  seq        bigint, -- Number within the session.
+  role       text, -- Who speaks: user, assistant, tool (whoever sends the result) or another; null: not said.
+  content    text, -- The content: text, or a list of parts as JSON.
+  tool_calls json, -- The calls of tools in it, as they were written; null: none.
+  metadata   json, -- Its field metadata; null: none.
+  created_at timestamp with time zone, -- When it was appended.
+  project    text, -- Name of the project.
+  session    text, -- Key of the session.
+  uid        text, -- The caller's name for it; null: none.
+  tokens     integer, -- How many tokens of a model it takes: as its writer says, else a token for four bytes.
+  needs      bigint, -- The earliest message without which it is nothing, such as the call of a result; null: none.
+  actor      text, -- Who appended it.
+  data       json, -- The whole message. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
+  raw        text -- The exact text where it differs from data; else null.
+);
+
+-- What agents noticed. Name project and agent, or all are read.
+create view coordinator.observations (
+  id         text, -- Names the observation among all.
+  agent_id   text, -- Name of the agent.
+  content    text, -- The text; where it is not a text, its JSON.
+  created_at timestamp with time zone, -- When it was appended.
+  project    text, -- Name of the project.
+  seq        bigint, -- Number within those of the agent.
+  uid        text, -- The caller's name for it; null: none.
+  actor      text, -- Who appended it.
+  data       json, -- The content as JSON. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
+  raw        text -- The exact text where it differs from data; else null.
 );
 
 -- Lists of features of projects, as they are now.
@@ -4029,6 +4091,41 @@ create function coordinator.memory_write(p_project text, p_project_id bigint, p_
   returns void
   volatile;
 
+-- Append a message to a session, which it creates if there is none. With p_role, p_content is what is said; without it, a whole message: an object of any shape. Either comes back byte for byte. p_tokens: how many tokens it takes, else a token for four bytes; p_uid makes a repetition harmless; p_needs: the earliest message without which it is nothing, or -1 for the one before it, where the shape does not say so. p_expect, p_epoch and further errors: as log_append, which appends several.
+create function coordinator.message_append(p_project text, p_session text, p_content json, p_role text default null, p_tokens integer default null, p_uid text default null, p_needs bigint default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.log_receipt
+  volatile security definer;
+
+-- Return whether messages, as the text of their JSON, may have links: cheap, and false for most. Internal.
+create function coordinator.message_linked(p_text text)
+  returns boolean
+  immutable;
+
+-- Return who speaks in a message and what ties it to others, whatever its shape; needs_seq stays null, and = means: if reasoning precedes it. Internal.
+create function coordinator.message_trait(p_data jsonb)
+  returns coordinator.message_trait
+  immutable;
+
+-- Return who speaks in messages that are about to be appended to a log, from number p_first on, what ties them to others, and the earliest entry that each needs. Internal.
+create function coordinator.message_traits(p_log bigint, p_first bigint, p_data json[])
+  returns coordinator.message_trait[]
+  volatile;
+
+-- Return which entries of the window that begins at p_start a model refuses: calls without a result, results without a call, reasoning that leads to nothing, and what needs one of them. Internal.
+create function coordinator.message_unpaired(p_log bigint, p_start bigint)
+  returns bigint[]
+  stable;
+
+-- Return the longest end of a conversation within p_last messages, p_turns turns (each begins with a message of a user, and so does the window) and p_tokens tokens that does not begin between the call of a tool and its result, or between reasoning and what needs it; at most 10,000 messages and 4,194,304 bytes. p_complete leaves out of it calls without a result, results without a call, and what needs them. ZC215: there is no such session.
+create function coordinator.message_window(p_project text, p_session text, p_last integer default null, p_turns integer default null, p_tokens bigint default null, p_complete boolean default false)
+  returns SETOF coordinator.log_entry
+  stable security definer;
+
+-- Return the number at which the longest window within these limits begins, not below p_from; null: there is none. Internal.
+create function coordinator.message_window_start(p_log bigint, p_last integer, p_turns integer, p_tokens bigint, p_from bigint default 0)
+  returns bigint
+  stable;
+
 -- Take the lock under which a name becomes that of a token or of an agent. Internal.
 create function coordinator.name_enter(p_name text)
   returns void
@@ -4053,6 +4150,11 @@ create function coordinator.nearest(p_word text, p_words text[])
 create function coordinator.now_utc()
   returns timestamp with time zone
   volatile;
+
+-- Append an observation of an agent, a text or any JSON value. p_agent: the agent's name, or the id of one that is or was registered; by default p_actor, else the role that is logged in. p_uid makes a repetition harmless.
+create function coordinator.observation_append(p_project text, p_content json, p_agent text default null, p_uid text default null, p_actor text default null)
+  returns SETOF coordinator.log_receipt
+  volatile security definer;
 
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()
@@ -4511,6 +4613,11 @@ create function coordinator.signal_set(p_project text, p_key text, p_value jsonb
 create function coordinator.status_show(p_project text)
   returns table (postgres text, schema_version text, schema_applied_at timestamp with time zone, leader text, daemon_count bigint, project text, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, waiting_count bigint, head text, warnings text[])
   stable security definer;
+
+-- Append a step to a session, which it creates if there is none: an object with what the agent thought, did and saw as thought, action and observation, of which at least one; each is any JSON value. p_uid makes a repetition harmless. p_expect, p_epoch and further errors: as log_append.
+create function coordinator.step_append(p_project text, p_session text, p_step json, p_uid text default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+  returns SETOF coordinator.log_receipt
+  volatile security definer;
 
 -- Return the token whose secret has this SHA-256. ZC501: unknown. ZC502: revoked. ZC503: expired. Internal: called by gateways.
 create function coordinator.token_authenticate(p_hash text)

@@ -27,7 +27,6 @@ from coordinator.api.admission import Admission
 from coordinator.api.endpoint import Endpoint
 from coordinator.api.filter import Filter
 from coordinator.api.gateway import Gateway
-from coordinator.api.memory import PAGE_COST
 from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, wait_of
 from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
@@ -97,8 +96,8 @@ class Calls:
         event_cursor = await self._gateway.cursor(
             self
         )  # before the data: what happens in between is seen twice, not missed
-        if endpoint.pages or endpoint.result is bytes:
-            await request.hold.reserve(PAGE_COST)
+        if endpoint.result_cost:
+            await request.hold.reserve(endpoint.result_cost)
         result = await self._result(operation, wait_s, request)
         if endpoint.shape is Shape.MANY:
             rows = request.principal.confine(operation, result)

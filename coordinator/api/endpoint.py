@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 import msgspec
 
 from coordinator import operations
+from coordinator.api.memory import PAGE_COST
 from coordinator.model import duration
 from coordinator.model.agent_ref import agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
@@ -36,7 +37,7 @@ class HttpDuration(timedelta):
 class Endpoint(msgspec.Struct, frozen=True):
     """One operation on HTTP. ``parameter`` is the name in braces at the end of ``path``; it matches the rest of the path.
 
-    ``max_bytes`` is the limit of its body, if it has one of its own. ``body_copies`` is how often the bytes of a body are in memory: received, whole, as parameters, and on their way to the
+    ``max_bytes`` is the limit of its body, if it has one of its own; ``result_cost`` is how many bytes its rows and their encoding may take, if they are many. ``body_copies`` is how often the bytes of a body are in memory: received, whole, as parameters, and on their way to the
     database. As Python's objects they take far more.
     """
 
@@ -48,6 +49,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     parameters: type[Operation[Any]]
     body_copies: int
     max_bytes: int | None
+    result_cost: int
     shape: Shape
     result: Any
 
@@ -99,6 +101,7 @@ def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
         parameters=_parameters(operation, name, fields),
         body_copies=32 if unpacked else 4,
         max_bytes=_max_bytes(operation, fields),
+        result_cost=_result_cost(operation, result),
         shape=shape,
         result=result,
     )
@@ -110,6 +113,12 @@ def _max_bytes(operation: type[Operation[Any]], fields: Iterable[msgspec.structs
         return None
     limit = LIMITS[operation.max_bytes]
     return limit * 4 // 3 + BESIDE_BYTES if any(field.type is bytes for field in fields) else limit
+
+
+def _result_cost(operation: type[Operation[Any]], result: Any) -> int:
+    if operation.max_result:
+        return 2 * LIMITS[operation.max_result]
+    return PAGE_COST if operation.page_by or result is bytes else 0
 
 
 def _parameters(

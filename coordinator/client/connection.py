@@ -23,6 +23,8 @@ from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
 from coordinator.client.logs import Logs
 from coordinator.client.memories import Memories
+from coordinator.client.messages import Messages
+from coordinator.client.observations import Observations
 from coordinator.client.presence import Presence
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
@@ -31,6 +33,7 @@ from coordinator.client.rules import Rules
 from coordinator.client.sessions import Sessions
 from coordinator.client.signals import Signals
 from coordinator.client.states import States
+from coordinator.client.steps import Steps
 from coordinator.client.todos import Todos
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
@@ -74,6 +77,9 @@ class Client:
         self.limits = Limits(caller)
         self.memories = Memories(caller)
         self.knowledge = Knowledge(caller)
+        self.messages = Messages(caller)
+        self.steps = Steps(caller)
+        self.observations = Observations(caller)
         self.events: Events = Events(caller, tasks, None if beside is None else beside.events)
         self.locks = Locks(caller, self.events, tasks)
         self.logs = Logs(caller, self.events)

@@ -47,7 +47,7 @@ class JobHistory:
 
     def steps(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobStep]:
         """List the finished steps of a job with their results, in the order in which they finished."""
-        return Listing(self._caller, job_history.Steps(project=self._caller.project, job=job, limit=limit), after)
+        return Listing(self._caller, job_history.ListSteps(project=self._caller.project, job=job, limit=limit), after)
 
     def output(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobChunk]:
         """List the output of a job so far. The last row of a job that has ended has its status instead of a chunk."""

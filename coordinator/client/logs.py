@@ -7,7 +7,7 @@ async for entry in client.logs.read("note", "run/7", last=20):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from coordinator.model.operation import Json, JsonText
 from coordinator.operations import logs
 from coordinator.operations.waiting import POLL_S, followed
 
-__all__ = ["LogReset", "Logs"]
+__all__ = ["Expected", "LogReset", "Logs", "number_of", "written"]
 
 Expected = int | LogEntry | LogReceipt | Log | None
 """The last number of a log that a change requires: what was read, or a number."""
@@ -60,13 +60,13 @@ class Logs:
         Raises: ``Conflict`` with what is there in ``detail``, or if a ``uid`` belongs to other content; ``InvalidArgument`` with the place
         of the entry in ``detail``.
         """
-        last, epoch = _number(expect)
+        last, epoch = number_of(expect)
         return await self._caller.run(
             logs.Append(
                 project=self._caller.project,
                 kind=kind,
                 key=key,
-                entries=text_of([_new(entry) for entry in entries]),
+                entries=written(entries),
                 expect=last,
                 epoch=epoch,
                 session=session,
@@ -104,7 +104,7 @@ class Logs:
 
         Raises: ``DatabaseUnavailable``: follow again from the last entry.
         """
-        seq, epoch = _number(after)
+        seq, epoch = number_of(after)
         place = None if seq is None else [epoch or "", str(seq)]
         wake = self._events.wake(topics=logs.Read.woken_by)
         while True:
@@ -189,15 +189,20 @@ class Logs:
         )
 
     async def _change(self, expect: Expected) -> dict[str, Any]:
-        seq, epoch = _number(expect)
+        seq, epoch = number_of(expect)
         return {"expect": seq, "epoch": epoch, "actor": await self._caller.actor()}
 
 
-def _number(expected: Expected) -> tuple[int | None, str | None]:
+def number_of(expected: Expected) -> tuple[int | None, str | None]:
     """Return the number, and the epoch in which it was given."""
     if isinstance(expected, int | None):
         return expected, None
     return (expected.seq if isinstance(expected, LogEntry) else expected.last_seq), expected.epoch
+
+
+def written(entries: Iterable[Json | JsonText | NewEntry]) -> JsonText:
+    """Return the text of entries to append."""
+    return text_of([_new(entry) for entry in entries])
 
 
 def _new(entry: Json | JsonText | NewEntry) -> JsonText:

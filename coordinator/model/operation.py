@@ -93,7 +93,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     and has a field ``unreserved``.
 
     ``route`` is the path where it differs from the usual one (see ``model.route``). ``max_bytes`` is the limit of the catalogue on
-    the size of its parameters, and so of a body. ``page_by`` makes it a list that
+    the size of its parameters, and so of a body; ``max_result`` is that on the size of its rows, where they do not come in pages. ``page_by`` makes it a list that
     comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
     waited for; these are the topics of the events after which it may have an answer.
@@ -116,6 +116,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     speakers: ClassVar[tuple[str, ...]] = ()
     registers: ClassVar[bool] = False
     max_bytes: ClassVar[str | None] = None
+    max_result: ClassVar[str | None] = None
     route: ClassVar[str | None] = None
     page_by: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False

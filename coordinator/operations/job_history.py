@@ -27,13 +27,13 @@ __all__ = [
     "List",
     "ListArchive",
     "ListPrunable",
+    "ListSteps",
     "ListWorkers",
     "Prune",
     "ReadOutput",
     "Retry",
     "Show",
     "Stats",
-    "Steps",
     "Why",
 ]
 
@@ -105,7 +105,7 @@ class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Steps(Operation[list[JobStep]], frozen=True, kw_only=True):
+class ListSteps(Operation[list[JobStep]], frozen=True, kw_only=True):
     """List the finished steps of a job with their results, in the order in which they finished.
 
     Raises: ``NotFound``.

@@ -27,8 +27,8 @@ PROGRAM = Path(coordinator.__file__).parent
 
 AGENT = "(select id from coordinator.agents limit 1)"
 # The payload is not refused: see the test below. Two are of queues: see the tests of locks. A body is of HTTP. Attempts are counted: see
-# the tests of users.
-ELSEWHERE = {"notify_payload", "lock_waiters", "lock_claim", "document_body", "user_attempts"}
+# the tests of users. A window is not refused, either: see the tests of messages.
+ELSEWHERE = {"notify_payload", "window_bytes", "lock_waiters", "lock_claim", "document_body", "user_attempts"}
 STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)
 CASES = [(name, sql) for name, statements in nouns.LIMITS.items() for sql in statements]
 
@@ -49,6 +49,8 @@ async def test_the_limit_is_accepted_and_the_next_value_rejected_with_a_hint(
     assert most is not None, f"there is no limit {name}"
     if "directives)" in sql:
         await tx.connection.execute("select coordinator.directive_send('default', 'x', 'a')")
+    if "message_window" in sql:
+        await tx.connection.execute("select coordinator.message_append('default', 's', '1', 'user')")
     if AGENT in sql:
         await tx.connection.execute("select coordinator.agent_register('default', 'a')")
     before = await tx.events()

@@ -33,6 +33,7 @@ VALID = {
     "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_username": "'ada'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
     "p_lesson": "'learned'", "p_memory": "'{memory}'", "p_content": "'a text'", "p_words": "'x'", "p_now": "now()",
     "p_artifact": "'one'", "p_upload": "{upload}", "p_number": "1",
+    "p_step": """'{{"thought": "x"}}'""", "p_last": "1",
 }  # fmt: skip
 USUAL = {
     "text": "'x'",
@@ -53,6 +54,11 @@ SPECIAL = {
     ("role_bind", "p_role"): "current_user",
     ("role_unbind", "p_role"): "current_user",
     **{(f"log_{verb}", "p_kind"): "'note'" for verb in ("append", "clear", "delete", "keep", "pop", "read", "show")},
+    ("message_window", "p_tokens"): "1",
+    ("message_append", "p_tokens"): "1",
+    ("message_append", "p_content"): "'1'",
+    ("observation_append", "p_content"): "'1'",
+    ("observation_append", "p_agent"): "'a'",
     ("signal_list", "p_prefix"): "'k'",
     ("lock_list", "p_prefix"): "'x'",
     ("directive_inbox", "p_agent"): "'a'",
@@ -163,6 +169,7 @@ async def world(tx: Transaction) -> dict[str, str]:
     await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
     await tx.connection.execute("select coordinator.session_create('default', 's')")
     await tx.connection.execute("select coordinator.user_create('ada', p_hash => $1)", PHC)
+    await tx.connection.execute("select coordinator.message_append('default', 's', '1', 'user')")
     directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
     lock = await tx.connection.fetchval(
         "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent

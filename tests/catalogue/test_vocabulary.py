@@ -57,6 +57,7 @@ NOT_ON_THE_COMMAND_LINE = {
         ("artifact_abort", "artifact_begin", "artifact_finish", "artifact_write"), "artifact put joins them"
     ),
     "artifact_read": "artifact get",
+    "observation_append": "coordinator observe",
     "events_since": "event tail",
     "job_cancel_children": "job cancel --children",
     "job_enqueue_many": "job enqueue --lines",
@@ -69,6 +70,9 @@ SCOPE = "scope: a class of operations has that name for something else"
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
 PYTHON_LACKS = {
     **{(f"log_{verb}", "epoch"): "of what expect takes" for verb in ("append", "clear", "delete", "pop")},
+    ("message_append", "epoch"): "of what expect takes",
+    ("step_append", "epoch"): "of what expect takes",
+    ("step_append", "step"): "made of its parts",
     ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
     ("agent_register", "unreserved"): "the gateway sets it",
     ("events_since", "bookmarks"): "the page has the cursor",
@@ -79,11 +83,13 @@ PYTHON_LACKS = {
 }
 PYTHON_ADDS = {
     ("artifact_put", "moved"): "artifact_write again and again",
+    **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
     ("job_claim", "wait"): "wait=… of the request",
     **{(f"memory_{verb}", "scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
     ("events_since", "everywhere"): "project=None would mean the client's own",
 }
 OPTIONS_LACK = {
+    ("step_append", "step"): "made of its parts",
     ("job_output", "limit"): "the output is printed whole",
     ("job_claim", "finished"): "a command finishes with job complete",
     ("job_claim", "fences"): "a command finishes with job complete",
@@ -119,6 +125,9 @@ OPTIONS_ADD = {
     ("log_append", "json"): "how the argument is read",
     ("log_append", "text"): "how the argument is read",
     ("log_read", "data"): "the output",
+    ("message_append", "json"): "how the argument is read",
+    ("message_window", "data"): "the output",
+    **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
     ("queue_set", "strict"): "an ageing of 0",

@@ -25,6 +25,8 @@ from coordinator.errors import (
     NotFound,
     WaitTimedOut,
 )
+from coordinator.model.log import NewEntry
+from coordinator.model.operation import JsonText
 from coordinator.model.page import cursor_of
 from coordinator.operations import directives, events, locks, signals, tokens
 from tests.cli.conftest import Program
@@ -33,6 +35,40 @@ from tests.waiting import DEADLINE_S, SHORT_S
 
 VALUES = [None, True, 0, -1.5, 2**53, "", 'é "\\\n\U0001f600', [], [[None, {}]], {"a": {"b": [1, "2", False]}}]
 KEYS = ["a", "a/b/c", "/a//b/", "..", ".", "a/../b", "set", "a b+c%2Fd?e#f&g=h", "é/\U0001f600"]
+
+
+async def test_a_conversation_is_appended_to_and_windowed(connect: Any) -> None:
+    async with connect() as client:
+        first = await client.messages.append("chat/7", "user", "What is the weather?", tokens=9, uid="a")
+        assert (first.last_seq, first.appended) == (1, 1)
+        call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function"}]}
+        exact = JsonText(b'{"role": "tool",  "tool_call_id": "c", "content": "\\u0000 \\ud800"}')
+        second = await client.messages.extend(
+            "chat/7", call, exact, NewEntry({"role": "user", "content": "And?"}, tokens=5), expect=first
+        )
+        assert second.last_seq == 4
+        with pytest.raises(Conflict):
+            await client.messages.append("chat/7", "user", "Late.", expect=first)
+        window = await client.messages.window("chat/7", last=2)
+        assert [message.data["content"] for message in window] == ["And?"]
+        window = await client.messages.window("chat/7", turns=2, tokens=1000, complete=True)
+        assert [message.seq for message in window] == [1, 2, 3, 4]
+        assert bytes(window[2].text) == bytes(exact)
+        assert [message.needs async for message in client.messages.list("chat/7", limit=2)] == [None, None, 2, None]
+        with pytest.raises(NotFound):
+            await client.messages.window("chat/8", last=1)
+        with pytest.raises(InvalidArgument):
+            await client.messages.window("chat/7")
+        await client.steps.append("chat/7", "Look first.", {"run": "ls"})
+        await client.steps.append("chat/7", observation=["a.txt"])
+        assert [step.data async for step in client.steps.list("chat/7")] == [
+            {"thought": "Look first.", "action": {"run": "ls"}},
+            {"observation": ["a.txt"]},
+        ]
+        with pytest.raises(InvalidArgument):
+            await client.steps.append("chat/7")
+        receipt = await client.observations.append("It is slow.")
+        assert [one.data for one in await client.observations.list(receipt.key, last=1)] == ["It is slow."]
 
 
 async def test_a_value_comes_back_unchanged(connect: Any) -> None:

@@ -48,7 +48,7 @@ def reply(key: str = "7", **data: Any) -> events.Emit:
 
 
 async def outcomes(connection: asyncpg.Connection, job: UUID) -> list[Any]:
-    return [step.result for step in await call(connection, job_history.Steps(project="default", job=job))]
+    return [step.result for step in await call(connection, job_history.ListSteps(project="default", job=job))]
 
 
 async def test_an_event_ends_a_wait_and_others_do_not(session: Open) -> None:

@@ -249,9 +249,12 @@ NAMED = {
     ("subject", str): "'log'",
     ("when_set", str): "'A'",
     ("clears", list[str]): "'{{B}}'",
+    ("content", JsonText): """'{{"role": "user"}}'""",
+    ("step", JsonText): """'{{"thought": "x"}}'""",
     ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",
 }  # fmt: skip
 MORE = {
+    "message_window": ", p_last => 1",
     "limit_set": ", p_slots => 1",
     "cron_set": ", p_schedule => '@daily', p_job => jsonb_build_object('type', 't')",
     "directive_send": ", p_to_agent => 'b'",

@@ -21,7 +21,7 @@ async def world(tx: Transaction) -> World:
 
 
 async def steps(world: World, job: UUID, **page: Any) -> list[Any]:
-    return await world.run(job_history.Steps(project="default", job=job, **page))
+    return await world.run(job_history.ListSteps(project="default", job=job, **page))
 
 
 async def results(world: World, job: UUID) -> list[tuple[str, int, Any]]:
@@ -136,7 +136,7 @@ async def test_pages_of_steps_are_bounded_by_bytes_before_and_after_the_end(worl
 
 
 async def test_steps_of_an_unknown_job_are_not_found(world: World) -> None:
-    await refused(world.tx, job_history.Steps(project="default", job=UUID(int=1)), "ZC209")
+    await refused(world.tx, job_history.ListSteps(project="default", job=UUID(int=1)), "ZC209")
 
 
 async def test_a_job_that_waits_and_is_cancelled_keeps_its_steps(world: World) -> None:

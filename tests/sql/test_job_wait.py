@@ -34,7 +34,7 @@ async def ask(world: World, mine: dict[str, Any], **fields: Any) -> Any:
 
 
 async def results(world: World, job: UUID) -> list[tuple[str, str, Any, str]]:
-    steps = await world.run(job_history.Steps(project="default", job=job))
+    steps = await world.run(job_history.ListSteps(project="default", job=job))
     return [(step.name, step.kind, step.result, step.actor) for step in steps]
 
 

@@ -287,7 +287,7 @@ CASES = [
     Case(some_jobs, job_history.ListWorkers(project=P), 4),
     Case(partial(an_attempted_job, job=JOB), job_history.Attempts(project=P, job=JOB), 5),
     Case(partial(a_job_with_children, job=JOB), job_trees.Tree(project=P, job=JOB), 6),
-    Case(partial(a_job_with_steps_and_output, job=JOB), job_history.Steps(project=P, job=JOB), 5),
+    Case(partial(a_job_with_steps_and_output, job=JOB), job_history.ListSteps(project=P, job=JOB), 5),
     Case(partial(a_job_with_steps_and_output, job=JOB), job_history.ReadOutput(project=P, job=JOB), 5),
     Case(some_questions, job_waits.ListQuestions(project=P), 5),
     Case(some_logs, logs.List(project=P), 8),
@@ -300,7 +300,7 @@ CASES = [
 LISTS = {type(case.operation): case for case in reversed(CASES)}
 
 # Of these the answer has as many rows as the question, or a cursor in each row; or it is a single thing with its holders.
-NO_LISTS = {"cron_preview", "lock_check", "events_since", "lock_show"}
+NO_LISTS = {"cron_preview", "lock_check", "events_since", "lock_show", "message_window"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.operation.function)

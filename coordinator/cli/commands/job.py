@@ -577,7 +577,7 @@ def show(call: Invocation, *, job: UUID) -> None:
         return
     if found.status == "waiting":
         call.output.line("\n" + plain(call.run(job_history.Why(project=call.project, job=job)).sentence))
-    if finished := call.run(job_history.Steps(project=call.project, job=job)):
+    if finished := call.run(job_history.ListSteps(project=call.project, job=job)):
         call.output.line("")
         call.output.many(finished, STEP, empty="")
 
@@ -618,7 +618,7 @@ def output(call: Invocation, *, job: UUID, follow: bool, after: int | None) -> N
 def steps(call: Invocation, *, job: UUID, after: str | None, limit: int | None) -> None:
     """List the finished steps of a job, in their order."""
     call.list(
-        job_history.Steps(project=call.project, job=job),
+        job_history.ListSteps(project=call.project, job=job),
         STEP,
         after=after,
         limit=limit,

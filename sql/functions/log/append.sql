@@ -195,6 +195,7 @@ declare
   v_place    bigint;
   v_first    bigint; -- of the entries that are there already
   v_base     bigint;
+  v_traits   coordinator.message_trait[]; -- of messages with links
 begin
   perform coordinator.log_check_writer(p_kind);
   perform coordinator.check_key('the key', p_key);
@@ -278,9 +279,15 @@ begin
         'Give the number of an earlier entry, or -1 for the entry before this one.');
     end if;
   end if;
-  insert into coordinator.entries (log_id, seq, uid, role, tokens, epoch, needs_seq, actor, created_at, data, raw)
-  select v_log.id, n.seq, n.uid, n.role, n.tokens, v_epoch, n.needs_seq, v_actor, v_log.updated_at, n.data, n.raw
-  from coordinator.log_numbered(v_drafts, v_known, v_base) n;
+  if p_kind = 'message' and coordinator.message_linked(p_entries::text) then
+    v_traits := coordinator.message_traits(v_log.id, v_base + 1,
+      array(select n.data from coordinator.log_numbered(v_drafts, v_known, v_base) n order by n.seq));
+  end if;
+  insert into coordinator.entries (log_id, seq, uid, role, tokens, epoch, needs_seq, links, actor, created_at, data, raw)
+  select v_log.id, n.seq, n.uid, case when t.role = 'tool' then t.role else coalesce(n.role, t.role) end, n.tokens, v_epoch,
+         least(n.needs_seq, t.needs_seq), t.links, v_actor, v_log.updated_at, n.data, n.raw
+  from coordinator.log_numbered(v_drafts, v_known, v_base) n
+  left join unnest(v_traits) with ordinality t (role, needs_seq, links, place) on t.place = n.seq - v_base;
   insert into coordinator.events (type, project, key, actor, at, data)
   values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
           jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_base + 1, 'last_seq', v_log.last_seq));

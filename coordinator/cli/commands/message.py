@@ -1,0 +1,133 @@
+"""``coordinator message``."""
+
+from __future__ import annotations
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.commands.log import ENTRY_COLUMNS
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.values import INTEGER, read_exact, read_text
+from coordinator.operations import logs, messages
+
+command = noun("Messages: what was said in sessions, and windows of it.")
+
+_session = click.argument("session")
+
+
+@command.verb(
+    examples=[
+        "coordinator message append chat/7 --role user 'What is the weather in Paris?'",
+        'coordinator message append chat/7 --role user --json \'[{"type": "text", "text": "Hello"}]\'',
+        'coordinator message append chat/7 \'{"role": "tool", "tool_call_id": "call_1", "content": "Rain"}\'',
+        "cat answer.txt | coordinator message append chat/7 --role assistant - --tokens 812",
+        "coordinator message append chat/7 --role user 'Go on.' --expect 12     # only if nothing follows message 12",
+    ]
+)
+@_session
+@click.argument("content", metavar="TEXT|MESSAGE")
+@click.option(
+    "--role", metavar="NAME", help="Who says TEXT: user, assistant, system. Without it, give a whole message as JSON."
+)
+@click.option("--json", "as_json", is_flag=True, help="Take TEXT as JSON, such as a list of parts.")
+@click.option(
+    "--tokens", type=INTEGER, metavar="N", help="How many tokens of a model it takes.  [default: one for four bytes]"
+)
+@click.option("--uid", metavar="NAME", help="Name of the message: appending it again does nothing.")
+@click.option(
+    "--needs",
+    type=INTEGER,
+    metavar="SEQ",
+    help="The earliest message without which it is nothing; -1: the one before it.",
+)
+@click.option(
+    "--expect",
+    type=INTEGER,
+    metavar="SEQ",
+    help="Append only if this is the last number; 0: only if there is no message.",
+)
+@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is of this epoch.")
+@click.pass_obj
+def append(
+    call: Invocation,
+    *,
+    session: str,
+    content: str,
+    role: str | None,
+    as_json: bool,
+    tokens: int | None,
+    uid: str | None,
+    needs: int | None,
+    expect: int | None,
+    epoch: str | None,
+) -> None:
+    """Append a message to a session; the first one creates it.
+
+    If TEXT is "-", it is read from standard input.
+    """
+    said = read_exact(read_text(content), "text" if role is not None and not as_json else "json")
+    operation = call.operation(
+        messages.Append,
+        session=session,
+        content=said,
+        role=role,
+        tokens=tokens,
+        uid=uid,
+        needs=needs,
+        expect=expect,
+        epoch=epoch,
+    )
+    receipt = call.run(operation)
+    call.output.one(receipt, f"{plain(session)} is at message {receipt.last_seq}")
+
+
+@command.verb(
+    examples=[
+        "coordinator message window chat/7 --tokens 5000 --complete",
+        "coordinator message window chat/7 --turns 3",
+        "coordinator message window chat/7 --last 20 --data     # only the messages, one a line, as they were given",
+    ]
+)
+@_session
+@click.option("--last", type=INTEGER, metavar="N", help="At most the last N messages.")
+@click.option("--turns", type=INTEGER, metavar="N", help="At most the last N turns; begin with a message of a user.")
+@click.option("--tokens", type=INTEGER, metavar="N", help="At most N tokens.")
+@click.option(
+    "--complete", is_flag=True, help="Leave out calls without a result, results without a call, and what needs them."
+)
+@click.option("--data", "only_data", is_flag=True, help="Print only the messages, as they were given.")
+@click.pass_obj
+def window(
+    call: Invocation,
+    *,
+    session: str,
+    last: int | None,
+    turns: int | None,
+    tokens: int | None,
+    complete: bool,
+    only_data: bool,
+) -> None:
+    """Print the longest end of a conversation that fits.
+
+    It never begins between the call of a tool and its result, or between reasoning and what needs it. Exit code 3: there is no such session.
+    """
+    found = call.run(
+        messages.Window(project=call.project, session=session, last=last, turns=turns, tokens=tokens, complete=complete)
+    )
+    if only_data:
+        for message in found:
+            call.output.line(bytes(message.text).decode())
+        return
+    call.output.many(found, ENTRY_COLUMNS, empty="No message fits.")
+
+
+@command.verb(examples=["coordinator message list chat/7", "coordinator message list chat/7 --last 20"])
+@_session
+@click.option("--last", type=INTEGER, metavar="N", help="List only the last N messages.")
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, session: str, last: int | None, after: str | None, limit: int | None) -> None:
+    """List the messages of a session, in their order."""
+    operation = logs.Read(project=call.project, kind="message", key=session, last=last)
+    call.list(operation, ENTRY_COLUMNS, after=after, limit=limit, empty="There are no messages.")

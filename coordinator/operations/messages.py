@@ -1,0 +1,59 @@
+"""Messages: what was said in a session, and windows of it for a model."""
+
+from __future__ import annotations
+
+from coordinator.model.log import LogEntry, LogReceipt
+from coordinator.model.operation import JsonText, Operation, Scope
+
+__all__ = ["Append", "Window"]
+
+
+class Append(Operation[LogReceipt], frozen=True, kw_only=True):
+    """Append a message to a session; the first one creates it.
+
+    With ``role``, ``content`` is what is said; without it, a whole message: an object of any shape. Either comes back byte for byte.
+    ``tokens``: how many tokens of a model it takes, else a token for four bytes. ``uid`` makes a repetition harmless. ``needs``: the number
+    of the earliest message without which it is nothing, or -1 for the one before it; the known shapes say it themselves. ``expect`` and
+    ``epoch``: as ``logs.Append``, which appends several.
+
+    Raises: ``Conflict`` with what is there in ``detail``, or if the ``uid`` belongs to other content.
+    """
+
+    function = "message_append"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    max_bytes = "log_batch_bytes"
+
+    project: str
+    session: str
+    content: JsonText
+    role: str | None = None
+    tokens: int | None = None
+    uid: str | None = None
+    needs: int | None = None
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None
+
+
+class Window(Operation[list[LogEntry]], frozen=True, kw_only=True):
+    """Return the longest end of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
+
+    It never begins between the call of a tool and its result, or between reasoning and what needs it. A turn begins with a message of a user, and
+    so does a window with ``turns``. ``complete`` leaves out calls without a result, results without a call, and what needs them.
+
+    Raises: ``NotFound`` if there is no such session.
+    """
+
+    function = "message_window"
+    reads = True
+    scope = Scope.IN_PROJECT
+    max_result = "window_bytes"
+
+    project: str
+    session: str
+    last: int | None = None
+    turns: int | None = None
+    tokens: int | None = None
+    complete: bool = False

@@ -1,0 +1,32 @@
+"""Steps: what an agent thought, did and saw in a session."""
+
+from __future__ import annotations
+
+from coordinator.model.log import LogReceipt
+from coordinator.model.operation import JsonText, Operation, Scope
+
+__all__ = ["Append"]
+
+
+class Append(Operation[LogReceipt], frozen=True, kw_only=True):
+    """Append a step to a session; the first one creates it.
+
+    ``step`` is an object with ``thought``, ``action`` and ``observation``, of which at least one; each is any JSON value, and comes back byte for byte.
+    ``uid`` makes a repetition harmless. ``expect`` and ``epoch``: as ``logs.Append``.
+
+    Raises: ``Conflict`` with what is there in ``detail``, or if the ``uid`` belongs to other content.
+    """
+
+    function = "step_append"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    conditional = True
+    max_bytes = "log_batch_bytes"
+
+    project: str
+    session: str
+    step: JsonText
+    uid: str | None = None
+    expect: int | None = None
+    epoch: str | None = None
+    actor: str | None = None

@@ -1,0 +1,46 @@
+-- Observations: what an agent noticed. The log of kind observation whose key is the agent's name, which outlives its incarnations.
+--
+-- Locks: those of log_append.
+
+insert into coordinator.rights (function, role) values
+  ('observation_append', 'agent');
+
+create or replace view coordinator.observations with (security_barrier) as
+  select concat(e.log_id, '.', e.seq) as id, l.key as agent_id, e.data #>> '{}' as content, e.created_at,
+         p.name as project, e.seq, e.uid, e.actor, e.data, e.raw
+  from coordinator.logs l
+  join coordinator.projects p on p.id = l.project_id
+  join coordinator.entries e on e.log_id = l.id
+  where l.kind = 'observation' and not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.observations            is 'What agents noticed. Name project and agent, or all are read.';
+comment on column coordinator.observations.id         is 'Names the observation among all.';
+comment on column coordinator.observations.agent_id   is 'Name of the agent.';
+comment on column coordinator.observations.content    is 'The text; where it is not a text, its JSON.';
+comment on column coordinator.observations.created_at is 'When it was appended.';
+comment on column coordinator.observations.project    is 'Name of the project.';
+comment on column coordinator.observations.seq        is 'Number within those of the agent.';
+comment on column coordinator.observations.uid        is 'The caller''s name for it; null: none.';
+comment on column coordinator.observations.actor      is 'Who appended it.';
+comment on column coordinator.observations.data       is 'The content as JSON. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
+comment on column coordinator.observations.raw        is 'The exact text where it differs from data; else null.';
+
+create or replace function coordinator.observation_append(
+  p_project text, p_content json, p_agent text default null, p_uid text default null, p_actor text default null)
+returns setof coordinator.log_receipt
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_agent text := case when coordinator.is_agent_id(p_agent) then coordinator.agent_name(p_project, p_agent)
+                       else coordinator.actor_name(p_agent, p_actor) end;
+begin
+  if p_content is null then
+    raise exception using errcode = 'ZC101', message = 'the observation is empty', hint = 'Give a text, or any JSON value.';
+  end if;
+  return query
+    select * from coordinator.log_append(p_project, 'observation', v_agent,
+      concat('[{"data": ', p_content, ', "uid": ' || to_json(p_uid)::text, '}]')::json, p_actor => coalesce(p_actor, v_agent));
+end
+$$;
+comment on function coordinator.observation_append(text, json, text, text, text) is
+  'Append an observation of an agent, a text or any JSON value. p_agent: the agent''s name, or the id of one that is or was registered; by default p_actor, else the role that is logged in. p_uid makes a repetition harmless.';
