@@ -169,6 +169,7 @@ async def test_a_repetition_returns_the_earlier_numbers_and_appends_what_is_new(
 
 
 async def test_an_expectation_is_the_last_number_with_its_epoch(tx: Transaction) -> None:
+    await refused(tx, append({"data": 1, "uid": "u"}, expect=1), "ZC301")
     absent = await refused(tx, append(1, expect=1), "ZC301")
     assert json.loads(absent.detail or "") == {"last_seq": 0, "epoch": None}
     first = await tx.run(append(1, expect=0))
@@ -279,9 +280,11 @@ async def test_sixteen_first_writers_of_a_log_race(sessions: list[asyncpg.Connec
 async def test_of_racing_first_writers_with_one_uid_one_appends_and_of_those_that_expect_nothing_one_may(
     sessions: list[asyncpg.Connection],
 ) -> None:
-    receipts = await asyncio.gather(*(done(each, append({"data": 1, "uid": "u"})) for each in sessions))
-    assert sorted(receipt.appended for receipt in receipts) == [0] * 15 + [1]
-    assert {receipt.last_seq for receipt in receipts} == {1}
+    for key in map(str, range(5)):
+        repeated = append({"data": 1, "uid": "u"}, key=key, expect=0)
+        receipts = await asyncio.gather(*(done(each, repeated) for each in sessions))
+        assert sorted(receipt.appended for receipt in receipts) == [0] * 15 + [1]
+        assert {receipt.last_seq for receipt in receipts} == {1}
 
     async def first(connection: asyncpg.Connection) -> LogReceipt | str:
         try:

@@ -189,6 +189,7 @@ declare
   v_session  bigint;
   v_uids     integer;
   v_needs    integer;
+  v_held     boolean;
   v_log      record;
   v_known    bigint[] := '{}'; -- places of entries that are there already
   v_earlier  record;
@@ -226,7 +227,8 @@ begin
       -- Under the lock: whoever repeats a call waits for the one that is still running.
       select l.id, l.last_seq into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key for no key update;
-      if found then
+      v_held := found;
+      if v_held then
         select min(r.seq) as first, max(r.seq) as last, coalesce(array_agg(r.place), '{}') as places,
                (array_agg(r.epoch order by r.seq desc))[1] as epoch
         into v_earlier from coordinator.log_repeated(v_log.id, v_drafts) r;
@@ -238,21 +240,24 @@ begin
         v_first := v_earlier.first;
       end if;
     end if;
-    update coordinator.logs l
-    set last_seq = l.last_seq + v_count - cardinality(v_known), count = l.count + v_count - cardinality(v_known), epoch = v_epoch, deleted = false,
-        updated_at = greatest(l.updated_at, coordinator.now_utc()),
-        trim_at = case when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- looked at once in 256 entries
-                            and l.count + v_count > coordinator.retention_count(v_project, 'log', p_kind)
-                       then coordinator.now_utc() else l.trim_at end
-    where l.project_id = v_project and l.kind = p_kind and l.key = p_key
-      and (p_expect is null or case when l.deleted then p_expect = 0
-                                    else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
-    returning l.id, l.last_seq, l.updated_at, l.session_id into v_log;
-    exit when found;
-    select l.last_seq, l.epoch into v_log from coordinator.logs l
-    where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
-    if found and p_expect is not null or p_expect > 0 then
-      perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, v_log.last_seq, v_log.epoch);
+    if v_uids = 0 or v_held then -- else somebody may have made the log since, with these uids
+      update coordinator.logs l
+      set last_seq = l.last_seq + v_count - cardinality(v_known), count = l.count + v_count - cardinality(v_known), epoch = v_epoch, deleted = false,
+          updated_at = greatest(l.updated_at, coordinator.now_utc()),
+          trim_at = case when l.deleted then coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)
+                         when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- looked at once in 256 entries
+                              and l.count + v_count > coordinator.retention_count(v_project, 'log', p_kind)
+                         then coordinator.now_utc() else l.trim_at end
+      where l.project_id = v_project and l.kind = p_kind and l.key = p_key
+        and (p_expect is null or case when l.deleted then p_expect = 0
+                                      else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
+      returning l.id, l.last_seq, l.updated_at, l.session_id into v_log;
+      exit when found;
+      select l.last_seq, l.epoch into v_log from coordinator.logs l
+      where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
+      if found and p_expect is not null or p_expect > 0 then
+        perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, nullif(v_log.last_seq, 0), v_log.epoch);
+      end if;
     end if;
     if p_session is not null then
       v_session := coordinator.session_enter(v_project, p_session, coordinator.now_utc(), v_actor);
