@@ -39,6 +39,7 @@ class Options(msgspec.Struct, frozen=True):
     round_s: float
     snapshot_s: float
     jobs: int
+    entries: int
 
 
 class Place(msgspec.Struct):

@@ -82,10 +82,10 @@ set search_path = pg_catalog, pg_temp
 as $$
   select p_project, d.key, v.value ->> 'title', v.value ->> 'content', v.value ->> 'source_type', v.value ->> 'source_url', v.value -> 'metadata',
          v.value ->> 'language', d.version, lpad(to_hex(d.epoch), 8, '0'), d.actor, d.created_at, d.updated_at, d.id
-  from coordinator.documents d
-  join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
-  where d.project_id = p_project_id and d.kind = 'knowledge' and d.key = any (p_keys)
-    and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+  from unnest(p_keys) k (key) -- as in document_search
+  cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'knowledge' and l.key = k.key offset 0) d
+  cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
+  where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
 $$;
 comment on function coordinator.knowledge_rows(text, bigint, text[]) is
   'Return the entries of knowledge with these keys, in no order. Internal.';
@@ -183,6 +183,8 @@ create or replace function coordinator.knowledge_search(
 returns setof coordinator.knowledge_match
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in search_recent
+set jit = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -197,11 +199,11 @@ begin
            r.version, r.actor, r.created_at, r.updated_at, r.rank, coordinator.search_snippet(p_language, 'knowledge', v.value, v_query), r.partial
     from (select s.rank, s.partial, d.id, d.key, d.version, d.actor, d.created_at, d.updated_at
           from coordinator.document_search(v_project, 'knowledge', v_query, v_within, p_embedding) s
-          join coordinator.documents d on d.id = s.document_id
+          cross join lateral (select * from coordinator.documents l where l.id = s.document_id offset 0) d -- as in document_search
           where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
             and (v_rank is null or s.rank < v_rank or s.rank = v_rank and d.key > p_after[2])
           order by s.rank desc, d.key limit p_limit) r
-    join coordinator.document_versions v on v.document_id = r.id and v.version = r.version
+    cross join lateral (select l.value from coordinator.document_versions l where l.document_id = r.id and l.version = r.version offset 0) v
     order by r.rank desc, r.key;
 end
 $$;

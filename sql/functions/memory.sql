@@ -91,10 +91,10 @@ as $$
   select p_project, d.key, v.value ->> 'context', v.value ->> 'lesson', v.value ->> 'tool_name',
          coordinator.memory_confidence(v.value, coordinator.now_utc()), (v.value ->> 'created_at')::timestamptz,
          v.value ->> 'scope', (v.value ->> 'reinforcements')::integer, v.value ->> 'language', v.value ->> 'superseded_by', d.actor, d.updated_at
-  from coordinator.documents d
-  join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
-  where d.project_id = p_project_id and d.kind = 'memory' and d.key = any (p_keys)
-    and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+  from unnest(p_keys) k (key) -- as in document_search
+  cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'memory' and l.key = k.key offset 0) d
+  cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
+  where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
 $$;
 comment on function coordinator.memory_rows(text, bigint, text[]) is
   'Return the memories with these ids, in no order. Internal.';
@@ -308,6 +308,8 @@ create or replace function coordinator.memory_search(
 returns setof coordinator.memory_match
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in search_recent
+set jit = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -324,8 +326,8 @@ begin
       select r.rank, r.partial, r.key, r.value
       from (select s.rank * coordinator.memory_confidence(v.value, v_day) / 100 as rank, s.partial, d.key, v.value
             from coordinator.document_search(v_project, 'memory', v_query, v_within, p_embedding) s
-            join coordinator.documents d on d.id = s.document_id
-            join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
+            cross join lateral (select * from coordinator.documents l where l.id = s.document_id offset 0) d -- as in document_search
+            cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
             where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())) r
       where v_rank is null or r.rank < v_rank or r.rank = v_rank and r.key > p_after[2]
       order by r.rank desc, r.key limit p_limit)

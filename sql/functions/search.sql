@@ -250,7 +250,7 @@ comment on function coordinator.search_near(bigint, text, tsquery, real[]) is
 create or replace function coordinator.document_search(
   p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null)
 returns table (document_id bigint, rank double precision, partial boolean)
-language plpgsql stable
+language plpgsql stable rows 100
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
 set jit = off
@@ -278,7 +278,9 @@ begin
   return query
     with matched as (
       select w.document_id as id, ts_rank(w.words, p_query)::double precision as score
-      from coordinator.document_words w where w.document_id = any (v_found) and w.project_id = p_project_id and w.kind = p_kind
+      from unnest(v_found) f (id) -- offset 0: looked up one by one, whatever the statistics say
+      cross join lateral (select * from coordinator.document_words l where l.document_id = f.id offset 0) w
+      where w.project_id = p_project_id and w.kind = p_kind
     ), placed as (
       select m.id, m.score, row_number() over (order by m.score desc, m.id) as place from matched m
     )
@@ -308,6 +310,10 @@ comment on function coordinator.search_snippet(text, text, jsonb, tsquery) is
 create or replace function coordinator.search_list(p_project_id bigint, p_kind text, p_within tsquery, p_after text[], p_limit integer) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in search_recent
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
 as $$
 declare
   v_at timestamptz;
@@ -315,11 +321,14 @@ begin
   perform coordinator.check_page(p_limit, p_after, '{instant,text}');
   v_at := p_after[1]::timestamptz;
   return array(
-    select d.key from coordinator.document_words w join coordinator.documents d on d.id = w.document_id
-    where w.project_id = p_project_id and w.kind = p_kind and w.words @@ p_within and not d.deleted
-      and (d.expires_at is null or d.expires_at > coordinator.now_utc())
-      and (v_at is null or w.updated_at <= v_at and (w.updated_at < v_at or d.key > p_after[2]))
-    order by w.updated_at desc, d.key limit p_limit);
+    select r.key
+    from (select w.updated_at, d.key from coordinator.document_words w -- in the order of the index; of one instant, all
+          cross join lateral (select * from coordinator.documents l where l.id = w.document_id offset 0) d
+          where w.project_id = p_project_id and w.kind = p_kind and w.words @@ p_within and not d.deleted
+            and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+            and w.updated_at <= coalesce(v_at, 'infinity') and (v_at is null or w.updated_at < v_at or d.key > p_after[2])
+          order by w.updated_at desc fetch first (p_limit) rows with ties) r
+    order by r.updated_at desc, r.key limit p_limit);
 end
 $$;
 comment on function coordinator.search_list(bigint, text, tsquery, text[], integer) is

@@ -308,6 +308,40 @@ async def test_each_path_reads_its_index_whatever_the_statistics_say(tx: Transac
         assert "Sort" not in found
 
 
+async def rows_read(tx: Transaction) -> tuple[int, int]:
+    """Return how many rows of the tables of documents this transaction has read without an index, and with one."""
+    row = await tx.connection.fetchrow(
+        "select sum(seq_tup_read), sum(idx_tup_fetch) from pg_stat_xact_all_tables where relname ~ '^document' and schemaname = 'coordinator'"
+    )
+    return int(row[0]), int(row[1])
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a_search_reads_what_it_ranks_and_looks_it_up_by_index(tx: Transaction, *, stale: bool) -> None:
+    await tx.connection.execute(
+        "analyze coordinator.document_words, coordinator.documents, coordinator.document_versions"
+    )
+    await fill(tx, 6000, "a common text {n}")
+    if not stale:
+        await tx.connection.execute(
+            "analyze coordinator.document_words, coordinator.documents, coordinator.document_versions"
+        )
+    for words, most in (("common", 1000), ("k000007", 3000), ('"common text"', 1000)):
+        for _ in range(7):  # the sixth call has a plan for any values
+            before = await rows_read(tx)
+            await search(tx, words)
+            after = await rows_read(tx)
+            assert after[0] == before[0], words
+            assert after[1] - before[1] < most, words
+    page = await tx.run(knowledge.List(project=P, limit=10))
+    for after_ in (None, [str(page[-1].updated_at), page[-1].key]):
+        before = await rows_read(tx)
+        assert len(await tx.run(knowledge.List(project=P, limit=10, after=after_))) == 10
+        after = await rows_read(tx)
+        assert after[0] == before[0]
+        assert after[1] - before[1] < 100
+
+
 async def test_a_project_leaves_no_words_and_no_embedding(tx: Transaction) -> None:
     await tx.run(projects.Create(project="other"))
     await put(tx, "k", "a text", project="other", embedding=[1.0, 2.0])

@@ -1,0 +1,1 @@
+"""Benchmarks of what agents keep: logs, documents, memories and knowledge."""
