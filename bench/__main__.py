@@ -25,6 +25,7 @@ NAMES = (
     "limits",
     "claims",
     "state.search",
+    "state.artifacts",
 )
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -1,1 +1,1 @@
-"""Benchmarks of what agents keep: logs, documents, memories and knowledge."""
+"""Benchmarks of what agents keep: logs, documents, memories, knowledge and artifacts."""

@@ -54,6 +54,8 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
     source = f"coordinator.{operation.function}({arguments})"
     if _writes(operation):  # evaluated after the call, which then has its transaction id
         columns, source = (f"{columns}, {_POSITION}", source) if columns else ("", f"{source}, {_POSITION}")
+    if not operation.durable:  # of this transaction alone; it is one value, so nothing else is in "from"
+        return f"select {source} from set_config('synchronous_commit', 'off', true)"  # noqa: S608
     if not _pages(operation):
         return f"select {columns}{columns and ' from '}{source}"  # noqa: S608 - our names
     varying = ", ".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(result) if _varies(field.type))

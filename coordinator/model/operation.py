@@ -98,6 +98,9 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
     waited for; these are the topics of the events after which it may have an answer.
 
+    ``durable``: its commit is on disk when it returns. One that is not, and returns one value, is worth nothing without a later call that
+    is: until then a crash of the server may lose it.
+
     ``of_log``: it reads the log, which includes a write later than the state does.
 
     ``prepares``: it has a ``prepared`` that whoever runs it on PostgreSQL calls first. ``sql_names`` gives the fields whose parameter
@@ -118,6 +121,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     max_bytes: ClassVar[str | None] = None
     max_result: ClassVar[str | None] = None
     route: ClassVar[str | None] = None
+    durable: ClassVar[bool] = True
     page_by: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     versioned: ClassVar[bool] = False

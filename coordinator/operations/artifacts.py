@@ -58,10 +58,13 @@ class Begin(Operation[Upload], frozen=True, kw_only=True):
 class Write(Operation[bool], frozen=True, kw_only=True):
     """Write a part of an upload, numbered from 1. Return false if it was there already.
 
+    Until the upload is finished, a crash of the database may lose the newest parts.
+
     Raises: ``NotFound`` if there is no such upload; ``Conflict`` if the part is there with other bytes.
     """
 
     function = "artifact_write"
+    durable = False  # artifact_finish, which finds out what a crash has lost, makes it so
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
     max_bytes = "artifact_part_bytes"

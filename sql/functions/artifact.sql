@@ -96,7 +96,7 @@ as $$
   select coordinator.name_missing('ZC221', p_project, 'artifact', p_artifact, array(
     select a.artifact from coordinator.artifacts_live a
     where a.project = p_project and a.session is not distinct from p_session order by a.artifact limit 1000),
-    'Those of a session are found with the session.')
+    'Those of a session are found with the session.', 512)
 $$;
 comment on function coordinator.artifact_missing(text, text, text) is
   'Raise ZC221 for an artifact that the project or session does not have, with the name that was probably meant. Internal.';

@@ -11,6 +11,7 @@ import pytest
 from coordinator.errors import NotFound
 from coordinator.model.artifact import Artifact, Upload
 from coordinator.operations import artifacts
+from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
@@ -266,6 +267,7 @@ async def test_bad_requests_are_refused(tx: Transaction) -> None:
         (artifacts.Write(project="default", upload=upload, number=1, data=b""), "ZC101"),
         (artifacts.Write(project="default", upload=uuid4(), number=1, data=b"x"), "ZC221"),
         (artifacts.Delete(project="default", artifact="a"), "ZC221"),
+        (artifacts.Show(project="default", artifact="a" * 512), "ZC221"),
         (artifacts.Keep(project="default", artifact="a"), "ZC221"),
         (artifacts.Read(project="default", artifact="a", offset=-1), "ZC104"),
         (artifacts.Read(project="default", artifact="a", length=MIB + 1), "ZC104"),
@@ -281,3 +283,15 @@ async def test_a_project_that_is_deleted_leaves_no_row(tx: Transaction) -> None:
     await tx.connection.execute("select coordinator.project_delete('other')")
     assert await stored(tx) == (0, 0)
     assert not await tx.connection.fetchval("select count(*) from coordinator.artifacts")
+
+
+async def test_a_part_is_not_flushed_and_what_follows_is(tx: Transaction) -> None:
+    """32 flushes take a third of an upload of 32 MiB; the commit of artifact_finish flushes all that came before."""
+    setting = "select current_setting('synchronous_commit')"
+    upload = (await begin(tx)).upload
+    async with tx.connection.transaction():
+        await write(tx, upload, 1, b"x")
+        assert (
+            await tx.connection.fetchval(setting) == "off"
+        )  # until the end of the transaction, which is that of the call
+    assert {kind for kind in OPERATIONS if not kind.durable} == {artifacts.Write}
