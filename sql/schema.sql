@@ -1921,6 +1921,11 @@ create function coordinator.artifact_write(p_project text, p_upload uuid, p_numb
   returns boolean
   volatile security definer;
 
+-- Guard a transaction: the document is at this version, and of this epoch if that is given (0: it is absent), and nobody writes or deletes it until the transaction ends. ZC301: it is not; the detail has what is there.
+create function coordinator.assert_document(p_project text, p_kind text, p_key text, p_version bigint, p_epoch text default null)
+  returns void
+  volatile security definer;
+
 -- Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.
 create function coordinator.assert_fence(p_project text, p_resource text, p_token bigint)
   returns void
@@ -2249,6 +2254,11 @@ create function coordinator.document_part(p_value jsonb, p_raw json, p_path text
 -- Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces. Two at once lose nothing. ZC217: the document is absent. p_expect: as in document_put.
 create function coordinator.document_patch(p_project text, p_kind text, p_key text, p_patch json, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.document_header
+  volatile security definer;
+
+-- Delete documents that were put while their project was being deleted; returns how many versions. No events: the project is gone.
+create function coordinator.document_prune()
+  returns integer
   volatile security definer;
 
 -- Write a version of a document; it never expires unless p_ttl is given. A new one belongs to p_session, with which its key begins; a state belongs to the session that is its key. p_expect: only if this is its version, and p_epoch the epoch of that (0: only if it is absent), else ZC301 with what is there.
@@ -3951,7 +3961,7 @@ create function coordinator.log_end_project(p_project_id bigint)
   returns void
   volatile;
 
--- Take the locks of all parts of a transaction that concern logs: their sessions, then their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.
+-- Take the locks of all parts of a transaction that concern logs: their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.
 create function coordinator.log_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
@@ -4663,6 +4673,11 @@ create function coordinator.topic_pattern(p_topics text[])
 create function coordinator.transaction_enter(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
   returns table (part text, place integer, verb text, arguments jsonb, statement text)
   volatile security definer;
+
+-- Share the sessions of all parts of a transaction that concern logs and documents, and make those that a first append or put makes, before any header is locked. Internal.
+create function coordinator.transaction_enter_sessions(p_project_id bigint, p_logs jsonb, p_documents jsonb)
+  returns void
+  volatile;
 
 -- Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.
 create function coordinator.transaction_list(p_what text, p_list jsonb)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from coordinator.model.document import Document, DocumentHeader, DocumentVersion
 from coordinator.model.operation import JsonText, Operation, Scope
 
-__all__ = ["Delete", "Diff", "Get", "History", "Item", "List", "Patch", "Put", "Restore"]
+__all__ = ["Assert", "Delete", "Diff", "Get", "History", "Item", "List", "Patch", "Prune", "Put", "Restore"]
 
 
 class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
@@ -203,3 +203,27 @@ class Diff(Operation[JsonText], frozen=True, kw_only=True):
     key: str
     version: int
     other: int | None = None
+
+
+class Assert(Operation[None], frozen=True, kw_only=True):
+    """Require, in a transaction, that a document is at ``version``, and of ``epoch`` if that is given; 0: that it is absent.
+
+    Raises: ``Conflict`` with the current version and epoch in ``detail``.
+    """
+
+    function = "assert_document"
+    internal = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    kind: str
+    key: str
+    version: int
+    epoch: str | None = None
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete documents that were put while their project was being deleted; return how many versions."""
+
+    function = "document_prune"
+    internal = True

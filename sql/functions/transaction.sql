@@ -92,6 +92,45 @@ $$;
 comment on function coordinator.transaction_list(text, jsonb) is
   'Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.';
 
+create or replace function coordinator.transaction_enter_sessions(p_project_id bigint, p_logs jsonb, p_documents jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_session record;
+begin
+  perform from coordinator.sessions s
+  where s.id in (select l.session_id from jsonb_array_elements(p_logs) p
+                 join coordinator.logs l on l.project_id = p_project_id and l.kind = p ->> 'kind' and l.key = p ->> 'key'
+                 union all
+                 select d.session_id from jsonb_array_elements(p_documents) p
+                 join coordinator.documents d on d.project_id = p_project_id and d.kind = p ->> 'kind' and d.key = p ->> 'key')
+  order by s.id for share;
+  -- What is malformed is left to the function that gets it.
+  for v_session in
+    select coalesce(p.part ->> 'session', p.part ->> 'key') collate "C" as key, min(p.part ->> 'actor') as actor
+    from (select e as part, true as of_log from jsonb_array_elements(p_logs) e
+          where e ? 'entries' or e ? 'entries_text'
+          union all
+          select e, false from jsonb_array_elements(p_documents) e where e ? 'value' or e ? 'value_text') p
+    where (p.part ->> 'kind' in ('message', 'step', 'state') or p.part ->> 'session' is not null)
+      and length(coalesce(p.part ->> 'session', p.part ->> 'key')) between 1 and 512
+      and case when p.of_log then not exists (select from coordinator.logs l
+                                           where l.project_id = p_project_id and l.kind = p.part ->> 'kind' and l.key = p.part ->> 'key')
+               else not exists (select from coordinator.documents d
+                                where d.project_id = p_project_id and d.kind = p.part ->> 'kind' and d.key = p.part ->> 'key') end
+      -- As their own functions see it: messages and steps are logs, states are documents.
+      and (p.part ->> 'session' is not null or p.of_log = (p.part ->> 'kind' <> 'state'))
+    group by 1 order by 1
+  loop
+    perform coordinator.check_key('the key of the session', v_session.key);
+    perform coordinator.session_enter(p_project_id, v_session.key, coordinator.now_utc(), v_session.actor);
+  end loop;
+end
+$$;
+comment on function coordinator.transaction_enter_sessions(bigint, jsonb, jsonb) is
+  'Share the sessions of all parts of a transaction that concern logs and documents, and make those that a first append or put makes, before any header is locked. Internal.';
+
 create or replace function coordinator.transaction_enter(
   p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
 returns table (part text, place integer, verb text, arguments jsonb, statement text)
@@ -196,6 +235,9 @@ begin
 
   -- The lock order of sql/README.md: from the project and the agents to what is theirs, by noun.
   perform from coordinator.projects where id = v_project for key share;
+  if v_parts ?| '{log_enter,document_enter}' then
+    perform coordinator.transaction_enter_sessions(v_project, coalesce(v_parts -> 'log_enter', '[]'), coalesce(v_parts -> 'document_enter', '[]'));
+  end if;
   perform from coordinator.agents where id = any (v_agents) and project_id = v_project order by id for key share;
   for v_enter in
     select v.entered_by from coordinator.transaction_verbs v where v_parts ? v.entered_by group by 1 order by min(v.ordinal)

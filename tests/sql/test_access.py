@@ -283,6 +283,7 @@ CALLS = [
     "assert_fence('{p}', 'src/', 1)",
     "assert_job('{p}', '00000000-0000-0000-0000-000000000000', 1)",
     "assert_signal('{p}', 'secret', 1)",
+    "assert_document('{p}', 'note', 'secret', 1)",
 ]
 
 

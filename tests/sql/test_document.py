@@ -449,3 +449,19 @@ async def test_the_views_of_our_kinds_have_what_people_look_for(tx: Transaction)
     assert await tx.connection.fetchval("select content -> 0 ->> 'id' from coordinator.project_features") == "1"
     await tx.set_clock(timedelta(days=400))
     assert len(await tx.connection.fetch("select from coordinator.states")) == 1
+
+
+async def test_a_document_put_while_its_project_is_deleted_is_never_seen_and_is_pruned(
+    several: list[asyncpg.Connection],
+) -> None:
+    one, two = several[:2]
+    await call(one, projects.Create(project="p"))
+    transaction = one.transaction()
+    await transaction.start()
+    await call(one, documents.Put(project="p", kind="plan", key="k", value=text_of(1)))
+    assert await call(two, projects.Delete(project="p"))
+    await transaction.commit()
+    assert await two.fetch("select from coordinator.documents_live") == []
+    assert await call(two, documents.Prune()) == 1
+    assert await call(two, documents.Prune()) == 0
+    assert await two.fetchval("select count(*) from coordinator.documents") == 0

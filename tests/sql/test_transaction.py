@@ -17,9 +17,9 @@ import pytest
 from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, NotFound
-from coordinator.model.operation import Json, Operation
+from coordinator.model.operation import Json, JsonText, Operation
 from coordinator.model.transaction import Outcome
-from coordinator.operations import agents, directives, events, locks, projects, rules, signals
+from coordinator.operations import agents, directives, documents, events, locks, projects, rules, signals
 from coordinator.operations.transactions import Run
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
@@ -450,3 +450,117 @@ async def test_a_transaction_whose_session_dies_changes_nothing(sessions: list[a
     await transaction.commit()
     assert [signal.key for signal in await call(watcher, signals.List(project="default"))] == ["b"]
     await call(watcher, run(put("a"), put("b")))
+
+
+# Logs and documents.
+
+
+def append(key: str, *data: Json, kind: str = "note", **fields: Json) -> Part:
+    return {"verb": "log_append", "kind": kind, "key": key, "entries": [{"data": one} for one in data], **fields}
+
+
+def document(key: str, value: Json, kind: str = "plan", **fields: Json) -> Part:
+    return {"verb": "document_put", "kind": kind, "key": key, "value": value, **fields}
+
+
+def item(key: str, of: str, patch: Json) -> Part:
+    return {"verb": "document_item", "kind": "todo", "key": key, "item": of, "patch": patch}
+
+
+async def content(connection: asyncpg.Connection) -> list[int]:
+    tables = ("entries", "documents", "document_versions", "sessions")
+    return [await connection.fetchval(f"select count(*) from coordinator.{table}") for table in tables]
+
+
+async def test_history_state_and_a_list_are_written_under_a_fence_or_not_at_all(tx: Transaction) -> None:
+    agent, token = await granted(tx, "name:deploy")
+    fence: Part = {"verb": "assert_fence", "resource": "name:deploy", "token": token}
+    await tx.run(run(document("t", [{"id": 3}, {"id": 4}], kind="todo")))
+    before = await content(tx.connection)
+
+    def writes(**expected: Json) -> tuple[Part, ...]:
+        return (
+            append("s", {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}, kind="message"),
+            document("s", {"step": 1}, kind="state", **expected),
+            {"verb": "document_patch", "kind": "state", "key": "s", "patch": {"note": "x"}},
+            item("t", "3", {"status": "COMPLETED"}),
+            {"verb": "document_delete", "kind": "todo", "key": "t"},
+        )
+
+    outcomes = await tx.run(run(*writes(expect=0), conditions=(fence,), actor="me"))
+    receipt, *headers = run(*writes()).results(outcomes)
+    assert (receipt.first_seq, receipt.last_seq) == (1, 2)
+    assert [header.version for header in headers] == [1, 2, 2, 3]
+    assert {header.actor for header in headers} == {"me"}
+    after = await content(tx.connection)
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 4, 1]
+    await refused(tx, run(*writes(expect=1), conditions=(fence,)), "ZC301")
+    await refused(tx, run(*writes()[:3], item("t", "3", {}), conditions=(fence,)), "ZC217")
+    await tx.run(locks.Release(project="default", resources=["name:deploy"], agent=agent, tokens=[token]))
+    await refused(tx, run(*writes()[:3], conditions=(fence,)), "ZC312")
+    assert await content(tx.connection) == after
+
+
+async def test_a_document_can_be_a_condition(tx: Transaction) -> None:
+    def at_version(version: int, **fields: Json) -> Part:
+        return {"verb": "assert_document", "kind": "plan", "key": "k", "version": version, **fields}
+
+    await tx.run(run(put("a"), conditions=(at_version(0),)))
+    (made,) = run(document("k", 1)).results(await tx.run(run(document("k", 1))))
+    await tx.run(run(put("a"), conditions=(at_version(1), at_version(1, epoch=made.epoch))))
+    for wrong in (at_version(0), at_version(2), at_version(1, epoch="00000000")):
+        error = await refused(tx, run(put("a"), conditions=(wrong,)), "ZC301")
+        assert '"condition": 0' in (error.detail or "")
+        assert '"version": 1' in (error.detail or "")
+
+
+async def test_a_value_given_as_text_stays_as_it_is(tx: Transaction) -> None:
+    text = '{"b": 1e16, "a": "\\u0000\\ud800", "a": 2}'
+    await tx.run(run({"verb": "document_put", "kind": "plan", "key": "k", "value_text": text}))
+    await tx.run(
+        Run.of("default", [documents.Put(project="default", kind="plan", key="l", value=JsonText(text.encode()))])
+    )
+    for key in "kl":
+        found = await tx.run(documents.Get(project="default", kind="plan", key=key))
+        assert bytes(found.text).decode() == text
+    await refused(tx, run({"verb": "document_put", "kind": "plan", "key": "k", "value_text": "{"}), "22P02")
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_transactions_over_the_same_headers_in_opposite_orders_take_turns(
+    sessions: list[asyncpg.Connection], *, made: bool
+) -> None:
+    """Headers, absent or not, and the sessions that the first of them make."""
+    parts = (
+        append("y", 1, kind="message"), append("x", 1), document("x", {}, kind="state"), document("b", 1, session="b"), document("a", 1),
+        document("y", {}, kind="state"), put("s"),
+    )  # fmt: skip
+    if made:
+        await call(sessions[0], run(*parts))
+    _, second = await while_uncommitted(*sessions[:3], run(*parts), run(*reversed(parts)))
+    assert [(o.write, o.verb) for o in second] == [(n, part["verb"]) for n, part in enumerate(reversed(parts))]
+
+    async def work(connection: asyncpg.Connection, chance: random.Random) -> None:
+        for turn in range(4):
+            chosen = (
+                [*chance.sample(parts, 5), document(f"new {turn}", 1, session=f"new {turn}"[: 5 + turn % 2 * 9])]
+                if made
+                else chance.sample(parts, 5)
+            )
+            await call(connection, run(*chosen))
+
+    async with anyio.create_task_group() as tasks:
+        for n, connection in enumerate(sessions):
+            tasks.start_soon(work, connection, random.Random(n))
+
+
+async def test_a_worker_that_lost_its_lock_meanwhile_writes_no_history(sessions: list[asyncpg.Connection]) -> None:
+    agent = await call(sessions[0], agents.Register(project="default", name="a"))
+    (grant,) = await call(sessions[0], locks.Acquire(project="default", resources=["name:x"], agent=agent.id))
+    assert grant.fencing_token is not None
+    fence: Part = {"verb": "assert_fence", "resource": "name:x", "token": grant.fencing_token}
+    release = locks.Release(project="default", resources=["name:x"], agent=agent.id, tokens=[grant.fencing_token])
+    write = run(append("l", 1), document("d", 1), conditions=(fence,))
+    _, error = await while_uncommitted(*sessions[:3], release, write)
+    assert getattr(error, "code", None) == "ZC312"
+    assert (await content(sessions[0]))[:3] == [0, 0, 0]

@@ -18,6 +18,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('document.deleted', 'kind/key of the document', '{kind,version}', 'A document was deleted; version: that of the deletion.');
 
 insert into coordinator.rights (function, role) values
+  ('assert_document',  'agent'),
   ('document_diff',    'reader'),
   ('document_get',     'reader'),
   ('document_history', 'reader'),
@@ -34,6 +35,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('document_path', 32,      'steps', 'A path into a document.');
 
 insert into coordinator.transaction_verbs (function, part, entered_by) values
+  ('assert_document',  'condition', 'document_enter'),
   ('document_delete',  'write', 'document_enter'),
   ('document_item',    'write', 'document_enter'),
   ('document_patch',   'write', 'document_enter'),
@@ -140,7 +142,8 @@ begin
       and not d.deleted and (d.expires_at is null or d.expires_at > p_now);
     if found then
       perform coordinator.document_refuse(p_kind, p_key, p_expect, p_epoch, v_present);
-    elsif p_verb <> 'put' then
+    elsif p_verb in ('change', 'delete') or p_verb = 'restore' and not exists (
+        select from coordinator.documents d where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key) then
       perform coordinator.document_missing(p_project, p_kind, p_key);
     elsif p_expect > 0 then
       perform coordinator.document_refuse(p_kind, p_key, p_expect, p_epoch, v_present);

@@ -149,16 +149,26 @@ begin
     perform coordinator.check_text('the prefix', p_prefix);
   end if;
   perform coordinator.check_page(p_limit, p_after, '{text,text}');
-  return query
-    select p_project, d.kind, d.key, d.version, coordinator.epoch_text(d.epoch), (select s.key from coordinator.sessions s where s.id = d.session_id), d.kept,
-           d.actor, d.created_at, d.updated_at, d.expires_at
-    from coordinator.documents d
-    where d.project_id = v_project and (p_kind is null or d.kind = p_kind)
-      and (p_after is null or (d.kind, d.key) > (p_after[1], p_after[2]))
-      -- In byte order: from the prefix up to the prefix with the greatest character appended.
-      and d.key >= coalesce(p_prefix, '') and d.key < coalesce(p_prefix, '') || U&'\+10FFFF'
-      and d.version > 0 and not d.deleted and (d.expires_at is null or d.expires_at > v_now)
-    order by d.kind, d.key limit p_limit;
+  if p_kind is not null and coalesce(p_after[1], p_kind) = p_kind then -- a statement of its own, so that key and prefix bound the index
+    return query
+      select p_project, d.kind, d.key, d.version, coordinator.epoch_text(d.epoch), (select s.key from coordinator.sessions s where s.id = d.session_id),
+             d.kept, d.actor, d.created_at, d.updated_at, d.expires_at
+      from coordinator.documents d
+      where d.project_id = v_project and d.kind = p_kind and d.key > coalesce(p_after[2], '')
+        -- In byte order: from the prefix up to the prefix with the greatest character appended.
+        and d.key >= coalesce(p_prefix, '') and d.key < coalesce(p_prefix, '') || U&'\+10FFFF'
+        and not d.deleted and (d.expires_at is null or d.expires_at > v_now)
+      order by d.key limit p_limit;
+  elsif p_kind is null then
+    return query
+      select p_project, d.kind, d.key, d.version, coordinator.epoch_text(d.epoch), (select s.key from coordinator.sessions s where s.id = d.session_id),
+             d.kept, d.actor, d.created_at, d.updated_at, d.expires_at
+      from coordinator.documents d
+      where d.project_id = v_project and (d.kind, d.key) > (coalesce(p_after[1], ''), coalesce(p_after[2], ''))
+        and starts_with(d.key, coalesce(p_prefix, ''))
+        and not d.deleted and (d.expires_at is null or d.expires_at > v_now)
+      order by d.kind, d.key limit p_limit;
+  end if;
 end
 $$;
 comment on function coordinator.document_list(text, text, text, text[], integer) is

@@ -179,21 +179,7 @@ as $$
 declare
   v_log record;
 begin
-  -- Sessions before headers: those of logs that exist, then those that a first append makes. What is malformed is left to the function that gets it.
-  perform from coordinator.sessions s
-  where s.id in (select l.session_id from jsonb_array_elements(p_parts) p
-                 join coordinator.logs l on l.project_id = p_project_id and l.kind = p ->> 'kind' and l.key = p ->> 'key')
-  order by s.id for share;
-  for v_log in
-    select distinct coalesce(p ->> 'session', p ->> 'key') collate "C" as session, p ->> 'actor' as actor
-    from jsonb_array_elements(p_parts) p
-    where (p ->> 'kind' in ('message', 'step') or p ->> 'session' is not null) and length(coalesce(p ->> 'session', p ->> 'key')) between 1 and 512
-      and not exists (select from coordinator.logs l where l.project_id = p_project_id and l.kind = p ->> 'kind' and l.key = p ->> 'key')
-    order by 1
-  loop
-    perform coordinator.check_key('the key of the session', v_log.session);
-    perform coordinator.session_enter(p_project_id, v_log.session, coordinator.now_utc(), v_log.actor);
-  end loop;
+  -- What is malformed is left to the function that gets it.
   for v_log in
     select distinct p ->> 'kind' collate "C" as kind, p ->> 'key' collate "C" as key from jsonb_array_elements(p_parts) p
     where p ->> 'kind' ~ '^[a-z][a-z0-9_-]{0,35}$' and length(p ->> 'key') between 1 and 512 order by 1, 2
@@ -213,7 +199,7 @@ begin
 end
 $$;
 comment on function coordinator.log_enter(bigint, jsonb) is
-  'Take the locks of all parts of a transaction that concern logs: their sessions, then their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.';
+  'Take the locks of all parts of a transaction that concern logs: their headers in byte order of kind and key; absent ones stay absent for others. No event. Internal.';
 
 create or replace function coordinator.log_show(p_project text, p_kind text, p_key text)
 returns setof coordinator.logs_live
