@@ -8,6 +8,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -15,9 +16,10 @@ import pytest
 from coordinator import embedded
 from coordinator.db import schema
 from coordinator.db.call import call
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import Conflict, DatabaseUnavailable, NotFound
 from coordinator.model.event import RESET
-from coordinator.operations import events
+from coordinator.model.operation import JsonText
+from coordinator.operations import events, logs
 from tests.api.sse import emit, stream
 from tests.conftest import with_database
 from tests.daemon import Daemon, opened
@@ -252,3 +254,42 @@ async def test_a_dump_and_a_template_are_copies_though_the_server_is_the_same(st
         for name in ("restored", "coordinator", "copy"):
             async with opened(server.dsn.replace("/coordinator?", f"/{name}?")) as connection:
                 await check_fork(connection, shared, lost)
+
+
+async def test_what_was_read_of_a_lost_history_of_a_log_matches_nothing_in_the_next(
+    stopped: Path, tmp_path: Path
+) -> None:
+    """The restored database gives the same numbers again, to other content."""
+    one, two = copied(stopped, tmp_path / "one"), tmp_path / "two"
+
+    def append(value: str, **options: Any) -> logs.Append:
+        entries = JsonText(f'[{{"data": "{value}"}}, {{"data": "{value}"}}]'.encode())
+        return logs.Append(project="default", kind="note", key="k", entries=entries, **options)
+
+    def read(seq: int, epoch: str) -> logs.Read:
+        return logs.Read(project="default", kind="note", key="k", after=[epoch, str(seq)])
+
+    async with embedded.run(one, settings=SETTINGS) as server, opened(server.dsn) as connection:
+        shared = await call(connection, append("shared"))
+    copied(one, two)
+    async with embedded.run(one, settings=SETTINGS) as server, opened(server.dsn) as connection:
+        lost = await call(connection, append("lost", expect=2, epoch=shared.epoch))
+    async with embedded.run(two, settings=SETTINGS) as server, opened(server.dsn) as connection:
+        for seq in (3, 4):  # ahead of what is there
+            with pytest.raises(NotFound, match="restored"):
+                await call(connection, read(seq, lost.epoch))
+        with pytest.raises(Conflict):
+            await call(connection, append("x", expect=4, epoch=lost.epoch))
+        found = await call(connection, append("found", expect=2, epoch=shared.epoch))
+        assert (found.last_seq, found.epoch != lost.epoch) == (lost.last_seq, True)
+        with pytest.raises(Conflict):
+            await call(connection, append("x", expect=4, epoch=lost.epoch))
+        for popped in (False, True):
+            if popped:
+                await call(connection, logs.Pop(project="default", kind="note", key="k", last=2))
+            for seq in (3, 4):
+                with pytest.raises(NotFound, match="restored"):
+                    await call(connection, read(seq, lost.epoch))
+            assert [entry.data for entry in await call(connection, read(2, shared.epoch))] == ["found"] * (
+                0 if popped else 2
+            )

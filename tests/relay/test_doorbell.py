@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +11,7 @@ import asyncpg
 import pytest
 
 from coordinator.db.database import Database
+from coordinator.model.json import value_of
 from coordinator.relay import Relay
 from coordinator.telemetry import metrics
 from tests.daemon import LOG, Daemon, log_of, opened
@@ -155,7 +155,7 @@ async def test_a_snapshot_that_is_held_open_does_not_make_steps_dearer(database_
         await connection.execute(
             "select coordinator.event_emit('default', 'custom.page', null) from generate_series(1, 200)"
         )
-        plan = json.loads(await connection.fetchval(step))[0]["Plan"]
+        plan = value_of(await connection.fetchval(step))[0]["Plan"]
         return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
     async with opened(database_url) as holder, opened(database_url) as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from coordinator.model.json import value_of
 from tests.conftest import Transaction
 
 
@@ -22,7 +22,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def explain(tx: Transaction, sql: str) -> list[dict[str, Any]]:
     text = await tx.connection.fetchval(f"explain (format json) {sql}")
-    return list(nodes(json.loads(text)[0]["Plan"]))
+    return list(nodes(value_of(text)[0]["Plan"]))
 
 
 async def statement(tx: Transaction, function: str, pattern: str, **variables: str) -> str:

@@ -1,0 +1,71 @@
+"""Reading a log costs what is read, whatever the tables hold and the planner knows; appending changes a header in its page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from coordinator.db.call import call
+from coordinator.operations import logs
+from tests.conftest import Transaction
+from tests.daemon import opened
+from tests.sql.test_log import append
+from tests.sql.test_plans import explain, indexes, scanned, statement
+
+LARGE = """
+insert into coordinator.logs (project_id, kind, key, epoch, last_seq, count, updated_at)
+  select 1, 'note', 'k' || n, 1, 100, 100, now() from generate_series(1, 300) n;
+insert into coordinator.entries (log_id, seq, epoch, actor, created_at, data)
+  select l.id, n, 1, 'a', now(), '1' from coordinator.logs l, generate_series(1, 100) n"""
+FILLS = {
+    "empty": "select 1",
+    "small": LARGE.replace("300", "3"),
+    "large": f"{LARGE}; analyze coordinator.logs, coordinator.entries",
+    "large, with statistics of an empty table": f"analyze coordinator.logs, coordinator.entries; {LARGE}",
+}
+# What scans of whole tables have read.
+READ = """
+select sum(seq_tup_read) from pg_stat_xact_user_tables
+where relid in ('coordinator.logs'::regclass, 'coordinator.entries'::regclass)"""
+ROWS = {"v_log__id": "1", "v_low": "0", "v_high": "90", "p_limit": "20", "p_last": "20"}
+
+
+@pytest.mark.parametrize("fill", FILLS)
+async def test_entries_are_read_by_their_key(tx: Transaction, fill: str) -> None:
+    await tx.connection.execute(FILLS[fill])
+    page = await statement(
+        tx, "log_read", r"select e\.seq, coordinator\.epoch_text.*?order by e\.seq limit p_limit", **ROWS
+    )
+    last = await statement(tx, "log_read", r"select e\.seq from coordinator\.entries e where [^)]*limit p_last", **ROWS)
+    for sql in (page, last):
+        plan = await explain(tx, sql)
+        if "large" in fill:
+            assert (indexes(plan), scanned(plan)) == ({"entries_pkey"}, set()), sql
+        assert all(node["Node Type"] != "Sort" for node in plan) or "large" not in fill
+    one = "select id from coordinator.logs where project_id = 1 and kind = 'note' and key = 'k7'"
+    assert "large" not in fill or indexes(await explain(tx, one)) == {"logs_project_key"}
+    before = await tx.connection.fetchrow(READ)
+    given = [{"data": n, "uid": str(n)} for n in range(50)]
+    await tx.run(append(*given, key="k7"))
+    await tx.run(append(*given, *range(50), key="k7"))
+    await tx.run(logs.Read(project="default", kind="note", key="k7", last=20))
+    await tx.run(logs.Pop(project="default", kind="note", key="k7"))
+    assert "large" not in fill or await tx.connection.fetchrow(READ) == before
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with opened(database_url) as connection:
+        yield connection
+
+
+async def test_appends_update_their_header_in_its_page(one: asyncpg.Connection) -> None:
+    for number in range(150):
+        await call(one, append({"data": number, "uid": str(number)} if number % 2 else number, key=str(number % 3)))
+    await one.execute("select pg_stat_force_next_flush()")
+    query = "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'coordinator.logs'::regclass"
+    updated, hot = await one.fetchrow(query) or (0, 0)
+    assert updated >= 150
+    assert hot > 0.95 * updated
