@@ -467,6 +467,17 @@ create table coordinator.job_limits (
 CREATE INDEX job_limits_keys_idx ON coordinator.job_limits USING btree (project_id) WHERE (per_key AND (kind <> 'slots'::text));
 CREATE UNIQUE INDEX job_limits_tree_idx ON coordinator.job_limits USING btree (project_id, tree) WHERE (tree IS NOT NULL);
 
+-- Jobs that have waited long for a lock: later jobs do not take what overlaps it before them. A row that has lapsed means nothing.
+create table coordinator.job_lock_turns (
+  project_id bigint not null, -- The project.
+  resource   text collate "C" not null, -- What the job wants and others have.
+  job_id     uuid not null, -- The job.
+  since      timestamp with time zone not null, -- Since when it could have started: of several, the earliest goes first.
+  until      timestamp with time zone not null, -- When its turn lapses, unless it looks for the lock again before.
+  constraint job_lock_turns_pkey PRIMARY KEY (project_id, resource)
+);
+CREATE INDEX job_lock_turns_since_idx ON coordinator.job_lock_turns USING btree (project_id, since, job_id);
+
 -- Jobs that wait for a lock: what wakes them. A job has one row, whatever else is in its way; it ends with the row in jobs_waiting.
 create table coordinator.job_lock_waits (
   job_id     uuid not null, -- The job.
@@ -2746,6 +2757,11 @@ create function coordinator.job_lock(p_project_id bigint, p_project text, p_agen
   returns record
   volatile;
 
+-- Return a job that goes before one that wants these locks, since it has waited long, with what it wants and which of the locks overlaps that; null: none. Of the project's turns, the 100 first are looked at. Internal.
+create function coordinator.job_lock_turn(p_project_id bigint, p_job uuid, p_locks text[], p_since timestamp with time zone, p_now timestamp with time zone, OUT job uuid, OUT resource text, OUT wanted text)
+  returns record
+  stable;
+
 -- Wake those that come next of the jobs that wait for locks on exactly these resources: of each class, the best for each resource that it wants. What would wait is left to the loop. Internal.
 create function coordinator.job_lock_wake(p_project_id bigint, p_resources text[])
   returns void
@@ -3760,6 +3776,11 @@ create function coordinator.lock_orphans(p_limit integer)
 create function coordinator.lock_overlapping(p_project_id bigint, p_r coordinator.lock_resource, p_waiting boolean, p_from bigint default 0, p_before bigint default '9223372036854775807')
   returns SETOF coordinator.locks
   stable;
+
+-- Return whether two resources overlap. Internal.
+create function coordinator.lock_overlaps(p_a coordinator.lock_resource, p_b coordinator.lock_resource)
+  returns boolean
+  immutable;
 
 -- Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.
 create function coordinator.lock_parse(p_resource text)

@@ -554,3 +554,90 @@ async def test_locks_of_an_ended_attempt_that_were_left_are_swept(world: Locks) 
     await world.run(locks.Expire())
     assert await world.held() == {}
     assert (await world.shown(later.id)).status == "queued"
+
+
+async def stream(world: Locks) -> tuple[Any, JobReceipt, list[JobGrant]]:
+    """Return a worker, a job that has waited 40 seconds for a directory, and the attempts that have parts of it."""
+    worker = await world.worker()
+    for part in ("src/a", "src/b"):
+        await world.enqueue(locks=[part])
+    grants = await world.claim(worker, 2)
+    large = await world.enqueue(locks=["src/", "name:deploy"], priority=-5)
+    assert await world.claim(worker, 5) == []
+    await world.tx.set_clock(40 * SECOND)
+    await world.tx.connection.execute("select coordinator.job_wake_due()")
+    assert await world.claim(worker, 5) == []
+    return worker, large, grants
+
+
+async def test_a_job_does_not_starve_behind_jobs_that_take_parts_of_its_directory(world: Locks) -> None:
+    worker, large, grants = await stream(world)
+    small = [await world.enqueue(locks=[part]) for part in ("src/c", "src/**/*.py", "src/c/d/")]
+    others = [await world.enqueue(locks=[part]) for part in ("docs/", "name:deploy")]
+    passing = await world.claim(worker, 9)
+    assert {grant.id for grant in passing} == {job.id for job in others}
+    assert await world.status(large, *small) == ["lock"] * 4
+    assert f"lets job {large.id} go before it" in (await world.why(small[0])).sentence
+    for grant in [*grants, *passing]:
+        await world.run(jobs.Complete(**held(worker, [grant])))
+    (first,) = await world.claim(worker, 9)
+    assert first.id == large.id
+    assert await world.tx.connection.fetchval("select count(*) from coordinator.job_lock_turns") == 0
+    await world.run(jobs.Complete(**held(worker, [first])))
+    assert (await world.claim(worker, 9))[0].id in {job.id for job in small}
+
+
+async def test_a_turn_ends_with_its_job_and_lapses_if_nobody_takes_it(world: Locks) -> None:
+    worker, large, _ = await stream(world)
+    small = await world.enqueue(locks=["src/c"])
+    assert await world.claim(worker) == []
+    await world.run(jobs.Cancel(project="default", job=large.id))
+    assert [grant.id for grant in await world.claim(worker)] == [small.id]
+
+
+async def test_a_turn_lapses_if_no_worker_looks_at_its_job(world: Locks) -> None:
+    worker, _, _ = await stream(world)
+    small = await world.enqueue(locks=["src/c"])
+    assert await world.claim(worker) == []
+    await world.tx.set_clock(102 * SECOND)
+    await world.tx.connection.execute("update coordinator.jobs_waiting set due_at = null where id <> $1", small.id)
+    await world.tx.connection.execute("select coordinator.job_wake_due()")
+    assert [grant.id for grant in await world.claim(worker)] == [small.id]
+
+
+async def test_a_lock_of_an_agent_gives_no_turn(world: Locks) -> None:
+    worker = await world.worker()
+    await world.acquire(await world.worker("other"), "src/a", ttl=DAY)
+    await world.enqueue(locks=["src/"])
+    assert await world.claim(worker) == []
+    await world.tx.set_clock(40 * SECOND)
+    await world.tx.connection.execute("select coordinator.job_wake_due()")
+    small = await world.enqueue(locks=["src/c"])
+    assert [grant.id for grant in await world.claim(worker, 5)] == [small.id]
+
+
+RESOURCES = [
+    "src/", "src/a", "src/a/", "src/a/b.py", "src/*.py", "src/**/*.py", "src/a/*", "docs/", "docs/x.md", "**/*.md", "path:src/[a]", "glob:doc*/x.md",
+    "name:src", "name:deploy", "**",
+]  # fmt: skip
+
+
+async def test_two_resources_overlap_if_a_lock_on_one_is_in_the_way_of_the_other(world: Locks) -> None:
+    found = await world.tx.connection.fetch(
+        """select a, b, coordinator.lock_overlaps(coordinator.lock_parse(a), coordinator.lock_parse(b)) as overlap
+           from unnest($1::text[]) a cross join unnest($1::text[]) b""",
+        RESOURCES,
+    )
+    overlaps = {(row["a"], row["b"]): row["overlap"] for row in found}
+    worker = await world.worker()
+    for first in RESOURCES:
+        token = await world.acquire(worker, first)
+        rows = await world.tx.connection.fetch(
+            """select r, exists (select from coordinator.lock_overlapping(p.id, coordinator.lock_parse(r), false)) as overlap
+               from unnest($1::text[]) r cross join coordinator.projects p where p.name = 'default'""",
+            RESOURCES,
+        )
+        await world.release(worker, token, first)
+        assert {row["r"]: row["overlap"] for row in rows} == {other: overlaps[first, other] for other in RESOURCES}, (
+            first
+        )

@@ -14,6 +14,10 @@
 -- Of the jobs of a class that want the same resource, a release wakes the best; the others wait for that one. A woken job that does
 -- not take its turn passes it on: at the next claim, if another resource is in the way, and at its end. Apart from that, each
 -- waiting job looks for itself every 30 seconds.
+-- A job that wants a whole directory does not starve behind jobs that take parts of it in turn. If it could have started 30 seconds ago,
+-- and an attempt of another job is in its way, it has a turn (job_lock_turns): jobs that could start later leave it what it wants. A turn
+-- lapses a minute after the job looked for its locks last, so a job that no worker takes is in nobody's way. Claims change turns
+-- under a key that they only try.
 -- Ends and releases wake jobs when they already have keys of locks, which come after those of queues. So a wake-up does not wait, or
 -- 0.1 seconds at most; then it is left to the loop.
 
@@ -36,6 +40,24 @@ $$;
 comment on function coordinator.job_locks(bigint, text[]) is
   'Return the resources of a job in their one spelling, each once. ZC101 to ZC103: one is malformed. Internal.';
 
+create or replace function coordinator.job_lock_turn(
+  p_project_id bigint, p_job uuid, p_locks text[], p_since timestamptz, p_now timestamptz, out job uuid, out resource text, out wanted text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  select t.job_id, t.resource, r into job, resource, wanted
+  from (select * from coordinator.job_lock_turns t where t.project_id = p_project_id and t.until > p_now order by t.since, t.job_id limit 100) t
+  cross join lateral unnest(p_locks) r
+  where (t.since, t.job_id) < (p_since, p_job) and exists (select from coordinator.jobs_open j where j.id = t.job_id)
+    and coordinator.lock_overlaps(coordinator.lock_parse(t.resource), coordinator.lock_parse(r))
+  order by t.since, t.job_id limit 1;
+end
+$$;
+comment on function coordinator.job_lock_turn(bigint, uuid, text[], timestamptz, timestamptz) is
+  'Return a job that goes before one that wants these locks, since it has waited long, with what it wants and which of the locks overlaps that; null: none. Of the project''s turns, the 100 first are looked at. Internal.';
+
 create or replace function coordinator.job_lock(
   p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_now timestamptz,
   out picked uuid[], out owned uuid[], out fences bigint[], out tokens jsonb[], out waiting uuid[], out rest uuid[])
@@ -53,6 +75,9 @@ declare
   v_waits coordinator.job_lock_waits[] := '{}';
   v_due   timestamptz[] := '{}';
   v_free  text[] := '{}';
+  v_turn  record;
+  v_turns boolean := exists (select from coordinator.job_lock_turns t where t.project_id = p_project_id and t.until > p_now);
+  v_late  coordinator.job_lock_turns[] := '{}';
 begin
   picked := '{}';
   owned := '{}';
@@ -63,7 +88,7 @@ begin
   for v_round in 1 .. 2 loop
     v_busy := '{}';
     for v_job in
-      select j.id, j.class_id, case when (j.start_by <= p_now) is not true and j.paused is null then j.locks end as locks, p_now + coalesce(j.deadline, interval '1 day') as until,
+      select j.id, j.class_id, case when (j.start_by <= p_now) is not true and j.paused is null then j.locks end as locks, p_now + coalesce(j.deadline, interval '1 day') as until, j.scheduled_at,
              coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) as rank
       from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
       where j.id = any (v_left) order by j.priority desc, j.scheduled_at, j.id
@@ -74,6 +99,14 @@ begin
       elsif v_job.locks is null then
         picked := picked || v_job.id;
         continue;
+      elsif v_turns then
+        v_turn := coordinator.job_lock_turn(p_project_id, v_job.id, v_job.locks, v_job.scheduled_at, p_now);
+        if v_turn.job is not null then
+          waiting := waiting || v_job.id;
+          v_waits := v_waits || row(v_job.id, p_project_id, v_turn.resource, v_turn.wanted, v_job.class_id, v_job.rank)::coordinator.job_lock_waits;
+          v_due := v_due || p_now + interval '30 seconds';
+          continue;
+        end if;
       end if;
       v_fence := coordinator.epoch_number('coordinator.job_fences');
       v_try := coordinator.lock_try(p_project_id, p_project, v_job.locks, p_agent, p_worker, coordinator.job_owner(v_job.id, v_fence), v_job.until);
@@ -89,12 +122,23 @@ begin
         v_waits := v_waits || row(v_job.id, p_project_id, v_try.blocker, v_try.wanted, v_job.class_id, v_job.rank)::coordinator.job_lock_waits;
         v_due := v_due || v_try.due_at;
         v_free := v_free || v_try.free;
+        if not v_try.busy and v_job.scheduled_at <= p_now - interval '30 seconds' and exists (
+             select from coordinator.locks l where l.project_id = p_project_id and l.resource = v_try.blocker and coordinator.lock_job(l.owner) is not null) then
+          v_late := v_late || row(p_project_id, v_try.wanted, v_job.id, v_job.scheduled_at, p_now + interval '1 minute')::coordinator.job_lock_turns;
+        end if;
       end if;
     end loop;
     exit when v_busy = '{}';
     v_left := v_busy;
     perform pg_sleep(0.002); -- nearly all who have keys commit at once
   end loop;
+  if (v_late <> '{}' or v_turns and owned <> '{}') and pg_try_advisory_xact_lock(hashtextextended('coordinator.job_lock_turns:' || p_project_id, 0)) then
+    delete from coordinator.job_lock_turns t where t.project_id = p_project_id and (t.until <= p_now or t.job_id = any (owned));
+    insert into coordinator.job_lock_turns as t
+    select distinct on (l.resource) l.* from unnest(v_late) l order by l.resource, l.since, l.job_id
+    on conflict on constraint job_lock_turns_pkey do update set job_id = excluded.job_id, since = excluded.since, until = excluded.until
+    where (excluded.since, excluded.job_id) <= (t.since, t.job_id);
+  end if;
   if waiting = '{}' then
     return;
   end if;
@@ -206,8 +250,15 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_on record;
+  v_on   record;
+  v_turn record;
 begin
+  select t.* into v_turn
+  from coordinator.jobs_open j cross join lateral coordinator.job_lock_turn(p_project_id, j.id, j.locks, j.scheduled_at, coordinator.now_utc()) t where j.id = p_job;
+  if v_turn.job is not null then
+    sentence := format('It waits for the lock on "%s", and lets job %s go before it, which has waited longer for "%s".', v_turn.wanted, v_turn.job, v_turn.resource);
+    return;
+  end if;
   select w.wanted, w.blocker, b.* into v_on
   from coordinator.job_lock_waits w
   join coordinator.jobs_open j on j.id = w.job_id

@@ -139,6 +139,18 @@ return case
 comment on function coordinator.lock_meets(coordinator.lock_resource, text, text, text, text) is
   'Return whether a resource overlaps another whose directory is above or below its own; p_reach: the lock_reach of the first if it is a glob. Internal.';
 
+create or replace function coordinator.lock_overlaps(p_a coordinator.lock_resource, p_b coordinator.lock_resource) returns boolean
+language sql immutable parallel safe
+return p_a.resource = any (p_b.covered_by) or p_b.resource = any (p_a.covered_by) or case
+  when 'name' in (p_a.kind, p_b.kind) then false
+  when p_b.kind = 'glob' then
+    coordinator.lock_meets(p_a, null, p_b.kind, p_b.resource, p_b.pattern) or p_a.kind = 'directory' and starts_with('/' || p_b.path || '/', rtrim('/' || p_a.path, '/') || '/')
+  when p_a.kind = 'glob' then
+    coordinator.lock_meets(p_b, null, p_a.kind, p_a.resource, p_a.pattern) or p_b.kind = 'directory' and starts_with('/' || p_a.path || '/', rtrim('/' || p_b.path, '/') || '/')
+  else false end;
+comment on function coordinator.lock_overlaps(coordinator.lock_resource, coordinator.lock_resource) is
+  'Return whether two resources overlap. Internal.';
+
 create or replace function coordinator.lock_ranges(p_r coordinator.lock_resource) returns text[]
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
