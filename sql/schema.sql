@@ -4555,6 +4555,11 @@ create function coordinator.session_create(p_project text, p_session text defaul
   returns SETOF coordinator.sessions_live
   volatile security definer;
 
+-- Delete a session with its logs, documents and artifacts, and return true. A session with more than 10,000 entries is archived, loses 10,000 of them, and false is returned: call it again. ZC215: there is no such session.
+create function coordinator.session_delete(p_project text, p_session text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
 -- Return the number of the session with this key, created if there is none; nobody archives or deletes it before the transaction ends. For a function that makes a log or document of a session, before it inserts the header. ZC332: the session is archived. Internal.
 create function coordinator.session_enter(p_project_id bigint, p_key text, p_now timestamp with time zone, p_actor text default null)
   returns bigint
@@ -4564,6 +4569,16 @@ create function coordinator.session_enter(p_project_id bigint, p_key text, p_now
 create function coordinator.session_find(p_project_id bigint, p_session text)
   returns bigint
   stable;
+
+-- Make a new session from an old one, as it was when the entry p_seq of its log of p_kind was appended, or as it is now: its logs up to then, with their numbers, its documents, with their versions, and the artifacts that were not stored since. p_copy: the key of the new one, by default a new UUID. Neither changes the other. ZC335: there is no such entry, or no longer; or a version of that time is no longer kept. ZC301: the key is taken.
+create function coordinator.session_fork(p_project text, p_session text, p_seq bigint default null, p_kind text default 'message', p_copy text default null, p_title text default null, p_actor text default null)
+  returns SETOF coordinator.sessions_live
+  volatile security definer;
+
+-- Wait for those who append or put in a session that the caller has locked, and keep others from it until the transaction ends. Internal.
+create function coordinator.session_hold(p_session_id bigint)
+  returns void
+  volatile;
 
 -- List the sessions of a project, of a user or with a status if given, the one that was used last first. p_after: array[updated_at, session] of the last row read. ZC220: no such user.
 create function coordinator.session_list(p_project text, p_username text default null, p_status text default null, p_after text[] default null, p_limit integer default 1000)
@@ -4580,6 +4595,11 @@ create function coordinator.session_refuse(p_session_id bigint)
   returns void
   stable;
 
+-- Delete a session with its logs, documents and artifacts, and return true; or up to 10,000 of its entries, archive it, and return false: call it again. p_reason: deleted or expired. Internal.
+create function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamp with time zone)
+  returns boolean
+  volatile;
+
 -- Change parts of a session; what is null stays. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: no such user.
 create function coordinator.session_set(p_project text, p_session text, p_username text default null, p_title text default null, p_mission text default null, p_status text default null, p_context jsonb default null, p_actor text default null)
   returns SETOF coordinator.sessions_live
@@ -4589,6 +4609,11 @@ create function coordinator.session_set(p_project text, p_session text, p_userna
 create function coordinator.session_show(p_project text, p_session text)
   returns SETOF coordinator.sessions_live
   stable security definer;
+
+-- Raise ZC301 for the key of a new session. Internal.
+create function coordinator.session_taken(p_key text)
+  returns void
+  immutable;
 
 -- Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.
 create function coordinator.signal_clear(p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamp with time zone)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +22,7 @@ from coordinator.config import SETTINGS
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["Noun", "Program", "Verb", "acting_agent", "noun", "paged", "setting", "worker"]
+__all__ = ["Noun", "Program", "Verb", "acting_agent", "confirm", "noun", "paged", "setting", "worker"]
 
 AGENT_ID = SETTINGS["agent_id"].variable
 F = TypeVar("F", bound=Callable[..., Any])
@@ -206,6 +207,18 @@ def acting_agent(
     if help is None:
         return click.argument("agent", type=type, callback=chosen, metavar=f"[{metavar}]", required=False)
     return click.option("--agent", type=type, callback=chosen, metavar=metavar, help=f"{help}  [default: {AGENT_ID}]")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is deleted, unless ``yes``.
+
+    Raises: ``click.UsageError`` where nobody can be asked; ``click.Abort`` if it is declined.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("give --yes to delete it without being asked")
+    click.confirm(question, abort=True, err=True)
 
 
 def noun(text: str) -> Noun:

@@ -103,3 +103,40 @@ class Sessions:
         return await self._caller.run(
             sessions.Archive(project=self._caller.project, session=session, actor=await self._caller.actor())
         )
+
+    async def fork(
+        self,
+        session: str,
+        seq: int | None = None,
+        *,
+        kind: str = "message",
+        copy: str | None = None,
+        title: str | None = None,
+    ) -> Session:
+        """Make a new session from an old one, as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is.
+
+        The new one has the logs up to then, with their numbers, and the documents, with their
+        versions. ``copy`` is its key, by default a new UUID. Neither changes the other.
+
+        Raises: ``Conflict`` if there is no such entry, or no longer (``ZC335``), or if the key is taken; ``NotFound``.
+        """
+        return await self._caller.run(
+            sessions.Fork(
+                project=self._caller.project,
+                session=session,
+                seq=seq,
+                kind=kind,
+                copy=copy,
+                title=title,
+                actor=await self._caller.actor(),
+            )
+        )
+
+    async def delete(self, session: str) -> None:
+        """Delete a session with its logs, documents and artifacts, in several steps if it is large.
+
+        Raises: ``NotFound``.
+        """
+        actor = await self._caller.actor()
+        while not await self._caller.run(sessions.Delete(project=self._caller.project, session=session, actor=actor)):
+            pass

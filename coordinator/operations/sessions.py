@@ -7,7 +7,7 @@ import msgspec
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.session import Session
 
-__all__ = ["Archive", "Create", "List", "Set", "Show"]
+__all__ = ["Archive", "Create", "Delete", "Fork", "List", "Set", "Show"]
 
 
 class Create(Operation[Session], frozen=True, kw_only=True):
@@ -90,6 +90,45 @@ class Archive(Operation[Session], frozen=True, kw_only=True):
     """
 
     function = "session_archive"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    session: str
+    actor: str | None = None
+
+
+class Fork(Operation[Session], frozen=True, kw_only=True):
+    """Make a new session from an old one, as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is.
+
+    The new one has the logs up to then, with their numbers, and the documents, with their versions.
+    ``copy`` is its key, by default a new UUID. Neither changes the other.
+
+    Raises: ``Conflict`` if there is no such entry, or no longer (``ZC335``), or if the key is taken; ``NotFound``.
+    """
+
+    function = "session_fork"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    session: str
+    seq: int | None = None
+    kind: str = "message"
+    copy: str | None = None
+    title: str | None = None
+    actor: str | None = None
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete a session with its logs, documents and artifacts, and return true.
+
+    A session with more than 10,000 entries is archived, loses 10,000 of them, and the answer is false: call it again.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "session_delete"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
 

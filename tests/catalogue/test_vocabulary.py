@@ -130,6 +130,7 @@ OPTIONS_ADD = {
     **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
     ("lock_check", "stdin0"): "names on standard input",
     ("project_delete", "yes"): "instead of the question",
+    ("session_delete", "yes"): "instead of the question",
     ("queue_set", "strict"): "an ageing of 0",
     ("document_get", "value"): "the output",
     ("signal_get", "value"): "the output",

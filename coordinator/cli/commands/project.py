@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import confirm, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.operations import projects
 
@@ -65,9 +63,6 @@ def show(call: Invocation, *, name: str | None) -> None:
 @click.pass_obj
 def delete(call: Invocation, *, name: str, yes: bool) -> None:
     """Delete a project and everything in it."""
-    if not yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise click.UsageError("give --yes to delete a project without being asked")
-        click.confirm(f"Delete project {name} and everything in it?", abort=True, err=True)
+    confirm(f"Delete project {name} and everything in it?", yes=yes)
     call.run(call.operation(projects.Delete, project=name))
     call.output.one({"project": name, "deleted": True}, f"deleted {name}")

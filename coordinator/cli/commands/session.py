@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from coordinator.cli.command import noun, paged
+from coordinator.cli.command import confirm, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import OBJECT
+from coordinator.cli.values import INTEGER, OBJECT
 from coordinator.model.operation import Json
 from coordinator.operations import sessions
 
@@ -103,3 +103,39 @@ def set_(call: Invocation, /, **options: Any) -> None:
 def archive(call: Invocation, *, session: str) -> None:
     """Archive a session: it stays readable, and takes nothing more."""
     call.output.one(call.run(call.operation(sessions.Archive, session=session)), f"archived {plain(session)}")
+
+
+@command.verb(
+    examples=[
+        "coordinator session fork review-42 17",
+        "coordinator session fork review-42 --copy review-42-again --title 'Second attempt'",
+        "coordinator session fork run-7 3 --kind step",
+    ]
+)
+@_session
+@click.argument("seq", type=INTEGER, required=False)
+@click.option(
+    "--kind", metavar="KIND", default="message", show_default=True, help="Kind of the log that has the entry."
+)
+@click.option("--copy", metavar="KEY", help="Key of the new session.  [default: a new UUID]")
+@click.option("--title", metavar="TEXT", help="Title of the new session.  [default: that of the old one]")
+@click.pass_obj
+def fork(call: Invocation, /, **options: Any) -> None:
+    """Copy a session, and print the key of the copy.
+
+    With SEQ, the copy is what the session was when that message was appended, without later entries and versions of documents.
+    """
+    made = call.run(call.operation(sessions.Fork, **options))
+    call.output.one(made, plain(made.session))
+
+
+@command.verb(examples=["coordinator session delete review-42 --yes"])
+@_session
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required where nobody can be asked.")
+@click.pass_obj
+def delete(call: Invocation, *, session: str, yes: bool) -> None:
+    """Delete a session and everything in it."""
+    confirm(f"Delete session {plain(session)} and everything in it?", yes=yes)
+    while not call.run(call.operation(sessions.Delete, session=session)):
+        pass
+    call.output.one({"session": session, "deleted": True}, f"deleted {plain(session)}")

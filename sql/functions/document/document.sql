@@ -157,6 +157,9 @@ begin
   end loop;
   if v_document.session_id is not null then
     perform coordinator.session_continue(v_document.session_id, p_now);
+  elsif p_session is not null and v_session is null and v_document.created_at = p_now then -- deleted with its session
+    v_document.session_id := coordinator.session_enter(p_project_id, p_session, p_now, p_actor);
+    update coordinator.documents set session_id = v_document.session_id where id = v_document.id;
   end if;
   return v_document;
 end

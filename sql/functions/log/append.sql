@@ -251,7 +251,7 @@ begin
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key
         and (p_expect is null or case when l.deleted then p_expect = 0
                                       else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
-      returning l.id, l.last_seq, l.updated_at, l.session_id into v_log;
+      returning l.id, l.last_seq, l.updated_at, l.session_id, l.count into v_log;
       exit when found;
       select l.last_seq, l.epoch into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
@@ -269,6 +269,9 @@ begin
 
   if v_log.session_id is not null then
     perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
+  elsif p_session is not null and v_session is null and v_log.count = v_count - cardinality(v_known) then -- deleted with its session
+    v_session := coordinator.session_enter(v_project, p_session, v_log.updated_at, v_actor);
+    update coordinator.logs set session_id = v_session where id = v_log.id;
   end if;
   if p_session is not null and v_session is null and not exists (
       select from coordinator.sessions s where s.id = v_log.session_id and s.project_id = v_project and s.key = p_session) then

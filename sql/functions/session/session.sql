@@ -1,25 +1,32 @@
 -- Sessions: conversations and runs of work. What belongs to one is in logs and documents, which carry its number.
 --
 -- The first append or put under a session's key creates it (session_enter), and shares its row until the commit. Later ones only look
--- whether it is archived (session_continue), after they have locked their header.
+-- whether it is archived (session_continue), after they have locked their header: session_archive changes the row first, then waits for
+-- all headers of the session, so whoever gets a header afterwards sees that it is archived.
 -- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that others have.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('session.created',  'key of the session', '{username,status}', 'A session was created, by a caller or by the first that was appended or put.'),
   ('session.changed',  'key of the session', '{fields,status}',   'A session was changed; fields: which parts of it.'),
-  ('session.archived', 'key of the session', '{}',                'A session was archived: nothing is appended or put.');
+  ('session.archived', 'key of the session', '{}',                'A session was archived: nothing is appended or put.'),
+  ('session.forked',   'key of the copy',    '{session,kind,seq}', 'A session was copied, as it was when the entry seq was appended, or as it was then (null); session: the one that was copied.'),
+  ('session.deleted',  'key of the session', '{reason}',           'A session was deleted with all its contents; reason: deleted by a caller, or expired.');
 
 insert into coordinator.rights (function, role) values
   ('session_list',    'reader'),
   ('session_show',    'reader'),
   ('session_archive', 'agent'),
   ('session_create',  'agent'),
-  ('session_set',     'agent');
+  ('session_fork',    'agent'),
+  ('session_set',     'agent'),
+  ('session_delete',  'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('session_title',   200,   'characters', 'Title of a session or project.'),
   ('session_mission', 20000, 'characters', 'Mission of a session.'),
-  ('session_status',  36,    'characters', 'Status of a session: lower-case letters, digits, - and _.');
+  ('session_status',  36,    'characters', 'Status of a session: lower-case letters, digits, - and _.'),
+  ('session_delete',  10000,  'entries',   'Entries that one call of session_delete deletes; it is called again for the rest.'),
+  ('session_fork',    100000, 'entries',   'Entries that session_fork copies.');
 
 create or replace view coordinator.sessions_live with (security_barrier) as
   select p.name as project, s.key as session, u.username, s.title, s.mission, s.status, s.context, s.forked_from, s.actor, s.created_at, s.updated_at
@@ -81,6 +88,18 @@ end
 $$;
 comment on function coordinator.session_refuse(bigint) is
   'Raise ZC332 for an append or put in an archived session. Internal.';
+
+create or replace function coordinator.session_taken(p_key text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC301', message = format('a session, log or document "%s" already exists', p_key),
+    hint = 'Choose another key, or use what exists. What was deleted a short time ago keeps its key until retention takes it.';
+end
+$$;
+comment on function coordinator.session_taken(text) is
+  'Raise ZC301 for the key of a new session. Internal.';
 
 create or replace function coordinator.session_begin(
   p_project_id bigint, p_session text, p_user_id bigint, p_title text, p_mission text, p_status text, p_context jsonb,
@@ -153,6 +172,19 @@ $$;
 comment on function coordinator.session_continue(bigint, timestamptz) is
   'Refuse (ZC332) an archived session, and note once a minute that it is used. For an append or put, in a statement after the one that locked its header. No event. Internal.';
 
+create or replace function coordinator.session_hold(p_session_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- In the lock order.
+  perform from coordinator.logs l where l.session_id = p_session_id order by l.kind, l.key for share;
+  perform from coordinator.documents d where d.session_id = p_session_id order by d.kind, d.key for share;
+end
+$$;
+comment on function coordinator.session_hold(bigint) is
+  'Wait for those who append or put in a session that the caller has locked, and keep others from it until the transaction ends. Internal.';
+
 create or replace function coordinator.session_check(p_title text, p_mission text, p_status text, p_context jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -201,8 +233,7 @@ begin
   perform coordinator.project_hold(v_project);
   v_id := coordinator.session_begin(v_project, v_session, v_user, p_title, p_mission, p_status, coalesce(p_context, '{}'), null, v_actor, v_now);
   if v_id is null then
-    raise exception using errcode = 'ZC301', message = format('session "%s" already exists', v_session),
-      hint = 'Choose another key, or use the existing session.';
+    perform coordinator.session_taken(v_session);
   end if;
   return query select * from coordinator.sessions_live l where l.project = p_project and l.session = v_session;
 end
@@ -313,6 +344,7 @@ begin
     perform coordinator.session_missing(v_project, p_session);
   elsif v_status <> 'archived' then
     update coordinator.sessions s set status = 'archived', updated_at = v_now where s.id = v_id;
+    perform coordinator.session_hold(v_id);
     perform coordinator.event_append('session.archived', p_project, p_session, v_actor, v_now, '{}');
   end if;
   return query select * from coordinator.session_show(p_project, p_session);
