@@ -854,6 +854,7 @@ create table coordinator.logs (
   deleted    boolean not null default false, -- True: absent for readers; the row is left so that no number is given again.
   updated_at timestamp with time zone not null, -- When it was last appended to or changed (database clock). Not indexed.
   trim_at    timestamp with time zone, -- When retention looks at it next; null: never.
+  trim_from  bigint not null default 1, -- Retention has seen the entries below, and left only those that are kept or needed.
   constraint logs_pkey PRIMARY KEY (id),
   constraint logs_project_key UNIQUE (project_id, kind, key),
   constraint logs_kind CHECK ((kind ~ '^[a-z][a-z0-9_-]{0,35}$'::text))
@@ -2201,6 +2202,11 @@ create function coordinator.document_end(p_document_id bigint, p_event text, p_a
 create function coordinator.document_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
+
+-- Delete documents whose TTL has passed, and remove those that were deleted long enough ago; returns a row for each of up to p_limit. Repeat until there is none.
+create function coordinator.document_expire(p_limit integer default 1000)
+  returns SETOF coordinator.retention_result
+  volatile security definer;
 
 -- Return the header of a document, also of one that is deleted or expired. ZC217: there is none. Internal.
 create function coordinator.document_find(p_project_id bigint, p_project text, p_kind text, p_key text)
@@ -3992,6 +3998,11 @@ create function coordinator.log_find(p_project text, p_kind text, p_key text)
   returns coordinator.logs
   stable;
 
+-- Return how many entries of a log are beyond its bounds, those older than p_cutoff separately. Internal.
+create function coordinator.log_forecast(p_log coordinator.logs, p_cutoff timestamp with time zone, p_max_count bigint)
+  returns table (by_age bigint, by_count bigint, oldest_at timestamp with time zone)
+  stable;
+
 -- Return the header of a log, locked until the end of the transaction. ZC216: there is no such log. ZC301: its last number is not p_expect, or not of p_epoch. p_changes: ZC332 if its session is archived. No event. Internal.
 create function coordinator.log_hold(p_project text, p_kind text, p_key text, p_expect bigint, p_epoch text, p_changes boolean default true)
   returns coordinator.logs
@@ -4010,6 +4021,11 @@ create function coordinator.log_list(p_project text, p_kind text default null, p
 -- Raise ZC216 for a log that does not exist, with the one that was probably meant. Internal.
 create function coordinator.log_missing(p_project text, p_kind text, p_key text)
   returns void
+  stable;
+
+-- Return the numbers of the entries that kept entries of a log need. Internal.
+create function coordinator.log_needed(p_log_id bigint)
+  returns int8multirange
   stable;
 
 -- Number the entries of an append after p_base, without those that are there already. Internal.
@@ -4051,6 +4067,11 @@ create function coordinator.log_seq_at(p_log coordinator.logs, p_at timestamp wi
 create function coordinator.log_show(p_project text, p_kind text, p_key text)
   returns SETOF coordinator.logs_live
   stable security definer;
+
+-- Delete at most p_limit entries of logs that are due, and headers of logs that were deleted as long ago as the policy of documents says; returns a row for each log that it has looked at. Repeat until there is none. No event.
+create function coordinator.log_trim(p_limit integer default 1000)
+  returns SETOF coordinator.retention_result
+  volatile security definer;
 
 -- Reject (ZC105) a document that is not a memory. Internal.
 create function coordinator.memory_check(p_value jsonb)
@@ -4365,6 +4386,11 @@ create function coordinator.retention_check(p_subject text, p_kind text)
   returns void
   immutable;
 
+-- Set bounds of observations in all projects, as the settings of a daemon say; returns 1 if that changed anything. No event: it concerns no project.
+create function coordinator.retention_configure(p_max_age interval default null, p_max_count bigint default null)
+  returns integer
+  volatile security definer;
+
 -- Return how many entries or versions of a kind a log or document in a project keeps; null: all. Internal.
 create function coordinator.retention_count(p_project_id bigint, p_subject text, p_kind text)
   returns bigint
@@ -4375,14 +4401,29 @@ create function coordinator.retention_defaults()
   returns table (subject text, kind text, max_age interval, max_count bigint)
   immutable;
 
+-- Return the kind as metrics name it: * for kinds of the callers' own, of which there may be any number. Internal.
+create function coordinator.retention_label(p_subject text, p_kind text)
+  returns text
+  stable;
+
 -- Return the policy for a kind in a project. Internal.
 create function coordinator.retention_of(p_project_id bigint, p_subject text, p_kind text)
   returns coordinator.retention
   stable;
 
+-- Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log and document of the project.
+create function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.retention_forecast
+  stable security definer;
+
 -- Remove the policy of this project for a kind, so that the one for all projects applies; or p_everywhere, set that back to its default. Returns the policy that applies now. Resetting it again changes nothing.
 create function coordinator.retention_reset(p_project text, p_subject text, p_kind text default '*', p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.retention_policy
+  volatile security definer;
+
+-- Have the leading daemon look at every log, document and session of a project now, and remove in paced batches what retention_plan says.
+create function coordinator.retention_run(p_project text, p_actor text default null)
+  returns boolean
   volatile security definer;
 
 -- Set how long logs, documents or sessions of a kind keep what they hold, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.
@@ -4394,6 +4435,11 @@ create function coordinator.retention_set(p_project text, p_subject text, p_kind
 create function coordinator.retention_show(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.retention_policy
   stable security definer;
+
+-- Bring a change of retention to up to p_limit logs, documents or sessions that it concerns; returns how many it has looked at. Repeat until 0. No event.
+create function coordinator.retention_sweep(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
 
 -- Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role's name: bind it again after renaming it.
 create function coordinator.role_bind(p_role text, p_project text, p_actor text default null)

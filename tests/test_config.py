@@ -52,7 +52,7 @@ def test_every_number_has_a_range_that_holds_its_default() -> None:
         for name, value in msgspec.structs.asdict(Config()).items()
         if isinstance(value, int | float | timedelta)
     }
-    assert numbers.keys() == {name for name, setting in SETTINGS.items() if setting.max}
+    assert numbers.keys() == {name for name, setting in SETTINGS.items() if setting.max and setting.default is not None}
     for name, value in numbers.items():
         assert SETTINGS[name].min <= value <= SETTINGS[name].max, name
 
@@ -158,6 +158,19 @@ def test_a_malformed_setting_is_named_with_a_hint(environment: dict[str, str], m
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        "db: {history: {retention_days: 3, max_entries: 500}}",
+        "db.history.retention_days: 3, db.history.max_entries: 500",
+    ],
+)
+def test_a_profile_bounds_observations_as_other_programs_write_it(tmp_path: Path, written: str) -> None:
+    (tmp_path / "coordinator.yaml").write_text(f"profiles: {{dev: {{{written}}}}}")
+    loaded = load(profile="dev", environment={})
+    assert (loaded.history_retention_days, loaded.history_max_entries) == (3, 500)
+
+
+@pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
         ("profiles: {dev: {prot: 1}}", 'unknown setting "prot"', "Did you mean port?"),
@@ -170,6 +183,14 @@ def test_a_malformed_setting_is_named_with_a_hint(environment: dict[str, str], m
         ("profiles: {dev: {port: 1.5}}", "is not a whole number", ""),
         ("profiles: {dev: [1]}", "is not a mapping", ""),
         ("profiles: [1]", "is not a mapping", ""),
+        ("profiles: {dev: {db: {history: {max_entries: -1}}}}", "is out of range", "1 to "),
+        (
+            "profiles: {dev: {db: {history: {max_entires: 1}}}}",
+            'unknown setting "db.history.max_entires"',
+            "max_entries",
+        ),
+        ("profiles: {dev: {db: 1}}", 'unknown setting "db"', ""),
+        ("profiles: {dev: {db.history.max_entries: 1, history_max_entries: 2}}", "is set, too", ""),
         ("- 1", "is not a mapping", ""),
         ("profiles: {dev: {database_url: 'postgresql://u:s3cret", "is not valid YAML", ""),
         ("profiles: {dev: {database_url_file: gone}}", "cannot be read", ""),

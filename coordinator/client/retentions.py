@@ -6,7 +6,7 @@ from typing import Literal
 
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.listing import PAGE, Listing
-from coordinator.model.retention import RetentionPolicy
+from coordinator.model.retention import RetentionForecast, RetentionPolicy
 from coordinator.operations import retentions
 
 __all__ = ["Retentions"]
@@ -64,3 +64,11 @@ class Retentions:
     def show(self, *, after: str | None = None, limit: int = PAGE) -> Listing[RetentionPolicy]:
         """List the policies that apply in the project, by subject and kind."""
         return Listing(self._caller, retentions.Show(project=self._caller.project, limit=limit), after)
+
+    def plan(self, *, after: str | None = None, limit: int = PAGE) -> Listing[RetentionForecast]:
+        """Say what would go now, by subject, kind and reason."""
+        return Listing(self._caller, retentions.Preview(project=self._caller.project, limit=limit), after)
+
+    async def run(self) -> bool:
+        """Have the leading daemon remove what ``plan`` says now, in paced batches, instead of when it is due."""
+        return await self._caller.run(retentions.Run(project=self._caller.project, actor=await self._caller.actor()))

@@ -16,6 +16,10 @@ from coordinator.suggestion import suggestion
 __all__ = ["from_profile"]
 
 FILE = "coordinator.yaml"
+NESTED = {  # as other programs name them in the same file
+    "db.history.retention_days": "history_retention_days",
+    "db.history.max_entries": "history_max_entries",
+}
 
 
 def from_profile(profile: str | None, file: str | None, environment: Mapping[str, str]) -> dict[str, Given]:
@@ -53,12 +57,18 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
     settings = profiles[name] or {}
     if not isinstance(settings, dict):
         raise ConfigurationError(f'profile "{name}" in {path} is not a mapping', hint="Write it as setting: value.")
+    settings = _flat(settings)
     files = [f"{setting.name}_file" for setting in SETTINGS.values() if setting.secret]
-    _known(settings, (*SETTINGS, *files), f'profile "{name}" in {path}')
+    _known(settings, (*SETTINGS, *files, *NESTED), f'profile "{name}" in {path}')
     given = {}
     for key, value in settings.items():
         where = f'{key} of profile "{name}" in {path}'
         if value is None:
+            continue
+        if key in NESTED:
+            if settings.get(NESTED[key]) is not None:
+                raise ConfigurationError(f"{where}: {NESTED[key]} is set, too", hint="Remove one of the two.")
+            given[NESTED[key]] = Given(value, where, 2)
             continue
         if key in SETTINGS:
             given[key] = Given(value, where, 2)
@@ -70,6 +80,17 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
             raise ConfigurationError(f"{where} is not a path", hint="Write the path of a file as text.")
         given[setting] = Given(read(path.parent / Path(value).expanduser(), where).strip(), where, 2)
     return given
+
+
+def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
+    """Replace the mappings of nested settings by dotted names, such as db.history.max_entries."""
+    flat: dict[Any, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in NESTED):
+            flat |= _flat({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            flat[key] = value
+    return flat
 
 
 def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -> None:

@@ -257,6 +257,26 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="no archive",
         ),
     ] = None
+    history_retention_days: Annotated[
+        int | None,
+        Setting(
+            "Age in days at which observations are removed, in projects without a policy of their own",
+            "days",
+            1,
+            36_525,
+            unset="as retention set says",
+        ),
+    ] = None
+    history_max_entries: Annotated[
+        int | None,
+        Setting(
+            "Newest observations of an agent that are kept, in projects without a policy of their own",
+            "count",
+            1,
+            LIMITS["retention_count"],
+            unset="as retention set says",
+        ),
+    ] = None
     idempotency_retention: Annotated[
         timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
     ] = timedelta(days=1)

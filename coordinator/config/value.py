@@ -45,7 +45,7 @@ def convert(setting: Setting, given: Given) -> Any:
         return text
     if setting.type in (Path, Path | None):
         return Path(text).expanduser()
-    whole = setting.type is int
+    whole = setting.type in (int, int | None)
     try:
         value: Any = int(text) if whole else duration.parse(text)
         number = value if whole else value.total_seconds()

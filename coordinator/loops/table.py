@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
 
 from coordinator.config import Config
 from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
+from coordinator.model.retention import RetentionResult
 from coordinator.model.work import Gauge
 from coordinator.operations import (
     agents,
@@ -24,6 +27,7 @@ from coordinator.operations import (
     limits,
     locks,
     logs,
+    retentions,
     signals,
 )
 from coordinator.operations.work import SampleGauges
@@ -35,6 +39,7 @@ log = structlog.get_logger()
 
 REAPED_SHOWN = 100  # agents that one log line names
 SPARE_S = 600  # between runs of loops for which a heartbeat reports all work
+PAUSE_S = 0.02  # between batches of retention, so that whoever writes gets through
 MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
 
 
@@ -63,6 +68,10 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(job_history.Extend(), every_s=SPARE_S),
         Loop(job_history.Index(), every_s=600),
         _job_prune(config),
+        Loop(retentions.Trim(), judge=_removed),
+        Loop(retentions.ExpireDocuments(), judge=_removed),
+        Loop(retentions.Sweep(), judge=_swept),
+        *_configure(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
         Loop(artifacts.Prune(), every_s=SPARE_S),
@@ -79,6 +88,25 @@ def _job_prune(config: Config) -> Loop:
     if config.job_archive is None:
         return Loop(operation)
     return ArchivingPrune(operation=operation, folder=config.job_archive)
+
+
+def _configure(config: Config) -> list[Loop]:
+    days, count = config.history_retention_days, config.history_max_entries
+    if days is None and count is None:
+        return []
+    max_age = None if days is None else timedelta(days=days)
+    return [Loop(retentions.Configure(max_age=max_age, max_count=count), every_s=3600)]
+
+
+def _removed(results: list[RetentionResult]) -> LoopRun:
+    for result in results:
+        if result.removed:
+            metrics.RETENTION_REMOVED.labels(result.subject, result.kind).inc(result.removed)
+    return LoopRun(sum(result.removed for result in results), again_s=PAUSE_S if results else None)
+
+
+def _swept(count: int) -> LoopRun:
+    return LoopRun(0, again_s=PAUSE_S if count else None)
 
 
 def _reaped(result: Reaped) -> LoopRun:

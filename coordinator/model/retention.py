@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-__all__ = ["RetentionPolicy"]
+__all__ = ["RetentionForecast", "RetentionPolicy", "RetentionResult"]
 
 
 class RetentionPolicy(msgspec.Struct, frozen=True):
@@ -19,3 +19,26 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
     max_count: int | None
     actor: str
     updated_at: datetime
+
+
+class RetentionForecast(msgspec.Struct, frozen=True):
+    """What would go now: from ``count`` logs, documents or sessions, ``removed`` entries, versions, documents or sessions.
+
+    ``reason`` is the bound that they exceed, max_age or max_count; or ttl, for documents that have expired.
+    """
+
+    project: str
+    subject: str
+    kind: str
+    reason: str
+    count: int
+    removed: int
+    oldest_at: datetime
+
+
+class RetentionResult(msgspec.Struct, frozen=True):
+    """How much retention removed; ``kind`` is * for kinds that no policy of all projects names."""
+
+    subject: str
+    kind: str
+    removed: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.operation import Operation, Scope
-from coordinator.model.retention import RetentionPolicy
+from coordinator.model.retention import RetentionForecast, RetentionPolicy, RetentionResult
 
-__all__ = ["Reset", "Set", "Show"]
+__all__ = ["Configure", "ExpireDocuments", "Preview", "Reset", "Run", "Set", "Show", "Sweep", "Trim"]
 
 
 class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
@@ -69,4 +69,68 @@ class Show(Operation[list[RetentionPolicy]], frozen=True, kw_only=True):
 
     project: str
     after: list[str] | None = None
+    limit: int = 1000
+
+
+class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
+    """Say what would go now, by subject, kind and reason. It looks at every log and document of the project."""
+
+    function = "retention_plan"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("subject", "kind", "reason")
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Run(Operation[bool], frozen=True, kw_only=True):
+    """Have the leading daemon look at every log, document and session of a project now.
+
+    It removes, in paced batches, what ``Preview`` says.
+    """
+
+    function = "retention_run"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    actor: str | None = None
+
+
+class Configure(Operation[int], frozen=True, kw_only=True):
+    """Set bounds of observations in all projects, as the daemon's settings say; returns 1 if that changed anything."""
+
+    function = "retention_configure"
+    internal = True
+
+    max_age: timedelta | None = None
+    max_count: int | None = None
+
+
+class Sweep(Operation[int], frozen=True, kw_only=True):
+    """Bring a change of retention to the logs, documents and sessions that it concerns. Repeat until 0."""
+
+    function = "retention_sweep"
+    internal = True
+
+    limit: int = 1000
+
+
+class Trim(Operation[list[RetentionResult]], frozen=True, kw_only=True):
+    """Delete entries of logs that are due; returns a row for each log that it has looked at. Repeat until there is none."""
+
+    function = "log_trim"
+    internal = True
+
+    limit: int = 1000
+
+
+class ExpireDocuments(Operation[list[RetentionResult]], frozen=True, kw_only=True):
+    """Delete documents whose TTL has passed, and remove those that were deleted long enough ago. Repeat until there is no row."""
+
+    function = "document_expire"
+    internal = True
+
     limit: int = 1000

@@ -18,6 +18,7 @@ __all__ = [
     "RELAY_BATCH_EVENTS",
     "RELAY_SLEEPING",
     "REQUEST_SECONDS",
+    "RETENTION_REMOVED",
     "STREAM_CLOSED",
     "STREAM_CONNECTIONS",
     "STREAM_EVENTS",
@@ -63,6 +64,12 @@ LOOP_SECONDS = Histogram(
     ["loop"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
+)
+RETENTION_REMOVED = Counter(
+    "coordinator_retention_removed",
+    "Entries of logs, documents and sessions that retention removed.",
+    ["subject", "kind"],
+    registry=REGISTRY,
 )
 LEADER = Gauge("coordinator_leader", "1 while this process leads.", registry=REGISTRY)
 REQUEST_SECONDS = Histogram(

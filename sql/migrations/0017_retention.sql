@@ -49,3 +49,23 @@ create type coordinator.retention_policy as (
 );
 comment on type coordinator.retention_policy is
   'A policy of retention: the project to which it applies (null: all), what it is of, its bounds (null: none), who set it and when.';
+
+create type coordinator.retention_result as (
+  subject text,
+  kind    text,
+  removed bigint
+);
+comment on type coordinator.retention_result is
+  'What retention removed: entries of a log, documents or sessions. kind: * where no policy for all projects names the kind.';
+
+create type coordinator.retention_forecast as (
+  project   text,
+  subject   text,
+  kind      text,
+  reason    text,
+  count     bigint,
+  removed   bigint,
+  oldest_at timestamptz
+);
+comment on type coordinator.retention_forecast is
+  'What would go now: why (max_age, max_count, or the ttl of a document), from how many logs, documents or sessions (count), how many entries, versions, documents or sessions (removed), and since when the oldest of them has been there.';

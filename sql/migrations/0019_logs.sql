@@ -16,6 +16,7 @@ create table coordinator.logs (
   deleted    boolean     not null default false,
   updated_at timestamptz not null,
   trim_at    timestamptz,
+  trim_from  bigint      not null default 1,
   constraint logs_kind check (kind ~ '^[a-z][a-z0-9_-]{0,35}$'),
   constraint logs_project_key unique (project_id, kind, key) -- log_append, log_list
 ) with (fillfactor = 70);
@@ -35,6 +36,7 @@ comment on column coordinator.logs.kept       is 'True: retention deletes no ent
 comment on column coordinator.logs.deleted    is 'True: absent for readers; the row is left so that no number is given again.';
 comment on column coordinator.logs.updated_at is 'When it was last appended to or changed (database clock). Not indexed.';
 comment on column coordinator.logs.trim_at    is 'When retention looks at it next; null: never.';
+comment on column coordinator.logs.trim_from  is 'Retention has seen the entries below, and left only those that are kept or needed.';
 
 create table coordinator.entries (
   log_id     bigint      not null,

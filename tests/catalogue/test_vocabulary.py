@@ -58,6 +58,7 @@ NOT_ON_THE_COMMAND_LINE = {
     ),
     "artifact_read": "artifact get",
     "observation_append": "coordinator observe",
+    "retention_plan": "retention run --dry-run",
     "events_since": "event tail",
     "job_cancel_children": "job cancel --children",
     "job_enqueue_many": "job enqueue --lines",
@@ -106,6 +107,9 @@ OPTIONS_LACK = {
     ("transaction_run", "conditions"): "in the file",
 }
 OPTIONS_ADD = {
+    ("retention_run", "dry_run"): "retention_plan",
+    ("retention_run", "after"): "retention_plan",
+    ("retention_run", "limit"): "retention_plan",
     ("cron_set", "payload"): "a field of the job",
     ("cron_set", "queue"): "a field of the job",
     ("cron_set", "type"): "a field of the job",

@@ -72,6 +72,17 @@ async def some_retention(tx: Transaction) -> None:
         await tx.run(retentions.Set(project=P, subject="log", kind=kind, everywhere=everywhere))
 
 
+async def some_beyond_retention(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for kind in ("a", "b", "c"):
+        for days in (0, 2):
+            await tx.set_clock(timedelta(days=days))
+            entries = "[" + ", ".join(['{"data": 1}'] * 5) + "]"
+            await tx.connection.execute("select coordinator.log_append($1, $2, 'k', $3::text::json)", P, kind, entries)
+        bounds: dict[str, Any] = {"max_age": timedelta(days=1), "max_count": 3}
+        await tx.run(retentions.Set(project=P, subject="log", kind=kind, **bounds))
+
+
 async def some_projects(tx: Transaction) -> None:
     for name in ("a", "a-b", "a_b", "z", "0"):
         await tx.run(projects.Create(project=name))
@@ -296,6 +307,7 @@ CASES = [
     Case(a_log, logs.Read(project=P, kind="note", key="a", last=5), 5),
     Case(some_crons, crons.List(project=P), 6),
     Case(some_retention, retentions.Show(project=P), 9),
+    Case(some_beyond_retention, retentions.Preview(project=P), 6),
 ]
 LISTS = {type(case.operation): case for case in reversed(CASES)}
 

@@ -44,7 +44,7 @@ _everywhere = click.option("--everywhere", is_flag=True, help="In all projects t
 def set_(
     call: Invocation, *, subject: str, kind: str, max_age: timedelta | None, max_count: int | None, everywhere: bool
 ) -> None:
-    """Set how long logs, documents or sessions of a kind keep what they hold.
+    """Set what is kept of a kind, and for how long.
 
     The age is that of a log's entries, or the time since a document was deleted or a session was last active. What is marked as kept
     stays. Without KIND, the policy applies to kinds without one of their own.
@@ -64,9 +64,9 @@ def set_(
 @_everywhere
 @click.pass_obj
 def reset(call: Invocation, *, subject: str, kind: str, everywhere: bool) -> None:
-    """Remove the project's policy, so that the one of all projects applies.
+    """Remove the policy of the project.
 
-    With --everywhere, set the policy of all projects back to its default.
+    The one of all projects applies then. With --everywhere, set the policy of all projects back to its default.
     """
     policy = call.run(call.operation(retentions.Reset, subject=subject, kind=kind, everywhere=everywhere))
     call.output.one(policy, _sentence(policy))
@@ -81,6 +81,25 @@ def show(call: Invocation, *, after: str | None, limit: int | None) -> None:
     Those without a project apply to all projects.
     """
     call.list(retentions.Show(project=call.project), COLUMNS, after=after, limit=limit, empty="There are no policies.")
+
+
+@command.verb(examples=["coordinator retention run --dry-run", "coordinator retention run"])
+@click.option("--dry-run", is_flag=True, help="Say what would go and why, and remove nothing.")
+@paged
+@click.pass_obj
+def run(call: Invocation, *, dry_run: bool, after: str | None, limit: int | None) -> None:
+    """Remove what is beyond the bounds now, instead of when it is due.
+
+    The leading daemon does so in paced batches. With --dry-run, list what would go, by subject, kind and reason: the bound that is exceeded,
+    or ttl for documents that have expired.
+    """
+    if dry_run:
+        columns = ("subject", "kind", "reason", "removed", "count", "oldest_at", "project")
+        plan = retentions.Preview(project=call.project)
+        call.list(plan, columns, after=after, limit=limit, empty="Nothing would go.")
+        return
+    call.run(call.operation(retentions.Run))
+    call.output.one({"project": call.project, "running": True}, f"the daemon looks at all of {call.project} now")
 
 
 def _sentence(policy: RetentionPolicy) -> str:

@@ -45,7 +45,7 @@ as $$
 begin
   delete from coordinator.entries where log_id = p_log.id;
   update coordinator.logs
-  set first_seq = p_log.last_seq + 1, count = 0, kept = p_log.kept and not p_deleted, deleted = p_deleted, updated_at = p_now,
+  set first_seq = p_log.last_seq + 1, trim_from = p_log.last_seq + 1, count = 0, kept = p_log.kept and not p_deleted, deleted = p_deleted, updated_at = p_now,
       trim_at = case when p_deleted then p_now + coordinator.retention_age(p_log.project_id, 'document', '*') else p_log.trim_at end
   where id = p_log.id;
   return p_log.count;
@@ -124,7 +124,8 @@ begin
     return 0;
   end if;
   update coordinator.logs
-  set kept = case when p_first_seq is null then p_kept else v_log.kept end, trim_at = case when p_kept then v_log.trim_at else v_now end
+  set kept = case when p_first_seq is null then p_kept else v_log.kept end, trim_at = case when p_kept then v_log.trim_at else v_now end,
+      trim_from = case when p_kept then v_log.trim_from else 1 end
   where id = v_log.id;
   perform coordinator.event_append('log.kept', p_project, p_kind || '/' || p_key, v_actor, v_now,
     jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', p_first_seq, 'last_seq', v_last, 'kept', p_kept));

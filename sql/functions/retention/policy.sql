@@ -12,12 +12,15 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('retention.set',   'subject/kind', '{everywhere,max_age,max_count}', 'A policy of retention was set; everywhere: for all projects.'),
+  ('retention.run',   'name of the project', '{}',                      'What is beyond the bounds of retention is removed now.'),
   ('retention.reset', 'subject/kind', '{everywhere}',                   'A policy of retention was removed, or for all projects set back to its default.');
 
 insert into coordinator.rights (function, role) values
+  ('retention_plan',  'reader'),
   ('retention_show',  'reader'),
   ('retention_set',   'manager'),
-  ('retention_reset', 'manager');
+  ('retention_reset', 'manager'),
+  ('retention_run',   'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('retention_age',      3155760000, 'seconds',  'Longest age in a policy of retention: 100 years.'),
@@ -44,26 +47,46 @@ insert into coordinator.retention (subject, kind, max_age, max_count, actor, upd
 select d.subject, d.kind, d.max_age, d.max_count, 'coordinator', coordinator.now_utc() from coordinator.retention_defaults() d
 on conflict do nothing;
 
+-- In plpgsql, which keeps the plan: appends and puts call these.
 create or replace function coordinator.retention_of(p_project_id bigint, p_subject text, p_kind text) returns coordinator.retention
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select r from coordinator.retention r
+declare
+  v_policy coordinator.retention;
+begin
+  select * into v_policy from coordinator.retention r
   where r.subject = p_subject and r.kind in (p_kind, '*') and (r.project_id = p_project_id or r.project_id is null)
-  order by r.kind = '*', r.project_id is null limit 1
+  order by r.kind = '*', r.project_id is null limit 1;
+  return v_policy;
+end
 $$;
 comment on function coordinator.retention_of(bigint, text, text) is
   'Return the policy for a kind in a project. Internal.';
 
 create or replace function coordinator.retention_age(p_project_id bigint, p_subject text, p_kind text) returns interval
-language sql stable
-return (coordinator.retention_of(p_project_id, p_subject, p_kind)).max_age;
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select r.max_age from coordinator.retention r
+          where r.subject = p_subject and r.kind in (p_kind, '*') and (r.project_id = p_project_id or r.project_id is null)
+          order by r.kind = '*', r.project_id is null limit 1);
+end
+$$;
 comment on function coordinator.retention_age(bigint, text, text) is
   'Return the maximum age of a kind in a project; null: none. Internal.';
 
 create or replace function coordinator.retention_count(p_project_id bigint, p_subject text, p_kind text) returns bigint
-language sql stable
-return (coordinator.retention_of(p_project_id, p_subject, p_kind)).max_count;
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select r.max_count from coordinator.retention r
+          where r.subject = p_subject and r.kind in (p_kind, '*') and (r.project_id = p_project_id or r.project_id is null)
+          order by r.kind = '*', r.project_id is null limit 1);
+end
+$$;
 comment on function coordinator.retention_count(bigint, text, text) is
   'Return how many entries or versions of a kind a log or document in a project keeps; null: all. Internal.';
 
@@ -181,3 +204,33 @@ end
 $$;
 comment on function coordinator.retention_show(text, text[], integer) is
   'List the policies that apply in a project, by subject and kind; project null: of all projects. p_after: array[subject, kind] of the last row read.';
+
+create or replace function coordinator.retention_label(p_subject text, p_kind text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((select r.kind from coordinator.retention r where r.subject = p_subject and r.kind = p_kind and r.project_id is null), '*')
+$$;
+comment on function coordinator.retention_label(text, text) is
+  'Return the kind as metrics name it: * for kinds of the callers'' own, of which there may be any number. Internal.';
+
+create or replace function coordinator.retention_configure(p_max_age interval default null, p_max_count bigint default null) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  update coordinator.retention r
+  set max_age = coalesce(p_max_age, r.max_age), max_count = coalesce(p_max_count, r.max_count), actor = 'coordinator', updated_at = v_now
+  where r.subject = 'log' and r.kind = 'observation' and r.project_id is null
+    and (r.max_age, r.max_count) is distinct from (coalesce(p_max_age, r.max_age), coalesce(p_max_count, r.max_count));
+  if not found then
+    return 0;
+  end if;
+  insert into coordinator.retention_sweeps (subject, kind) values ('log', 'observation');
+  return 1;
+end
+$$;
+comment on function coordinator.retention_configure(interval, bigint) is
+  'Set bounds of observations in all projects, as the settings of a daemon say; returns 1 if that changed anything. No event: it concerns no project.';

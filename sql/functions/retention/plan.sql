@@ -1,0 +1,125 @@
+-- Changes of policies reach what is there already by sweeps; and what would go now.
+
+create or replace function coordinator.retention_sweep(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_sweep coordinator.retention_sweeps;
+  v_ids   bigint[];
+  v_held  bigint[];
+  v_free  bigint;
+begin
+  perform coordinator.check_page(p_limit);
+  select * into v_sweep from coordinator.retention_sweeps s order by s.id limit 1 for update skip locked;
+  if not found then
+    return 0;
+  end if;
+  -- Rows that others have locked end the batch before them, so nobody waits here while holding others; the first one is waited for.
+  case v_sweep.subject
+    when 'log' then
+      v_ids := array(select l.id from coordinator.logs l where l.id > v_sweep.swept_to order by l.id limit p_limit);
+      v_held := array(select l.id from coordinator.logs l where l.id = any (v_ids) for no key update skip locked);
+    when 'document' then
+      v_ids := array(select d.id from coordinator.documents d where d.id > v_sweep.swept_to order by d.id limit p_limit);
+      v_held := array(select d.id from coordinator.documents d where d.id = any (v_ids) for no key update skip locked);
+    else
+      v_ids := array(select s.id from coordinator.sessions s where s.id > v_sweep.swept_to order by s.id limit p_limit);
+      v_held := array(select s.id from coordinator.sessions s where s.id = any (v_ids) for no key update skip locked);
+  end case;
+  v_free := (select min(i) from unnest(v_ids) i where i <> all (v_held));
+  if v_free = v_ids[1] then
+    v_ids := v_ids[1:1];
+  elsif v_free is not null then
+    v_ids := array(select i from unnest(v_ids) i where i < v_free);
+  end if;
+  case v_sweep.subject
+    when 'log' then
+      update coordinator.logs l set trim_at = v_now
+      where l.id = any (v_ids) and (l.trim_at is null or l.trim_at > v_now)
+        and (v_sweep.project_id is null or l.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or l.kind = v_sweep.kind);
+    when 'document' then
+      update coordinator.documents d set expires_at = d.updated_at + coordinator.retention_age(d.project_id, 'document', d.kind)
+      where d.id = any (v_ids) and d.deleted
+        and (v_sweep.project_id is null or d.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
+      delete from coordinator.document_versions v using coordinator.documents d
+      where d.id = any (v_ids) and v.document_id = d.id and v.version <= d.version - coordinator.document_versions_kept(d.project_id, d.kind)
+        and (v_sweep.project_id is null or d.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
+    else
+      update coordinator.sessions s set trim_at = v_now
+      where s.id = any (v_ids) and (v_sweep.project_id is null or s.project_id = v_sweep.project_id);
+  end case;
+  if cardinality(v_ids) = 0 then
+    delete from coordinator.retention_sweeps s where s.id = v_sweep.id;
+    return 1;
+  end if;
+  update coordinator.retention_sweeps s set swept_to = v_ids[cardinality(v_ids)] where s.id = v_sweep.id;
+  return cardinality(v_ids);
+end
+$$;
+comment on function coordinator.retention_sweep(integer) is
+  'Bring a change of retention to up to p_limit logs, documents or sessions that it concerns; returns how many it has looked at. Repeat until 0. No event.';
+
+create or replace function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
+returns setof coordinator.retention_forecast
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_now     timestamptz := coordinator.now_utc();
+begin
+  perform coordinator.check_page(p_limit, p_after, '{text,text,text}');
+  return query
+    with policies as materialized (
+      select k.kind, r.max_age, r.max_count
+      from (select distinct l.kind from coordinator.logs l where l.project_id = v_project) k (kind)
+      cross join lateral coordinator.retention_of(v_project, 'log', k.kind) r
+    ), logs as (
+      select l.kind as of_kind, p.max_age, p.max_count, n.*
+      from coordinator.logs l join policies p on p.kind = l.kind
+      cross join lateral coordinator.log_forecast(l, v_now - p.max_age, p.max_count) n
+      where l.project_id = v_project and not l.kept and not l.deleted and (p.max_age is not null or p.max_count is not null)
+    ), found (subject, kind, reason, count, removed, oldest_at) as (
+      select 'log', of_kind, 'max_age', count(*), sum(by_age)::bigint, min(oldest_at) from logs where by_age > 0 group by of_kind
+      union all
+      select 'log', of_kind, 'max_count', count(*), sum(by_count)::bigint, min(oldest_at) from logs where by_count > 0 group by of_kind
+      union all
+      select 'document', d.kind, 'max_age', count(*), count(*), min(d.updated_at)
+      from coordinator.documents d where d.project_id = v_project and d.deleted and not d.kept
+        and d.updated_at + coordinator.retention_age(v_project, 'document', d.kind) <= v_now group by d.kind
+      union all
+      select 'document', d.kind, 'max_count', count(distinct d.id), count(*), min(v.written_at)
+      from coordinator.documents d join coordinator.document_versions v on v.document_id = d.id
+      where d.project_id = v_project and v.version <= d.version - coordinator.document_versions_kept(v_project, d.kind) group by d.kind
+      union all
+      select 'document', d.kind, 'ttl', count(*), count(*), min(d.expires_at)
+      from coordinator.documents d where d.project_id = v_project and not d.deleted and d.expires_at <= v_now group by d.kind
+    )
+    select p_project, f.subject, f.kind, f.reason, f.count, f.removed, f.oldest_at
+    from found f where f.removed > 0
+      and (f.subject, f.kind, f.reason) > (coalesce(p_after[1], ''), coalesce(p_after[2], ''), coalesce(p_after[3], ''))
+    order by f.subject, f.kind, f.reason limit p_limit;
+end
+$$;
+comment on function coordinator.retention_plan(text, text[], integer) is
+  'Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log and document of the project.';
+
+create or replace function coordinator.retention_run(p_project text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.project_hold(v_project);
+  insert into coordinator.retention_sweeps (project_id, subject, kind)
+  select v_project, s, '*' from unnest('{log,document}'::text[]) s;
+  perform coordinator.event_append('retention.run', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.retention_run(text, text) is
+  'Have the leading daemon look at every log, document and session of a project now, and remove in paced batches what retention_plan says.';
