@@ -34,6 +34,7 @@ from coordinator.progress import Progress
 from coordinator.worker.attempt import Attempt
 from coordinator.worker.context import StopReason
 from coordinator.worker.end import End, FailJob, SnoozeJob, end_of
+from coordinator.worker.watch import watch
 
 if TYPE_CHECKING:
     from coordinator.worker.worker import Worker
@@ -101,6 +102,7 @@ class Shift:
                     tasks.start_soon(self._end_with, event)
                 tasks.start_soon(self._hear)
                 tasks.start_soon(self._reconcile_forever)
+                tasks.start_soon(watch, self._attempts)
                 for _ in range(CALLS):
                     tasks.start_soon(self._claim_forever)
                 await self._over.wait()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +20,7 @@ import coordinator
 from coordinator import FailJob, JobContext, RetryJob, SnoozeJob, Worker
 from coordinator.errors import ConfigurationError, Conflict
 from coordinator.operations import signals
-from coordinator.worker import shift
+from coordinator.worker import shift, watch
 from tests.waiting import DEADLINE_S, ticking, until
 
 
@@ -305,6 +306,41 @@ async def test_a_worker_sleeps_until_a_job_is_enqueued_and_wakes_at_once(
         assert looks == before
         await bench.client.queues.resume("default")
         assert (await bench.client.jobs.wait(paused.id, timeout=60)).status == "completed"
+
+
+async def test_a_function_that_blocks_the_event_loop_is_named_with_how_long(
+    work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "TICK_S", 0.02)
+    monkeypatch.setattr(watch, "BLOCKED_S", 0.1)
+    worker = Worker()
+    started = anyio.Event()
+
+    @worker.job("waits")
+    async def waits(context: JobContext, payload: Any) -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    @worker.job("blocks")
+    async def blocks(context: JobContext, payload: Any) -> None:
+        time.sleep(0.4)
+
+    with structlog.testing.capture_logs() as logs:
+        async with work(worker) as bench:
+            innocent = await bench.client.jobs.enqueue("waits")
+            await started.wait()
+            job = await bench.done("blocks")
+            await until(lambda: _logged(logs, "worker.blocked"))
+            await bench.client.jobs.cancel(innocent.id)
+    (line,) = [line for line in logs if line["event"] == "worker.blocked" and line["type"] == "blocks"]
+    assert (line["job"], line["blocked_s"] >= 0.3) == (str(job.id), True)
+    assert line["function"].endswith("blocks")
+    assert line["place"].startswith(f"{__file__}:")
+    assert [line["type"] for line in logs if line["event"] == "worker.blocked"] == ["blocks"]
+
+
+async def _logged(logs: Any, event: str) -> bool:
+    return any(line["event"] == event for line in logs)
 
 
 async def test_a_cancellation_reaches_the_function_by_its_event(work: Any) -> None:

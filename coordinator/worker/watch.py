@@ -1,0 +1,92 @@
+"""Which function blocks the event loop: a thread looks whether the loop goes round, and if not, which attempt it runs.
+
+A blocked loop sends no heartbeats, and all other functions stand still. The log names the function, its line, and how long it blocked. What
+only pauses the whole process is nobody's fault: the thread has to see the same attempt twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+import anyio
+import structlog
+
+from coordinator.worker.attempt import Attempt
+
+__all__ = ["watch"]
+
+TICK_S = 0.25
+BLOCKED_S = 1.0  # without a tick
+
+log = structlog.get_logger()
+
+
+class _Look:
+    """What the thread has seen since the last tick."""
+
+    def __init__(self) -> None:
+        self.ticked = time.monotonic()
+        self.suspect: Attempt | None = None
+        self.seen = 0
+        self.place: str | None = None
+
+    def tick(self) -> None:
+        """Note that the loop goes round, and say who kept it from doing so."""
+        blocked_s = time.monotonic() - self.ticked
+        if self.suspect is not None and self.seen > 1:
+            log.warning(
+                "worker.blocked",
+                job=str(self.suspect.grant.id),
+                type=self.suspect.grant.type,
+                function=self.suspect.handler.function.__qualname__,
+                place=self.place,
+                blocked_s=round(blocked_s, 1),
+                hint="Run blocking work with anyio.to_thread.run_sync.",
+            )
+        self.suspect, self.seen = None, 0
+        self.ticked = time.monotonic()
+
+    def look(self, suspect: Attempt | None, thread: int) -> None:
+        """Note that the loop stands still while it runs an attempt."""
+        if suspect is None or suspect is not self.suspect:
+            self.suspect, self.seen = suspect, 0
+        self.seen += 1
+        if suspect is not None:
+            self.place = _place(suspect, thread) or self.place
+
+
+def _place(attempt: Attempt, thread: int) -> str | None:
+    """Return where a thread is within the function of an attempt."""
+    code = getattr(inspect.unwrap(attempt.handler.function), "__code__", None)
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and there is no other way
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+async def watch(attempts: Mapping[int, Attempt]) -> None:
+    """Log each function of these attempts that blocks the event loop for more than a second, until cancelled."""
+    loop = asyncio.get_running_loop()
+    thread = threading.get_ident()
+    seen = _Look()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(TICK_S):
+            if time.monotonic() - seen.ticked > BLOCKED_S:
+                task = asyncio.current_task(loop)
+                running = [attempt for attempt in [*attempts.values()] if attempt.task is task and not attempt.ended]
+                seen.look(running[0] if task is not None and running else None, thread)
+
+    threading.Thread(target=look, name="coordinator-worker-watch", daemon=True).start()
+    try:
+        while True:
+            await anyio.sleep(TICK_S)
+            seen.tick()
+    finally:
+        over.set()
