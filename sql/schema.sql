@@ -4551,7 +4551,7 @@ create function coordinator.search_recent(p_project_id bigint, p_kind text, p_qu
   returns bigint[]
   stable;
 
--- Return where the words of a search are in the beginning of a text, between **; without words, how the text begins. Internal.
+-- Return where the words of a search are in the beginning of a text, between **, on one line; without words, how the text begins. Internal.
 create function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery)
   returns text
   stable;

@@ -371,6 +371,8 @@ def _query_of(
         schema = _without_null(msgspec.json.schema(field.type, schema_hook=_schema))
         if field.default not in (msgspec.NODEFAULT, None) and isinstance(field.default, str | int | bool):
             schema = {**schema, "default": field.default}
+        if field.name == "embedding":
+            schema = _EMBEDDING
         where = "path" if field.name == in_path else "query"
         required = where == "path" or field.required
         parameters.append({"name": field.name, "in": where, "required": required, "schema": schema})
@@ -378,6 +380,11 @@ def _query_of(
 
 
 _DURATION = {"type": "string", "examples": ["30s"]}
+_EMBEDDING = {
+    "type": "string",
+    "description": "Numbers with commas; or f32: and numbers in single precision, little-endian, in base64.",
+    "examples": ["0.12,-0.9,0.3"],
+}
 
 
 def _schema(type: Any) -> dict[str, Any]:

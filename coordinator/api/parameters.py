@@ -17,6 +17,7 @@ from coordinator.api.endpoint import Endpoint, HttpDuration, decode_hook
 from coordinator.api.request import Request
 from coordinator.api.shape import fields_hint, shape_hint
 from coordinator.errors import InvalidArgument
+from coordinator.model.embedding import unpack
 from coordinator.model.operation import Operation
 from coordinator.model.page import place_of
 
@@ -54,6 +55,8 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
             values[name] = place_of(endpoint.operation, text)
         elif kinds[name] == "json":
             values[name] = _json(name, text)
+        elif kinds[name] == "numbers":
+            values[name] = unpack(text)
         elif text.lower() == "null" and kinds[name] != "text":
             raise InvalidArgument(f'the parameter "{name}" cannot be null', hint="Omit it.")
         else:
@@ -144,12 +147,16 @@ def _json(name: str, text: str) -> msgspec.Raw:
 
 @cache
 def _kinds(parameters: type[Any]) -> dict[str, str]:
-    """Return for each parameter whether it is JSON, text, a list of values, or one value."""
-    kinds = {}
-    for field in msgspec.structs.fields(parameters):
-        members = get_args(field.type) or (field.type,)
-        is_list = get_origin(field.type) is list or any(get_origin(member) is list for member in members)
-        kinds[field.name] = (
-            "json" if field.type is msgspec.Raw else "list" if is_list else "text" if str in members else "value"
-        )
-    return kinds
+    """Return for each parameter whether it is JSON, text, an embedding, a list of values, or one value."""
+    return {field.name: _kind(field.type) for field in msgspec.structs.fields(parameters)}
+
+
+def _kind(type: Any) -> str:
+    members = get_args(type) if get_origin(type) is not list else (type,)
+    if type is msgspec.Raw:
+        return "json"
+    if list[float] in members:
+        return "numbers"
+    if any(get_origin(member) is list for member in members):
+        return "list"
+    return "text" if str in (type, *members) else "value"

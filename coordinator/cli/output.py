@@ -170,6 +170,8 @@ def _cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) 
             return age(value)
         case timedelta():
             return span(value)
+        case float() if maximum is not None and not json:
+            return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
         case str():
             text = plain(value)
         case msgspec.Raw():

@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
+from coordinator.model.embedding import pack
 from coordinator.model.event import Event
 from coordinator.model.json import encode, exactly_decoded, fault_of, readable
 from coordinator.model.operation import Json, Operation, Shape
@@ -150,6 +151,8 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             value = cursor_of(type(operation), value)
         if is_json:
             value = encode(value).decode()
+        elif name == "embedding":
+            value = pack(value)
         for one in value if isinstance(value, list) else [value]:
             plain = one if type(one) is str else msgspec.to_builtins(one, enc_hook=timedelta.total_seconds)
             query.append((name, str(plain).lower() if isinstance(plain, bool) else str(plain)))

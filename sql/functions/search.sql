@@ -298,14 +298,14 @@ create or replace function coordinator.search_snippet(p_language text, p_kind te
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when p_query is null then left(t.text, 200) else
+  select regexp_replace(case when p_query is null then left(t.text, 200) else
     ts_headline(coordinator.search_language(p_language), t.text, p_query, 'StartSel="**", StopSel="**", '
-                || case when length(t.text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end
+                || case when length(t.text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end, '\s+', ' ', 'g')
   from (select left(case p_kind when 'memory' then s.heading || E'\n' || s.body else s.body end, 10000) as text
         from coordinator.search_text(p_kind, p_value) s) t
 $$;
 comment on function coordinator.search_snippet(text, text, jsonb, tsquery) is
-  'Return where the words of a search are in the beginning of a text, between **; without words, how the text begins. Internal.';
+  'Return where the words of a search are in the beginning of a text, between **, on one line; without words, how the text begins. Internal.';
 
 create or replace function coordinator.search_list(p_project_id bigint, p_kind text, p_within tsquery, p_after text[], p_limit integer) returns text[]
 language plpgsql stable

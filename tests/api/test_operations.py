@@ -146,9 +146,19 @@ async def test_every_list_has_the_same_cursor_and_limit(
 ) -> None:
     await post(http, "agents/register", project=project, name="a")
     job = await post(http, "jobs/enqueue", project=project, type="t")
-    needed = {"project": project, "agent": "a", "resource": "a", "job": job["id"]}
+    await post(http, "documents/put", project=project, kind="note", key="k", value=1)
+    await post(http, "logs/append", project=project, kind="note", key="k", entries=[{"data": 1}])
+    needed = {
+        "project": project,
+        "agent": "a",
+        "resource": "a",
+        "job": job["id"],
+        "kind": "note",
+        "key": "k",
+        "words": "x",
+    }
     fields = {field.name: field.required for field in msgspec.structs.fields(endpoint.operation)}
-    query = {name: value for name, value in needed.items() if fields.get(name)}
+    query = {name: value for name, value in needed.items() if fields.get(name) or (name == "words" and name in fields)}
     answer = await http.get(endpoint.path, params=query | {"limit": 1})
     assert set(answer.json()) == {"items", "cursor", "event_cursor"}
     for bad in ("x", "ä", "WyJub25lIl0"):
@@ -162,7 +172,11 @@ async def test_every_list_has_the_same_cursor_and_limit(
     assert "cursor" not in parameters
     assert parameters["after"]["schema"] == {"type": "string"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000} | (
-        {"default": 100} if endpoint.operation.function == "directive_inbox" else {"default": 1000}
+        {
+            "default": {"directive_inbox": 100, "memory_search": 20, "knowledge_search": 20}.get(
+                endpoint.operation.function, 1000
+            )
+        }
     )
     shown = described["responses"]["200"]["content"]["application/json"]["schema"]
     assert shown["properties"]["cursor"] == {"type": ["string", "null"]}

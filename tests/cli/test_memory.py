@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 from tests.cli.conftest import Program
 
 
@@ -21,10 +23,9 @@ def test_a_memory_is_recorded_found_listed_superseded_and_forgotten(program: Pro
     )
     assert (again["memory_id"], again["confidence"], again["reinforcements"]) == (made["memory_id"], 90, 2)
     (found,) = program.json("memory", "search", "migration", "--tool-name", "pytest")
-    assert (found["memory_id"], found["snippet"].splitlines()[0]) == (
-        made["memory_id"],
-        "Run the **migrations** first.",
-    )
+    assert (found["memory_id"], found["snippet"]) == (made["memory_id"], "Run the **migrations** first. tests pytest")
+    shown = program.text("memory", "search", "migration")
+    assert re.search(r" 0\.\d{1,3} ", shown), shown
     assert program.json("memory", "search", "migration", "--scope", "ops") == []
     new = program.text("memory", "supersede", made["memory_id"], "The migrations run automatically.").strip()
     assert [memory["memory_id"] for memory in program.json("memory", "list")] == [new]

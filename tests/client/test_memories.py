@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -37,7 +38,7 @@ async def test_lessons_and_knowledge_are_kept_found_and_removed(url: str) -> Non
         with pytest.raises(NotFound):
             await client.memories.get(new.memory_id)
         with pytest.raises(InvalidArgument) as missing:
-            await client.memories.search(embedding=[0.1] * 1536)
+            await client.memories.search(embedding=[random.uniform(-1, 1) for _ in range(1536)])
         assert "create extension vector" in (missing.value.hint or "")
 
         entry = await client.knowledge.put(
@@ -59,3 +60,21 @@ async def test_lessons_and_knowledge_are_kept_found_and_removed(url: str) -> Non
         assert await client.knowledge.delete("a/b c?", expect=entry)
         with pytest.raises(NotFound):
             await client.knowledge.get("a/b c?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x01", "'; drop table x; --", "\x1b[31m\u202e", "%00&a=b#c?d", '"\\u0000"', "\ufffd\U0001f600\r\n\t", "<b>&lt;"],
+)
+async def test_hostile_text_comes_back_as_it_was(url: str, text: str) -> None:
+    async with coordinator.connect(url) as client:
+        made = await client.memories.record(f"needle {text}", context=text)
+        assert (made.lesson, made.context) == (f"needle {text}", text)
+        assert [match.lesson async for match in client.memories.search(f"needle {text}", limit=1)] in (
+            [made.lesson],
+            [],
+        )
+        assert [match.lesson async for match in client.memories.search("needle")] == [made.lesson]
+        entry = await client.knowledge.put("k", f"needle {text}", metadata={"x": text, text: 1})
+        assert (entry.content, entry.metadata) == (f"needle {text}", {"x": text, text: 1})
+        assert [match.key async for match in client.knowledge.search("needle", metadata={"x": text, text: 1})] == ["k"]
