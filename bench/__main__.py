@@ -24,6 +24,7 @@ NAMES = (
     "jobs",
     "limits",
     "claims",
+    "state.logs",
     "state.search",
     "state.artifacts",
 )
