@@ -27,6 +27,8 @@ NAMES = (
     "state.logs",
     "state.search",
     "state.artifacts",
+    "state.windows",
+    "state.state",
 )
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"
