@@ -23,6 +23,7 @@ from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
+from coordinator.model.password import Password
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import (
     agents,
@@ -185,7 +186,7 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
 
 SAMPLES: dict[Any, Any] = {
     str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1, JsonText: JsonText(b"[]"),
-    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"], bytes: b"x",
+    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"], bytes: b"x", Password: Password("x"),
 }  # fmt: skip
 
 
