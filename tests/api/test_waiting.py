@@ -135,3 +135,30 @@ async def test_a_wait_for_a_job_ends_when_it_has_ended(http: httpx.AsyncClient, 
     assert (await http.get("/v1/jobs", params={"project": project, "payload": '{"n": 1}'})).json()["items"] == []
     refused = await http.get("/v1/jobs", params={"project": project, "payload": "{"})
     assert (refused.status_code, "not JSON" in refused.json()["detail"]) == (422, True)
+
+
+async def test_a_log_is_followed_by_waiting_after_the_last_cursor(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
+    log = {"project": project, "kind": "note", "key": "k"}
+    await post(http, "logs/append", **log, entries=[{"data": 1}])
+    page = (await http.get("/v1/logs/read", params={**log, "limit": 1})).json()
+    answers: list[httpx.Response] = []
+
+    async def wait() -> None:
+        answers.append(await http.get("/v1/logs/read", params={**log, "after": page["cursor"], "wait": "10m"}))
+
+    await waiting(daemon, 0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(daemon, 1)
+        await post(http, "logs/append", **{**log, "key": "other"}, entries=[{"data": "not this"}])
+        await post(http, "logs/append", **log, entries=[{"data": 2}, {"data": 3}])
+    assert [item["data"] for item in answers[0].json()["items"]] == [2, 3]
+    epoch = answers[0].json()["items"][0]["epoch"]
+    await post(http, "logs/append", **log, entries=[{"data": 4}])
+    stale = await http.post(
+        "/v1/logs/append", json={**log, "entries": [{"data": 5}]}, headers={"If-Match": f'"{epoch}.3"'}
+    )
+    assert stale.status_code == 412
+    assert (await http.get("/v1/logs/read", params={**log, "at": "2020-01-01T00:00:00Z"})).json()["items"] == []

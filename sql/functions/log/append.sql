@@ -18,7 +18,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_given  constant text := p_entries::text;
-  v_tamed  text;
   v_mark   text;       -- stands for the \u of what PostgreSQL cannot read
   v_sound  boolean;    -- no entry exceeds a limit of JSON
   v_entry  json;
@@ -35,8 +34,7 @@ begin
     raise exception using errcode = 'ZC102', message = 'the entries take more than 4194304 bytes as text',
       hint = 'Append them in several batches.';
   end if;
-  v_tamed := coordinator.json_tame(v_given);
-  if v_tamed <> v_given then
+  if strpos(v_given, '\u') > 0 and coordinator.json_tame(v_given) <> v_given then
     v_mark := 'u' || replace(gen_random_uuid()::text, '-', '');
     p_entries := coordinator.json_tame(v_given, v_mark || '\1')::json;
   end if;
@@ -198,14 +196,16 @@ declare
   v_base     bigint;
   v_traits   coordinator.message_trait[]; -- of messages with links
 begin
-  perform coordinator.log_check_writer(p_kind);
+  if p_kind is null or p_kind = 'audit' or p_kind !~ '^[a-z][a-z0-9_-]{0,35}$' then
+    perform coordinator.log_check_writer(p_kind);
+  end if;
   perform coordinator.check_key('the key', p_key);
   if p_kind in ('message', 'step') then
     p_session := coalesce(p_session, p_key);
   end if;
-  if p_session is not null then
+  if p_session <> p_key then
     perform coordinator.check_key('the key of the session', p_session);
-    if p_session <> p_key and (p_kind in ('message', 'step') or not starts_with(p_key, p_session || '/')) then
+    if p_kind in ('message', 'step') or not starts_with(p_key, p_session || '/') then
       raise exception using errcode = 'ZC105', message = format('the key "%s" does not belong to session "%s"', p_key, p_session),
         hint = case when p_kind in ('message', 'step') then format('Logs of kind "%s" have the key of their session.', p_kind)
                     else 'Use the key of the session, or one that begins with it and "/".' end;
@@ -213,8 +213,8 @@ begin
   end if;
   v_drafts := coordinator.log_drafts(p_kind, p_entries);
   v_count := cardinality(v_drafts);
-  select count(d.uid), count(d.needs), count(d.uid) - count(distinct d.uid) into v_uids, v_needs, v_place from unnest(v_drafts) d;
-  if v_place > 0 then
+  select count(d.uid), count(d.needs) into v_uids, v_needs from unnest(v_drafts) d;
+  if v_uids > 1 and (select count(distinct d.uid) < v_uids from unnest(v_drafts) d) then
     select d.place - 1 into v_place from (
       select place, count(*) over (partition by uid order by place) as n
       from unnest(v_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place) where uid is not null) d
@@ -273,7 +273,7 @@ begin
     v_session := coordinator.session_enter(v_project, p_session, v_log.updated_at, v_actor);
     update coordinator.logs set session_id = v_session where id = v_log.id;
   end if;
-  if p_session is not null and v_session is null and not exists (
+  if p_session is not null and v_session is null and p_kind not in ('message', 'step') and not exists (
       select from coordinator.sessions s where s.id = v_log.session_id and s.project_id = v_project and s.key = p_session) then
     raise exception using errcode = 'ZC105', message = format('log "%s" exists, and does not belong to session "%s"', p_key, p_session),
       hint = 'Omit the session, or use another key.';
