@@ -214,7 +214,7 @@ HOSTILE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE, words=HOSTILE)
 async def test_hostile_text_comes_back_as_it_was_and_never_leaves_its_project(
     tx: Transaction, text: str, words: str
@@ -306,6 +306,43 @@ async def test_each_path_reads_its_index_whatever_the_statistics_say(tx: Transac
         assert index in found, found
         assert "Seq Scan" not in found
         assert "Sort" not in found
+
+
+WORD = st.sampled_from(["red", "green", "apple", "pear", "cars", "the"])
+TEXT = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
+CHANGE = st.tuples(st.sampled_from([P, "other"]), st.sampled_from("abc"), st.one_of(st.none(), TEXT))
+QUERY = st.one_of(
+    TEXT, TEXT.map('"{}"'.format), st.tuples(TEXT, TEXT).map(" or ".join), st.tuples(WORD, WORD).map(" -".join)
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(CHANGE, max_size=8), queries=st.lists(QUERY, min_size=1, max_size=3))
+async def test_after_any_history_a_search_finds_what_a_look_at_every_text_finds(
+    tx: Transaction, changes: list[tuple[str, str, str | None]], queries: list[str]
+) -> None:
+    savepoint = tx.connection.transaction()
+    await savepoint.start()
+    await tx.run(projects.Create(project="other"))
+    there = set()
+    for project, key, content in changes:
+        if content is not None:
+            await put(tx, key, content, project=project, title="x")
+            there.add((project, key))
+        elif (project, key) in there:
+            await tx.run(knowledge.Delete(project=project, key=key))
+            there.remove((project, key))
+    for words in queries:
+        for project in (P, "other"):
+            rows = await tx.connection.fetch(
+                "select key from coordinator.knowledge_entries where project = $1"
+                " and to_tsvector('english', title) || to_tsvector('english', content) @@ websearch_to_tsquery('english', $2)",
+                project,
+                words,
+            )
+            if await tx.connection.fetchval("select numnode(websearch_to_tsquery('english', $1)) > 0", words):
+                assert sorted(await keys(tx, words, project=project)) == sorted(row["key"] for row in rows)
+    await savepoint.rollback()
 
 
 async def rows_read(tx: Transaction) -> tuple[int, int]:
