@@ -54,17 +54,16 @@ create table coordinator.artifact_blobs (
   sha256      text collate "C", -- SHA-256 of the content, in hexadecimal; null: an upload whose hash is not known yet.
   bytes       bigint, -- Size of the content; null in an upload in progress.
   finished_at timestamp with time zone, -- When the content was complete and verified (database clock); null: an upload in progress, which no reader sees.
+  finished    boolean not null default (finished_at IS NOT NULL), -- Whether it is complete and verified.
   due_at      timestamp with time zone, -- When artifact_prune looks whether it is still needed; null while an artifact has it.
   constraint artifact_blobs_pkey PRIMARY KEY (id),
+  constraint artifact_blobs_key UNIQUE (project_id, finished, sha256),
   constraint artifact_blobs_upload_key UNIQUE (upload),
   constraint artifact_blobs_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
   constraint artifact_blobs_finished CHECK (((finished_at IS NULL) OR ((sha256 IS NOT NULL) AND (bytes IS NOT NULL)))),
   constraint artifact_blobs_sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
-CREATE UNIQUE INDEX artifact_blobs_begun_key ON coordinator.artifact_blobs USING btree (project_id, sha256) WHERE (finished_at IS NULL);
-CREATE UNIQUE INDEX artifact_blobs_content_key ON coordinator.artifact_blobs USING btree (project_id, sha256) WHERE (finished_at IS NOT NULL);
 CREATE INDEX artifact_blobs_due_idx ON coordinator.artifact_blobs USING btree (due_at) WHERE (due_at IS NOT NULL);
-CREATE INDEX artifact_blobs_project_idx ON coordinator.artifact_blobs USING btree (project_id);
 
 -- Parts of contents. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.
 create table coordinator.artifact_chunks (

@@ -101,7 +101,7 @@ async def _of_openai(place: Place) -> AsyncIterator[Append | None]:
 
 
 async def _round(append: Append, writers: int, seconds: float, name: str) -> tuple[float, list[float]]:
-    """Append in a log of each writer's own for so long; return appends per second, and how long each took in milliseconds."""
+    """Append in a log of each writer's own for a number of seconds; return appends per second, and how long each took in milliseconds."""
     times: list[float] = []
     ends_at = time.perf_counter() + seconds
 

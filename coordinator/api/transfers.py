@@ -47,6 +47,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.position import reported
 from coordinator.operations import artifacts
 from coordinator.operations.transfer import PART_BYTES, download, upload
+from coordinator.telemetry import metrics
 
 __all__ = ["PATH", "Transfers"]
 
@@ -69,6 +70,7 @@ class Transfers:
         self._config = config
         self._memory = Memory(config.http_memory_bytes // 2, math.inf)
         self._running = 0
+        metrics.ARTIFACT_TRANSFERS.set_function(lambda: self._running)
         self._put = msgspec.structs.replace(endpoint_of(artifacts.Begin), method="PUT", path=PATH, parameter="artifact")
         self._get = msgspec.structs.replace(endpoint_of(artifacts.Show), path=PATH)
 

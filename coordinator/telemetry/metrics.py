@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 __all__ = [
+    "ARTIFACT_TRANSFERS",
     "CALL_ERRORS",
     "CALL_SECONDS",
     "CONTENT",
@@ -78,6 +79,9 @@ REQUEST_SECONDS = Histogram(
     ["operation", "status"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
+)
+ARTIFACT_TRANSFERS = Gauge(
+    "coordinator_artifact_transfers", "Artifacts that are being uploaded or downloaded over HTTP.", registry=REGISTRY
 )
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
 STREAM_EVENTS = Counter("coordinator_stream_events", "Events that the gateway read from the log.", registry=REGISTRY)

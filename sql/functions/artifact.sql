@@ -143,22 +143,22 @@ begin
     if p_sha256 is not null then
       if p_longer then
         update coordinator.artifact_blobs b set due_at = v_due
-        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished_at is not null returning * into v_blob;
+        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished returning * into v_blob;
       else
         select * into v_blob from coordinator.artifact_blobs b
-        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished_at is not null for key share;
+        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished for key share;
       end if;
       exit when found;
       update coordinator.artifact_blobs b set due_at = v_due
-      where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished_at is null returning * into v_blob;
+      where b.project_id = p_project_id and b.sha256 = p_sha256 and not b.finished returning * into v_blob;
       exit when found;
     end if;
-    if (select count(*) from coordinator.artifact_blobs b where b.project_id = p_project_id and b.finished_at is null) >= 100 then
+    if (select count(*) from coordinator.artifact_blobs b where b.project_id = p_project_id and not b.finished) >= 100 then
       raise exception using errcode = 'ZC102', message = 'the project has 100 uploads in progress',
         hint = 'Finish or abort some. Those that are idle for an hour end.';
     end if;
     insert into coordinator.artifact_blobs as b (project_id, sha256, due_at) values (p_project_id, p_sha256, v_due)
-    on conflict (project_id, sha256) where finished_at is null do nothing returning * into v_blob;
+    on conflict on constraint artifact_blobs_key do nothing returning * into v_blob;
     exit when found;
   end loop;
   return v_blob;
@@ -186,7 +186,7 @@ begin
   perform coordinator.project_hold(v_project);
   v_blob := coordinator.artifact_enter(v_project, p_sha256, true);
   return query
-    select v_blob.upload, v_blob.finished_at is not null,
+    select v_blob.upload, v_blob.finished,
            coalesce((select array_agg(c.part order by c.part) from coordinator.artifact_chunks c where c.blob_id = v_blob.id), '{}');
 end
 $$;
@@ -213,7 +213,7 @@ begin
     raise exception using errcode = 'ZC101', message = 'the part is empty', hint = 'Give at least one byte; an empty artifact has no parts.';
   end if;
   update coordinator.artifact_blobs b set due_at = coordinator.artifact_due(coordinator.now_utc())
-  where b.upload = p_upload and b.project_id = v_project and b.finished_at is null returning b.id into v_blob;
+  where b.upload = p_upload and b.project_id = v_project and not b.finished returning b.id into v_blob;
   if found then
     insert into coordinator.artifact_chunks (blob_id, part, data) values (v_blob, p_number, p_data)
     on conflict on constraint artifact_chunks_pkey do nothing;
@@ -341,7 +341,7 @@ begin
   perform coordinator.check_isolation('artifacts are stored');
   perform coordinator.project_hold(v_project);
   select * into v_blob from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project;
-  if v_blob.id is not null and v_blob.finished_at is null then
+  if v_blob.id is not null and not v_blob.finished then
     -- Parts never change, so nobody waits while they are read; whoever has written another part meanwhile makes this repeat it.
     select * into v_verified from coordinator.artifact_verify(v_blob.id, p_bytes, coalesce(p_sha256, v_blob.sha256));
     perform from coordinator.artifact_blobs b where b.id = v_blob.id for no key update;
@@ -355,11 +355,11 @@ begin
     begin
       update coordinator.artifact_blobs b
       set finished_at = coordinator.now_utc(), bytes = v_verified.bytes, sha256 = v_verified.sha256, due_at = null
-      where b.id = v_blob.id and b.finished_at is null;
+      where b.id = v_blob.id and not b.finished;
     exception when unique_violation then -- another upload of the same content was first: this one goes
       update coordinator.artifact_blobs b set due_at = coordinator.now_utc() where b.id = v_blob.id;
       select * into v_blob from coordinator.artifact_blobs b
-      where b.project_id = v_project and b.sha256 = v_verified.sha256 and b.finished_at is not null;
+      where b.project_id = v_project and b.sha256 = v_verified.sha256 and b.finished;
     end;
   end if;
   select * into v_blob from coordinator.artifact_blobs b where b.id = v_blob.id for key share;
@@ -397,7 +397,7 @@ begin
   perform coordinator.project_hold(v_project);
   -- By the hash that it has; one that differs from the expected one is refused below.
   v_blob := coordinator.artifact_enter(v_project, encode(sha256(p_data), 'hex'), false);
-  if v_blob.finished_at is null and octet_length(p_data) > 0 then
+  if not v_blob.finished and octet_length(p_data) > 0 then
     perform coordinator.artifact_write(p_project, v_blob.upload, 1, p_data, p_actor);
   end if;
   return query select * from coordinator.artifact_finish(
@@ -415,7 +415,7 @@ declare
   v_project bigint := coordinator.project_id(p_project);
 begin
   perform coordinator.actor_name(p_actor);
-  delete from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project and b.finished_at is null;
+  delete from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project and not b.finished;
   return found;
 end
 $$;
@@ -483,7 +483,7 @@ begin
   v_blob := v_artifact.blob_id;
   if p_sha256 <> v_artifact.sha256 or p_sha256 is not null and v_blob is null then -- the content that the name had
     select b.id into v_blob from coordinator.artifact_blobs b
-    where b.project_id = v_project and b.sha256 = p_sha256 and b.finished_at is not null;
+    where b.project_id = v_project and b.sha256 = p_sha256 and b.finished;
   end if;
   if v_blob is null then
     perform coordinator.artifact_missing(p_project, p_artifact, p_session);
@@ -511,26 +511,34 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_session bigint;
+  v_prefix  text := coalesce(p_prefix, '');
+  v_type    text;
 begin
-  if coalesce(p_prefix, '') <> '' then
-    perform coordinator.check_text('the prefix', p_prefix);
+  if v_prefix <> '' then
+    perform coordinator.check_text('the prefix', v_prefix);
   end if;
   if p_media_type is not null then
     perform coordinator.check_text('the media type', p_media_type, 200);
+    v_type := regexp_replace(p_media_type, '([\\%_])', '\\\1', 'g');
+    v_type := regexp_replace(v_type, '/\*$', '/%');
   end if;
   perform coordinator.check_page(p_limit, p_after, '{text,number}');
+  p_after := coalesce(p_after, array['', '0']);
   if p_session is not null then
     v_session := coordinator.session_find(v_project, p_session);
+    return query
+      select p_project, a.name, p_session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
+      from coordinator.artifacts a
+      where a.session_id = v_session and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
+        and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
+      order by a.name, a.id limit p_limit;
+    return;
   end if;
   return query
     select p_project, a.name, s.key, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
     from coordinator.artifacts a left join coordinator.sessions s on s.id = a.session_id
-    where a.project_id = v_project
-      and a.name >= coalesce(p_prefix, '') and a.name < coalesce(p_prefix, '') || U&'\+10FFFF'
-      and a.name >= coalesce(p_after[1], '') and (p_after is null or (a.name, a.id) > (p_after[1], p_after[2]::bigint))
-      and (v_session is null or a.session_id = v_session)
-      and (p_media_type is null or a.media_type = p_media_type
-           or a.media_type like case when p_media_type like '%/*' then regexp_replace(left(p_media_type, -1), '([\\%_])', '\\\1', 'g') || '%' end)
+    where a.project_id = v_project and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
+      and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
     order by a.name, a.id limit p_limit;
 end
 $$;
@@ -584,12 +592,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_now   timestamptz := coordinator.now_utc();
   v_blob  bigint;
   v_count integer := 0;
 begin
   perform coordinator.check_page(p_limit);
   for v_blob in
-    select id from coordinator.artifact_blobs where due_at <= coordinator.now_utc() order by due_at limit p_limit for update skip locked
+    select id from coordinator.artifact_blobs where due_at <= v_now order by due_at limit p_limit for update skip locked
   loop
     -- The lock keeps others from referring to it; each statement sees what was committed before.
     if exists (select from coordinator.artifacts a where a.blob_id = v_blob) then

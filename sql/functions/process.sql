@@ -133,9 +133,10 @@ begin
               and (select seq from coordinator.job_wait_log) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)
          then 'job_wait_match' end,
     case when coordinator.limit_due(v_now, 1) <> '{}' then 'limit_refill' end,
-    case when exists (select from coordinator.artifact_blobs where due_at <= v_now) then 'artifact_prune' end,
-    case when exists (select from coordinator.logs where trim_at <= v_now) then 'log_trim' end,
-    case when exists (select from coordinator.documents where expires_at <= v_now) then 'document_expire' end,
+    -- Not exists: its plan for any instant reads whole tables until it finds a row.
+    case when (select min(due_at) from coordinator.artifact_blobs) <= v_now then 'artifact_prune' end,
+    case when (select min(trim_at) from coordinator.logs) <= v_now then 'log_trim' end,
+    case when (select min(expires_at) from coordinator.documents) <= v_now then 'document_expire' end,
     case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end
   ], null);
 end

@@ -7,15 +7,14 @@ create table coordinator.artifact_blobs (
   sha256      text        collate "C",
   bytes       bigint,
   finished_at timestamptz,
+  finished    boolean     not null generated always as (finished_at is not null) stored,
   due_at      timestamptz,
   constraint artifact_blobs_upload_key unique (upload), -- artifact_write, artifact_finish
+  constraint artifact_blobs_key unique (project_id, finished, sha256), -- artifact_begin, artifact_read: one content, and one upload of it
   constraint artifact_blobs_sha256 check (sha256 ~ '^[0-9a-f]{64}$'),
   constraint artifact_blobs_finished check (finished_at is null or sha256 is not null and bytes is not null)
 );
-create unique index artifact_blobs_content_key on coordinator.artifact_blobs (project_id, sha256) where finished_at is not null; -- artifact_begin, artifact_read
-create unique index artifact_blobs_begun_key on coordinator.artifact_blobs (project_id, sha256) where finished_at is null; -- artifact_begin: uploads of one content are one
 create index artifact_blobs_due_idx on coordinator.artifact_blobs (due_at) where due_at is not null; -- artifact_prune
-create index artifact_blobs_project_idx on coordinator.artifact_blobs (project_id); -- the end of a project, uploads in progress
 comment on table  coordinator.artifact_blobs             is 'Contents of artifacts: each content is there once for each project. Uploads in progress, too. Written by artifact_begin, artifact_write, artifact_finish and artifact_prune.';
 comment on column coordinator.artifact_blobs.id          is 'Internal number.';
 comment on column coordinator.artifact_blobs.project_id  is 'The project.';
@@ -23,6 +22,7 @@ comment on column coordinator.artifact_blobs.upload      is 'Id by which parts a
 comment on column coordinator.artifact_blobs.sha256      is 'SHA-256 of the content, in hexadecimal; null: an upload whose hash is not known yet.';
 comment on column coordinator.artifact_blobs.bytes       is 'Size of the content; null in an upload in progress.';
 comment on column coordinator.artifact_blobs.finished_at is 'When the content was complete and verified (database clock); null: an upload in progress, which no reader sees.';
+comment on column coordinator.artifact_blobs.finished    is 'Whether it is complete and verified.';
 comment on column coordinator.artifact_blobs.due_at      is 'When artifact_prune looks whether it is still needed; null while an artifact has it.';
 
 create table coordinator.artifact_chunks (

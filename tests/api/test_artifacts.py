@@ -7,6 +7,7 @@ import hashlib
 import random
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +15,13 @@ import anyio
 import httpx
 import pytest
 
+import coordinator
 from coordinator.db.connection import connect
 from tests.api.test_memory import MAX_KB, peak_kb
 from tests.api.test_problems import problem
 from tests.daemon import Daemon, note
 from tests.http_client import http_client
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 MIB = 1 << 20
 DATA = random.Random(7).randbytes(2 * MIB + 5)
@@ -197,6 +199,69 @@ async def test_a_reader_of_the_old_content_finishes(http: httpx.AsyncClient, pro
         await http.put(path(project), content=b"new")
         assert first + b"".join([piece async for piece in pieces]) == DATA
     assert (await http.get(path(project))).content == b"new"
+
+
+def begin_put(daemon: Daemon, project: str, size: int, data: bytes) -> socket.socket:
+    """Send the head of an upload and the first bytes of its body."""
+    url = urlsplit(daemon.url)
+    client = socket.create_connection((url.hostname, url.port))
+    head = f"PUT {path(project)} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {size}\r\n\r\n"
+    client.sendall(head.encode() + data)
+    return client
+
+
+async def test_beyond_a_number_of_transfers_clients_are_told_to_try_again(database_url: str) -> None:
+    with Daemon(database_url, constants={"coordinator.api.transfers.TRANSFERS": 1}) as daemon:
+        await daemon.ready()
+        async with http_client(daemon.url) as http:
+            assert (await http.put(path("default"), content=b"x")).status_code == 200
+            with begin_put(daemon, "default", len(DATA), b"x"):
+
+                async def begun() -> bool:
+                    return await uploads(database_url, "default") == 1
+
+                await until(begun)
+                for refused in (await http.get(path("default")), await http.put(path("default"), content=DATA)):
+                    problem(refused, 503, "overloaded")
+                    assert refused.headers["retry-after"]
+
+            async def free() -> bool:
+                return (await http.get(path("default"))).status_code == 200
+
+            await until(free)
+            assert await uploads(database_url, "default") == 0
+
+
+async def test_clients_that_stand_still_are_cut_off(database_url: str) -> None:
+    with Daemon(database_url, http_body_s=0.3, http_write_deadline_s=0.3) as daemon:
+        await daemon.ready()
+        with begin_put(daemon, "default", len(DATA), b"x") as client:
+            client.settimeout(DEADLINE_S)
+            assert (await anyio.to_thread.run_sync(client.recv, 1000)).startswith(b"HTTP/1.1 408")
+
+        async def gone() -> bool:
+            return await uploads(database_url, "default") == 0
+
+        await until(gone)
+        async with coordinator.connect(database_url) as direct:
+            await direct.artifacts.put("a", bytes(12 * MIB))
+        url = urlsplit(daemon.url)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(DEADLINE_S)
+            client.connect((url.hostname, url.port))
+            client.sendall(f"GET {path('default')} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+            assert (await anyio.to_thread.run_sync(client.recv, 15)) == b"HTTP/1.1 200 OK"
+
+            async def over() -> bool:
+                return await daemon.metric("coordinator_artifact_transfers") == 0
+
+            await until(over)
+            size = 0
+            with suppress(ConnectionResetError):
+                while data := await anyio.to_thread.run_sync(client.recv, MIB):
+                    size += len(data)
+            assert size < 12 * MIB
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from coordinator.errors import Conflict, NotFound
 from coordinator.operations import artifacts
 from tests.conftest import admin
 from tests.daemon import Daemon
+from tests.http_client import http_client
 from tests.sidecar.conftest import sidecar
 from tests.waiting import until
 
@@ -65,6 +66,12 @@ async def test_bytes_a_file_and_a_stream_come_back_in_every_form(url: str, tmp_p
         assert await client.artifacts.delete("small")
         with pytest.raises(NotFound):
             await client.artifacts.show("small")
+    if url.startswith("http"):
+        async with http_client(url) as http:
+            stored = await http.put("/v1/artifacts/raw", content=pieces(DATA), headers={"Content-Type": "text/x-raw"})
+            assert (stored.status_code, stored.json()["sha256"]) == (200, made.sha256)
+            got = await http.get("/v1/artifacts/raw", headers={"Range": f"bytes={MIB - 1}-"})
+            assert (got.status_code, got.content, got.headers["content-type"]) == (206, DATA[MIB - 1 :], "text/x-raw")
 
 
 async def test_an_upload_continues_where_it_ended(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

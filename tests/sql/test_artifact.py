@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from coordinator.errors import NotFound
+from coordinator.errors import Conflict, NotFound
 from coordinator.model.artifact import Artifact, Upload
 from coordinator.operations import artifacts
 from tests.catalogue.test_operations import OPERATIONS
@@ -295,3 +298,110 @@ async def test_a_part_is_not_flushed_and_what_follows_is(tx: Transaction) -> Non
             await tx.connection.fetchval(setting) == "off"
         )  # until the end of the transaction, which is that of the call
     assert {kind for kind in OPERATIONS if not kind.durable} == {artifacts.Write}
+
+
+async def test_an_archived_session_takes_no_artifact(tx: Transaction) -> None:
+    await put(tx, "a", b"x", session="s")
+    await tx.connection.execute("select coordinator.session_archive('default', 's')")
+    await refused(tx, artifacts.Put(project="default", artifact="b", data=b"x", session="s"), "ZC332")
+    assert await read(tx, "a", session="s") == b"x"
+
+
+FILL = """
+with blobs as (
+  insert into coordinator.artifact_blobs (project_id, sha256, bytes, finished_at, due_at)
+  select p.id, lpad(to_hex(n), 64, '0'), n, now(), case when n > 5990 then now() end
+  from coordinator.projects p, generate_series(1, 6000) n where p.name = 'default' returning id, project_id, sha256, bytes)
+insert into coordinator.artifacts (project_id, session_id, name, media_type, bytes, sha256, actor, created_at, updated_at, blob_id)
+select b.project_id, case when b.bytes % 100 = 0 then s.id end, 'dir' || b.bytes % 50 || '/' || b.bytes, 'text/plain', b.bytes, b.sha256, 'a',
+       now(), now(), b.id
+from blobs b, coordinator.sessions s where s.key = 's'"""
+TABLES = "coordinator.artifacts, coordinator.artifact_blobs, coordinator.artifact_chunks"
+
+
+async def rows_read(tx: Transaction) -> tuple[int, int]:
+    row = await tx.connection.fetchrow(
+        "select sum(seq_tup_read), sum(idx_tup_fetch) from pg_stat_xact_all_tables where relname ~ '^artifact' and schemaname = 'coordinator'"
+    )
+    assert row
+    return int(row[0]), int(row[1])
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_every_call_finds_its_rows_by_an_index(tx: Transaction, *, stale: bool) -> None:
+    await put(tx, "mine", b"x", session="s")
+    await tx.connection.execute(f"analyze {TABLES}")
+    await tx.connection.execute(FILL)
+    if not stale:
+        await tx.connection.execute(f"analyze {TABLES}")
+
+    async def lists(**fields: object) -> list[Artifact]:
+        return await tx.run(artifacts.List(project="default", limit=10, **fields))  # type: ignore[arg-type]
+
+    calls: dict[str, tuple[Callable[[], Awaitable[object]], int]] = {
+        "all": (lists, 60),
+        "by prefix": (lambda: lists(prefix="dir7/"), 60),
+        "a further page": (lambda: lists(prefix="dir7/", after=["dir7/1007", "0"]), 60),
+        "of a session": (lambda: lists(session="s"), 120),
+        "read": (lambda: read(tx, "mine", session="s"), 10),
+        "put": (lambda: put(tx, "dir7/7", uuid4().bytes), 40),
+        "due": (lambda: tx.connection.fetchval("select coordinator.work_due()"), 10),
+        "prune": (lambda: tx.run(artifacts.Prune(limit=2)), 20),
+    }
+    for name, (call, most) in calls.items():
+        for _ in range(7):  # the sixth has a plan for any values
+            before = await rows_read(tx)
+            await call()
+            after = await rows_read(tx)
+            assert after[0] - before[0] < 50, name  # of the parts, of which there are few here
+            assert after[1] - before[1] <= most, name
+
+
+async def test_any_order_of_calls_leaves_what_a_model_has(tx: Transaction, seed: int) -> None:
+    """Names and contents at random, with uploads that are shared, repeated, aborted and left behind."""
+    rng = random.Random(seed)
+    contents = [b"", b"a", b"b" * MIB, b"c" * (MIB + 1)]
+    names: dict[str, bytes] = {}
+    uploads: dict[UUID, bytes] = {}
+    now = timedelta(0)
+    for _ in range(120):
+        data, name = rng.choice(contents), rng.choice("xyz")
+        match rng.randrange(7):
+            case 0 if len(data) <= MIB:
+                await put(tx, name, data)
+                names[name] = data
+            case 1:
+                begun = await begin(tx, name, **({"sha256": sha256(data)} if rng.random() < 0.6 else {}))
+                if not begun.complete:
+                    uploads[begun.upload] = data
+            case 2 | 3 if uploads:
+                upload, data = rng.choice(sorted(uploads.items()))
+                number = rng.randrange(2)
+                if part := data[number * MIB : (number + 1) * MIB]:
+                    with suppress(NotFound):
+                        await write(tx, upload, number + 1, part)
+            case 4 if uploads:
+                upload, data = rng.choice(sorted(uploads.items()))
+                try:
+                    await tx.run(finish(upload, name, bytes=len(data), sha256=sha256(data)))
+                except (Conflict, NotFound):
+                    continue
+                names[name] = data
+            case 5 if name in names:
+                await tx.run(artifacts.Delete(project="default", artifact=name))
+                del names[name]
+            case 6:
+                now += timedelta(minutes=rng.randrange(40))
+                await tx.set_clock(now)
+                await prune(tx)
+                if uploads and rng.random() < 0.3:
+                    await tx.run(artifacts.Abort(project="default", upload=uploads.popitem()[0]))
+        assert {a.artifact: a.sha256 for a in await tx.run(artifacts.List(project="default"))} == {
+            name: sha256(data) for name, data in names.items()
+        }
+    for name, data in names.items():
+        pieces = [await read(tx, name, offset=offset) for offset in range(0, len(data) + 1, MIB)]
+        assert b"".join(pieces) == data
+    await tx.set_clock(now + 3 * HOUR)
+    await prune(tx)
+    assert (await stored(tx))[0] == len(set(names.values()))
