@@ -873,18 +873,24 @@ create table coordinator.processes (
   constraint processes_name CHECK (((length(name) >= 1) AND (length(name) <= 200)))
 );
 
--- A project holds everything else; only administration spans several. Written by project_create and project_delete.
+-- A project holds everything else; only administration spans several. Written by project_create, project_set and project_delete.
 create table coordinator.projects (
   id          bigint not null generated always as identity, -- Internal number, never reused.
   name        text collate "C" not null, -- Name for people and agents: lower-case letters, digits, - and _; at most 36 characters.
   description text not null default ''::text, -- One line for people; may be empty.
   created_at  timestamp with time zone not null, -- When it was created (database clock).
   paths       text not null default 'normal'::text, -- How locks compare paths. exact: byte by byte; normal: in Unicode normal form C; caseless: so, and without case. Written by project_set.
+  user_id     bigint, -- Whose project it is, see users; null: nobody's.
+  title       text not null default ''::text, -- Name for people, one line; may be empty.
+  settings    jsonb not null default '{}'::jsonb, -- An object of the callers' own.
+  updated_at  timestamp with time zone not null, -- When it was last changed (database clock).
   constraint projects_pkey PRIMARY KEY (id),
   constraint projects_name_key UNIQUE (name),
+  constraint projects_user_fkey FOREIGN KEY (user_id) REFERENCES coordinator.users(id) ON DELETE SET NULL,
   constraint projects_name CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'::text)),
   constraint projects_paths CHECK ((paths = ANY (ARRAY['exact'::text, 'normal'::text, 'caseless'::text])))
 );
+CREATE INDEX projects_user_idx ON coordinator.projects USING btree (user_id);
 
 -- Policies of queues of jobs: a row for each queue, inserted at its first use.
 create table coordinator.queues (
@@ -1644,7 +1650,11 @@ create view coordinator.projects_live (
   project     text, -- Name of the project.
   description text, -- One line for people; may be empty.
   created_at  timestamp with time zone, -- When it was created.
-  paths       text -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
+  paths       text, -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
+  username    text, -- Whose project it is; null: nobody's.
+  title       text, -- Name for people, one line; may be empty.
+  settings    jsonb, -- An object of the callers' own.
+  updated_at  timestamp with time zone -- When it was last changed.
 );
 
 -- Queues of jobs: their policies, and how many jobs are in them.
@@ -4237,8 +4247,13 @@ create function coordinator.project_check(p_project text)
   returns void
   stable security definer;
 
--- Create a project. ZC301: the name is taken.
-create function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
+-- Reject an invalid part of a project; what is null is not checked. Internal.
+create function coordinator.project_check_parts(p_description text, p_title text, p_settings jsonb)
+  returns void
+  immutable;
+
+-- Create a project. ZC301: the name is taken. ZC220: no such user.
+create function coordinator.project_create(p_project text, p_description text default '', p_username text default null, p_title text default '', p_settings jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.projects_live
   volatile security definer;
 
@@ -4262,14 +4277,19 @@ create function coordinator.project_list(p_after text[] default null, p_limit in
   returns SETOF coordinator.projects_live
   stable security definer;
 
--- Set how locks of a project compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked.
-create function coordinator.project_set(p_project text, p_paths text, p_actor text default null)
+-- Return a project as callers see it. Internal.
+create function coordinator.project_row(p_project_id bigint)
+  returns SETOF coordinator.projects_live
+  stable;
+
+-- Change parts of a project; what is null stays. p_paths says how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked. ZC220: no such user.
+create function coordinator.project_set(p_project text, p_paths text default null, p_description text default null, p_username text default null, p_title text default null, p_settings jsonb default null, p_actor text default null)
   returns SETOF coordinator.projects_live
   volatile security definer;
 
--- Show a project with its numbers of agents, signals, open directives and held locks, and how it compares paths.
+-- Show a project with its numbers of agents, signals, open directives and held locks.
 create function coordinator.project_show(p_project text)
-  returns table (project text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text)
+  returns table (project text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text, username text, title text, settings jsonb, updated_at timestamp with time zone)
   stable security definer;
 
 -- Names of the projects to which the logged-in role is restricted; null: all projects.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from coordinator.client.caller import Caller
 from coordinator.client.listing import PAGE, Listing
+from coordinator.model.operation import Json
 from coordinator.model.project import Project, ProjectContents
 from coordinator.operations import projects
 
@@ -18,22 +20,57 @@ class Projects:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def create(self, project: str, *, description: str = "") -> Project:
-        """Create a project.
+    async def create(
+        self,
+        project: str,
+        *,
+        description: str = "",
+        username: str | None = None,
+        title: str = "",
+        settings: Mapping[str, Json] | None = None,
+    ) -> Project:
+        """Create a project. ``settings`` is an object of your own.
 
-        Raises: ``Conflict`` if the name is taken.
+        Raises: ``Conflict`` if the name is taken; ``NotFound`` if there is no such user.
         """
         return await self._caller.run(
-            projects.Create(project=project, description=description, actor=await self._caller.actor())
+            projects.Create(
+                project=project,
+                description=description,
+                username=username,
+                title=title,
+                settings=dict(settings or {}),
+                actor=await self._caller.actor(),
+            )
         )
 
-    async def set(self, project: str | None = None, *, paths: Literal["exact", "normal", "caseless"]) -> Project:
-        """Set how locks of a project (default: the client's own) compare paths; normal is the default.
+    async def set(
+        self,
+        project: str | None = None,
+        *,
+        paths: Literal["exact", "normal", "caseless"] | None = None,
+        description: str | None = None,
+        username: str | None = None,
+        title: str | None = None,
+        settings: Mapping[str, Json] | None = None,
+    ) -> Project:
+        """Change parts of a project (default: the client's own); what is not given stays.
+
+        ``paths`` says how its locks compare paths; normal is the default.
 
         Raises: ``Conflict`` if paths are locked; ``NotFound``.
         """
-        project = self._caller.project if project is None else project
-        return await self._caller.run(projects.Set(project=project, paths=paths, actor=await self._caller.actor()))
+        return await self._caller.run(
+            projects.Set(
+                project=self._caller.project if project is None else project,
+                paths=paths,
+                description=description,
+                username=username,
+                title=title,
+                settings=None if settings is None else dict(settings),
+                actor=await self._caller.actor(),
+            )
+        )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Project]:
         """List all projects, by name."""

@@ -320,7 +320,7 @@ LIMITS: Final[Mapping[str, int]] = {
 
 EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "project.created": ("description",),
-    "project.changed": ("paths",),
+    "project.changed": ("fields", "paths"),
     "project.deleted": (),
     "user.created": ("role",),
     "user.changed": ("fields", "role", "disabled"),

@@ -6,16 +6,25 @@ from datetime import datetime
 
 import msgspec
 
+from coordinator.model.operation import Json
+
 __all__ = ["Project", "ProjectContents"]
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A project, which contains everything else. ``paths`` says how its locks compare paths: exact, normal or caseless."""
+    """A project, which contains everything else. ``paths`` says how its locks compare paths: exact, normal or caseless.
+
+    ``username`` says whose it is; ``settings`` is an object of the callers' own.
+    """
 
     project: str
     description: str
     created_at: datetime
     paths: str
+    username: str | None
+    title: str
+    settings: dict[str, Json]
+    updated_at: datetime
 
 
 class ProjectContents(msgspec.Struct, frozen=True):
@@ -29,3 +38,7 @@ class ProjectContents(msgspec.Struct, frozen=True):
     directive_count: int
     lock_count: int
     paths: str
+    username: str | None
+    title: str
+    settings: dict[str, Json]
+    updated_at: datetime

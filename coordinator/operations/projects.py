@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from coordinator.model.operation import Operation, Scope
+import msgspec
+
+from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.project import Project, ProjectContents
 
 __all__ = ["Create", "Delete", "List", "Set", "Show"]
 
 
 class Create(Operation[Project], frozen=True, kw_only=True):
-    """Create a project.
+    """Create a project. ``settings`` is an object of the callers' own.
 
-    Raises: ``Conflict`` if the name is taken.
+    Raises: ``Conflict`` if the name is taken; ``NotFound`` if there is no such user.
     """
 
     function = "project_create"
@@ -20,11 +22,14 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 
     project: str
     description: str = ""
+    username: str | None = None
+    title: str = ""
+    settings: dict[str, Json] = msgspec.field(default_factory=dict)
     actor: str | None = None
 
 
 class Set(Operation[Project], frozen=True, kw_only=True):
-    """Set how locks of a project compare ``paths``.
+    """Change parts of a project; what is not given stays. ``paths`` says how its locks compare paths.
 
     exact: byte by byte; normal: in Unicode normal form C, the default; caseless: so, and without case, as file systems of
     macOS and Windows do.
@@ -37,7 +42,11 @@ class Set(Operation[Project], frozen=True, kw_only=True):
     speakers = ("actor",)
 
     project: str
-    paths: str
+    paths: str | None = None
+    description: str | None = None
+    username: str | None = None
+    title: str | None = None
+    settings: dict[str, Json] | None = None
     actor: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.created', 'name of the project', '{description}', 'A project was created.'),
-  ('project.changed', 'name of the project', '{paths}',       'How the project compares paths was changed.'),
+  ('project.changed', 'name of the project', '{fields,paths}', 'The project was changed; fields: which parts of it.'),
   ('project.deleted', 'name of the project', '{}',            'A project was deleted with everything in it.');
 
 insert into coordinator.rights (function, role) values
@@ -60,14 +60,47 @@ comment on function coordinator.everywhere_check() is
   'Reject (42501) a change to all projects by a role that is restricted to some. Internal.';
 
 create or replace view coordinator.projects_live with (security_barrier) as
-  select p.name as project, p.description, p.created_at, p.paths
-  from coordinator.projects p
+  select p.name as project, p.description, p.created_at, p.paths, u.username, p.title, p.settings, p.updated_at
+  from coordinator.projects p left join coordinator.users u on u.id = p.user_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.projects_live             is 'The projects that the reader may use.';
 comment on column coordinator.projects_live.project     is 'Name of the project.';
 comment on column coordinator.projects_live.description is 'One line for people; may be empty.';
 comment on column coordinator.projects_live.created_at  is 'When it was created.';
 comment on column coordinator.projects_live.paths       is 'How locks compare paths: exact, normal (in Unicode normal form C) or caseless.';
+comment on column coordinator.projects_live.username    is 'Whose project it is; null: nobody''s.';
+comment on column coordinator.projects_live.title       is 'Name for people, one line; may be empty.';
+comment on column coordinator.projects_live.settings    is 'An object of the callers'' own.';
+comment on column coordinator.projects_live.updated_at  is 'When it was last changed.';
+
+create or replace function coordinator.project_row(p_project_id bigint) returns setof coordinator.projects_live
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.name, p.description, p.created_at, p.paths, u.username, p.title, p.settings, p.updated_at
+  from coordinator.projects p left join coordinator.users u on u.id = p.user_id where p.id = p_project_id
+$$;
+comment on function coordinator.project_row(bigint) is
+  'Return a project as callers see it. Internal.';
+
+create or replace function coordinator.project_check_parts(p_description text, p_title text, p_settings jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_description <> '' then
+    perform coordinator.check_name('the description', p_description, 2000);
+  end if;
+  if p_title <> '' then
+    perform coordinator.check_name('the title', p_title);
+  end if;
+  if p_settings is not null then
+    perform coordinator.check_json('the settings', p_settings, true);
+  end if;
+end
+$$;
+comment on function coordinator.project_check_parts(text, text, jsonb) is
+  'Reject an invalid part of a project; what is null is not checked. Internal.';
 
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
@@ -108,33 +141,40 @@ $$;
 comment on function coordinator.project_hold(bigint) is
   'Keep a project from being deleted until the end of the transaction. For each function that inserts a row with a foreign key to it, before it locks rows of the project: project_delete locks the project first, then its rows. ZC201: it was deleted. Internal.';
 
-create or replace function coordinator.project_create(p_project text, p_description text default '', p_actor text default null)
+create or replace function coordinator.project_create(
+  p_project text, p_description text default '', p_username text default null, p_title text default '', p_settings jsonb default '{}',
+  p_actor text default null)
 returns setof coordinator.projects_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now timestamptz := coordinator.now_utc();
+  v_now   timestamptz := coordinator.now_utc();
+  v_actor text := coordinator.actor_name(p_actor);
+  v_user  bigint;
+  v_id    bigint;
 begin
+  p_description := coalesce(p_description, '');
+  p_title := coalesce(p_title, '');
   if coalesce(p_project, '') !~ '^[a-z0-9][a-z0-9_-]{0,35}$' then
     raise exception using errcode = 'ZC103', message = format('invalid project name "%s"', left(p_project, 200)),
       hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter or digit.';
-  elsif p_description <> '' then
-    perform coordinator.check_name('the description', p_description, 2000);
   end if;
-  insert into coordinator.projects (name, description, created_at)
-  values (p_project, coalesce(p_description, ''), v_now) on conflict (name) do nothing;
-  if not found then
+  perform coordinator.project_check_parts(p_description, p_title, p_settings);
+  v_user := coordinator.user_hold(p_username);
+  insert into coordinator.projects as p (name, description, created_at, user_id, title, settings, updated_at)
+  values (p_project, p_description, v_now, v_user, p_title, coalesce(p_settings, '{}'), v_now) on conflict (name) do nothing
+  returning p.id into v_id;
+  if v_id is null then
     raise exception using errcode = 'ZC301', message = format('project "%s" already exists', p_project),
       hint = 'Choose another name, or use the existing project.';
   end if;
-  perform coordinator.event_append('project.created', p_project, p_project, coordinator.actor_name(p_actor), v_now,
-    jsonb_build_object('description', coalesce(p_description, '')));
-  return query select p_project, coalesce(p_description, ''), v_now, 'normal'::text;
+  perform coordinator.event_append('project.created', p_project, p_project, v_actor, v_now, jsonb_build_object('description', p_description));
+  return query select * from coordinator.project_row(v_id);
 end
 $$;
-comment on function coordinator.project_create(text, text, text) is
-  'Create a project. ZC301: the name is taken.';
+comment on function coordinator.project_create(text, text, text, text, jsonb, text) is
+  'Create a project. ZC301: the name is taken. ZC220: no such user.';
 
 create or replace function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.projects_live
@@ -146,7 +186,8 @@ declare
 begin
   perform coordinator.check_page(p_limit, p_after, '{text}');
   return query -- not from the view: its security barrier would keep the bound from the index
-    select p.name, p.description, p.created_at, p.paths from coordinator.projects p
+    select p.name, p.description, p.created_at, p.paths, u.username, p.title, p.settings, p.updated_at
+    from coordinator.projects p left join coordinator.users u on u.id = p.user_id
     where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
     order by p.name limit p_limit;
 end
@@ -156,7 +197,7 @@ comment on function coordinator.project_list(text[], integer) is
 
 create or replace function coordinator.project_show(p_project text)
 returns table (project text, description text, created_at timestamptz, agent_count bigint, signal_count bigint, directive_count bigint,
-               lock_count bigint, paths text)
+               lock_count bigint, paths text, username text, title text, settings jsonb, updated_at timestamptz)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -169,48 +210,66 @@ begin
            (select count(*) from coordinator.agents where project_id = v_project),
            (select count(*) from coordinator.signals where project_id = v_project),
            (select count(*) from coordinator.directives where project_id = v_project and status = 'open'),
-           (select count(*) from coordinator.locks where project_id = v_project and expires_at > coordinator.now_utc()), p.paths
-    from coordinator.projects p where p.id = v_project;
+           (select count(*) from coordinator.locks where project_id = v_project and expires_at > coordinator.now_utc()), p.paths,
+           u.username, p.title, p.settings, p.updated_at
+    from coordinator.projects p left join coordinator.users u on u.id = p.user_id where p.id = v_project;
 end
 $$;
 comment on function coordinator.project_show(text) is
-  'Show a project with its numbers of agents, signals, open directives and held locks, and how it compares paths.';
+  'Show a project with its numbers of agents, signals, open directives and held locks.';
 
-create or replace function coordinator.project_set(p_project text, p_paths text, p_actor text default null)
+create or replace function coordinator.project_set(
+  p_project text, p_paths text default null, p_description text default null, p_username text default null, p_title text default null,
+  p_settings jsonb default null, p_actor text default null)
 returns setof coordinator.projects_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_changed boolean;
+  v_now     timestamptz := coordinator.now_utc();
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_user    bigint;
+  v_old     coordinator.projects;
+  v_fields  text[];
 begin
-  if p_paths is null or p_paths not in ('exact', 'normal', 'caseless') then
+  if p_paths not in ('exact', 'normal', 'caseless') then
     raise exception using errcode = 'ZC105', message = format('invalid rule for paths "%s"', left(p_paths, 200)),
       hint = 'Use exact, normal or caseless.';
   end if;
-  select p.paths <> p_paths into v_changed from coordinator.projects p where p.id = v_project for no key update;
-  if v_changed then
+  perform coordinator.project_check_parts(p_description, p_title, p_settings);
+  v_user := coordinator.user_hold(p_username);
+  select p.* into v_old from coordinator.projects p where p.id = v_project for no key update;
+  if p_paths <> v_old.paths then
     perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
     -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
     perform coordinator.advisory_enter(coordinator.lock_key(v_project, ''));
-    if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > coordinator.now_utc())
-       or exists (select from coordinator.lock_waits w where w.project_id = v_project and w.kind <> 'name' and w.expires_at > coordinator.now_utc()) then
+    if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > v_now)
+       or exists (select from coordinator.lock_waits w where w.project_id = v_project and w.kind <> 'name' and w.expires_at > v_now) then
       raise exception using errcode = 'ZC316', message = format('paths of project "%s" are locked', p_project),
         hint = 'Change the rule when no path is locked; see "coordinator lock list".';
     end if;
     if p_paths = 'caseless' then
       perform setval('coordinator.caseless_paths', 1);
     end if;
-    update coordinator.projects p set paths = p_paths where p.id = v_project;
-    perform coordinator.event_append('project.changed', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(),
-      jsonb_build_object('paths', p_paths));
   end if;
-  return query select p.name, p.description, p.created_at, p.paths from coordinator.projects p where p.id = v_project;
+  v_fields := array_remove(array[
+    case when p_paths <> v_old.paths then 'paths' end, case when p_description <> v_old.description then 'description' end,
+    case when v_user is distinct from v_old.user_id and v_user is not null then 'username' end, case when p_title <> v_old.title then 'title' end,
+    case when p_settings <> v_old.settings then 'settings' end], null);
+  if v_fields <> '{}' then
+    update coordinator.projects p
+    set paths = coalesce(p_paths, p.paths), description = coalesce(p_description, p.description), user_id = coalesce(v_user, p.user_id),
+        title = coalesce(p_title, p.title), settings = coalesce(p_settings, p.settings), updated_at = v_now
+    where p.id = v_project;
+    perform coordinator.event_append('project.changed', p_project, p_project, v_actor, v_now,
+      jsonb_build_object('fields', v_fields, 'paths', coalesce(p_paths, v_old.paths)));
+  end if;
+  return query select * from coordinator.project_row(v_project);
 end
 $$;
-comment on function coordinator.project_set(text, text, text) is
-  'Set how locks of a project compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked.';
+comment on function coordinator.project_set(text, text, text, text, text, jsonb, text) is
+  'Change parts of a project; what is null stays. p_paths says how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked. ZC220: no such user.';
 
 create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer

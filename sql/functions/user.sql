@@ -269,7 +269,9 @@ begin
   return query
     select u.* from coordinator.users u
     where u.username > coalesce(p_after[1], '')
-      and (v_visible is null or exists (select from coordinator.sessions s join coordinator.projects p on p.id = s.project_id
+      and (v_visible is null
+           or exists (select from coordinator.projects p where p.user_id = u.id and p.name = any (v_visible))
+           or exists (select from coordinator.sessions s join coordinator.projects p on p.id = s.project_id
                                         where s.user_id = u.id and p.name = any (v_visible)))
     order by u.username limit p_limit;
 end

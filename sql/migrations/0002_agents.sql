@@ -6,16 +6,24 @@ create table coordinator.projects (
   description text        not null default '',
   created_at  timestamptz not null,
   paths       text        not null default 'normal',
+  user_id     bigint,
+  title       text        not null default '',
+  settings    jsonb       not null default '{}',
+  updated_at  timestamptz not null,
   constraint projects_name_key unique (name), -- every call: a project by its name
   constraint projects_name check (name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'),
   constraint projects_paths check (paths in ('exact', 'normal', 'caseless'))
 );
-comment on table  coordinator.projects             is 'A project holds everything else; only administration spans several. Written by project_create and project_delete.';
+comment on table  coordinator.projects             is 'A project holds everything else; only administration spans several. Written by project_create, project_set and project_delete.';
 comment on column coordinator.projects.id          is 'Internal number, never reused.';
 comment on column coordinator.projects.name        is 'Name for people and agents: lower-case letters, digits, - and _; at most 36 characters.';
 comment on column coordinator.projects.description is 'One line for people; may be empty.';
 comment on column coordinator.projects.created_at  is 'When it was created (database clock).';
 comment on column coordinator.projects.paths       is 'How locks compare paths. exact: byte by byte; normal: in Unicode normal form C; caseless: so, and without case. Written by project_set.';
+comment on column coordinator.projects.user_id     is 'Whose project it is, see users; null: nobody''s.';
+comment on column coordinator.projects.title       is 'Name for people, one line; may be empty.';
+comment on column coordinator.projects.settings    is 'An object of the callers'' own.';
+comment on column coordinator.projects.updated_at  is 'When it was last changed (database clock).';
 -- Readers see this table as it is, without the projects that are closed to them. The owner's functions see all rows.
 create function coordinator.projects_visible() returns text[] -- functions/project.sql has its body
 language sql stable security definer
@@ -23,8 +31,8 @@ set search_path = pg_catalog, pg_temp
 as 'select null::text[]';
 alter table coordinator.projects enable row level security;
 create policy projects_visible on coordinator.projects for select using (coalesce(name = any ((select coordinator.projects_visible())::text[]), true));
-insert into coordinator.projects (name, description, created_at)
-values ('default', 'Where things go when no project is named.', clock_timestamp());
+insert into coordinator.projects (name, description, created_at, updated_at)
+values ('default', 'Where things go when no project is named.', statement_timestamp(), statement_timestamp());
 
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
 comment on sequence coordinator.caseless_paths is '0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.';

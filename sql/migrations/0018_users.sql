@@ -46,6 +46,8 @@ comment on column coordinator.user_attempts.username is 'Name that was tried.';
 comment on column coordinator.user_attempts.count    is 'How often it was tried.';
 comment on column coordinator.user_attempts.ends_at  is 'The count starts again after this.';
 
+alter table coordinator.projects add constraint projects_user_fkey foreign key (user_id) references coordinator.users (id) on delete set null;
+create index projects_user_idx on coordinator.projects (user_id); -- user_delete, and which users a restricted role sees
 alter table coordinator.tokens add constraint tokens_user_fkey foreign key (user_id) references coordinator.users (id) on delete set null;
 create index tokens_user_idx on coordinator.tokens (user_id); -- token_end, user_delete
 
@@ -90,4 +92,5 @@ alter table coordinator.users enable row level security;
 alter table coordinator.sessions enable row level security;
 create policy sessions_visible on coordinator.sessions for select using (project_id in (select p.id from coordinator.projects p));
 create policy users_visible on coordinator.users for select using (
-  (select coordinator.projects_visible()) is null or exists (select from coordinator.sessions s where s.user_id = users.id));
+  (select coordinator.projects_visible()) is null or exists (select from coordinator.projects p where p.user_id = users.id)
+  or exists (select from coordinator.sessions s where s.user_id = users.id));

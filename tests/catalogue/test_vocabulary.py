@@ -173,7 +173,9 @@ SPELLED = {  # on the command line
     ),
     ("lock_release", "tokens"): "token",
     **dict.fromkeys(((f"session_{verb}", "username") for verb in ("create", "list", "set")), "user"),
-    ("token_create", "username"): "user",
+    **dict.fromkeys(
+        [("token_create", "username"), ("project_create", "username"), ("project_set", "username")], "user"
+    ),
     **dict.fromkeys(
         ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
     ),  # --project is the setting

@@ -16,6 +16,9 @@ def test_projects_are_created_listed_shown_and_deleted(program: Program) -> None
     assert program.json("project", "show", "shop")["signal_count"] == 1
     assert program.json("project", "set", "shop", "--paths", "exact")["paths"] == "exact"
     assert program.json("project", "show", "shop")["paths"] == "exact"
+    changed = program.json("project", "set", "shop", "--title", "Shop", "--settings", '{"n": 1}')
+    assert (changed["title"], changed["settings"], changed["paths"]) == ("Shop", {"n": 1}, "exact")
+    assert program.fails(3, "project", "set", "shop", "--user", "nobody")["code"] == "ZC220"
     assert program.json("project", "delete", "shop", "--yes") == {"project": "shop", "deleted": True}
     program.fails(3, "project", "show", "shop")
 

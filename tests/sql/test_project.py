@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from coordinator.operations import agents, directives, locks, projects, rules, signals
+from coordinator.operations import agents, directives, locks, projects, rules, signals, users
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
@@ -47,6 +47,34 @@ async def test_show_counts_what_a_project_holds(tx: Transaction) -> None:
     await tx.set_clock(timedelta(seconds=15))  # one has expired, and waits for the loop
     shown = await tx.run(projects.Show(project="default"))
     assert (shown.agent_count, shown.signal_count, shown.directive_count, shown.lock_count) == (1, 1, 1, 2)
+
+
+async def test_a_project_has_a_user_a_title_and_settings_which_change_one_by_one(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    await tx.run(users.Create(username="ada"))
+    made = await tx.run(projects.Create(project="p", username="Ada", title="Shop", settings={"n": [1, None]}))
+    assert (made.username, made.title, made.settings, made.updated_at) == (
+        "ada",
+        "Shop",
+        {"n": [1, None]},
+        made.created_at,
+    )
+    await tx.set_clock(timedelta(hours=1))
+    changed = await tx.run(projects.Set(project="p", title="", settings={}))
+    assert (changed.username, changed.title, changed.settings, changed.description) == ("ada", "", {}, "")
+    assert changed.updated_at - changed.created_at == timedelta(hours=1)
+    await tx.set_clock(timedelta(hours=2))
+    assert await tx.run(projects.Set(project="p", title="", username="ada")) == changed
+    assert changed in await tx.run(projects.List())
+    shown = await tx.run(projects.Show(project="p"))
+    assert (shown.username, shown.title, shown.settings, shown.updated_at) == ("ada", "", {}, changed.updated_at)
+    last = (await tx.events())[-1]
+    assert (last["type"], last["data"]) == ("project.changed", {"fields": ["title", "settings"], "paths": "normal"})
+    await refused(tx, projects.Set(project="p", username="nobody"), "ZC220")
+    await refused(tx, projects.Create(project="q", username="nobody"), "ZC220")
+    await refused(tx, projects.Set(project="p", title="a\nb"), "ZC103")
+    await tx.run(users.Delete(username="ada"))
+    assert (await tx.run(projects.Show(project="p"))).username is None
 
 
 async def test_delete_takes_everything_in_the_project_and_nothing_else(tx: Transaction) -> None:

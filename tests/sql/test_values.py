@@ -18,6 +18,8 @@ ENTRANCES = {
     "knowledge_put": "coordinator.knowledge_put('default', 'k', 'x', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
     "knowledge_list": "from coordinator.knowledge_list('default', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
     "knowledge_search": "from coordinator.knowledge_search('default', 'x', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
+    "project_create": "coordinator.project_create('p', p_settings => jsonb_build_object('k', $1::text::jsonb))",
+    "project_set": "coordinator.project_set('default', p_settings => jsonb_build_object('k', $1::text::jsonb))",
     "event_emit": "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', $1::text::jsonb))",
     "transaction_run": """from coordinator.transaction_run('default', jsonb_build_array(
                             jsonb_build_object('verb', 'signal_set', 'key', 'k', 'value', $1::text::jsonb)))""",

@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from coordinator.cli.command import confirm, noun, paged
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.values import OBJECT
 from coordinator.operations import projects
 
 command = noun("Projects: everything else belongs to one.")
 
 
-@command.verb(examples=["coordinator project create shop --description 'The web shop'"])
+_username = click.option("--user", "username", metavar="NAME", help="User whose project it is.")
+_title = click.option("--title", metavar="TEXT", help="Name for people, one line.")
+_settings = click.option("--settings", type=OBJECT, metavar="JSON", help="An object of your own.")
+
+
+@command.verb(
+    examples=[
+        "coordinator project create shop --description 'The web shop'",
+        'coordinator project create shop --user ada --title Shop --settings \'{"branch": "main"}\'',
+    ]
+)
 @click.argument("name", metavar="PROJECT")
 @click.option("--description", default="", metavar="TEXT", help="Description, one line.")
+@_username
+@_title
+@_settings
 @click.pass_obj
-def create(call: Invocation, *, name: str, description: str) -> None:
+def create(call: Invocation, /, *, name: str, **options: Any) -> None:
     """Create a project.
 
     A name has at most 36 lower-case letters, digits, - and _.
     """
-    project = call.run(call.operation(projects.Create, project=name, description=description))
+    given = {option: value for option, value in options.items() if value is not None}
+    project = call.run(call.operation(projects.Create, project=name, **given))
     call.output.one(project, f"created {project.project}")
 
 
 @command.verb(
-    name="set", examples=["coordinator project set --paths caseless", "coordinator project set shop --paths exact"]
+    name="set",
+    examples=["coordinator project set --paths caseless", "coordinator project set shop --user ada --title 'The shop'"],
 )
 @click.argument("name", metavar="[PROJECT]", required=False)
-@click.option("--paths", required=True, metavar="exact|normal|caseless", help="How locks compare paths.")
+@click.option("--paths", metavar="exact|normal|caseless", help="How locks compare paths.")
+@click.option("--description", metavar="TEXT", help="Description, one line.")
+@_username
+@_title
+@_settings
 @click.pass_obj
-def set_(call: Invocation, *, name: str | None, paths: str) -> None:
-    """Set how locks of a project compare paths.
+def set_(call: Invocation, /, *, name: str | None, **options: Any) -> None:
+    """Change parts of a project; what is not given stays.
 
-    normal, the default: composed and decomposed letters are equal. caseless: capital and small letters are, too, as in file systems of
+    Paths: normal, the default: composed and decomposed letters are equal. caseless: capital and small letters are, too, as in file systems of
     macOS and Windows. exact: byte by byte. Exit code 4: paths are locked.
     """
-    project = call.run(call.operation(projects.Set, project=name or call.project, paths=paths))
-    call.output.one(project, f"{project.project} compares paths: {project.paths}")
+    project = call.run(call.operation(projects.Set, project=name or call.project, **options))
+    call.output.one(project, f"changed {project.project}")
 
 
 @command.verb(examples=["coordinator project list", "coordinator project list | jq -r '.[].project'"])
@@ -45,7 +67,7 @@ def set_(call: Invocation, *, name: str | None, paths: str) -> None:
 @click.pass_obj
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     """List all projects, by name."""
-    columns = ("project", "description", "paths", "created_at")
+    columns = ("project", "title", "username", "description", "paths", "updated_at", "created_at", "settings")
     call.list(projects.List(), columns, after=after, limit=limit, empty="There are no projects.")
 
 

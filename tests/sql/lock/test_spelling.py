@@ -60,4 +60,4 @@ async def test_the_rule_for_paths_changes_only_while_no_path_is_locked(tx: Trans
     await refused(tx, projects.Set(project="default", paths="Exact"), "ZC105")
     assert (await tx.run(projects.Show(project="default"))).paths == "caseless"
     changed = [event["data"] for event in await tx.events() if event["type"] == "project.changed"]
-    assert changed == [{"paths": "caseless"}]
+    assert changed == [{"fields": ["paths"], "paths": "caseless"}]
