@@ -47,10 +47,12 @@ create or replace function coordinator.role_bind(p_role text, p_project text, p_
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_project bigint;
 begin
   perform coordinator.everywhere_check();
   perform coordinator.check_name('the role', p_role, 63);
-  perform coordinator.project_id(p_project);
+  v_project := coordinator.project_id(p_project);
   if not exists (select from pg_roles where rolname = p_role) then
     raise exception using errcode = 'ZC206', message = format('there is no role "%s"', p_role), hint = 'Create it with: create role … login';
   end if;
@@ -58,6 +60,7 @@ begin
   if not found then
     return false;
   end if;
+  perform coordinator.audit_append(v_project, 'role_bind', p_role, coordinator.actor_name(p_actor), coordinator.now_utc());
   perform coordinator.event_append('role.bound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
@@ -76,6 +79,7 @@ begin
   if not found then
     return false;
   end if;
+  perform coordinator.audit_append((select id from coordinator.projects where name = p_project), 'role_unbind', p_role, coordinator.actor_name(p_actor), coordinator.now_utc());
   perform coordinator.event_append('role.unbound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end

@@ -73,6 +73,7 @@ OPERATIONS = {
     "pending": "ListPending",
     "enqueue_many": "EnqueueMany",
     "output": "ReadOutput",
+    "password": "ChangePassword",
     "progress": "Report",
     "step": "FinishStep",
     "wait": "Show",

@@ -60,7 +60,11 @@ begin
   if not found then
     perform coordinator.session_missing(v_project, p_session);
   end if;
-  return coordinator.session_remove(v_id, 'deleted', v_actor, coordinator.now_utc());
+  if not coordinator.session_remove(v_id, 'deleted', v_actor, coordinator.now_utc()) then
+    return false;
+  end if;
+  perform coordinator.audit_append(v_project, 'session_delete', p_session, v_actor, coordinator.now_utc());
+  return true;
 end
 $$;
 comment on function coordinator.session_delete(text, text, text) is

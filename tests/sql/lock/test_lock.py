@@ -243,8 +243,9 @@ async def test_a_broken_lock_is_lost_at_once_with_an_event_and_an_entry_in_the_a
     assert await fence(tx, "a", mine.fencing_token) == "ZC312"
     with pytest.raises(Conflict):
         await release(tx, ann, mine)
-    event = (await tx.events())[-1]
+    event, audited = (await tx.events())[-2:]
     assert (event["type"], event["key"], event["actor"]) == ("lock.broken", "a", "boss")
+    assert (audited["type"], audited["key"], audited["actor"]) == ("log.appended", "audit/audit", "boss")
     assert event["data"] == {
         "agent_id": str(ann.id), "agent": "ann", "owner": "", "fencing_token": mine.fencing_token, "reason": "it hangs",
     }  # fmt: skip
