@@ -301,7 +301,7 @@ as $$
   select regexp_replace(case when p_query is null then left(t.text, 200) else
     ts_headline(coordinator.search_language(p_language), t.text, p_query, 'StartSel="**", StopSel="**", '
                 || case when length(t.text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end, '\s+', ' ', 'g')
-  from (select left(case p_kind when 'memory' then s.heading || E'\n' || s.body else s.body end, 10000) as text
+  from (select left(case p_kind when 'memory' then s.heading || E'\n' || s.body else s.body end, 4000) as text -- ts_headline takes quadratic time where words repeat
         from coordinator.search_text(p_kind, p_value) s) t
 $$;
 comment on function coordinator.search_snippet(text, text, jsonb, tsquery) is

@@ -345,6 +345,15 @@ async def test_after_any_history_a_search_finds_what_a_look_at_every_text_finds(
     await savepoint.rollback()
 
 
+async def test_a_snippet_is_taken_from_the_beginning_of_a_long_text(tx: Transaction) -> None:
+    await put(tx, "early", f"a needle {'hay ' * 2000}")
+    await put(tx, "late", f"begins {'hay ' * 2000} needle")
+    snippets = {match.key: match.snippet for match in await search(tx, "needle")}
+    assert "**needle**" in snippets["early"]
+    assert snippets["late"].startswith("begins hay")
+    assert max(map(len, snippets.values())) < 300
+
+
 async def rows_read(tx: Transaction) -> tuple[int, int]:
     """Return how many rows of the tables of documents this transaction has read without an index, and with one."""
     row = await tx.connection.fetchrow(
