@@ -25,6 +25,7 @@ NAMES = (
     "limits",
     "claims",
     "state.logs",
+    "state.documents",
     "state.search",
     "state.artifacts",
     "state.windows",

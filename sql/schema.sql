@@ -192,7 +192,7 @@ create table coordinator.document_versions (
   written_at  timestamp with time zone not null, -- When it was written.
   expires_at  timestamp with time zone, -- When the document expires that has this version; null: never.
   value       jsonb, -- The value, with U+FFFD for what jsonb refuses; null: the document was deleted.
-  raw         json, -- The text as it was given, where value differs in more than spaces and the order of keys.
+  raw         json, -- The text as it was given, where jsonb refuses or rewrites a string or a number.
   constraint document_versions_pkey PRIMARY KEY (document_id, version)
 );
 
@@ -3192,7 +3192,7 @@ create function coordinator.json_refuse(p_what text, p_fault text, p_max integer
   returns void
   immutable;
 
--- Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb differs in more than spaces and the order of keys. Internal.
+-- Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb refuses or rewrites a string or a number. Internal.
 create function coordinator.json_store(p_what text, p_value json, p_max integer)
   returns coordinator.json_stored
   immutable;

@@ -1,7 +1,7 @@
 -- JSON values: stored without loss, merged, compared.
 --
--- What jsonb refuses or changes. It refuses the escapes of NUL and of half a surrogate pair, and rewrites numbers (1e16), repeated keys and
--- escapes. json_store keeps such a text beside the jsonb, which has U+FFFD for what it refuses. Where a value is changed, json_armour
+-- What jsonb refuses or changes. It refuses the escapes of NUL and of half a surrogate pair, and rewrites numbers (1e16, -0). json_store keeps such a
+-- text beside the jsonb, which has U+FFFD for what it refuses. Spaces, the order of keys, and all but the last of repeated keys are lost. Where a value is changed, json_armour
 -- writes these escapes as U+E000 and four digits, U+E000 itself too, so that jsonb takes them and json_disarm can restore them.
 
 create or replace function coordinator.json_armour(p_text text) returns text
@@ -32,9 +32,9 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_text   text := p_value::text;
-  v_jsonb  text;
-  v_stored coordinator.json_stored;
+  v_text    text := p_value::text;
+  v_numbers boolean; -- with an exponent, -0, or long
+  v_stored  coordinator.json_stored;
 begin
   if p_value is null then
     raise exception using errcode = 'ZC101', message = format('%s is missing', p_what),
@@ -43,20 +43,22 @@ begin
     perform coordinator.json_refuse(p_what, 'json', p_max);
   end if;
   v_stored.value := coordinator.json_tame(v_text)::jsonb;
-  perform coordinator.json_refuse(p_what, coordinator.json_fault(v_stored.value, p_max), p_max);
-  -- Only an exponent makes the text of jsonb longer, and only an escape \u gives it a letter e that the given text does not have.
-  v_jsonb := replace(v_stored.value::text, ' ', '');
-  v_text := translate(v_text, E' \t\n\r', '');
-  if octet_length(v_text) <> octet_length(v_jsonb)
-     or octet_length(translate(v_text, 'eE', '')) <> octet_length(translate(v_jsonb, 'eE', ''))
-     or strpos(v_text, '\u') > 0 then
+  v_numbers := v_text ~ '(^|[:,[\s])(-?[0-9.]+[eE]|-0)|[0-9.]{200}';
+  if v_numbers then
+    perform coordinator.json_refuse(p_what, coordinator.json_fault(v_stored.value, p_max), p_max);
+  elsif jsonb_path_exists(v_stored.value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') then
+    perform coordinator.json_refuse(p_what, 'json_depth');
+  elsif octet_length(v_text) > p_max / 2 and octet_length(v_stored.value::text) > p_max then -- one space for each comma and colon
+    perform coordinator.json_refuse(p_what, 'json', p_max);
+  end if;
+  if v_numbers or strpos(v_text, '\u') > 0 then
     v_stored.raw := p_value;
   end if;
   return v_stored;
 end
 $$;
 comment on function coordinator.json_store(text, json, integer) is
-  'Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb differs in more than spaces and the order of keys. Internal.';
+  'Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb refuses or rewrites a string or a number. Internal.';
 
 create or replace function coordinator.json_odd(p_text text) returns boolean
 language sql immutable parallel safe

@@ -51,7 +51,7 @@ comment on column coordinator.document_versions.actor       is 'Who wrote it.';
 comment on column coordinator.document_versions.written_at  is 'When it was written.';
 comment on column coordinator.document_versions.expires_at  is 'When the document expires that has this version; null: never.';
 comment on column coordinator.document_versions.value       is 'The value, with U+FFFD for what jsonb refuses; null: the document was deleted.';
-comment on column coordinator.document_versions.raw         is 'The text as it was given, where value differs in more than spaces and the order of keys.';
+comment on column coordinator.document_versions.raw         is 'The text as it was given, where jsonb refuses or rewrites a string or a number.';
 
 create type coordinator.document_header as (
   project text, kind text, key text, version bigint, epoch text, session text, kept boolean, actor text, created_at timestamptz,

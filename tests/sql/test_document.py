@@ -317,7 +317,7 @@ async def test_a_diff_leads_from_one_version_to_the_other(tx: Transaction, one: 
 
 
 EXACT = [
-    "1e16", "-0.0", "1.50", '{"b":1,"a":2,"b":3}', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '{"\\u0000":{"\\udfff":"\\\\u0000"}}', '"\\ue000d800"',
+    "1e16", "-0.0", "1.50", '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '{"\\u0000":{"\\udfff":"\\\\u0000"}}', '"\\ue000d800"',
     '{"a": 100000000000000000000000000000000001, "b": 1E+2}',
 ]  # fmt: skip
 
@@ -465,3 +465,8 @@ async def test_a_document_put_while_its_project_is_deleted_is_never_seen_and_is_
     assert await call(two, documents.Prune()) == 1
     assert await call(two, documents.Prune()) == 0
     assert await two.fetchval("select count(*) from coordinator.documents") == 0
+
+
+async def test_of_repeated_keys_the_last_counts_as_in_every_reader(tx: Transaction) -> None:
+    await tx.run(put(JsonText(b'{"b": 1, "a": 2, "b": 3}')))
+    assert (await tx.run(get())).value == {"a": 2, "b": 3}

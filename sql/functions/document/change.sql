@@ -187,7 +187,7 @@ begin
       coordinator.json_armour(coalesce(v_from.raw::text, v_from.value::text))::jsonb,
       coordinator.json_armour(coalesce(v_to.raw::text, v_to.value::text))::jsonb)::text)::json;
   end if;
-  return coordinator.json_diff(v_from.value, v_to.value)::text::json;
+  return to_json(coordinator.json_diff(v_from.value, v_to.value));
 end
 $$;
 comment on function coordinator.document_diff(text, text, text, bigint, bigint) is

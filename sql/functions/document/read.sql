@@ -64,30 +64,36 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
-  v_document coordinator.documents := coordinator.document_find(v_project, p_project, p_kind, p_key);
-  v_version  coordinator.document_versions;
-  v_value    json;
+  v_document coordinator.documents;
+  v_version  bigint;
 begin
-  if num_nonnulls(p_version, p_at) = 2 then
+  if p_version is null and p_at is null then
+    perform coordinator.check_kind(p_kind);
+    perform coordinator.check_key('the key', p_key);
+    return query
+      select p_project, p_kind, p_key, d.version, coordinator.epoch_text(d.epoch),
+             case when d.session_id is not null then (select s.key from coordinator.sessions s where s.id = d.session_id) end,
+             d.kept, d.actor, d.created_at, d.updated_at, d.expires_at,
+             case when p_path is not null then coordinator.document_part(v.value, v.raw, p_path) else coalesce(v.raw, to_json(v.value)) end
+      from coordinator.documents d join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
+      where d.project_id = v_project and d.kind = p_kind and d.key = p_key
+        and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc());
+    if not found then
+      perform coordinator.document_missing(p_project, p_kind, p_key);
+    end if;
+    return;
+  elsif p_version is not null and p_at is not null then
     raise exception using errcode = 'ZC105', message = 'a version and an instant are given', hint = 'Give one of them.';
   elsif p_version < 1 then
     raise exception using errcode = 'ZC104', message = format('a version of %s is out of range', p_version), hint = 'Versions begin at 1.';
-  elsif p_version is null and p_at is null then
-    if v_document.deleted or v_document.expires_at <= coordinator.now_utc() then
-      perform coordinator.document_missing(p_project, p_kind, p_key);
-    end if;
-    select * into v_version from coordinator.document_versions v where v.document_id = v_document.id and v.version = v_document.version;
-  else
-    v_version := coordinator.document_version_at(v_document, p_version, p_at);
   end if;
-  if p_path is null then
-    v_value := coalesce(v_version.raw, v_version.value::text::json);
-  else
-    v_value := coordinator.document_part(v_version.value, v_version.raw, p_path);
-  end if;
-  return query select p_project, p_kind, p_key, v_version.version, coordinator.epoch_text(v_version.epoch), (select s.key from coordinator.sessions s where s.id = v_document.session_id),
-    v_document.kept,
-    v_version.actor, v_document.created_at, v_version.written_at, v_version.expires_at, v_value;
+  v_document := coordinator.document_find(v_project, p_project, p_kind, p_key);
+  v_version := (coordinator.document_version_at(v_document, p_version, p_at)).version;
+  return query
+    select p_project, p_kind, p_key, v.version, coordinator.epoch_text(v.epoch), (select s.key from coordinator.sessions s where s.id = v_document.session_id),
+           v_document.kept, v.actor, v_document.created_at, v.written_at, v.expires_at,
+           case when p_path is not null then coordinator.document_part(v.value, v.raw, p_path) else coalesce(v.raw, to_json(v.value)) end
+    from coordinator.document_versions v where v.document_id = v_document.id and v.version = v_version;
 end
 $$;
 comment on function coordinator.document_get(text, text, text, bigint, timestamptz, text[]) is
@@ -118,7 +124,7 @@ declare
 begin
   perform coordinator.check_path(p_path);
   if p_raw is null then
-    v_part := (p_value #> p_path)::text::json;
+    v_part := to_json(p_value #> p_path);
   else
     v_part := coordinator.json_disarm((coordinator.json_armour(p_raw::text)::json #> coordinator.json_armour(p_path::text)::text[])::text)::json;
   end if;
