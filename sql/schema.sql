@@ -1847,7 +1847,7 @@ create function coordinator.artifact_abort(p_project text, p_upload uuid, p_acto
   returns boolean
   volatile security definer;
 
--- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. No event: readers see nothing yet.
+-- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. ZC332: the session is archived. No event: readers see nothing yet.
 create function coordinator.artifact_begin(p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
   returns SETOF coordinator.artifact_upload
   volatile security definer;

@@ -180,10 +180,13 @@ declare
 begin
   perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256);
   perform coordinator.actor_name(p_actor);
+  perform coordinator.project_hold(v_project);
   if p_session is not null then
     perform coordinator.check_key('the session', p_session);
+    -- Refused now if it is archived, before anything is uploaded; artifact_finish looks again.
+    perform coordinator.session_continue(s.id, coordinator.now_utc()) from coordinator.sessions s
+    where s.project_id = v_project and s.key = p_session;
   end if;
-  perform coordinator.project_hold(v_project);
   v_blob := coordinator.artifact_enter(v_project, p_sha256, true);
   return query
     select v_blob.upload, v_blob.finished,
@@ -191,7 +194,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text) is
-  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. No event: readers see nothing yet.';
+  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. ZC332: the session is archived. No event: readers see nothing yet.';
 
 create or replace function coordinator.artifact_write(
   p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null) returns boolean

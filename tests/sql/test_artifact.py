@@ -304,6 +304,8 @@ async def test_an_archived_session_takes_no_artifact(tx: Transaction) -> None:
     await put(tx, "a", b"x", session="s")
     await tx.connection.execute("select coordinator.session_archive('default', 's')")
     await refused(tx, artifacts.Put(project="default", artifact="b", data=b"x", session="s"), "ZC332")
+    await refused(tx, artifacts.Begin(project="default", artifact="b", session="s"), "ZC332")
+    await refused(tx, finish((await begin(tx)).upload, session="s"), "ZC332")
     assert await read(tx, "a", session="s") == b"x"
 
 
