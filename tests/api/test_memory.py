@@ -34,6 +34,9 @@ async def fill(database_url: str, count: int, value: str) -> None:
         await connection.execute(
             f"select coordinator.signal_set('default', 'k/' || lpad(i::text, 6, '0'), {value}) from generate_series(1, {count}) i"
         )
+        await connection.execute(
+            "select coordinator.message_append('default', 's', to_json(repeat('x', 1000000)), 'user') from generate_series(1, 4)"
+        )
         while await connection.fetchval("select moved from coordinator.relay_step()"):
             pass
 
@@ -76,6 +79,7 @@ async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
         http.timeout = httpx.Timeout(5 * DEADLINE_S)  # a busy machine takes long to refuse so much
         with unread(
             http,
+            *[get("/v1/messages/window?session=s&last=10")] * 60,
             *[get("/v1/signals?limit=10000")] * 30,
             *[get("/v1/signals/k/000001")] * 50,
             *[get("/v1/events?limit=10000")] * 30,
@@ -96,6 +100,7 @@ async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
                 for _ in range(4):
                     tasks.start_soon(call, "/v1/signals?limit=10000")
                     tasks.start_soon(call, "/v1/events?limit=10000")
+                    tasks.start_soon(call, "/v1/messages/window?session=s&last=10")
                     tasks.start_soon(send)
             small = {"key": "other", "value": 1}
             assert (await http.post("/v1/signals/set", json=small)).status_code == 200
