@@ -4052,7 +4052,7 @@ create function coordinator.log_prune()
   returns integer
   volatile security definer;
 
--- Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: of all that, only the last ones; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.
+-- Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.
 create function coordinator.log_read(p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.log_entry
   stable security definer;

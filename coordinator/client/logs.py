@@ -85,7 +85,7 @@ class Logs:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[LogEntry]:
-        """List entries in the order of their numbers: with ``before`` only lower numbers, with ``last`` only the last ones of all that.
+        """List entries in the order of their numbers: with ``before`` only lower numbers, with ``last`` from the last ones of all that.
 
         ``at``: only what had been appended at that instant; what was popped since is absent.
 

@@ -44,7 +44,7 @@ class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
 class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     """Read entries of a log in the order of their numbers.
 
-    ``before``: only those with lower numbers. ``last``: of all that, only the last ones. ``at``: only what had been appended at that instant;
+    ``before``: only those with lower numbers. ``last``: begin with the last ones of all that; a position in ``after`` says it instead. ``at``: only what had been appended at that instant;
     what was popped since is absent.
 
     Raises: ``NotFound`` if there is no such log, or what followed ``after`` is gone; then read from the start.

@@ -20,6 +20,7 @@ from coordinator.client.jobs import Jobs
 from coordinator.client.knowledge import Knowledge
 from coordinator.client.limits import Limits
 from coordinator.client.locks import Locks
+from coordinator.client.logs import Logs
 from coordinator.client.memories import Memories
 from coordinator.client.projects import Projects
 from coordinator.client.queues import Queues
@@ -38,6 +39,7 @@ from coordinator.operations import (
     knowledge,
     limits,
     locks,
+    logs,
     memories,
     projects,
     queues,
@@ -58,6 +60,7 @@ NOUNS: dict[type, ModuleType] = {
     Knowledge: knowledge,
     Limits: limits,
     Locks: locks,
+    Logs: logs,
     Memories: memories,
     Projects: projects,
     Queues: queues,
@@ -68,7 +71,10 @@ NOUNS: dict[type, ModuleType] = {
     Users: users,
 }
 OPERATIONS = {
+    "JobHistory.steps": "ListSteps",
     "Locks.hold": "Acquire",
+    "Retentions.plan": "Preview",
+    "Users.password": "ChangePassword",
     "break_": "Break",
     "pending": "ListPending",
     "enqueue_many": "EnqueueMany",
@@ -97,7 +103,13 @@ def seconds(default: Any) -> Any:
 @pytest.mark.parametrize(("method", "operation"), METHODS, ids=lambda part: getattr(part, "__qualname__", ""))
 def test_a_method_has_the_defaults_of_its_operation(method: Callable[..., Any], operation: type[Any] | None) -> None:
     if operation is None:
-        assert method.__qualname__ in {"Events.stream", "Events.wake", "JobHistory.follow", "Locks.resume"}
+        assert method.__qualname__ in {
+            "Events.stream",
+            "Events.wake",
+            "JobHistory.follow",
+            "Locks.resume",
+            "Logs.follow",
+        }
         return
     of_operation = {
         field.name: field.default_factory() if field.default is msgspec.NODEFAULT else field.default

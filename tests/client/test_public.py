@@ -18,6 +18,7 @@ from coordinator.client.agents import Agents
 from coordinator.client.directives import Directives
 from coordinator.client.events import Events
 from coordinator.client.locks import Locks
+from coordinator.client.logs import Logs
 from coordinator.client.projects import Projects
 from coordinator.client.rules import Rules
 from coordinator.client.signals import Signals
@@ -48,7 +49,7 @@ def test_what_the_methods_return_is_public() -> None:
     modules = [import_module(f"coordinator.model.{found.name}") for found in pkgutil.iter_modules(model.__path__)]
     classes = (kind for module in modules for kind in vars(module).values() if isinstance(kind, type))
     rows = {kind.__name__ for kind in classes if kind.__module__.startswith(model.__name__)}
-    nouns = (Agents, Directives, Events, Locks, Projects, Rules, Signals, coordinator.Client)
+    nouns = (Agents, Directives, Events, Locks, Logs, Projects, Rules, Signals, coordinator.Client)
     methods = [method for noun in nouns for name, method in vars(noun).items() if name[0] != "_" and callable(method)]
     returned = {word for method in methods for word in re.findall(r"\w+", method.__annotations__["return"])}
     assert {"Signal", "Lock", "Directive", "Status"} <= returned & rows <= set(coordinator.__all__)

@@ -196,6 +196,11 @@ async def test_entries_are_read_after_before_at_and_from_the_end(tx: Transaction
     assert seqs(await tx.run(read(last=2, before=4))) == [2, 3]
     assert seqs(await tx.run(read(last=5, after=place))) == [4, 5, 6, 7]
     assert seqs(await tx.run(read(last=2, after=["", "7"]))) == []
+    pages = [seqs(await tx.run(read(last=4, limit=2)))]
+    await tx.run(append(8, 9))
+    pages.append(seqs(await tx.run(read(last=4, limit=2, after=["", str(pages[0][-1])]))))
+    assert pages == [[4, 5], [6, 7]], "what comes between two pages moves nothing"
+    await tx.run(logs.Pop(project="default", kind="note", key="k", last=2))
     for number, entry in enumerate(entries, 1):
         assert seqs(await tx.run(read(at=entry.created_at))) == [*range(1, number + 1)]
         assert seqs(await tx.run(read(at=entry.created_at - SECOND / 2, last=1))) == [number - 1][: number - 1]

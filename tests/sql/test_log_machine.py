@@ -126,7 +126,7 @@ class Logs(Machine):
         else:
             assert code is None
             wanted = [seq for seq in sorted(log.entries) if before is None or seq < before]
-            wanted = wanted[-last:] if last is not None else wanted
+            wanted = wanted[-last:] if last is not None and position is None else wanted
             self.same(rows, log, [seq for seq in wanted if seq > (position or 0)])
 
     @invariant()

@@ -81,11 +81,10 @@ begin
         hint = 'Give a later instant; see "coordinator log show".';
     end if;
   end if;
-  if p_last is not null then
-    if p_last not between 1 and 10000 then
-      raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', p_last), hint = 'Give 1 to 10000.';
-    end if;
-    select greatest(v_low, min(n.seq) - 1) into v_low
+  if p_last not between 1 and 10000 then
+    raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', p_last), hint = 'Give 1 to 10000.';
+  elsif p_last is not null and p_after is null then -- else a later page would begin where the end has moved to
+    select min(n.seq) - 1 into v_low
     from (select e.seq from coordinator.entries e where e.log_id = v_log.id and e.seq <= v_high order by e.seq desc limit p_last) n;
   end if;
   return query
@@ -97,4 +96,4 @@ begin
 end
 $$;
 comment on function coordinator.log_read(text, text, text, bigint, integer, timestamptz, text[], integer) is
-  'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: of all that, only the last ones; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';
+  'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';
