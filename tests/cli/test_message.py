@@ -57,7 +57,10 @@ def test_an_observation_is_that_of_the_agent_or_of_the_caller(program: Program) 
     agent = program.text("agent", "register", "coder-1").strip()
     assert program.text("observe", "It is slow.", "--agent", agent) == "observation 1 of coder-1\n"
     assert program.json("observe", "--json", '{"s": 1}', "--agent", "coder-1")["last_seq"] == 2
+    assert program.run("observe", "x", COORDINATOR_AGENT_ID=agent).stdout.startswith(
+        '{"kind":"observation","key":"coder-1"'
+    )
     assert program.json("--actor", "me", "observe", "7")["key"] == "me"
-    assert [row["data"] for row in program.json("observation", "list", "coder-1")] == ["It is slow.", {"s": 1}]
+    assert [row["data"] for row in program.json("observation", "list", "coder-1")] == ["It is slow.", {"s": 1}, "x"]
     assert [row["data"] for row in program.json("observation", "list", "me", "--last", "1")] == ["7"]
     program.fails(3, "observation", "list", "nobody")

@@ -368,6 +368,20 @@ async def test_views_show_messages_of_all_shapes_steps_and_observations(tx: Tran
     assert [tuple(row) for row in found] == [("coder-1", "Slow.", "coder-1"), ("coder-1", '{"s": 1}', "coder-1")]
 
 
+async def test_conversations_have_the_title_the_number_of_messages_and_the_time_of_the_last_one(
+    tx: Transaction,
+) -> None:
+    await tx.connection.execute("select coordinator.session_create('default', $1, p_title => 'Weather')", SESSION)
+    await append(tx, {"role": "user", "content": "1"}, {"role": "assistant", "content": "2"})
+    await append(tx, {"role": "user", "content": "3"})
+    row = await tx.connection.fetchrow(
+        """select title, message_count, last_message_at, c.id = m.session_id as same
+           from coordinator.conversations c join coordinator.messages m using (session) where m.seq = 3 and last_message_at = m.created_at"""
+    )
+    assert row["title"] == "Weather"
+    assert (row["message_count"], row["same"]) == (3, True)
+
+
 async def test_an_observation_of_an_agent_that_is_given_by_its_id_is_kept_under_its_name(tx: Transaction) -> None:
     agent = await tx.connection.fetchval("select id from coordinator.agent_register('default', 'coder-1')")
     receipt = await tx.run(observations.Append(project="default", content=raw('"x"'), agent=str(agent)))
