@@ -199,7 +199,6 @@ PARTS: Final[Mapping[str, str]] = {
     "log_append": "write",
     "log_clear": "write",
     "log_delete": "write",
-    "log_pop": "write",
     "assert_document": "condition",
     "document_delete": "write",
     "document_item": "write",

@@ -81,3 +81,21 @@ async def test_a_key_can_be_used_again_after_it_expires(http: httpx.AsyncClient,
 async def test_a_key_that_is_too_long_is_refused(http: httpx.AsyncClient, project: str) -> None:
     problem(await send(http, project, "k" * 201), 422, "invalid-argument")
     assert await sent(http, project) == 0
+
+
+async def test_entries_that_are_popped_come_back_exactly_in_the_repeated_response(
+    http: httpx.AsyncClient, project: str
+) -> None:
+    log = f'"project": "{project}", "kind": "note", "key": "k"'
+    exact = '{"b":  1e16, "a": "\\u0000 \\ud800"}'
+    headers = {"Content-Type": "application/json"}
+    append = f'{{{log}, "entries": [{{"data": {exact}}}, {{"data": {exact}}}]}}'
+    for _ in range(2):
+        done = await http.post("/v1/logs/append", content=append, headers={**headers, "Idempotency-Key": "append"})
+        assert (done.status_code, done.json()["last_seq"]) == (200, 2)
+    popped = [
+        await http.post("/v1/logs/pop", content=f"{{{log}}}", headers={**headers, "Idempotency-Key": "pop"})
+        for _ in range(2)
+    ]
+    assert popped[0].content == popped[1].content
+    assert f'"data":{exact}'.encode() in popped[0].content

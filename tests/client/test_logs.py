@@ -12,6 +12,7 @@ from coordinator.client import Client, LogReset
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.log import NewEntry
 from coordinator.model.operation import JsonText
+from coordinator.operations import logs
 from tests.waiting import until
 
 EXACT = JsonText(b'{"b": 1e16, "a":"\\u0000 \\ud800", "a" : 2}')
@@ -59,6 +60,17 @@ async def test_entries_are_appended_read_and_listed(connect: Any) -> None:
         assert [log.key async for log in client.logs.list("note", "run/")] == [key]
         (popped,) = await client.logs.pop("note", key, expect=5)
         assert popped.seq == 5
+
+
+async def test_appends_of_a_transaction_keep_their_content(connect: Any) -> None:
+    async with connect(agent="ann") as client:
+        part = logs.Append(
+            project=client.project, kind="note", key="k", entries=JsonText(b'[{"data": %s}]' % bytes(EXACT))
+        )
+        first, second = await client.transactions.run(part, part)
+        assert (first.last_seq, second.last_seq, second.epoch) == (1, 2, first.epoch)
+        entries = await client.logs.read("note", "k")
+        assert [(bytes(entry.text), entry.actor) for entry in entries] == [(bytes(EXACT), "ann")] * 2
 
 
 async def test_a_log_is_followed_from_before_its_first_entry_and_reset_where_entries_are_gone(connect: Any) -> None:

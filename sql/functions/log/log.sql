@@ -34,8 +34,7 @@ insert into coordinator.rights (function, role) values
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('log_append', 'write', 'log_enter'),
   ('log_clear',  'write', 'log_enter'),
-  ('log_delete', 'write', 'log_enter'),
-  ('log_pop',    'write', 'log_enter');
+  ('log_delete', 'write', 'log_enter'); -- not log_pop: what it returns may be no jsonb
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('log_entry',       1048576, 'bytes',   'The data of an entry of a log, as text.'),
