@@ -4565,7 +4565,7 @@ create function coordinator.search_rare(p_query tsquery)
   returns bigint[]
   stable;
 
--- Return the documents that match among the newest 2,000 of a project and kind, newest first, 201 at most. Internal.
+-- Return the documents that match among the newest 2,000 of a project and kind, or the newest 2 MB of words, newest first, 201 at most. Internal.
 create function coordinator.search_recent(p_project_id bigint, p_kind text, p_query tsquery)
   returns bigint[]
   stable;

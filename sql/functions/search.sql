@@ -4,7 +4,7 @@
 -- index serve every project, and no search leaves its own. Fields that a search may be restricted by are lexemes of the same sort.
 --
 -- Two paths, since ranking reads every match. (1) The newest 2,000 of the project, by index: more than 200 matches there mean common
--- words; the newest 200 are ranked, and the rows say that they are partial. (2) Otherwise all matches are read from the GIN index, 500 at most.
+-- words; the newest 200 are ranked, and the rows say that they are partial. Of long texts it looks at fewer, 2 MB of words. (2) Otherwise all matches are read from the GIN index, 500 at most.
 --
 -- Only what is ranked can be paged through, so each page costs the same; the snippet is made for the page only.
 
@@ -195,13 +195,14 @@ as $$
 begin
   return array(
     select n.document_id
-    from (select w.document_id, w.words from coordinator.document_words w
+    from (select w.document_id, w.words, sum(pg_column_size(w.words)) over (order by w.updated_at desc rows unbounded preceding) as bytes
+          from coordinator.document_words w
           where w.project_id = p_project_id and w.kind = p_kind order by w.updated_at desc limit 2000) n
-    where n.words @@ p_query limit 201);
+    where n.bytes <= 2097152 and n.words @@ p_query limit 201);
 end
 $$;
 comment on function coordinator.search_recent(bigint, text, tsquery) is
-  'Return the documents that match among the newest 2,000 of a project and kind, newest first, 201 at most. Internal.';
+  'Return the documents that match among the newest 2,000 of a project and kind, or the newest 2 MB of words, newest first, 201 at most. Internal.';
 
 create or replace function coordinator.search_rare(p_query tsquery) returns bigint[]
 language plpgsql stable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
@@ -273,8 +274,10 @@ async def plan(connection: asyncpg.Connection, query: str, *arguments: Any) -> s
 
 
 # The statements of search_recent and search_rare, with the settings of these functions.
-RECENT = """select n.document_id from (select w.document_id, w.words from coordinator.document_words w
-  where w.project_id = 1 and w.kind = 'knowledge' order by w.updated_at desc limit 2000) n where n.words @@ 'x'::tsquery limit 201"""
+RECENT = """select n.document_id from (
+  select w.document_id, w.words, sum(pg_column_size(w.words)) over (order by w.updated_at desc rows unbounded preceding) as bytes
+  from coordinator.document_words w where w.project_id = 1 and w.kind = 'knowledge' order by w.updated_at desc limit 2000) n
+  where n.bytes <= 2097152 and n.words @@ 'x'::tsquery limit 201"""
 RARE = "select w.document_id from coordinator.document_words w where w.words @@ 'x'::tsquery limit 501"
 
 
@@ -352,6 +355,15 @@ async def test_a_snippet_is_taken_from_the_beginning_of_a_long_text(tx: Transact
     assert "**needle**" in snippets["early"]
     assert snippets["late"].startswith("begins hay")
     assert max(map(len, snippets.values())) < 300
+
+
+async def test_of_long_texts_only_the_newest_are_read_before_the_index(tx: Transaction) -> None:
+    await fill(tx, 30, "needle " + " ".join(sha256(bytes([n % 256, n // 256])).hexdigest()[:12] for n in range(7_500)))
+    recent = await tx.connection.fetchval(
+        "select cardinality(coordinator.search_recent(p.id, 'knowledge', 'needl')) from coordinator.projects p where name = 'default'"
+    )
+    assert 0 < recent < 30
+    assert len(await keys(tx, "needle", limit=100)) == 30
 
 
 async def rows_read(tx: Transaction) -> tuple[int, int]:
