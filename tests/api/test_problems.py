@@ -218,7 +218,12 @@ async def test_a_bug_is_a_problem_without_details_and_is_logged(db: Database, pa
             {"body": "x", "to": "coder"},
             "Did you mean to_agent? Fields: project, body (required), ",
         ),
-        ("POST", "projects/create", {"nmae": "x"}, "Fields: project (required), description, actor. See /schema."),
+        (
+            "POST",
+            "projects/create",
+            {"nmae": "x"},
+            "Fields: project (required), description, username, title, settings, actor. See /schema.",
+        ),
         ("POST", "locks/acquire", {}, "Fields: project, resources (required), agent (required), "),
         ("GET", "signals?prefx=a", None, "Did you mean prefix? Fields: "),
         ("GET", "directives/inbox?agnt=a", None, "Did you mean agent? Fields: project, agent, "),
