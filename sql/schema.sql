@@ -2252,6 +2252,11 @@ create function coordinator.document_items_path(p_kind text, p_value jsonb)
   returns text[]
   immutable;
 
+-- Keep a document, also one that is deleted, from being taken by retention; with p_kept false, no longer. Returns whether that changed anything. ZC217: there is none. No event: the document stays as it is.
+create function coordinator.document_keep(p_project text, p_kind text, p_key text, p_kept boolean default true, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
 -- Return when retention takes a document that is deleted at p_now; null: never. Internal.
 create function coordinator.document_leaves_at(p_project_id bigint, p_kind text, p_now timestamp with time zone)
   returns timestamp with time zone

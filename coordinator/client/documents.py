@@ -159,6 +159,17 @@ class Documents:
             )
         )
 
+    async def keep(self, kind: str, key: str, *, kept: bool = True) -> bool:
+        """Keep a document, also one that is deleted, from being taken by retention; return whether that changed anything.
+
+        Raises: ``NotFound``.
+        """
+        return await self._caller.run(
+            documents.Keep(
+                project=self._caller.project, kind=kind, key=key, kept=kept, actor=await self._caller.actor()
+            )
+        )
+
     async def restore(
         self,
         kind: str,

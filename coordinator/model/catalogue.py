@@ -147,6 +147,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "document_list": Role.reader,
     "document_delete": Role.agent,
     "document_item": Role.agent,
+    "document_keep": Role.agent,
     "document_patch": Role.agent,
     "document_put": Role.agent,
     "document_restore": Role.agent,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from coordinator.model.document import Document, DocumentHeader, DocumentVersion
 from coordinator.model.operation import JsonText, Operation, Scope
 
-__all__ = ["Assert", "Delete", "Diff", "Get", "History", "Item", "List", "Patch", "Prune", "Put", "Restore"]
+__all__ = ["Assert", "Delete", "Diff", "Get", "History", "Item", "Keep", "List", "Patch", "Prune", "Put", "Restore"]
 
 
 class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
@@ -128,6 +128,25 @@ class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
     key: str
     expect: int | None = None
     epoch: str | None = None
+    actor: str | None = None
+
+
+class Keep(Operation[bool], frozen=True, kw_only=True):
+    """Keep a document, also one that is deleted, from being taken by retention; with ``kept`` false, no longer.
+
+    Returns whether that changed anything.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "document_keep"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    kind: str
+    key: str
+    kept: bool = True
     actor: str | None = None
 
 

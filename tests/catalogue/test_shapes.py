@@ -66,7 +66,7 @@ SPECIAL = {
     ("directive_list", "p_directive"): "null",
     **{
         (f"document_{verb}", "p_kind"): "'todo'"
-        for verb in ("delete", "diff", "get", "history", "item", "patch", "put", "restore")
+        for verb in ("delete", "diff", "get", "history", "item", "keep", "patch", "put", "restore")
     },
     ("document_put", "p_value"): "'[]'",
     ("document_diff", "p_version"): "1",

@@ -167,6 +167,7 @@ SPELLED = {  # on the command line
     ("job_retry", "from_step"): "from",
     ("job_retry", "from_ordinal"): "ordinal",
     ("log_keep", "kept"): "not",
+    ("document_keep", "kept"): "not",
     ("lock_renew", "tokens"): "token",
     **dict.fromkeys(
         ((f"memory_{verb}", "memory_scope") for verb in ("list", "record", "search", "supersede")), "scope"

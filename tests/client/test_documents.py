@@ -48,6 +48,10 @@ async def test_documents_on_every_connection(database_url: str) -> None:
                     "value": "\udfff",
                 }
                 assert [one.version async for one in documents.history("plan", key, limit=3)] == [4, 3, 2, 1]
+                assert [await documents.keep("plan", key), await documents.keep("plan", key, kept=True)] == [
+                    True,
+                    False,
+                ]
                 await documents.delete("plan", key, expect=4)
                 with pytest.raises(NotFound) as absent:
                     await documents.get("plan", key)

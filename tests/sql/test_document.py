@@ -470,3 +470,41 @@ async def test_a_document_put_while_its_project_is_deleted_is_never_seen_and_is_
 async def test_of_repeated_keys_the_last_counts_as_in_every_reader(tx: Transaction) -> None:
     await tx.run(put(JsonText(b'{"b": 1, "a": 2, "b": 3}')))
     assert (await tx.run(get())).value == {"a": 2, "b": 3}
+
+
+async def test_a_document_can_be_kept_from_retention_also_after_it_was_deleted(tx: Transaction) -> None:
+    def keep(**fields: Any) -> documents.Keep:
+        return documents.Keep(project=P, kind="plan", key="k", **fields)
+
+    await refused(tx, keep(), "ZC217")
+    await tx.run(put())
+    assert [await tx.run(keep()), await tx.run(keep()), (await tx.run(get())).kept] == [True, False, True]
+    await tx.run(delete())
+    assert [await tx.run(keep(kept=False)), await tx.run(keep(kept=False))] == [True, False]
+    assert await tx.connection.fetchval("select expires_at is not null from coordinator.documents")
+
+
+async def test_with_many_documents_every_call_finds_its_rows_by_an_index(tx: Transaction) -> None:
+    await tx.connection.execute("""
+      insert into coordinator.documents (project_id, kind, key, version, epoch, actor, created_at, updated_at, expires_at)
+        select 1 + n % 20, 'k' || n % 7, 'key' || n, 12, 0, 'a', now(), now(), case when n % 50 = 0 then now() + n * interval '1 second' end
+        from generate_series(1, 4000) n;
+      insert into coordinator.document_versions (document_id, version, epoch, actor, written_at, value)
+        select d.id, v, 0, 'a', now(), '1' from coordinator.documents d, generate_series(3, 12) v;
+      analyze coordinator.documents; analyze coordinator.document_versions""")
+
+    async def read(operation: Any) -> int:
+        count = (
+            "select sum(seq_tup_read) from pg_stat_xact_all_tables where relname in ('documents', 'document_versions')"
+        )
+        before = await tx.connection.fetchval(count)
+        await tx.run(operation)
+        return int(await tx.connection.fetchval(count) - before)
+
+    await tx.run(put())
+    for operation in (
+        put(2), put({"a": 1}), patch({"a": 2}), get(), get(version=2), get(path=["a"]), delete(), restore(), put([{"id": 1}], key="t", kind="todo"),
+        item("1", {"x": 1}, key="t"), documents.List(project=P), documents.List(project=P, kind="plan", prefix="k"),
+        documents.History(project=P, kind="plan", key="k"), documents.Diff(project=P, kind="plan", key="k", version=1),
+    ):  # fmt: skip
+        assert await read(operation) == 0, operation

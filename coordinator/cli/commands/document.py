@@ -125,6 +125,23 @@ def delete(call: Invocation, /, **options: Any) -> None:
     )
 
 
+@command.verb(examples=["coordinator document keep plan main", "coordinator document keep plan main --not"])
+@_kind
+@_key
+@click.option("--not", "kept", flag_value=False, default=True, help="Keep it no longer.")
+@click.pass_obj
+def keep(call: Invocation, *, kind: str, key: str, kept: bool) -> None:
+    """Keep a document from being taken by retention.
+
+    This works for a document that was deleted, too.
+    """
+    changed = call.run(call.operation(documents.Keep, kind=kind, key=key, kept=kept))
+    call.output.one(
+        {"kind": kind, "key": key, "kept": kept, "changed": changed},
+        f"{plain(key)} is {'kept' if kept else 'no longer kept'}",
+    )
+
+
 @command.verb(
     examples=[
         "coordinator document restore plan main                 # after it was deleted, or has expired",

@@ -25,6 +25,7 @@ insert into coordinator.rights (function, role) values
   ('document_list',    'reader'),
   ('document_delete',  'agent'),
   ('document_item',    'agent'),
+  ('document_keep',    'agent'),
   ('document_patch',   'agent'),
   ('document_put',     'agent'),
   ('document_restore', 'agent');
@@ -300,3 +301,32 @@ end
 $$;
 comment on function coordinator.document_end(bigint, text, text, timestamptz) is
   'Delete a document whose row the caller has locked, with an event of this type; false if it is deleted already. Internal.';
+
+create or replace function coordinator.document_keep(
+  p_project text, p_kind text, p_key text, p_kept boolean default true, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_kept    boolean := coalesce(p_kept, true);
+begin
+  perform coordinator.check_kind(p_kind);
+  perform coordinator.check_key('the key', p_key);
+  perform coordinator.actor_name(p_actor);
+  update coordinator.documents d
+  set kept = v_kept,
+      expires_at = case when d.deleted and not v_kept then coordinator.document_leaves_at(v_project, p_kind, coordinator.now_utc()) else d.expires_at end
+  where d.project_id = v_project and d.kind = p_kind and d.key = p_key and d.kept <> v_kept;
+  if found then
+    return true;
+  end if;
+  perform from coordinator.documents d where d.project_id = v_project and d.kind = p_kind and d.key = p_key;
+  if not found then
+    perform coordinator.document_missing(p_project, p_kind, p_key);
+  end if;
+  return false;
+end
+$$;
+comment on function coordinator.document_keep(text, text, text, boolean, text) is
+  'Keep a document, also one that is deleted, from being taken by retention; with p_kept false, no longer. Returns whether that changed anything. ZC217: there is none. No event: the document stays as it is.';
