@@ -49,6 +49,7 @@ begin
     raise exception using errcode = 'ZC103', message = 'the prefix is not the start of a secret',
       hint = 'Give the secret''s first 8 characters: coo_ and 4 more.';
   end if;
+  perform coordinator.name_enter(p_name);
   if p_username is not null then
     v_id := coordinator.user_hold(p_username); -- stays as it is
     select u.* into v_user from coordinator.users u where u.id = v_id;
@@ -60,7 +61,6 @@ begin
         hint = format('Create a token with the role %s, or change the role of the user first.', v_user.role);
     end if;
   end if;
-  perform coordinator.name_enter(p_name);
   if p_role in ('manager', 'admin') and exists (
        select from coordinator.agents a where a.name = p_name and (v_project is null or a.project_id = v_project)) and not exists (
        select from coordinator.tokens t where t.name = p_name and t.role in ('manager', 'admin') and t.expires_at > v_now) then

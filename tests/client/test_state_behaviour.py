@@ -79,6 +79,40 @@ async def test_writers_at_once_leave_whole_batches_in_one_order(connect: Any) ->
             assert [batch[0][1] for batch in batches if batch[0][0] == writer] == [0, 1, 2, 3]
 
 
+async def test_a_session_begins_with_its_first_message_and_ends_with_all_it_has(connect: Any) -> None:
+    async with connect() as client:
+        await client.logs.append("message", "chat", {"role": "user", "content": "Hello"})
+        await client.states.save("chat", {"n": 1})
+        assert [row.session async for row in client.sessions.list(status="active", limit=1)] == ["chat"]
+        changed = await client.sessions.set("chat", title="Greeting", context={"n": [1, None]})
+        assert (changed.title, changed.context) == ("Greeting", {"n": [1, None]})
+        await client.sessions.archive("chat")
+        for call in (client.logs.append("message", "chat", 1), client.states.save("chat", {})):
+            with pytest.raises(Conflict) as raised:
+                await call
+            assert raised.value.code == "ZC332"
+        await client.sessions.delete("chat")
+        for read in (client.sessions.show("chat"), client.logs.show("message", "chat"), client.states.load("chat")):
+            with pytest.raises(NotFound):
+                await read
+
+
+async def test_a_fork_has_what_the_session_had_and_goes_its_own_way(connect: Any) -> None:
+    async with connect() as client:
+        for number in (1, 2):
+            await client.states.save("chat", {"n": number})
+            await client.logs.append("message", "chat", {"role": "user", "content": str(number)})
+        copy = (await client.sessions.fork("chat", 1)).session
+        assert (await client.states.load(copy)).value == {"n": 1}
+        receipt = await client.logs.append("message", copy, {"role": "user", "content": "other"})
+        assert receipt.last_seq == 2
+        for name, contents in ((copy, ["1", "other"]), ("chat", ["1", "2"])):
+            assert [entry.data["content"] async for entry in client.logs.read("message", name)] == contents
+        with pytest.raises(Conflict) as raised:
+            await client.sessions.fork("chat", 3)
+        assert (raised.value.code, detail(raised)) == ("ZC335", {"last_seq": 2})
+
+
 async def test_documents_have_versions_and_come_back_as_they_were_put(connect: Any) -> None:
     async with connect() as client:
         first = await client.documents.put("plan", "p", {"steps": 1}, expect=0)
