@@ -74,27 +74,6 @@ _WANTED = (
     "context",
     "tool_name",
 )  # optional
-_JOB_EXAMPLES = {"type": "summarize", "payload": {"page": 7}}
-_EXAMPLES_OF: dict[str, dict[str, Any]] = {
-    "cron_set": {
-        "schedule": "30 8 * * mon-fri",
-        "zone": "Europe/Berlin",
-        "job": {"type": "report", "payload": {"of": "{fire_at}"}},
-    },
-    "job_enqueue": _JOB_EXAMPLES,
-    **{f"retention_{verb}": {"kind": "observation"} for verb in ("set", "reset")},
-    "job_answer": {"value": "yes"},
-    "job_ask": {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"},
-    "job_retry": {"status": ["failed"]},
-    "job_suspend": {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"},
-    "message_append": {"role": "user", "content": "What is the weather in Paris?"},
-    "observation_append": {"content": "The build takes ten minutes."},
-    "step_append": {"step": {"thought": "Look first.", "action": {"run": "ls"}}},
-    "limit_set": {"name": "dollars", "budget": 5_000_000},
-    "knowledge_put": {"key": "runbooks/rollback", "content": "To roll back, run make rollback.", "title": "Roll back"},
-    "memory_record": {"context": "integration tests", "tool_name": "pytest"},
-    **{f"limit_{verb}": {"name": "dollars"} for verb in ("delete", "hold", "release")},
-}
 _EXAMPLES: dict[str, Any] = {
     "ageing": "1m",
     "agent": _AGENT,
@@ -114,7 +93,7 @@ _EXAMPLES: dict[str, Any] = {
     "fences": [42],
     "hash": "0" * 64,
     "job": "01a21570-1a45-7137-9a27-674406639871",
-    "jobs": [_JOB_EXAMPLES],
+    "jobs": [{"type": "summarize", "payload": {"page": 7}}],
     "key": "build/42/COMPLETED",
     "kind": "note",
     "lesson": "Run the migrations before the tests.",
@@ -258,7 +237,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
 
 def _example(endpoint: Endpoint) -> dict[str, Any]:
     """Return a body with what is required, and the optional fields that most callers want."""
-    examples = _EXAMPLES | _EXAMPLES_OF.get(endpoint.operation.function, {})
+    examples = {**_EXAMPLES, **endpoint.operation.examples}
     return {
         field.name: "coder-1"
         if field.name == "agent" and _takes_text(field.type)

@@ -101,6 +101,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     ``durable``: its commit is on disk when it returns. One that is not, and returns one value, is worth nothing without a later call that
     is: until then a crash of the server may lose it.
 
+    ``examples`` has values of its fields for the OpenAPI document, where the usual ones of their names do not fit.
+
     ``of_log``: it reads the log, which includes a write later than the state does.
 
     ``prepares``: it has a ``prepared`` that whoever runs it on PostgreSQL calls first. ``sql_names`` gives the fields whose parameter
@@ -129,6 +131,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     query_names: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     woken_by: ClassVar[tuple[str, ...]] = ()
     of_log: ClassVar[bool] = False
+    examples: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     prepares: ClassVar[bool] = False
     sql_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
 

@@ -23,6 +23,11 @@ class Set(Operation[Cron], frozen=True, kw_only=True):
     function = "cron_set"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {
+        "schedule": "30 8 * * mon-fri",
+        "zone": "Europe/Berlin",
+        "job": {"type": "report", "payload": {"of": "{fire_at}"}},
+    }
 
     project: str
     cron: str

@@ -206,6 +206,7 @@ class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     function = "job_retry"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"status": ["failed"]}
 
     project: str
     job: UUID | None = None

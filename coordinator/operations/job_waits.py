@@ -50,6 +50,7 @@ class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
     function = "job_suspend"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
+    examples = {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"}
 
     project: str
     job: UUID
@@ -74,6 +75,7 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
     function = "job_ask"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
+    examples = {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"}
 
     project: str
     job: UUID
@@ -96,6 +98,7 @@ class Answer(Operation[JobStep], frozen=True, kw_only=True):
     function = "job_answer"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"value": "yes"}
 
     project: str
     job: UUID

@@ -58,6 +58,7 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     function = "job_enqueue"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"type": "summarize", "payload": {"page": 7}}
 
     project: str
     type: str

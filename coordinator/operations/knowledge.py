@@ -26,6 +26,7 @@ class Put(Operation[KnowledgeEntry], frozen=True, kw_only=True):
     conditional = True
     versioned = True
     max_bytes = "document_body"
+    examples = {"key": "runbooks/rollback", "content": "To roll back, run make rollback.", "title": "Roll back"}
 
     project: str
     key: str

@@ -28,6 +28,7 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     function = "limit_set"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"name": "dollars", "budget": 5000000}
 
     project: str
     name: str
@@ -52,6 +53,7 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     function = "limit_delete"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"name": "dollars"}
 
     project: str
     name: str
@@ -95,6 +97,7 @@ class Hold(Operation[Limit], frozen=True, kw_only=True):
     function = "limit_hold"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"name": "dollars"}
 
     project: str
     name: str
@@ -112,6 +115,7 @@ class Release(Operation[Limit], frozen=True, kw_only=True):
     function = "limit_release"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"name": "dollars"}
 
     project: str
     name: str

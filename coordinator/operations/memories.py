@@ -18,6 +18,7 @@ class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
     function = "memory_record"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"context": "integration tests", "tool_name": "pytest"}
 
     project: str
     lesson: str

@@ -24,6 +24,7 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     speakers = ("actor",)
     conditional = True
     max_bytes = "log_batch_bytes"
+    examples = {"role": "user", "content": "What is the weather in Paris?"}
 
     project: str
     session: str

@@ -20,6 +20,7 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     speakers = ("agent", "actor")
     max_bytes = "log_batch_bytes"
+    examples = {"content": "The build takes ten minutes."}
 
     project: str
     content: JsonText

@@ -24,6 +24,7 @@ class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
     function = "retention_set"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"kind": "observation"}
 
     project: str
     subject: str
@@ -47,6 +48,7 @@ class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
     function = "retention_reset"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"kind": "observation"}
 
     project: str
     subject: str

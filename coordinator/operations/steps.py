@@ -22,6 +22,7 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     speakers = ("actor",)
     conditional = True
     max_bytes = "log_batch_bytes"
+    examples = {"step": {"thought": "Look first.", "action": {"run": "ls"}}}
 
     project: str
     session: str

@@ -66,7 +66,7 @@ class Create(Operation[User], frozen=True, kw_only=True):
     scope = Scope.ALL
     speakers = ("actor",)
     prepares = True
-    sql_names = {"password": "hash"}  # noqa: RUF012
+    sql_names = {"password": "hash"}
 
     username: str
     role: str = "agent"
@@ -93,7 +93,7 @@ class ChangePassword(Operation[User], frozen=True, kw_only=True):
     scope = Scope.ALL
     speakers = ("actor",)
     prepares = True
-    sql_names = {"password": "hash"}  # noqa: RUF012
+    sql_names = {"password": "hash"}
 
     username: str
     password: Password
@@ -118,7 +118,7 @@ class Verify(Operation[User], frozen=True, kw_only=True):
     scope = Scope.ALL
     speakers = ("actor",)
     prepares = True
-    sql_names = {"password": "hash"}  # noqa: RUF012
+    sql_names = {"password": "hash"}
 
     username: str
     password: Password
