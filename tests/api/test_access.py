@@ -79,7 +79,7 @@ class Issuer:
         self.database = database
         self.url = url
 
-    async def token(self, role: str, project: str | None = None, ttl: timedelta = 60 * SECONDS) -> tuple[Token, Secret]:
+    async def token(self, role: str, project: str | None = None, ttl: timedelta = HOUR) -> tuple[Token, Secret]:
         secret = new_secret()
         operation = tokens.Create(
             name=f"the {role}", role=role, project=project, hash=secret.hash, prefix=secret.prefix, ttl=ttl

@@ -83,7 +83,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "a transaction": ({"writes": [SET, {"verb": "transaction_run", "writes": [SET]}]}, "Use one of"),
     "a write as a condition": (
         {"writes": [SET], "conditions": [SET]},
-        "Use one of assert_fence, assert_job, assert_signal",
+        "Use one of assert_document, assert_fence, assert_job",
     ),
     "nothing": ({"writes": []}, "at least one write"),
     "no object": ({"writes": [1]}, "/schema"),

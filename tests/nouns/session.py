@@ -26,9 +26,11 @@ LIMITS = {
 
 
 async def drive(tx: Transaction) -> None:
-    await tx.run(sessions.Create(project="default", session="s"))
-    await tx.run(sessions.Set(project="default", session="s", title="t"))
-    await tx.run(sessions.Archive(project="default", session="s"))
-    await tx.connection.execute("""select coordinator.log_append('default', 'message', 't', '[{"data": 1}]'::json)""")
-    await tx.run(sessions.Fork(project="default", session="t"))
-    await tx.run(sessions.Delete(project="default", session="s"))
+    await tx.run(sessions.Create(project="default", session="driven"))
+    await tx.run(sessions.Set(project="default", session="driven", title="t"))
+    await tx.run(sessions.Archive(project="default", session="driven"))
+    await tx.connection.execute(
+        """select coordinator.log_append('default', 'message', 'forked', '[{"data": 1}]'::json)"""
+    )
+    await tx.run(sessions.Fork(project="default", session="forked"))
+    await tx.run(sessions.Delete(project="default", session="driven"))
