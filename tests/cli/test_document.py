@@ -45,3 +45,25 @@ def test_states_todo_lists_and_features_on_the_command_line(program: Program) ->
     assert program.json("feature", "load", "main")["value"] == [{"id": "login", "passes": True, "status": "done"}]
     assert program.fails(5, "feature", "set", "main", "login")["hint"]
     assert program.fails(5, "todo", "save", "x", "{}")["code"] == "ZC105"
+
+
+def test_a_transaction_writes_documents_and_a_log_in_one_step(program: Program) -> None:
+    parts = {
+        "conditions": [{"verb": "assert_document", "kind": "plan", "key": "main", "version": 0}],
+        "writes": [
+            {
+                "verb": "log_append",
+                "kind": "message",
+                "key": "s",
+                "entries": [{"data": {"role": "user", "content": "hi"}}],
+            },
+            {"verb": "document_put", "kind": "plan", "key": "main", "value_text": EXACT, "ttl": "1h"},
+            {"verb": "document_put", "kind": "todo", "key": "list", "value": [{"id": 3}]},
+            {"verb": "document_item", "kind": "todo", "key": "list", "item": "3", "patch": {"status": "COMPLETED"}},
+        ],
+    }
+    done = program.json("transaction", "run", "-", stdin=json.dumps(parts).encode())
+    assert [row["result"].get("version") for row in done] == [None, 1, 1, 2]
+    assert program.text("document", "get", "plan", "main", "--value") == EXACT + "\n"
+    assert program.fails(4, "transaction", "run", json.dumps(parts))["detail"]["condition"] == 0
+    assert program.json("todo", "load", "list")["value"] == [{"id": 3, "status": "COMPLETED"}]

@@ -564,3 +564,18 @@ async def test_a_worker_that_lost_its_lock_meanwhile_writes_no_history(sessions:
     _, error = await while_uncommitted(*sessions[:3], release, write)
     assert getattr(error, "code", None) == "ZC312"
     assert (await content(sessions[0]))[:3] == [0, 0, 0]
+
+
+async def test_sessions_of_all_parts_are_taken_before_any_header(sessions: list[asyncpg.Connection]) -> None:
+    """Otherwise two transactions that make two sessions, each one for a log and one for a document, could wait for each other."""
+    holder, one, two, watcher, *_ = sessions
+    await call(holder, run(append("held", 1)))
+    holding = holder.transaction()
+    await holding.start()
+    await holder.execute("select from coordinator.logs where key = 'held' for update")
+    first = asyncio.create_task(call(one, run(append("held", 2), document("s/plan", 1, session="s"))))
+    await until_blocked(watcher, one)
+    second = asyncio.create_task(call(two, run(document("s", {}, kind="state"))))
+    await until_blocked(watcher, two)
+    await holding.rollback()
+    assert [len(await first), len(await second)] == [2, 1]
