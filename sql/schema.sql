@@ -890,7 +890,6 @@ create table coordinator.projects (
   constraint projects_name CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,35}$'::text)),
   constraint projects_paths CHECK ((paths = ANY (ARRAY['exact'::text, 'normal'::text, 'caseless'::text])))
 );
-CREATE INDEX projects_user_idx ON coordinator.projects USING btree (user_id);
 
 -- Policies of queues of jobs: a row for each queue, inserted at its first use.
 create table coordinator.queues (

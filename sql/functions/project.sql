@@ -169,7 +169,7 @@ begin
     raise exception using errcode = 'ZC301', message = format('project "%s" already exists', p_project),
       hint = 'Choose another name, or use the existing project.';
   end if;
-  perform coordinator.audit_append(v_id, 'project_create', p_project, v_actor, v_now, jsonb_build_object('username', p_username));
+  perform coordinator.audit_append(null, 'project_create', p_project, v_actor, v_now, jsonb_build_object('username', p_username));
   perform coordinator.event_append('project.created', p_project, p_project, v_actor, v_now, jsonb_build_object('description', p_description));
   return query select * from coordinator.project_row(v_id);
 end

@@ -47,7 +47,7 @@ comment on column coordinator.user_attempts.count    is 'How often it was tried.
 comment on column coordinator.user_attempts.ends_at  is 'The count starts again after this.';
 
 alter table coordinator.projects add constraint projects_user_fkey foreign key (user_id) references coordinator.users (id) on delete set null;
-create index projects_user_idx on coordinator.projects (user_id); -- user_delete, and which users a restricted role sees
+-- Without an index: every call locks those of projects, and has no more room for locks on the fast path.
 alter table coordinator.tokens add constraint tokens_user_fkey foreign key (user_id) references coordinator.users (id) on delete set null;
 create index tokens_user_idx on coordinator.tokens (user_id); -- token_end, user_delete
 

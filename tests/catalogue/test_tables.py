@@ -12,6 +12,7 @@ MIGRATIONS = "\n".join(file.text for file in schema.files() if file.kind in ("bo
 
 # (table, constraint) → why the deletion of the row that is referred to need not find these by an index.
 UNINDEXED = {
+    ("projects", "projects_user_fkey"): "hundreds of rows; read whole when a user is deleted",
     ("signal_rules", "signal_rules_project_fkey"): "tens of rows; read whole when a project is deleted",
     ("retention", "retention_project_fkey"): "tens of rows; read whole when a project is deleted",
     ("retention_sweeps", "retention_sweeps_project_fkey"): "nearly always empty",

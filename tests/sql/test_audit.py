@@ -28,7 +28,7 @@ CALLS = {
     "token_revoke": (f"token_revoke({NEWEST})", "p", None),
     "role_bind": ("role_bind('pg_monitor', 'p')", "p", "pg_monitor"),
     "role_unbind": ("role_unbind('pg_read_all_data', 'p')", "p", "pg_read_all_data"),
-    "project_create": ("project_create('q')", "q", "q"),
+    "project_create": ("project_create('q')", None, "q"),
     "project_set": ("project_set('p', p_title => 'T')", "p", "p"),
     "project_delete": ("project_delete('p')", None, "p"),
     "lock_break": ("lock_break('p', 'src/', 'it hangs')", "p", "src/"),

@@ -17,7 +17,19 @@ from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
-from coordinator.operations import agents, directives, events, jobs, locks, projects, queues, rules, signals, tokens
+from coordinator.operations import (
+    agents,
+    directives,
+    events,
+    jobs,
+    locks,
+    projects,
+    queues,
+    rules,
+    sessions,
+    signals,
+    tokens,
+)
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests import waiting
 from tests.waiting import until, until_blocked
@@ -222,6 +234,7 @@ async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadl
         directives.Send(project="p", body="x", everyone=True),
         rules.Set(project="p", when_set="A", clears=["B"]),
         jobs.Enqueue(project="p", type="x"),
+        sessions.Create(project="p"),
     ],
     ids=lambda operation: operation.function,
 )
@@ -241,7 +254,21 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
         where c.confrelid = 'coordinator.projects'::regclass and c.contype = 'f'""")
     assert {row["table"] for row in rows} == {
         f"coordinator.{name}"
-        for name in ("agents", "crons", "directives", "job_limits", "lock_breaks", "queues", "signal_rules", "tokens")
+        for name in (
+            "agents",
+            "artifact_blobs",
+            "artifacts",
+            "crons",
+            "directives",
+            "job_limits",
+            "lock_breaks",
+            "queues",
+            "retention",
+            "retention_sweeps",
+            "sessions",
+            "signal_rules",
+            "tokens",
+        )
     }
     assert [row["proname"] for row in rows if not row["holds"]] == []
 

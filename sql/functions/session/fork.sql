@@ -26,6 +26,7 @@ begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key of the copy', v_copy);
   perform coordinator.session_check(p_title, null, null, null);
+  perform coordinator.project_hold(v_project); -- before the rows of the project, as project_delete does
   select s.* into v_source from coordinator.sessions s where s.project_id = v_project and s.key = p_session for share;
   if not found then
     perform coordinator.session_missing(v_project, p_session);

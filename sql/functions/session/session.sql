@@ -112,6 +112,7 @@ declare
   v_project text;
 begin
   perform coordinator.check_key('the session', p_session);
+  perform coordinator.project_hold(p_project_id);
   insert into coordinator.sessions (project_id, key, user_id, title, mission, status, context, forked_from, actor, created_at, updated_at, trim_at)
   values (p_project_id, p_session, p_user_id, p_title, p_mission, p_status, p_context, p_forked_from, p_actor, p_now, p_now,
           p_now + coordinator.retention_age(p_project_id, 'session', '*'))
@@ -230,7 +231,6 @@ begin
   p_status := coalesce(p_status, 'active');
   perform coordinator.session_check(p_title, p_mission, p_status, p_context);
   v_user := coordinator.user_hold(p_username);
-  perform coordinator.project_hold(v_project);
   v_id := coordinator.session_begin(v_project, v_session, v_user, p_title, p_mission, p_status, coalesce(p_context, '{}'), null, v_actor, v_now);
   if v_id is null then
     perform coordinator.session_taken(v_session);
