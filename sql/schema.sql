@@ -4041,11 +4041,6 @@ create function coordinator.log_needed(p_log_id bigint)
   returns int8multirange
   stable;
 
--- Number the entries of an append after p_base, without those that are there already. Internal.
-create function coordinator.log_numbered(p_drafts coordinator.log_draft[], p_known bigint[], p_base bigint)
-  returns table (place bigint, seq bigint, uid text, role text, tokens integer, needs_seq bigint, data json, raw text)
-  immutable;
-
 -- Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.
 create function coordinator.log_pop(p_project text, p_kind text, p_key text, p_last integer default 1, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_entry

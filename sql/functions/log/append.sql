@@ -157,19 +157,6 @@ $$;
 comment on function coordinator.log_repeated(bigint, coordinator.log_draft[]) is
   'Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.';
 
--- Inlined.
-create or replace function coordinator.log_numbered(p_drafts coordinator.log_draft[], p_known bigint[], p_base bigint)
-returns table (place bigint, seq bigint, uid text, role text, tokens integer, needs_seq bigint, data json, raw text)
-language sql immutable
-begin atomic
-  select d.place, p_base + d.n, d.uid, d.role, d.tokens, case when d.needs < 0 then p_base + d.n + d.needs else d.needs end, d.data, d.raw
-  from (select u.*, row_number() over (order by u.place) as n
-        from unnest(p_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place)
-        where u.place <> all (p_known)) d;
-end;
-comment on function coordinator.log_numbered(coordinator.log_draft[], bigint[], bigint) is
-  'Number the entries of an append after p_base, without those that are there already. Internal.';
-
 create or replace function coordinator.log_append(
   p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null,
   p_session text default null, p_actor text default null)
@@ -185,13 +172,15 @@ declare
   v_drafts   coordinator.log_draft[];
   v_count    integer;
   v_session  bigint;
-  v_uids     integer;
-  v_needs    integer;
+  v_draft    coordinator.log_draft;
+  v_uids     integer := 0;
+  v_needs    integer := 0;
   v_held     boolean;
   v_log      record;
   v_known    bigint[] := '{}'; -- places of entries that are there already
   v_earlier  record;
   v_place    bigint;
+  v_seq      bigint;
   v_first    bigint; -- of the entries that are there already
   v_base     bigint;
   v_traits   coordinator.message_trait[]; -- of messages with links
@@ -213,7 +202,10 @@ begin
   end if;
   v_drafts := coordinator.log_drafts(p_kind, p_entries);
   v_count := cardinality(v_drafts);
-  select count(d.uid), count(d.needs) into v_uids, v_needs from unnest(v_drafts) d;
+  foreach v_draft in array v_drafts loop -- a query over them would take longer
+    v_uids := v_uids + (v_draft.uid is not null)::integer;
+    v_needs := v_needs + (v_draft.needs is not null)::integer;
+  end loop;
   if v_uids > 1 and (select count(distinct d.uid) < v_uids from unnest(v_drafts) d) then
     select d.place - 1 into v_place from (
       select place, count(*) over (partition by uid order by place) as n
@@ -281,21 +273,31 @@ begin
   v_count := v_count - cardinality(v_known);
   v_base := v_log.last_seq - v_count;
   if v_needs > 0 then
-    select n.place - 1 into v_place from coordinator.log_numbered(v_drafts, v_known, v_base) n where n.needs_seq not between 1 and n.seq - 1 limit 1;
-    if found then
-      perform coordinator.log_refuse(v_place::integer, 'ZC104', 'it needs an entry that is not before it',
-        'Give the number of an earlier entry, or -1 for the entry before this one.');
-    end if;
+    for v_place in 1 .. cardinality(v_drafts) loop
+      continue when v_drafts[v_place].needs is null or v_place = any (v_known);
+      v_seq := v_base + v_place - (select count(*) from unnest(v_known) k where k < v_place);
+      if v_drafts[v_place].needs < 0 then
+        v_drafts[v_place].needs := v_seq + v_drafts[v_place].needs;
+      end if;
+      if v_drafts[v_place].needs not between 1 and v_seq - 1 then
+        perform coordinator.log_refuse(v_place::integer - 1, 'ZC104', 'it needs an entry that is not before it',
+          'Give the number of an earlier entry, or -1 for the entry before this one.');
+      end if;
+    end loop;
+  end if;
+  if v_known <> '{}' then
+    v_drafts := array(select row(d.uid, d.role, d.tokens, d.needs, d.data, d.raw)::coordinator.log_draft
+                      from unnest(v_drafts) with ordinality d (uid, role, tokens, needs, data, raw, place)
+                      where d.place <> all (v_known) order by d.place);
   end if;
   if p_kind = 'message' and coordinator.message_linked(p_entries::text) then
-    v_traits := coordinator.message_traits(v_log.id, v_base + 1,
-      array(select n.data from coordinator.log_numbered(v_drafts, v_known, v_base) n order by n.seq));
+    v_traits := coordinator.message_traits(v_log.id, v_base + 1, array(select d.data from unnest(v_drafts) d));
   end if;
   insert into coordinator.entries (log_id, seq, uid, role, tokens, epoch, needs_seq, links, actor, created_at, data, raw)
-  select v_log.id, n.seq, n.uid, case when t.role = 'tool' then t.role else coalesce(n.role, t.role) end, n.tokens, v_epoch,
-         least(n.needs_seq, t.needs_seq), t.links, v_actor, v_log.updated_at, n.data, n.raw
-  from coordinator.log_numbered(v_drafts, v_known, v_base) n
-  left join unnest(v_traits) with ordinality t (role, needs_seq, links, place) on t.place = n.seq - v_base;
+  select v_log.id, v_base + d.place, d.uid,
+         case when (v_traits[d.place]).role = 'tool' then 'tool' else coalesce(d.role, (v_traits[d.place]).role) end,
+         d.tokens, v_epoch, least(d.needs, (v_traits[d.place]).needs_seq), (v_traits[d.place]).links, v_actor, v_log.updated_at, d.data, d.raw
+  from unnest(v_drafts) with ordinality d (uid, role, tokens, needs, data, raw, place);
   insert into coordinator.events (type, project, key, actor, at, data)
   values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
           jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_base + 1, 'last_seq', v_log.last_seq));
