@@ -160,7 +160,8 @@ async def test_what_does_not_start_gives_its_tokens_back(fleet: Keys, per_key: b
         "select coordinator.lock_acquire('default', '{src/}', coordinator.agent_find('default', 'holder'), p_ttl => '1 day')"
     )
     await fleet.each(2, "a", priority=5, locks=["src/a"])
-    await fleet.each(2, "a")
+    for part in ("docs/a", "docs/b"):
+        await fleet.each(1, "a", locks=[part])
     assert await fleet.started() == {"a": 2}
     assert await fleet.value("select count(*) from coordinator.jobs_waiting") == 2
 
@@ -273,3 +274,23 @@ async def test_a_job_without_a_key_has_no_budget_to_spend(fleet: Keys) -> None:
     )
     error = await refused(fleet.tx, spend, "ZC105")
     assert "has no key" in error.message
+
+
+async def test_a_claim_of_one_type_does_not_forget_the_lane_of_another(fleet: Keys) -> None:
+    await fleet.keyed(rate=1.0, burst=1)
+    await fleet.each(2, "a", type="x")
+    await fleet.each(2, "a", type="y")
+    assert await fleet.started(types=["x"]) == {"a": 1}
+    assert await fleet.started(types=["y"]) == {}
+    assert await fleet.value("select count(*) from coordinator.job_keys where parked") == 1
+    # As if the lane of x had been busy: it is visited when there are tokens, before the lanes that left are brought back.
+    await fleet.fetch(
+        "insert into coordinator.job_permits select class_id, nextval('coordinator.job_turns'), id from coordinator.job_lanes"
+    )
+    await fleet.fetch(
+        "delete from coordinator.job_permits p using coordinator.job_classes c where c.id = p.class_id and c.type = 'y'"
+    )
+    await fleet.fetch("update coordinator.job_keys set level = 1")
+    assert await fleet.started(types=["x"]) == {"a": 1}
+    await fleet.at(1.5)
+    assert await fleet.started(types=["y"]) == {"a": 1}

@@ -106,7 +106,7 @@ begin
     where j.id = any (v_ids) and j.key is not null group by 1, 2, 3)
   update coordinator.job_keys k
   set level = coalesce(coordinator.limit_level(l, k.level, k.level_at, p_now), l.burst) - t.cost, level_at = greatest(p_now, k.level_at),
-      key = t.key, due_at = null, parked = false
+      key = t.key, due_at = case when k.parked then k.due_at end -- lanes of other classes may be out of the line
   from taken t join coordinator.job_limits l on l.id = t.limit_id
   where k.limit_id = t.limit_id and k.hash = t.hash
     and k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = m.limit_id and o.hash = m.hash) from taken m)); -- else it reads all keys
@@ -129,8 +129,8 @@ begin
   parked as (
     update coordinator.job_keys k
     set key = n.key, parked = true,
-        due_at = case when n.kind = 'budget' then coalesce(coordinator.limit_period_end(n.period, p_now), 'infinity')
-                      else k.level_at + make_interval(secs => 0.001 + greatest(0.02, (n.cost - k.level) * extract(epoch from n.per)::double precision / n.rate)) end
+        due_at = least(case when k.parked then k.due_at end, case when n.kind = 'budget' then coalesce(coordinator.limit_period_end(n.period, p_now), 'infinity')
+                      else k.level_at + make_interval(secs => 0.001 + greatest(0.02, (n.cost - k.level) * extract(epoch from n.per)::double precision / n.rate)) end)
     from next n
     where k.limit_id = n.limit_id and k.hash = n.hash and (n.cost > n.room or n.room <= 0)
       and k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = m.limit_id and o.hash = m.hash) from next m))
