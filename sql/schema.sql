@@ -873,6 +873,17 @@ create table coordinator.processes (
   constraint processes_name CHECK (((length(name) >= 1) AND (length(name) <= 200)))
 );
 
+-- Projects that were imported, or are being. Written by project_import.
+create table coordinator.project_imports (
+  project_id  bigint not null, -- The project.
+  export      text not null, -- Id of the export, from its first line: only the same one continues.
+  lines       bigint not null, -- Lines that are imported; the next call continues after them.
+  updated_at  timestamp with time zone not null, -- When the last lines were imported (database clock).
+  finished_at timestamp with time zone, -- When the last line was imported; null: it is not.
+  constraint project_imports_pkey PRIMARY KEY (project_id),
+  constraint project_imports_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+
 -- A project holds everything else; only administration spans several. Written by project_create, project_set and project_delete.
 create table coordinator.projects (
   id          bigint not null generated always as identity, -- Internal number, never reused.
@@ -2540,6 +2551,16 @@ create function coordinator.idempotency_prune(p_limit integer default 1000)
 create function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text)
   returns void
   volatile security definer;
+
+-- Insert what a line of an export says. No event: its content was written elsewhere. Internal.
+create function coordinator.import_line(p_project_id bigint, p_line jsonb)
+  returns void
+  volatile;
+
+-- Begin an import, given the first line of the export. ZC105: it is not one that this program reads. ZC301: the project has content. No event: its end has one. Internal.
+create function coordinator.import_open(p_project_id bigint, p_project text, p_header jsonb)
+  returns void
+  volatile;
 
 -- Return whether a text is the id of an agent rather than a name. Internal.
 create function coordinator.is_agent_id(p_text text)
@@ -4261,6 +4282,11 @@ create function coordinator.project_delete(p_project text, p_actor text default 
   returns boolean
   volatile security definer;
 
+-- Return a project as lines of JSON for project_import, page by page: rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.
+create function coordinator.project_export(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.export_line
+  stable security definer;
+
 -- Keep a project from being deleted until the end of the transaction. For each function that inserts a row with a foreign key to it, before it locks rows of the project: project_delete locks the project first, then its rows. ZC201: it was deleted. Internal.
 create function coordinator.project_hold(p_project_id bigint)
   returns void
@@ -4270,6 +4296,11 @@ create function coordinator.project_hold(p_project_id bigint)
 create function coordinator.project_id(p_project text)
   returns bigint
   stable security definer;
+
+-- Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.
+create function coordinator.project_import(p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_actor text default null)
+  returns SETOF coordinator.import_progress
+  volatile security definer;
 
 -- List the projects that the caller may use, by name. p_after: array[name] of the last row read.
 create function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from coordinator.client.caller import Caller
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.operation import Json
 from coordinator.model.project import Project, ProjectContents
-from coordinator.operations import projects
+from coordinator.model.transfer import ExportLine, ImportProgress
+from coordinator.operations import projects, transfers
 
 __all__ = ["Projects"]
 
@@ -89,3 +90,31 @@ class Projects:
         Raises: ``NotFound``; ``InvalidArgument`` for the project "default".
         """
         await self._caller.run(projects.Delete(project=project, actor=await self._caller.actor()))
+
+    def export(self, project: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[ExportLine]:
+        """Read a project (default: the client's own) as lines of JSON, for ``import_``: ``line`` of each row.
+
+        What changes meanwhile may be in the export or not. Passwords and tokens are absent.
+        """
+        project = self._caller.project if project is None else project
+        return Listing(self._caller, transfers.Export(project=project, limit=limit), after)
+
+    async def import_(
+        self,
+        lines: transfers.Lines,
+        project: str | None = None,
+        *,
+        progress: Callable[[ImportProgress], None] = lambda _: None,
+    ) -> ImportProgress:
+        """Import the lines of an export into a project (default: the client's own) that has no content.
+
+        An import that was interrupted continues: call it again with the same lines. ``progress`` is called after each batch.
+
+        Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content.
+        """
+
+        async def run(operation: transfers.Import) -> ImportProgress:
+            return await self._caller.run(operation, again=True)
+
+        project = self._caller.project if project is None else project
+        return await transfers.import_lines(run, project, lines, actor=await self._caller.actor(), progress=progress)

@@ -70,6 +70,8 @@ NOT_ON_THE_COMMAND_LINE = {
 SCOPE = "scope: a class of operations has that name for something else"
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
 PYTHON_LACKS = {
+    ("project_import", "export"): "in the lines",
+    ("project_import", "done"): "the database knows",
     **{(f"log_{verb}", "epoch"): "of what expect takes" for verb in ("append", "clear", "delete", "pop")},
     ("message_append", "epoch"): "of what expect takes",
     ("step_append", "epoch"): "of what expect takes",
@@ -83,6 +85,7 @@ PYTHON_LACKS = {
     **{(f"memory_{verb}", "memory_scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
 }
 PYTHON_ADDS = {
+    ("project_import", "progress"): "for people who wait",
     ("artifact_put", "moved"): "artifact_write again and again",
     **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
     ("job_claim", "wait"): "wait=… of the request",
@@ -90,6 +93,11 @@ PYTHON_ADDS = {
     ("events_since", "everywhere"): "project=None would mean the client's own",
 }
 OPTIONS_LACK = {
+    ("project_export", "after"): "--file continues",
+    ("project_export", "limit"): "the export is printed whole",
+    ("project_import", "export"): "in the lines",
+    ("project_import", "done"): "the database knows",
+    ("project_import", "lines"): "on standard input",
     ("step_append", "step"): "made of its parts",
     ("job_output", "limit"): "the output is printed whole",
     ("job_claim", "finished"): "a command finishes with job complete",
@@ -107,6 +115,7 @@ OPTIONS_LACK = {
     ("transaction_run", "conditions"): "in the file",
 }
 OPTIONS_ADD = {
+    ("project_export", "file"): "standard output, or a file",
     ("retention_run", "dry_run"): "retention_plan",
     ("retention_run", "after"): "retention_plan",
     ("retention_run", "limit"): "retention_plan",
@@ -178,7 +187,7 @@ SPELLED = {  # on the command line
         [("token_create", "username"), ("project_create", "username"), ("project_set", "username")], "user"
     ),
     **dict.fromkeys(
-        ((f"project_{verb}", "project") for verb in ("create", "delete", "set", "show")), "name"
+        ((f"project_{verb}", "project") for verb in ("create", "delete", "export", "import", "set", "show")), "name"
     ),  # --project is the setting
 }
 

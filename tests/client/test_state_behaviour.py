@@ -148,3 +148,19 @@ async def test_agents_change_items_of_one_list_and_lose_none(connect: Any) -> No
         assert (document.version, {item["status"] for item in document.value}) == (13, {"done"})
         with pytest.raises(NotFound):
             await client.documents.item("board", "b", 12, {"status": "done"})
+
+
+async def test_an_export_is_imported_into_another_project(connect: Any, projects: Any) -> None:
+    async with connect() as client:
+        await client.logs.append("note", "run", *map(text, TEXTS[:2]))
+        await client.documents.put("plan", "main", text(TEXTS[0]))
+        lines = [row.line async for row in client.projects.export(limit=2)]
+        told: list[int] = []
+        copy = next(projects)
+        done = await client.projects.import_(lines, copy, progress=lambda state: told.append(state.lines))
+        assert (done.finished, done.lines, told) == (True, len(lines), [len(lines)])
+        assert [row.line async for row in client.projects.export(copy)][1:] == lines[1:]
+        with pytest.raises(Conflict):
+            await client.projects.import_(lines)
+        with pytest.raises(InvalidArgument):
+            await client.projects.import_(["[]"], copy)

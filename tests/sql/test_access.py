@@ -247,6 +247,8 @@ NAMED = {
     ("patch", JsonText): "'{{}}'",
     ("type", str): "'custom.x'",
     ("subject", str): "'log'",
+    ("export", str): "repeat('1', 32)",
+    ("lines", list[Json]): "jsonb_build_array(jsonb_build_object('format', 'coordinator-project', 'version', 1, 'export', repeat('1', 32)))",
     ("when_set", str): "'A'",
     ("clears", list[str]): "'{{B}}'",
     ("content", JsonText): """'{{"role": "user"}}'""",

@@ -39,6 +39,7 @@ from coordinator.operations import (
     sessions,
     signals,
     tokens,
+    transfers,
     users,
 )
 from tests.catalogue.test_operations import OPERATIONS
@@ -306,6 +307,7 @@ CASES = [
     Case(a_log, logs.Read(project=P, kind="note", key="a"), 6),
     Case(a_log, logs.Read(project=P, kind="note", key="a", last=5), 5),
     Case(some_crons, crons.List(project=P), 6),
+    Case(some_signals, transfers.Export(project=P), 9),
     Case(some_retention, retentions.Show(project=P), 9),
     Case(some_beyond_retention, retentions.Preview(project=P), 6),
 ]

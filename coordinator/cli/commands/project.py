@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -88,3 +89,48 @@ def delete(call: Invocation, *, name: str, yes: bool) -> None:
     confirm(f"Delete project {name} and everything in it?", yes=yes)
     call.run(call.operation(projects.Delete, project=name))
     call.output.one({"project": name, "deleted": True}, f"deleted {name}")
+
+
+@command.verb(
+    examples=[
+        "coordinator project export shop > shop.jsonl",
+        "coordinator project export shop --file shop.jsonl     # continues if it was interrupted",
+        "coordinator project export shop | gzip > shop.jsonl.gz",
+    ]
+)
+@click.argument("name", metavar="[PROJECT]", required=False)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to this file, and continue the export that it has.",
+)
+@click.pass_obj
+def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
+    """Print a project as lines of JSON, for "project import".
+
+    They have its sessions, logs, documents, artifacts, signals, rules and policies of retention, and no passwords or tokens. What changes
+    meanwhile may be in the export or not.
+    """
+    from coordinator.cli.transfer import export_project  # noqa: PLC0415
+
+    export_project(call, name or call.project, file)
+
+
+@command.verb(
+    name="import",
+    examples=[
+        "coordinator project import shop < shop.jsonl",
+        "gunzip -c shop.jsonl.gz | coordinator project import shop",
+    ],
+)
+@click.argument("name", metavar="[PROJECT]", required=False)
+@click.pass_obj
+def import_(call: Invocation, *, name: str | None) -> None:
+    """Import an export from standard input into a project that has no content.
+
+    An import that was interrupted continues when it is run again with the same lines. Exit code 4: the project has content of its own.
+    """
+    from coordinator.cli.transfer import import_project  # noqa: PLC0415
+
+    import_project(call, name or call.project)

@@ -1,0 +1,128 @@
+"""Exports and imports: lines to a file or standard output, and from standard input, with their progress on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from coordinator.cli.invocation import Invocation
+from coordinator.errors import CoordinatorError, InvalidArgument
+from coordinator.model.page import walk
+from coordinator.model.transfer import ImportProgress, place_of_line
+from coordinator.operations.transfers import Export, Import, import_lines
+
+__all__ = ["export_project", "import_project"]
+
+TELL_S = 1.0
+BLOCK = 1 << 16
+
+
+class _Teller:
+    """Tells on a terminal, once a second, how many lines are through."""
+
+    def __init__(self, call: Invocation, what: str) -> None:
+        self._shown = sys.stderr.isatty()
+        self._call = call
+        self._what = what
+        self._told_at = time.monotonic()
+
+    def tell(self, lines: int) -> None:
+        if self._shown and time.monotonic() - self._told_at >= TELL_S:
+            self._told_at = time.monotonic()
+            sys.stderr.write(f"{self._what} {lines} lines\n")
+
+
+def export_project(call: Invocation, project: str, path: Path | None) -> None:
+    """Write the export of a project to standard output, or to a file, where it continues after the last whole line.
+
+    Raises: ``InvalidArgument`` if the file is something else; what ``Export`` raises.
+    """
+    operation = Export(project=project)
+    if path is not None and path.exists() and (line := _last_line(path)):
+        try:
+            after = place_of_line(msgspec.json.decode(line, type=dict))
+        except (msgspec.MsgspecError, KeyError):
+            raise InvalidArgument(f"{path} is not an export of a project", hint="Give another file.") from None
+        if after is None:
+            return
+        operation = msgspec.structs.replace(operation, after=after)
+
+    async def copy() -> None:
+        progress, count = _Teller(call, "exported"), 0
+        async with call.open() as executor:
+            async for page in walk(executor.run, operation):
+                lines = [row.line for row in page]
+                if path is None:
+                    await call.output.lines(lines)
+                else:
+                    await anyio.to_thread.run_sync(_append, path, lines)
+                count += len(lines)
+                progress.tell(count)
+
+    anyio.run(copy)
+
+
+def import_project(call: Invocation, project: str) -> None:
+    """Import the lines of standard input into a project, and write how many they were.
+
+    Raises: what ``import_lines`` raises.
+    """
+    progress = _Teller(call, "imported")
+
+    async def copy() -> ImportProgress:
+        async with call.open() as executor:
+
+            async def run(operation: Import) -> ImportProgress:
+                return await executor.run(operation)
+
+            return await import_lines(
+                run,
+                project,
+                _lines(sys.stdin.buffer),
+                actor=call.config.actor,
+                progress=lambda now: progress.tell(now.lines),
+            )
+
+    done = anyio.run(copy)
+    call.output.one(done, f"imported {done.lines} lines into {done.project}")
+
+
+async def _lines(source: BinaryIO) -> AsyncIterator[bytes]:
+    while line := await anyio.to_thread.run_sync(source.readline, abandon_on_cancel=True):
+        yield line
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise CoordinatorError(
+            f"cannot write {path}: {error.strerror}", hint="Run the export again to continue."
+        ) from error
+
+
+def _last_line(path: Path) -> bytes:
+    """Return the last whole line of a file; remove what was written after it."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while end > 0:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            tail = file.read(end - start) + tail
+            end = start
+            whole = tail.rpartition(b"\n")[0]
+            if b"\n" in whole or end == 0:
+                break
+        whole, newline, _ = tail.rpartition(b"\n")
+        file.truncate(end + len(whole) + len(newline))
+        return whole.rpartition(b"\n")[2]

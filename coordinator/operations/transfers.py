@@ -1,0 +1,127 @@
+"""Export and import of a project, as lines of JSON.
+
+The format is described in ``docs/state.md``. ``import_lines`` sends the lines of an export in batches. The database counts them in the
+transaction that imports them, so an import that was killed continues where it ended, and a batch whose answer was lost is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from coordinator.errors import InvalidArgument
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.transfer import ExportLine, ImportProgress
+
+__all__ = ["Export", "Import", "Lines", "import_lines"]
+
+AT_ONCE_BYTES = 1 << 20
+
+Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
+
+
+class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
+    """Return a project as lines of JSON: its sessions, logs, documents, artifacts, signals, rules and policies of retention.
+
+    What changes between two pages may be in the export or not. Passwords and tokens are absent.
+    """
+
+    function = "project_export"
+    reads = True
+    scope = Scope.PROJECT
+    page_by = ("section", "kind", "key", "number")
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Import(Operation[ImportProgress], frozen=True, kw_only=True):
+    """Import lines of an export into a project that has no content; ``done`` is how many lines are before them.
+
+    ``export`` is the id in the first line. Lines that are imported already change nothing.
+
+    Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content.
+    """
+
+    function = "project_import"
+    scope = Scope.PROJECT
+    speakers = ("actor",)
+    max_bytes = "import_body"
+
+    project: str
+    export: str
+    lines: list[Json]
+    done: int = 0
+    actor: str | None = None
+
+
+async def import_lines(
+    run: Callable[[Import], Awaitable[ImportProgress]],
+    project: str,
+    lines: Lines,
+    *,
+    actor: str | None = None,
+    progress: Callable[[ImportProgress], None] = lambda _: None,
+) -> ImportProgress:
+    """Import an export, and continue it if a part is imported already.
+
+    Raises: what ``Import`` raises; ``InvalidArgument`` for a line that is not JSON, and for an export without its end.
+    """
+    export, state = "", None
+    async for first, batch in _batches(lines):
+        if state is None:
+            export = str(batch[0].get("export", ""))
+            opening = Import(project=project, export=export, lines=[batch[0]], actor=actor)
+            state = await run(opening)
+        if first + len(batch) > state.lines and not state.finished:
+            state = await run(Import(project=project, export=export, lines=[*batch], done=first, actor=actor))
+        progress(state)
+        if state.finished:
+            return state
+    if state is None:
+        raise InvalidArgument(
+            "the export is empty", hint='Give what "coordinator project export" printed.', code="ZC101"
+        )
+    raise InvalidArgument(
+        f"the export ends after line {state.lines}, without its last line",
+        hint="It was interrupted: export the project again. The import continues with the lines that follow.",
+        code="ZC103",
+    )
+
+
+async def _batches(lines: Lines) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield batches of decoded lines, each with the number of lines before it."""
+    batch: list[dict[str, Any]] = []
+    first, size = 0, 0
+    async for text in _each(lines):
+        batch.append(_decoded(text, first + len(batch) + 1))
+        size += len(text)
+        if size >= AT_ONCE_BYTES or len(batch) == LIMITS["import_lines"]:
+            yield first, batch
+            first, batch, size = first + len(batch), [], 0
+    if batch:
+        yield first, batch
+
+
+async def _each(lines: Lines) -> AsyncIterator[str | bytes]:
+    if isinstance(lines, AsyncIterable):
+        async for line in lines:
+            yield line
+    else:
+        for line in lines:
+            yield line
+
+
+def _decoded(text: str | bytes, number: int) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise InvalidArgument(
+            f"line {number} is not a JSON object",
+            hint='Give what "coordinator project export" printed.',
+            code="ZC105" if number == 1 else "ZC103",
+        ) from None
