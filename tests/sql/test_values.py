@@ -101,9 +101,11 @@ async def test_every_parameter_of_json_is_one_of_the_entrances(tx: Transaction) 
         " and exists (select from unnest(p.proargtypes) t where t in ('json'::regtype, 'jsonb'::regtype))"
     )
     # transaction_enter only checks the parts and takes their locks for transaction_run; log_append keeps the text: see test_log.py.
+    # memory_confidence computes with what is stored.
     assert {row["function"] for row in taking} - {
         "transaction_enter",
         "log_append",
+        "memory_confidence",
         "message_append",
         "step_append",
         "observation_append",
