@@ -4660,6 +4660,11 @@ create function coordinator.session_enter(p_project_id bigint, p_key text, p_now
   returns bigint
   volatile;
 
+-- Delete a session that was idle for long enough, with its contents, or a part of them, unless it contains something that is kept; returns a row for each session that it has looked at. Repeat until there is none.
+create function coordinator.session_expire(p_limit integer default 100)
+  returns SETOF coordinator.retention_result
+  volatile security definer;
+
 -- Return the number of a session. ZC215: there is no such session. Internal.
 create function coordinator.session_find(p_project_id bigint, p_session text)
   returns bigint
@@ -4674,6 +4679,11 @@ create function coordinator.session_fork(p_project text, p_session text, p_seq b
 create function coordinator.session_hold(p_session_id bigint)
   returns void
   volatile;
+
+-- Return whether a session contains something that is kept: then retention leaves all of it. Internal.
+create function coordinator.session_kept(p_session_id bigint)
+  returns boolean
+  stable;
 
 -- List the sessions of a project, of a user or with a status if given, the one that was used last first. p_after: array[updated_at, session] of the last row read. ZC220: no such user.
 create function coordinator.session_list(p_project text, p_username text default null, p_status text default null, p_after text[] default null, p_limit integer default 1000)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.retention import RetentionForecast, RetentionPolicy, RetentionResult
 
-__all__ = ["Configure", "ExpireDocuments", "Preview", "Reset", "Run", "Set", "Show", "Sweep", "Trim"]
+__all__ = ["Configure", "ExpireDocuments", "ExpireSessions", "Preview", "Reset", "Run", "Set", "Show", "Sweep", "Trim"]
 
 
 class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
@@ -136,3 +136,12 @@ class ExpireDocuments(Operation[list[RetentionResult]], frozen=True, kw_only=Tru
     internal = True
 
     limit: int = 1000
+
+
+class ExpireSessions(Operation[list[RetentionResult]], frozen=True, kw_only=True):
+    """Delete a session that was idle for long enough, with its contents. Repeat until there is no row."""
+
+    function = "session_expire"
+    internal = True
+
+    limit: int = 100

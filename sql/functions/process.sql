@@ -137,6 +137,7 @@ begin
     case when (select min(due_at) from coordinator.artifact_blobs) <= v_now then 'artifact_prune' end,
     case when (select min(trim_at) from coordinator.logs) <= v_now then 'log_trim' end,
     case when (select min(expires_at) from coordinator.documents) <= v_now then 'document_expire' end,
+    case when exists (select from coordinator.sessions where trim_at <= v_now) then 'session_expire' end,
     case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end
   ], null);
 end

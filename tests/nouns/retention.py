@@ -9,6 +9,7 @@ LIMITS = {
     "retention_versions": ["coordinator.retention_set('default', 'document', 'a', p_max_count => $1::bigint)"],
     "page": [
         "coordinator.document_expire($1::integer)",
+        "coordinator.session_expire($1::integer)",
         "coordinator.log_trim($1::integer)",
         "coordinator.retention_plan('default', p_limit => $1::integer)",
         "coordinator.retention_sweep($1::integer)",

@@ -27,3 +27,45 @@ end
 $$;
 comment on function coordinator.document_expire(integer) is
   'Delete documents whose TTL has passed, and remove those that were deleted long enough ago; returns a row for each of up to p_limit. Repeat until there is none.';
+
+create or replace function coordinator.session_kept(p_session_id bigint) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from coordinator.logs l where l.session_id = p_session_id
+                   and (l.kept or exists (select from coordinator.entries e where e.log_id = l.id and e.kept)))
+      or exists (select from coordinator.documents d where d.session_id = p_session_id and d.kept)
+      or exists (select from coordinator.artifacts a where a.session_id = p_session_id and a.kept)
+$$;
+comment on function coordinator.session_kept(bigint) is
+  'Return whether a session contains something that is kept: then retention leaves all of it. Internal.';
+
+create or replace function coordinator.session_expire(p_limit integer default 100) returns setof coordinator.retention_result
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_session coordinator.sessions;
+  v_idle_at timestamptz;
+  v_gone    boolean := false;
+begin
+  perform coordinator.check_page(p_limit);
+  for v_session in
+    select * from coordinator.sessions s where s.trim_at <= v_now order by s.trim_at limit p_limit for update skip locked
+  loop
+    v_idle_at := v_session.updated_at + coordinator.retention_age(v_session.project_id, 'session', '*');
+    if v_idle_at is null or v_idle_at > v_now then -- it was used since
+      update coordinator.sessions s set trim_at = v_idle_at where s.id = v_session.id;
+    elsif coordinator.session_kept(v_session.id) then
+      update coordinator.sessions s set trim_at = v_now + interval '1 day' where s.id = v_session.id;
+    else
+      v_gone := coordinator.session_remove(v_session.id, 'expired', 'coordinator', v_now);
+    end if;
+    return next row('session', '*', v_gone::integer)::coordinator.retention_result;
+    exit when v_idle_at <= v_now; -- one removal is a batch
+  end loop;
+end
+$$;
+comment on function coordinator.session_expire(integer) is
+  'Delete a session that was idle for long enough, with its contents, or a part of them, unless it contains something that is kept; returns a row for each session that it has looked at. Repeat until there is none.';

@@ -97,6 +97,10 @@ begin
       union all
       select 'document', d.kind, 'ttl', count(*), count(*), min(d.expires_at)
       from coordinator.documents d where d.project_id = v_project and not d.deleted and d.expires_at <= v_now group by d.kind
+      union all
+      select 'session', '*', 'max_age', count(*), count(*), min(s.updated_at)
+      from coordinator.sessions s where s.project_id = v_project
+        and s.updated_at + coordinator.retention_age(v_project, 'session', '*') <= v_now and not coordinator.session_kept(s.id)
     )
     select p_project, f.subject, f.kind, f.reason, f.count, f.removed, f.oldest_at
     from found f where f.removed > 0
@@ -116,7 +120,7 @@ declare
 begin
   perform coordinator.project_hold(v_project);
   insert into coordinator.retention_sweeps (project_id, subject, kind)
-  select v_project, s, '*' from unnest('{log,document}'::text[]) s;
+  select v_project, s, '*' from unnest('{log,document,session}'::text[]) s;
   perform coordinator.event_append('retention.run', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end

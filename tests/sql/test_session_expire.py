@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.model.operation import JsonText
+from coordinator.operations import logs, retentions, sessions
+from tests.conftest import Transaction
+
+P = "default"
+DAY = timedelta(days=1)
+
+
+async def expire(tx: Transaction) -> int:
+    gone = 0
+    while results := await tx.run(retentions.ExpireSessions()):
+        gone += sum(result.removed for result in results)
+    return gone
+
+
+async def used(tx: Transaction, session: str) -> None:
+    entries = JsonText(b'[{"data":{"role":"user","content":"x"}}]')
+    await tx.run(logs.Append(project=P, kind="note", key=session, entries=entries, session=session))
+
+
+async def present(tx: Transaction) -> list[str]:
+    return sorted(row.session for row in await tx.run(sessions.List(project=P)))
+
+
+async def test_an_idle_session_goes_with_its_contents_unless_something_is_kept(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for session in ("idle", "busy", "kept"):
+        await used(tx, session)
+    await tx.run(logs.Keep(project=P, kind="note", key="kept", first_seq=1))
+    await tx.set_clock(50 * DAY)
+    await used(tx, "busy")
+    assert await expire(tx) == 0
+    await tx.set_clock(91 * DAY)
+    assert "session_expire" in await tx.connection.fetchval("select coordinator.work_due()")
+    assert [(row.subject, row.removed) for row in await tx.run(retentions.Preview(project=P))] == [("session", 1)]
+    assert (await expire(tx), await present(tx)) == (1, ["busy", "kept"])
+    assert [row.key for row in await tx.run(logs.List(project=P, kind="note"))] == ["busy", "kept"]
+    assert "session_expire" not in await tx.connection.fetchval("select coordinator.work_due()")
+
+
+async def test_another_policy_reaches_the_sessions_that_are_there(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    await used(tx, "a")
+    await tx.run(retentions.Set(project=P, subject="session", max_age=DAY))
+    while await tx.run(retentions.Sweep()):
+        pass
+    assert await expire(tx) == 0
+    await tx.set_clock(DAY)
+    assert (await expire(tx), await present(tx)) == (1, [])
