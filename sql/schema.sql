@@ -3528,7 +3528,7 @@ create function coordinator.limit_room(p_limit coordinator.job_limits, p_now tim
   volatile;
 
 -- Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.
-create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], OUT counts integer[], OUT rooms integer[], OUT busy integer[])
+create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], p_now timestamp with time zone, OUT counts integer[], OUT rooms integer[], OUT busy integer[])
   returns record
   volatile;
 

@@ -137,6 +137,7 @@ declare
   v_hashes bigint[];
   v_busy   bigint[] := '{}'; -- lanes of whose keys another claim starts jobs, or an attempt ends
   v_floor  constant text := 'turn ' || p_class;
+  v_now    constant timestamptz := coordinator.now_utc(); -- what keys can pay now
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
 begin
@@ -171,7 +172,7 @@ begin
       from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
             where not v_rooms ? u.lane_id::text) l;
       continue when v_next is null;
-      v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked);
+      v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked, v_now);
       v_counts := v_taken.counts;
       v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
       v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
@@ -219,7 +220,7 @@ begin
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
   if p_picked is not null and exists (select from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
                                       where c.id = p_class and l.per_key and l.kind <> 'slots') then
-    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'), coordinator.now_utc());
+    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'), v_now);
   end if;
   return v_ids;
 end

@@ -44,7 +44,7 @@ comment on function coordinator.limit_enter_keys(bigint[], bigint[]) is
   'Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.';
 
 create or replace function coordinator.limit_rooms(
-  p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], out counts integer[], out rooms integer[], out busy integer[])
+  p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], p_now timestamptz, out counts integer[], out rooms integer[], out busy integer[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -83,7 +83,7 @@ begin
          coalesce(array_agg(k.place) filter (where k.busy), '{}'), array_agg(k.hash) filter (where not k.busy and k.room <= k.jobs and k.room < (select min(s) from unnest(v_slots) s))
   into counts, rooms, busy, v_full from key k;
   if cardinality(v_all) > coalesce(cardinality(v_limits), 0) then
-    v_fit := coordinator.limit_key_fits(p_class, p_lanes, p_hashes, counts, coordinator.now_utc());
+    v_fit := coordinator.limit_key_fits(p_class, p_lanes, p_hashes, counts, p_now);
     select array_agg(least(u.jobs, u.fits) order by u.place),
            array_agg(case when u.fits <= u.jobs then 0 else least(u.room, u.fits - u.jobs) end order by u.place),
            nullif(v_full || array_agg(u.hash) filter (where u.budget and u.hash = any (v_held)), '{}')
@@ -104,7 +104,7 @@ begin
   end if;
 end
 $$;
-comment on function coordinator.limit_rooms(bigint, bigint[], bigint[], integer[], uuid[]) is
+comment on function coordinator.limit_rooms(bigint, bigint[], bigint[], integer[], uuid[], timestamptz) is
   'Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.';
 
 create or replace function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[]) returns void

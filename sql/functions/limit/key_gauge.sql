@@ -141,6 +141,13 @@ begin
     perform coordinator.limit_exhaust(l, 'coordinator', p_now, u.hash)
     from unnest(v_lacked, v_hashes) u (id, hash) join coordinator.job_limits l on l.id = u.id;
   end if;
+  insert into coordinator.job_permits (class_id, turn, lane_id) -- those that left the line, and can pay after all
+  select n.class_id, nextval('coordinator.job_turns'), n.id
+  from coordinator.job_lanes n join coordinator.job_classes c on c.id = n.class_id
+  where n.id = any (p_full)
+    and not exists (select from unnest(c.limit_ids) l join coordinator.job_limits m on m.id = l where m.per_key and m.kind = 'slots')
+    and not exists (select from unnest(c.limit_ids) l
+                    cross join lateral (select from coordinator.job_keys k where k.limit_id = l and k.hash = n.hash and k.parked offset 0) k);
   if v_beyond <> '{}' then
     perform coordinator.job_make_ready(v_beyond, 'coordinator', p_now, p_tell => false, p_wait => false);
   end if;
