@@ -30,6 +30,7 @@ NAMES = (
     "state.artifacts",
     "state.windows",
     "state.state",
+    "state.retention",
 )
 SYSTEM = Path("/usr/lib/postgresql/15/bin")
 RESULTS = Path(__file__).parent / "RESULTS.md"
