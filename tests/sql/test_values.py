@@ -46,6 +46,9 @@ ENTRANCES = {
     "job_step": "r.* from coordinator.jobs_running a cross join lateral coordinator.job_step('default', a.id, a.agent_id, a.fence, 's', $1::text::jsonb) r",
     "job_write": """r from coordinator.jobs_running a cross join lateral coordinator.job_write(
                       'default', a.id, a.agent_id, a.fence, jsonb_build_array($1::text::jsonb)) r""",
+    "project_import": """from coordinator.project_import('default', repeat('1', 32), jsonb_build_array(
+                           jsonb_build_object('format', 'coordinator-project', 'version', 1, 'export', repeat('1', 32)),
+                           jsonb_build_object('type', 'signal', 'key', 'k', 'actor', 'a', 'created_at', now(), 'updated_at', now(), 'value', $1::text)))""",
     "job_progress": """r.* from coordinator.jobs_running a cross join lateral coordinator.job_progress(
                          'default', a.id, a.agent_id, a.fence, p_checkpoint => $1::text::jsonb) r""",
 }
