@@ -220,7 +220,7 @@ begin
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
   if p_picked is not null and exists (select from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
                                       where c.id = p_class and l.per_key and l.kind <> 'slots') then
-    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'), v_now);
+    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0' and r.key::bigint <> all (v_busy)), v_now);
   end if;
   return v_ids;
 end
