@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from coordinator.model.project import Project, ProjectContents
     from coordinator.model.signal import Rule, Signal
     from coordinator.model.status import Status
+    from coordinator.model.transfer import ExportLine, ImportProgress
     from coordinator.worker import FailJob, JobContext, RetryJob, SnoozeJob, Worker
 
     __version__: str
@@ -67,6 +68,7 @@ _PLACES = {
     "coordinator.model.project": "Project ProjectContents",
     "coordinator.model.signal": "Rule Signal",
     "coordinator.model.status": "Status",
+    "coordinator.model.transfer": "ExportLine ImportProgress",
     "coordinator.worker": "FailJob JobContext RetryJob SnoozeJob Worker",
 }
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names.split()}
@@ -86,10 +88,12 @@ __all__ = [
     "DocumentVersion",
     "Event",
     "EventStream",
+    "ExportLine",
     "FailJob",
     "Grant",
     "Handle",
     "Held",
+    "ImportProgress",
     "InvalidArgument",
     "JobContext",
     "JsonText",

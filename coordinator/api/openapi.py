@@ -245,7 +245,7 @@ def _example(endpoint: Endpoint) -> dict[str, Any]:
         if field.name == "agent" and _takes_text(field.type)
         else examples.get(field.name, _value(field.type))
         for field in msgspec.structs.fields(endpoint.parameters)
-        if field.required or field.name in _WANTED
+        if field.required or field.name in (*_WANTED, *endpoint.operation.examples)
     }
 
 

@@ -73,6 +73,7 @@ class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
     conditional = True
     versioned = True
     max_bytes = "document_body"
+    examples = {"patch": {"status": "COMPLETED"}}
 
     project: str
     kind: str
@@ -98,6 +99,7 @@ class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
     conditional = True
     versioned = True
     max_bytes = "document_body"
+    examples = {"kind": "todo", "key": "release", "item": "3", "patch": {"status": "COMPLETED"}}
 
     project: str
     kind: str

@@ -40,6 +40,7 @@ class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
     function = "memory_supersede"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"context": "integration tests", "tool_name": "pytest"}
 
     project: str
     memory: str

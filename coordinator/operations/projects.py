@@ -19,6 +19,7 @@ class Create(Operation[Project], frozen=True, kw_only=True):
     function = "project_create"
     scope = Scope.PROJECT
     speakers = ("actor",)
+    examples = {"title": "The web shop"}
 
     project: str
     description: str = ""
@@ -40,6 +41,7 @@ class Set(Operation[Project], frozen=True, kw_only=True):
     function = "project_set"
     scope = Scope.PROJECT
     speakers = ("actor",)
+    examples = {"title": "The web shop"}
 
     project: str
     paths: str | None = None

@@ -96,6 +96,7 @@ class Run(Operation[bool], frozen=True, kw_only=True):
     function = "retention_run"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"project": "shop"}
 
     project: str
     actor: str | None = None

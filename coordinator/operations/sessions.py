@@ -19,6 +19,7 @@ class Create(Operation[Session], frozen=True, kw_only=True):
     function = "session_create"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"context": {"branch": "main"}, "title": "Review of 42"}
 
     project: str
     session: str | None = None
@@ -72,6 +73,7 @@ class Set(Operation[Session], frozen=True, kw_only=True):
     function = "session_set"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"context": {"branch": "main"}, "title": "Review of 42"}
 
     project: str
     session: str
@@ -110,6 +112,7 @@ class Fork(Operation[Session], frozen=True, kw_only=True):
     function = "session_fork"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"title": "Review of 42"}
 
     project: str
     session: str

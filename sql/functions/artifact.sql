@@ -337,6 +337,7 @@ as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
   v_blob     coordinator.artifact_blobs;
+  v_other    coordinator.artifact_blobs;
   v_verified record;
   v_again    record;
 begin
@@ -355,15 +356,21 @@ begin
     if v_again.bytes <> v_verified.bytes then
       raise exception using errcode = 'ZC336', message = 'a part was written while the upload was verified', hint = 'Finish again.';
     end if;
-    begin
-      update coordinator.artifact_blobs b
-      set finished_at = coordinator.now_utc(), bytes = v_verified.bytes, sha256 = v_verified.sha256, due_at = null
-      where b.id = v_blob.id and not b.finished;
-    exception when unique_violation then -- another upload of the same content was first: this one goes
-      update coordinator.artifact_blobs b set due_at = coordinator.now_utc() where b.id = v_blob.id;
-      select * into v_blob from coordinator.artifact_blobs b
-      where b.project_id = v_project and b.sha256 = v_verified.sha256 and b.finished;
-    end;
+    loop
+      begin
+        update coordinator.artifact_blobs b
+        set finished_at = coordinator.now_utc(), bytes = v_verified.bytes, sha256 = v_verified.sha256, due_at = null
+        where b.id = v_blob.id and not b.finished;
+        exit;
+      exception when unique_violation then -- another upload of the same content was first: this one goes
+        select * into v_other from coordinator.artifact_blobs b
+        where b.project_id = v_project and b.sha256 = v_verified.sha256 and b.finished for key share;
+        continue when not found; -- it was deleted a moment ago
+        update coordinator.artifact_blobs b set due_at = coordinator.now_utc() where b.id = v_blob.id;
+        v_blob := v_other;
+        exit;
+      end;
+    end loop;
   end if;
   select * into v_blob from coordinator.artifact_blobs b where b.id = v_blob.id for key share;
   if v_blob.id is null then

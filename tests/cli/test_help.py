@@ -55,7 +55,7 @@ def test_a_verb_has_help_and_examples_that_parse(path: str) -> None:
     for example in command.examples:
         words = [word.strip('()"$') for word in shlex.split(example.replace("$(", ""), comments=True)]
         start = words.index(next(word for word in words if word.endswith("coordinator"))) + 1
-        end = next((i for i, word in enumerate(words) if i > start and word in ("|", ">", "&&")), len(words))
+        end = next((i for i, word in enumerate(words) if i > start and word in ("|", "<", ">", "&&")), len(words))
         line = [word if word != "id" else "00000000-0000-0000-0000-000000000000" for word in words[start:end]]
         if line[: len(path.split())] == path.split():
             used = True

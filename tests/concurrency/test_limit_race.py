@@ -238,6 +238,8 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
     while await admin.fetchval("select coordinator.job_rescue()"):
         pass
     await admin.execute("update coordinator.jobs_later set due_at = now() - interval '1 s'")
+    # A job that waits for a slot of its tree goes by this when it is woken.
+    await admin.execute("update coordinator.jobs_open set scheduled_at = now() where scheduled_at > now()")
     while await admin.fetchval("select coordinator.job_promote()"):
         pass
     while left:

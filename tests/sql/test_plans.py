@@ -50,7 +50,7 @@ def scanned(plan: list[dict[str, Any]]) -> set[str]:
 async def full(tx: Transaction) -> Transaction:
     """A few thousand rows in each table, and statistics."""
     await tx.connection.execute("""
-      insert into coordinator.projects (name, created_at) select 'p' || n, now() from generate_series(1, 20) n;
+      insert into coordinator.projects (name, created_at, updated_at) select 'p' || n, now(), now() from generate_series(1, 20) n;
       insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at, expires_at)
         select p.id, 'dir' || n % 50 || '/' || n, '1', n, false, 'a', now(), now(), now() + n * interval '1 second'
         from coordinator.projects p, generate_series(1, 500) n;
@@ -127,7 +127,7 @@ PAGES = {
         {"token_list(array[$1::text], 10)": "id"},
     ),
     "projects": (
-        "insert into coordinator.projects (name, created_at) select 'p' || n, now() from n",
+        "insert into coordinator.projects (name, created_at, updated_at) select 'p' || n, now(), now() from n",
         {"project_list(array[$1::text], 10)": "p15000"},
     ),
     "locks": (

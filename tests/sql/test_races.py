@@ -262,6 +262,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
             "directives",
             "job_limits",
             "lock_breaks",
+            "project_imports",
             "queues",
             "retention",
             "retention_sweeps",
@@ -270,7 +271,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
             "tokens",
         )
     }
-    held_by_callers = {"artifact_enter", "artifact_place"}
+    held_by_callers = {"artifact_enter", "artifact_place", "import_line", "import_open"}
     for_all_projects = {"retention_configure"}
     assert {row["proname"] for row in rows if not row["holds"]} == held_by_callers | for_all_projects
 

@@ -127,7 +127,7 @@ def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
 @click.argument("name", metavar="[PROJECT]", required=False)
 @click.pass_obj
 def import_(call: Invocation, *, name: str | None) -> None:
-    """Import an export from standard input into a project that has no content.
+    """Import an export from standard input into an empty project.
 
     An import that was interrupted continues when it is run again with the same lines. Exit code 4: the project has content of its own.
     """
