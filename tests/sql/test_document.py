@@ -386,8 +386,9 @@ async def test_of_first_writers_who_expect_absence_one_succeeds(several: list[as
         *(call(session, put(n, expect=0)) for n, session in enumerate(several)), return_exceptions=True
     )
     assert [type(one) for one in found if not isinstance(one, DocumentHeader)] == [Conflict] * (AGENTS - 1)
-    free = await asyncio.gather(*(call(session, put(n, "free")) for n, session in enumerate(several)))
-    assert sorted(header.version for header in free) == list(range(1, AGENTS + 1))
+    for turn in range(10):
+        free = await asyncio.gather(*(call(session, put(n, f"free/{turn}")) for n, session in enumerate(several)))
+        assert sorted(header.version for header in free) == list(range(1, AGENTS + 1))
 
 
 async def test_a_change_waits_for_another_and_builds_on_it(several: list[asyncpg.Connection]) -> None:

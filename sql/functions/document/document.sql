@@ -140,8 +140,9 @@ begin
     exit when found;
     select * into v_present from coordinator.documents d
     where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key
-      and not d.deleted and (d.expires_at is null or d.expires_at > p_now);
+      and d.version > 0 and not d.deleted and (d.expires_at is null or d.expires_at > p_now);
     if found then
+      continue when p_expect is null or v_present.version = p_expect and coalesce(v_present.epoch = v_expected, true); -- it came a moment ago
       perform coordinator.document_refuse(p_kind, p_key, p_expect, p_epoch, v_present);
     elsif p_verb in ('change', 'delete') or p_verb = 'restore' and not exists (
         select from coordinator.documents d where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key) then
