@@ -112,11 +112,13 @@ class Fleet:
 
     async def _watch(self) -> str:
         """Wait until every process has ended, or one has failed."""
-        while any(process.poll() is None for process in self._processes.values()):
-            for name, process in self._processes.items():
+        running = True
+        while running:
+            running = any(process.poll() is None for process in self._processes.values())
+            for name, process in self._processes.items():  # also when all have ended since the last look
                 if process.poll() and not (self.kill and self.kill.agent == name):
                     return f"{name} failed:\n{(self._folder / f'{name}.log').read_text()}"
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.1 if running else 0)
         return ""
 
     async def _follow(self, after: str, settled_at: float) -> None:
