@@ -124,13 +124,16 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
 
 
 async def told_by_readyz(daemon: Daemon) -> None:
-    async def unready() -> bool:
-        return (await daemon.get("/readyz")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    async def away() -> bool:
+        """A server that still shuts down says so in its own words first."""
+        answer = await daemon.get("/readyz")
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return False
+        said = answer.json()
+        assert said["ready"] is False
+        return str(said["reason"]).startswith("no answer from the database")
 
-    await until(unready, "/readyz answers 503", every_s=0.05)
-    said = (await daemon.get("/readyz")).json()
-    assert said["ready"] is False
-    assert said["reason"].startswith("no answer from the database")
+    await until(away, "/readyz answers 503 for want of an answer", every_s=0.05)
     assert (await daemon.get("/livez")).status_code == httpx.codes.OK
 
     async def lost_the_lead() -> bool:
