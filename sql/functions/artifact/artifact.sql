@@ -1,0 +1,122 @@
+-- Artifacts: named bytes of a project or a session, such as logs, diffs and reports.
+--
+-- Guarantees
+--   Readers see an artifact when it is complete and its SHA-256 is verified, and never a part of it. Storing a name again replaces its
+--   content at once; whoever reads the former content by its hash finishes.
+--   The same bytes are stored once for each project. Uploads of the same bytes at the same time are one: begun with their hash, they
+--   share their parts; begun without it, all but the first to finish are dropped.
+--   A part is written once. The same bytes for it again change nothing, so an upload can be repeated and resumed after any failure.
+--
+-- How it works. artifact_begin makes an upload, or finds the one of the same hash, and says which parts it has. artifact_write adds a
+-- part. artifact_finish verifies the content and gives it a name. artifact_put does all that for one part. What nobody finished for an
+-- hour, and what no name has had for an hour, artifact_prune deletes. Where a name changes, its former content becomes due.
+--
+-- Locks: the project, shared; the upload, or what it has become, shared; the session, shared; the artifact; its former content. So no
+-- call waits for one content while it has another that somebody may wait for: an upload is the former content of no name.
+
+insert into coordinator.event_types (type, key, data, meaning) values
+  ('artifact.put',     'name of the artifact', '{session,media_type,bytes,sha256}', 'An artifact was stored, or its content replaced.'),
+  ('artifact.changed', 'name of the artifact', '{session,kept}',                    'An artifact is kept from now on, or no longer.'),
+  ('artifact.deleted', 'name of the artifact', '{session,sha256}',                  'An artifact was deleted.');
+
+insert into coordinator.rights (function, role) values
+  ('artifact_list',   'reader'),
+  ('artifact_read',   'reader'),
+  ('artifact_show',   'reader'),
+  ('artifact_abort',  'agent'),
+  ('artifact_begin',  'agent'),
+  ('artifact_delete', 'agent'),
+  ('artifact_finish', 'agent'),
+  ('artifact_keep',   'agent'),
+  ('artifact_put',    'agent'),
+  ('artifact_write',  'agent');
+
+insert into coordinator.limits (name, value, unit, meaning) values
+  ('artifact_bytes',      67108864, 'bytes',      'An artifact.'),
+  ('artifact_part_bytes', 1048576,  'bytes',      'A part of an artifact, and what one call reads.'),
+  ('artifact_parts',      64,       'parts',      'Parts of an artifact.'),
+  ('artifact_uploads',    100,      'uploads',    'Uploads in progress of a project.'),
+  ('artifact_media_type', 200,      'characters', 'Media type of an artifact.');
+
+create or replace view coordinator.artifacts_live with (security_barrier) as
+  select p.name as project, a.name as artifact, s.key as session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at,
+         a.updated_at, a.id
+  from coordinator.artifacts a
+  join coordinator.projects p on p.id = a.project_id
+  left join coordinator.sessions s on s.id = a.session_id
+  where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.artifacts_live            is 'The artifacts of the projects that the reader may use.';
+comment on column coordinator.artifacts_live.project    is 'Name of the project.';
+comment on column coordinator.artifacts_live.artifact   is 'Name of the artifact.';
+comment on column coordinator.artifacts_live.session    is 'Key of the session that it belongs to; null: it belongs to the project.';
+comment on column coordinator.artifacts_live.media_type is 'What the bytes are.';
+comment on column coordinator.artifacts_live.bytes      is 'Size.';
+comment on column coordinator.artifacts_live.sha256     is 'SHA-256 of the content, in hexadecimal.';
+comment on column coordinator.artifacts_live.kept       is 'Whether retention leaves it.';
+comment on column coordinator.artifacts_live.actor      is 'Who stored the present content.';
+comment on column coordinator.artifacts_live.created_at is 'When the name was first used.';
+comment on column coordinator.artifacts_live.updated_at is 'When the present content was stored.';
+comment on column coordinator.artifacts_live.id         is 'Number of the artifact.';
+
+create or replace function coordinator.artifact_due(p_now timestamptz) returns timestamptz
+language sql immutable parallel safe
+return p_now + interval '1 hour';
+comment on function coordinator.artifact_due(timestamptz) is
+  'Return until when the remains of an upload, and a content without a name, are left alone. Internal.';
+
+create or replace function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_key('the name of the artifact', p_artifact);
+  perform coordinator.check_text('the media type', p_media_type, 200);
+  if p_media_type ~ '[^ -~]' or p_media_type !~ ('^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*'
+     '( ?; ?[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]*=([a-zA-Z0-9!#$&^_.+-]+|"[^"\\]*"))*$') then
+    raise exception using errcode = 'ZC103', message = format('invalid media type "%s"', p_media_type),
+      hint = 'Write a type such as text/plain, application/json or text/plain; charset=utf-8.';
+  elsif p_bytes < 0 then
+    raise exception using errcode = 'ZC104', message = format('an artifact cannot have %s bytes', p_bytes), hint = 'Give 0 or more.';
+  elsif p_bytes > 67108864 then
+    raise exception using errcode = 'ZC102', message = format('the artifact has %s bytes; at most 67108864 are allowed', p_bytes),
+      hint = 'Compress or split it.';
+  elsif p_sha256 !~ '^[0-9a-f]{64}$' then
+    raise exception using errcode = 'ZC103', message = format('invalid SHA-256 "%s"', left(p_sha256, 200)),
+      hint = 'Write it as 64 lower-case hexadecimal digits.';
+  end if;
+end
+$$;
+comment on function coordinator.artifact_check(text, text, bigint, text) is
+  'Reject an invalid name, media type, size or SHA-256 (ZC1) of an artifact; the last two may be null. Internal.';
+
+create or replace function coordinator.artifact_missing(p_project text, p_artifact text, p_session text) returns void
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coordinator.name_missing('ZC221', p_project, 'artifact', p_artifact, array(
+    select a.artifact from coordinator.artifacts_live a
+    where a.project = p_project and a.session is not distinct from p_session order by a.artifact limit 1000),
+    'Those of a session are found with the session.', 512)
+$$;
+comment on function coordinator.artifact_missing(text, text, text) is
+  'Raise ZC221 for an artifact that the project or session does not have, with the name that was probably meant. Internal.';
+
+create or replace function coordinator.artifact_find(p_project_id bigint, p_artifact text, p_session text) returns coordinator.artifacts
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_session  bigint;
+  v_artifact coordinator.artifacts;
+begin
+  perform coordinator.check_key('the name of the artifact', p_artifact);
+  if p_session is not null then
+    v_session := coordinator.session_find(p_project_id, p_session);
+  end if;
+  select * into v_artifact from coordinator.artifacts a
+  where a.project_id = p_project_id and a.name = p_artifact and a.session_id is not distinct from v_session;
+  return v_artifact;
+end
+$$;
+comment on function coordinator.artifact_find(bigint, text, text) is
+  'Return an artifact; a row of nulls if there is none. ZC215: there is no such session. Internal.';

@@ -1,0 +1,87 @@
+-- Artifacts are kept and deleted, and contents that no artifact has go an hour later.
+
+create or replace function coordinator.artifact_keep(
+  p_project text, p_artifact text, p_session text default null, p_kept boolean default true, p_actor text default null)
+returns setof coordinator.artifacts_live
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_artifact coordinator.artifacts := coordinator.artifact_find(v_project, p_artifact, p_session);
+  v_kept     boolean := coalesce(p_kept, true);
+begin
+  update coordinator.artifacts a set kept = v_kept where a.id = v_artifact.id and a.kept <> v_kept;
+  if found then
+    perform coordinator.event_append('artifact.changed', p_project, p_artifact, coordinator.actor_name(p_actor), coordinator.now_utc(),
+      jsonb_build_object('session', p_session, 'kept', v_kept));
+  end if;
+  return query select * from coordinator.artifact_show(p_project, p_artifact, p_session);
+end
+$$;
+comment on function coordinator.artifact_keep(text, text, text, boolean, text) is
+  'Keep an artifact: retention leaves it; with p_kept false, no longer. ZC221: there is none of this name.';
+
+create or replace function coordinator.artifact_delete(
+  p_project text, p_artifact text, p_session text default null, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_artifact coordinator.artifacts := coordinator.artifact_find(coordinator.project_id(p_project), p_artifact, p_session);
+begin
+  delete from coordinator.artifacts a where a.id = v_artifact.id returning * into v_artifact;
+  if not found then
+    perform coordinator.artifact_missing(p_project, p_artifact, p_session);
+  end if;
+  perform coordinator.event_append('artifact.deleted', p_project, p_artifact, coordinator.actor_name(p_actor), coordinator.now_utc(),
+    jsonb_build_object('session', p_session, 'sha256', v_artifact.sha256));
+  return true;
+end
+$$;
+comment on function coordinator.artifact_delete(text, text, text, text) is
+  'Delete an artifact. Its bytes go an hour later, unless another one has them. ZC221: there is none of this name.';
+
+create or replace function coordinator.artifact_release() returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update coordinator.artifact_blobs b set due_at = coordinator.artifact_due(coordinator.now_utc())
+  from (select o.id from coordinator.artifact_blobs o where o.id in (select blob_id from gone) order by o.id for no key update) held
+  where b.id = held.id;
+  return null;
+end
+$$;
+comment on function coordinator.artifact_release() is
+  'Let artifact_prune look at the contents of artifacts that were deleted, by whatever deleted them. Internal. No event: the trigger of artifacts.';
+
+create or replace trigger artifacts_released after delete on coordinator.artifacts
+  referencing old table as gone for each statement execute function coordinator.artifact_release();
+
+create or replace function coordinator.artifact_prune(p_limit integer default 10) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_blob  bigint;
+  v_count integer := 0;
+begin
+  perform coordinator.check_page(p_limit);
+  for v_blob in
+    select id from coordinator.artifact_blobs where due_at <= v_now order by due_at limit p_limit for update skip locked
+  loop
+    -- The lock keeps others from referring to it; each statement sees what was committed before.
+    if exists (select from coordinator.artifacts a where a.blob_id = v_blob) then
+      update coordinator.artifact_blobs set due_at = null where id = v_blob;
+    else
+      delete from coordinator.artifact_blobs where id = v_blob;
+    end if;
+    v_count := v_count + 1;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function coordinator.artifact_prune(integer) is
+  'Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many it looked at. Repeat until 0. No events: readers did not see them.';

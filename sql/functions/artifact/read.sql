@@ -1,0 +1,104 @@
+-- What readers see of artifacts.
+
+create or replace function coordinator.artifact_show(p_project text, p_artifact text, p_session text default null)
+returns setof coordinator.artifacts_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_artifact coordinator.artifacts := coordinator.artifact_find(coordinator.project_id(p_project), p_artifact, p_session);
+begin
+  if v_artifact.id is null then
+    perform coordinator.artifact_missing(p_project, p_artifact, p_session);
+  end if;
+  return query select p_project, v_artifact.name, p_session, v_artifact.media_type, v_artifact.bytes, v_artifact.sha256, v_artifact.kept,
+    v_artifact.actor, v_artifact.created_at, v_artifact.updated_at, v_artifact.id;
+end
+$$;
+comment on function coordinator.artifact_show(text, text, text) is
+  'Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.';
+
+create or replace function coordinator.artifact_read(
+  p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0,
+  p_length integer default 1048576) returns bytea
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project  bigint := coordinator.project_id(p_project);
+  v_artifact coordinator.artifacts;
+  v_blob     bigint;
+  v_first    bigint;
+begin
+  if p_offset is null or p_offset not between 0 and 67108864 then
+    raise exception using errcode = 'ZC104', message = format('an offset of %s is out of range', coalesce(p_offset::text, 'null')),
+      hint = 'Give 0 to 67108864.';
+  elsif p_length is null or p_length not between 1 and 1048576 then
+    raise exception using errcode = 'ZC104', message = format('a length of %s is out of range', coalesce(p_length::text, 'null')),
+      hint = 'Give 1 to 1048576, and read more in further calls.';
+  end if;
+  v_artifact := coordinator.artifact_find(v_project, p_artifact, p_session);
+  v_blob := v_artifact.blob_id;
+  if p_sha256 <> v_artifact.sha256 or p_sha256 is not null and v_blob is null then -- the content that the name had
+    select b.id into v_blob from coordinator.artifact_blobs b
+    where b.project_id = v_project and b.sha256 = p_sha256 and b.finished;
+  end if;
+  if v_blob is null then
+    perform coordinator.artifact_missing(p_project, p_artifact, p_session);
+  end if;
+  v_first := p_offset / 1048576;
+  return coalesce((
+    select string_agg(case when p_offset > (c.part - 1) * 1048576::bigint or p_offset + p_length < c.part * 1048576::bigint
+                           then substr(c.data, greatest(p_offset - (c.part - 1) * 1048576::bigint, 0)::integer + 1,
+                                       (least(p_offset + p_length, c.part * 1048576::bigint) - greatest(p_offset, (c.part - 1) * 1048576::bigint))::integer)
+                           else c.data end, '' order by c.part)
+    from coordinator.artifact_chunks c
+    where c.blob_id = v_blob and c.part between v_first + 1 and (p_offset + p_length - 1) / 1048576 + 1), '');
+end
+$$;
+comment on function coordinator.artifact_read(text, text, text, text, bigint, integer) is
+  'Read up to p_length bytes of an artifact from p_offset on; none at its end. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.';
+
+create or replace function coordinator.artifact_list(
+  p_project text, p_prefix text default '', p_session text default null, p_media_type text default null, p_after text[] default null,
+  p_limit integer default 1000)
+returns setof coordinator.artifacts_live
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_session bigint;
+  v_prefix  text := coalesce(p_prefix, '');
+  v_type    text;
+begin
+  if v_prefix <> '' then
+    perform coordinator.check_text('the prefix', v_prefix);
+  end if;
+  if p_media_type is not null then
+    perform coordinator.check_text('the media type', p_media_type, 200);
+    v_type := regexp_replace(p_media_type, '([\\%_])', '\\\1', 'g');
+    v_type := regexp_replace(v_type, '/\*$', '/%');
+  end if;
+  perform coordinator.check_page(p_limit, p_after, '{text,number}');
+  p_after := coalesce(p_after, array['', '0']);
+  if p_session is not null then
+    v_session := coordinator.session_find(v_project, p_session);
+    return query
+      select p_project, a.name, p_session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
+      from coordinator.artifacts a
+      where a.session_id = v_session and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
+        and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
+      order by a.name, a.id limit p_limit;
+    return;
+  end if;
+  return query
+    select p_project, a.name, s.key, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
+    from coordinator.artifacts a left join coordinator.sessions s on s.id = a.session_id
+    where a.project_id = v_project and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
+      and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
+    order by a.name, a.id limit p_limit;
+end
+$$;
+comment on function coordinator.artifact_list(text, text, text, text, text[], integer) is
+  'List the artifacts of a project and of its sessions, or of one session, whose names begin with p_prefix, by name; p_media_type: of this type, or of all types of text/*. p_after: array[artifact, id] of the last row read.';

@@ -1,0 +1,137 @@
+-- Uploads in progress: begun, written part by part, and aborted.
+
+create or replace function coordinator.artifact_upload_missing(p_upload uuid) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC221', message = format('there is no upload %s', p_upload),
+    hint = 'Begin again: an upload ends when it is aborted, and when it was idle for an hour.';
+end
+$$;
+comment on function coordinator.artifact_upload_missing(uuid) is
+  'Raise ZC221: there is no such upload. Internal.';
+
+create or replace function coordinator.artifact_enter(p_project_id bigint, p_sha256 text, p_longer boolean)
+returns coordinator.artifact_blobs
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_due  timestamptz := coordinator.artifact_due(coordinator.now_utc());
+  v_blob coordinator.artifact_blobs;
+begin
+  loop
+    if p_sha256 is not null then
+      if p_longer then
+        update coordinator.artifact_blobs b set due_at = v_due
+        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished returning * into v_blob;
+      else
+        select * into v_blob from coordinator.artifact_blobs b
+        where b.project_id = p_project_id and b.sha256 = p_sha256 and b.finished for key share;
+      end if;
+      exit when found;
+      update coordinator.artifact_blobs b set due_at = v_due
+      where b.project_id = p_project_id and b.sha256 = p_sha256 and not b.finished returning * into v_blob;
+      exit when found;
+    end if;
+    if (select count(*) from coordinator.artifact_blobs b where b.project_id = p_project_id and not b.finished) >= 100 then
+      raise exception using errcode = 'ZC102', message = 'the project has 100 uploads in progress',
+        hint = 'Finish or abort some. Those that are idle for an hour end.';
+    end if;
+    insert into coordinator.artifact_blobs as b (project_id, sha256, due_at) values (p_project_id, p_sha256, v_due)
+    on conflict on constraint artifact_blobs_key do nothing returning * into v_blob;
+    exit when found;
+  end loop;
+  return v_blob;
+end
+$$;
+comment on function coordinator.artifact_enter(bigint, text, boolean) is
+  'Return the content of a hash, or the upload of it, or a new one. p_longer: a content without a name stays for another hour. No event. Internal.';
+
+create or replace function coordinator.artifact_begin(
+  p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,
+  p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+returns setof coordinator.artifact_upload
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_blob    coordinator.artifact_blobs;
+begin
+  perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256);
+  perform coordinator.actor_name(p_actor);
+  perform coordinator.project_hold(v_project);
+  if p_session is not null then
+    perform coordinator.check_key('the session', p_session);
+    -- Refused now if it is archived, before anything is uploaded; artifact_finish looks again.
+    perform coordinator.session_continue(s.id, coordinator.now_utc()) from coordinator.sessions s
+    where s.project_id = v_project and s.key = p_session;
+  end if;
+  v_blob := coordinator.artifact_enter(v_project, p_sha256, true);
+  return query
+    select v_blob.upload, v_blob.finished,
+           coalesce((select array_agg(c.part order by c.part) from coordinator.artifact_chunks c where c.blob_id = v_blob.id), '{}');
+end
+$$;
+comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text) is
+  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. ZC332: the session is archived. No event: readers see nothing yet.';
+
+create or replace function coordinator.artifact_write(
+  p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_blob    bigint;
+begin
+  perform coordinator.actor_name(p_actor);
+  if p_number is null or p_number not between 1 and 64 then
+    raise exception using errcode = 'ZC102', message = format('an artifact has no part %s; at most 64 are allowed', coalesce(p_number::text, 'null')),
+      hint = 'Parts have 1048576 bytes and the numbers 1, 2, 3, up to 64. Compress or split a larger artifact.';
+  elsif octet_length(p_data) > 1048576 then
+    raise exception using errcode = 'ZC102', message = format('the part has %s bytes; at most 1048576 are allowed', octet_length(p_data)),
+      hint = 'Each part has 1048576 bytes, except for the last.';
+  elsif coalesce(octet_length(p_data), 0) = 0 then
+    raise exception using errcode = 'ZC101', message = 'the part is empty', hint = 'Give at least one byte; an empty artifact has no parts.';
+  end if;
+  update coordinator.artifact_blobs b set due_at = coordinator.artifact_due(coordinator.now_utc())
+  where b.upload = p_upload and b.project_id = v_project and not b.finished returning b.id into v_blob;
+  if found then
+    insert into coordinator.artifact_chunks (blob_id, part, data) values (v_blob, p_number, p_data)
+    on conflict on constraint artifact_chunks_pkey do nothing;
+    if found then
+      return true;
+    end if;
+  else
+    select b.id into v_blob from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project for key share;
+    if not found then
+      perform coordinator.artifact_upload_missing(p_upload);
+    end if;
+  end if;
+  if exists (select from coordinator.artifact_chunks c where c.blob_id = v_blob and c.part = p_number and c.data = p_data) then
+    return false;
+  end if;
+  raise exception using errcode = 'ZC336', message = format('part %s is there with other bytes', p_number),
+    hint = 'The content has changed since the upload began, or another one has the same hash by mistake. Abort the upload and begin again.';
+end
+$$;
+comment on function coordinator.artifact_write(text, uuid, integer, bytea, text) is
+  'Write a part of an upload; return false if it was there already. ZC221: there is no such upload. ZC336: the part is there with other bytes. No event: readers see nothing yet.';
+
+create or replace function coordinator.artifact_abort(p_project text, p_upload uuid, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  perform coordinator.actor_name(p_actor);
+  delete from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project and not b.finished;
+  return found;
+end
+$$;
+comment on function coordinator.artifact_abort(text, uuid, text) is
+  'End an upload and delete its parts; false: there is none, or it is finished. No event: readers never saw it.';
