@@ -2552,8 +2552,8 @@ create function coordinator.idempotency_store(p_project text, p_caller text, p_k
   returns void
   volatile security definer;
 
--- Insert what a line of an export says. No event: its content was written elsewhere. Internal.
-create function coordinator.import_line(p_project_id bigint, p_line jsonb)
+-- Insert what a line of an export says. ZC220: it belongs to a user who does not exist here. No event: its content was written elsewhere. Internal.
+create function coordinator.import_line(p_project_id bigint, p_line jsonb, p_allow_missing_users boolean)
   returns void
   volatile;
 
@@ -4268,7 +4268,7 @@ create function coordinator.project_check(p_project text)
   stable security definer;
 
 -- Reject an invalid part of a project; what is null is not checked. Internal.
-create function coordinator.project_check_parts(p_description text, p_title text, p_settings jsonb)
+create function coordinator.project_check_parts(p_description text, p_title text, p_settings jsonb, p_paths text default null)
   returns void
   immutable;
 
@@ -4282,10 +4282,15 @@ create function coordinator.project_delete(p_project text, p_actor text default 
   returns boolean
   volatile security definer;
 
--- Return a project as lines of JSON for project_import, page by page: rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.
+-- Return a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.
 create function coordinator.project_export(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.export_line
   stable security definer;
+
+-- Prepare a project, whose row the caller has locked, for another rule for paths: no path is locked until the transaction ends. ZC316: one is. Internal.
+create function coordinator.project_free_paths(p_project_id bigint, p_project text, p_paths text)
+  returns void
+  volatile;
 
 -- Keep a project from being deleted until the end of the transaction. For each function that inserts a row with a foreign key to it, before it locks rows of the project: project_delete locks the project first, then its rows. ZC201: it was deleted. Internal.
 create function coordinator.project_hold(p_project_id bigint)
@@ -4297,8 +4302,8 @@ create function coordinator.project_id(p_project text)
   returns bigint
   stable security definer;
 
--- Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.
-create function coordinator.project_import(p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_actor text default null)
+-- Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. p_allow_missing_users: what belongs to a user who does not exist here belongs to nobody; else ZC220. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.
+create function coordinator.project_import(p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_allow_missing_users boolean default false, p_actor text default null)
   returns SETOF coordinator.import_progress
   volatile security definer;
 
@@ -4430,8 +4435,8 @@ create function coordinator.retention_age(p_project_id bigint, p_subject text, p
   returns interval
   stable;
 
--- Reject a subject (ZC105) or kind (ZC103) that no policy can have. Internal.
-create function coordinator.retention_check(p_subject text, p_kind text)
+-- Reject a subject (ZC105), kind (ZC103) or bound (ZC104) that no policy can have. Internal.
+create function coordinator.retention_check(p_subject text, p_kind text, p_max_age interval default null, p_max_count bigint default null)
   returns void
   immutable;
 

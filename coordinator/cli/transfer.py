@@ -70,7 +70,7 @@ def export_project(call: Invocation, project: str, path: Path | None) -> None:
     anyio.run(copy)
 
 
-def import_project(call: Invocation, project: str) -> None:
+def import_project(call: Invocation, project: str, *, allow_missing_users: bool) -> None:
     """Import the lines of standard input into a project, and write how many they were.
 
     Raises: what ``import_lines`` raises.
@@ -87,6 +87,7 @@ def import_project(call: Invocation, project: str) -> None:
                 run,
                 project,
                 _lines(sys.stdin.buffer),
+                allow_missing_users=allow_missing_users,
                 actor=call.config.actor,
                 progress=lambda now: progress.tell(now.lines),
             )

@@ -104,17 +104,28 @@ class Projects:
         lines: transfers.Lines,
         project: str | None = None,
         *,
+        allow_missing_users: bool = False,
         progress: Callable[[ImportProgress], None] = lambda _: None,
     ) -> ImportProgress:
         """Import the lines of an export into a project (default: the client's own) that has no content.
 
         An import that was interrupted continues: call it again with the same lines. ``progress`` is called after each batch.
+        What the project was given before, such as a title, stays. With ``allow_missing_users``, what belongs to a user who does
+        not exist here belongs to nobody.
 
-        Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content.
+        Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content;
+        ``NotFound`` for a user who does not exist: create it and continue.
         """
 
         async def run(operation: transfers.Import) -> ImportProgress:
             return await self._caller.run(operation, again=True)
 
         project = self._caller.project if project is None else project
-        return await transfers.import_lines(run, project, lines, actor=await self._caller.actor(), progress=progress)
+        return await transfers.import_lines(
+            run,
+            project,
+            lines,
+            allow_missing_users=allow_missing_users,
+            actor=await self._caller.actor(),
+            progress=progress,
+        )

@@ -54,6 +54,8 @@ def place_of_line(line: dict[str, Any]) -> list[str] | None:
         return None
     if kind is None and "format" in line:
         return ["0", "", "", "0"]
+    if kind == "project":
+        return ["0", "", "", "1"]
     if kind == "content":
         return ["7", "", str(line["sha256"]), _CONTENT]
     if kind not in _PLACES:

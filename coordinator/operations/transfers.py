@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import LIMITS
@@ -24,7 +25,7 @@ Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
 
 
 class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
-    """Return a project as lines of JSON: its sessions, logs, documents, artifacts, signals, rules and policies of retention.
+    """Return a project as lines of JSON: its own fields, sessions, logs, documents, artifacts, signals, rules and policies of retention.
 
     What changes between two pages may be in the export or not. Passwords and tokens are absent.
     """
@@ -42,9 +43,11 @@ class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
 class Import(Operation[ImportProgress], frozen=True, kw_only=True):
     """Import lines of an export into a project that has no content; ``done`` is how many lines are before them.
 
-    ``export`` is the id in the first line. Lines that are imported already change nothing.
+    ``export`` is the id in the first line. Lines that are imported already change nothing. With ``allow_missing_users``, what belongs to
+    a user who does not exist here belongs to nobody.
 
-    Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content.
+    Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content;
+    ``NotFound`` for a user who does not exist.
     """
 
     function = "project_import"
@@ -56,6 +59,7 @@ class Import(Operation[ImportProgress], frozen=True, kw_only=True):
     export: str
     lines: list[Json]
     done: int = 0
+    allow_missing_users: bool = False
     actor: str | None = None
 
 
@@ -64,6 +68,7 @@ async def import_lines(
     project: str,
     lines: Lines,
     *,
+    allow_missing_users: bool = False,
     actor: str | None = None,
     progress: Callable[[ImportProgress], None] = lambda _: None,
 ) -> ImportProgress:
@@ -71,14 +76,18 @@ async def import_lines(
 
     Raises: what ``Import`` raises; ``InvalidArgument`` for a line that is not JSON, and for an export without its end.
     """
-    export, state = "", None
+    opening, state = (
+        Import(project=project, export="", lines=[], allow_missing_users=allow_missing_users, actor=actor),
+        None,
+    )
     async for first, batch in _batches(lines):
-        if state is None:
-            export = str(batch[0].get("export", ""))
-            opening = Import(project=project, export=export, lines=[batch[0]], actor=actor)
-            state = await run(opening)
+        if (
+            state is None
+        ):  # the project's own fields are a transaction of their own: their locks are not held while others are waited for
+            opening = replace(opening, export=str(batch[0].get("export", "")))
+            state = await run(replace(opening, lines=[*batch[:2]]))
         if first + len(batch) > state.lines and not state.finished:
-            state = await run(Import(project=project, export=export, lines=[*batch], done=first, actor=actor))
+            state = await run(replace(opening, lines=[*batch], done=first))
         progress(state)
         if state.finished:
             return state

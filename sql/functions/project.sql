@@ -83,7 +83,8 @@ $$;
 comment on function coordinator.project_row(bigint) is
   'Return a project as callers see it. Internal.';
 
-create or replace function coordinator.project_check_parts(p_description text, p_title text, p_settings jsonb) returns void
+create or replace function coordinator.project_check_parts(
+  p_description text, p_title text, p_settings jsonb, p_paths text default null) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -97,9 +98,13 @@ begin
   if p_settings is not null then
     perform coordinator.check_json('the settings', p_settings, true);
   end if;
+  if p_paths not in ('exact', 'normal', 'caseless') then
+    raise exception using errcode = 'ZC105', message = format('invalid rule for paths "%s"', left(p_paths, 200)),
+      hint = 'Use exact, normal or caseless.';
+  end if;
 end
 $$;
-comment on function coordinator.project_check_parts(text, text, jsonb) is
+comment on function coordinator.project_check_parts(text, text, jsonb, text) is
   'Reject an invalid part of a project; what is null is not checked. Internal.';
 
 create or replace function coordinator.project_id(p_project text) returns bigint
@@ -219,6 +224,29 @@ $$;
 comment on function coordinator.project_show(text) is
   'Show a project with its numbers of agents, signals, open directives and held locks.';
 
+create or replace function coordinator.project_free_paths(p_project_id bigint, p_project text, p_paths text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
+  -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
+  perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, ''));
+  if exists (select from coordinator.locks l where l.project_id = p_project_id and l.kind <> 'name' and l.free_at > v_now)
+     or exists (select from coordinator.lock_waits w where w.project_id = p_project_id and w.kind <> 'name' and w.expires_at > v_now) then
+    raise exception using errcode = 'ZC316', message = format('paths of project "%s" are locked', p_project),
+      hint = 'Change the rule when no path is locked; see "coordinator lock list".';
+  end if;
+  if p_paths = 'caseless' then
+    perform setval('coordinator.caseless_paths', 1);
+  end if;
+end
+$$;
+comment on function coordinator.project_free_paths(bigint, text, text) is
+  'Prepare a project, whose row the caller has locked, for another rule for paths: no path is locked until the transaction ends. ZC316: one is. Internal.';
+
 create or replace function coordinator.project_set(
   p_project text, p_paths text default null, p_description text default null, p_username text default null, p_title text default null,
   p_settings jsonb default null, p_actor text default null)
@@ -234,25 +262,11 @@ declare
   v_old     coordinator.projects;
   v_fields  text[];
 begin
-  if p_paths not in ('exact', 'normal', 'caseless') then
-    raise exception using errcode = 'ZC105', message = format('invalid rule for paths "%s"', left(p_paths, 200)),
-      hint = 'Use exact, normal or caseless.';
-  end if;
-  perform coordinator.project_check_parts(p_description, p_title, p_settings);
+  perform coordinator.project_check_parts(p_description, p_title, p_settings, p_paths);
   v_user := coordinator.user_hold(p_username);
   select p.* into v_old from coordinator.projects p where p.id = v_project for no key update;
   if p_paths <> v_old.paths then
-    perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
-    -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
-    perform coordinator.advisory_enter(coordinator.lock_key(v_project, ''));
-    if exists (select from coordinator.locks l where l.project_id = v_project and l.kind <> 'name' and l.free_at > v_now)
-       or exists (select from coordinator.lock_waits w where w.project_id = v_project and w.kind <> 'name' and w.expires_at > v_now) then
-      raise exception using errcode = 'ZC316', message = format('paths of project "%s" are locked', p_project),
-        hint = 'Change the rule when no path is locked; see "coordinator lock list".';
-    end if;
-    if p_paths = 'caseless' then
-      perform setval('coordinator.caseless_paths', 1);
-    end if;
+    perform coordinator.project_free_paths(v_project, p_project, p_paths);
   end if;
   v_fields := array_remove(array[
     case when p_paths <> v_old.paths then 'paths' end, case when p_description <> v_old.description then 'description' end,

@@ -1,16 +1,19 @@
 -- Export and import of a project, as lines of JSON.
 --
--- The first line names format, version and export. Each other line has a type: retention, rule, signal, session, log, entry, document,
+-- The first line names format, version and export. Each other line has a type: project, retention, rule, signal, session, log, entry, document,
 -- version, part, content, artifact; the last one is end. JSON content is a string with its exact text, so it comes back byte for byte. Numbers of
 -- entries and versions stay what they are. Epochs are not exported: in the project that imports them, they were written in its present epoch.
 --
 -- An export is read in pages, each on its own: what changes meanwhile may be in it or not, and each row is whole. Absent are passwords and
--- tokens, embeddings, agents, jobs, locks and directives; the audit trail, which belongs to where it happened; signals that end with an agent; and what is deleted or has expired.
+-- tokens, agents, jobs, locks and directives; the audit trail, which belongs to where it happened; signals that end with an agent; and what is
+-- deleted or has expired. tests/sql/test_transfer_columns.py names each table and column that is left out, with the reason.
 --
 -- An import goes into a project that has no content, in batches of lines. Each batch is one transaction, which also counts the lines, so an
--- import that was killed continues where it ended, and a batch that is sent again changes nothing.
+-- import that was killed continues where it ended, and a batch that is sent again changes nothing. What the project was given before, such as
+-- a title, stays. Users are not exported: owners are found by their names.
 --
--- Locks: the project, then its row in project_imports, then what is inserted. Headers of logs and documents are inserted before their rows.
+-- Locks: users, the project, its row in project_imports, the root of its paths if their rule changes, then what is inserted. Headers of logs and
+-- documents are inserted before their rows.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.imported', 'name of the project', '{lines}', 'An export was imported into the project.');
@@ -28,8 +31,10 @@ returns setof coordinator.export_line
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set intervalstyle = 'iso_8601'
 set enable_seqscan = off -- pages walk indexes, also where the statistics are old
 set enable_sort = off
+set extra_float_digits = 1 -- numbers of embeddings as they are
 as $$
 #variable_conflict use_column
 declare
@@ -49,13 +54,18 @@ begin
     case v_section
       when 0 then
         return query
-          select 0, ''::text, ''::text, 0::bigint, json_build_object('format', 'coordinator-project', 'version', 1,
-            'export', md5(concat_ws(' ', v_project, coordinator.event_epoch(), pg_current_snapshot())), 'project', p_project)::text
-          where v_number < 0;
+          select 0, ''::text, ''::text, l.number, l.line::text
+          from (select 0::bigint as number, json_build_object('format', 'coordinator-project', 'version', 1,
+                  'export', md5(concat_ws(' ', v_project, coordinator.event_epoch(), pg_current_snapshot())), 'project', p_project) as line
+                union all
+                select 1, json_build_object('type', 'project', 'description', p.description, 'title', p.title, 'settings', p.settings::text,
+                  'paths', p.paths, 'username', u.username)
+                from coordinator.projects p left join coordinator.users u on u.id = p.user_id where p.id = v_project) l
+          where l.number > v_number order by l.number limit v_left;
       when 1 then
         return query
           select 1, r.subject::text, r.kind::text, 0::bigint, json_build_object('type', 'retention', 'subject', r.subject, 'kind', r.kind,
-            'max_age', extract(epoch from r.max_age), 'max_count', r.max_count, 'actor', r.actor, 'updated_at', r.updated_at)::text
+            'max_age', r.max_age, 'max_count', r.max_count, 'actor', r.actor, 'updated_at', r.updated_at)::text
           from coordinator.retention r where r.project_id = v_project and (r.subject, r.kind) > (v_kind, v_key)
           order by r.subject, r.kind limit v_left;
       when 2 then
@@ -104,7 +114,8 @@ begin
             where (d.kind, d.key) > (v_kind, v_key) or v_number < 0
             union all
             (select v.version, json_build_object('type', 'version', 'kind', d.kind, 'key', d.key, 'version', v.version, 'actor', v.actor,
-               'written_at', v.written_at, 'expires_at', v.expires_at, 'value', coalesce(v.raw::text, v.value::text))::text
+               'written_at', v.written_at, 'expires_at', v.expires_at, 'value', coalesce(v.raw::text, v.value::text),
+               'embedding', (select b.embedding from coordinator.document_embeddings b where b.document_id = d.id and v.version = d.version))::text
              from coordinator.document_versions v
              where v.document_id = d.id and v.version > case when (d.kind, d.key) = (v_kind, v_key) then greatest(v_number, 0) else 0 end
              order by v.version limit v_left)) v
@@ -145,7 +156,7 @@ begin
 end
 $$;
 comment on function coordinator.project_export(text, text[], integer) is
-  'Return a project as lines of JSON for project_import, page by page: rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.';
+  'Return a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.';
 
 create or replace function coordinator.import_open(p_project_id bigint, p_project text, p_header jsonb) returns void
 language plpgsql volatile
@@ -172,7 +183,7 @@ $$;
 comment on function coordinator.import_open(bigint, text, jsonb) is
   'Begin an import, given the first line of the export. ZC105: it is not one that this program reads. ZC301: the project has content. No event: its end has one. Internal.';
 
-create or replace function coordinator.import_line(p_project_id bigint, p_line jsonb) returns void
+create or replace function coordinator.import_line(p_project_id bigint, p_line jsonb, p_allow_missing_users boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -186,6 +197,8 @@ declare
   v_tamed   text;
   v_id      bigint;
   v_session bigint;
+  v_user    bigint;
+  v_old     coordinator.projects;
   v_version bigint;
   v_data    bytea;
   v_stored  coordinator.json_stored;
@@ -206,11 +219,30 @@ begin
       v_session := coordinator.session_enter(p_project_id, p_line ->> 'session', v_now, v_actor);
     end if;
   end if;
+  if p_line ->> 'username' is not null then
+    select u.id into v_user from coordinator.users u where u.username = p_line ->> 'username';
+    if v_user is null and not p_allow_missing_users then
+      raise exception using errcode = 'ZC220', message = format('there is no user "%s"', left(p_line ->> 'username', 64)),
+        hint = 'Create it ("coordinator user create NAME") and continue; or allow missing users (--allow-missing-users): then what is theirs is nobody''s.';
+    end if;
+  end if;
   case coalesce(p_line ->> 'type', '')
+    when 'project' then -- what it was given here stays
+      select p.* into v_old from coordinator.projects p where p.id = p_project_id for no key update;
+      perform coordinator.project_check_parts(p_line ->> 'description', p_line ->> 'title', (p_line ->> 'settings')::jsonb, p_line ->> 'paths');
+      if v_old.paths = 'normal' and p_line ->> 'paths' <> 'normal' then
+        perform coordinator.project_free_paths(p_project_id, v_old.name, p_line ->> 'paths');
+        v_old.paths := p_line ->> 'paths';
+      end if;
+      update coordinator.projects p
+      set description = coalesce(nullif(p.description, ''), p_line ->> 'description', ''), title = coalesce(nullif(p.title, ''), p_line ->> 'title', ''),
+          settings = coalesce(nullif(p.settings, '{}'), (p_line ->> 'settings')::jsonb, '{}'), user_id = coalesce(p.user_id, v_user),
+          paths = v_old.paths, updated_at = v_now
+      where p.id = p_project_id;
     when 'retention' then
-      perform coordinator.retention_check(p_line ->> 'subject', v_kind);
+      perform coordinator.retention_check(p_line ->> 'subject', v_kind, (p_line ->> 'max_age')::interval, (p_line ->> 'max_count')::bigint);
       insert into coordinator.retention (project_id, subject, kind, max_age, max_count, actor, updated_at)
-      values (p_project_id, p_line ->> 'subject', v_kind, make_interval(secs => (p_line ->> 'max_age')::double precision),
+      values (p_project_id, p_line ->> 'subject', v_kind, (p_line ->> 'max_age')::interval,
               (p_line ->> 'max_count')::bigint, v_actor, (p_line ->> 'updated_at')::timestamptz)
       on conflict (subject, kind, coalesce(project_id, 0)) do update
       set max_age = excluded.max_age, max_count = excluded.max_count, actor = excluded.actor, updated_at = excluded.updated_at;
@@ -230,7 +262,7 @@ begin
       perform coordinator.check_key('the session', v_key);
       perform coordinator.check_json('the context', (p_line ->> 'context')::jsonb, true);
       insert into coordinator.sessions (project_id, key, user_id, title, mission, status, context, forked_from, actor, created_at, updated_at, trim_at)
-      values (p_project_id, v_key, (select u.id from coordinator.users u where u.username = p_line ->> 'username'), p_line ->> 'title',
+      values (p_project_id, v_key, v_user, p_line ->> 'title',
               p_line ->> 'mission', p_line ->> 'status', (p_line ->> 'context')::jsonb, p_line ->> 'forked_from', v_actor,
               (p_line ->> 'created_at')::timestamptz, (p_line ->> 'updated_at')::timestamptz,
               v_now + coordinator.retention_age(p_project_id, 'session', '*'));
@@ -264,6 +296,10 @@ begin
       insert into coordinator.document_versions (document_id, version, epoch, actor, written_at, expires_at, value, raw)
       values (v_id, (p_line ->> 'version')::bigint, v_epoch, v_actor, (p_line ->> 'written_at')::timestamptz, (p_line ->> 'expires_at')::timestamptz,
               v_stored.value, v_stored.raw);
+      if jsonb_typeof(p_line -> 'embedding') = 'array' then
+        perform coordinator.document_embed(p_project_id, v_kind, v_key,
+          coordinator.check_embedding(array(select jsonb_array_elements_text(p_line -> 'embedding'))::double precision[]));
+      end if;
     when 'part' then
       select b.id into v_id from coordinator.artifact_blobs b
       where b.project_id = p_project_id and b.sha256 = p_line ->> 'sha256' and b.finished_at is null;
@@ -300,11 +336,11 @@ begin
   end case;
 end
 $$;
-comment on function coordinator.import_line(bigint, jsonb) is
-  'Insert what a line of an export says. No event: its content was written elsewhere. Internal.';
+comment on function coordinator.import_line(bigint, jsonb, boolean) is
+  'Insert what a line of an export says. ZC220: it belongs to a user who does not exist here. No event: its content was written elsewhere. Internal.';
 
 create or replace function coordinator.project_import(
-  p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_actor text default null)
+  p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_allow_missing_users boolean default false, p_actor text default null)
 returns setof coordinator.import_progress
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -312,6 +348,7 @@ as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
   v_now      timestamptz := coordinator.now_utc();
+  v_actor    text := coordinator.actor_name(p_actor);
   v_import   coordinator.project_imports;
   v_place    bigint := p_done;
   v_before   bigint;
@@ -329,6 +366,8 @@ begin
   elsif octet_length(p_lines::text) > 8388608 then
     raise exception using errcode = 'ZC102', message = 'the lines take more than 8388608 bytes as text', hint = 'Import them in several calls.';
   end if;
+  perform from coordinator.users u
+  where u.username in (select e ->> 'username' from jsonb_array_elements(p_lines) e) order by u.id for key share;
   perform coordinator.project_hold(v_project);
   select * into v_import from coordinator.project_imports i where i.project_id = v_project for update;
   if not found then
@@ -356,7 +395,7 @@ begin
       exit;
     end if;
     begin
-      perform coordinator.import_line(v_project, v_line);
+      perform coordinator.import_line(v_project, v_line, coalesce(p_allow_missing_users, false));
     exception
       when data_exception or integrity_constraint_violation then
         v_message := sqlerrm;
@@ -380,11 +419,13 @@ begin
   set lines = v_import.lines, updated_at = v_now, finished_at = coalesce(i.finished_at, case when v_finished then v_now end)
   where i.project_id = v_project;
   if v_finished then
-    perform coordinator.event_append('project.imported', p_project, p_project, coordinator.actor_name(p_actor), v_now,
+    perform coordinator.audit_append(v_project, 'project_import', p_project, v_actor, v_now,
+      jsonb_build_object('export', v_import.export, 'lines', v_import.lines));
+    perform coordinator.event_append('project.imported', p_project, p_project, v_actor, v_now,
       jsonb_build_object('lines', v_import.lines));
   end if;
   return query select p_project, v_import.export, v_import.lines, v_finished or v_import.finished_at is not null;
 end
 $$;
-comment on function coordinator.project_import(text, text, jsonb, bigint, text) is
-  'Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.';
+comment on function coordinator.project_import(text, text, jsonb, bigint, boolean, text) is
+  'Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. p_allow_missing_users: what belongs to a user who does not exist here belongs to nobody; else ZC220. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.';

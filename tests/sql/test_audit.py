@@ -16,7 +16,9 @@ select coordinator.log_append('p', 'note', 'l', '[{"data": 1}]'::json);
 select coordinator.token_create('t', 'agent', repeat('c', 64), 'coo_abcd', 'p');
 select coordinator.lock_acquire('p', '{src/}', (select id from coordinator.agent_register('p', 'a')));
 select coordinator.role_bind('pg_read_all_data', 'p');
+select coordinator.project_create('empty');
 """
+EXPORT = '[{"format": "coordinator-project", "version": 1, "export": "' + "0" * 32 + '"}, {"type": "end"}]'
 NEWEST = "(select max(id) from coordinator.tokens)"
 # call, project, subject
 CALLS = {
@@ -30,6 +32,7 @@ CALLS = {
     "role_unbind": ("role_unbind('pg_read_all_data', 'p')", "p", "pg_read_all_data"),
     "project_create": ("project_create('q')", None, "q"),
     "project_set": ("project_set('p', p_title => 'T')", "p", "p"),
+    "project_import": (f"project_import('empty', repeat('0', 32), '{EXPORT}')", "empty", "empty"),
     "project_delete": ("project_delete('p')", None, "p"),
     "lock_break": ("lock_break('p', 'src/', 'it hangs')", "p", "src/"),
     "retention_set": ("retention_set('p', 'log', 'note', '1 day')", "p", "log/note"),

@@ -83,7 +83,7 @@ async def test_the_round_trip_is_equal_with_numbers_and_content(tx: Transaction)
     lines = [row.line for row in rows]
     types = [json.loads(line).get("type") for line in lines]
     assert {*types} == {
-        None, "retention", "rule", "signal", "session", "log", "entry", "document", "version", "part", "content", "artifact", "end",
+        None, "project", "retention", "rule", "signal", "session", "log", "entry", "document", "version", "part", "content", "artifact", "end",
     }  # fmt: skip
     entries = [json.loads(line) for line in lines if json.loads(line).get("type") == "entry"]
     assert [entry["data"] for entry in entries if entry["key"] == "s"] == TEXTS
@@ -175,6 +175,11 @@ async def test_another_format_or_version_is_refused(tx: Transaction, line: dict[
         ({"type": "content", "sha256": "0" * 64, "bytes": 1}, "ZC336"),
         ({"type": "artifact", "name": "n", "sha256": "0" * 64, "actor": "a"}, "ZC103"),
         ({"type": "rule", "when_set": "A", "clears": 1}, "ZC103"),
+        ({"type": "retention", "subject": "log", "kind": "note", "max_age": "PT0S"}, "ZC104"),
+        ({"type": "retention", "subject": "log", "kind": "note", "max_count": 0}, "ZC104"),
+        ({"type": "project", "title": "two\nlines"}, "ZC103"),
+        ({"type": "project", "settings": "[]"}, "ZC105"),
+        ({"type": "project", "paths": "none"}, "ZC105"),
     ],
 )
 async def test_a_damaged_line_is_refused_with_its_number_and_nothing_is_imported(

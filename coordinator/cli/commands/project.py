@@ -109,7 +109,7 @@ def delete(call: Invocation, *, name: str, yes: bool) -> None:
 def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
     """Print a project as lines of JSON, for "project import".
 
-    They have its sessions, logs, documents, artifacts, signals, rules and policies of retention, and no passwords or tokens. What changes
+    They have its own fields, sessions, logs, documents, artifacts, signals, rules and policies of retention, and no passwords or tokens. What changes
     meanwhile may be in the export or not.
     """
     from coordinator.cli.transfer import export_project  # noqa: PLC0415
@@ -122,15 +122,20 @@ def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
     examples=[
         "coordinator project import shop < shop.jsonl",
         "gunzip -c shop.jsonl.gz | coordinator project import shop",
+        "coordinator project import shop --allow-missing-users < shop.jsonl",
     ],
 )
 @click.argument("name", metavar="[PROJECT]", required=False)
+@click.option(
+    "--allow-missing-users", is_flag=True, help="What belongs to a user who does not exist here belongs to nobody."
+)
 @click.pass_obj
-def import_(call: Invocation, *, name: str | None) -> None:
+def import_(call: Invocation, *, name: str | None, allow_missing_users: bool) -> None:
     """Import an export from standard input into an empty project.
 
-    An import that was interrupted continues when it is run again with the same lines. Exit code 4: the project has content of its own.
+    An import that was interrupted continues when it is run again with the same lines. What the project was given before, such as a title,
+    stays. Exit code 3: a user does not exist here; 4: the project has content of its own.
     """
     from coordinator.cli.transfer import import_project  # noqa: PLC0415
 
-    import_project(call, name or call.project)
+    import_project(call, name or call.project, allow_missing_users=allow_missing_users)

@@ -90,10 +90,13 @@ $$;
 comment on function coordinator.retention_count(bigint, text, text) is
   'Return how many entries or versions of a kind a log or document in a project keeps; null: all. Internal.';
 
-create or replace function coordinator.retention_check(p_subject text, p_kind text) returns void
+create or replace function coordinator.retention_check(
+  p_subject text, p_kind text, p_max_age interval default null, p_max_count bigint default null) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_most bigint := case p_subject when 'document' then 1000 else 1000000000 end;
 begin
   if p_subject is null or p_subject not in ('log', 'document', 'session') then
     raise exception using errcode = 'ZC105', message = format('invalid subject "%s"', left(p_subject, 200)),
@@ -104,10 +107,19 @@ begin
     raise exception using errcode = 'ZC103', message = format('invalid kind "%s"', left(p_kind, 200)),
       hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter; or * for all other kinds.';
   end if;
+  if p_max_age is not null and extract(epoch from p_max_age) not between 1 and 3155760000 then
+    raise exception using errcode = 'ZC104', message = format('a maximum age of %s is out of range', coordinator.duration_text(p_max_age)),
+      hint = 'Give 1s to 36525d, or omit it to keep everything.';
+  elsif p_max_count is not null and p_subject = 'session' then
+    raise exception using errcode = 'ZC105', message = 'sessions are kept by age, not by number', hint = 'Omit the maximum count.';
+  elsif p_max_count not between 1 and v_most then
+    raise exception using errcode = 'ZC104', message = format('a maximum count of %s is out of range', p_max_count),
+      hint = format('Give 1 to %s, or omit it to keep everything.', v_most);
+  end if;
 end
 $$;
-comment on function coordinator.retention_check(text, text) is
-  'Reject a subject (ZC105) or kind (ZC103) that no policy can have. Internal.';
+comment on function coordinator.retention_check(text, text, interval, bigint) is
+  'Reject a subject (ZC105), kind (ZC103) or bound (ZC104) that no policy can have. Internal.';
 
 create or replace function coordinator.retention_set(
   p_project text, p_subject text, p_kind text default '*', p_max_age interval default null, p_max_count bigint default null,
@@ -119,23 +131,13 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_now     timestamptz := coordinator.now_utc();
-  v_most    bigint := case p_subject when 'document' then 1000 else 1000000000 end;
   v_actor   text := coordinator.actor_name(p_actor);
 begin
   p_everywhere := coalesce(p_everywhere, false);
   if p_everywhere then
     perform coordinator.everywhere_check();
   end if;
-  perform coordinator.retention_check(p_subject, p_kind);
-  if p_max_age is not null and extract(epoch from p_max_age) not between 1 and 3155760000 then
-    raise exception using errcode = 'ZC104', message = format('a maximum age of %s is out of range', coordinator.duration_text(p_max_age)),
-      hint = 'Give 1s to 36525d, or omit it to keep everything.';
-  elsif p_max_count is not null and p_subject = 'session' then
-    raise exception using errcode = 'ZC105', message = 'sessions are kept by age, not by number', hint = 'Omit the maximum count.';
-  elsif p_max_count not between 1 and v_most then
-    raise exception using errcode = 'ZC104', message = format('a maximum count of %s is out of range', p_max_count),
-      hint = format('Give 1 to %s, or omit it to keep everything.', v_most);
-  end if;
+  perform coordinator.retention_check(p_subject, p_kind, p_max_age, p_max_count);
   perform coordinator.project_hold(v_project);
   insert into coordinator.retention (project_id, subject, kind, max_age, max_count, actor, updated_at)
   values (case when not p_everywhere then v_project end, p_subject, p_kind, p_max_age, p_max_count, v_actor, v_now)
