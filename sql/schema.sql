@@ -946,7 +946,7 @@ create table coordinator.retention (
   updated_at timestamp with time zone not null, -- When it was set (database clock).
   constraint retention_pkey PRIMARY KEY (id),
   constraint retention_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
-  constraint retention_max_age CHECK ((max_age > '00:00:00'::interval)),
+  constraint retention_max_age CHECK ((EXTRACT(epoch FROM max_age) > (0)::numeric)),
   constraint retention_max_count CHECK ((max_count > 0)),
   constraint retention_subject CHECK ((subject = ANY (ARRAY['log'::text, 'document'::text, 'session'::text])))
 );

@@ -34,7 +34,16 @@ ADDED: dict[str, list[tuple[str, str]]] = {
     "CHANGELOG.md": [("### Added", "- Notes: short texts that agents leave for each other.")],
 }
 OPTIONAL = {"README.md", "sql/README.md"}  # prose, where the noun has something to say there
-GENERIC = ["tests/catalogue", "tests/sql/test_access.py", "tests/cli/test_help.py"]
+SEE_EVERY_NOUN = [
+    "tests/catalogue",
+    "tests/cli/test_help.py",
+    "tests/sql/test_access.py",
+    "tests/sql/test_pages.py",
+    "tests/sql/test_values.py::test_every_function_that_takes_json_is_under_test",
+    "tests/api/test_access.py::test_no_operation_reaches_the_project_of_others",
+    "tests/api/test_access.py::test_no_operation_reaches_what_is_in_another_project_by_its_id",
+    "tests/api/test_operations.py::test_every_list_has_the_same_cursor_and_limit",
+]
 
 
 def listed(title: str) -> set[str]:
@@ -96,6 +105,6 @@ def test_a_noun_that_follows_the_list_works_on_every_floor(tmp_path: Path, serve
         "no:cacheprovider",
         f"--basetemp={tmp_path}/pytest",
         "--about=note",
-        *GENERIC,
+        *SEE_EVERY_NOUN,
         *own,
     )

@@ -10,7 +10,7 @@ create table coordinator.retention (
   actor      text        not null,
   updated_at timestamptz not null,
   constraint retention_subject check (subject in ('log', 'document', 'session')),
-  constraint retention_max_age check (max_age > '0'),
+  constraint retention_max_age check (extract(epoch from max_age) > 0), -- as retention_set measures it
   constraint retention_max_count check (max_count > 0)
 );
 create unique index retention_kind_key on coordinator.retention (subject, kind, coalesce(project_id, 0)); -- retention_of

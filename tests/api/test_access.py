@@ -19,20 +19,16 @@ from coordinator.api.endpoint import endpoints
 from coordinator.api.tokens import Tokens
 from coordinator.client.wire import message_of
 from coordinator.config import Config
+from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
-from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
-from coordinator.model.password import Password
+from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
 from coordinator.operations import (
     agents,
-    artifacts,
     crons,
-    directives,
     events,
-    jobs,
-    locks,
     positions,
     projects,
     signals,
@@ -42,6 +38,9 @@ from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.http_client import http_client
+from tests.nouns import Known
+from tests.populated import populate
+from tests.samples import sample
 from tests.waiting import DEADLINE_S, until
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - an address to be refused
@@ -184,18 +183,6 @@ async def test_a_token_of_one_project_opens_it_and_no_other(issuer: Issuer) -> N
         assert (await client.get("/v1/events/head")).status_code == 200
 
 
-SAMPLES: dict[Any, Any] = {
-    str: "x", AgentRef: "x", UUID: UUID(int=0), timedelta: timedelta(minutes=1), int: 1, list[str]: ["x"], list[int]: [1], dict[str, Json]: {}, Json: 1, JsonText: JsonText(b"[]"),
-    list[dict[str, Json]]: [{"verb": "event_emit", "type": "custom.x"}], list[Json]: ["x"], bytes: b"x", Password: Password("x"),
-}  # fmt: skip
-
-
-def call(kind: type[Operation[Any]], **given: Any) -> Operation[Any]:
-    """An operation with these parameters, and where it requires others, with something of their type."""
-    fields = [field for field in msgspec.structs.fields(kind) if field.required and field.name not in given]
-    return kind(**{field.name: SAMPLES[field.type] for field in fields}, **given)
-
-
 async def run(client: httpx.AsyncClient, operation: Operation[Any]) -> httpx.Response:
     message = message_of(operation)
     headers = {"Content-Type": "application/json"}
@@ -220,47 +207,35 @@ async def test_no_operation_reaches_the_project_of_others(issuer: Issuer) -> Non
                 optional = not next(f for f in msgspec.structs.fields(kind) if f.name == "project").required
                 aims = [{"project": name, **others} for name in ("beta", "nowhere", *([None] if optional else []))]
             for aim in aims:
-                answer = await run(own, call(kind, **aim))
+                answer = await run(own, sample(kind, **aim))
                 if open_:
                     assert answer.status_code == 200, (function, answer.text)
                 else:
                     problem(answer, 403, "permission-denied")
 
 
-async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer: Issuer) -> None:
-    async with await issuer.as_("manager") as every, await issuer.as_("manager", "alpha") as own:
-        ids: dict[str, dict[str, Any]] = {}
-        for project in ("alpha", "beta"):
-            holder, waiter = [
-                UUID(
-                    (await run(every, agents.Register(project=project, name=name, ttl=HOUR, job_types=["x"]))).json()[
-                        "id"
-                    ]
-                )
-                for name in ("holder", "waiter")
-            ]
-            sent = await run(every, directives.Send(project=project, body="x", to_agent="x"))
-            for agent, wait in ((holder, None), (waiter, HOUR)):
-                acquire = locks.Acquire(
-                    project=project, resources=[f"name:{project}"], agent=agent, wait=wait, ttl=HOUR
-                )
-                grants = (await run(every, acquire)).json()["items"]
-            await run(every, jobs.Enqueue(project=project, type="x"))
-            (job,) = (await run(every, jobs.Claim(project=project, agent=waiter))).json()["items"]
-            upload = (await run(every, artifacts.Begin(project=project, artifact="a"))).json()["upload"]
-            ids[project] = {
-                "agent": waiter, "ticket": grants[0]["ticket"], "directive": sent.json()["id"],
-                "upload": UUID(upload), "job": UUID(job["id"]), "tree": UUID(job["id"]), "parent": UUID(job["id"]), "to_job": UUID(job["id"]), "fence": job["fence"],
-                "after": [UUID(job["id"])], "children": [UUID(job["id"])],
-            }  # fmt: skip
+async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer: Issuer, guarded_url: str) -> None:
+    mine, other = f"mine-{uuid4().hex[:8]}", f"other-{uuid4().hex[:8]}"
+    for project in (mine, other):
+        await issuer.database.run(projects.Create(project=project))
+    async with await issuer.as_("manager") as every, await issuer.as_("manager", mine) as own:
+        ids: dict[str, Known] = {}
+        connection = await connect(guarded_url)
+        try:
+            for project in (mine, other):
+                known = ids[project] = await populate(connection, project)
+                known |= dict.fromkeys(("tree", "parent", "to_job"), known["job"])
+                known |= {"after": [known["job"]], "children": [known["job"]]}
+        finally:
+            await connection.close()
 
         async def happened() -> list[str]:
-            """All that happened in beta, up to a mark that shows that the relay has told everything."""
+            """All that happened in the other project, up to a mark that shows that the relay has told everything."""
             mark = uuid4().hex
-            await run(every, events.Emit(project="beta", type="custom.mark", key=mark))
+            await run(every, events.Emit(project=other, type="custom.mark", key=mark))
 
             async def told() -> list[dict[str, Any]]:
-                found = (await every.get("/v1/events?project=beta&after=start&limit=10000")).json()["items"]
+                found = (await every.get(f"/v1/events?project={other}&after=start&limit=10000")).json()["items"]
                 return found if any(event["key"] == mark for event in found) else []
 
             return [event["cursor"] for event in await until(told) if event["type"] != "custom.mark"]
@@ -279,14 +254,14 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
                 )
                 if not named:
                     continue
-                known = {name: value for name, value in ids["alpha"].items() if name in kind.__struct_fields__}
+                known = {name: value for name, value in ids[mine].items() if name in kind.__struct_fields__}
                 if function == "job_suspend":
                     del known["after"]  # a cursor
                 if function != "limit_set":
                     known.pop("tree", None)  # whether all of it
                 given = {"slots": 1} if function == "limit_set" else {}
-                aim = {"project": "alpha", **given, **known, field.name: ids["beta"][field.name]}
-                answer = await run(own, call(kind, **aim))
+                aim = {"project": mine, **given, **known, field.name: ids[other][field.name]}
+                answer = await run(own, sample(kind, **aim))
                 assert answer.status_code in (404, 408, 409) or answer.json() == {"result": False}, (
                     function,
                     answer.text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -9,7 +10,10 @@ import msgspec
 import pytest
 
 from coordinator.api.endpoint import Endpoint, endpoints
+from coordinator.db.connection import connect
 from coordinator.model.page import cursor_of
+from tests.nouns import Known
+from tests.populated import populate
 
 
 async def post(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
@@ -137,28 +141,34 @@ async def test_pages_cover_a_list_without_gaps_or_repetitions(http: httpx.AsyncC
         assert seen == [f"{letter}{number}" for number in range(7)]
 
 
+@pytest.fixture(scope="session")
+def populated(api_url: str) -> Known:
+    """Make a project with one of everything; return what arguments need to know of it, by field."""
+
+    async def make() -> Known:
+        connection = await connect(api_url)
+        try:
+            await connection.execute("select coordinator.project_create('populated')")
+            return await populate(connection, "populated")
+        finally:
+            await connection.close()
+
+    return asyncio.run(make())
+
+
 LISTS = [endpoint for endpoint in endpoints() if endpoint.pages]
 
 
 @pytest.mark.parametrize("endpoint", LISTS, ids=lambda endpoint: endpoint.operation.function)
 async def test_every_list_has_the_same_cursor_and_limit(
-    http: httpx.AsyncClient, project: str, endpoint: Endpoint
+    http: httpx.AsyncClient, populated: Known, endpoint: Endpoint
 ) -> None:
-    await post(http, "agents/register", project=project, name="a")
-    job = await post(http, "jobs/enqueue", project=project, type="t")
-    await post(http, "documents/put", project=project, kind="note", key="k", value=1)
-    await post(http, "logs/append", project=project, kind="note", key="k", entries=[{"data": 1}])
-    needed = {
-        "project": project,
-        "agent": "a",
-        "resource": "a",
-        "job": job["id"],
-        "kind": "note",
-        "key": "k",
-        "words": "x",
-    }
     fields = {field.name: field.required for field in msgspec.structs.fields(endpoint.operation)}
-    query = {name: value for name, value in needed.items() if fields.get(name) or (name == "words" and name in fields)}
+    query = {
+        name: value
+        for name, value in populated.items()
+        if fields.get(name) or (name in ("project", "words") and name in fields)
+    }
     answer = await http.get(endpoint.path, params=query | {"limit": 1})
     assert set(answer.json()) == {"items", "cursor", "event_cursor"}
     for bad in ("x", "ä", "WyJub25lIl0"):

@@ -9,8 +9,10 @@ import asyncpg
 
 from coordinator.db import schema
 from coordinator.operations import events
+from tests import nouns
 from tests.conftest import Transaction
-from tests.nouns import DRIVERS
+
+DRIVERS = dict(nouns.each("drive"))
 
 CODE = "\n".join(
     re.sub(r"insert into coordinator\.event_types .*?\);\n\n", "", file.text, flags=re.DOTALL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -20,57 +19,8 @@ from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Operation, Scope
 from tests.conftest import Transaction
-from tests.nouns.user import PHC
-
-# Valid arguments by the name of a parameter, in the world that `world` makes. What is not here keeps its default.
-VALID = {
-    "p_project": "'default'", "p_name": "'one'", "p_key": "'k'", "p_value": "'1'", "p_agent": "{agent}",
-    "p_body": "'do it'", "p_to_agent": "'a'", "p_directive": "{directive}", "p_when_set": "'SET'", "p_clears": "'{{CLEARED}}'",
-    "p_resources": "'{{x.py}}'", "p_resource": "'x.py'", "p_tokens": "array[{token}]", "p_token": "{token}", "p_type": "'custom.x'",
-    "p_role": "'reader'", "p_hash": "repeat('a', 64)", "p_prefix": "'coo_abcd'", "p_payloads": "'full'", "p_ticket": "1",
-    "p_writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""", "p_version": "0", "p_reason": "'why'", "p_paths": "'{{x.py}}'", "p_kind": "'daemon'",
-    "p_job": "{job}", "p_fence": "{fence}", "p_fences": "array[{fence}]", "p_jobs": """'[{{"type": "x"}}]'""", "p_error": "'broken'",
-    "p_amount": "1", "p_budget": "'one'", "p_session": "'s'", "p_username": "'ada'", "p_entries": """'[{{"data": 1}}]'""", "p_item": "'1'", "p_patch": "'{{}}'",
-    "p_lesson": "'learned'", "p_memory": "'{memory}'", "p_content": "'a text'", "p_words": "'x'", "p_now": "now()",
-    "p_artifact": "'one'", "p_upload": "{upload}", "p_number": "1",
-    "p_step": """'{{"thought": "x"}}'""", "p_last": "1",
-}  # fmt: skip
-USUAL = {
-    "text": "'x'",
-    "text[]": "'{{x}}'",
-    "integer": "1",
-    "interval": "'1 minute'",
-    "jsonb": "'{{}}'",
-    "json": "'{{}}'",
-    "bytea": "'x'::bytea",
-}  # of other nouns
-SPECIAL = {
-    ("project_create", "p_project"): "'made'",
-    ("session_create", "p_session"): "'new'",
-    ("user_create", "p_username"): "'new'",
-    **{(f"user_{verb}", "p_hash"): f"'{PHC}'" for verb in ("password", "verify")},
-    ("agent_register", "p_role"): "'coder'",
-    ("agent_list", "p_role"): "'coder'",
-    ("role_bind", "p_role"): "current_user",
-    ("role_unbind", "p_role"): "current_user",
-    **{(f"log_{verb}", "p_kind"): "'note'" for verb in ("append", "clear", "delete", "keep", "pop", "read", "show")},
-    ("message_window", "p_tokens"): "1",
-    ("message_append", "p_tokens"): "1",
-    ("message_append", "p_content"): "'1'",
-    ("observation_append", "p_content"): "'1'",
-    ("observation_append", "p_agent"): "'a'",
-    ("signal_list", "p_prefix"): "'k'",
-    ("lock_list", "p_prefix"): "'x'",
-    ("directive_inbox", "p_agent"): "'a'",
-    ("directive_acknowledge", "p_agent"): "'a'",
-    ("directive_list", "p_directive"): "null",
-    **{
-        (f"document_{verb}", "p_kind"): "'todo'"
-        for verb in ("delete", "diff", "get", "history", "item", "keep", "patch", "put", "restore")
-    },
-    ("document_put", "p_value"): "'[]'",
-    ("document_diff", "p_version"): "1",
-}
+from tests.nouns import Known
+from tests.populated import Parameter, parameters, populate, valid_arguments
 
 STRANGE = {
     "bytea": ["null", "''", "repeat('x', 2000000)::bytea"],
@@ -96,7 +46,7 @@ STRANGE = {
     "bigint": ["null", "0", "-1", "9223372036854775807", "(-9223372036854775808)"],
     "uuid": ["null", "'00000000-0000-0000-0000-000000000000'"],
     "uuid[]": [
-        "null", "'{{}}'", "'{{null}}'", "array[{job}]", "array_fill(gen_random_uuid(), array[100000])", "array_fill(gen_random_uuid(), array[2, 2])",
+        "null", "'{{}}'", "'{{null}}'", "array['{job}']", "array_fill(gen_random_uuid(), array[100000])", "array_fill(gen_random_uuid(), array[2, 2])",
     ],
     "double precision": ["null", "'NaN'", "'infinity'", "'-infinity'", "-1", "1e308"],
     "double precision[]": [
@@ -128,89 +78,32 @@ INVISIBLE = [
 ]
 # Text that is read as text, and what only selects: nothing of it is stored as a name.
 NO_NAMES = {
-    "p_error",
-    "p_message",
-    "p_mission",
-    "p_body",
-    "p_text",
-    "p_reason",
-    "p_prefix",
-    "p_after",
-    "p_topics",
-    "p_under",
-    "p_paths",
-    "p_lesson",
-    "p_context",
-    "p_content",
-    "p_words",
+    "error",
+    "message",
+    "mission",
+    "body",
+    "text",
+    "reason",
+    "prefix",
+    "after",
+    "topics",
+    "under",
+    "paths",
+    "lesson",
+    "context",
+    "content",
+    "words",
 }
 
 
-async def parameters(tx: Transaction, function: str) -> list[asyncpg.Record]:
-    return await tx.connection.fetch(
-        """
-        select a.name, format_type(a.type, null) as type, a.place > p.pronargs - p.pronargdefaults as optional
-        from pg_proc p, unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) with ordinality a (name, type, place)
-        where p.pronamespace = 'coordinator'::regnamespace and p.proname = $1 order by a.place""",
-        function,
-    )
-
-
-async def world(tx: Transaction) -> dict[str, str]:
-    """Make one of everything, and return what arguments need to know of it."""
-    agent: UUID = await tx.connection.fetchval(
-        "select id from coordinator.agent_register('default', 'a', 'coder', '{x}')"
-    )
-    await tx.connection.execute("select coordinator.signal_set('default', 'k', '1')")
-    for key in ("k", "other"):
-        await tx.connection.execute("select coordinator.log_append('default', 'note', $1, '[{\"data\": 1}]')", key)
-        await tx.connection.execute("select coordinator.document_put('default', 'note', $1, '{}')", key)
-    await tx.connection.execute("""select coordinator.document_put('default', 'todo', 'k', '{"items": [{"id": 1}]}')""")
-    await tx.connection.execute("select coordinator.rule_set('default', 'SET', '{CLEARED}')")
-    await tx.connection.execute("select coordinator.session_create('default', 's')")
-    await tx.connection.execute("select coordinator.user_create('ada', p_hash => $1)", PHC)
-    await tx.connection.execute("select coordinator.message_append('default', 's', '1', 'user')")
-    directive = await tx.connection.fetchval("select id from coordinator.directive_send('default', 'do it', 'a')")
-    lock = await tx.connection.fetchval(
-        "select fencing_token from coordinator.lock_acquire('default', '{x.py}', $1)", agent
-    )
-    await tx.connection.execute(
-        "select coordinator.token_create('t', 'reader', repeat('b', 64), 'coo_abcd', 'default')"
-    )
-    await tx.connection.execute("select coordinator.limit_set('default', 'one', p_budget => 5, p_type => 'x')")
-    await tx.connection.execute("select coordinator.job_enqueue('default', 'x')")
-    memory = await tx.connection.fetchval("select memory_id from coordinator.memory_record('default', 'learned once')")
-    await tx.connection.execute("select coordinator.knowledge_put('default', 'k', 'a text')")
-    await tx.connection.execute("select coordinator.artifact_put('default', 'one', 'x')")
-    upload = await tx.connection.fetchval("select upload from coordinator.artifact_begin('default', 'one')")
-    job = await tx.connection.fetchrow("select id, fence from coordinator.job_claim('default', $1)", agent)
-    assert job
-    return {
-        "agent": f"'{agent}'", "directive": str(directive), "token": str(lock), "job": f"'{job['id']}'", "fence": str(job["fence"]),
-        "memory": memory, "upload": f"'{upload}'",
-    }  # fmt: skip
-
-
-def valid_arguments(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> dict[str, str]:
-    valid = {
-        row["name"]: SPECIAL.get((function, row["name"]), VALID.get(row["name"], USUAL.get(row["type"], ""))).format(
-            **known
-        )
-        for row in taken
-        if not row["optional"] or (function, row["name"]) == ("directive_send", "p_to_agent")
-    }
-    assert all(valid.values()), f"say a valid value of {[name for name, value in valid.items() if not value]}"
-    return valid
-
-
-def calls(function: str, taken: list[asyncpg.Record], known: dict[str, str]) -> Iterator[tuple[str, str]]:
+def calls(function: str, taken: list[Parameter], known: Known) -> Iterator[tuple[str, str]]:
     """Yield calls with one strange argument each."""
     valid = valid_arguments(function, taken, known)
     for row in taken:
-        for strange in STRANGE[row["type"]]:
-            given = {**valid, row["name"]: f"({strange.format(**known)})::{row['type']}"}
-            arguments = ", ".join(f"{name} => {value}" for name, value in given.items())
-            yield f"{row['name']} => {strange}", f"select * from coordinator.{function}({arguments})"
+        for strange in STRANGE[row.type]:
+            given = {**valid, row.name: f"({strange.format(**known)})::{row.type}"}
+            arguments = ", ".join(f"p_{name} => {value}" for name, value in given.items())
+            yield f"{row.name} => {strange}", f"select * from coordinator.{function}({arguments})"
 
 
 @cache
@@ -224,17 +117,9 @@ def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
     ]
 
 
-async def lists(tx: Transaction, job: str) -> None:
+async def lists(tx: Transaction, known: Known) -> None:
     """Read every list, and every event, as the program does."""
-    valid = {
-        "project": "default",
-        "agent": "a",
-        "resource": "x.py",
-        "job": UUID(job.strip("'")),
-        "kind": "note",
-        "key": "other",  # nothing deletes it
-        "words": "x",
-    }
+    valid = {**known, "agent": "a"}
     for kind, required in every_list():
         rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))
         sent = json.encode(rows, enc_hook=str)
@@ -247,8 +132,8 @@ async def lists(tx: Transaction, job: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transaction, function: str) -> None:
-    known = await world(tx)
-    taken = await parameters(tx, function)
+    known = await populate(tx.connection)
+    taken = await parameters(tx.connection, function)
     writes = await tx.connection.fetchval(WRITES, function)
     before = await tx.events()
     faults = []
@@ -269,7 +154,7 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
         else:
             try:
                 if writes:
-                    await lists(tx, known["job"])
+                    await lists(tx, known)
             except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()
@@ -279,17 +164,17 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
 @pytest.mark.parametrize("function", FUNCTIONS)
 async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function: str) -> None:
     """A call with such a name fails: it is refused, or nothing has the name."""
-    known = await world(tx)
-    taken = await parameters(tx, function)
+    known = await populate(tx.connection)
+    taken = await parameters(tx.connection, function)
     faults = []
     for row in taken:
-        if row["type"] not in ("text", "text[]") or row["name"] in NO_NAMES:
+        if row.type not in ("text", "text[]") or row.name in NO_NAMES:
             continue
         for character in INVISIBLE:
-            strange = f"'coder{character}1'" if row["type"] == "text" else f"array['x', 'coder{character}1']"
+            strange = f"'coder{character}1'" if row.type == "text" else f"array['x', 'coder{character}1']"
             arguments = ", ".join(
-                f"{name} => {value}"
-                for name, value in {**valid_arguments(function, taken, known), row["name"]: strange}.items()
+                f"p_{name} => {value}"
+                for name, value in {**valid_arguments(function, taken, known), row.name: strange}.items()
             )
             attempt = tx.connection.transaction()
             await attempt.start()
@@ -298,10 +183,10 @@ async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function
                 rows = await tx.connection.fetch(f"select * from coordinator.{function}({arguments})")
             except asyncpg.PostgresError as error:
                 if not error.sqlstate.startswith("ZC") and error.sqlstate != "42501":
-                    faults.append(f"{row['name']} with {character!r}: {error.sqlstate} {error}")
+                    faults.append(f"{row.name} with {character!r}: {error.sqlstate} {error}")
             else:
                 if await tx.events() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
-                    faults.append(f"{row['name']} with {character!r} is accepted")
+                    faults.append(f"{row.name} with {character!r} is accepted")
             await attempt.rollback()
     assert faults == []
 

@@ -1,7 +1,7 @@
 """One word for one thing: SQL parameters, HTTP fields, Python keywords and options of the command line have the same names.
 
-The fields of an operation are its parameters in SQL (see `test_operations`), and here the others are compared with them. Each
-exception has its reason.
+The fields of an operation are its parameters in SQL (see `test_operations`), and here the others are compared with them, names
+and defaults. Each exception has its reason, in the file of its noun.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -19,8 +20,11 @@ import pytest
 from coordinator import client, operations
 from coordinator.api.endpoint import endpoints
 from coordinator.client.connection import Client
+from coordinator.client.jobs import Jobs
+from coordinator.client.locks import Locks
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.route import plural
+from tests import nouns
 from tests.cli.test_help import VERBS
 
 PUBLIC = {kind.function: kind for kind in operations.every() if not kind.internal}
@@ -38,162 +42,16 @@ def clients() -> Iterator[tuple[str, type[Any]]]:
 CLIENTS = dict(clients())
 
 
-# What another face does not have, and why.
-NOT_IN_PYTHON = {
-    **dict.fromkeys(
-        ("artifact_abort", "artifact_begin", "artifact_finish", "artifact_write"), "client.artifacts.put(…) joins them"
-    ),
-    "artifact_read": "client.artifacts.get(…) and stream(…)",
-    "lock_cancel": "a wait is cancelled as a task",
-    "lock_poll": "acquire polls",
-    "position_included": "client.at_least(…) waits",
-    "status_show": "client.status()",
-    "token_create": "for administrators; the command line draws the secret",
-    "token_list": "for administrators",
-    "token_revoke": "for administrators",
-}
-NOT_ON_THE_COMMAND_LINE = {
-    **dict.fromkeys(
-        ("artifact_abort", "artifact_begin", "artifact_finish", "artifact_write"), "artifact put joins them"
-    ),
-    "artifact_read": "artifact get",
-    "observation_append": "coordinator observe",
-    "retention_plan": "retention run --dry-run",
-    "events_since": "event tail",
-    "job_cancel_children": "job cancel --children",
-    "job_enqueue_many": "job enqueue --lines",
-    "lock_cancel": "acquire polls, and cancels when it is interrupted",
-    "lock_poll": "acquire polls",
-    "position_included": "--at-least waits",
-    "status_show": "coordinator status",
-}
-SCOPE = "scope: a class of operations has that name for something else"
+# What differs is in the file of each noun, with the reason.
+NOT_IN_PYTHON = nouns.table("NOT_IN_PYTHON")
+NOT_ON_THE_COMMAND_LINE = nouns.table("NOT_ON_THE_COMMAND_LINE")
+PYTHON_LACKS = nouns.table("PYTHON_LACKS")
+PYTHON_ADDS = nouns.table("PYTHON_ADDS")
+PYTHON_DEFAULTS = nouns.table("PYTHON_DEFAULTS")
+OPTIONS_LACK = nouns.table("OPTIONS_LACK")
+OPTIONS_ADD = nouns.table("OPTIONS_ADD")
+SPELLED = nouns.table("SPELLED")
 OF_THE_CALLER = {"project", "actor"}  # the client and the settings have them
-PYTHON_LACKS = {
-    ("project_import", "export"): "in the lines",
-    ("project_import", "done"): "the database knows",
-    **{(f"log_{verb}", "epoch"): "of what expect takes" for verb in ("append", "clear", "delete", "pop")},
-    ("message_append", "epoch"): "of what expect takes",
-    ("step_append", "epoch"): "of what expect takes",
-    ("step_append", "step"): "made of its parts",
-    ("agent_register", "process"): "connect(agent=…) keeps the proof of life",
-    ("agent_register", "unreserved"): "the gateway sets it",
-    ("events_since", "bookmarks"): "the page has the cursor",
-    ("lock_acquire", "within"): "the blocks that the task is in",
-    ("job_claim", "fences"): "in finished",
-    ("job_claim", "results"): "in finished",
-    **{(f"memory_{verb}", "memory_scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
-}
-PYTHON_ADDS = {
-    ("project_import", "progress"): "for people who wait",
-    ("artifact_put", "moved"): "artifact_write again and again",
-    **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
-    ("job_claim", "wait"): "wait=… of the request",
-    **{(f"memory_{verb}", "scope"): SCOPE for verb in ("list", "record", "search", "supersede")},
-    ("events_since", "everywhere"): "project=None would mean the client's own",
-}
-OPTIONS_LACK = {
-    ("project_export", "after"): "--file continues",
-    ("project_export", "limit"): "the export is printed whole",
-    ("project_import", "export"): "in the lines",
-    ("project_import", "done"): "the database knows",
-    ("project_import", "lines"): "on standard input",
-    ("step_append", "step"): "made of its parts",
-    ("job_output", "limit"): "the output is printed whole",
-    ("job_claim", "finished"): "a command finishes with job complete",
-    ("job_claim", "fences"): "a command finishes with job complete",
-    ("job_claim", "results"): "a command finishes with job complete",
-    ("agent_register", "process"): "a command ends before its agent",
-    ("agent_register", "unreserved"): "the gateway sets it",
-    ("lock_acquire", "within"): "a command holds nothing while it waits",
-    ("token_create", "hash"): "made from the secret that the command draws",
-    ("token_create", "prefix"): "made from the secret that the command draws",
-    **dict.fromkeys(
-        ((f"user_{verb}", "password") for verb in ("create", "password", "verify")), "asked for, or on standard input"
-    ),
-    ("transaction_run", "writes"): "in the file",
-    ("transaction_run", "conditions"): "in the file",
-}
-OPTIONS_ADD = {
-    ("project_export", "file"): "standard output, or a file",
-    ("retention_run", "dry_run"): "retention_plan",
-    ("retention_run", "after"): "retention_plan",
-    ("retention_run", "limit"): "retention_plan",
-    ("cron_set", "payload"): "a field of the job",
-    ("cron_set", "queue"): "a field of the job",
-    ("cron_set", "type"): "a field of the job",
-    ("job_cancel", "children"): "job_cancel_children",
-    ("job_cancel", "agent"): "job_cancel_children",
-    ("job_cancel", "fence"): "job_cancel_children",
-    ("job_claim", "short"): "the output",
-    ("job_claim", "wait"): "wait=… of the request",
-    ("job_output", "follow"): "job_output again and again",
-    ("job_write", "text"): "a chunk",
-    ("job_enqueue", "lines"): "job_enqueue_many",
-    **{
-        ("job_suspend", option): "of the conditions"
-        for option in ("any", "at", "delay", "directive", "event", "signal")
-    },
-    **{("log_append", name): "of an entry" for name in ("data", "needs", "role", "tokens", "uid")},
-    ("log_append", "json"): "how the argument is read",
-    ("log_append", "text"): "how the argument is read",
-    ("log_read", "data"): "the output",
-    ("message_append", "json"): "how the argument is read",
-    ("message_window", "data"): "the output",
-    **{("step_append", name): "of the step" for name in ("thought", "action", "observation")},
-    ("lock_check", "stdin0"): "names on standard input",
-    ("project_delete", "yes"): "instead of the question",
-    ("session_delete", "yes"): "instead of the question",
-    ("queue_set", "strict"): "an ageing of 0",
-    ("document_get", "value"): "the output",
-    ("signal_get", "value"): "the output",
-    ("signal_set", "json"): "how the argument is read",
-    ("signal_set", "text"): "how the argument is read",
-    ("token_create", "everywhere"): "--project has a default",
-    ("user_create", "no_password"): "instead of the question",
-    ("transaction_run", "parts"): "the file",
-}
-SPELLED = {  # on the command line
-    ("artifact_put", "artifact"): "name",  # the argument is the file
-    ("artifact_put", "media_type"): "type",
-    ("artifact_list", "media_type"): "type",
-    ("agent_list", "ended"): "all",  # for people, as in directive list
-    ("directive_list", "open"): "all",  # the reverse: an option can only be given
-    ("agent_register", "labels"): "label",
-    ("agent_register", "job_types"): "job_type",  # an option that is repeated is in the singular
-    ("job_list", "labels"): "label",
-    ("queue_set", "weights"): "weight",
-    ("job_ask", "options"): "option",
-    ("job_ask", "fallback"): "default",
-    ("job_claim", "queues"): "queue",
-    ("job_write", "chunks"): "chunk",
-    ("job_claim", "types"): "type",
-    ("job_enqueue", "labels"): "label",
-    ("job_enqueue", "limits"): "limit",
-    ("limit_hold", "ttl"): "for",
-    ("job_enqueue", "locks"): "lock",
-    ("job_reconcile", "fences"): "fence",
-    ("job_retry", "from_step"): "from",
-    ("job_retry", "from_ordinal"): "ordinal",
-    ("log_keep", "kept"): "not",
-    ("document_keep", "kept"): "not",
-    ("lock_renew", "tokens"): "token",
-    **dict.fromkeys(
-        ((f"memory_{verb}", "memory_scope") for verb in ("list", "record", "search", "supersede")), "scope"
-    ),
-    ("lock_release", "tokens"): "token",
-    **dict.fromkeys(((f"session_{verb}", "username") for verb in ("create", "list", "set")), "user"),
-    **dict.fromkeys(
-        [("token_create", "username"), ("project_create", "username"), ("project_set", "username")], "user"
-    ),
-    **dict.fromkeys(
-        ((f"project_{verb}", "project") for verb in ("create", "delete", "export", "import", "set", "show")), "name"
-    ),  # --project is the setting
-}
-
-
-def excepted(table: dict[tuple[str, str], str], function: str) -> set[str]:
-    return {name for its, name in table if its == function}
 
 
 def method_of(function: str) -> Any:
@@ -211,9 +69,35 @@ def test_python_has_the_words_of_sql(function: str) -> None:
     fields = {*PUBLIC[function].__struct_fields__}
     keywords = {*inspect.signature(method).parameters} - {"self"}
     lacking = fields - keywords - OF_THE_CALLER
-    assert lacking == excepted(PYTHON_LACKS, function)
+    assert lacking == {*PYTHON_LACKS.get(function, ())}
     added = keywords - fields
-    assert added == excepted(PYTHON_ADDS, function)
+    assert added == {*PYTHON_ADDS.get(function, ())}
+
+
+def seconds(default: Any) -> Any:
+    return default.total_seconds() if isinstance(default, timedelta) else default
+
+
+@pytest.mark.parametrize(
+    ("method", "function"),
+    [
+        *((method, function) for function in PUBLIC if (method := method_of(function))),
+        (Locks.hold, "lock_acquire"),
+        (Jobs.wait, "job_show"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else part.__name__,
+)
+def test_a_method_has_the_defaults_of_its_operation(method: Callable[..., Any], function: str) -> None:
+    """Each is written twice, and here held to be one."""
+    of_operation = {
+        field.name: field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+        for field in msgspec.structs.fields(PUBLIC[function])
+        if not field.required
+    }
+    for name, parameter in inspect.signature(method).parameters.items():
+        if name in {*of_operation} - {*PYTHON_DEFAULTS.get(function, ())} and parameter.default is not parameter.empty:
+            mine = parameter.default
+            assert seconds(mine) == seconds(of_operation[name]) or (not mine and not of_operation[name]), name
 
 
 @pytest.mark.parametrize("function", PUBLIC)
@@ -223,7 +107,7 @@ def test_the_command_line_has_the_words_of_sql(function: str) -> None:
     if command is None:
         return
     fields = {*PUBLIC[function].__struct_fields__}
-    spelled = {SPELLED.get((function, field), field) for field in fields}
+    spelled = {SPELLED.get(function, {}).get(field, field) for field in fields}
     words: set[str] = set()
     for parameter in command.params:
         if isinstance(parameter, click.Argument):
@@ -231,9 +115,9 @@ def test_the_command_line_has_the_words_of_sql(function: str) -> None:
         elif parameter.expose_value:
             words |= {one.removeprefix("--").replace("-", "_") for one in parameter.opts if one.startswith("--")}
     lacking = spelled - words - OF_THE_CALLER
-    assert lacking == excepted(OPTIONS_LACK, function)
+    assert lacking == {*OPTIONS_LACK.get(function, ())}
     added = words - spelled - {"help"}
-    assert added == excepted(OPTIONS_ADD, function)
+    assert added == {*OPTIONS_ADD.get(function, ())}
 
 
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda endpoint: endpoint.operation.function)
@@ -245,10 +129,18 @@ def test_http_has_the_words_of_sql(endpoint: Any) -> None:
 
 
 def test_every_exception_is_of_an_operation() -> None:
-    for table in (PYTHON_LACKS, PYTHON_ADDS, OPTIONS_LACK, OPTIONS_ADD):
-        assert {function for function, _ in table} <= {*PUBLIC}
-    assert all(field in PUBLIC[function].__struct_fields__ for function, field in SPELLED)
-    assert {*NOT_IN_PYTHON, *NOT_ON_THE_COMMAND_LINE} <= {*PUBLIC}
+    tables = (
+        NOT_IN_PYTHON,
+        NOT_ON_THE_COMMAND_LINE,
+        PYTHON_LACKS,
+        PYTHON_ADDS,
+        PYTHON_DEFAULTS,
+        OPTIONS_LACK,
+        OPTIONS_ADD,
+        SPELLED,
+    )
+    assert {function for table in tables for function in table} <= {*PUBLIC}
+    assert all({*spelled} <= {*PUBLIC[function].__struct_fields__} for function, spelled in SPELLED.items())
 
 
 @pytest.mark.parametrize("kind", PUBLIC.values(), ids=lambda kind: kind.function)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from coordinator.operations import crons, queues
 from tests.conftest import Transaction
+from tests.nouns import Pages
 
 LIMITS = {
     "queue_name": ["coordinator.cron_set('default', repeat('ü', $1::integer), '@daily', '{\"type\": \"t\"}')"],
@@ -18,6 +19,19 @@ LIMITS = {
     ],
     "cron_preview": ["coordinator.cron_preview('@hourly', p_limit => $1::integer)"],
     "page": ["coordinator.cron_list('default', p_limit => $1::integer)", "coordinator.cron_fire($1::integer)"],
+}
+
+JSON = {
+    "cron_set": "from coordinator.cron_set('default', 'c', '@daily', jsonb_build_object('type', 't', 'payload', $1::text::jsonb))",
+}
+
+ARGUMENTS = {
+    ("cron_set", "schedule"): "'@daily'",
+    ("cron_set", "job"): """'{{"type": "x"}}'""",
+}
+
+OPTIONS_ADD = {
+    "cron_set": {"payload": "a field of the job", "queue": "a field of the job", "type": "a field of the job"},
 }
 
 
@@ -37,3 +51,13 @@ async def drive(tx: Transaction) -> None:
     while await tx.run(crons.Fire()):
         pass
     await tx.run(crons.Delete(project="default", cron="nightly"))
+
+
+async def some_crons(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(crons.Set(project="default", cron=name, schedule="@daily", job={"type": "t"}))
+
+
+PAGES = [
+    Pages(some_crons, crons.List(project="default"), 6),
+]

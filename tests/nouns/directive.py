@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import asyncpg
+
 from coordinator.operations import directives
 from tests.conftest import Transaction
+from tests.nouns import Known, Pages
+from tests.nouns.agent import agent
 
 HOUR = timedelta(hours=1)
 
@@ -43,6 +47,23 @@ LIMITS = {
     ],
 }
 
+JSON = {
+    "directive_send": "coordinator.directive_send('default', 'x', 'a', p_data => jsonb_build_object('k', $1::text::jsonb))",
+}
+
+ARGUMENTS = {
+    "body": "'do it'",
+    ("directive_send", "to_agent"): "'a'",
+    "directive": "{directive}",
+    ("directive_inbox", "agent"): "'a'",
+    ("directive_acknowledge", "agent"): "'a'",
+    ("directive_list", "directive"): "null",
+}
+
+SPELLED = {
+    "directive_list": {"open": "all"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.run(directives.Send(project="default", body="x", to_agent="a", key="k"))
@@ -53,3 +74,23 @@ async def drive(tx: Transaction) -> None:
     await tx.run(directives.Send(project="default", body="z", everyone=True, ttl=timedelta(seconds=1)))
     await tx.set_clock(HOUR)
     await tx.run(directives.Expire())
+
+
+async def populate(connection: asyncpg.Connection, project: str, known: Known) -> None:
+    known["directive"] = await connection.fetchval(
+        "select id from coordinator.directive_send($1, 'do it', 'a')", project
+    )
+
+
+async def some_directives(tx: Transaction) -> None:
+    for name in ("a", "b", "c"):
+        await agent(tx, name, "r")
+    for priority in (0, 5, 0, -100, 5, 100, 0):
+        await tx.run(directives.Send(project="default", body="x", everyone=True, priority=priority))
+
+
+PAGES = [
+    Pages(some_directives, directives.List(project="default"), 7),
+    Pages(some_directives, directives.Inbox(project="default", agent="a"), 7),
+    Pages(some_directives, directives.ListPending(project="default"), 21),
+]

@@ -21,6 +21,25 @@ LIMITS = {
     ],
 }
 
+JSON = {
+    "event_emit": "coordinator.event_emit('default', 'custom.x', p_data => jsonb_build_object('k', $1::text::jsonb))",
+}
+
+ARGUMENTS = {
+    "type": "'custom.x'",
+    "payloads": "'full'",
+}
+
+NOT_ON_THE_COMMAND_LINE = {
+    "events_since": "event tail",
+}
+PYTHON_LACKS = {
+    "events_since": {"bookmarks": "the page has the cursor"},
+}
+PYTHON_ADDS = {
+    "events_since": {"everywhere": "project=None would mean the client's own"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.run(events.Configure(payloads="pointer"))

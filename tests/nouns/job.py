@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import asyncpg
+
 from coordinator.operations import agents, job_trees, job_waits, jobs
 from tests.conftest import Transaction
+from tests.nouns import Known
 
 HOUR = timedelta(hours=1)
 
@@ -144,6 +147,77 @@ LIMITS = {
     ],
 }
 
+JSON = {
+    "job_enqueue": "coordinator.job_enqueue('default', 't', $1::text::jsonb)",
+    "job_enqueue_many": """from coordinator.job_enqueue_many('default', jsonb_build_array(
+                             jsonb_build_object('type', 't', 'payload', $1::text::jsonb)))""",
+    "job_list": "from coordinator.job_list('default', p_payload => $1::text::jsonb)",
+    "job_claim": f"coordinator.job_claim('default', r.agent, p_finished => array[r.id], p_fences => array[r.fence], p_results => jsonb_build_array($1::text::jsonb)) from {RUNNING}",
+    "job_complete": f"coordinator.job_complete('default', r.id, r.agent, r.fence, $1::text::jsonb) from {RUNNING}",
+    "job_ask": f"coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?', p_ttl => '1 hour', p_fallback => $1::text::jsonb) from {RUNNING}",
+    "job_answer": f"""coordinator.job_answer('default', q.id, $1::text::jsonb, p_actor => 'boss')
+                      from {RUNNING}, lateral coordinator.job_ask('default', r.id, r.agent, r.fence, 's', '?') q""",
+    "job_suspend": f"""coordinator.job_suspend('default', r.id, r.agent, r.fence, 's', jsonb_build_array(jsonb_build_object('signal', 's', 'value', $1::text::jsonb)))
+                      from {RUNNING}""",
+    "job_step": f"coordinator.job_step('default', r.id, r.agent, r.fence, 's', $1::text::jsonb) from {RUNNING}",
+    "job_write": f"coordinator.job_write('default', r.id, r.agent, r.fence, jsonb_build_array($1::text::jsonb)) from {RUNNING}",
+    "job_progress": f"coordinator.job_progress('default', r.id, r.agent, r.fence, p_checkpoint => $1::text::jsonb) from {RUNNING}",
+}
+
+ARGUMENTS = {
+    "job": "'{job}'",
+    "fence": "{fence}",
+    "fences": "array[{fence}]",
+    "jobs": """'[{{"type": "x"}}]'""",
+    "error": "'broken'",
+    ("job_retry", "type"): "'x'",
+    ("job_suspend", "conditions"): """'[{{"signal": "s"}}]'""",
+    ("job_write", "chunks"): "'[1]'",
+}
+
+NOT_ON_THE_COMMAND_LINE = {
+    "job_cancel_children": "job cancel --children",
+    "job_enqueue_many": "job enqueue --lines",
+}
+PYTHON_LACKS = {
+    "job_claim": {"fences": "in finished", "results": "in finished"},
+}
+PYTHON_ADDS = {
+    "job_claim": {"wait": "wait=… of the request"},
+}
+OPTIONS_LACK = {
+    "job_output": {"limit": "the output is printed whole"},
+    "job_claim": {
+        "finished": "a command finishes with job complete",
+        "fences": "a command finishes with job complete",
+        "results": "a command finishes with job complete",
+    },
+}
+OPTIONS_ADD = {
+    "job_cancel": {"children": "job_cancel_children", "agent": "job_cancel_children", "fence": "job_cancel_children"},
+    "job_claim": {"short": "the output", "wait": "wait=… of the request"},
+    "job_output": {"follow": "job_output again and again"},
+    "job_write": {"text": "a chunk"},
+    "job_enqueue": {"lines": "job_enqueue_many"},
+    "job_suspend": {
+        "any": "of the conditions",
+        "at": "of the conditions",
+        "delay": "of the conditions",
+        "directive": "of the conditions",
+        "event": "of the conditions",
+        "signal": "of the conditions",
+    },
+}
+SPELLED = {
+    "job_list": {"labels": "label"},
+    "job_ask": {"options": "option", "fallback": "default"},
+    "job_claim": {"queues": "queue", "types": "type"},
+    "job_write": {"chunks": "chunk"},
+    "job_enqueue": {"labels": "label", "limits": "limit", "locks": "lock"},
+    "job_reconcile": {"fences": "fence"},
+    "job_retry": {"from_step": "from", "from_ordinal": "ordinal"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     settled = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
@@ -181,3 +255,11 @@ async def drive(tx: Transaction) -> None:
     await tx.run(jobs.Cancel(project="default", job=(await enqueue(delay=HOUR)).id))
     await tx.set_clock(HOUR * 48)
     await tx.run(jobs.Expire())
+
+
+async def populate(connection: asyncpg.Connection, project: str, known: Known) -> None:
+    # Its claim is charged to a limit.
+    await connection.execute("select coordinator.limit_set($1, 'one', p_budget => 5, p_type => 'x')", project)
+    await connection.execute("select coordinator.job_enqueue($1, 'x')", project)
+    job = await connection.fetchrow("select id, fence from coordinator.job_claim($1, $2)", project, known["agent"])
+    known |= {"job": job["id"], "fence": job["fence"]}

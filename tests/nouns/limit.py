@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from coordinator.operations import agents, jobs, limits
 from tests.conftest import Transaction
+from tests.nouns import Pages
 
 HOUR = timedelta(hours=1)
 
@@ -48,6 +49,16 @@ LIMITS = {
     ],
 }
 
+ARGUMENTS = {
+    "amount": "1",
+    "budget": "'one'",
+    ("limit_set", "slots"): "1",
+}
+
+SPELLED = {
+    "limit_hold": {"ttl": "for"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.run(limits.Set(project="default", name="l", budget=5, type="x", queue="limited"))
@@ -58,3 +69,13 @@ async def drive(tx: Transaction) -> None:
     (grant,) = await tx.run(jobs.Claim(project="default", agent=worker.id, queues=["limited"]))
     await tx.run(jobs.Spend(project="default", job=grant.id, agent=worker.id, fence=grant.fence, budget="l", amount=5))
     await tx.run(limits.Delete(project="default", name="l"))
+
+
+async def some_limits(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(limits.Set(project="default", name=name, slots=1))
+
+
+PAGES = [
+    Pages(some_limits, limits.List(project="default"), 6),
+]

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from coordinator.operations import agents, locks
 from tests.conftest import Transaction
+from tests.nouns import Known, Pages
+from tests.nouns.agent import agent
 
 HOUR = timedelta(hours=1)
 
@@ -48,6 +53,39 @@ LIMITS = {
     ],
 }
 
+ARGUMENTS = {
+    "resources": "'{{x.py}}'",
+    "resource": "'x.py'",
+    "tokens": "array[{token}]",
+    "token": "{token}",
+    "paths": "'{{x.py}}'",
+    "ticket": "{ticket}",
+    ("lock_cancel", "agent"): "'{waiter}'",
+    ("lock_poll", "agent"): "'{waiter}'",
+}
+
+NOT_IN_PYTHON = {
+    "lock_cancel": "a wait is cancelled as a task",
+    "lock_poll": "acquire polls",
+}
+NOT_ON_THE_COMMAND_LINE = {
+    "lock_cancel": "acquire polls, and cancels when it is interrupted",
+    "lock_poll": "acquire polls",
+}
+PYTHON_LACKS = {
+    "lock_acquire": {"within": "the blocks that the task is in"},
+}
+OPTIONS_LACK = {
+    "lock_acquire": {"within": "a command holds nothing while it waits"},
+}
+OPTIONS_ADD = {
+    "lock_check": {"stdin0": "names on standard input"},
+}
+SPELLED = {
+    "lock_renew": {"tokens": "token"},
+    "lock_release": {"tokens": "token"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     async def acquire(agent: UUID, wait: timedelta | None = None) -> locks.model.Grant:
@@ -69,3 +107,33 @@ async def drive(tx: Transaction) -> None:
     await acquire(second.id)
     await tx.set_clock(HOUR)
     await tx.run(locks.Expire())
+
+
+async def populate(connection: asyncpg.Connection, project: str, known: Known) -> None:
+    acquire = "select ticket, fencing_token from coordinator.lock_acquire($1, '{x.py}', $2, p_wait => $3)"
+    known["token"] = (await connection.fetchrow(acquire, project, known["agent"], None))["fencing_token"]
+    known["waiter"] = await connection.fetchval("select id from coordinator.agent_register($1, 'waiter')", project)
+    known["ticket"] = (await connection.fetchrow(acquire, project, known["waiter"], timedelta(hours=1)))["ticket"]
+    known["resource"] = "x.py"
+
+
+async def some_locks(tx: Transaction) -> None:
+    holders = [(await agent(tx, "same")).id for _ in range(5)]
+
+    async def lock(holder: UUID, *resources: str, **options: Any) -> None:
+        await tx.run(locks.Acquire(project="default", resources=list(resources), agent=holder, **options))
+
+    for holder in holders:
+        await lock(holder, "src/shared.py", shared=True)
+        await lock(holder, "name:gpu", slots=9)
+    await lock(holders[0], "src/a.py", "src/z/", "src/*.md")
+    for holder in holders[1:]:  # two resources, one ticket
+        await lock(holder, "src/a.py", "src/z/q.py", wait=timedelta(minutes=1))
+    await lock((await agent(tx, "late")).id, "src/z/q.py", wait=timedelta(minutes=1))
+
+
+PAGES = [
+    Pages(some_locks, locks.List(project="default"), 13),
+    Pages(some_locks, locks.List(project="default", under="src"), 8),
+    Pages(some_locks, locks.ListWaiting(project="default", resource="src/"), 9),
+]

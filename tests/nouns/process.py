@@ -5,3 +5,7 @@ LIMITS = {
         "coordinator.process_register('client', repeat('a', $1::integer))",
     ],
 }
+
+ARGUMENTS = {
+    ("process_register", "kind"): "'daemon'",
+}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from coordinator.operations import queues
 from tests.conftest import Transaction
+from tests.nouns import Pages
 
 LIMITS = {
     "queue_name": ["coordinator.queue_set('default', repeat('ü', $1::integer))"],
@@ -22,8 +23,29 @@ LIMITS = {
     "page": ["coordinator.queue_list('default', p_limit => $1::integer)"],
 }
 
+JSON = {
+    "queue_set": "coordinator.queue_set('default', 'q', p_weights => jsonb_build_object('k', $1::text::jsonb))",
+}
+
+OPTIONS_ADD = {
+    "queue_set": {"strict": "an ageing of 0"},
+}
+SPELLED = {
+    "queue_set": {"weights": "weight"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.run(queues.Set(project="default", queue="mail"))
     await tx.run(queues.Pause(project="default", queue="mail"))
     await tx.run(queues.Resume(project="default", queue="mail"))
+
+
+async def some_queues(tx: Transaction) -> None:
+    for name in ("a", "Z", "a b", "é", "mail", "mail/bulk"):
+        await tx.run(queues.Set(project="default", queue=name))
+
+
+PAGES = [
+    Pages(some_queues, queues.List(project="default"), 6),
+]

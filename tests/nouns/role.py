@@ -8,6 +8,11 @@ LIMITS = {
     ],
 }
 
+ARGUMENTS = {
+    ("role_bind", "role"): "current_user",
+    ("role_unbind", "role"): "current_user",
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.connection.execute("select coordinator.role_bind(session_user::text, 'default')")

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import asyncpg
+
 from coordinator.operations import signals
 from tests.conftest import Transaction
+from tests.nouns import Known, Pages
 
 HOUR = timedelta(hours=1)
 
@@ -35,6 +38,19 @@ LIMITS = {
     ],
 }
 
+JSON = {
+    "signal_set": "coordinator.signal_set('default', 'k', $1::text::jsonb)",
+}
+
+ARGUMENTS = {
+    ("assert_signal", "key"): "'k'",
+}
+
+OPTIONS_ADD = {
+    "signal_get": {"value": "the output"},
+    "signal_set": {"json": "how the argument is read", "text": "how the argument is read"},
+}
+
 
 async def drive(tx: Transaction) -> None:
     await tx.run(signals.Set(project="default", key="t/COMPLETED", value=1))
@@ -43,3 +59,18 @@ async def drive(tx: Transaction) -> None:
     await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=1)))
     await tx.set_clock(HOUR)
     await tx.run(signals.Expire())
+
+
+async def populate(connection: asyncpg.Connection, project: str, known: Known) -> None:
+    await connection.execute("select coordinator.signal_set($1, 'k', '1')", project)
+
+
+async def some_signals(tx: Transaction) -> None:
+    for key in ("a", "a/1", "a/10", "a/2", "a/é", "b", "\U0001f600"):
+        await tx.run(signals.Set(project="default", key=key, value=1))
+
+
+PAGES = [
+    Pages(some_signals, signals.List(project="default"), 7),
+    Pages(some_signals, signals.List(project="default", prefix="a/"), 4),
+]

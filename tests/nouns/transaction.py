@@ -17,3 +17,22 @@ LIMITS = {
                   from generate_series(1, 5)) five""",
     ],
 }
+
+JSON = {
+    "transaction_run": """from coordinator.transaction_run('default', jsonb_build_array(
+                            jsonb_build_object('verb', 'signal_set', 'key', 'k', 'value', $1::text::jsonb)))""",
+}
+JSON_UNREAD = {
+    "transaction_enter": "it checks the parts and takes their locks for transaction_run",
+}
+
+ARGUMENTS = {
+    "writes": """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
+}
+
+OPTIONS_LACK = {
+    "transaction_run": {"writes": "in the file", "conditions": "in the file"},
+}
+OPTIONS_ADD = {
+    "transaction_run": {"parts": "the file"},
+}

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
-import msgspec
 import pytest
 
 from coordinator import operations
 from coordinator.db.connection import connect, mapped_errors
 from coordinator.errors import CoordinatorError, PermissionDenied
-from coordinator.model.agent_ref import AgentRef
 from coordinator.model.catalogue import ROLES
-from coordinator.model.operation import Json, JsonText, Operation, Scope
+from coordinator.model.operation import Scope
 from coordinator.model.token import Role
 from tests.conftest import admin
+from tests.nouns import Known
+from tests.populated import parameters, populate, valid_arguments
 from tests.waiting import DEADLINE_S
 
 PUBLIC = [kind for kind in operations.every() if not kind.internal]
 LADDER = [role.name for role in Role]
+IN_PROJECT = (Scope.IN_PROJECT, Scope.PROJECT, Scope.AGENT)
 CATALOGUE = {"event_types", "rights", "limits", "transaction_verbs"}
 
 # A call of each function that somebody may call; NULL arguments are enough to learn whether one is let in.
@@ -68,17 +68,22 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
         "select coordinator.project_create('beta')",
         "select coordinator.agent_register(p, 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.signal_set(p, 'secret', to_jsonb('of ' || p)) from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.document_put(p, 'note', 'secret', json_build_object('items', '[]'::json, 'of', p)) from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.log_append(p, 'note', 'secret', '[{\"data\": \"of a project\"}]') from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.directive_send(p, 'a word', 'agent of ' || p) from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.artifact_put(p, 'secret', 'of it') from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.rule_set(p, 'OF_' || p, '{X}') from unnest('{alpha,beta}'::text[]) p",
-        "insert into coordinator.users (username, role, actor, created_at, updated_at) select 'user-of-' || p, 'agent', '', now(), now() from unnest('{alpha,beta}'::text[]) p",
-        "select coordinator.session_create(p, 's', 'user-of-' || p) from unnest('{alpha,beta}'::text[]) p",
         "select coordinator.relay_step()",
     )
     async with AsyncExitStack() as stack:
         yield Logins(database_url, stack)
+
+
+@pytest.fixture
+async def known(logins: Logins, database_url: str) -> dict[str, Known]:
+    """Make one of everything in each project; return by project what arguments need to know of it."""
+    owner = await connect(database_url)
+    try:
+        found = {project: await populate(owner, project) for project in ("alpha", "beta")}
+        await owner.execute("select coordinator.relay_step()")
+    finally:
+        await owner.close()
+    return found
 
 
 @asynccontextmanager
@@ -229,80 +234,24 @@ async def test_a_role_without_a_group_gets_nothing(logins: Logins) -> None:
         await connection.fetch("select coordinator.project_list()")
 
 
-SAMPLES: dict[Any, str] = {
-    str: "'x'", int: "1", AgentRef: "'{agent}'", list[str]: "'{{x}}'", list[int]: "'{{1}}'", Json: "'1'",
-    UUID: "'00000000-0000-0000-0000-000000000000'", timedelta: "'1 minute'", bytes: "'x'::bytea",
-    list[Json]: "'[1]'",
-    JsonText: """'[{{"data": 1}}]'""",
-    list[dict[str, Json]]: """'[{{"verb": "event_emit", "type": "custom.x"}}]'""",
-}  # fmt: skip
-NAMED = {
-    ("project", str): "'{p}'",
-    ("agent", str): "'agent of {p}'",
-    ("directive", int): "{directive}",
-    ("ticket", int): str(2**53),  # was never issued
-    ("key", str): "'secret'",
-    ("session", str): "'s'",
-    ("kind", str): "'note'",
-    ("patch", JsonText): "'{{}}'",
-    ("type", str): "'custom.x'",
-    ("subject", str): "'log'",
-    ("export", str): "repeat('1', 32)",
-    ("lines", list[Json]): "jsonb_build_array(jsonb_build_object('format', 'coordinator-project', 'version', 1, 'export', repeat('1', 32)))",
-    ("when_set", str): "'A'",
-    ("clears", list[str]): "'{{B}}'",
-    ("content", JsonText): """'{{"role": "user"}}'""",
-    ("step", JsonText): """'{{"thought": "x"}}'""",
-    ("jobs", list[dict[str, Json]]): """'[{{"type": "x"}}]'""",
-}  # fmt: skip
-MORE = {
-    "message_window": ", p_last => 1",
-    "limit_set": ", p_slots => 1",
-    "cron_set": ", p_schedule => '@daily', p_job => jsonb_build_object('type', 't')",
-    "directive_send": ", p_to_agent => 'b'",
-    "document_item": ", p_path => '{{items}}'",
-    "job_claim": ", p_limit => 0",
-    "job_retry": ", p_type => 't'",
-    "knowledge_search": ", p_words => 'x'",
-    "memory_search": ", p_words => 'x'",
-}  # what no type tells: exactly one target, no job types
-
-
-def statement(kind: type[Operation[Any]]) -> str:
-    """A call of an operation in project {p}, with whatever else it requires."""
-    hints = {field.name: field.type for field in msgspec.structs.fields(kind) if field.required}
-    if kind.scope is Scope.IN_PROJECT:
-        hints["project"] = str
-    values = {name: NAMED.get((name, hint)) or SAMPLES[hint] for name, hint in hints.items()}
-    arguments = ", ".join(f"p_{name} => {value}" for name, value in values.items())
-    return f"{kind.function}({arguments}{MORE.get(kind.function, '')})"
-
-
-IN_PROJECT = (Scope.IN_PROJECT, Scope.PROJECT, Scope.AGENT)
-CALLS = [
-    *(statement(kind) for kind in PUBLIC if kind.scope in IN_PROJECT and kind.least_role() is not Role.admin),
-    "agent_project('{agent}')",
-    "assert_fence('{p}', 'src/', 1)",
-    "assert_job('{p}', '00000000-0000-0000-0000-000000000000', 1)",
-    "assert_signal('{p}', 'secret', 1)",
-    "assert_document('{p}', 'note', 'secret', 1)",
-]
-
-
-async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, database_url: str) -> None:
+async def test_a_role_kept_to_a_project_can_use_it_and_no_other(
+    logins: Logins, known: dict[str, Known], database_url: str
+) -> None:
+    """Each function that is about a project, or an agent of it, with valid arguments."""
     owner = await connect(database_url)
     connection = await logins.make("manager", "alpha")
-    assert len(CALLS) > 30
+    tried = set()
     try:
-        for call in CALLS:
-            for project in ("alpha", "beta"):
-                agent = await owner.fetchval(
-                    "select a.id from coordinator.agents_live a where project = $1 order by registered_at", project
-                )
-                directive = await owner.fetchval(
-                    "select id from coordinator.directives_pending where project = $1 order by id", project
-                )
-                statement = f"select coordinator.{call.format(p=project, agent=agent, directive=directive)}"
+        for function in (function for function, role in ROLES.items() if role is not Role.admin):
+            taken = await parameters(owner, function)
+            if {one.name for one in taken}.isdisjoint(("project", "agent")):
+                continue
+            for project, its in known.items():
+                arguments = valid_arguments(function, taken, its)
+                if "project" in {one.name for one in taken}:
+                    arguments["project"] = f"'{project}'"
+                given = ", ".join(f"p_{name} => {value}" for name, value in arguments.items())
+                statement = f"select coordinator.{function}({given})"
                 if project == "alpha":
                     transaction = connection.transaction()
                     await transaction.start()
@@ -310,7 +259,7 @@ async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, 
                         await connection.fetch(statement)
                     except asyncpg.PostgresError as error:
                         if (error.sqlstate or "")[:3] not in ("ZC2", "ZC3"):  # let in, but nothing is there
-                            raise
+                            raise AssertionError(statement) from error
                     finally:
                         await transaction.rollback()
                 else:
@@ -318,10 +267,15 @@ async def test_a_role_kept_to_a_project_can_use_it_and_no_other(logins: Logins, 
                     async with refused():
                         await connection.fetch(statement)
                     assert await owner.fetchval("select count(*) from coordinator.events") == before, statement
+            tried.add(function)
     finally:
         await owner.close()
+    assert tried >= {
+        kind.function for kind in PUBLIC if kind.scope in IN_PROJECT and kind.least_role() is not Role.admin
+    }
 
 
+@pytest.mark.usefixtures("known")
 async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins) -> None:
     kept, free = await logins.make("reader", "alpha"), await logins.make("reader")
     names = await kept.fetch("""
@@ -347,6 +301,7 @@ async def test_views_and_lists_show_a_kept_role_its_projects_only(logins: Logins
     }
 
 
+@pytest.mark.usefixtures("known")
 async def test_tables_that_are_open_to_readers_show_a_kept_role_the_rows_of_its_projects_only(logins: Logins) -> None:
     kept, free = await logins.make("reader", "alpha"), await logins.make("reader")
     number = dict(await free.fetch("select name, id from coordinator.projects"))

@@ -19,6 +19,7 @@ from coordinator.model.page import Page, walk
 from coordinator.operations import agents, directives, locks, signals
 from coordinator.operations.transactions import Run
 from tests.conftest import Transaction
+from tests.samples import sample
 from tests.sql.refusal import refused
 
 BY_AGENT = [
@@ -26,11 +27,6 @@ BY_AGENT = [
     for kind in operations.every()
     if any(field.name == "agent" and takes_agent(field.type) for field in msgspec.structs.fields(kind))
 ]
-SAMPLES: dict[str, Any] = {
-    "project": "default", "resources": ["name:x"], "resource": "name:x", "tokens": [1], "ticket": 1, "reason": "r", "paths": ["x"],
-    "key": "k", "value": 1, "job": UUID(int=1), "fence": 1, "fences": [1], "error": "e", "budget": "b", "amount": 1, "delay": timedelta(seconds=1),
-    "step": "s", "question": "?", "conditions": [{"signal": "s"}], "chunks": ["c"],
-}  # fmt: skip
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -43,11 +39,6 @@ async def settled(tx: Transaction) -> Transaction:
 
 async def registered(tx: Transaction, name: str = "coder-1", **fields: Any) -> Agent:
     return await tx.run(agents.Register(project="default", name=name, **fields))
-
-
-def call(kind: type[Operation[Any]], agent: AgentRef) -> Operation[Any]:
-    needed = {field.name for field in msgspec.structs.fields(kind) if field.required} | {"project"}
-    return kind(**{name: SAMPLES[name] for name in needed - {"agent"}}, agent=agent)
 
 
 async def outcome(tx: Transaction, operation: Operation[Any]) -> object:
@@ -76,7 +67,9 @@ def test_every_operation_that_names_an_agent_takes_a_name() -> None:
 @pytest.mark.parametrize("kind", BY_AGENT, ids=lambda kind: kind.function)
 async def test_a_name_does_what_the_id_does(tx: Transaction, kind: type[Operation[Any]]) -> None:
     made = await registered(tx)
-    assert await outcome(tx, call(kind, made.name)) == await outcome(tx, call(kind, made.id))
+    assert await outcome(tx, sample(kind, project="default", agent=made.name)) == await outcome(
+        tx, sample(kind, project="default", agent=made.id)
+    )
 
 
 @pytest.mark.parametrize("kind", BY_AGENT, ids=lambda kind: kind.function)
@@ -84,7 +77,7 @@ async def test_an_unknown_name_is_an_error_with_what_was_probably_meant(
     tx: Transaction, kind: type[Operation[Any]]
 ) -> None:
     await registered(tx)
-    error = await refused(tx, call(kind, "coder-l"), "ZC202")
+    error = await refused(tx, sample(kind, project="default", agent="coder-l"), "ZC202")
     assert error.message == 'no agent in project "default" is called "coder-l"'
     assert (error.hint or "").startswith('Did you mean "coder-1"?')
 
