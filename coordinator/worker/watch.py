@@ -11,6 +11,7 @@ import inspect
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import anyio
@@ -31,33 +32,33 @@ class _Look:
 
     def __init__(self) -> None:
         self.ticked = time.monotonic()
-        self.suspect: Attempt | None = None
-        self.seen = 0
-        self.place: str | None = None
+        self._seen: Counter[Attempt] = Counter()
+        self._places: dict[Attempt, str] = {}
 
     def tick(self) -> None:
         """Note that the loop goes round, and say who kept it from doing so."""
         blocked_s = time.monotonic() - self.ticked
-        if self.suspect is not None and self.seen > 1:
-            log.warning(
-                "worker.blocked",
-                job=str(self.suspect.grant.id),
-                type=self.suspect.grant.type,
-                function=self.suspect.handler.function.__qualname__,
-                place=self.place,
-                blocked_s=round(blocked_s, 1),
-                hint="Run blocking work with anyio.to_thread.run_sync.",
-            )
-        self.suspect, self.seen = None, 0
         self.ticked = time.monotonic()
+        seen, self._seen = self._seen, Counter()
+        places, self._places = self._places, {}
+        for suspect, times in seen.most_common(1):
+            if times > 1:
+                log.warning(
+                    "worker.blocked",
+                    job=str(suspect.grant.id),
+                    type=suspect.grant.type,
+                    function=suspect.handler.function.__qualname__,
+                    place=places.get(suspect),
+                    blocked_s=round(blocked_s, 1),
+                    hint="Run blocking work with anyio.to_thread.run_sync.",
+                )
 
     def look(self, suspect: Attempt | None, thread: int) -> None:
-        """Note that the loop stands still while it runs an attempt."""
-        if suspect is None or suspect is not self.suspect:
-            self.suspect, self.seen = suspect, 0
-        self.seen += 1
+        """Note that the loop stands still while it runs an attempt. What runs after it, until the next tick, does not hide it."""
         if suspect is not None:
-            self.place = _place(suspect, thread) or self.place
+            self._seen[suspect] += 1
+            if (place := _place(suspect, thread)) is not None:
+                self._places[suspect] = place
 
 
 def _place(attempt: Attempt, thread: int) -> str | None:
