@@ -242,7 +242,7 @@ begin
   if not found then
     select version into v_present from coordinator.signals
     where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now);
-    if v_present is not null then
+    if v_present is not null and p_expect is not null then -- else it was set a moment ago
       perform coordinator.signal_refuse(p_key, p_expect, v_present);
     end if;
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
