@@ -249,3 +249,48 @@ async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transactio
     )
     plan = await explain(full, sql)
     assert "agents" not in scanned(plan), plan
+
+
+NOTHING_DUE = """
+create temp table n on commit drop as
+  select n, gen_random_uuid() as id, now() + interval '1 hour' + n * interval '1 second' as t, p.id as p
+  from generate_series(1, 2000) n, coordinator.projects p where p.name = 'default';
+insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at, expires_at)
+  select p, 'k' || n, '1', n, false, 'a', now(), now(), t from n;
+insert into coordinator.agents (id, project_id, project, name, ttl, registered_at, heartbeat_at, expires_at)
+  select id, p, 'default', 'a' || n, '1 hour', now(), t - interval '1 hour', t from n;
+insert into coordinator.agents_ended
+    (id, project_id, name, job_types, metadata, ttl, registered_at, heartbeat_at, expires_at, ended_at, end_reason, labels)
+  select id, p, 'a' || n, '{}', '{}', '1 hour', t, t, t, t - interval '2 days', 'expired', '{}' from n;
+insert into coordinator.directives (project_id, body, priority, status, actor, sent_at, expires_at)
+  select p, 'x', 0, 'open', 'a', now(), t from n;
+insert into coordinator.locks
+    (project_id, resource, slot, kind, mode, agent_id, agent_name, fencing_token, ttl, delay, acquired_at, expires_at, free_at)
+  select p, 'name:' || n, 0, 'name', 'exclusive', id, 'a', n, '1 hour', '0', now(), t, t from n;
+insert into coordinator.lock_waits (ticket, project_id, resource, kind, mode, agent_id, agent_name, ttl, delay, enqueued_at, expires_at)
+  select n, p, 'name:' || n, 'name', 'exclusive', id, 'a', '1 hour', '0', now(), t from n;
+insert into coordinator.jobs_open (id, project_id, class_id, queue, type, payload, start_by, actor, created_at, scheduled_at)
+  select id, p, 1, 'q', 't', '1', t, 'a', now(), now() from n;
+insert into coordinator.jobs_later (id, class_id, due_at) select id, 1, t from n;
+insert into coordinator.jobs_waiting (id, class_id, cause, due_at) select id, 1, 'wait', t from n;
+insert into coordinator.job_waits (job_id, project_id, name, ordinal, conditions, fence, worker, began_at, due_at, after_seq)
+  select id, p, 'w', 1, '{}', n, 'w', now(), t, 0 from n;
+insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at) select id, n, id, 1, 1, now(), t from n;
+insert into coordinator.crons (project_id, name, schedule, zone, missed, job, next_at, due_at, actor, created_at, updated_at)
+  select p, 'c' || n, '* * * * *', 'UTC', 'once', '{}', t, t, 'a', now(), now() from n;
+insert into coordinator.sessions (project_id, key, actor, created_at, updated_at, trim_at) select p, 's' || n, 'a', now(), now(), t from n;
+"""
+
+
+async def test_a_heartbeat_reads_no_table_to_learn_that_nothing_is_due(tx: Transaction) -> None:
+    """Its plan is one for any instant, and so expects a third of each table to be due; without statistics, too."""
+    await tx.connection.execute(NOTHING_DUE)
+    await tx.connection.execute("set local plan_cache_mode = force_generic_plan")
+    tables = set(re.findall(r"insert into (\S+)", NOTHING_DUE))
+    for statistics in ("select 1", f"analyze {', '.join(tables)}"):
+        await tx.connection.execute(statistics)
+        assert "signal_expire" not in await tx.connection.fetchval("select coordinator.work_due()")
+        text = await tx.connection.fetchval(
+            "explain (analyze, buffers, timing off, format json) select coordinator.work_due()"
+        )
+        assert value_of(text)[0]["Plan"]["Shared Hit Blocks"] < 20 * len(tables)
