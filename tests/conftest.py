@@ -21,11 +21,13 @@ import pytest
 import pytest_asyncio
 
 from coordinator.config import Config
+from coordinator.db import connection as connecting
 from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.model.operation import Operation
+from tests.waiting import DEADLINE_S
 
 R = TypeVar("R")
 
@@ -42,6 +44,16 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 ADOPT_EPOCH = """
 with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning epoch)
 select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash()) from adopted"""
+
+
+# The product ends a wait for another session after a second. In a test, another session waits while the test does what it is
+# about, however long that takes; those about the bound itself take `bounded_waits`.
+BOUND_S = connecting.LOCK_WAIT_S
+connecting.LOCK_WAIT_S = DEADLINE_S
+BOUND_WAITS = """
+update pg_proc set proconfig = array_replace(proconfig, 'lock_timeout={}s', 'lock_timeout={}s')
+where pronamespace = 'coordinator'::regnamespace
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -142,7 +154,8 @@ def template(server_url: str, pristine: str) -> str:
     """Name of a database with the schema and the fake clock, which is copied and never used itself."""
     name = f"template_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {pristine}"))
-    asyncio.run(admin(with_database(server_url, name), FAKE_CLOCK))
+    patience = BOUND_WAITS.format(f"{BOUND_S:g}", f"{DEADLINE_S:g}")
+    asyncio.run(admin(with_database(server_url, name), FAKE_CLOCK, patience))
     return name
 
 
@@ -164,6 +177,13 @@ async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
 async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
     async with cloned(server_url, template) as url:
         yield url
+
+
+@pytest.fixture
+async def bounded_waits(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have waits in the test's database end when those of the product do."""
+    monkeypatch.setattr(connecting, "LOCK_WAIT_S", BOUND_S)
+    await admin(database_url, BOUND_WAITS.format(f"{DEADLINE_S:g}", f"{BOUND_S:g}"))
 
 
 @pytest.fixture

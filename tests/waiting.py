@@ -18,10 +18,10 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Operation
 
-__all__ = ["DEADLINE_S", "SHORT_S", "ticking", "until", "until_blocked", "until_true", "while_uncommitted"]
+__all__ = ["DEADLINE_S", "LASTING_S", "OFTEN", "ticking", "until", "until_blocked", "until_true", "while_uncommitted"]
 
 DEADLINE_S = 60.0
-SHORT_S = 4.0  # a TTL that a test waits for, and that a busy machine still renews in time
+LASTING_S, OFTEN = 120.0, 600.0  # a TTL that no machine misses, and renewals within it: for `lease.RENEWALS_PER_TTL`
 
 R = TypeVar("R")
 T = TypeVar("T")

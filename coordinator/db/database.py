@@ -164,10 +164,11 @@ class Database:
                 return bool(await connection.fetchval("select coordinator.relay_notify($1, '')", channel))
 
     def session(
-        self, *channels: str, call_timeout_s: float = CALL_TIMEOUT_S, awaited: Callable[[], bool] = lambda: True
+        self, *channels: str, call_timeout_s: float | None = None, awaited: Callable[[], bool] = lambda: True
     ) -> ServerSession:
         """Return a direct connection that listens and reconnects; run it in a task group."""
-        return ServerSession(self.connect, channels, min(call_timeout_s, self._config.call_timeout_s), awaited)
+        timeout_s = min(call_timeout_s or CALL_TIMEOUT_S, self._config.call_timeout_s)
+        return ServerSession(self.connect, channels, timeout_s, awaited)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from coordinator.operations import events, tokens
 from tests.api.sse import emit
 from tests.daemon import Daemon
 from tests.http_client import http_client
+from tests.ports import reserve_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -132,14 +132,8 @@ async def browsing(port: int, page: str, folder: Path, own_port: int = 0) -> Asy
         server.close()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 async def test_event_source_resumes_after_the_server_was_killed(database_url: str, tmp_path: Path) -> None:
-    port = free_port()
+    port = reserve_port()
     daemon = await Daemon(database_url, port=port).ready()
     try:
         async with browsing(port, PAGE, tmp_path) as proxy:
@@ -161,7 +155,7 @@ async def test_a_page_with_a_token_follows_with_fetch_resumes_and_learns_that_it
     db: Database, database_url: str, tmp_path: Path
 ) -> None:
     """The page has another origin than the daemon, whose settings name it."""
-    port, page_port = free_port(), free_port()
+    port, page_port = reserve_port(), reserve_port()
     page = FOLLOWING.replace("DAEMON", f"http://127.0.0.1:{port}")
     origins = f"http://127.0.0.1:{page_port}"
     secret = new_secret()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from coordinator.operations.work import RelayStep
 from tests.cli.conftest import Program
 from tests.conftest import admin
 from tests.daemon import Daemon
+from tests.ports import reserve_port
 from tests.waiting import DEADLINE_S
 
 
@@ -130,8 +130,7 @@ async def test_it_resumes_after_the_last_event_when_its_connection_is_lost(
 async def test_an_outage_of_the_daemon_is_one_line_and_its_end_another(
     tmp_path: Path, db: Database, database_url: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserve_port()
     program = Program(tmp_path, {"COORDINATOR_DATABASE_URL": f"http://127.0.0.1:{port}"})
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon(database_url, port=port))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from coordinator.db.database import Database
 from tests.client.conftest import relayed
 from tests.daemon import Daemon
 from tests.forked import Forked, forking
+from tests.ports import reserve_port
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.slow
@@ -96,8 +96,7 @@ async def test_the_listener_notices_a_lost_notification(db: Database, database_u
 
 
 async def test_the_watcher_in_shell_goes_on_where_it_was_when_the_daemon_comes_back(database_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        port = chosen.getsockname()[1]
+    port = reserve_port()
     url = f"http://127.0.0.1:{port}"
 
     async def set_signal(key: str) -> None:

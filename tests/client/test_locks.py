@@ -24,7 +24,7 @@ from coordinator.model.operation import Operation
 from coordinator.operations import locks
 from tests.client.conftest import relayed
 from tests.forked import Forked
-from tests.waiting import DEADLINE_S, SHORT_S, until
+from tests.waiting import DEADLINE_S, LASTING_S, OFTEN, until
 
 
 @asynccontextmanager
@@ -121,15 +121,19 @@ async def test_bad_input_is_refused_with_a_hint_and_changes_nothing(
     assert await held_by(db) == []
 
 
-async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database) -> None:
-    async with coder.lock("a", ttl=SHORT_S) as mine:
+async def test_a_lock_is_renewed_beyond_its_ttl(coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWALS_PER_TTL", OFTEN)
+    async with coder.lock("a", ttl=LASTING_S) as mine:
         (first,) = await db.run(locks.List(project="default"))
+        ends = {first.expires_at}
 
-        async def outlived() -> bool:
+        async def renewed() -> bool:
             (now,) = await db.run(locks.List(project="default"))
-            return (now.expires_at - first.expires_at).total_seconds() > SHORT_S
+            assert now.expires_at >= max(ends)
+            ends.add(now.expires_at)
+            return len(ends) > 3
 
-        await until(outlived)
+        await until(renewed, "it is renewed again and again")
         assert mine.state is LeaseState.HELD
         assert mine.token == first.fencing_token
 
@@ -399,8 +403,11 @@ async def test_a_request_that_is_cancelled_releases_no_lock_that_another_block_u
         assert await held_by(db) == [("a", "coder")]
 
 
-async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(coder: Client, db: Database) -> None:
-    async with coder.lock("a", ttl=600, owner="s"), coder.lock("a", ttl=SHORT_S, owner="s"):
+async def test_a_block_with_a_shorter_ttl_does_not_shorten_what_another_relies_on(
+    coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWALS_PER_TTL", OFTEN)
+    async with coder.lock("a", ttl=LASTING_S * 5, owner="s"), coder.lock("a", ttl=LASTING_S, owner="s"):
         (first,) = await db.run(locks.List(project="default"))
 
         async def renewed() -> Lock | None:
@@ -436,19 +443,23 @@ async def test_a_handle_goes_through_json_and_is_resumed_by_another_process(data
 async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_server_would_say(
     coder: Client, db: Database, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with coder.lock("a", ttl=3, on_lost="keep") as mine:
+    """The test moves this machine's clock, and the server's stands where it was."""
+    now_s, ahead_s = lease.now_s, 0.0
+    monkeypatch.setattr(lease, "now_s", lambda: now_s() + ahead_s)
+    async with coder.lock("a", ttl=600, on_lost="keep") as mine:
 
         async def unanswered(_operation: object, **_: object) -> None:
             raise DatabaseUnavailable("away")
 
+        async def stands(state: LeaseState) -> bool:
+            return mine.state is state
+
         monkeypatch.setattr(mine._caller, "run", unanswered)
-        states = [mine.state]
-        with anyio.fail_after(DEADLINE_S):
-            while mine.state is not LeaseState.LOST:
-                if mine.state is not states[-1]:
-                    states.append(mine.state)
-                await anyio.sleep(0.01)
-        assert states == [LeaseState.HELD, LeaseState.UNKNOWN]
+        assert mine.state is LeaseState.HELD
+        ahead_s = 300
+        await until(lambda: stands(LeaseState.UNKNOWN), "a renewal was not answered")
+        ahead_s = 600 - lease.MARGIN_MAX_S
+        assert mine.state is LeaseState.LOST, "before the server would say so"
         assert await held_by(db) == [("a", "coder")]  # at the server it lasts a little longer
         monkeypatch.undo()
 

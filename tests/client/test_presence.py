@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import subprocess
 import time
+from datetime import timedelta
 
 import anyio
 import asyncpg
 import pytest
 
 import coordinator
-from coordinator.client import LeaseState
+from coordinator.client import LeaseState, lease
 from coordinator.client.lease import now_s
 from coordinator.db.database import Database
 from coordinator.errors import NotFound
 from coordinator.operations import agents, signals
 from tests.forked import Forked
-from tests.waiting import DEADLINE_S, SHORT_S, until
+from tests.waiting import DEADLINE_S, LASTING_S, OFTEN, until
 
 
 async def test_an_agent_is_registered_while_the_context_lasts(db: Database, database_url: str) -> None:
@@ -29,15 +30,20 @@ async def test_an_agent_is_registered_while_the_context_lasts(db: Database, data
     assert await db.run(signals.List(project="default")) == []
 
 
-async def test_an_agent_outlives_its_ttl_by_heartbeats(db: Database, database_url: str) -> None:
-    async with coordinator.connect(database_url, agent="coder", ttl=SHORT_S) as client:
-        (agent,) = await db.run(agents.List(project="default"))
+async def test_an_agent_outlives_its_ttl_by_heartbeats(
+    db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWALS_PER_TTL", OFTEN)
+    async with coordinator.connect(database_url, agent="coder", ttl=LASTING_S) as client:
+        seen: set[object] = set()
 
         async def renewed() -> bool:
             (now,) = await db.run(agents.List(project="default"))
-            return (now.heartbeat_at - agent.heartbeat_at).total_seconds() > SHORT_S
+            assert now.expires_at - now.heartbeat_at == timedelta(seconds=LASTING_S)
+            seen.add(now.expires_at)
+            return len(seen) > 3
 
-        await until(renewed)
+        await until(renewed, "it is renewed again and again")
         assert client.agent.state is LeaseState.HELD
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import asyncpg
+import pytest
 
 from coordinator.db.call import call
 from coordinator.model.cron import Cron
@@ -14,13 +15,15 @@ from tests.sql.test_races import Open, session, while_uncommitted
 __all__ = ["session"]
 
 
+YEARLY = "0 0 1 1 *"  # with one that is due in every minute, the next minute may begin between two lines of a test
+DUE = "update coordinator.crons set next_at = now() - interval '1 minute', due_at = now() - interval '1 minute'"
+
+
 async def make(connection: asyncpg.Connection, *names: str, project: str = "default") -> None:
     """Make crons that are due."""
     for name in names:
-        await call(connection, crons.Set(project=project, cron=name, schedule="* * * * *", job={"type": "t"}))
-    await connection.execute(
-        "update coordinator.crons set next_at = next_at - interval '1 minute', due_at = due_at - interval '1 minute'"
-    )
+        await call(connection, crons.Set(project=project, cron=name, schedule=YEARLY, job={"type": "t"}))
+    await connection.execute(DUE)
 
 
 async def fired(connection: asyncpg.Connection) -> list[tuple[str, int]]:
@@ -59,7 +62,7 @@ async def test_a_cron_that_somebody_changes_keeps_no_other_from_firing(session: 
     await make(first, "changed", project="aaa")
     await make(first, "other")
     async with first.transaction():
-        await call(first, crons.Set(project="aaa", cron="changed", schedule="0 0 1 1 *"))
+        await call(first, crons.Set(project="aaa", cron="changed", schedule=YEARLY))
         assert await call(second, crons.Fire()) == 1
         assert await call(second, crons.Fire()) == 0
     assert await call(second, crons.Fire()) == 0
@@ -70,7 +73,7 @@ async def test_a_change_waits_for_the_firing_and_counts_from_then_on(session: Op
     first = await session()
     await make(first, "a")
     _, changed = await while_uncommitted(
-        session, crons.Fire(), crons.Set(project="default", cron="a", schedule="0 0 1 1 *", zone="UTC")
+        session, crons.Fire(), crons.Set(project="default", cron="a", schedule=YEARLY, zone="UTC")
     )
     assert isinstance(changed, Cron)
     assert changed.last_at is not None
@@ -89,6 +92,7 @@ async def test_a_project_that_is_deleted_meanwhile_fires_or_is_gone(session: Ope
     assert await first.fetchval("select count(*) from coordinator.jobs_open") == 0
 
 
+@pytest.mark.usefixtures("bounded_waits")
 async def test_a_queue_that_somebody_keeps_delays_the_crons_of_its_project_alone(session: Open) -> None:
     first, second = await session(), await session()
     await call(first, projects.Create(project="aaa"))
@@ -103,7 +107,7 @@ async def test_a_queue_that_somebody_keeps_delays_the_crons_of_its_project_alone
     late = await call(second, crons.Get(project="aaa", cron="kept"))
     assert late.error is not None
     assert late.last_at is None
-    await second.execute("update coordinator.crons set due_at = due_at - interval '2 minutes'")
+    await second.execute(DUE)
     while await call(second, crons.Fire()):
         pass
     assert (await call(second, crons.Get(project="aaa", cron="kept"))).error is None
@@ -112,11 +116,10 @@ async def test_a_queue_that_somebody_keeps_delays_the_crons_of_its_project_alone
 async def test_many_crons_of_a_project_fire_in_a_few_calls(session: Open) -> None:
     connection = await session()
     await connection.execute(
-        "select coordinator.cron_set('default', 'c' || n, '* * * * *', '{\"type\": \"t\"}') from generate_series(1, 150) n"
+        "select coordinator.cron_set('default', 'c' || n, $1, '{\"type\": \"t\"}') from generate_series(1, 150) n",
+        YEARLY,
     )
-    await connection.execute(
-        "update coordinator.crons set due_at = due_at - interval '1 minute', next_at = next_at - interval '1 minute'"
-    )
+    await connection.execute(DUE)
     calls = 0
     while await call(connection, crons.Fire()):
         calls += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -175,8 +174,7 @@ async def resized(
     while not done.is_set():
         name, slots = rng.choice(sorted(asked)), rng.randint(1, 6)
         asked[name].append(slots)
-        with contextlib.suppress(asyncpg.LockNotAvailableError):
-            await limit(connection, name, slots=slots)
+        await limit(connection, name, slots=slots)
         await anyio.sleep(rng.random() * 0.03)
 
 

@@ -308,6 +308,7 @@ async def handed(crew: list[Client]) -> tuple[Client, Client, int, int]:
     return ann, bob, token, (await bob.acquire("x", wait=TURN))[0]["ticket"]
 
 
+@pytest.mark.usefixtures("bounded_waits")
 @pytest.mark.parametrize("committed", [True, False])
 async def test_the_answer_to_a_poll_after_the_deadline_is_final(crew: list[Client], committed: bool) -> None:
     ann, bob, token, ticket = await handed(crew)

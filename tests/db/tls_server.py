@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from coordinator.embedded import binaries
 from coordinator.embedded.account import Account
+from tests.ports import reserve_port
 from tests.waiting import until
 
 ROLE = "app"
@@ -39,9 +39,7 @@ def tls_server(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
     else:
         pytest.skip("no PostgreSQL here was built with TLS (Debian, Ubuntu: apt-get install postgresql)")
     (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 trust\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = reserve_port()
     settings = {
         "ssl": "on",
         "ssl_cert_file": str(certificate),

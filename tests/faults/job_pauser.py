@@ -25,7 +25,7 @@ from coordinator.operations import agents, jobs, transactions
 __all__ = ["JOBS"]
 
 JOBS = 7
-EACH = timedelta(seconds=1)
+EACH = timedelta(hours=1)
 
 
 def verbs(agent: UUID, held: list[tuple[UUID, int]]) -> dict[str, Operation[object]]:

@@ -24,7 +24,7 @@ async def main(url: str, how: str) -> None:
             "select id from coordinator.agent_register('default', 'pauser', p_ttl => '1 day')"
         )
         token = await connection.fetchval(
-            "select fencing_token from coordinator.lock_acquire('default', '{work}', $1, p_ttl => '1 second')", agent
+            "select fencing_token from coordinator.lock_acquire('default', '{work}', $1, p_ttl => '1 hour')", agent
         )
         assert await connection.fetchval(
             "select state = 'mine' from coordinator.lock_check('default', '{work}', $1)", agent

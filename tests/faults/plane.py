@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import anyio
 from coordinator import embedded
 from tests.daemon import Daemon
 from tests.faults.test_connections_lost import ALL, terminate
+from tests.ports import reserve_port
 from tests.sidecar.conftest import Sidecar
 from tests.waiting import until
 
@@ -44,12 +44,6 @@ async def restart(server: embedded.Server, how: signal.Signals) -> None:
     await until(look, "the server is back")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def check(process: Daemon | Sidecar) -> None:
     """Check that a process wrote nothing but log lines, and no error among them."""
     output = process.output().rpartition("\n")[0]
@@ -63,7 +57,7 @@ class Plane:
         self.server = server
         self._way = way
         self._socket = folder / "s.sock"
-        self._ports = {"daemon": free_port(), "sidecar": free_port()}
+        self._ports = {"daemon": reserve_port(), "sidecar": reserve_port()}
         self._daemon: Daemon
         self._sidecar: Sidecar | None = None
         self.urls = [f"http://127.0.0.1:{self._ports['daemon']}"]

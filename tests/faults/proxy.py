@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import anyio
 
+from tests.ports import reserve_port
+
 NOTIFICATION, READY, EXECUTED = b"A", b"Z", b"C"
 
 
@@ -24,7 +26,9 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
         self.answers = 0  # the server said that it is ready for the next query
+        self.asked = 0  # parts of requests that came, whether they were passed on or not
         self._losing = False
+        self._port = reserve_port()
 
     def go_silent(self) -> None:
         """Pass nothing on, and close nothing: neither side learns of it."""
@@ -38,19 +42,17 @@ class Proxy:
         """Cut the connection of the next statement when the server has executed it, in place of its answer."""
         self._losing = True
 
-    async def refuse(self) -> int:
-        """Cut every connection, and refuse new ones; return the port, for ``accept``."""
-        port = int(self._server.sockets[0].getsockname()[1])
+    async def refuse(self) -> None:
+        """Cut every connection, and refuse new ones."""
         self._server.close()
-        await self._server.wait_closed()
         for task in self._tasks:
             task.cancel()
-        return port
+        await self._server.wait_closed()
 
-    async def accept(self, port: int, target: str | None = None) -> None:
+    async def accept(self, target: str | None = None) -> None:
         """Accept connections again, perhaps for another server."""
         self._target = self._target if target is None else urlsplit(target)
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
 
     def forget_connections(self) -> None:
         """Pass nothing more on for the present connections, and close none of them; new ones work."""
@@ -61,10 +63,11 @@ class Proxy:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Proxy]:
         """Listen for as long as the context lasts."""
-        self._server = server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
         user, at, _ = self._target.netloc.rpartition("@")
-        self.url = urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{port}", query="sslmode=disable"))
+        self.url = urlunsplit(
+            self._target._replace(netloc=f"{user}{at}127.0.0.1:{self._port}", query="sslmode=disable")
+        )
         try:
             yield self
         finally:
@@ -107,6 +110,7 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event
     ) -> None:
         while part := await reader.read(65536):
+            self.asked += 1
             await opened.wait()
             writer.write(part)
             await writer.drain()

@@ -11,21 +11,21 @@ from coordinator.db.database import Database
 from coordinator.operations import events
 from tests.daemon import Daemon, drained, log_of, opened
 from tests.relay.load import Load, Reader
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, until, until_true
 
 LIVENESS = "pid in (select pid from pg_locks where locktype = 'advisory' and classid = 1129267026)"
 RELAY = "query like '%coordinator.relay_%'"
 ALL = "true"
 
 
-async def terminate(url: str, whom: str) -> int:
-    """Terminate the other connections of a database; how many there were."""
+async def terminate(url: str, whom: str, *, at_least: int = 1) -> None:
+    """Wait until a database has that many other connections of that kind, and terminate all of them."""
     async with opened(url) as connection:
-        return int(
-            await connection.fetchval(
-                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
-                f" where datname = current_database() and pid <> pg_backend_pid() and {whom}"
-            )
+        await until_true(
+            connection,
+            "select count(pg_terminate_backend(pid)) > 0 from (select pid, count(*) over () as there from pg_stat_activity"
+            f" where datname = current_database() and pid <> pg_backend_pid() and {whom}) a where there >= $1",
+            at_least,
         )
 
 
@@ -41,7 +41,7 @@ async def test_a_daemon_whose_connection_is_terminated_comes_back_as_the_same_pr
         for turn in range(1, 4):
             await load.run(1, 0.1)
             await drained(database_url, len(load.committed))
-            assert await terminate(database_url, whom) > 0
+            await terminate(database_url, whom)
 
             async def back(turn: int = turn) -> bool:
                 # In the middle of a call it is the relay that notices.
@@ -75,7 +75,7 @@ async def test_a_follower_whose_connections_are_terminated_misses_nothing(databa
             tasks.start_soon(reader.follow, database)
             for _ in range(8):
                 await load.run(2, 0.3, pace_s=0.005)
-                assert await terminate(database_url, ALL) > 2
+                await terminate(database_url, ALL, at_least=3)
             await load.run(2, 0.3)
             log = await drained(database_url, len(load.committed))
 
@@ -97,11 +97,7 @@ async def test_a_reader_that_waits_hears_of_events_after_its_listening_connectio
         await (await daemon.ready()).lead()
         async with Database.open(database_url, config) as database, database.wake() as wake:
             for _ in range(3):
-
-                async def terminated() -> bool:
-                    return await terminate(database_url, "query like 'LISTEN%' or query = 'select 1'") > 0
-
-                await until(terminated, "the reader listens, and its connection is cut")
+                await terminate(database_url, "(query like 'LISTEN%' or query = 'select 1')")
                 await database.run(events.Emit(project="default", type="custom.after"))
                 with anyio.fail_after(DEADLINE_S):
                     await wake.wait(3600)

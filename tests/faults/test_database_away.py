@@ -157,17 +157,23 @@ async def test_readyz_follows_each_short_outage(database_url: str) -> None:
         with Daemon(proxy.url, constants=constants) as daemon:
             await daemon.ready()
             for _ in range(3):
-                port = await proxy.refuse()
+                await proxy.refuse()
                 await until(readyz(daemon, 503), "/readyz reports the refused connection", every_s=0.02)
-                await proxy.accept(port)
+                await proxy.accept()
                 await until(readyz(daemon, 200), "/readyz reports the recovery", every_s=0.02)
 
 
 async def test_readyz_reports_a_database_that_says_nothing(database_url: str) -> None:
     proxy = Proxy(database_url)
     async with proxy.serving():
-        # It notices the silence long before the call that got no response fails, after 4 seconds.
-        with Daemon(proxy.url, constants={"coordinator.loops.keeper.SILENT_S": 2}) as daemon:
+        # No call that got no response fails, and no ping: only the silence can tell.
+        constants = {
+            "coordinator.loops.keeper.SILENT_S": 2,
+            "coordinator.loops.keeper.LEAD_S": 3600,
+            "coordinator.db.database.CALL_TIMEOUT_S": 3600,
+            "coordinator.db.session.PING_S": 3600,
+        }
+        with Daemon(proxy.url, constants=constants) as daemon:
             await daemon.ready()
             proxy.go_silent()
 

@@ -119,9 +119,9 @@ async def test_a_daemon_whose_database_fails_over_resets_the_streams_that_are_ah
                 await cut_off(primary, replica)
                 await emit(http, "default", *(f"lost {n}" for n in range(5)))
                 lost = (await ahead.events(5))[-1]
-                port = await proxy.refuse()
+                await proxy.refuse()
                 assert await replica.fetchval("select pg_promote()")
-                await proxy.accept(port, url)
+                await proxy.accept(url)
                 reset = (await ahead.until("reset"))[-1]
                 assert reset.data["data"]["reason"] in {"ahead", "restored"}
                 await until(daemon.is_ready, "the daemon writes to the new primary")
@@ -189,9 +189,9 @@ async def test_a_restart_resets_nobody_and_a_crash_that_ends_no_server_begins_an
                 cursors += [event.cursor for event in await call(connection, events.Since())]
             if how:
                 await restart(server, how)
-        async with opened(server.dsn) as connection:
+        async with opened(server.dsn) as connection, opened(server.dsn) as beside:
             os.kill(connection.get_server_pid(), signal.SIGKILL)
-            await until(lambda: gone(connection), "the server has ended all sessions")
+            await until(lambda: gone(beside), "the server has noticed, and ended all sessions")
         await until(lambda: accepts(server), "the server has recovered")
         async with opened(server.dsn) as connection:
             assert await connection.fetchval("select pg_postmaster_start_time()") == started

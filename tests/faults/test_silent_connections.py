@@ -21,12 +21,11 @@ from tests.daemon import Daemon, opened
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client
 from tests.sidecar.conftest import sidecar
-from tests.waiting import DEADLINE_S, ticking, until
+from tests.waiting import DEADLINE_S, ticking, until, until_true
 
 QUICK = {
     "coordinator.db.session.PING_S": 0.2,
     "coordinator.db.session.PING_TIMEOUT_S": 1.0,
-    "coordinator.db.session.CALL_TIMEOUT_S": 1.0,
     "coordinator.db.connection.RETIRE_S": 0.2,
     "coordinator.db.connection.CHECK_S": 1.0,
 }
@@ -62,7 +61,7 @@ async def test_a_session_replaces_a_connection_that_died_and_ends_it_at_the_serv
             return session._link is not None and session._link.connection.get_server_pid() != before
 
         await until(replaced, "it is replaced")
-        assert not await watcher.fetchval("select exists (select from pg_stat_activity where pid = $1)", before)
+        await until_true(watcher, "select not exists (select from pg_stat_activity where pid = $1)", before)
         await wake.wait(0)
         await watcher.execute("notify news")
         with anyio.fail_after(DEADLINE_S):

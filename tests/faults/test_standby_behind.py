@@ -16,10 +16,11 @@ from coordinator.operations.positions import Included
 from coordinator.operations.work import RelayRecover, RelayStep
 from tests.daemon import opened
 from tests.faults.test_log_promoted import EMIT, standby
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until, until_true
 
 
 async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.db.call.AT_LEAST_S", DEADLINE_S)
     async with (
         embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
         opened(server.dsn) as relay,
@@ -51,6 +52,7 @@ async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, mon
             assert (await reads.jobs.attempts(job), await reads.workers.list()) == ([], [])
 
             await replay.execute("select pg_wal_replay_pause()")
+            await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")
             await writer.signals.set("k", "behind")
             waiting = asyncio.ensure_future(reader.at_least(writer.position or "").signals.get("k"))
             for _ in range(10):

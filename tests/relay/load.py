@@ -45,9 +45,12 @@ class Load:
         self.repeated = 0  # requests that were sent again
 
     async def run(self, writers: int, duration_s: float, *, pace_s: float = 0.0) -> None:
-        """Write for some time."""
+        """Write for some time, and on a slow machine until there is something to judge."""
+        enough = len(self.committed) + 5
         async with self.running(writers, pace_s=pace_s):
             await anyio.sleep(duration_s)
+            while len(self.committed) < enough:
+                await anyio.sleep(0.01)
 
     @asynccontextmanager
     async def running(self, writers: int, *, pace_s: float = 0.0) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ from coordinator.model.json import value_of
 from coordinator.relay import Relay
 from coordinator.telemetry import metrics
 from tests.daemon import LOG, Daemon, log_of, opened
-from tests.waiting import ticking, until
+from tests.waiting import until
 
 EMIT = "select coordinator.event_emit('default', 'custom.ring', $1)"
 
@@ -43,11 +43,9 @@ async def in_log(connection: asyncpg.Connection, key: str) -> bool:
     return bool(await connection.fetchval(f"select true from {LOG} where key = $1", key))
 
 
-async def delivered(connection: asyncpg.Connection, key: str) -> int:
-    """Wait until an event is in the log; return how many hundredths of a second that took this process, and so its relay."""
-    async with ticking(0.01) as passed:
-        await until(partial(in_log, connection, key), f"{key} is in the log", every_s=0.001)
-        return passed()
+async def delivered(connection: asyncpg.Connection, key: str) -> None:
+    """Wait until an event is in the log. A relay that sleeps past it brings it never: nothing but the doorbell wakes it."""
+    await until(partial(in_log, connection, key), f"{key} is in the log", every_s=0.001)
 
 
 @pytest.fixture(autouse=True)
@@ -55,25 +53,20 @@ def _never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.relay.REARM_S", 3600)
 
 
-async def test_a_writer_that_begins_after_the_bell_was_armed_is_delivered_at_once(
-    db: Database, database_url: str
-) -> None:
+async def test_a_writer_that_begins_after_the_bell_was_armed_is_delivered(db: Database, database_url: str) -> None:
     async with opened(database_url) as writer, relaying(db):
-        took = []
         for turn in range(20):
             await armed(writer)
             await anyio.sleep(0.002 * (turn % 7))
             await writer.execute(EMIT, f"after {turn}")
-            took.append(await delivered(writer, f"after {turn}"))
-        assert sorted(took)[15] < 10, took
+            await delivered(writer, f"after {turn}")
 
 
-async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after_is_delivered_soon(
+async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after_is_delivered(
     db: Database, database_url: str
 ) -> None:
     """It read "awake" and does not ring; the relay must not sleep before it is over."""
     async with opened(database_url) as writer, opened(database_url) as other, relaying(db):
-        took = []
         for turn in range(20):
             await armed(other)
             # An event of somebody else wakes the relay; this one is emitted while it is awake.
@@ -82,12 +75,10 @@ async def test_a_writer_that_emitted_before_the_bell_was_armed_and_commits_after
                 await writer.execute(EMIT, f"before {turn}")
                 await armed(other)
                 await anyio.sleep(0.005 * (turn % 10))
-            took.append(await delivered(other, f"before {turn}"))
-        assert max(took) < 500, "the relay sleeps past an event"
-        assert sorted(took)[15] < 15, took
+            await delivered(other, f"before {turn}")
 
 
-async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Database, database_url: str) -> None:
+async def test_no_event_is_slept_past_whenever_it_comes(db: Database, database_url: str) -> None:
     """The relay is met in every state between awake and asleep; no heartbeat is there to help."""
     async with opened(database_url) as writer, relaying(db):
         await armed(writer)
@@ -95,8 +86,8 @@ async def test_no_event_waits_for_more_than_a_moment_whenever_it_comes(db: Datab
             await writer.execute(EMIT, f"sweep {turn}")
             await anyio.sleep(turn * 0.00003)
             if turn % 3 == 0:
-                assert await delivered(writer, f"sweep {turn}") < 500, "the relay sleeps past an event"
-        assert await delivered(writer, "sweep 299") < 500
+                await delivered(writer, f"sweep {turn}")
+        await delivered(writer, "sweep 299")
 
 
 async def test_a_lost_doorbell_costs_at_most_two_heartbeats(database_url: str) -> None:
@@ -122,7 +113,7 @@ async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(d
             await slow.execute(EMIT, "slow")
             for turn in range(50):
                 await writer.execute(EMIT, f"quick {turn}")
-            assert await delivered(writer, "quick 49") < 500
+            await delivered(writer, "quick 49")
             before = calls()
             await anyio.sleep(2)
             spent = calls() - before

@@ -50,7 +50,9 @@ async def test_callers_who_race_begin_one_epoch(sessions: list[asyncpg.Connectio
     assert len({await session.fetchval(EPOCH) for session in sessions}) == 1
 
 
-async def test_the_wait_for_who_begins_an_epoch_is_bounded(sessions: list[asyncpg.Connection]) -> None:
+async def test_the_wait_for_who_begins_an_epoch_is_bounded(
+    bounded_waits: None, sessions: list[asyncpg.Connection]
+) -> None:
     watcher, caller, _ = sessions
     await watcher.execute(FORGET)
     await watcher.execute("begin; lock table coordinator.epochs in share row exclusive mode")

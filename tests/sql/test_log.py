@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ import pytest
 
 from coordinator.db.call import call
 from coordinator.db.connection import connect
-from coordinator.errors import CoordinatorError, DatabaseBusy
+from coordinator.errors import CoordinatorError
 from coordinator.model.log import LogEntry, LogReceipt
-from coordinator.model.operation import JsonText, Operation
+from coordinator.model.operation import JsonText
 from coordinator.operations import logs, transactions
 from coordinator.operations import sessions as sessions_
 from tests.conftest import Transaction
@@ -46,13 +46,6 @@ def read(key: str = "k", kind: str = "note", **options: Any) -> logs.Read:
 
 def seqs(entries: list[LogEntry]) -> list[int]:
     return [entry.seq for entry in entries]
-
-
-async def done(connection: asyncpg.Connection, operation: Operation[R]) -> R:
-    """Run an operation that many others are in the way of, until it gets its turn within a second."""
-    while True:
-        with suppress(DatabaseBusy):
-            return await call(connection, operation)
 
 
 @pytest.fixture
@@ -273,7 +266,7 @@ async def test_the_log_of_audits_is_refused_to_callers(tx: Transaction) -> None:
 async def test_sixteen_first_writers_of_a_log_race(sessions: list[asyncpg.Connection]) -> None:
     for round_ in range(3):
         receipts = await asyncio.gather(
-            *(done(each, append(*[n] * 3, key=f"k{round_}")) for n, each in enumerate(sessions))
+            *(call(each, append(*[n] * 3, key=f"k{round_}")) for n, each in enumerate(sessions))
         )
         assert sorted(receipt.first_seq for receipt in receipts) == [*range(1, 48, 3)]
         entries = await call(sessions[0], read(f"k{round_}"))
@@ -287,13 +280,13 @@ async def test_of_racing_first_writers_with_one_uid_one_appends_and_of_those_tha
 ) -> None:
     for key in map(str, range(5)):
         repeated = append({"data": 1, "uid": "u"}, key=key, expect=0)
-        receipts = await asyncio.gather(*(done(each, repeated) for each in sessions))
+        receipts = await asyncio.gather(*(call(each, repeated) for each in sessions))
         assert sorted(receipt.appended for receipt in receipts) == [0] * 15 + [1]
         assert {receipt.last_seq for receipt in receipts} == {1}
 
     async def first(connection: asyncpg.Connection) -> LogReceipt | str:
         try:
-            return await done(connection, append(1, key="new", expect=0))
+            return await call(connection, append(1, key="new", expect=0))
         except CoordinatorError as error:
             return error.code
 
@@ -310,7 +303,7 @@ async def test_twelve_writers_are_read_in_the_order_of_their_commits(sessions: l
     async def write(writer: asyncpg.Connection, name: int) -> None:
         nonlocal left
         for batch in range(10):
-            await done(writer, append(*[[name, batch]] * 3))
+            await call(writer, append(*[[name, batch]] * 3))
         left -= 1
 
     async def follow() -> list[LogEntry]:
@@ -421,7 +414,7 @@ async def test_the_audit_trail_is_changed_by_nobody_and_has_a_log_for_what_conce
 
 async def test_concurrent_pops_get_different_entries(sessions: list[asyncpg.Connection]) -> None:
     await call(sessions[0], append(*range(40)))
-    popped = await asyncio.gather(*(done(each, pop(last=3)) for each in sessions))
+    popped = await asyncio.gather(*(call(each, pop(last=3)) for each in sessions))
     taken = sorted(entry.seq for entries in popped for entry in entries)
     assert taken == [*range(1, 41)]
     for entries in popped:
@@ -463,7 +456,7 @@ async def test_appends_of_transactions_are_whole_exact_and_meet_in_order(session
 
     async def both(connection: asyncpg.Connection, number: int) -> None:
         parts = [append(number, key=key, kind=kind) for key, kind in (("a", "note"), ("new", "message"), ("b", "note"))]
-        await done(connection, transactions.Run.of("default", parts[:: 1 if number % 2 else -1]))
+        await call(connection, transactions.Run.of("default", parts[:: 1 if number % 2 else -1]))
 
     await asyncio.gather(*(both(each, number) for number, each in enumerate(sessions)))
     orders = [

@@ -181,7 +181,9 @@ async def test_sixteen_who_enter_at_once_enter_one_session(database_url: str) ->
             await connection.close()
 
 
-async def test_whoever_has_entered_finishes_before_the_session_is_archived(database_url: str) -> None:
+async def test_whoever_has_entered_finishes_before_the_session_is_archived(
+    database_url: str, bounded_waits: None
+) -> None:
     writer, archiver = await connect(database_url), await connect(database_url)
     try:
         await writer.fetchval(ENTER, P, "s")
