@@ -1,0 +1,108 @@
+"""What managers do with jobs: cancel, pause, resume, retry."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import click
+
+from coordinator.cli.command import acting_agent
+from coordinator.cli.commands.job.noun import (
+    command,
+    job_argument,
+    key_option,
+    queue_option,
+    show_outcome,
+    status_option,
+    type_option,
+)
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.values import INTEGER, JOB
+from coordinator.model.agent_ref import AgentRef
+from coordinator.operations import job_history, job_trees, jobs
+
+
+@command.verb(
+    examples=[
+        "coordinator job cancel \"$id\" --reason 'The page is gone'",
+        'coordinator job cancel "$id" --tree',
+        'coordinator job cancel "$id" --children --agent w --fence 42',
+    ]
+)
+@job_argument
+@click.option("--tree", is_flag=True, help="Cancel all jobs below it, too, even if it has ended.")
+@click.option("--children", is_flag=True, help="Cancel only the jobs below it; its worker may do that.")
+@acting_agent(help="With --children: worker that has the job.", required=False)
+@click.option("--fence", type=INTEGER, metavar="N", help="With --children: fence that the claim printed.")
+@click.option("--reason", metavar="TEXT", help="Reason, for the worker and for the history.")
+@click.pass_obj
+def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef | None, **options: Any) -> None:
+    """Cancel a job. The worker of a running one has 30 seconds to stop."""
+    fence = options.pop("fence")
+    if children:
+        if agent is None or fence is None or tree:
+            raise click.UsageError("--children takes --agent and --fence, and not --tree")
+        count = call.run(call.operation(job_trees.CancelChildren, agent=agent, fence=fence, **options))
+        call.output.line(str(count))
+        return
+    if fence is not None:
+        raise click.UsageError("--fence belongs to --children")
+    show_outcome(call, call.run(call.operation(jobs.Cancel, tree=tree, **options)))
+
+
+@command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])
+@job_argument
+@click.option("--tree", is_flag=True, help="Pause all jobs below it, too, and children that it gets later.")
+@click.option("--reason", metavar="TEXT", help="Reason, for people.")
+@click.pass_obj
+def pause(call: Invocation, /, **options: Any) -> None:
+    """Pause a job: no worker can claim it. An attempt that runs continues."""
+    show_outcome(call, call.run(call.operation(job_trees.Pause, **options)))
+
+
+@command.verb(examples=['coordinator job resume "$id" --tree'])
+@job_argument
+@click.option("--tree", is_flag=True, help="Resume all jobs below it, too.")
+@click.pass_obj
+def resume(call: Invocation, /, **options: Any) -> None:
+    """Resume a job that was paused."""
+    show_outcome(call, call.run(call.operation(job_trees.Resume, **options)))
+
+
+@command.verb(
+    examples=[
+        "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae",
+        "coordinator job retry --status failed --type summarize",
+        "coordinator job retry --reason worker_lost --limit 10",
+        "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae --from send",
+        "coordinator job retry 01a2155e-ba17-77e3-ac99-d90c691a84ae --from page --ordinal 3",
+    ]
+)
+@click.argument("job", type=JOB, metavar="[ID]", required=False)
+@status_option
+@click.option("--reason", metavar="REASON", help="Only of this reason, such as worker_lost.")
+@type_option
+@queue_option
+@key_option
+@click.option("--limit", type=INTEGER, default=1000, show_default=True, metavar="N", help="At most this many.")
+@click.option("--from", "from_step", metavar="STEP", help="Reuse the steps that had finished before this one.")
+@click.option(
+    "--ordinal",
+    "from_ordinal",
+    type=INTEGER,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Which of the steps of this name it is.",
+)
+@click.pass_obj
+def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **options: Any) -> None:
+    """Enqueue JOB again, or all that meet the conditions.
+
+    Each is retried once. Prints the ids of the new jobs.
+    """
+    made = call.run(call.operation(job_history.Retry, job=job, status=[*status] or None, **options))
+    call.output.many(
+        made, ("id", "retry_of", "type", "queue", "status", "created", "steps"), empty="There is nothing to retry."
+    )
