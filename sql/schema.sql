@@ -436,7 +436,7 @@ create table coordinator.job_limits (
   id           bigint not null generated always as identity, -- Number of the limit.
   project_id   bigint not null, -- The project.
   name         text collate "C" not null, -- Name of the limit, by which jobs may ask for it.
-  kind         text not null, -- slots, rate or budget.
+  kind         text collate "C" not null, -- slots, rate or budget.
   queue        text collate "C", -- It applies to the jobs of this queue; null: of all.
   type         text collate "C", -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
   per_key      boolean not null default false, -- Whether each key has a limit of its own. Jobs without a key then have none.
@@ -464,7 +464,7 @@ create table coordinator.job_limits (
   constraint job_limits_period CHECK ((period = ANY (ARRAY['hour'::text, 'day'::text, 'ever'::text])))
 );
 CREATE INDEX job_limits_keys_idx ON coordinator.job_limits USING btree (project_id) WHERE (per_key AND (kind <> 'slots'::text));
-CREATE UNIQUE INDEX job_limits_tree_idx ON coordinator.job_limits USING btree (project_id, tree) WHERE (tree IS NOT NULL);
+CREATE UNIQUE INDEX job_limits_tree_idx ON coordinator.job_limits USING btree (project_id, tree, kind) WHERE (tree IS NOT NULL);
 
 -- Jobs that have waited long for a lock: later jobs do not take what overlaps it before them. A row that has lapsed means nothing.
 create table coordinator.job_lock_turns (
@@ -522,10 +522,10 @@ create table coordinator.job_steps_open (
   constraint job_steps_open_kind CHECK ((kind = ANY (ARRAY['step'::text, 'wait'::text, 'answer'::text])))
 );
 
--- Jobs that wait for a slot of the limit of their tree. A row ends with that in jobs_waiting.
+-- Jobs that wait for a limit of their tree. A row ends with that in jobs_waiting.
 create table coordinator.job_tree_waits (
   job_id   uuid not null, -- The job.
-  limit_id bigint not null, -- The limit.
+  limit_id bigint not null, -- The limit: of several, the first that had too little left.
   class_id bigint not null, -- Its class: of each, the first jobs in order are woken.
   rank     bigint not null, -- Order within the class, see job_rank.
   constraint job_tree_waits_pkey PRIMARY KEY (job_id),
@@ -2567,8 +2567,8 @@ create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
 
--- Decide which of the jobs that a claim took out of jobs_ready can start: those that get a slot of the limit of their tree (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. Internal.
-create function coordinator.job_admit(p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_trees boolean, p_locks boolean, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT owned uuid[], OUT fences bigint[], OUT tokens jsonb[], OUT waiting uuid[], OUT rest uuid[])
+-- Decide which of the jobs that a claim took out of jobs_ready can start: those that get what they need of the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: nothing was admitted to this claim before. Internal.
+create function coordinator.job_admit(p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_first boolean, p_trees boolean, p_locks boolean, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT owned uuid[], OUT fences bigint[], OUT tokens jsonb[], OUT waiting uuid[], OUT rest uuid[])
   returns record
   volatile;
 
@@ -3332,8 +3332,8 @@ create function coordinator.limit_check_costs(p_project_id bigint, p_limits json
   returns void
   stable;
 
--- Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit (ZC325). Internal.
-create function coordinator.limit_check_tree(p_project text, p_project_id bigint, p_tree uuid)
+-- Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit of the kind (ZC325). Internal.
+create function coordinator.limit_check_tree(p_project text, p_limit coordinator.job_limits)
   returns void
   stable;
 
@@ -3342,7 +3342,7 @@ create function coordinator.limit_class_key(p_project_id bigint)
   returns bigint
   immutable;
 
--- Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst. Internal.
+-- Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst; those of a tree cost all of its jobs the same. Internal.
 create function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb)
   returns bigint
   immutable;
@@ -3452,6 +3452,11 @@ create function coordinator.limit_list(p_project text, p_after text[] default nu
   returns SETOF coordinator.job_limits_live
   stable security definer;
 
+-- Lock rates and budgets in the order of their numbers, to the end of the transaction, and return which; without p_wait, only those that no other transaction has. Internal.
+create function coordinator.limit_lock_gauges(p_limits bigint[], p_wait boolean)
+  returns bigint[]
+  volatile;
+
 -- Raise ZC211 for a limit that does not exist, with the name that was probably meant. Internal.
 create function coordinator.limit_missing(p_project text, p_name text)
   returns void
@@ -3517,7 +3522,7 @@ create function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestam
   returns void
   volatile;
 
--- Give back the permits that limit_take_trees took for jobs that do not start now. Internal.
+-- Give back what limit_take_trees took for jobs that do not start now. Internal.
 create function coordinator.limit_return_trees(p_slots jsonb, p_ids uuid[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -3537,7 +3542,7 @@ create function coordinator.limit_set(p_project text, p_name text, p_slots integ
   returns SETOF coordinator.job_limits_live
   volatile security definer;
 
--- Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers that lacked what this frees. Internal.
+-- Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers, and jobs of trees, that lacked what this frees. Internal.
 create function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -3567,8 +3572,8 @@ create function coordinator.limit_take_tokens(p_limit coordinator.job_limits, p_
   returns void
   volatile;
 
--- Take a permit for each job that a claim took out of jobs_ready and whose tree has a limit. picked: the jobs that can start, also those of other trees; slots: the limits of which they took a permit, by job; waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that. Waits for nobody. Internal.
-create function coordinator.limit_take_trees(p_project_id bigint, p_ids uuid[], p_waiting integer, p_worker text, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT waiting uuid[], OUT rest uuid[])
+-- Take what jobs that a claim took out of jobs_ready need of the limits of their trees. picked: the jobs that can start, also those of other trees; slots: by job that took some, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that, and of trees that others have. p_wait: wait for rates and budgets that other claims have; a claim may do so once. Internal.
+create function coordinator.limit_take_trees(p_project_id bigint, p_ids uuid[], p_waiting integer, p_wait boolean, p_worker text, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT waiting uuid[], OUT rest uuid[])
   returns record
   volatile;
 
@@ -3576,6 +3581,16 @@ create function coordinator.limit_take_trees(p_project_id bigint, p_ids uuid[], 
 create function coordinator.limit_tokens(p_limit coordinator.job_limits)
   returns bigint
   volatile;
+
+-- Return how many jobs of a tree its limit lets start now, at most 1,000. Internal.
+create function coordinator.limit_tree_free(p_limit coordinator.job_limits, p_now timestamp with time zone)
+  returns bigint
+  stable;
+
+-- Return how many jobs of a tree can start with what is left of its rate or budget. Internal.
+create function coordinator.limit_tree_jobs(p_limit coordinator.job_limits, p_room bigint)
+  returns bigint
+  immutable;
 
 -- Bring back into the line the lanes of keys that were full before attempts ended, each of which had a slot of one of these limits and keys. No event. Internal.
 create function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[])
@@ -3607,7 +3622,12 @@ create function coordinator.limit_wake_keys(p_limits bigint[], p_now timestamp w
   returns integer
   volatile;
 
--- Wake jobs that wait for the limits of their trees, of which there are permits again: of each class as many as p_counts says; null: as there are free permits. Returns how many were woken. Internal.
+-- Wake jobs of a project that wait for the rate of their tree and for which there are tokens: a claim need not wait for the loop. Internal.
+create function coordinator.limit_wake_rates(p_project_id bigint, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Wake jobs that wait for the limits of their trees, which have room again: of each class as many as p_counts says; null: as can start now. Returns how many were woken. Internal.
 create function coordinator.limit_wake_trees(p_limits bigint[], p_counts bigint[], p_by text, p_now timestamp with time zone)
   returns integer
   volatile;

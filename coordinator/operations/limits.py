@@ -22,7 +22,7 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last of
     them. This and its kind are chosen once.
 
-    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit.
+    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit of this kind.
     """
 
     function = "limit_set"

@@ -4,7 +4,7 @@ create table coordinator.job_limits (
   id           bigint           not null generated always as identity constraint job_limits_pkey primary key,
   project_id   bigint           not null constraint job_limits_project_fkey references coordinator.projects on delete cascade,
   name         text             collate "C" not null,
-  kind         text             not null,
+  kind         text             collate "C" not null,
   queue        text             collate "C",
   type         text             collate "C",
   per_key      boolean          not null default false,
@@ -28,7 +28,7 @@ create table coordinator.job_limits (
   constraint job_limits_kind check (kind in ('slots', 'rate', 'budget')),
   constraint job_limits_period check (period in ('hour', 'day', 'ever')),
   constraint job_limits_on_exhausted check (on_exhausted in ('stop', 'cancel')));
-create unique index job_limits_tree_idx on coordinator.job_limits (project_id, tree) where tree is not null; -- job_claim: the limit of a tree
+create unique index job_limits_tree_idx on coordinator.job_limits (project_id, tree, kind) where tree is not null; -- job_claim: the limits of a tree
 create index job_limits_keys_idx on coordinator.job_limits (project_id) where per_key and kind <> 'slots'; -- job_claim: rates and budgets per key
 comment on table  coordinator.job_limits              is 'Limits of what runs: the number of jobs at once (slots), tokens per interval (rate), or a sum (budget).';
 comment on column coordinator.job_limits.id           is 'Number of the limit.';
@@ -86,9 +86,9 @@ create table coordinator.job_tree_waits (
   rank     bigint not null,
   constraint job_tree_waits_pkey primary key (job_id)) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index job_tree_waits_limit_idx on coordinator.job_tree_waits (limit_id, class_id, rank, job_id); -- limit_wake_trees
-comment on table  coordinator.job_tree_waits          is 'Jobs that wait for a slot of the limit of their tree. A row ends with that in jobs_waiting.';
+comment on table  coordinator.job_tree_waits          is 'Jobs that wait for a limit of their tree. A row ends with that in jobs_waiting.';
 comment on column coordinator.job_tree_waits.job_id   is 'The job.';
-comment on column coordinator.job_tree_waits.limit_id is 'The limit.';
+comment on column coordinator.job_tree_waits.limit_id is 'The limit: of several, the first that had too little left.';
 comment on column coordinator.job_tree_waits.class_id is 'Its class: of each, the first jobs in order are woken.';
 comment on column coordinator.job_tree_waits.rank     is 'Order within the class, see job_rank.';
 

@@ -40,6 +40,17 @@ def test_a_tree_has_a_limit(program: Program) -> None:
     program.fails(5, "limit", "set", "other", "--slots", "1", "--tree", child)
 
 
+def test_a_tree_has_a_budget(program: Program) -> None:
+    root = program.json("job", "enqueue", "root")["id"]
+    for _ in range(2):
+        program.json("job", "enqueue", "x", "--parent", root)
+    program.json("limit", "set", "dollars", "--budget", "9", "--reserve", "5", "--tree", root)
+    agent = program.json("agent", "register", "w", "--job-type", "x")["id"]
+    assert len(program.json("job", "claim", "--limit", "5", "--agent", agent)) == 1
+    (waiting,) = program.json("job", "list", "--status", "waiting")
+    assert 'Budget "dollars" of its tree has 4 of 9 left' in program.text("job", "why", waiting["id"])
+
+
 def test_bad_input_is_refused(program: Program) -> None:
     for options in (
         [],

@@ -57,6 +57,22 @@ async def test_a_tree_has_a_limit(database_url: str) -> None:
             await client.limits.set("other", slots=1, tree=grant.id)
 
 
+async def test_a_tree_has_a_budget_and_a_rate(database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
+        root = await client.jobs.enqueue("root")
+        await client.jobs.enqueue_many([{"type": "x", "parent": root.id}] * 4)
+        await client.limits.set("dollars", budget=10, reserve=5, tree=root.id)
+        made = await client.limits.set("calls", rate=3, per=3600, tree=root.id)
+        assert (made.tree, made.kind, made.free) == (root.id, "rate", 3)
+        first, _ = await client.jobs.claim(5)
+        charge = await client.jobs.spend(first, "dollars", 1)
+        assert (charge.spent, charge.free) == (1, 0)
+        await client.jobs.complete(first)
+        assert (await client.limits.show("dollars")).free == 4
+        waiting = [job.id async for job in client.jobs.list(status=["waiting"])]
+        assert "dollars" in (await client.jobs.why(waiting[0])).sentence
+
+
 async def test_a_job_says_what_it_costs_and_its_worker_what_it_spent(database_url: str) -> None:
     async with coordinator.connect(database_url, agent="coder", job_types=["x"]) as client:
         await client.limits.set("dollars", budget=100, period="day", reserve=10, on_exhausted="cancel")

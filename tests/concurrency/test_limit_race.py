@@ -241,6 +241,7 @@ async def drained(admin: asyncpg.Connection, workers: list[Worker]) -> None:
     while await admin.fetchval("select coordinator.job_promote()"):
         pass
     while left:
+        await admin.execute("update coordinator.job_limit_waits set due_at = now() where due_at > now()")
         for loop in ("limit_refill", "job_wake_due"):
             await admin.execute(f"select coordinator.{loop}()")
         for worker in workers:
@@ -400,6 +401,59 @@ async def test_a_job_that_finds_its_tree_full_while_an_attempt_ends_is_woken_by_
         await two.complete(two.first, grant)  # nobody waits yet
         assert await two.claim(two.second) == []  # nor is the permit free
     assert await two.free() == (1, 0)
+    assert await two.admin.fetchval("select coordinator.limit_refill()") == 1
+    assert len(await two.claim(two.second)) == 1
+
+
+@pytest.mark.parametrize(
+    "gauge", [{"budget": 3, "reserve": 1}, {"rate": 3.0, "per": timedelta(days=1)}], ids=["budget", "rate"]
+)
+async def test_claims_of_one_rate_or_budget_of_a_tree_take_turns(two: Two, gauge: dict[str, Any]) -> None:
+    root = await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await limit(two.admin, "t", tree=root, **gauge)
+    await two.enqueue(2, parent=str(root))
+    async with uncommitted(two.first):
+        assert len(await two.claim(two.first)) == 2
+        await two.enqueue(2, parent=str(root))
+        claim = asyncio.create_task(two.claim(two.second))
+        await until_blocked(two.admin, two.second.connection)
+    assert len(await claim) == 1
+    shown = await two.admin.fetchrow("select free, waiting_count from coordinator.limit_show('default', 't')")
+    assert shown is not None
+    assert (shown["free"], shown["waiting_count"]) == (0, 1)
+
+
+async def test_a_claim_that_has_rates_of_trees_waits_for_no_other(two: Two) -> None:
+    """Two claims that look twice, each for the tree that the other one has, would wait for each other."""
+    trees = [await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')") for _ in range(2)]
+    for number, root in enumerate(trees):
+        await limit(two.admin, f"t{number}", tree=root, rate=1.0, per=timedelta(days=1), burst=1)
+    await two.enqueue(parent=str(trees[0]))
+    assert len(await two.claim(two.first)) == 1
+    await two.enqueue(parent=str(trees[0]), priority=1)  # its tree has no token left: the claim looks again
+    for kind in "xy":
+        await two.enqueue(parent=str(trees[1]), type=kind)
+    async with uncommitted(two.first):
+        query = "select from coordinator.job_claim('default', $1, 1, p_types => '{y}')"
+        assert len(await two.first.connection.fetch(query, two.first.agent)) == 1
+        assert await two.claim(two.second, 1) == []
+    causes = await two.admin.fetch(
+        "select cause from coordinator.jobs_waiting union all select 'ready' from coordinator.jobs_ready"
+    )
+    assert sorted(row["cause"] for row in causes) == ["limit", "ready", "ready", "ready"]  # with both roots
+
+
+async def test_an_end_wakes_jobs_that_wait_for_the_budget_of_its_tree(two: Two) -> None:
+    root = await two.admin.fetchval("select id from coordinator.job_enqueue('default', 'z')")
+    await limit(two.admin, "t", tree=root, budget=1, reserve=1)
+    await two.enqueue(parent=str(root))
+    (grant,) = await two.claim(two.first)
+    await two.enqueue(parent=str(root))
+    async with uncommitted(two.second):
+        assert await two.claim(two.second) == []  # the job begins to wait
+        await two.first.connection.execute(
+            "select coordinator.job_release('default', $1, $2, $3)", grant["id"], two.first.agent, grant["fence"]
+        )  # nobody waits yet
     assert await two.admin.fetchval("select coordinator.limit_refill()") == 1
     assert len(await two.claim(two.second)) == 1
 

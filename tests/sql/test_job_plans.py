@@ -154,7 +154,8 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
     for limit in LIMITS:
         await connection.execute(f"select coordinator.limit_set('default', {limit})", timeout=600)
     root = await connection.fetchval("select id from coordinator.job_enqueue('default', 'root', p_queue => 'trees')")
-    await connection.execute(f"select coordinator.limit_set('default', 'tree', p_slots => 3, p_tree => '{root}')")
+    for tree in ("'tree', p_slots => 3", "'tree rate', p_rate => 1000000", "'tree budget', p_budget => 1000000"):
+        await connection.execute(f"select coordinator.limit_set('default', {tree}, p_tree => '{root}')")
     if rows:
         await connection.execute(OTHERS.format(n=rows // 2, project=project, root=root), timeout=600)
     if analysed:

@@ -27,6 +27,7 @@ COLUMNS = (
         "coordinator limit set builds --slots 8 --queue builds     # 8 jobs of the queue run at once",
         "coordinator limit set per-customer --slots 2 --queue builds --per-key",
         'coordinator limit set review --slots 4 --tree "$id"        # of a job and all jobs below it',
+        'coordinator limit set review-dollars --budget 5000000 --reserve 20000 --tree "$id"',
         "coordinator limit set openai --rate 500 --per 1m --burst 50",
         "coordinator limit set dollars --budget 5000000 --period day --reserve 20000 --on-exhausted cancel",
     ],

@@ -229,8 +229,8 @@ comment on function coordinator.job_pick_fair(bigint, integer, jsonb, uuid[]) is
   'Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.';
 
 create or replace function coordinator.job_admit(
-  p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_trees boolean, p_locks boolean,
-  p_now timestamptz, out picked uuid[], out slots jsonb, out owned uuid[], out fences bigint[], out tokens jsonb[], out waiting uuid[], out rest uuid[])
+  p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_first boolean, p_trees boolean,
+  p_locks boolean, p_now timestamptz, out picked uuid[], out slots jsonb, out owned uuid[], out fences bigint[], out tokens jsonb[], out waiting uuid[], out rest uuid[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -247,7 +247,7 @@ begin
   rest := '{}';
   if p_trees then
     select t.picked, t.slots, t.waiting, t.rest into picked, slots, waiting, rest
-    from coordinator.limit_take_trees(p_project_id, p_ids, p_waiting, p_worker, p_now) t;
+    from coordinator.limit_take_trees(p_project_id, p_ids, p_waiting, p_first, p_worker, p_now) t;
   end if;
   if p_locks then
     v_locked := coordinator.job_lock(p_project_id, p_project, p_agent, p_worker, picked, p_limit, p_waiting - cardinality(waiting), p_now);
@@ -266,8 +266,8 @@ begin
   end if;
 end
 $$;
-comment on function coordinator.job_admit(bigint, text, uuid, text, uuid[], integer, integer, boolean, boolean, timestamptz) is
-  'Decide which of the jobs that a claim took out of jobs_ready can start: those that get a slot of the limit of their tree (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. Internal.';
+comment on function coordinator.job_admit(bigint, text, uuid, text, uuid[], integer, integer, boolean, boolean, boolean, timestamptz) is
+  'Decide which of the jobs that a claim took out of jobs_ready can start: those that get what they need of the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: nothing was admitted to this claim before. Internal.';
 
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,
@@ -302,7 +302,7 @@ declare
   v_locks   boolean; -- whether jobs of some of the classes have locks
   v_trees   boolean; -- whether some trees have limits
   v_timed   bigint[]; -- rates and budgets per key
-  v_treed   jsonb := '{}'; -- of this round, the limits of trees of which jobs have a slot
+  v_treed   jsonb := '{}'; -- of this round, the jobs that took of limits of their trees, and whose slot each has
   v_kept    record;
   v_owned   uuid[] := '{}'; -- of this round, those that have theirs
   v_fences  bigint[] := '{}';
@@ -343,6 +343,9 @@ begin
   if v_timed <> '{}' then
     perform coordinator.limit_unpark_due(v_timed, v_now);
   end if;
+  if v_trees and p_limit > 0 then
+    perform coordinator.limit_wake_rates(v_project, v_now);
+  end if;
   while v_left > 0 loop
     select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain), coalesce(bool_or(g.locks), false)
     into v_plain, v_alone, v_locks from (
@@ -359,8 +362,9 @@ begin
     v_first := case when v_alone is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_alone) + 1) end;
     v_slots := case when v_alone is not null then
       coordinator.limit_slots(array(select c from unnest(v_alone) a cross join unnest(a::bigint[]) c)) end;
-    if v_alone is not null and v_charged is null then
+    if v_charged is null and (v_alone is not null or v_trees) then -- before those of trees
       perform coordinator.limit_enter_gauges(v_project, v_agent.job_types);
+      v_charged := '{}';
     end if;
     if v_alone is not null then
       select array_agg(c.id) filter (where exists (select from coordinator.job_limits l where l.id = any (c.limit_ids) and l.kind = 'budget')),
@@ -383,7 +387,8 @@ begin
     continue when v_short and v_ids = '{}';
     exit when v_ids = '{}';
     if v_locks or v_trees then
-      v_kept := coordinator.job_admit(v_project, p_project, p_agent, v_agent.name, v_ids, v_left, 1000 - v_parked, v_trees, v_locks, v_now);
+      v_kept := coordinator.job_admit(v_project, p_project, p_agent, v_agent.name, v_ids, v_left, 1000 - v_parked,
+                                      v_parked = 0 and v_left = p_limit, v_trees, v_locks, v_now);
       v_ids := v_kept.picked;
       v_treed := v_kept.slots;
       v_owned := v_kept.owned;
@@ -420,7 +425,8 @@ begin
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
                case when v_slots is not null or v_treed <> '{}' then
-                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end, coalesce(j.class_id = any (v_charged), false),
+                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end, 
+               coalesce(j.class_id = any (v_charged), false) or v_treed <> '{}' and coalesce((select true from coordinator.job_charges g where g.job_id = j.id limit 1), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
         from job j),
       told as (

@@ -149,7 +149,7 @@ begin
   when 'lock' then
     select w.sentence, w.names, w.until into sentence, names, until from coordinator.job_why_lock(p_project_id, p_job) w;
   when 'limit' then
-    select coalesce(w.sentence, 'It waited for the limit of its tree, which has a free slot now: it will be claimed in a moment.'), w.names, w.until
+    select coalesce(w.sentence, 'It waited for the limit of its tree, which has room now: it will be claimed in a moment.'), w.names, w.until
     into sentence, names, until from coordinator.jobs_open j cross join lateral coordinator.limit_why(j) w where j.id = p_job;
   else
     sentence := format('It waits: %s.', p_cause);

@@ -109,11 +109,14 @@ begin
   end if;
   if v_limits is not null then
     perform coordinator.limit_wake(v_limits, p_by, p_now);
+    if exists (select from coordinator.job_limits l where l.id = any (v_limits) and l.tree is not null) then
+      perform coordinator.limit_wake_trees(v_limits, null, p_by, p_now);
+    end if;
   end if;
 end
 $$;
 comment on function coordinator.limit_settle(uuid[], text, text, timestamptz) is
-  'Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers that lacked what this frees. Internal.';
+  'Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers, and jobs of trees, that lacked what this frees. Internal.';
 
 create or replace function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamptz, p_hash bigint default null) returns boolean
 language plpgsql volatile
@@ -193,9 +196,11 @@ begin
   elsif v_limit.kind <> 'budget' then
     raise exception using errcode = 'ZC105', message = format('limit "%s" is not a budget: its kind is %s', p_budget, v_limit.kind),
       hint = 'Only budgets are spent. See "coordinator limit list".';
-  elsif not exists (select from coordinator.job_classes c where c.id = v_attempt.class_id and v_limit.id = any (c.limit_ids)) then
+  elsif not exists (select from coordinator.job_classes c where c.id = v_attempt.class_id and v_limit.id = any (c.limit_ids))
+        and not exists (select from coordinator.jobs_open j where j.id = p_job and coalesce(j.root_id, j.id) = v_limit.tree) then
     raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s', p_budget, p_job),
-      hint = 'Enqueue such jobs with its name among their limits, or set it for their queue or type.';
+      hint = case when v_limit.tree is null then 'Enqueue such jobs with its name among their limits, or set it for their queue or type.'
+                  else format('It is that of the tree of job %s: enqueue such jobs below that one.', v_limit.tree) end;
   end if;
   if v_limit.per_key then
     select j.key, coordinator.limit_hash(v_project, j.key) into v_key, v_hash from coordinator.jobs_open j where j.id = p_job;

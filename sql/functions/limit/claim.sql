@@ -65,7 +65,8 @@ begin
     union all
     (select l.id from coordinator.job_limits l
      where l.tree is not null and (l.held_until > p_now) is not true
-       and exists (select from coordinator.job_tree_waits t where t.limit_id = l.id) and exists (select from coordinator.job_slots s where s.limit_id = l.id)
+       and not exists (select from coordinator.job_limit_waits w where w.limit_id = l.id) -- woken a moment ago
+       and case when (select true from coordinator.job_tree_waits t where t.limit_id = l.id limit 1) then coordinator.limit_tree_free(l, p_now) > 0 end
      order by l.id limit p_limit)
     union all
     (select l.id from coordinator.job_limits l
@@ -87,6 +88,7 @@ declare
   v_now    timestamptz := coordinator.now_utc();
   v_limits bigint[];
   v_keys   integer;
+  v_woken  integer;
 begin
   perform coordinator.check_page(p_limit);
   v_limits := coordinator.limit_due(v_now, p_limit);
@@ -97,9 +99,13 @@ begin
   where l.id = any (v_limits) and l.per_key and l.on_exhausted = 'cancel';
   v_keys := coordinator.limit_wake_keys(array(select l.id from coordinator.job_limits l where l.id = any (v_limits) and l.per_key and l.kind <> 'slots'), v_now);
   perform coordinator.limit_wake(v_limits, 'coordinator', v_now);
+  v_woken := coordinator.limit_wake_trees(v_limits, null, 'coordinator', v_now);
+  perform coordinator.limit_lack(l.id, v_now + interval '1 second') -- those that were woken come first
+  from coordinator.job_limits l
+  where l.id = any (v_limits) and l.tree is not null and (select true from coordinator.job_tree_waits t where t.limit_id = l.id limit 1);
   return v_keys + (select count(*) from unnest(v_limits) d
                    where not exists (select from coordinator.job_limits l where l.id = d and (l.tree is not null or l.per_key and l.kind <> 'slots')))
-         + coordinator.limit_wake_trees(v_limits, null, 'coordinator', v_now);
+         + v_woken;
 end
 $$;
 comment on function coordinator.limit_refill(integer) is

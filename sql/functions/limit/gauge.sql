@@ -2,11 +2,12 @@
 
 create or replace function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb) returns bigint
 language sql immutable parallel safe
-return case (p_limit).kind
-  when 'budget' then coalesce((p_costs ->> (p_limit).name)::bigint, (p_limit).reserve)
+return case
+  when (p_limit).tree is not null then case (p_limit).kind when 'budget' then (p_limit).reserve else 1 end
+  when (p_limit).kind = 'budget' then coalesce((p_costs ->> (p_limit).name)::bigint, (p_limit).reserve)
   else least(coalesce((p_costs ->> (p_limit).name)::bigint, 1), (p_limit).burst) end;
 comment on function coordinator.limit_cost(coordinator.job_limits, jsonb) is
-  'Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst. Internal.';
+  'Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst; those of a tree cost all of its jobs the same. Internal.';
 
 create or replace function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
 language plpgsql volatile
@@ -43,18 +44,34 @@ $$;
 comment on function coordinator.limit_fit(uuid[], bigint[], bigint[]) is
   'Return how many of these jobs, the first ones, fit into the rooms of rates and budgets with all that they cost; which limits the next one is too much for, and what it costs of each. Internal.';
 
+create or replace function coordinator.limit_lock_gauges(p_limits bigint[], p_wait boolean) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  if p_wait then
+    perform from coordinator.job_buckets b where b.limit_id = any (p_limits) order by b.limit_id for no key update;
+    perform from coordinator.job_budgets b where b.limit_id = any (p_limits) order by b.limit_id for no key update;
+    return p_limits;
+  end if;
+  return array(select b.limit_id from coordinator.job_buckets b where b.limit_id = any (p_limits) order by b.limit_id for no key update skip locked)
+         || array(select b.limit_id from coordinator.job_budgets b where b.limit_id = any (p_limits) order by b.limit_id for no key update skip locked);
+end
+$$;
+comment on function coordinator.limit_lock_gauges(bigint[], boolean) is
+  'Lock rates and budgets in the order of their numbers, to the end of the transaction, and return which; without p_wait, only those that no other transaction has. Internal.';
+
 create or replace function coordinator.limit_enter_gauges(p_project_id bigint, p_types text[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
-declare
-  v_limits bigint[] := array(select l from coordinator.job_classes c cross join unnest(c.limit_ids) l
-                             where c.project_id = p_project_id and c.type = any (p_types) and c.limit_ids <> '{}');
 begin
-  perform from coordinator.job_buckets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
-  perform from coordinator.job_budgets b where b.limit_id = any (v_limits) order by b.limit_id for no key update;
+  perform coordinator.limit_lock_gauges(array(select l from coordinator.job_classes c cross join unnest(c.limit_ids) l
+                                              where c.project_id = p_project_id and c.type = any (p_types) and c.limit_ids <> '{}'), true);
 end
 $$;
 comment on function coordinator.limit_enter_gauges(bigint, text[]) is

@@ -21,11 +21,9 @@ begin
   elsif num_nonnulls(p_limit.period, p_limit.reserve, p_limit.on_exhausted) > 0 and p_limit.budget is null then
     raise exception using errcode = 'ZC105', message = 'a period, a reserve or what to do when it is exhausted is given without a budget',
       hint = 'Give the budget, too.';
-  elsif p_limit.tree is not null and (p_limit.kind <> 'slots' or p_limit.per_key or num_nonnulls(p_limit.queue, p_limit.type) > 0) then
-    raise exception using errcode = 'ZC105',
-      message = case p_limit.kind when 'slots' then 'a tree is given together with a queue, a type or per_key' else format('a %s of a tree is not supported', p_limit.kind) end,
-      hint = case p_limit.kind when 'slots' then 'A limit of a tree applies to all of its jobs: give the tree alone.'
-             else 'Only slots can be those of a tree; let its jobs ask for another limit by name.' end;
+  elsif p_limit.tree is not null and (p_limit.per_key or num_nonnulls(p_limit.queue, p_limit.type) > 0) then
+    raise exception using errcode = 'ZC105', message = 'a tree is given together with a queue, a type or per_key',
+      hint = 'A limit of a tree applies to all of its jobs: give the tree alone.';
   elsif p_limit.slots not between 1 and 100000 then
     raise exception using errcode = 'ZC104', message = format('%s slots are out of range', p_limit.slots),
       hint = 'Give 1 to 100000. To let nothing start, pause the queue or hold the limit.';
@@ -106,7 +104,7 @@ declare
   v_classes bigint[] := coordinator.limit_rebind(p_limit.project_id);
   v_running integer;
 begin
-  if p_limit.tree is not null then
+  if p_limit.tree is not null and p_limit.kind = 'slots' then
     update coordinator.jobs_running r set slots = coalesce(r.slots, '{}') || p_limit.id
     where r.id = any (array(select j.id from coordinator.jobs_open j where j.root_id = p_limit.tree) || p_limit.tree);
     get diagnostics v_running = row_count;
@@ -214,7 +212,7 @@ begin
   end if;
   if v_before.id is null then
     if p_tree is not null then
-      perform coordinator.limit_check_tree(p_project, v_project, p_tree);
+      perform coordinator.limit_check_tree(p_project, v_after);
     end if;
     insert into coordinator.job_limits (project_id, name, kind, queue, type, per_key, tree, slots, rate, per, burst, budget, period,
                                         reserve, on_exhausted, actor, created_at, updated_at)

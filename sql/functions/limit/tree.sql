@@ -1,42 +1,75 @@
--- Limits of trees (see limit.sql, job/tree.sql): how many jobs of one tree run at once, from the root to the last child.
+-- Limits of trees (see limit.sql, job/tree.sql): how many jobs of one tree run at once, start in an interval, or cost in a period, from the
+-- root to the last child. A tree has at most one limit of each kind.
 --
--- A class does not know trees, so a claim asks for the permit after it has picked a job. A job that gets none waits in jobs_waiting (cause:
--- limit), holds nothing, and is in nobody's way. Whoever gives a permit back wakes the jobs that come next, as many of each
--- class: which of the classes has workers, nobody knows. Those that find the permit taken wait again.
+-- A class does not know trees, so a claim asks for what its jobs need of their trees after it has picked them. A job that gets none waits
+-- in jobs_waiting (cause: limit), holds nothing, and is in nobody's way. Whoever gives a permit back, or frees some of a budget, wakes the
+-- jobs that come next, as many of each class: which of the classes has workers, nobody knows. Those that find the limit used up wait again.
+--
+-- Jobs of a tree cannot say what they cost: each takes a slot, a token, and the reserve of the budget. So no job that costs little overtakes
+-- another; where a job waits for a rate or budget, later ones of its class wait behind it.
+--
+-- A claim locks the rates and budgets of trees after those of classes, in the order of their numbers. If it picks again, it has some
+-- already, so it leaves the jobs of trees whose rows others have.
 --
 -- No job sleeps. A wake-up does not see jobs that begin to wait at the same time, and a woken job may end without having used the
--- permit; limit_refill, a loop, wakes others where a permit is free and jobs wait for it. A limit ends with its tree (limit_prune).
+-- permit; tokens come in and periods end. Claims wake jobs for whose rate there are tokens, and limit_refill, a loop, wakes them wherever a
+-- limit has room and jobs wait for it. A limit ends with its tree (limit_prune).
 
-create or replace function coordinator.limit_check_tree(p_project text, p_project_id bigint, p_tree uuid) returns void
+create or replace function coordinator.limit_check_tree(p_project text, p_limit coordinator.job_limits) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
+  v_tree uuid := p_limit.tree;
   v_root uuid;
   v_job  record;
-  v_name text := (select l.name from coordinator.job_limits l where l.project_id = p_project_id and l.tree = p_tree);
+  v_name text := (select l.name from coordinator.job_limits l where l.project_id = p_limit.project_id and l.tree = p_limit.tree and l.kind = p_limit.kind);
 begin
   if v_name is not null then
-    raise exception using errcode = 'ZC325', message = format('the tree of job %s has the limit "%s"', p_tree, v_name),
-      detail = jsonb_build_object('tree', p_tree, 'limit', v_name)::text, hint = 'A tree has one limit: change that one, or delete it first.';
+    raise exception using errcode = 'ZC325', message = format('the tree of job %s has the limit "%s" of %s', v_tree, v_name,
+                                                              case p_limit.kind when 'slots' then 'slots' else 'a ' || p_limit.kind end),
+      detail = jsonb_build_object('tree', v_tree, 'limit', v_name, 'kind', p_limit.kind)::text,
+      hint = 'A tree has one limit of each kind: change that one, or delete it first.';
   end if;
-  select j.root_id into v_root from coordinator.jobs_open j where j.id = p_tree and j.project_id = p_project_id;
+  select j.root_id into v_root from coordinator.jobs_open j where j.id = v_tree and j.project_id = p_limit.project_id;
   if v_root is not null then
-    raise exception using errcode = 'ZC105', message = format('job %s is not the root of its tree', p_tree),
-      detail = jsonb_build_object('job', p_tree, 'root', v_root)::text, hint = format('A limit applies to a whole tree: give its root, job %s.', v_root);
-  elsif not found and not exists (select from coordinator.jobs_open j where j.root_id = p_tree and j.project_id = p_project_id) then
-    select * into v_job from coordinator.job_find(p_project_id, p_tree);
-    raise exception using errcode = 'ZC323', message = format('job %s and all jobs of its tree have ended', p_tree),
-      detail = jsonb_build_object('job', p_tree, 'status', v_job.status, 'ended_at', v_job.ended_at)::text, hint = 'Nothing is left to limit.';
+    raise exception using errcode = 'ZC105', message = format('job %s is not the root of its tree', v_tree),
+      detail = jsonb_build_object('job', v_tree, 'root', v_root)::text, hint = format('A limit applies to a whole tree: give its root, job %s.', v_root);
+  elsif not found and not exists (select from coordinator.jobs_open j where j.root_id = v_tree and j.project_id = p_limit.project_id) then
+    select * into v_job from coordinator.job_find(p_limit.project_id, v_tree);
+    raise exception using errcode = 'ZC323', message = format('job %s and all jobs of its tree have ended', v_tree),
+      detail = jsonb_build_object('job', v_tree, 'status', v_job.status, 'ended_at', v_job.ended_at)::text, hint = 'Nothing is left to limit.';
   end if;
 end
 $$;
-comment on function coordinator.limit_check_tree(text, bigint, uuid) is
-  'Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit (ZC325). Internal.';
+comment on function coordinator.limit_check_tree(text, coordinator.job_limits) is
+  'Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit of the kind (ZC325). Internal.';
+
+create or replace function coordinator.limit_tree_jobs(p_limit coordinator.job_limits, p_room bigint) returns bigint
+language sql immutable parallel safe
+return case when p_room <= 0 then 0 when coordinator.limit_cost(p_limit, null) = 0 then 100000 else p_room / coordinator.limit_cost(p_limit, null) end;
+comment on function coordinator.limit_tree_jobs(coordinator.job_limits, bigint) is
+  'Return how many jobs of a tree can start with what is left of its rate or budget. Internal.';
+
+create or replace function coordinator.limit_tree_free(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return least(1000, case p_limit.kind
+    when 'slots' then (select count(*) from (select from coordinator.job_slots s where s.limit_id = p_limit.id limit 1000) s)
+    when 'rate' then coordinator.limit_tree_jobs(p_limit, (
+      select floor(coordinator.limit_level(p_limit, b.level, b.level_at, p_now))::bigint from coordinator.job_buckets b where b.limit_id = p_limit.id))
+    else coordinator.limit_tree_jobs(p_limit, p_limit.budget - (coordinator.limit_charged(p_limit.id, coordinator.limit_period(p_limit.period, p_now))).used) end);
+end
+$$;
+comment on function coordinator.limit_tree_free(coordinator.job_limits, timestamptz) is
+  'Return how many jobs of a tree its limit lets start now, at most 1,000. Internal.';
 
 create or replace function coordinator.limit_take_trees(
-  p_project_id bigint, p_ids uuid[], p_waiting integer, p_worker text, p_now timestamptz,
+  p_project_id bigint, p_ids uuid[], p_waiting integer, p_wait boolean, p_worker text, p_now timestamptz,
   out picked uuid[], out slots jsonb, out waiting uuid[], out rest uuid[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -44,58 +77,129 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_tree  record;
-  v_taken integer;
-  v_wait  uuid[];
+  v_tree   record;
+  v_limit  coordinator.job_limits;
+  v_roots  uuid[]; -- of
+  v_jobs   uuid[]; -- each of these
+  v_gauges bigint[]; -- rates and budgets that this claim has
+  v_used   bigint[]; -- those of a tree
+  v_room   bigint;
+  v_count  integer;  -- jobs that start
+  v_fits   integer;
+  v_behind uuid[];   -- jobs that others of their class go before, which wait already
+  v_lacked bigint;
+  v_until  timestamptz;
+  v_pool   bigint;
+  v_wait   uuid[];
 begin
   slots := '{}';
   waiting := '{}';
   rest := '{}';
+  select array_agg(coalesce(j.root_id, j.id) order by j.priority desc, j.scheduled_at, j.id), array_agg(j.id order by j.priority desc, j.scheduled_at, j.id)
+  into v_roots, v_jobs
+  from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is null and (j.start_by is null or j.start_by > p_now); -- others do not start
+  v_gauges := coordinator.limit_lock_gauges(array(
+    select l.id from coordinator.job_limits l where l.project_id = p_project_id and l.tree = any (v_roots) and l.kind <> 'slots'), p_wait);
   for v_tree in
-    select l.id, l.surplus, case when l.held_until > p_now then l.held_until end as held_until,
-           array_agg(j.id order by j.priority desc, j.scheduled_at, j.id) as ids
-    from coordinator.jobs_open j join coordinator.job_limits l on l.project_id = p_project_id and l.tree = coalesce(j.root_id, j.id)
-    where j.id = any (p_ids) and j.paused is null and (j.start_by is null or j.start_by > p_now) -- others do not start
-    group by l.id order by l.id
+    select t.root, array_agg(t.id order by t.place) as ids
+    from unnest(v_roots, v_jobs) with ordinality t (root, id, place)
+    where exists (select from coordinator.job_limits l where l.project_id = p_project_id and l.tree = t.root)
+    group by t.root order by t.root
   loop
-    v_taken := 0;
-    if v_tree.held_until is null and (v_tree.surplus = 0 or coordinator.limit_retire(v_tree.id)) then
-      delete from coordinator.job_slots s
-      where s.ctid = any (array(select o.ctid from coordinator.job_slots o where o.limit_id = v_tree.id
-                                order by o.turn limit cardinality(v_tree.ids) for update skip locked));
-      get diagnostics v_taken = row_count;
+    v_count := cardinality(v_tree.ids);
+    v_used := '{}';
+    v_behind := '{}';
+    v_lacked := null;
+    v_until := null;
+    v_pool := null;
+    for v_limit in
+      select l.* from coordinator.job_limits l where l.project_id = p_project_id and l.tree = v_tree.root
+      order by l.held_until > p_now desc nulls last, l.kind, l.id -- permits are deleted at once, so last
+    loop
+      exit when v_count = 0;
+      v_fits := 0;
+      if v_limit.held_until > p_now then
+        v_until := v_limit.held_until;
+      elsif v_limit.kind = 'slots' then
+        v_pool := v_limit.id;
+        if v_limit.surplus = 0 or coordinator.limit_retire(v_limit.id) then
+          delete from coordinator.job_slots s
+          where s.ctid = any (array(select o.ctid from coordinator.job_slots o where o.limit_id = v_limit.id
+                                    order by o.turn limit v_count for update skip locked));
+          get diagnostics v_fits = row_count;
+        end if;
+      elsif v_limit.id <> all (v_gauges) then -- another claim has it
+        rest := rest || v_tree.ids;
+        v_tree.ids := '{}';
+      else
+        v_room := coordinator.limit_room(v_limit, p_now);
+        v_used := v_used || v_limit.id;
+        if (select true from coordinator.job_tree_waits t where t.limit_id = v_limit.id limit 1) then
+          v_behind := array(
+            select j.id from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+            where j.id = any (v_tree.ids) and (j.id = any (v_behind) or exists (
+              select from coordinator.job_tree_waits t where t.limit_id = v_limit.id and t.class_id = j.class_id
+                and (t.rank, t.job_id) < (coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id))));
+          v_tree.ids := array(select u.id from unnest(v_tree.ids) with ordinality u (id, place) order by u.id = any (v_behind), u.place);
+        end if;
+        v_fits := least(coordinator.limit_tree_jobs(v_limit, v_room), cardinality(v_tree.ids) - cardinality(v_behind));
+        if v_room <= 0 and v_limit.kind = 'budget' then
+          perform coordinator.limit_exhaust(v_limit, 'coordinator', p_now);
+        end if;
+      end if;
+      if v_fits < v_count then
+        v_count := v_fits;
+        v_lacked := v_limit.id;
+      end if;
+    end loop;
+    if v_count > 0 then
+      insert into coordinator.job_charges (limit_id, period_at, job_id, reserved)
+      select l.id, coordinator.limit_period(l.period, p_now), i, l.reserve
+      from coordinator.job_limits l cross join unnest(v_tree.ids[:v_count]) i where l.id = any (v_used) and l.kind = 'budget';
+      perform coordinator.limit_take_tokens(l, v_count, 0) from coordinator.job_limits l where l.id = any (v_used) and l.kind = 'rate';
+      slots := slots || (select jsonb_object_agg(i, v_pool) from unnest(v_tree.ids[:v_count]) i);
     end if;
-    slots := slots || coalesce((select jsonb_object_agg(i, v_tree.id) from unnest(v_tree.ids[:v_taken]) i), '{}');
-    v_wait := v_tree.ids[v_taken + 1:v_taken + greatest(0, p_waiting - cardinality(waiting))];
-    rest := rest || v_tree.ids[v_taken + cardinality(v_wait) + 1:];
+    v_wait := v_tree.ids[v_count + 1:v_count + greatest(0, p_waiting - cardinality(waiting))];
+    rest := rest || v_tree.ids[v_count + cardinality(v_wait) + 1:];
     if v_wait <> '{}' then
       waiting := waiting || v_wait;
-      perform coordinator.job_make_waiting(v_wait, 'limit', v_tree.held_until, p_worker, p_now);
+      perform coordinator.job_make_waiting(v_wait, 'limit', v_until, p_worker, p_now);
       insert into coordinator.job_tree_waits (job_id, limit_id, class_id, rank)
-      select j.id, v_tree.id, j.class_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing)
+      select j.id, v_lacked, j.class_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing)
       from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue where j.id = any (v_wait);
     end if;
   end loop;
   picked := array(select u.id from unnest(p_ids) with ordinality u (id, place) where u.id <> all (waiting || rest) order by u.place);
 end
 $$;
-comment on function coordinator.limit_take_trees(bigint, uuid[], integer, text, timestamptz) is
-  'Take a permit for each job that a claim took out of jobs_ready and whose tree has a limit. picked: the jobs that can start, also those of other trees; slots: the limits of which they took a permit, by job; waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that. Waits for nobody. Internal.';
+comment on function coordinator.limit_take_trees(bigint, uuid[], integer, boolean, text, timestamptz) is
+  'Take what jobs that a claim took out of jobs_ready need of the limits of their trees. picked: the jobs that can start, also those of other trees; slots: by job that took some, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that, and of trees that others have. p_wait: wait for rates and budgets that other claims have; a claim may do so once. Internal.';
 
 create or replace function coordinator.limit_return_trees(p_slots jsonb, p_ids uuid[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
-  v_limits bigint[] := array(select (p_slots ->> i::text)::bigint from unnest(p_ids) i where p_slots ? i::text);
+  v_ids    uuid[] := array(select i from unnest(p_ids) i where p_slots ? i::text);
+  v_limits bigint[] := array(select (p_slots ->> i::text)::bigint from unnest(v_ids) i where p_slots ->> i::text is not null);
 begin
+  if v_ids = '{}' then
+    return;
+  end if;
+  delete from coordinator.job_charges c where c.job_id = any (v_ids);
+  update coordinator.job_buckets b set level = b.level + t.tokens
+  from (select l.id, count(*) as tokens
+        from coordinator.jobs_open j join coordinator.job_limits l on l.project_id = j.project_id and l.tree = coalesce(j.root_id, j.id) and l.kind = 'rate'
+        where j.id = any (v_ids) group by l.id) t
+  where b.limit_id = t.id;
   if v_limits <> '{}' then
     perform coordinator.limit_give_back(v_limits, p_by, p_now);
   end if;
 end
 $$;
 comment on function coordinator.limit_return_trees(jsonb, uuid[], text, timestamptz) is
-  'Give back the permits that limit_take_trees took for jobs that do not start now. Internal.';
+  'Give back what limit_take_trees took for jobs that do not start now. Internal.';
 
 create or replace function coordinator.limit_wake_trees(p_limits bigint[], p_counts bigint[], p_by text, p_now timestamptz) returns integer
 language plpgsql volatile
@@ -110,10 +214,10 @@ declare
 begin
   v_ids := array(
     with recursive class as ( -- each by one look at the index
-      select l.id as limit_id, coalesce(u.jobs, f.jobs) as jobs, (select min(t.class_id) from coordinator.job_tree_waits t where t.limit_id = l.id) as class_id
+      select l.id as limit_id, coalesce(u.jobs, coordinator.limit_tree_free(l, p_now)) as jobs,
+             (select min(t.class_id) from coordinator.job_tree_waits t where t.limit_id = l.id) as class_id
       from unnest(p_limits, p_counts) u (id, jobs)
       join coordinator.job_limits l on l.id = u.id and l.tree is not null and (l.held_until > p_now) is not true
-      cross join lateral (select count(*) as jobs from (select from coordinator.job_slots s where s.limit_id = l.id limit 1000) s) f
       union all
       select c.limit_id, c.jobs, (select min(t.class_id) from coordinator.job_tree_waits t where t.limit_id = c.limit_id and t.class_id > c.class_id)
       from class c where c.class_id is not null)
@@ -125,4 +229,22 @@ begin
 end
 $$;
 comment on function coordinator.limit_wake_trees(bigint[], bigint[], text, timestamptz) is
-  'Wake jobs that wait for the limits of their trees, of which there are permits again: of each class as many as p_counts says; null: as there are free permits. Returns how many were woken. Internal.';
+  'Wake jobs that wait for the limits of their trees, which have room again: of each class as many as p_counts says; null: as can start now. Returns how many were woken. Internal.';
+
+create or replace function coordinator.limit_wake_rates(p_project_id bigint, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_limits bigint[] := array(
+    select l.id from coordinator.job_limits l
+    where l.project_id = p_project_id and l.tree is not null and l.kind = 'rate' and (select true from coordinator.job_tree_waits t where t.limit_id = l.id limit 1));
+begin
+  if v_limits <> '{}' then
+    perform coordinator.limit_wake_trees(v_limits, null, 'coordinator', p_now);
+  end if;
+end
+$$;
+comment on function coordinator.limit_wake_rates(bigint, timestamptz) is
+  'Wake jobs of a project that wait for the rate of their tree and for which there are tokens: a claim need not wait for the loop. Internal.';

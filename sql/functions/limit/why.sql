@@ -11,6 +11,7 @@ declare
   v_live  coordinator.job_limits_live;
   v_cost  bigint;
   v_for   text; -- whose it is, if it is per key
+  v_of    text;
   v_first text; -- who uses most
   v_most  text;
 begin
@@ -23,6 +24,7 @@ begin
     where p.id = p_job.project_id and l.name = v_limit.name;
     v_cost := coordinator.limit_cost(v_limit, p_job.limits);
     v_for := case when v_limit.per_key then format(' for key "%s"', p_job.key) else '' end;
+    v_of := case when v_limit.tree is not null then ' of its tree' else '' end;
     if v_limit.per_key and v_limit.kind <> 'slots' and p_job.key is not null then
       v_live.free := greatest(0, coordinator.limit_key_room(v_limit, coordinator.limit_hash(p_job.project_id, p_job.key), v_now));
       v_live.users := '[]';
@@ -33,7 +35,7 @@ begin
       cause := 'held';
       until := v_live.held_until;
       names := array[v_live.held_by];
-      sentence := format('Limit "%s" is held by "%s" until %s%s.', v_limit.name, v_live.held_by, coordinator.job_instant(until),
+      sentence := format('Limit "%s"%s is held by "%s" until %s%s.', v_limit.name, v_of, v_live.held_by, coordinator.job_instant(until),
                          coalesce(': ' || v_live.hold_reason, ''));
     elsif v_limit.kind = 'slots' and v_limit.per_key then
       if p_job.key is not null and v_limit.slots <= (
@@ -44,7 +46,7 @@ begin
                            case v_limit.slots when 1 then '1 slot' else v_limit.slots || ' slots' end,
                            case v_limit.slots when 1 then 'it' else 'all of them' end);
       end if;
-    elsif v_limit.tree is not null and v_live.free = 0 then
+    elsif v_limit.kind = 'slots' and v_limit.tree is not null and v_live.free = 0 then
       cause := 'limit';
       select array_agg(distinct r.worker), (array_agg(format('job %s of type "%s" on worker "%s"', r.id, r.type, r.worker) order by r.started_at, r.id))[1]
       into names, v_first
@@ -61,13 +63,13 @@ begin
     elsif v_limit.kind = 'budget' and (v_live.free = 0 or v_live.free < v_cost) then
       cause := 'budget';
       until := v_live.resets_at;
-      sentence := concat(format('Budget "%s" has %s of %s left%s%s', v_limit.name, v_live.free, v_limit.budget, v_for,
+      sentence := concat(format('Budget "%s"%s has %s of %s left%s%s', v_limit.name, v_of, v_live.free, v_limit.budget, v_for,
                                 coalesce(' until ' || coordinator.job_instant(until), '')),
         case when v_cost > v_limit.budget then format(', and it costs %s: more than the whole budget', v_cost)
              when v_live.free > 0 then format(', and it costs %s', v_cost) end, v_most, '.');
     elsif v_limit.kind = 'rate' and v_live.free < v_cost then
       cause := 'rate';
-      sentence := format('Limit "%s" lets %s start in %s%s, and has %s left now%s.', v_limit.name, v_limit.rate, coordinator.duration_text(v_limit.per), v_for,
+      sentence := format('Limit "%s"%s lets %s start in %s%s, and has %s left now%s.', v_limit.name, v_of, v_limit.rate, coordinator.duration_text(v_limit.per), v_for,
                          v_live.free, case when v_cost > 1 then format('; it costs %s', v_cost) else '' end);
     end if;
     exit when cause is not null;
