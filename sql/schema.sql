@@ -4082,6 +4082,11 @@ create function coordinator.log_needed(p_log_id bigint)
   returns int8multirange
   stable;
 
+-- Read the entries of an append that have nothing but data; null if any has more, or needs a closer look: then log_drafts reads them. Internal.
+create function coordinator.log_plain_drafts(p_kind text, p_entries json)
+  returns coordinator.log_draft[]
+  immutable;
+
 -- Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.
 create function coordinator.log_pop(p_project text, p_kind text, p_key text, p_last integer default 1, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_entry

@@ -1,4 +1,7 @@
-"""Logs: appends of two messages beside SQLAlchemySession of openai-agents, with and without their event; the last 20 of many entries."""
+"""Logs: appends of two messages beside SQLAlchemySession of openai-agents, with and without their event; the last 20 of many entries.
+
+Each side is what a program calls: our client on a database, with a pool of 16 connections, and a session of the other with an engine of as many.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from statistics import median
 from typing import Any
 
-import asyncpg
-
+import coordinator
 from bench.place import Options, Place, daemon, fresh
 from bench.report import Table, load, percentile, ratio
+from coordinator.config import Config
+from coordinator.db import schema
 from coordinator.db.connection import connect
 
 __all__ = ["run"]
@@ -20,21 +24,15 @@ __all__ = ["run"]
 WRITERS = 16
 TEXT = "What is left to do is to write the tests, and then to read the whole once more. " * 4
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
-ENTRIES = (
-    f'[{{"data": {{"role": "user", "content": "{TEXT}"}}}}, {{"data": {{"role": "assistant", "content": "{TEXT}"}}}}]'
-)
-OURS = "select coordinator.log_append('default', 'message', $1, $2)"
-QUIET = "select coordinator.log_append_quiet('default', 'message', $1, $2)"
 LAST = "select seq, role, data from coordinator.log_read('default', 'note', $1, p_last => 20)"
 TARGETS = {"p50": 4.0, "rate": 5.0, "event": 0.75}
 LAST_MS = 2.0
 TIMES = 4.0
 
-# The same function without its event.
+# In another database of the same server: append without the event.
 WITHOUT_EVENT = """
 do $do$ begin
-  execute (select regexp_replace(replace(pg_get_functiondef(oid), 'log_append(', 'log_append_quiet('),
-                                 'insert into coordinator\\.events.*?;\\n', '')
+  execute (select regexp_replace(pg_get_functiondef(oid), 'insert into coordinator\\.events.*?;\\n', '')
            from pg_proc where proname = 'log_append' and pronamespace = 'coordinator'::regnamespace);
 end $do$"""
 
@@ -53,24 +51,31 @@ Append = Callable[[str], Awaitable[object]]
 async def run(options: Options) -> list[Table]:
     """Measure all of it."""
     async with fresh(options) as place, daemon(place):
-        await place.execute(WITHOUT_EVENT)
-        tables = [await _appends(place, options)]
+        await place.execute("create database mute")
+        tables = [await _appends(place, await _muted(place), options)]
     async with fresh(options) as place:
         return [*tables, await _last(place, options)]
 
 
+async def _muted(place: Place) -> str:
+    """Apply the schema to the database without events, and return its address."""
+    dsn = place.dsn.replace("/coordinator?", "/mute?")
+    connection = await connect(dsn)
+    await schema.apply(connection)
+    await connection.execute(WITHOUT_EVENT)
+    await connection.close()
+    return dsn
+
+
 @asynccontextmanager
-async def _of_ours(place: Place, sql: str) -> AsyncIterator[Append]:
-    async with asyncpg.create_pool(place.dsn, min_size=WRITERS, max_size=WRITERS, init=_plain) as pool:
+async def _of_ours(dsn: str) -> AsyncIterator[Append]:
+    config = Config(min_connections=WRITERS, max_connections=WRITERS)
+    async with coordinator.connect(dsn, config=config) as client:
 
         async def append(key: str) -> None:
-            await pool.fetch(sql, key, ENTRIES)
+            await client.messages.extend(key, *MESSAGES)
 
         yield append
-
-
-async def _plain(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=str)
 
 
 @asynccontextmanager
@@ -115,12 +120,12 @@ async def _round(append: Append, writers: int, seconds: float, name: str) -> tup
     return len(times) / (time.perf_counter() - began), times
 
 
-async def _appends(place: Place, options: Options) -> Table:
+async def _appends(place: Place, mute: str, options: Options) -> Table:
     began = load()
     async with AsyncExitStack() as stack:
         sides: dict[str, Append | None] = {
-            "ours": await stack.enter_async_context(_of_ours(place, OURS)),
-            "ours, without its event": await stack.enter_async_context(_of_ours(place, QUIET)),
+            "ours": await stack.enter_async_context(_of_ours(place.dsn)),
+            "ours, without its event": await stack.enter_async_context(_of_ours(mute)),
             "SQLAlchemySession of openai-agents": await stack.enter_async_context(_of_openai(place)),
         }
         present = {name: append for name, append in sides.items() if append is not None}

@@ -107,7 +107,10 @@ async def _appends(connection: asyncpg.Connection) -> Table:
         ])  # fmt: skip
     note = f"{APPENDS} appends of two entries each, alternately to a log of another kind, whose entries have no links."
     return Table(
-        "Appends of two messages", ["messages", "p50 as notes, ms", "p50, ms", "to notes", "target"], rows, [note]
+        "Appends of two messages with links",
+        ["messages", "p50 as notes, ms", "p50, ms", "to notes", "target"],
+        rows,
+        [note],
     )
 
 

@@ -198,7 +198,7 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_deep   boolean := length(p_text) - length(translate(p_text, '[{', '')) > p_depth;
+  v_deep   boolean := octet_length(p_text) - octet_length(replace(replace(p_text, '[', ''), '{', '')) > p_depth;
   v_number boolean := p_text ~ '[0-9.]{200}|[0-9.][eE][+-]?[0-9]{3}';
   v_bare   text;
 begin

@@ -80,8 +80,7 @@ comment on column coordinator.conversations.status          is 'Status of the se
 -- may be escaped.
 create or replace function coordinator.message_linked(p_text text) returns boolean
 language sql immutable parallel safe
-return strpos(p_text, '"type"') > 0 or strpos(p_text, '"tool') > 0 or strpos(p_text, '"function') > 0
-       or strpos(p_text, '\u00') > 0 and p_text ~ '\\u00[567]';
+return p_text ~ '"type"|"tool|"function|\\u00[567]';
 comment on function coordinator.message_linked(text) is
   'Return whether messages, as the text of their JSON, may have links: cheap, and false for most. Internal.';
 

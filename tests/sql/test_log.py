@@ -465,3 +465,46 @@ async def test_appends_of_transactions_are_whole_exact_and_meet_in_order(session
     ]
     assert orders[0] == orders[1] == orders[2]
     assert sorted(orders[0]) == [*range(16)]
+
+
+PLAIN = [
+    '[{"data":{"role":"user","content":"a"}},{"data": [1, {"role": "user"}]}]',
+    '[ {"data":"role"} , {"data":null}, {"data": {"role": {"role": "user"}}}]',
+    '[{"data": {"role": "a\\"\\n\\\\", "role": "b"}}, {"data": {"role": ""}}]',
+    json.dumps([{"data": {"role": "ä" * length}} for length in (200, 201)], ensure_ascii=False),
+    '[{"data": "' + "[{1.5e10" * 8 + '"}]',
+]
+NOT_PLAIN = [
+    "[]",
+    "{}",
+    "null",
+    '{"data":1}',
+    '[{"data":1},2]',
+    '[{"data":1},[]]',
+    '[{"data":1,"data":1}]',
+    '[{"data":1, "":1}]',
+    '[{"":1,"data":22}]',
+    '[{"uid":"u","data":1}]',
+    '[{"data":1,"needs":-1}]',
+    '[{"data":  1}]',
+    '[{"data":"\\u0000"}]',
+    '[{"data":1e999}]',
+    f'[{{"data":{"1" * 500}}}]',
+    f'[{{"data":{"[" * 65}{"]" * 65}}}]',
+    json.dumps([{"data": 1}] * 1001),
+    f'[{{"data":"{"x" * 1048577}"}}]',
+]
+
+
+@pytest.mark.parametrize("kind", ["message", "note"])
+async def test_entries_that_have_nothing_but_data_are_read_at_once_as_they_are_one_by_one(
+    tx: Transaction, kind: str
+) -> None:
+    read_at_once = "select to_json(coordinator.log_plain_drafts($1, $2))::text"
+    one_by_one = "select to_json(coordinator.log_drafts($1, $2))::text"
+    for text in PLAIN:
+        found = await tx.connection.fetchval(read_at_once, kind, text.encode())
+        assert found is not None, text
+        assert found == await tx.connection.fetchval(one_by_one, kind, text.encode())
+    for text in NOT_PLAIN:
+        assert await tx.connection.fetchval(read_at_once, kind, text.encode()) is None, text[:100]

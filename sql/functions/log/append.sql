@@ -12,6 +12,32 @@ $$;
 comment on function coordinator.log_refuse(integer, text, text, text) is
   'Raise that an entry of a batch, by its place from 0, is refused. Internal.';
 
+-- The usual batch in one statement: the loop of log_drafts costs three times as much. Each append calls it, so it inherits the search_path of
+-- its callers. An entry that begins with its data, and is nine bytes longer, or ten with a space, has nothing beside it.
+create or replace function coordinator.log_plain_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
+language plpgsql immutable
+as $$
+declare
+  v_drafts coordinator.log_draft[];
+  v_plain  boolean;
+begin
+  if p_entries::text !~ '\\u|[0-9.]{200}|[0-9.][eE][+-]?[0-9]{3}' and octet_length(p_entries::text) <= 1048576
+     and octet_length(p_entries::text) - octet_length(replace(replace(p_entries::text, '[', ''), '{', '')) <= 64
+     and json_typeof(p_entries) = 'array' then
+    select array_agg(row(
+             null, case when left(d.role::text, 1) = '"' and length(d.role #>> '{}') between 1 and 200 then d.role #>> '{}' end,
+             case p_kind when 'message' then (octet_length(d.data::text) + 3) / 4 end, null, d.data, null)::coordinator.log_draft),
+           bool_and(starts_with(d.entry::text, '{"data":') and octet_length(d.entry::text) <= octet_length(d.data::text) + 10)
+    into v_drafts, v_plain
+    from (select g.entry, g.data, g.data -> 'role' as role
+          from (select e as entry, e -> 'data' as data from json_array_elements(p_entries) e offset 0) g offset 0) d; -- each parsed once
+  end if;
+  return case when v_plain and cardinality(v_drafts) <= 1000 then v_drafts end;
+end
+$$;
+comment on function coordinator.log_plain_drafts(text, json) is
+  'Read the entries of an append that have nothing but data; null if any has more, or needs a closer look: then log_drafts reads them. Internal.';
+
 create or replace function coordinator.log_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -200,19 +226,22 @@ begin
                     else 'Use the key of the session, or one that begins with it and "/".' end;
     end if;
   end if;
-  v_drafts := coordinator.log_drafts(p_kind, p_entries);
-  v_count := cardinality(v_drafts);
-  foreach v_draft in array v_drafts loop -- a query over them would take longer
-    v_uids := v_uids + (v_draft.uid is not null)::integer;
-    v_needs := v_needs + (v_draft.needs is not null)::integer;
-  end loop;
-  if v_uids > 1 and (select count(distinct d.uid) < v_uids from unnest(v_drafts) d) then
-    select d.place - 1 into v_place from (
-      select place, count(*) over (partition by uid order by place) as n
-      from unnest(v_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place) where uid is not null) d
-    where d.n > 1 order by d.place limit 1;
-    perform coordinator.log_refuse(v_place::integer, 'ZC331', 'its uid belongs to an earlier entry of the batch', 'Give each entry a uid of its own.');
+  v_drafts := coordinator.log_plain_drafts(p_kind, p_entries);
+  if v_drafts is null then
+    v_drafts := coordinator.log_drafts(p_kind, p_entries);
+    foreach v_draft in array v_drafts loop -- a query over them would take longer
+      v_uids := v_uids + (v_draft.uid is not null)::integer;
+      v_needs := v_needs + (v_draft.needs is not null)::integer;
+    end loop;
+    if v_uids > 1 and (select count(distinct d.uid) < v_uids from unnest(v_drafts) d) then
+      select d.place - 1 into v_place from (
+        select place, count(*) over (partition by uid order by place) as n
+        from unnest(v_drafts) with ordinality u (uid, role, tokens, needs, data, raw, place) where uid is not null) d
+      where d.n > 1 order by d.place limit 1;
+      perform coordinator.log_refuse(v_place::integer, 'ZC331', 'its uid belongs to an earlier entry of the batch', 'Give each entry a uid of its own.');
+    end if;
   end if;
+  v_count := cardinality(v_drafts);
 
   loop
     if v_uids > 0 then
