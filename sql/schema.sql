@@ -1086,10 +1086,11 @@ CREATE INDEX tokens_user_idx ON coordinator.tokens USING btree (user_id);
 
 -- The functions that may be part of a transaction: those that never wait for anything but another transaction's end. Each noun's function file inserts its own rows.
 create table coordinator.transaction_verbs (
-  ordinal    bigint not null generated always as identity, -- Order of declaration: by noun, which is the order in which their locks are taken.
+  ordinal    bigint not null generated always as identity, -- Order of declaration: by noun, which is the order in which their locks are taken. A noun with keyed_by takes those of another.
   function   text collate "C" not null, -- Name of a function of this schema; its first parameter is p_project.
   part       text not null, -- condition: the function raises an error unless something holds, and keeps it so until the transaction ends; write: it changes something.
   entered_by text collate "C", -- Name of the internal function (project number, parts) that takes the locks of all parts that name it, in an order of its own; null if the function locks nothing.
+  keyed_by   text collate "C", -- Name of the internal function (project, parameters) that returns the parameters with the kind and key of each log or document that the function writes; null where these are parameters, and where it writes none.
   constraint transaction_verbs_pkey PRIMARY KEY (function),
   constraint transaction_verbs_part CHECK ((part = ANY (ARRAY['condition'::text, 'write'::text])))
 );
@@ -3267,6 +3268,11 @@ create function coordinator.knowledge_get(p_project text, p_key text)
   returns SETOF coordinator.knowledge_entries
   stable security definer;
 
+-- Return an entry of knowledge of a transaction with the kind and key of its document. Internal.
+create function coordinator.knowledge_keys(p_project text, p_part jsonb)
+  returns SETOF jsonb
+  stable;
+
 -- List entries of knowledge, those first that were last put; from a source, or with these members in their metadata. p_after: array[updated_at, key] of the last row read.
 create function coordinator.knowledge_list(p_project text, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.knowledge_entries
@@ -4152,6 +4158,11 @@ create function coordinator.memory_key(p_scope text, p_context text, p_lesson te
   returns text
   stable;
 
+-- Return the kind and keys of the documents of a part of a transaction that records, supersedes or forgets a memory. Internal.
+create function coordinator.memory_keys(p_project text, p_part jsonb)
+  returns SETOF jsonb
+  stable;
+
 -- List memories, those first that were last recorded; of a scope, about a tool, or with p_superseded also those that were superseded. p_after: array[updated_at, memory_id] of the last row read.
 create function coordinator.memory_list(p_project text, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.memories
@@ -4201,6 +4212,11 @@ create function coordinator.memory_write(p_project text, p_project_id bigint, p_
 create function coordinator.message_append(p_project text, p_session text, p_content json, p_role text default null, p_tokens integer default null, p_uid text default null, p_needs bigint default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
+
+-- Return a message of a transaction with the kind and key of its log. Internal.
+create function coordinator.message_keys(p_project text, p_part jsonb)
+  returns SETOF jsonb
+  stable;
 
 -- Return whether messages, as the text of their JSON, may have links: cheap, and false for most. Internal.
 create function coordinator.message_linked(p_text text)
@@ -4257,10 +4273,20 @@ create function coordinator.now_utc()
   returns timestamp with time zone
   volatile;
 
+-- Return the name of the agent whose observation it is. ZC202: there is no agent with this id. Internal.
+create function coordinator.observation_agent(p_project text, p_agent text, p_actor text)
+  returns text
+  stable;
+
 -- Append an observation of an agent, a text or any JSON value. p_agent: the agent's name, or the id of one that is or was registered; by default p_actor, else the role that is logged in. p_uid makes a repetition harmless.
 create function coordinator.observation_append(p_project text, p_content json, p_agent text default null, p_uid text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
+
+-- Return an observation of a transaction with the kind and key of its log. Internal.
+create function coordinator.observation_keys(p_project text, p_part jsonb)
+  returns SETOF jsonb
+  stable;
 
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()
@@ -4810,6 +4836,11 @@ create function coordinator.step_append(p_project text, p_session text, p_step j
   returns SETOF coordinator.log_receipt
   volatile security definer;
 
+-- Return a step of a transaction with the kind and key of its log. Internal.
+create function coordinator.step_keys(p_project text, p_part jsonb)
+  returns SETOF jsonb
+  stable;
+
 -- Return the token whose secret has this SHA-256. ZC501: unknown. ZC502: revoked. ZC503: expired. Internal: called by gateways.
 create function coordinator.token_authenticate(p_hash text)
   returns SETOF coordinator.token
@@ -4860,7 +4891,7 @@ create function coordinator.transaction_enter_sessions(p_project_id bigint, p_lo
   returns void
   volatile;
 
--- Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.
+-- Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 8,388,608 bytes (ZC102), and what exceeds another limit of JSON. Internal.
 create function coordinator.transaction_list(p_what text, p_list jsonb)
   returns integer
   immutable;

@@ -7,6 +7,10 @@ insert into coordinator.rights (function, role) values
   ('knowledge_delete', 'agent'),
   ('knowledge_put',    'agent');
 
+insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by) values
+  ('knowledge_delete', 'write', 'document_enter', 'knowledge_keys'),
+  ('knowledge_put', 'write', 'document_enter', 'knowledge_keys');
+
 insert into coordinator.limits (name, value, unit, meaning) values
   ('knowledge_content',  1000000, 'characters', 'Content of an entry of knowledge.'),
   ('knowledge_title',    500,     'characters', 'Title of an entry of knowledge.'),
@@ -89,6 +93,15 @@ as $$
 $$;
 comment on function coordinator.knowledge_rows(text, bigint, text[]) is
   'Return the entries of knowledge with these keys, in no order. Internal.';
+
+create or replace function coordinator.knowledge_keys(p_project text, p_part jsonb) returns setof jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_part || jsonb_build_object('kind', 'knowledge', 'key', p_part -> 'key')
+$$;
+comment on function coordinator.knowledge_keys(text, jsonb) is
+  'Return an entry of knowledge of a transaction with the kind and key of its document. Internal.';
 
 create or replace function coordinator.knowledge_put(
   p_project text, p_key text, p_content text, p_title text default null, p_source_type text default null, p_source_url text default null,

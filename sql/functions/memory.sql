@@ -20,6 +20,11 @@ insert into coordinator.rights (function, role) values
   ('memory_record',     'agent'),
   ('memory_supersede',  'agent');
 
+insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by) values
+  ('memory_forget', 'write', 'document_enter', 'memory_keys'),
+  ('memory_record', 'write', 'document_enter', 'memory_keys'),
+  ('memory_supersede', 'write', 'document_enter', 'memory_keys');
+
 insert into coordinator.limits (name, value, unit, meaning) values
   ('memory_text',  8000, 'characters', 'Lesson or context of a memory.'),
   ('memory_scope', 200,  'characters', 'Scope or tool of a memory.');
@@ -126,6 +131,27 @@ language sql stable parallel safe
 return left(encode(sha256(convert_to(jsonb_build_array(p_scope, p_context, p_lesson, p_tool_name)::text, 'UTF8')), 'hex'), 32);
 comment on function coordinator.memory_key(text, text, text, text) is
   'Return the id of a memory. Internal.';
+
+create or replace function coordinator.memory_keys(p_project text, p_part jsonb) returns setof jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old jsonb; -- the memory that is superseded, which lends what is not given
+begin
+  if p_part ->> 'memory' is not null then
+    v_old := coordinator.memory_value(coordinator.project_id(p_project), p_part ->> 'memory');
+    return next jsonb_build_object('kind', 'memory', 'key', p_part -> 'memory');
+  end if;
+  if p_part ->> 'lesson' is not null then
+    return next jsonb_build_object('kind', 'memory', 'key', coordinator.memory_key(
+      coalesce(p_part ->> 'memory_scope', v_old ->> 'scope', ''), coalesce(p_part ->> 'context', v_old ->> 'context', ''), p_part ->> 'lesson',
+      coalesce(p_part ->> 'tool_name', v_old ->> 'tool_name')));
+  end if;
+end
+$$;
+comment on function coordinator.memory_keys(text, jsonb) is
+  'Return the kind and keys of the documents of a part of a transaction that records, supersedes or forgets a memory. Internal.';
 
 create or replace function coordinator.memory_write(
   p_project text, p_project_id bigint, p_key text, p_value jsonb, p_confidence double precision, p_current boolean, p_embedding real[], p_actor text) returns void

@@ -16,6 +16,9 @@ insert into coordinator.rights (function, role) values
   ('message_window', 'reader'),
   ('message_append', 'agent');
 
+insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by) values
+  ('message_append', 'write', 'log_enter', 'message_keys');
+
 insert into coordinator.limits (name, value, unit, meaning) values
   ('window',       10000,   'messages', 'Messages of one window.'),
   ('window_bytes', 4194304, 'bytes',    'Messages of one window, as text.');
@@ -306,6 +309,15 @@ end
 $$;
 comment on function coordinator.message_unpaired(bigint, bigint) is
   'Return which entries of the window that begins at p_start a model refuses: calls without a result, results without a call, reasoning that leads to nothing, and what needs one of them. Internal.';
+
+create or replace function coordinator.message_keys(p_project text, p_part jsonb) returns setof jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_part || jsonb_build_object('kind', 'message', 'key', p_part -> 'session')
+$$;
+comment on function coordinator.message_keys(text, jsonb) is
+  'Return a message of a transaction with the kind and key of its log. Internal.';
 
 create or replace function coordinator.message_append(
   p_project text, p_session text, p_content json, p_role text default null, p_tokens integer default null, p_uid text default null,

@@ -5,6 +5,9 @@
 insert into coordinator.rights (function, role) values
   ('observation_append', 'agent');
 
+insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by) values
+  ('observation_append', 'write', 'log_enter', 'observation_keys');
+
 create or replace view coordinator.observations with (security_barrier) as
   select concat(e.log_id, '.', e.seq) as id, l.key as agent_id, e.data #>> '{}' as content, e.created_at,
          p.name as project, e.seq, e.uid, e.actor, e.data, e.raw
@@ -24,6 +27,24 @@ comment on column coordinator.observations.actor      is 'Who appended it.';
 comment on column coordinator.observations.data       is 'The content as JSON. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
 comment on column coordinator.observations.raw        is 'The exact text where it differs from data; else null.';
 
+create or replace function coordinator.observation_agent(p_project text, p_agent text, p_actor text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when coordinator.is_agent_id(p_agent) then coordinator.agent_name(p_project, p_agent) else coordinator.actor_name(p_agent, p_actor) end
+$$;
+comment on function coordinator.observation_agent(text, text, text) is
+  'Return the name of the agent whose observation it is. ZC202: there is no agent with this id. Internal.';
+
+create or replace function coordinator.observation_keys(p_project text, p_part jsonb) returns setof jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_part || jsonb_build_object('kind', 'observation', 'key', coordinator.observation_agent(p_project, p_part ->> 'agent', p_part ->> 'actor'))
+$$;
+comment on function coordinator.observation_keys(text, jsonb) is
+  'Return an observation of a transaction with the kind and key of its log. Internal.';
+
 create or replace function coordinator.observation_append(
   p_project text, p_content json, p_agent text default null, p_uid text default null, p_actor text default null)
 returns setof coordinator.log_receipt
@@ -31,8 +52,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_agent text := case when coordinator.is_agent_id(p_agent) then coordinator.agent_name(p_project, p_agent)
-                       else coordinator.actor_name(p_agent, p_actor) end;
+  v_agent text := coordinator.observation_agent(p_project, p_agent, p_actor);
 begin
   if p_content is null then
     raise exception using errcode = 'ZC101', message = 'the observation is empty', hint = 'Give a text, or any JSON value.';

@@ -5,6 +5,9 @@
 insert into coordinator.rights (function, role) values
   ('step_append', 'agent');
 
+insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by) values
+  ('step_append', 'write', 'log_enter', 'step_keys');
+
 create or replace view coordinator.execution_history with (security_barrier) as
   select concat(e.log_id, '.', e.seq) as id, l.session_id, e.seq as step_id, e.data ->> 'thought' as thought, e.data -> 'action' as action,
          e.data -> 'observation' as observation, e.created_at as timestamp, p.name as project, l.key as session, e.uid, e.actor, e.data, e.raw
@@ -26,6 +29,15 @@ comment on column coordinator.execution_history.uid         is 'The caller''s na
 comment on column coordinator.execution_history.actor       is 'Who appended it.';
 comment on column coordinator.execution_history.data        is 'The whole step. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
 comment on column coordinator.execution_history.raw         is 'The exact text where it differs from data; else null.';
+
+create or replace function coordinator.step_keys(p_project text, p_part jsonb) returns setof jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p_part || jsonb_build_object('kind', 'step', 'key', p_part -> 'session')
+$$;
+comment on function coordinator.step_keys(text, jsonb) is
+  'Return a step of a transaction with the kind and key of its log. Internal.';
 
 create or replace function coordinator.step_append(
   p_project text, p_session text, p_step json, p_uid text default null, p_expect bigint default null, p_epoch text default null,

@@ -10,7 +10,8 @@
 --   A part is a call of its public function, with the caller's own rights: what a role may not do alone, it may not do here.
 --
 -- How it works. A part is a JSON object: the function's name as "verb", and its parameters without p_. transaction_verbs says which
--- functions may be parts, and which function takes the locks of each noun. transaction_enter checks all parts, takes all locks, with
+-- functions may be parts, which function takes the locks of each noun, and which one says what a part locks where that is not a
+-- parameter: a message is an entry of a log, and a memory is a document. transaction_enter checks all parts, takes all locks, with
 -- the rights of the schema's owner, and returns the statements; transaction_run runs them, with those of its caller.
 --
 -- Deliberately absent: what waits (acquiring a lock), reads, parts in other projects, transactions within a transaction.
@@ -21,7 +22,7 @@ insert into coordinator.rights (function, role) values
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('transaction',       100,     'parts', 'Conditions and writes of one transaction.'),
-  ('transaction_bytes', 1048576, 'bytes', 'Conditions, and writes, of one transaction, each as text.');
+  ('transaction_bytes', 8388608, 'bytes', 'Conditions, and writes, of one transaction, each as text: the largest batch of a log fits as a text in JSON. Over HTTP, http_body_bytes comes first.');
 
 create or replace function coordinator.json_misfit(p_value jsonb, p_type text) returns text
 language sql immutable parallel safe
@@ -34,6 +35,8 @@ as $$
     when p_type in ('integer', 'bigint') then
       case when v.kind <> 'number' or v.text !~ '^-?[0-9]{1,18}$' or p_type = 'integer' and abs(v.text::numeric) > 2147483647
            then 'a whole number' end
+    when p_type = 'double precision' then
+      case when v.kind <> 'number' or abs(v.text::numeric) > 1e308 then 'a number' end
     when p_type = 'interval' then
       case when v.kind = 'string' and length(v.text) <= 100 or v.kind = 'number' and abs(v.text::numeric) < 1e12 then null
            else 'a duration: a number of seconds, or a text such as "5 minutes"' end
@@ -45,11 +48,12 @@ as $$
       case when v.kind <> 'array' or jsonb_path_exists(p_value,
              'strict $[*] ? (@.type() != "string" || !(@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))')
            then 'a list of texts of UUIDs' end
-    when p_type in ('text[]', 'bigint[]') then
+    when p_type in ('text[]', 'bigint[]', 'double precision[]') then
       case when v.kind <> 'array' or jsonb_path_exists(p_value, case p_type
              when 'text[]' then 'strict $[*] ? (@.type() != "string")'::jsonpath
+             when 'double precision[]' then 'strict $[*] ? (@.type() != "number" || @.abs() > 1e308)'::jsonpath
              else 'strict $[*] ? (@.type() != "number" || @.floor() != @ || @.abs() >= 1000000000000000000)'::jsonpath end)
-           then case p_type when 'text[]' then 'a list of texts' else 'a list of whole numbers' end end
+           then case p_type when 'text[]' then 'a list of texts' when 'bigint[]' then 'a list of whole numbers' else 'a list of numbers' end end
     else 'a value of another type'
   end
   from (select jsonb_typeof(p_value) as kind, p_value #>> '{}' as text) v
@@ -85,12 +89,12 @@ begin
       hint = 'Give an array of objects such as {"verb": "signal_set", "key": "build/state", "value": "green"}.';
   end if;
   perform coordinator.json_refuse(format('the list of %ss', p_what), coordinator.json_fault(
-    p_list, 1048576, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")'), 1048576);
+    p_list, 8388608, 'strict $.**{66} ? (@.type() == "array" || @.type() == "object")'), 8388608);
   return jsonb_array_length(p_list);
 end
 $$;
 comment on function coordinator.transaction_list(text, jsonb) is
-  'Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 1,048,576 bytes (ZC102), and what exceeds another limit of JSON. Internal.';
+  'Return the length of a list of parts. Reject what is not a list (ZC103), one of more than 8,388,608 bytes (ZC102), and what exceeds another limit of JSON. Internal.';
 
 create or replace function coordinator.transaction_enter_sessions(p_project_id bigint, p_logs jsonb, p_documents jsonb) returns void
 language plpgsql volatile
@@ -110,7 +114,7 @@ begin
   for v_session in
     select coalesce(p.part ->> 'session', p.part ->> 'key') collate "C" as key, min(p.part ->> 'actor') as actor
     from (select e as part, true as of_log from jsonb_array_elements(p_logs) e
-          where e ? 'entries' or e ? 'entries_text'
+          where e ?| '{entries,entries_text,session}'
           union all
           select e, false from jsonb_array_elements(p_documents) e where e ? 'value' or e ? 'value_text') p
     where (p.part ->> 'kind' in ('message', 'step', 'state') or p.part ->> 'session' is not null)
@@ -148,6 +152,7 @@ declare
   v_listed  text;
   v_texts   text[]; -- what may be given as text, so that jsonb does not change it
   v_agents  uuid[] := '{}';
+  v_keyed   jsonb;
   v_parts   jsonb := '{}';
   v_enter   text;
 begin
@@ -176,7 +181,7 @@ begin
     verb := v_given.value ->> 'verb';
     arguments := v_given.value - 'verb';
     select p.pronargs, p.pronargdefaults, p.proargnames[1:p.pronargs] as names, p.proargtypes::oid[] as types,
-           p.prorettype = 'void'::regtype as void, v.entered_by into v_kind
+           p.prorettype = 'void'::regtype as void, v.entered_by, v.keyed_by into v_kind
     from coordinator.transaction_verbs v join pg_proc p on p.proname = v.function and p.pronamespace = 'coordinator'::regnamespace
     where v.function = verb and v.part = v_given.part;
     if not found then
@@ -228,7 +233,11 @@ begin
     end loop;
     statement := format('select %s from coordinator.%I(%s) r', case when v_kind.void then 'null::jsonb' else 'to_jsonb(r)' end, verb, statement);
     if v_kind.entered_by is not null then
-      v_parts := jsonb_set(v_parts, array[v_kind.entered_by], coalesce(v_parts -> v_kind.entered_by, '[]') || jsonb_build_array(arguments));
+      v_keyed := jsonb_build_array(arguments);
+      if v_kind.keyed_by is not null then
+        execute format('select jsonb_agg(k) from coordinator.%I($1, $2) k', v_kind.keyed_by) into v_keyed using p_project, arguments;
+      end if;
+      v_parts := jsonb_set(v_parts, array[v_kind.entered_by], coalesce(v_parts -> v_kind.entered_by, '[]') || v_keyed);
     end if;
     return next;
   end loop;
@@ -240,7 +249,8 @@ begin
   end if;
   perform from coordinator.agents where id = any (v_agents) and project_id = v_project order by id for key share;
   for v_enter in
-    select v.entered_by from coordinator.transaction_verbs v where v_parts ? v.entered_by group by 1 order by min(v.ordinal)
+    select v.entered_by from coordinator.transaction_verbs v where v_parts ? v.entered_by group by 1
+    order by min(v.ordinal) filter (where v.keyed_by is null)
   loop
     execute format('select coordinator.%I($1, $2)', v_enter) using v_project, v_parts -> v_enter;
   end loop;

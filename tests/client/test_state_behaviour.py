@@ -11,6 +11,7 @@ import pytest
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.log import NewEntry
 from coordinator.model.operation import JsonText
+from coordinator.operations import knowledge, memories, messages
 from tests.waiting import DEADLINE_S
 
 TEXTS = ['{"b": 1,  "a": 1e16}', r'"\u0000 \ud83d"', "[1.0, -0, 1E400]", '{"a": 1, "a": 2}']
@@ -148,6 +149,22 @@ async def test_agents_change_items_of_one_list_and_lose_none(connect: Any) -> No
         assert (document.version, {item["status"] for item in document.value}) == (13, {"done"})
         with pytest.raises(NotFound):
             await client.documents.item("board", "b", 12, {"status": "done"})
+
+
+async def test_a_transaction_says_learns_and_knows_or_does_nothing(connect: Any) -> None:
+    async with connect() as client:
+        said = messages.Append(project=client.project, session="s", content=text(TEXTS[1]), role="user", expect=0)
+        learned = memories.Record(project=client.project, lesson="It rained.", embedding=[0.5, -1])
+        known = knowledge.Put(project=client.project, key="rain", content="Water falls.", expect=0)
+        receipt, memory, entry = await client.transactions.run(said, learned, known)
+        assert (receipt.last_seq, entry.version) == (1, 1)
+        assert await client.memories.get(memory.memory_id) == memory
+        (message,) = [row async for row in client.logs.read("message", "s")]
+        assert bytes(message.text).decode() == f'{{"role": "user", "content": {TEXTS[1]}}}'
+        with pytest.raises(Conflict) as raised:
+            await client.transactions.run(learned, known)
+        assert (detail(raised)["version"], detail(raised)["write"]) == (1, 1)
+        assert (await client.memories.get(memory.memory_id)).reinforcements == 1
 
 
 async def test_an_export_is_imported_into_another_project(connect: Any, projects: Any) -> None:

@@ -10,11 +10,11 @@ LIMITS = {
         f"coordinator.transaction_run('default', (select jsonb_agg({EMIT}) from generate_series(1, $1::integer)))",
     ],
     "transaction_bytes": [
-        # Five writes of 200 kB, and one that fills what is left.
+        # Forty-one writes of 200 kB, and one that fills what is left.
         f"""coordinator.transaction_run('default', b || jsonb_build_array({EMIT} || jsonb_build_object(
               'data', jsonb_build_object('k', repeat('x', $1::integer - octet_length(b::text) - 63)))))
             from (select jsonb_agg({EMIT} || jsonb_build_object('data', jsonb_build_object('k', repeat('x', 200000)))) as b
-                  from generate_series(1, 5)) five""",
+                  from generate_series(1, 41)) most""",
     ],
 }
 
