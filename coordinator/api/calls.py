@@ -31,7 +31,7 @@ from coordinator.api.parameters import at_least_of, expecting, from_body, from_q
 from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
 from coordinator.api.response import Response
-from coordinator.errors import Conflict, InvalidArgument
+from coordinator.errors import Conflict, CoordinatorError, InvalidArgument
 from coordinator.model.json import encode
 from coordinator.model.operation import Conditional, Operation, Shape
 from coordinator.model.page import page_of
@@ -178,21 +178,29 @@ class Calls:
     async def _result(
         self, operation: Operation[Any], wait_s: float, request: Request, poll_s: float | None = None
     ) -> Any:
-        """Run an operation; with a wait, repeat it until it has a result or the time is up."""
+        """Run an operation; with a wait, repeat it until it has a result or the time is up, also while what it reads does not exist yet."""
         if not wait_s:
             return await self.run(operation)
         poll_s = poll_s or POLL_S
         deadline = anyio.current_time() + wait_s
         project = _project(operation)
         wanted = Filter((project,) if project else (), operation.woken_by)
+
+        def over() -> bool:
+            return anyio.current_time() >= deadline or self._gateway.closing
+
         async with self._gateway.connection():
             with self._gateway.watch(wanted, operation.concerned_by) as wake, request.principal.watching(wake.set):
                 while True:
-                    result = await self.run(operation)
-                    left_s = deadline - anyio.current_time()
-                    if operation.answered(result) or left_s <= 0 or self._gateway.closing:
-                        return result
-                    await wake.wait(min(left_s, poll_s))
+                    try:
+                        result = await self.run(operation)
+                    except CoordinatorError as error:
+                        if over() or not operation.awaits(error):
+                            raise
+                    else:
+                        if over() or operation.answered(result):
+                            return result
+                    await wake.wait(max(min(deadline - anyio.current_time(), poll_s), 0))
                     await request.principal.confirm()
 
 

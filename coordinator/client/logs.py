@@ -19,15 +19,12 @@ from coordinator.model.json import text_of
 from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
 from coordinator.model.operation import Json, JsonText
 from coordinator.operations import logs
-from coordinator.operations.waiting import POLL_S, followed
+from coordinator.operations.waiting import followed
 
 __all__ = ["Expected", "LogReset", "Logs", "number_of", "written"]
 
 Expected = int | LogEntry | LogReceipt | Log | None
 """The last number of a log that a change requires: what was read, or a number."""
-
-
-ABSENT = "ZC216"
 
 
 class LogReset(NamedTuple):
@@ -115,13 +112,10 @@ class Logs:
                         yield entry
                         place = [entry.epoch, str(entry.seq)]
             except NotFound as error:
-                if place is not None:
-                    place = None
-                    yield LogReset(error.message)
-                elif error.code == ABSENT:
-                    await wake.wait(POLL_S)
-                else:
+                if place is None:
                     raise
+                place = None
+                yield LogReset(error.message)
 
     async def pop(self, kind: str, key: str, last: int = 1, *, expect: Expected = None) -> list[LogEntry]:
         """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.

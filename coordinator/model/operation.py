@@ -20,6 +20,7 @@ from uuid import UUID
 
 import msgspec
 
+from coordinator.errors import CoordinatorError
 from coordinator.model.agent_ref import is_agent_id
 from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
@@ -205,6 +206,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     def answered(self, result: R) -> bool:
         """Return whether a result ends a wait."""
         return bool(result)
+
+    def awaits(self, error: CoordinatorError) -> bool:  # noqa: ARG002 - the usual case
+        """Return whether a wait continues after an error, because what is read does not exist yet."""
+        return False
 
     def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case
         """Return whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from coordinator.errors import CoordinatorError
 from coordinator.model import log
 from coordinator.model.operation import JsonText, Operation, Scope
 
-__all__ = ["Append", "Clear", "Delete", "Keep", "List", "Pop", "Prune", "Read", "Show"]
+__all__ = ["ABSENT", "Append", "Clear", "Delete", "Keep", "List", "Pop", "Prune", "Read", "Show"]
+
+ABSENT = "ZC216"
 
 
 class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     ``before``: only those with lower numbers. ``last``: begin with the last ones of all that; a position in ``after`` says it instead. ``at``: only what had been appended at that instant;
     what was popped since is absent.
 
+    With a wait and without ``after``, it waits for a log that does not exist.
+
     Raises: ``NotFound`` if there is no such log, or what followed ``after`` is gone; then read from the start.
     """
 
@@ -64,6 +69,10 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     at: datetime | None = None
     after: list[str] | None = None
     limit: int = 1000
+
+    def awaits(self, error: CoordinatorError) -> bool:
+        """Return whether the log is not there yet; one that was read before is missed."""
+        return error.code == ABSENT and self.after is None
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
         """Return whether an event is about this log."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 from msgspec.structs import replace
 
-from coordinator.errors import WaitTimedOut
+from coordinator.errors import CoordinatorError, WaitTimedOut
 from coordinator.model.operation import Operation
 from coordinator.model.page import after_last
 from coordinator.operations.executor import Runner, Wake
@@ -34,9 +34,14 @@ async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, ti
     await reader.read(runner)
     with anyio.move_on_after(timeout_s):
         while True:
-            result = await runner.run(operation)
-            if operation.answered(result):
-                return result
+            try:
+                result = await runner.run(operation)
+            except CoordinatorError as error:
+                if not operation.awaits(error):
+                    raise
+            else:
+                if operation.answered(result):
+                    return result
             with anyio.move_on_after(POLL_S):
                 while not any(operation.concerned_by(event.data) for event in await reader.next(runner, wake)):
                     pass

@@ -162,3 +162,26 @@ async def test_a_log_is_followed_by_waiting_after_the_last_cursor(
     )
     assert stale.status_code == 412
     assert (await http.get("/v1/logs/read", params={**log, "at": "2020-01-01T00:00:00Z"})).json()["items"] == []
+
+
+async def test_a_wait_for_a_log_that_does_not_exist_ends_with_its_first_entries(
+    http: httpx.AsyncClient, project: str, daemon: Daemon
+) -> None:
+    query = {"project": project, "kind": "note", "key": "later"}
+    missing = await http.get("/v1/logs/read", params={**query, "wait": "0.1s"})
+    assert (missing.status_code, missing.json()["code"]) == (404, "ZC216")
+    answers: list[httpx.Response] = []
+
+    async def wait() -> None:
+        answers.append(await http.get("/v1/logs/read", params={**query, "wait": "10m"}))
+
+    await waiting(daemon, 0)  # those before have ended
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await waiting(daemon, 1)
+        for key in ("other", "later"):
+            await post(http, "logs/append", project=project, kind="note", key=key, entries=[{"data": 1}, {"data": 2}])
+    assert [item["seq"] for item in answers[0].json()["items"]] == [1, 2]
+    gone = {**query, "after": answers[0].json()["cursor"] or "WyJsb2dfcmVhZCIsIiIsIjIiXQ", "wait": "10m"}
+    await post(http, "logs/delete", project=project, kind="note", key="later")
+    assert (await http.get("/v1/logs/read", params=gone)).status_code == 404  # who has read it is told at once

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.cli.conftest import Program
 from tests.waiting import DEADLINE_S
 
@@ -72,4 +74,23 @@ def test_entries_are_popped_cleared_kept_deleted_and_followed(program: Program) 
     program.json("log", "append", "note", "k", "6")
     assert followed(program, 1, "--after", cursor) == ["6"]
     assert program.text("log", "delete", "note", "k") == "deleted k, with 1 entries\n"
-    program.fails(3, "log", "follow", "note", "k")
+
+
+@pytest.mark.parametrize("options", [(), ("--last", "5")])
+def test_a_log_that_does_not_exist_is_waited_for_and_so_is_one_that_was_deleted(
+    program: Program, options: tuple[str, ...]
+) -> None:
+    process = program.start("log", "follow", "note", "later", "--data", *options)
+    assert process.stdout
+    assert process.stderr
+    try:
+        program.json("log", "append", "note", "other", "0")
+        program.json("log", "append", "note", "later", "1", "2")
+        assert [process.stdout.readline() for _ in range(2)] == ["1\n", "2\n"]
+        program.json("log", "delete", "note", "later")
+        assert "what is there follows" in process.stderr.readline()
+        program.json("log", "append", "note", "later", "3")
+        assert process.stdout.readline() == "3\n"
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)

@@ -17,7 +17,7 @@ from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.json import text_of
 from coordinator.model.log import LogEntry, NewEntry
 from coordinator.model.operation import JsonText
-from coordinator.model.page import after_last, place_of
+from coordinator.model.page import Page, after_last, place_of
 from coordinator.operations import logs
 
 command = noun("Logs: append-only lists of entries.")
@@ -191,8 +191,8 @@ def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: st
 
     Each is a line, until the command is interrupted.
 
-    Where entries that were not read are gone, a line on standard error says so, and what is there follows. Exit code 3: there is no
-    such log.
+    A log that does not exist is waited for. Where entries that were not read are gone, or the log was deleted, a line on standard
+    error says so, and what is there follows.
     """
     import anyio  # noqa: PLC0415
 
@@ -204,14 +204,21 @@ def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: st
     read = logs.Read(project=call.project, kind=kind, key=key)
     if after is not None:
         read = replace(read, after=place_of(logs.Read, after))
-    elif last is not None and (entries := call.read(replace(read, last=last), after=None, limit=None)):
-        anyio.run(write, entries)
-        read = replace(read, after=after_last(read, entries))
+    elif last is not None:
+        try:
+            entries = call.read(replace(read, last=last), after=None, limit=None)
+        except NotFound as error:
+            if not read.awaits(error):
+                raise
+            entries = Page()
+        if entries:
+            anyio.run(write, entries)
+            read = replace(read, after=after_last(read, entries))
     while True:
         try:
             anyio.run(followed, call, read, write)
         except NotFound as error:
-            if error.code != GONE:
+            if error.code not in {GONE, logs.ABSENT}:
                 raise
             sys.stderr.write(plain(f"{error.message}; what is there follows") + "\n")
             read = replace(read, after=None)
