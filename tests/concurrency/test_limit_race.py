@@ -382,6 +382,19 @@ async def test_of_two_claims_of_one_key_one_goes_first_and_the_lane_stays_in_the
     assert await two.claim(two.first) == []
 
 
+async def test_an_idle_worker_that_met_a_claim_of_the_same_keys_is_woken_at_the_next_look_of_the_loop(two: Two) -> None:
+    await limit(two.admin, "k", slots=2, queue="q", per_key=True)
+    await two.enqueue(2, key="a")
+    refill = "select coordinator.limit_refill()"
+    async with uncommitted(two.first):
+        assert len(await two.claim(two.first, 1)) == 1
+        assert await two.claim(two.second) == []
+    assert (await two.admin.fetchval(refill), await two.admin.fetchval(refill)) == (1, 0)
+    freed = "select count(*) from coordinator.events where type = 'limit.freed' and key = 'k'"
+    assert await two.admin.fetchval(freed) == 1
+    assert len(await two.claim(two.second)) == 1
+
+
 async def test_a_lane_whose_claim_is_rolled_back_stays_in_the_line(two: Two) -> None:
     await limit(two.admin, "k", slots=1, queue="q", per_key=True)
     await two.enqueue(2, key="a")

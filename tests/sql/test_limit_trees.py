@@ -234,6 +234,26 @@ async def test_a_paused_tree_and_a_cancelled_one_leave_no_wait_behind(fleet: Tre
     assert await fleet.fetch("select from coordinator.job_tree_waits") == []
 
 
+async def test_a_job_that_waits_for_its_tree_and_may_not_start_yet_is_scheduled_when_it_is_woken(fleet: Trees) -> None:
+    """It became ready before its time, as when the clock was put back. It is not forgotten."""
+    await fleet.tx.set_clock(timedelta(0))
+    root = await fleet.tree(1, slots=1)
+    (job,) = await fleet.claim(10)
+    await fleet.verb("snooze", job, timedelta(minutes=1))
+    await fleet.enqueue(1, parent=str(root))
+    (other,) = await fleet.claim(10)
+    await fleet.tx.set_clock(timedelta(minutes=2))
+    assert await fleet.tx.connection.fetchval("select coordinator.job_promote()") == 1
+    assert await fleet.claim(10) == []
+    assert await fleet.status() == {"running": 1, "limit": 1}
+    await fleet.tx.set_clock(timedelta(seconds=1))
+    await fleet.verb("complete", other)
+    assert await fleet.status() == {"completed": 1, "scheduled": 1}
+    await fleet.tx.set_clock(timedelta(minutes=1))
+    assert await fleet.tx.connection.fetchval("select coordinator.job_promote()") == 1
+    assert [grant["id"] for grant in await fleet.claim(10)] == [job["id"]]
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "says"),
     [

@@ -218,6 +218,11 @@ begin
   where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
+  -- Lanes that others have: their keys may have room once these have committed, and the loop wakes workers then.
+  if p_picked is not null and v_ids = '{}' and exists (select from coordinator.job_permits p where p.class_id = p_class) then
+    perform coordinator.limit_lack(l.id, v_now)
+    from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key where c.id = p_class;
+  end if;
   if p_picked is not null and exists (select from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
                                       where c.id = p_class and l.per_key and l.kind <> 'slots') then
     v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0' and r.key::bigint <> all (v_busy)), v_now);
