@@ -69,7 +69,7 @@ CREATE INDEX artifact_blobs_due_idx ON coordinator.artifact_blobs USING btree (d
 create table coordinator.artifact_chunks (
   blob_id bigint not null, -- The content.
   part    integer not null, -- Number of the part, from 1.
-  data    bytea not null, -- The bytes, compressed with lz4 where the server has it.
+  data    bytea not null, -- The bytes, compressed with lz4 where the server has it, else not at all.
   constraint artifact_chunks_pkey PRIMARY KEY (blob_id, part),
   constraint artifact_chunks_blob_fkey FOREIGN KEY (blob_id) REFERENCES coordinator.artifact_blobs(id) ON DELETE CASCADE,
   constraint artifact_chunks_data CHECK (((octet_length(data) >= 1) AND (octet_length(data) <= 1048576))),

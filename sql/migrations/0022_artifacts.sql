@@ -36,11 +36,14 @@ create table coordinator.artifact_chunks (
 comment on table  coordinator.artifact_chunks         is 'Parts of contents. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.';
 comment on column coordinator.artifact_chunks.blob_id is 'The content.';
 comment on column coordinator.artifact_chunks.part    is 'Number of the part, from 1.';
-comment on column coordinator.artifact_chunks.data    is 'The bytes, compressed with lz4 where the server has it.';
+comment on column coordinator.artifact_chunks.data    is 'The bytes, compressed with lz4 where the server has it, else not at all.';
+-- pglz takes 16 to 42 ms of the processor for a MiB of text, storing it as it is 3 ms, with random bytes 4 and 3 ms.
 do $$
 begin
   if (select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression') then
     alter table coordinator.artifact_chunks alter column data set compression lz4;
+  else
+    alter table coordinator.artifact_chunks alter column data set storage external;
   end if;
 end
 $$;

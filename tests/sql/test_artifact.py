@@ -67,6 +67,16 @@ async def test_an_artifact_comes_back_as_it_was_put(tx: Transaction) -> None:
     assert await tx.run(artifacts.Show(project="default", artifact="logs/build.bin")) == made
 
 
+async def test_bytes_are_compressed_with_lz4_or_not_at_all(tx: Transaction) -> None:
+    has_lz4 = "(select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression')"
+    await put(tx, "a", b"text " * 100_000)
+    found = await tx.connection.fetchval(
+        f"select case when {has_lz4} then pg_column_compression(data) = 'lz4' and pg_column_size(data) < 50000"
+        " else pg_column_size(data) >= 500000 and pg_column_compression(data) is null end from coordinator.artifact_chunks"
+    )
+    assert found is True
+
+
 async def test_parts_come_in_any_order_and_nobody_sees_them_before_the_end(tx: Transaction) -> None:
     parts = [b"a" * MIB, b"b" * MIB, b"end"]
     upload = (await begin(tx)).upload
