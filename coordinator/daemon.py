@@ -41,6 +41,7 @@ from coordinator.errors import ConfigurationError
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.loops.keeper import Keeper
 from coordinator.loops.table import table
+from coordinator.mcp.mount import Mount
 from coordinator.model.address import without_password
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
@@ -155,7 +156,9 @@ async def _run(  # noqa: PLR0917
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
-        app = create_app(readiness, database, gateway, access, middleware)
+        mount = Mount(access, lifetime.stop)
+        tasks.start_soon(mount.run_forever)
+        app = create_app(readiness, database, gateway, access, middleware, mcp=mount.over)
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.up.set()

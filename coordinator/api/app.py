@@ -26,7 +26,9 @@ from coordinator.operations.executor import Source
 from coordinator.telemetry import metrics
 from coordinator.version import version
 
-__all__ = ["Readiness", "create_app"]
+__all__ = ["Application", "Readiness", "create_app"]
+
+Application = ASGIApp
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -44,10 +46,12 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
     access: Access,
     middleware: Sequence[Middleware],
     further: Mapping[str, Mapping[str, Handler]] | None = None,
-) -> ASGIApp:
+    mcp: Callable[[Application], Application] | None = None,
+) -> Application:
     """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
 
-    ``further`` maps other paths below ``/v1`` to what responds to each of their methods.
+    ``further`` maps other paths below ``/v1`` to what responds to each of their methods. ``mcp`` makes what serves ``/mcp``, given what
+    serves all the rest.
     """
     schema = msgspec.json.encode(openapi.document())
     page = openapi.page().encode()
@@ -91,10 +95,18 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
         below_v1 = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (operations if below_v1 else others)(scope, receive, send)
 
-    app: ASGIApp = dispatch
+    app: Application = dispatch if mcp is None else _beside(dispatch, "/mcp", mcp(dispatch))
     for layer, arguments, options in reversed(middleware):
         app = layer(app, *arguments, **options)
     return app
+
+
+def _beside(app: Application, path: str, other: Application) -> Application:
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = other if scope["type"] == "http" and scope["path"] == path else app
+        await chosen(scope, receive, send)
+
+    return dispatch
 
 
 def _get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:

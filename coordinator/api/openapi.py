@@ -23,7 +23,7 @@ from coordinator.model.password import takes_password
 from coordinator.operations import artifacts
 from coordinator.version import version
 
-__all__ = ["document", "page"]
+__all__ = ["document", "page", "schema_hook"]
 
 _REF = "#/components/schemas/{name}"
 _READ_ERRORS = (400, 401, 403, 404, 408, 409, 422, 500, 503)
@@ -139,7 +139,7 @@ def document() -> dict[str, Any]:
     types: list[Any] = [Problem, EventPage]
     types += [endpoint.parameters for endpoint in found if not endpoint.operation.reads]
     types += [endpoint.result for endpoint in found]
-    refs, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
+    refs, components = msgspec.json.schema_components(types, schema_hook=schema_hook, ref_template=_REF)
     schema_of = dict(zip([repr(kind) for kind in types], refs, strict=True))
     paths: dict[str, Any] = {}
     for endpoint in found:
@@ -349,7 +349,7 @@ def _query_of(
     for field in msgspec.structs.fields(type):
         if field.name in hidden or field.name == "wait":
             continue
-        schema = _without_null(msgspec.json.schema(field.type, schema_hook=_schema))
+        schema = _without_null(msgspec.json.schema(field.type, schema_hook=schema_hook))
         if field.default not in (msgspec.NODEFAULT, None) and isinstance(field.default, str | int | bool):
             schema = {**schema, "default": field.default}
         if field.name == "embedding":
@@ -368,7 +368,8 @@ _EMBEDDING = {
 }
 
 
-def _schema(type: Any) -> dict[str, Any]:
+def schema_hook(type: Any) -> dict[str, Any]:
+    """Describe the types that msgspec does not know."""
     if takes_agent(type):
         return {"type": "string", "description": "The name or the id of an agent.", "examples": ["coder-1"]}
     if takes_password(type):

@@ -41,6 +41,16 @@ class Principal:
         self._tokens = tokens
 
     @property
+    def role(self) -> Role:
+        """What it may do."""
+        return self._role
+
+    @property
+    def project(self) -> str | None:
+        """The only project that it may use, if there is one."""
+        return self._project
+
+    @property
     def caller(self) -> str:
         """Whose idempotency keys these are; empty where access is open."""
         return "" if self._token is None else str(self._token.id)

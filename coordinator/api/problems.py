@@ -67,8 +67,8 @@ class NoRoute(CoordinatorError):
 
     sqlstate, http_status, exit_code, name = "ZH404", 404, 3, "no-route"
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"there is nothing at {path[:200]}", hint="The API is below /v1; see /schema.")
+    def __init__(self, path: str, hint: str = "The API is below /v1; see /schema.") -> None:
+        super().__init__(f"there is nothing at {path[:200]}", hint=hint)
 
 
 class MethodNotAllowed(CoordinatorError):

@@ -19,18 +19,20 @@ the sidecar's database role or token, unless ``access`` is ``tokens``.
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from importlib.util import find_spec
+from uuid import uuid4
 
 import anyio
 import structlog
 from msgspec.structs import replace
 
 from coordinator.api.access import Access
-from coordinator.api.app import Readiness, create_app
+from coordinator.api.app import Application, Readiness, create_app
 from coordinator.api.gateway import Gateway
+from coordinator.api.local import Local
 from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import serving, url_of
 from coordinator.api.tokens import TOKEN_CHANNEL
@@ -41,7 +43,9 @@ from coordinator.config import SETTINGS, Config
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.lifetime import Lifetime, run_until_shutdown
+from coordinator.mcp.mount import Mount
 from coordinator.model.address import is_gateway
+from coordinator.model.token import Role
 from coordinator.operations import agents
 from coordinator.operations.executor import Source
 from coordinator.operations.liveness import Liveness
@@ -53,7 +57,7 @@ from coordinator.sidecar.pod import agent_name, metadata
 from coordinator.sidecar.upstream import Upstream
 from coordinator.version import version
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_mcp"]
 
 READY_WITHIN_S = 5.0  # since the last news of the log
 NOT_READY = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST: "the agent was reaped"}
@@ -69,23 +73,71 @@ async def serve(
     Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``); what
     ``agents.Register`` raises.
     """
-    registration = agents.Register(
+    registration = _registration(config, agent_name(config), ttl, job_types, labels)
+    origins_of(config)  # refused before anything is started
+
+    async def run(lifetime: Lifetime) -> None:
+        with listeners(config.listen, config.socket) as sockets:
+
+            @asynccontextmanager
+            async def http(app: Application, presence: Presence) -> AsyncIterator[None]:
+                async with serving(app, sockets[0], config, also=sockets[1:]):
+                    addresses = [url_of(listener) for listener in sockets]
+                    log.info(
+                        "sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id)
+                    )
+                    yield
+
+            async with _source(config) as source:
+                await _run(config, source, registration, AgentProcess(pid), http, lifetime)
+
+    await run_until_shutdown("sidecar", run)
+
+
+async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
+    """Serve the Model Context Protocol on standard input and output, for one agent, until the input ends.
+
+    ``role`` is the highest one whose tools are offered.
+
+    Raises: as ``serve``; ``ConfigurationError`` without the extra.
+    """
+    if find_spec("mcp") is None:
+        raise ConfigurationError(
+            "the Model Context Protocol is not installed", hint='Install the extra: pip install "coordinatord[mcp]"'
+        )
+    from coordinator.mcp.stdio import serving_stdio  # noqa: PLC0415 - an extra
+    from coordinator.mcp.tools import McpCaller  # noqa: PLC0415
+
+    name = config.agent or config.pod_name or f"mcp-{uuid4().hex[:8]}"
+    registration = _registration(config, name, ttl, (), ())
+    config = replace(config, access="open")  # whoever holds the pipe is the agent
+
+    async def run(lifetime: Lifetime) -> None:
+        @asynccontextmanager
+        async def stdio(app: Application, presence: Presence) -> AsyncIterator[None]:
+            caller = McpCaller(config.project, presence.name, role)
+            async with serving_stdio(Local(app), caller, lifetime.stop):
+                log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
+                yield
+
+        async with _source(config) as source:
+            await _run(config, source, registration, AgentProcess(None), stdio, lifetime)
+
+    await run_until_shutdown("mcp", run)
+
+
+def _registration(
+    config: Config, name: str, ttl: timedelta, job_types: Sequence[str], labels: Sequence[str]
+) -> agents.Register:
+    return agents.Register(
         project=config.project,
-        name=agent_name(config),
+        name=name,
         role=config.role,
         job_types=list(job_types),
         labels=list(labels),
         metadata=metadata(config),
         ttl=ttl,
     )
-    origins_of(config)  # refused before anything is started
-
-    async def run(lifetime: Lifetime) -> None:
-        with listeners(config.listen, config.socket) as sockets:
-            async with _source(config) as source:
-                await _run(config, source, registration, AgentProcess(pid), sockets, lifetime)
-
-    await run_until_shutdown("sidecar", run)
 
 
 @asynccontextmanager
@@ -114,7 +166,7 @@ async def _run(  # noqa: PLR0917
     source: Source,
     registration: agents.Register,
     process: AgentProcess,
-    sockets: list[socket.socket],
+    front: Callable[[Application, Presence], AbstractAsyncContextManager[None]],
     lifetime: Lifetime,
 ) -> None:
     backend = Backend(source)
@@ -163,11 +215,11 @@ async def _run(  # noqa: PLR0917
 
         middleware = origin_middleware(config, loopback=True)
         paths = face(report, process, lifetime.stop)
-        app = create_app(readiness, backend, gateway, access, middleware, paths)
+        mount = Mount(access, lifetime.stop, lambda: presence.name)
+        tasks.start_soon(mount.run_forever)
+        app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)
         try:
-            async with serving(app, sockets[0], config, also=sockets[1:]):
-                addresses = [url_of(listener) for listener in sockets]
-                log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
+            async with front(app, presence):
                 await lifetime.stop.wait()
                 gateway.close()
         finally:

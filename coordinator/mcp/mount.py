@@ -1,0 +1,67 @@
+"""The protocol over HTTP, at ``/mcp`` of a daemon or sidecar: each request stands alone, so any replica serves any of them.
+
+A request is made by whoever its token names. ``?project=`` says in which project; a token for one project is for that one.
+
+What serves it is loaded at the first request: it takes 25 MB and half a second, and few daemons need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from coordinator.api.access import Access
+from coordinator.api.app import Application
+from coordinator.api.problems import NoRoute, problem_response
+
+__all__ = ["Mount"]
+
+
+class Mount:
+    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; ``closing`` ends what listens."""
+
+    def __init__(self, access: Access, closing: anyio.Event, agent: Callable[[], str | None] = lambda: None) -> None:
+        self._access = access
+        self._closing = closing
+        self._agent = agent
+        self._wanted = anyio.Event()
+        self._ready = anyio.Event()
+        self._app: Application | None = None
+        self._inner: Application | None = None
+
+    def over(self, inner: Application) -> Application:
+        """Return what serves the path; the calls of its tools go to ``inner``."""
+        self._inner = inner
+        return self._serve
+
+    async def run_forever(self) -> None:
+        """Serve from the first request on, until cancelled."""
+        await self._wanted.wait()
+        if find_spec("mcp") is not None:
+            module: Any = await to_thread.run_sync(import_module, "coordinator.mcp.http")
+            assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
+            async with module.serving(self._inner, self._access, self._closing, self._agent) as app:
+                self._app = app
+                self._ready.set()
+                await anyio.sleep_forever()
+        self._ready.set()
+
+    async def _serve(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        self._wanted.set()
+        await self._ready.wait()
+        try:
+            await self._access.identify(scope)
+        except Exception as error:  # noqa: BLE001 - a bug is logged there
+            await problem_response(error)(scope, receive, send)
+            return
+        await (self._app or _absent)(scope, receive, send)
+
+
+async def _absent(scope: Any, receive: Any, send: Any) -> None:
+    error = NoRoute("/mcp", hint='Install the extra: pip install "coordinatord[mcp]"')
+    await problem_response(error)(scope, receive, send)

@@ -1,0 +1,306 @@
+"""The handlers of the protocol: tools, resources and their subscriptions, over an application in this process.
+
+Guarantees: an error of a call is the result of its tool, with code, message and hint, so a model can correct itself. A subscriber
+is told of each change that is committed after its subscription was confirmed. After a gap in the log, of every resource that it watches.
+
+It speaks both generations of the protocol: with a handshake (2025-11-25), where a session subscribes, and without one (2026-07-28),
+where a request listens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import mcp_types as types
+from anyio.abc import TaskGroup
+from mcp.server import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
+from mcp.shared.exceptions import MCPError
+
+from coordinator.api.local import Local, Reply
+from coordinator.backoff import Backoff
+from coordinator.errors import CoordinatorError, NotFound
+from coordinator.mcp import resources, tools
+from coordinator.mcp.tools import McpCaller
+from coordinator.model.event import RESET
+from coordinator.suggestion import nearest
+from coordinator.version import version
+
+__all__ = ["Face"]
+
+INSTRUCTIONS = (
+    "Coordinates agents that work at once: lock a file before you edit it, and release it afterwards; read directive_inbox "
+    "when you begin and from time to time; leave signals, messages and observations for others. A refused call says who "
+    "is in the way and what to do."
+)
+WAIT_S = 30  # of one look at the log
+SUBSCRIPTIONS = 1000
+
+Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller]]]
+"""Returns where the calls of a request go, and who calls."""
+
+
+class Face:
+    """The handlers of one server.
+
+    ``resolve`` says who is behind a request. ``closing`` ends what listens. ``tasks`` outlive a request: with them, the server is that of
+    one session, which may subscribe.
+    """
+
+    def __init__(self, resolve: Resolve, closing: anyio.Event, tasks: TaskGroup | None = None) -> None:
+        self._resolve = resolve
+        self._closing = closing
+        self._tasks = tasks
+        self._subscribed: dict[str, str] | None = None  # how the session wrote a URI, by the URI
+        self.server: Server[Any] = Server(
+            "coordinator",
+            version=version(),
+            instructions=INSTRUCTIONS,
+            get_tool_input_schema=lambda _name: None,  # no tool has arguments in headers
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_subscribe_resource=self._subscribe,
+            on_unsubscribe_resource=self._unsubscribe,
+            on_subscriptions_listen=self._listen,
+        )
+
+    async def _list_tools(
+        self, context: ServerRequestContext[Any], _parameters: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        _, caller = await self._resolve(context)
+        return types.ListToolsResult(
+            tools=[
+                types.Tool(
+                    name=tool.name,
+                    description=tool.description,
+                    input_schema=tool.schema(caller),
+                    annotations=types.ToolAnnotations(
+                        read_only_hint=tool.operation.reads,
+                        destructive_hint=tool.destructive,
+                        idempotent_hint=tool.operation.reads or tool.repeatable,
+                        open_world_hint=False,
+                    ),
+                )
+                for tool in caller.tools()
+            ]
+        )
+
+    async def _call_tool(
+        self, context: ServerRequestContext[Any], parameters: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        local, caller = await self._resolve(context)
+        known = {tool.name: tool for tool in caller.tools()}
+        tool = known.get(parameters.name)
+        if tool is None:
+            raise MCPError(types.INVALID_PARAMS, _unknown(parameters.name, list(known)))
+        try:
+            answer = await tools.call(tool, parameters.arguments or {}, caller, local)
+        except CoordinatorError as error:
+            return _failure(error.code, error.message, error.hint, error.detail)
+        return _result(answer)
+
+    async def _list_resources(
+        self, context: ServerRequestContext[Any], _parameters: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        _, caller = await self._resolve(context)
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(
+                    uri=resources.uri_of(caller.project, resource.noun),
+                    name=resource.noun,
+                    description=resource.title,
+                    mime_type="application/json",
+                )
+                for resource in resources.RESOURCES
+                if not resource.fields
+            ]
+        )
+
+    async def _list_templates(
+        self, context: ServerRequestContext[Any], _parameters: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        _, caller = await self._resolve(context)
+        return types.ListResourceTemplatesResult(
+            resource_templates=[
+                types.ResourceTemplate(
+                    uri_template=f"{resources.uri_of(caller.project, '')}{resource.template}",
+                    name=resource.template,
+                    description=resource.title,
+                    mime_type="application/json",
+                )
+                for resource in resources.RESOURCES
+                if resource.fields
+            ]
+        )
+
+    async def _read_resource(
+        self, context: ServerRequestContext[Any], parameters: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        local, caller = await self._resolve(context)
+        resource, values, _ = _found(parameters.uri, caller.project)
+        answer = await tools.request(resource.operation, {**values, "project": caller.project}, local)
+        _body(answer)
+        text = answer.body.decode(errors="replace")
+        return types.ReadResourceResult(
+            contents=[types.TextResourceContents(uri=parameters.uri, mime_type="application/json", text=text)]
+        )
+
+    async def _subscribe(
+        self, context: ServerRequestContext[Any], parameters: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
+        local, caller = await self._resolve(context)
+        _, _, uri = _found(parameters.uri, caller.project)
+        if self._tasks is None:
+            raise MCPError(
+                types.METHOD_NOT_FOUND, "Over HTTP, subscriptions need version 2026-07-28 of the protocol: listen."
+            )
+        if self._subscribed is None:
+            after = await _head(local, caller.project)
+            self._subscribed = {}
+            self._tasks.start_soon(self._tell, context.session, _Changes(local, caller.project, after, self._closing))
+        if len(self._subscribed) >= SUBSCRIPTIONS:
+            raise MCPError(types.INVALID_PARAMS, f"A session subscribes to at most {SUBSCRIPTIONS} resources.")
+        self._subscribed[uri] = parameters.uri
+        return types.EmptyResult()
+
+    async def _unsubscribe(
+        self, context: ServerRequestContext[Any], parameters: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        _, caller = await self._resolve(context)
+        if self._subscribed is not None:
+            self._subscribed.pop(_found(parameters.uri, caller.project)[2], None)
+        return types.EmptyResult()
+
+    async def _tell(self, session: ServerSession, changes: _Changes) -> None:
+        subscribed = self._subscribed or {}
+        async for changed in changes:
+            for uri, written in list(subscribed.items()):
+                if changed is None or uri in changed:
+                    await session.send_resource_updated(written)
+
+    async def _listen(
+        self, context: ServerRequestContext[Any], parameters: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        local, caller = await self._resolve(context)
+        asked = parameters.notifications.resource_subscriptions or []
+        if len(asked) > SUBSCRIPTIONS:
+            raise MCPError(types.INVALID_PARAMS, f"A request listens to at most {SUBSCRIPTIONS} resources.")
+        written = {_found(uri, caller.project)[2]: uri for uri in asked}
+        changes = _Changes(local, caller.project, await _head(local, caller.project), self._closing)
+        meta = {SUBSCRIPTION_ID_META_KEY: context.request_id}
+
+        async def send(notification: types.ServerNotification) -> None:
+            await context.session.send_notification(notification, related_request_id=context.request_id)
+
+        honored = types.SubscriptionFilter(resource_subscriptions=asked or None)
+        confirmed = types.SubscriptionsAcknowledgedNotificationParams(notifications=honored, _meta=meta)
+        await send(types.SubscriptionsAcknowledgedNotification(params=confirmed))
+        async for changed in changes:
+            for uri in sorted(written if changed is None else changed & written.keys()):
+                updated = types.ResourceUpdatedNotificationParams(uri=written[uri], _meta=meta)
+                await send(types.ResourceUpdatedNotification(params=updated))
+        return types.SubscriptionsListenResult(_meta=meta)
+
+
+class _Changes:
+    """What changes after a cursor, until the process closes: sets of URIs, or None if anything may have changed."""
+
+    def __init__(self, local: Local, project: str, after: str, closing: anyio.Event) -> None:
+        self._local = local
+        self._project = project
+        self._after = after
+        self._closing = closing
+
+    async def __aiter__(self) -> AsyncIterator[set[str] | None]:
+        backoff = Backoff()
+        while not self._closing.is_set():
+            page = await self._page()
+            if page is None:
+                await backoff.wait()
+                continue
+            backoff.reset()
+            self._after = page["cursor"]
+            if any(event["type"] == RESET for event in page["items"]):
+                yield None
+            elif page["items"]:
+                yield {uri for event in page["items"] for uri in resources.changed_by(event)}
+
+    async def _page(self) -> dict[str, Any] | None:
+        """Return the next events, or none after a while.
+
+        Raises: ``MCPError`` for a refusal, of a token that was revoked for instance.
+        """
+        answers: list[Reply] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def close() -> None:
+                await self._closing.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(close)
+            answers.append(await _events(self._local, self._project, self._after, WAIT_S))
+            tasks.cancel_scope.cancel()
+        if not answers or answers[0].status >= 500:
+            return None
+        return _body(answers[0])
+
+
+async def _events(local: Local, project: str, after: str, wait_s: int) -> Reply:
+    return await local.get("/v1/events", {"project": project, "after": after, "wait": f"{wait_s}s"})
+
+
+async def _head(local: Local, project: str) -> str:
+    """Return the cursor of the head of the log.
+
+    Raises: ``MCPError``.
+    """
+    return str(_body(await _events(local, project, "now", 0))["cursor"])
+
+
+def _body(answer: Reply) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(answer.body)
+    if answer.ok:
+        return page
+    text = _sentence(page["code"], page["detail"], page.get("hint"))
+    raise MCPError(types.INVALID_PARAMS if answer.status < 500 else types.INTERNAL_ERROR, text, page)
+
+
+def _found(uri: str, project: str) -> tuple[resources.McpResource, dict[str, str], str]:
+    try:
+        return resources.found(uri, project)
+    except NotFound as error:
+        raise MCPError(types.INVALID_PARAMS, _sentence(error.code, error.message, error.hint)) from None
+
+
+def _result(answer: Reply) -> types.CallToolResult:
+    value = json.loads(answer.body)
+    if not answer.ok:
+        return _failure(value["code"], value["detail"], value.get("hint"), value.get("facts"))
+    text = answer.body.decode(errors="replace")
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], structured_content=value)
+
+
+def _failure(code: str, message: str, hint: str | None, facts: Any) -> types.CallToolResult:
+    error = {"code": code, "message": message, "hint": hint, "facts": facts}
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=_sentence(code, message, hint))],
+        structured_content={"error": {name: value for name, value in error.items() if value is not None}},
+        is_error=True,
+    )
+
+
+def _sentence(code: str, message: str, hint: str | None) -> str:
+    return f"{code}: {message}." + (f" {hint}" if hint else "")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = nearest(name, known)
+    return f'there is no tool "{name[:100]}".' + (f" Did you mean {close}?" if close else "")

@@ -1,0 +1,250 @@
+"""Tools: the operations that a model needs, at most 30 of them, since models choose worse among more.
+
+Name, description and schema of a tool are those of its operation. What a model should not decide is left out of the schema:
+the project, who acts, and what only programs use.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import anyio
+import msgspec
+
+from coordinator.api.endpoint import Endpoint, endpoint_of
+from coordinator.api.local import Local, Reply
+from coordinator.api.openapi import schema_hook
+from coordinator.errors import InvalidArgument
+from coordinator.model import duration
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.operation import Operation
+from coordinator.model.token import Role
+from coordinator.operations import (
+    agents,
+    directives,
+    documents,
+    job_history,
+    job_waits,
+    jobs,
+    knowledge,
+    locks,
+    memories,
+    messages,
+    observations,
+    signals,
+)
+from coordinator.suggestion import suggestion
+
+__all__ = ["TOOLS", "McpCaller", "Tool", "call", "request"]
+
+ACQUIRE = (
+    "Lock resources, all or none, so that nobody else changes them: files and directories (src/app.py, src/), or names "
+    "(name:deploy). Lock what you are about to edit. The locks are yours until you release them or your session ends: they "
+    "are renewed meanwhile. With `wait`, queue for up to this long if somebody holds one. With `shared`, others may hold it "
+    "shared as well. Keep the fencing_token of each: lock_release takes it.\n\nErrors: `Conflict`, which names who holds it and "
+    "until when, or the cycle if waiting would be a deadlock."
+)
+HIDDEN = frozenset({"actor", "embedding", "request_id", "process", "unreserved", "within", "owner", "bookmarks"})
+ROWS = 50  # rows of a list, unless more are asked for
+WAIT_S = 60.0  # of one request; a longer wait is several
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """An operation as a tool. ``destructive``: it takes away what others may rely on. ``repeatable``: a second call changes nothing more.
+
+    ``words`` describe it where the operation's own tell a program what a model need not know.
+    """
+
+    operation: type[Operation[Any]]
+    destructive: bool = False
+    repeatable: bool = False
+    words: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the tool."""
+        return self.operation.function
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How the operation is called over HTTP."""
+        return endpoint_of(self.operation)
+
+    @property
+    def description(self) -> str:
+        """What it does, for a model."""
+        text = self.words or inspect.cleandoc(self.operation.__doc__ or "").replace("``", "`")
+        return text.replace("Raises: `", "Errors: `")
+
+    def schema(self, caller: McpCaller) -> dict[str, Any]:
+        """Return the JSON schema of the arguments."""
+        shown = _schema(self.operation)
+        hidden = HIDDEN | caller.given(self.operation).keys()
+        properties = {name: _brief(field) for name, field in shown["properties"].items() if name not in hidden}
+        required = [name for name in shown.get("required", ()) if name in properties]
+        if self.operation.page_by:
+            properties["limit"] = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": ROWS}
+            properties["after"] = {"type": "string", "description": "The cursor of the previous page."}
+        return {**shown, "properties": properties, "required": required}
+
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(signals.Get),
+        Tool(signals.List),
+        Tool(signals.Set, repeatable=True),
+        Tool(signals.Delete, destructive=True, repeatable=True),
+        Tool(locks.List),
+        Tool(locks.Show),
+        Tool(locks.Acquire, repeatable=True, words=ACQUIRE),
+        Tool(locks.Release, repeatable=True),
+        Tool(locks.Break, destructive=True),
+        Tool(agents.List),
+        Tool(directives.Inbox),
+        Tool(directives.Acknowledge, repeatable=True),
+        Tool(directives.Send),
+        Tool(messages.Append),
+        Tool(messages.Window),
+        Tool(observations.Append),
+        Tool(documents.Get),
+        Tool(documents.List),
+        Tool(documents.Put, repeatable=True),
+        Tool(documents.Item, repeatable=True),
+        Tool(documents.Delete, destructive=True, repeatable=True),
+        Tool(memories.Record),
+        Tool(memories.Search),
+        Tool(knowledge.Put, repeatable=True),
+        Tool(knowledge.Search),
+        Tool(jobs.Enqueue),
+        Tool(job_history.Show),
+        Tool(job_history.Why),
+        Tool(jobs.Cancel, destructive=True, repeatable=True),
+        Tool(job_waits.Answer),
+    )
+}
+
+
+class McpCaller:
+    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known."""
+
+    def __init__(self, project: str, agent: str | None, role: Role) -> None:
+        self.project = project
+        self.agent = agent
+        self.role = role
+
+    def given(self, operation: type[Operation[Any]]) -> dict[str, Any]:
+        """Return the arguments that the caller does not choose."""
+        fields = {field.name: field for field in msgspec.structs.fields(operation)}
+        given: dict[str, Any] = {}
+        if operation.scope_field == "project":
+            given["project"] = self.project
+        if self.agent is not None and "agent" in fields and fields["agent"].required:
+            given["agent"] = self.agent
+        return given
+
+    def tools(self) -> list[Tool]:
+        """Return the tools that the role may use."""
+        return [tool for tool in TOOLS.values() if (tool.operation.least_role() or Role.admin) <= self.role]
+
+
+async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> Reply:
+    """Call a tool; the answer is that of HTTP, an error included.
+
+    Raises: ``InvalidArgument`` for an argument that the tool does not take.
+    """
+    known = tool.schema(caller)["properties"]
+    for name in arguments:
+        if name not in known:
+            raise InvalidArgument(
+                f'{tool.name} takes no argument "{name[:100]}"',
+                hint=suggestion(name, known, f"It takes {', '.join(known) or 'none'}."),
+            )
+    values = {**arguments, **caller.given(tool.operation)}
+    if tool.operation.page_by:
+        values.setdefault("limit", ROWS)
+    if tool.operation is locks.Acquire:
+        return await _acquire(values, local)
+    return await request(tool.operation, values, local)
+
+
+async def request(
+    operation: type[Operation[Any]], values: Mapping[str, Any], local: Local, wait_s: float = 0.0
+) -> Reply:
+    """Send the request for an operation with these values."""
+    endpoint = endpoint_of(operation)
+    waits = {"wait": f"{wait_s:.3f}s"} if wait_s else {}
+    if endpoint.method == "GET":
+        path = endpoint.path
+        if endpoint.parameter is not None:
+            path = path.partition("{")[0] + str(values.get(endpoint.parameter, ""))
+        query = {
+            name: _text(value) for name, value in values.items() if name != endpoint.parameter and value is not None
+        }
+        return await local.get(path, {**query, **waits})
+    return await local.post(endpoint.path, json.dumps(values).encode(), waits)
+
+
+def _text(value: Any) -> str | list[str]:
+    """Return a value as a query has it."""
+    if isinstance(value, list):
+        return [item if isinstance(item, str) else json.dumps(item) for item in value]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+async def _acquire(values: Mapping[str, Any], local: Local) -> Reply:
+    """Acquire locks, and wait for them as long as ``wait`` says. A call that is cancelled leaves the queue."""
+    answer = await request(locks.Acquire, values, local)
+    if not answer.ok:
+        return answer
+    (grant, *_) = json.loads(answer.body)["items"]
+    if grant["granted"]:
+        return answer
+    place = {"project": values.get("project"), "ticket": grant["ticket"], "agent": values["agent"]}
+    place = {name: value for name, value in place.items() if value is not None}
+    until = anyio.current_time() + _seconds(values["wait"])
+    try:
+        while True:
+            left_s = max(until - anyio.current_time(), 0.05)
+            answer = await request(locks.Poll, place, local, min(left_s, WAIT_S))
+            if not answer.ok or json.loads(answer.body)["items"][0]["granted"]:
+                return answer
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await request(locks.Cancel, place, local)
+        raise
+
+
+def _seconds(value: Any) -> float:
+    read: timedelta = duration.read(value)
+    return read.total_seconds()
+
+
+def _brief(field: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a field without null, which stands for leaving it out, and with a duration as people write it."""
+    left = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    brief = (
+        {name: value for name, value in field.items() if name != "anyOf"} | left[0] if len(left) == 1 else dict(field)
+    )
+    match brief.get("default", ...):
+        case None:
+            del brief["default"]
+        case str() as text if text.startswith("P"):
+            brief["default"] = duration.written(duration.read(text)) or "0s"
+    return brief
+
+
+@cache
+def _schema(operation: type[Operation[Any]]) -> dict[str, Any]:
+    """Return the schema of an operation's parameters, complete in itself."""
+    shown = msgspec.json.schema(endpoint_of(operation).parameters, schema_hook=schema_hook)
+    (name,) = [shown["$ref"].rpartition("/")[2]]
+    schema: dict[str, Any] = dict(shown["$defs"].pop(name))
+    schema.pop("title", None)
+    schema.pop("description", None)
+    return {**schema, **({"$defs": shown["$defs"]} if shown["$defs"] else {})}

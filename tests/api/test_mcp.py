@@ -1,0 +1,156 @@
+"""``/mcp`` of a daemon, through the SDK's own client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.model.token import new_secret
+from coordinator.operations import tokens
+from tests.daemon import Daemon
+from tests.http_client import http_client
+from tests.waiting import DEADLINE_S
+
+MODES = ["legacy", "auto"]
+
+
+@asynccontextmanager
+async def connected(url: str, mode: str = "auto", token: str | None = None) -> AsyncIterator[Client]:
+    """A client of the protocol; ``mode`` is its generation, as the SDK names it."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+async def called(client: Client, tool: str, **arguments: Any) -> Any:
+    """Call a tool, and return what it answers."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert json.loads(result.content[0].text) == result.structured_content
+    return result.structured_content
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_tools_are_the_operations(daemon: Daemon, project: str, mode: str) -> None:
+    async with connected(f"{daemon.url}/mcp?project={project}", mode) as client:
+        offered = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert offered["signal_get"].annotations.read_only_hint
+        assert offered["signal_delete"].annotations.destructive_hint
+        set_ = await called(client, "signal_set", key="a/b", value={"x": 1e16}, ttl="5m")
+        assert set_["project"] == project
+        assert (await called(client, "signal_get", key="a/b"))["version"] == set_["version"]
+        for number in range(3):
+            await called(client, "observation_append", content=f"{number}", agent="coder-1")
+        page = await called(client, "signal_list", limit=1)
+        assert [item["key"] for item in page["items"]] == ["a/b"]
+        item = {"id": 1, "status": "OPEN"}
+        await called(client, "document_put", kind="todo", key="plan", value={"items": [item]})
+        await called(client, "document_item", kind="todo", key="plan", item="1", patch={"status": "DONE"})
+        assert (await called(client, "document_get", kind="todo", key="plan", path=["items", "0", "status"]))[
+            "value"
+        ] == "DONE"
+        job = await called(client, "job_enqueue", type="build", payload={"n": 1})
+        assert "no worker" in json.dumps(await called(client, "job_why", job=job["id"])).lower()
+
+
+HOSTILE: list[tuple[str, dict[str, Any], str]] = [
+    ("signal_set", {"key": "a\0b", "value": 1}, "22021"),
+    ("signal_set", {"key": "a"}, "ZC100"),
+    ("signal_set", {"key": "a", "value": 1, "valeu": 2}, "ZC100"),
+    ("signal_set", {"key": "a", "value": 1, "ttl": -1}, "ZC"),
+    ("signal_set", {"key": "a", "value": "x" * 200_000}, "ZH413"),
+    ("signal_set", {"key": ["a"], "value": 1}, "ZC100"),
+    ("signal_get", {"key": "none"}, "ZC"),
+    ("signal_list", {"limit": "many"}, "ZC100"),
+    ("signal_list", {"after": "nonsense"}, "ZC"),
+    ("signal_list", {"project": "other"}, "ZC100"),
+    ("memory_search", {"words": ""}, "ZC"),
+    ("job_show", {"job": "not-a-job"}, "ZC100"),
+    ("lock_acquire", {"resources": ["../x"], "agent": "coder-1"}, "ZC"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "code"), HOSTILE)
+async def test_an_error_is_the_result_of_the_tool_with_code_and_hint(
+    daemon: Daemon, project: str, tool: str, arguments: dict[str, Any], code: str
+) -> None:
+    async with connected(f"{daemon.url}/mcp?project={project}") as client:
+        result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert result.structured_content["error"]["code"].startswith(code), result.structured_content
+    assert result.structured_content["error"]["hint"]
+    assert result.content[0].text.startswith(result.structured_content["error"]["code"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_unknown_tool_is_an_error_of_the_protocol_that_names_the_likely_one(
+    daemon: Daemon, project: str, mode: str
+) -> None:
+    async with connected(f"{daemon.url}/mcp?project={project}", mode) as client:
+        with pytest.raises(MCPError, match="Did you mean signal_set"):
+            await client.call_tool("signal_sett", {})
+
+
+async def test_resources_are_read_and_watched(daemon: Daemon, project: str, http: httpx.AsyncClient) -> None:
+    signal = f"coordinator://{project}/signals/done"
+    async with connected(f"{daemon.url}/mcp?project={project}") as client:
+        listed = {resource.uri for resource in (await client.list_resources()).resources}
+        assert f"coordinator://{project}/locks" in listed
+        with pytest.raises(MCPError, match="ZC2"):
+            await client.read_resource(signal)
+        async with client.listen(resource_subscriptions=[signal, f"coordinator://{project}/agents"]) as changes:
+            for key in ("other", "done"):
+                await http.post("/v1/signals/set", json={"project": project, "key": key, "value": 1})
+            with anyio.fail_after(DEADLINE_S):
+                assert (await anext(aiter(changes))).uri == signal
+        contents = (await client.read_resource(signal)).contents
+        assert json.loads(contents[0].text)["value"] == 1
+
+
+async def test_a_session_over_http_cannot_subscribe(daemon: Daemon, project: str) -> None:
+    async with connected(f"{daemon.url}/mcp?project={project}", "legacy") as client:
+        with pytest.warns(Warning, match="removed"), pytest.raises(MCPError, match="2026-07-28"):
+            await client.subscribe_resource(f"coordinator://{project}/locks")
+
+
+async def test_a_token_is_offered_and_allowed_no_more_than_its_role_and_project(
+    database_url: str, config: Config
+) -> None:
+    reader, agent = new_secret(), new_secret()
+    async with Database.open(database_url, config) as database:
+        for secret, role, project in ((reader, "reader", None), (agent, "agent", "default")):
+            await database.run(
+                tokens.Create(name=role, role=role, hash=secret.hash, prefix=secret.prefix, project=project)
+            )
+    with Daemon(database_url, access="tokens") as daemon:
+        await daemon.logged("daemon.started")
+        async with http_client() as nobody:
+            refused = await nobody.post(f"{daemon.url}/mcp", json={})
+            assert (refused.status_code, refused.json()["code"]) == (401, "ZC500")
+            other = await nobody.post(f"{daemon.url}/mcp", headers={"origin": "https://evil.example"}, json={})
+            assert other.status_code == 403
+        async with connected(f"{daemon.url}/mcp", token=reader.text) as client:
+            offered = {tool.name for tool in (await client.list_tools()).tools}
+            assert "signal_get" in offered
+            assert "signal_set" not in offered
+            with pytest.raises(MCPError, match="there is no tool"):
+                await client.call_tool("signal_set", {"key": "a", "value": 1})
+        async with connected(f"{daemon.url}/mcp?project=other", token=agent.text) as client:
+            assert (await called(client, "signal_set", key="a", value=1))["project"] == "default"
+            with pytest.raises(MCPError, match="there is no resource"):
+                await client.read_resource("coordinator://other/signals")

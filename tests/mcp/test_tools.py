@@ -1,0 +1,47 @@
+"""The table of tools: what a model is offered, and what it is spared."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coordinator.mcp.tools import TOOLS, McpCaller, Tool
+from coordinator.model.token import Role
+
+OWN = McpCaller("shop", "coder-1", Role.admin)
+NAMELESS = McpCaller("shop", None, Role.admin)
+
+
+def test_there_are_at_most_thirty_tools_and_their_descriptions_are_short() -> None:
+    assert len(TOOLS) <= 30
+    shown = [{"name": tool.name, "description": tool.description, **tool.schema(OWN)} for tool in TOOLS.values()]
+    assert len(json.dumps(shown)) < 30_000, "a model reads all of it before it begins"
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.name)
+def test_a_role_is_offered_the_tools_that_it_may_use(role: Role) -> None:
+    offered = {tool.name for tool in McpCaller("shop", None, role).tools()}
+    assert offered == {name for name, tool in TOOLS.items() if (tool.operation.least_role() or Role.admin) <= role}
+    assert ("signal_set" in offered) == (role >= Role.agent)
+    assert ("directive_send" in offered) == (role >= Role.manager)
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
+def test_a_tool_takes_nothing_that_its_caller_knows_already(tool: Tool) -> None:
+    schema = tool.schema(OWN)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    assert {"project", "actor", "embedding", "request_id", "process"}.isdisjoint(schema["properties"])
+    assert set(schema["required"]) <= set(schema["properties"])
+    assert "null" not in json.dumps(schema), "what may be null may be left out"
+    taken = {field for field in tool.operation.__struct_fields__ if field == "agent"}
+    assert "agent" not in schema["required"]
+    assert taken <= set(tool.schema(NAMELESS)["properties"]), "over HTTP an agent says who it is"
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
+def test_a_tool_that_reads_is_not_destructive(tool: Tool) -> None:
+    assert not (tool.operation.reads and tool.destructive)
+    assert tool.description
+    assert "``" not in tool.description
