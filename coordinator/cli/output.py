@@ -12,6 +12,7 @@ import select
 import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -72,14 +73,11 @@ class Output:
             if empty:
                 self.note(empty)
             return
-        terminal = sys.stdout.isatty() and not self._wide
-        shown, omitted = table(
-            _columns(results, columns, None if self._wide else MAX_CELL),
-            shutil.get_terminal_size().columns if terminal else None,
-        )
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not self._wide else None
+        shown, omitted = table(_columns(results, columns, None if self._wide else MAX_CELL), width)
         self.raw(shown)
-        if omitted:
-            self.note(f"(--wide shows {', '.join(omitted)})")
+        if width and omitted:
+            self.note(textwrap.fill(f"(--wide shows {', '.join(omitted)})", width))
 
     async def lines(self, lines: Iterable[str]) -> None:
         """Write lines as fast as the reader takes them. The caller can be cancelled while it waits."""

@@ -87,18 +87,19 @@ def test_a_table_fits_80_columns_and_breaks_no_id(program: Program) -> None:
     agent = program.text("agent", "register", "coder", "--metadata", '{"model": "a model with a long name"}').strip()
     program.json("lock", "acquire", "coordinator/cli/output.py", "--agent", agent)
     program.json("directive", "send", "a text of several words " * 5, "--to-agent", "coder")
+    program.json("job", "enqueue", "build")
     for line in (
         ("agent", "list"),
         ("lock", "list"),
         ("directive", "inbox", "--agent", "coder"),
         ("directive", "list"),
+        ("job", "list"),  # with a note that is longer than a line
     ):
         narrow = on_terminal(program, *line, columns=80).splitlines()
         assert max(map(len, narrow)) <= 80, line
         wide = on_terminal(program, *line, "--wide", columns=80).splitlines()
-        omitted = (
-            narrow[-1].removeprefix("(--wide shows ").removesuffix(")").split(", ") if "(--wide" in narrow[-1] else []
-        )
+        note = " ".join(narrow).partition("(--wide shows ")[2].removesuffix(")")
+        omitted = note.split(", ") if note else []
         assert sorted([*re.split("  +", narrow[0]), *omitted]) == sorted(re.split("  +", wide[0])), line
     assert agent in on_terminal(program, "agent", "list", columns=80)
     assert agent in on_terminal(program, "lock", "list", "--wide", columns=80)

@@ -163,5 +163,5 @@ async def test_a_daemon_that_is_killed_during_an_upload_leaves_nothing_that_read
 
 
 def test_a_name_suggests_a_media_type() -> None:
-    assert face.media_type_of("logs/build.txt") == "text/plain"
+    assert face.media_type_of("logs/build.txt") == face.media_type_of("logs/build.log") == "text/plain"
     assert face.media_type_of("logs/build.txt.gz") == face.media_type_of("build") == "application/octet-stream"
