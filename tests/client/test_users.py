@@ -12,12 +12,25 @@ import asyncpg
 import pytest
 
 import coordinator
-from coordinator.errors import Conflict, CoordinatorError, DatabaseBusy, InvalidArgument, NotFound, Unauthenticated
+from coordinator.config import Config
+from coordinator.db.database import Database
+from coordinator.errors import (
+    Conflict,
+    CoordinatorError,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+)
+from coordinator.model.operation import Operation
 from coordinator.model.password import Password, check_strength
 from coordinator.operations import users
 from tests.conftest import admin
 from tests.daemon import Daemon
 from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
+from tests.waiting import DEADLINE_S, until
 
 RIGHT, WRONG, WEAK = "canary stands on a right wing", "canary stands on a wrong wing", "canary"
 
@@ -154,9 +167,85 @@ async def test_passwords_are_hashed_one_at_a_time_and_a_crowd_is_refused(
     assert 0 < refused < 70
 
 
+async def test_a_name_without_a_user_or_password_costs_what_a_wrong_password_costs(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By construction: the same hashes of the same costs, and the same calls."""
+    from coordinator.model import password
+
+    work: list[object] = []
+    scrypt = password.hashlib.scrypt
+
+    def recorded(text: bytes, *, salt: bytes, **costs: Any) -> bytes:
+        work.append((len(salt), costs))
+        return scrypt(text, salt=salt, n=2, r=1, p=1, dklen=32)
+
+    monkeypatch.setattr(password.hashlib, "scrypt", recorded)
+    async with Database.open(database_url, Config()) as database:
+
+        class Recorder:
+            async def run(self, operation: Operation[Any]) -> Any:
+                work.append(operation.function)
+                return await database.run(operation)
+
+        for name, text in (("ada", RIGHT), ("off", RIGHT), ("none", None)):
+            await database.run(users.Create(username=name, password=Password(text) if text else None))
+        await database.run(users.Set(username="off", disabled=True))
+        seen = []
+        for name, text in (("ada", WRONG), ("nobody", RIGHT), ("none", RIGHT), ("off", WRONG), ("off", RIGHT)):
+            work.clear()
+            check = await users.Verify(username=name, password=Password(text)).prepared(Recorder())
+            with pytest.raises(Unauthenticated) as refused:
+                await database.run(check)
+            assert refused.value.code == "ZC504"
+            seen.append([*work])
+    assert seen[0] == ["user_challenge", (16, {"n": 2**15, "r": 8, "p": 3, "maxmem": 2**26, "dklen": 32})]
+    assert seen == [seen[0]] * 5
+
+
+async def test_a_database_that_is_lost_during_a_check_is_a_typed_error_and_the_next_check_succeeds(
+    server_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coordinator.model import password
+
+    begun, lost = threading.Event(), threading.Event()
+    scrypt = password.hashlib.scrypt
+
+    def paused(text: bytes, *, salt: bytes, **_: Any) -> bytes:
+        begun.set()
+        assert lost.wait(DEADLINE_S)
+        return scrypt(text, salt=salt, n=2, r=1, p=1, dklen=32)
+
+    name = urlsplit(database_url).path.removeprefix("/")
+    gone = f"select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{name}'"
+    lost.set()
+    async with coordinator.connect(database_url) as client:
+        monkeypatch.setattr(password.hashlib, "scrypt", paused)
+        await client.users.create("ada", password=RIGHT)
+        begun.clear()
+        lost.clear()
+
+        async def lose() -> None:
+            async def hashing() -> bool:
+                return begun.is_set()
+
+            await until(hashing, "the password is being hashed")
+            await admin(server_url, f"alter database {name} with allow_connections false", gone)
+            lost.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose)
+            with pytest.raises(DatabaseUnavailable) as raised:
+                await client.users.verify("ada", RIGHT)
+        assert raised.value.hint
+        assert "canary" not in f"{raised.value!r} {raised.value.hint} {raised.value.detail}"
+        await admin(server_url, f"alter database {name} with allow_connections true")
+        assert (await client.users.verify("ada", RIGHT)).username == "ada"
+
+
 @pytest.mark.slow
 async def test_a_password_leaves_nothing_in_database_logs_and_errors(database_url: str) -> None:
-    """With a real hash, through a daemon and without one; the server writes every statement to its log."""
+    """With a real hash, through a daemon, a sidecar and without either; the server writes every statement to its log."""
     name = urlsplit(database_url).path.removeprefix("/")
     await admin(database_url, f"alter database {name} set log_statement = 'all'")
     said: list[str] = []
@@ -185,7 +274,18 @@ async def test_a_password_leaves_nothing_in_database_logs_and_errors(database_ur
             assert await post("create", {"username": "bob", "password": RIGHT}, **{"Idempotency-Key": "k"}) == 422
             assert await post("create", {"username": "bob", "hash": "x"}) == 422
             assert await post("password", {"username": "ada", "password": WRONG}) == 200
+        with sidecar(daemon.url, "--agent", "beside", "--log-level", "debug") as beside:
+            await beside.started()
+            async with coordinator.connect(beside.url) as client:
+                assert (await client.users.verify("ada", WRONG)).username == "ada"
+                with pytest.raises(CoordinatorError) as refused:
+                    await client.users.verify("ada", RIGHT)
+                said.append(f"{refused.value!r} {refused.value.hint} {refused.value.detail}")
+            said.append(beside.output())
         said.append(daemon.output())
+        said.append((await daemon.get("/metrics")).text)
+        said.append((await daemon.get("/v1/events?project=default")).text)
+    assert "user.password_changed" in said[-1]
     found = await everything(database_url)
     assert "coordinator.user_verify(" in found
     assert "$scrypt$ln=15,r=8,p=3$" in found
