@@ -141,6 +141,15 @@ async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: D
     assert left_over(tmp_path) == []
 
 
+async def test_processes_that_have_all_failed_since_the_last_look_are_told(tmp_path: Path) -> None:
+    play = fleet.Fleet(None, tmp_path, None)
+    with subprocess.Popen(["false"]) as process:
+        process.wait()
+        play._processes["manager"] = process
+        (tmp_path / "manager.log").write_text("why")
+        assert await play._watch() == "manager failed:\nwhy"
+
+
 @pytest.mark.parametrize("make", [lambda path: path, lambda path: path / "none"])
 def test_a_tree_that_is_too_small_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     (tmp_path / "one.py").write_text("x = 1\n")

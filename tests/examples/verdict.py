@@ -11,10 +11,11 @@ from typing import Any
 
 from coordinator.model.event import Event
 from examples.fleet.board import AGENTS, MANAGER, ROLE, SHARES, Board
+from tests.waiting import DEADLINE_S
 
 __all__ = ["faults"]
 
-REAPED_WITHIN_S = 20.0  # 2 on a machine that is not busy, after the server's first 10 seconds
+REAPED_WITHIN_S = DEADLINE_S  # 2 on a machine that is not busy, after the server's first 10 seconds
 
 
 @dataclass
