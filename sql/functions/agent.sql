@@ -209,11 +209,14 @@ comment on function coordinator.name_enter(text) is
   'Take the lock under which a name becomes that of a token or of an agent. Internal.';
 
 create or replace function coordinator.role_manages(p_role oid) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select bool_or(has_function_privilege(p_role, p.oid, 'execute')) from pg_proc p
-  where p.pronamespace = 'coordinator'::regnamespace and p.proname = 'directive_send'
+begin
+  return (
+    select bool_or(has_function_privilege(p_role, p.oid, 'execute')) from pg_proc p
+    where p.pronamespace = 'coordinator'::regnamespace and p.proname = 'directive_send');
+end
 $$;
 comment on function coordinator.role_manages(oid) is
   'Return whether a database role may do what managers may. Internal.';

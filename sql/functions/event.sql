@@ -110,19 +110,23 @@ comment on function coordinator.event_configure(text, text) is
   'Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.';
 
 create or replace function coordinator.cursor_text(p_seq bigint) returns text
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select epoch || '.' || p_seq from coordinator.relay
+begin
+  return (select epoch || '.' || p_seq from coordinator.relay);
+end
 $$;
 comment on function coordinator.cursor_text(bigint) is
   'Return the cursor after event p_seq. To callers, cursors are opaque.';
 
 create or replace function coordinator.event_head() returns text
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.cursor_text((select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
+begin
+  return coordinator.cursor_text((select last_seq from coordinator.event_chunks order by first_seq desc limit 1));
+end
 $$;
 comment on function coordinator.event_head() is
   'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.';

@@ -41,20 +41,24 @@ comment on function coordinator.idempotency_claim(text, text, text, text, interv
   'Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
 
 create or replace function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text) returns void
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   update coordinator.idempotency_keys set response = p_response, position = coordinator.position_now()
-  where project = p_project and caller = p_caller and key = p_key
+  where project = p_project and caller = p_caller and key = p_key;
+end
 $$;
 comment on function coordinator.idempotency_store(text, text, text, text) is
   'Record the response for a key that this transaction claimed. No event.';
 
 create or replace function coordinator.idempotency_position(p_project text, p_caller text, p_key text) returns text
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select position from coordinator.idempotency_keys where project = p_project and caller = p_caller and key = p_key
+begin
+  return (select position from coordinator.idempotency_keys where project = p_project and caller = p_caller and key = p_key);
+end
 $$;
 comment on function coordinator.idempotency_position(text, text, text) is
   'Return the position of the change whose response is recorded for a key.';
