@@ -1,4 +1,4 @@
-"""Finishing what undoes a request, even if the task that needs it is cancelled meanwhile.
+"""Finish what undoes a request, even if the task that needs it is cancelled.
 
 A cancel scope of anyio shields only from other scopes; ``asyncio.Task.cancel`` and ``asyncio.timeout`` pass it. So the work runs
 in a task of the client.

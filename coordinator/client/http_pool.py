@@ -178,7 +178,7 @@ class HttpPool:
 
 
 class _Kept(aiohttp.BaseConnector):
-    """Rejects a kept connection on which something came unasked: aiohttp would take it for the next response."""
+    """Rejects a kept connection that received data between two requests: aiohttp would take it for the next response."""
 
     async def connect(
         self,

@@ -29,7 +29,7 @@ class Retentions:
         max_count: int | None = None,
         everywhere: bool = False,
     ) -> RetentionPolicy:
-        """Set how long what is of a kind is kept. A bound that is omitted does not apply: without both, everything stays.
+        """Set how long entries, versions or sessions of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
 
         ``max_age`` is the age of a log's entries, the time since a document was deleted, or since a session was last active. ``max_count``
         is the number of entries that a log keeps, or of versions that a document keeps. * is any kind without a policy of its own.

@@ -109,7 +109,7 @@ class ServerSession:
         self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[ServerSession], Awaitable[None]] | None = None
-        self.on_change: Callable[[], None] = lambda: None  # there is a connection, or none any more
+        self.on_change: Callable[[], None] = lambda: None  # after a connection was made or lost
 
     @property
     def connected(self) -> bool:

@@ -35,6 +35,6 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def parsed_cursor(cursor: str) -> tuple[str, int]:
-    """Take a cursor apart into the log's epoch and the number of the event that it stands after."""
+    """Split a cursor into the epoch of the log and the number of the event before it."""
     epoch, _, seq = cursor.partition(".")
     return epoch, int(seq)

@@ -40,7 +40,7 @@ def report(position: str | None) -> None:
 
 
 def not_included(position: str) -> WaitTimedOut:
-    """Make the error of a read that has waited in vain."""
+    """Return the error of a read whose wait has timed out."""
     return WaitTimedOut(
         f'the position "{position[:100]}" is not included after {AT_LEAST_S:g} seconds',
         hint="Has the writer committed, and does a daemon run? Try again, or read without at_least.",

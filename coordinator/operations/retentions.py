@@ -11,7 +11,7 @@ __all__ = ["Configure", "ExpireDocuments", "ExpireSessions", "Preview", "Reset",
 
 
 class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
-    """Set how long what is of a kind is kept. A bound that is omitted does not apply: without both, everything stays.
+    """Set how long entries, versions or sessions of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
 
     ``subject`` is log, document or session. ``kind`` * is any kind without a policy of its own. ``max_age`` is the age at which an
     entry of a log goes, the time after its deletion at which a document goes, or the time without activity after which a session

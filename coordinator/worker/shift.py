@@ -69,7 +69,7 @@ class Shift:
         self._done: list[Attempt] = []  # completed, for the next call
         self._reserved = 0  # places of jobs that calls under way may return
         self._looking = 0  # calls under way that look for jobs
-        self._due = True  # a look is worth while
+        self._due = True  # look for jobs: there may be some
         self._plenty = False  # the last look found as many as it could
         self._hints = 0
         self._futile = 0
@@ -279,7 +279,7 @@ class Shift:
                 self._forget(attempt)
 
     def _take(self, grant: JobGrant) -> None:
-        """Take on a job. At the end of the shift, none starts any more: the job is released."""
+        """Take on a job, unless the shift is ending: then the job is released."""
         if self._over.is_set():
             return
         attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
@@ -403,7 +403,7 @@ class Shift:
     # What the server knows.
 
     async def _reconcile_forever(self) -> None:
-        """Compare the attempts with those that the server knows of, as often as the heartbeat and when there is a reason."""
+        """Compare the attempts with those that the server knows of, about as often as the heartbeat, and when one is in doubt."""
         ttl_s = self._client.agent.ttl.total_seconds()
         while True:
             with anyio.move_on_after(min(ttl_s / 3, max(self._next_deadline_s(), LATE_S))):

@@ -59,7 +59,7 @@ _epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number 
     "--needs",
     type=INTEGER,
     metavar="SEQ",
-    help="The earliest entry without which it is of no use; -1: the one before it.",
+    help="Earliest entry that it needs; -1: the one before it.",
 )
 @_expect
 @_epoch

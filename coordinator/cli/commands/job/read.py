@@ -129,7 +129,7 @@ def show(call: Invocation, *, job: UUID) -> None:
 def output(call: Invocation, *, job: UUID, follow: bool, after: int | None) -> None:
     """Print the output of a job.
 
-    Texts are printed as they are, other values as JSON; with -o json, a line for each chunk. With --follow, a lost connection is made again, and nothing is missed. The exit code is 4 if the job did not complete.
+    Texts are printed as they are, other values as JSON; with -o json, a line for each chunk. --follow reconnects after a lost connection and misses nothing. The exit code is 4 if the job did not complete.
     """
     from coordinator.cli.job_output import print_output  # noqa: PLC0415
 

@@ -141,7 +141,7 @@ def write(call: Invocation, /, *, text: str | None, chunks: tuple[str, ...], **o
     call.output.one({"last": last}, f"chunk {last}")
 
 
-@command.verb(examples=['coordinator job spend "$id" dollars 1250 --agent w --fence 42     # so much more'])
+@command.verb(examples=['coordinator job spend "$id" dollars 1250 --agent w --fence 42     # 1250 more'])
 @of_attempt
 @click.argument("budget")
 @click.argument("amount", type=INTEGER)
