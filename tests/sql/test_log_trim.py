@@ -182,6 +182,15 @@ async def test_a_setting_of_the_daemon_bounds_observations_in_all_projects(tx: T
     assert (await trim(tx), len(await seqs(tx))) == (295, 5)
 
 
+async def test_an_append_beyond_the_bound_does_not_postpone_what_is_due(tx: Transaction) -> None:
+    await tx.run(retentions.Configure(max_count=5))
+    await append(tx, 250, kind="observation")
+    await tx.connection.execute("update coordinator.logs set trim_at = '2020-01-01' where kind = 'observation'")
+    await append(tx, 10, kind="observation")
+    trim_at = await tx.connection.fetchval("select trim_at from coordinator.logs where kind = 'observation'")
+    assert trim_at.year == 2020, "a call of log_trim that waits for the header finds it due still"
+
+
 @pytest.mark.parametrize("analyzed", [True, False])
 async def test_due_logs_are_found_by_an_index(tx: Transaction, *, analyzed: bool) -> None:
     await tx.connection.execute(
@@ -211,3 +220,10 @@ async def test_due_logs_are_found_by_an_index(tx: Transaction, *, analyzed: bool
     plan = await explain(tx, walk)
     assert indexes(plan) == {"entries_pkey"}
     assert not [node for node in plan if node["Node Type"] == "Sort"]
+    listed = f"('{{{','.join(map(str, range(7, 1007)))}}}'::bigint[])"
+    removal = await statement(
+        tx, "log_trim", r"delete from coordinator.entries e.*?(?=;)", v_log__id="1", v_seqs=listed
+    )
+    found = [node for node in await explain(tx, removal) if "Index Name" in node]
+    assert [node["Index Name"] for node in found] == ["entries_pkey"]
+    assert "seq >=" in found[0]["Index Cond"], "whatever the planner does with the list, it does not read the whole log"

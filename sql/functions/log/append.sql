@@ -268,7 +268,8 @@ begin
           trim_at = case when l.deleted then coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)
                          when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- looked at once in 256 entries
                               and l.count + v_count > coordinator.retention_count(v_project, 'log', p_kind)
-                         then coordinator.now_utc() else l.trim_at end
+                         then least(l.trim_at, coordinator.now_utc()) -- never later: log_trim would miss it, which waits for this lock
+                         else l.trim_at end
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key
         and (p_expect is null or case when l.deleted then p_expect = 0
                                       else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
