@@ -5,12 +5,13 @@ The functions and their parameters come from the catalogue; each is called with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from msgspec import ValidationError, json, structs
 
 from coordinator import operations
@@ -18,7 +19,8 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Operation, Scope
-from tests.conftest import Transaction
+from tests.catalogue.written import SCANS, Written, readers
+from tests.conftest import Sessions, Transaction
 from tests.nouns import Known
 from tests.populated import Parameter, parameters, populate, valid_arguments
 
@@ -117,25 +119,53 @@ def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
     ]
 
 
-async def lists(tx: Transaction, known: Known) -> None:
-    """Read every list, and every event, as the program does."""
+async def lists(tx: Transaction, known: Known, among: Container[str], *, events: bool = True) -> None:
+    """Read those lists, and every event, as the program does."""
     valid = {**known, "agent": "a"}
     for kind, required in every_list():
+        if kind.function not in among:
+            continue
         rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))
         sent = json.encode(rows, enc_hook=str)
         assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
+    if not events:
+        return
     for event in await tx.connection.fetch("select * from coordinator.events where xid = pg_current_xact_id()"):
         assert isinstance(event["data"], dict)
         assert "unreadable" not in event["data"]
         assert len(event["key"] or "") <= 1100
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def read_by(kept: Sessions, shared_url: str) -> dict[str, set[str]]:
+    """Return, for each table, the lists that can show what is in it."""
+    async with kept.transaction(shared_url) as connection:
+        found = await readers(connection, [kind.function for kind, _ in every_list()])
+    assert "signal_list" in found["signals"]
+    assert "job_list" in found["jobs_completed"] | found["jobs_ended"]
+    return found
+
+
+async def test_every_table_that_a_list_reads_is_known(tx: Transaction, read_by: dict[str, set[str]]) -> None:
+    known = await populate(tx.connection)
+    for kind, _ in every_list():
+        before = {row["name"]: row["scans"] for row in await tx.connection.fetch(SCANS)}
+        await lists(tx, known, {kind.function}, events=False)
+        scanned = {row["name"] for row in await tx.connection.fetch(SCANS) if row["scans"] != before.get(row["name"])}
+        assert scanned, kind
+        assert {name for name in scanned if kind.function not in read_by.get(name, ())} == set(), kind
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
-async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transaction, function: str) -> None:
+async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(
+    tx: Transaction, function: str, read_by: dict[str, set[str]]
+) -> None:
     known = await populate(tx.connection)
     taken = await parameters(tx.connection, function)
     writes = await tx.connection.fetchval(WRITES, function)
     before = await tx.events()
+    written = Written(tx.connection)
+    assert "signals" in await written.tables()
     faults = []
     for what, query in calls(function, taken, known):
         attempt = tx.connection.transaction()
@@ -154,7 +184,8 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(tx: Transac
         else:
             try:
                 if writes:
-                    await lists(tx, known)
+                    tables = await written.tables()
+                    await lists(tx, known, set().union(*(read_by.get(table, ()) for table in tables)))
             except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()
