@@ -78,7 +78,12 @@ async def while_uncommitted(
     await transaction.start()
     answer = await call(one, first)
     task = asyncio.create_task(call(two, second))
-    await until_blocked(watcher, two)
+    waits = asyncio.create_task(until_blocked(watcher, two))
+    await asyncio.wait({task, waits}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        waits.cancel()
+        raise AssertionError(f"it did not wait: {task.exception() or task.result()!r}")
+    await waits
     await (transaction.commit() if commit else transaction.rollback())
     try:
         return answer, await task
