@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from statistics import median
@@ -9,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from bench.place import Options, fresh
+from bench.place import Options, Place, fresh
 from bench.report import Table, load, percentile, ratio
 
 __all__ = ["run"]
@@ -19,21 +20,22 @@ CONVERSATION = 1_000  # messages
 CALLS = 200
 APPENDS = 300
 
-# As agents at the same time leave them: the messages of a conversation are far apart.
-FILL = """
+LOADERS = 2
+HEADERS = """
 with session as (
   insert into coordinator.sessions (project_id, key, actor, created_at, updated_at)
   select p.id, 'c' || n, 'bench', now(), now() from coordinator.projects p, generate_series(1, $1::integer) n where p.name = $2
-  returning id, project_id, key),
-log as (
-  insert into coordinator.logs (project_id, kind, key, session_id, last_seq, count, epoch, updated_at)
-  select project_id, 'message', key, id, $3::integer, $3::integer, 0, now() from session returning id)
+  returning id, project_id, key)
+insert into coordinator.logs (project_id, kind, key, session_id, last_seq, count, epoch, updated_at)
+select project_id, 'message', key, id, $3::integer, $3::integer, 0, now() from session"""
+# As agents at the same time leave them: the messages of a conversation are far apart.
+FILL = """
 insert into coordinator.entries (log_id, seq, role, tokens, epoch, needs_seq, links, actor, created_at, data)
 select l.id, n, case n % 4 when 0 then 'user' when 2 then 'tool' else 'assistant' end, 20 + n * 7 % 100, 0,
        case n % 4 when 2 then n - 1 end, case n % 4 when 1 then array['+call_' || n] when 2 then array['-call_' || n - 1] end, 'bench', now(),
        json_build_object('role', case n % 4 when 0 then 'user' when 2 then 'tool' else 'assistant' end, 'content', repeat('word ', 80))
-from generate_series(1, $3::integer) n, log l order by n, l.id
-"""
+from (values ($2::integer)) v (n),
+     (select l.id from coordinator.logs l join coordinator.projects p on p.id = l.project_id where p.name = $1 order by l.id) l"""
 WINDOW = "select seq, role, data from coordinator.message_window($1, $2, {})"
 WINDOWS = {
     "the last 20": ("p_last => 20", 2.0),
@@ -51,13 +53,26 @@ async def run(options: Options) -> list[Table]:
             await connection.execute("set statement_timeout = 0")
             for project, count in (("few", FEW), ("many", options.entries)):
                 await connection.execute("select coordinator.project_create($1)", project)
-                await connection.execute(FILL, count // CONVERSATION, project, CONVERSATION, timeout=3600)
+                await connection.execute(HEADERS, count // CONVERSATION, project, CONVERSATION)
+                await asyncio.gather(*(_fill(place, project, first) for first in range(LOADERS)))
             await connection.execute(
                 "vacuum analyze coordinator.entries, coordinator.logs, coordinator.sessions", timeout=3600
             )
             return [await _windows(connection, options), await _appends(connection)]
         finally:
             await connection.close()
+
+
+async def _fill(place: Place, project: str, first: int) -> None:
+    """Write each second message of all conversations, or whatever the share of a loader is."""
+    connection = await place.connect()
+    try:
+        await connection.execute("set synchronous_commit = off")
+        await connection.execute("set statement_timeout = 0")
+        for number in range(first, CONVERSATION, LOADERS):
+            await connection.execute(FILL, project, number + 1, timeout=600)
+    finally:
+        await connection.close()
 
 
 async def _windows(connection: asyncpg.Connection, options: Options) -> Table:
