@@ -101,7 +101,9 @@ class Calls:
         result = await self._result(operation, wait_s, request)
         if endpoint.shape is Shape.MANY:
             rows = request.principal.confine(operation, result)
-            return Response(200, _encode(_ListBody(rows, page_of(operation, result).cursor, event_cursor)))
+            return Response(
+                200, _encode(_ListBody(rows, page_of(operation, result, waited=bool(wait_s)).cursor, event_cursor))
+            )
         headers = [(b"event-cursor", event_cursor.encode()), *_etag(endpoint, result)]
         if (b"etag", (request.header("if-none-match") or "").encode()) in headers:
             return Response(304, b"", headers)

@@ -163,7 +163,7 @@ def document() -> dict[str, Any]:
             "summary": "The coordination plane for fleets of AI agents, on nothing but PostgreSQL.",
             "description": (
                 "Write durations as a number of seconds, as 30s, 5m, 1h30m or 7d, or in ISO 8601. Errors are problem+json (RFC 9457). "
-                "A list's cursor leads to its next page; event_cursor leads into the event stream without a gap."
+                "A list's cursor leads to its next page, or after a wait to the rows that come; event_cursor leads into the event stream without a gap."
             ),
         },
         "paths": dict(sorted(paths.items())),

@@ -95,7 +95,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
     ``route`` is the path where it differs from the usual one (see ``model.route``). ``max_bytes`` is the limit of the catalogue on
     the size of its parameters, and so of a body; ``max_result`` is that on the size of its rows, where they do not come in pages. ``page_by`` makes it a list that
-    comes in pages: the fields that order its rows, no two rows alike (see ``model.page``). ``conditional``: it changes
+    comes in pages: the fields that order its rows, no two rows alike (see ``model.page``); ``grows``: new rows come at its end. ``conditional``: it changes
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
     waited for; these are the topics of the events after which it may have an answer.
 
@@ -126,6 +126,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     route: ClassVar[str | None] = None
     durable: ClassVar[bool] = True
     page_by: ClassVar[tuple[str, ...]] = ()
+    grows: ClassVar[bool] = False
     conditional: ClassVar[bool] = False
     versioned: ClassVar[bool] = False
     reads_log: ClassVar[bool] = False

@@ -37,11 +37,15 @@ class Page(list[R]):
     cut: bool = False
 
 
-def page_of(operation: Operation[list[R]], rows: list[R]) -> Page[R]:
-    """Make a page from an operation's rows. A full page has a cursor even if no rows follow, as has one that ended by its size."""
+def page_of(operation: Operation[list[R]], rows: list[R], *, waited: bool = False) -> Page[R]:
+    """Make a page from an operation's rows. A full page has a cursor even if no rows follow, as has one that ended by its size.
+
+    With ``waited``, so has every page with rows of a list that grows at its end: the next call waits for what comes.
+    """
     page = Page(rows)
     page.cut = isinstance(rows, Page) and rows.cut
-    if operation.page_by and (page.cut or len(rows) >= cast("Paged", operation).limit):
+    follows = waited and operation.grows and bool(rows)
+    if operation.page_by and (follows or page.cut or len(rows) >= cast("Paged", operation).limit):
         page.cursor = cursor_of(type(operation), after_last(operation, rows))
     return page
 

@@ -132,6 +132,7 @@ class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
     reads = True
     scope = Scope.IN_PROJECT
     page_by = ("seq",)
+    grows = True
     woken_by = ("job.output", *Show.woken_by)
 
     project: str

@@ -59,6 +59,7 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     reads = True
     scope = Scope.IN_PROJECT
     page_by = ("epoch", "seq")
+    grows = True
     woken_by = ("log.appended", "log.cleared", "log.deleted")
 
     project: str

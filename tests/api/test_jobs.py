@@ -140,3 +140,23 @@ async def test_the_limit_of_the_body_is_that_of_the_batch(http: httpx.AsyncClien
     many = [{"type": "x"}] * (LIMITS["job_batch"] + 1)
     refused = await http.post("/v1/jobs/enqueue_many", json={"project": project, "jobs": many})
     assert problem(refused, 422, "invalid-argument")["code"] == "ZC102"
+
+
+async def test_output_is_followed_by_the_cursor_of_each_answer(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "agents/register", project=project, name="w", job_types=["x"], ttl="1h")
+    await post(http, "jobs/enqueue", project=project, type="x")
+    (grant,) = (await post(http, "jobs/claim", project=project, agent="w"))["items"]
+    own = {"project": project, "agent": "w", "job": grant["id"], "fence": grant["fence"]}
+    query: dict[str, Any] = {"project": project, "job": grant["id"]}
+    read: list[Any] = []
+    for chunks in (["a", "b"], ["c"]):
+        await post(http, "jobs/write", **own, chunks=chunks)
+        page = (await http.get("/v1/jobs/output", params={**query, "wait": "1m"})).json()
+        read += [item["chunk"] for item in page["items"]]
+        query["after"] = page["cursor"]
+    assert read == ["a", "b", "c"]
+    await post(http, "jobs/complete", **own)
+    (last,) = (await http.get("/v1/jobs/output", params={**query, "wait": "1m"})).json()["items"]
+    assert (last["seq"], last["status"]) == (4, "completed")
+    whole = (await http.get("/v1/jobs/output", params={"project": project, "job": grant["id"]})).json()
+    assert (len(whole["items"]), whole["cursor"]) == (4, None), "nothing follows a page that did not wait"
