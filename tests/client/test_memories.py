@@ -1,27 +1,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-import coordinator
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from tests.daemon import Daemon
 
 
 @pytest.fixture(params=["postgresql", "http"])
-async def url(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[str]:
-    if request.param == "postgresql":
-        yield database_url
-        return
-    with Daemon(database_url) as daemon:
-        await daemon.ready()
-        yield daemon.url
+def url(request: pytest.FixtureRequest, daemon: tuple[Daemon, str]) -> str:
+    return daemon[1] if request.param == "postgresql" else daemon[0].url
 
 
-async def test_lessons_and_knowledge_are_kept_found_and_removed(url: str) -> None:
-    async with coordinator.connect(url, agent="coder") as client:
+async def test_lessons_and_knowledge_are_kept_found_and_removed(connect: Any) -> None:
+    async with connect(agent="coder") as client:
         made = await client.memories.record(
             "Run the migrations first.", context="tests", scope="web", embedding=[0.25, -1.5]
         )
@@ -66,8 +60,8 @@ async def test_lessons_and_knowledge_are_kept_found_and_removed(url: str) -> Non
     "text",
     ["\x01", "'; drop table x; --", "\x1b[31m\u202e", "%00&a=b#c?d", '"\\u0000"', "\ufffd\U0001f600\r\n\t", "<b>&lt;"],
 )
-async def test_hostile_text_comes_back_as_it_was(url: str, text: str) -> None:
-    async with coordinator.connect(url) as client:
+async def test_hostile_text_comes_back_as_it_was(connect: Any, text: str) -> None:
+    async with connect() as client:
         made = await client.memories.record(f"needle {text}", context=text)
         assert (made.lesson, made.context) == (f"needle {text}", text)
         assert [match.lesson async for match in client.memories.search(f"needle {text}", limit=1)] in (
