@@ -2664,7 +2664,7 @@ create function coordinator.job_class_prune(p_limit integer default 1000)
   volatile security definer;
 
 -- Return the class of each job, in their order; create those that are new. No event. Internal.
-create function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[])
+create function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_plain boolean)
   returns bigint[]
   volatile;
 
@@ -2903,9 +2903,9 @@ create function coordinator.job_rank(p_at timestamp with time zone, p_priority i
   returns bigint
   stable;
 
--- Read and check jobs to enqueue. With p_many, errors name the job by its place from 0. Internal.
-create function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean)
-  returns coordinator.job_order[]
+-- Read and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a tie to another job. With p_many, errors name the job by its place from 0. Internal.
+create function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean, OUT orders coordinator.job_order[], OUT plain boolean)
+  returns record
   stable;
 
 -- Compare what a worker has with what it knows of: p_fences. Jobs that it got more than p_grace ago and does not name are released, since the answer of their claim was lost. Returns a row for each fence that needs attention: lost (no longer its own: stop), cancel (stop, a cancellation was requested), released. Call it with each heartbeat.

@@ -6,13 +6,13 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select array_agg(row(j.n, j.type, coalesce(j.payload, p_jobs -> (j.n - 1)::integer -> 'payload', '{}'), coalesce(j.queue, 'default'), j.key, coalesce(j.priority, 0), j.at, j.delay, j.start_by,
+  return array(
+    select row(j.n, j.type, coalesce(j.payload, p_jobs -> (j.n - 1)::integer -> 'payload', '{}'), coalesce(j.queue, 'default'), j.key, coalesce(j.priority, 0), j.at, j.delay, j.start_by,
                          coalesce(j.max_attempts, 3), j.backoff, j.deadline, j.stall, nullif(j.rescue, 'retry'),
                          case when j.labels is null then '{}' else array(select distinct l from unnest(j.labels) l order by l) end,
                          j.dedupe_key, j.dedupe_for, coalesce(j.on_duplicate, 'raise'), coalesce(j.dedupe_failed, false), j.parent, nullif(j.after, '{}'), nullif(j.after_mode, 'all'), nullif(j.on_failure, 'cancel'),
                          case when j.limits is not null then coordinator.limit_costs(j.limits) end, nullif(j.locks, '{}')
-                     )::coordinator.job_order order by j.n)
+                     )::coordinator.job_order
     from rows from (jsonb_populate_recordset(null::coordinator.job_order, p_jobs)) with ordinality j (
       place, type, payload, queue, key, priority, at, delay, start_by, max_attempts, backoff, deadline, stall, rescue, labels,
       dedupe_key, dedupe_for, on_duplicate, dedupe_failed, parent, after, after_mode, on_failure, limits, locks, n));
@@ -88,18 +88,17 @@ $$;
 comment on function coordinator.job_check(bigint, coordinator.job_order) is
   'Reject an invalid job. Internal.';
 
-create or replace function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean) returns coordinator.job_order[]
+create or replace function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean, out orders coordinator.job_order[], out plain boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_fields  text[] := '{type,payload,queue,key,priority,at,delay,start_by,max_attempts,backoff,deadline,stall,rescue,labels,dedupe_key,dedupe_for,on_duplicate,dedupe_failed,parent,after,after_mode,on_failure,limits,locks}';
   v_orders  coordinator.job_order[];
-  v_order   coordinator.job_order;
   v_item    record;
   v_place   bigint;
   v_bytes   bigint;
-  v_usual   boolean;
+  v_unusual integer[];
   v_tied    boolean;
   v_message text;
   v_detail  text;
@@ -126,21 +125,28 @@ begin
     end loop;
   end if;
   v_orders := coordinator.job_orders(p_jobs);
-  select bool_and(
+  -- Usual is also a payload without what json_fault looks for. Small values may have long texts, and a large one may have a text that
+  -- PostgreSQL cannot make: job_check decides.
+  select array_agg(o.place order by o.place) filter (where (
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
-           and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]' and pg_column_size(o.payload) < 130
-           and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise'
-           and num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.after_mode, o.on_failure, o.limits, o.locks) = 0
-           and not o.dedupe_failed),
-         bool_or(num_nonnulls(o.parent, o.after) > 0)
-  into v_usual, v_tied from unnest(v_orders) o;
-  -- Small values may have long texts, so this ends at the first of them.
-  if v_usual is not true or exists (select from unnest(v_orders) o where octet_length(o.payload::text) >= 130) then
-    foreach v_order in array v_orders loop
-      v_place := v_order.place - 1;
-      perform coordinator.job_check(p_project_id, v_order);
+           and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]'
+           and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise' and o.others = 0
+           and not o.dedupe_failed
+           and (octet_length(o.text) < 130
+                or octet_length(o.text) <= 262144 and not jsonb_path_exists(o.payload, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
+                   and (octet_length(o.text) <= 308 or o.text !~ '[0-9.]{60}'))) is not true),
+         sum(coalesce(octet_length(o.text), 0) + coalesce(octet_length(o.locks::text), 0)), bool_or(o.tied)
+  into v_unusual, v_bytes, v_tied
+  from (select o.place, o.type, o.queue, o.key, o.priority, o.max_attempts, o.labels, o.on_duplicate, o.dedupe_failed, o.locks, o.payload, case when pg_column_size(o.payload) <= 8192 then o.payload::text end as text,
+               num_nonnulls(o.at, o.delay, o.start_by, o.backoff, o.deadline, o.stall, o.rescue, o.dedupe_key, o.dedupe_for, o.after_mode, o.on_failure, o.limits, o.locks) as others,
+               num_nonnulls(o.parent, o.after) > 0 as tied
+        from unnest(v_orders) o offset 0) o;
+  if v_unusual is not null then
+    foreach v_place in array v_unusual loop
+      v_place := v_place - 1;
+      perform coordinator.job_check(p_project_id, v_orders[v_place + 1]);
     end loop;
-    select sum(octet_length(o.payload::text) + coalesce(octet_length(o.locks::text), 0)) into v_bytes from unnest(v_orders) o;
+    select v_bytes + coalesce(sum(octet_length(o.payload::text)), 0) into v_bytes from unnest(v_orders) o where pg_column_size(o.payload) > 8192;
   end if;
   if v_bytes > 8388608 then
     v_orders := null;
@@ -162,7 +168,8 @@ begin
     raise exception using errcode = 'ZC102', message = 'the jobs would wait for more than 10000 others, together',
       hint = 'Enqueue them in several calls, or let one job wait for many, and the others for that one.';
   end if;
-  return v_orders;
+  orders := v_orders;
+  plain := v_unusual is null and not v_tied;
 exception when others then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   if not p_many or sqlstate !~ '^(ZC|22)' or v_orders is null and sqlstate like 'ZC%' then
@@ -185,9 +192,9 @@ exception when others then
 end
 $$;
 comment on function coordinator.job_read(bigint, jsonb, boolean) is
-  'Read and check jobs to enqueue. With p_many, errors name the job by its place from 0. Internal.';
+  'Read and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a tie to another job. With p_many, errors name the job by its place from 0. Internal.';
 
-create or replace function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[]) returns bigint[]
+create or replace function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_plain boolean) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -195,8 +202,16 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_type    constant text := p_orders[1].type;
   v_classes bigint[];
 begin
+  if p_plain and cardinality(p_queues) = 1 and not exists (select from unnest(p_orders) o where o.type <> v_type) then -- usually all are alike
+    select array_fill(c.id, array[cardinality(p_orders)]) into v_classes from coordinator.job_classes c
+    where c.project_id = p_project_id and c.queue = p_queues[1] and c.type = v_type and c.labels = '{}' and c.limits = '{}' and not c.locks;
+    if found then
+      return v_classes;
+    end if;
+  end if;
   loop
     select array_agg(c.id order by o.place) into v_classes
     from unnest(p_orders) o
@@ -218,7 +233,7 @@ begin
   return v_classes;
 end
 $$;
-comment on function coordinator.job_classify(bigint, text[], coordinator.job_order[]) is
+comment on function coordinator.job_classify(bigint, text[], coordinator.job_order[], boolean) is
   'Return the class of each job, in their order; create those that are new. No event. Internal.';
 
 create or replace function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
@@ -234,15 +249,18 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_micros  bigint := date_part('epoch', v_now) * 1000000;
   v_actor   text := coordinator.actor_name(p_actor);
-  v_orders  coordinator.job_order[] := coordinator.job_read(v_project, p_jobs, p_many);
+  v_read    record := coordinator.job_read(v_project, p_jobs, p_many);
+  v_orders  coordinator.job_order[] := v_read.orders;
+  v_plain   boolean := v_read.plain;
   v_queues  text[] := array(select distinct o.queue from unnest(v_orders) o);
   v_random  uuid := gen_random_uuid();
   v_ids     uuid[] := array(select coordinator.job_id(v_micros + n, v_random) from generate_series(1, cardinality(v_orders)) n);
+  v_queue   coordinator.queues[];
   v_policy  record;
   v_classes bigint[];
   v_lanes   bigint[] := '{}';
   v_first   uuid[] := '{}'; -- the jobs that answer for dedupe keys
-  v_tied    boolean := exists (select from unnest(v_orders) o where num_nonnulls(o.parent, o.after) > 0);
+  v_tied    boolean := not v_plain and exists (select from unnest(v_orders) o where num_nonnulls(o.parent, o.after) > 0);
   v_after   uuid[]; -- the jobs that others wait for
   v_tree    coordinator.job_branch[] := '{}';
   v_states  text[] := '{}';
@@ -251,10 +269,11 @@ begin
     perform coordinator.job_keep(v_project, array(select t.job::uuid from coordinator.job_ties(v_orders) t where t.kind = 'parent' and length(t.job) = 36),
                                  array(select t.job::uuid from coordinator.job_ties(v_orders) t where t.kind = 'after' and length(t.job) = 36));
   end if;
-  select bool_or(q.fair) as fair, bool_or(num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0) as bounded into v_policy
+  select bool_or(q.fair) as fair, bool_or(num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0) as bounded, array_agg(q) as queues into v_policy
   from coordinator.queue_enter(v_project, v_queues, v_actor) q;
-  v_classes := coordinator.job_classify(v_project, v_queues, v_orders);
-  if exists (select from unnest(v_orders) o where o.dedupe_key is not null) then
+  v_queue := v_policy.queues;
+  v_classes := coordinator.job_classify(v_project, v_queues, v_orders, v_plain);
+  if not v_plain and exists (select from unnest(v_orders) o where o.dedupe_key is not null) then
     v_first := coordinator.job_dedupe(v_project, p_project, v_orders, v_ids, v_actor, v_now);
   end if;
   if v_policy.bounded then
@@ -270,27 +289,23 @@ begin
       from unnest(v_orders) o order by o.place));
   end if;
 
-  with job as materialized (
-    select o.*, v_ids[o.place] as id, v_classes[o.place] as class_id, coalesce(v_lanes[o.place], 0) as lane_id,
-           greatest(o.at, v_now + o.delay, v_now) as scheduled_at, q.ageing,
-           case when o.after is not null then 'jobs' when greatest(o.at, v_now + o.delay, v_now) <= v_now and (v_tree[o.place]).paused is not null then 'tree' end as cause
-    from unnest(v_orders) o join coordinator.queues q on q.project_id = v_project and q.name = any (v_queues) and q.name = o.queue
-    where v_first[o.place] is null),
-  opened as (
-    insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
-                                       deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, after_mode, on_failure, paused, limits, locks, actor, created_at, scheduled_at)
-    select j.id, v_project, j.class_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.backoff, j.start_by,
-           j.deadline, j.stall, j.rescue, j.dedupe_key, (v_tree[j.place]).parent_id, (v_tree[j.place]).root_id, (v_tree[j.place]).depth,
-           case when j.after is not null then array(select distinct coordinator.job_tie(a, v_ids, v_first) from unnest(j.after) a order by 1) end,
-           j.after_mode, j.on_failure, (v_tree[j.place]).paused, j.limits,
-           case when j.locks is not null then coordinator.job_locks(v_project, j.locks) end, v_actor, v_now, j.scheduled_at
-    from job j),
-  queued as (
-    insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
-    select j.class_id, j.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, j.ageing), j.id
-    from job j where j.scheduled_at <= v_now and j.cause is null)
-  insert into coordinator.jobs_later (id, class_id, due_at)
-  select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > v_now and j.cause is null;
+  insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
+                                     deadline, stall, rescue, dedupe_key, parent_id, root_id, depth, after, after_mode, on_failure, paused, limits, locks, actor, created_at, scheduled_at)
+  select v_ids[o.place], v_project, v_classes[o.place], o.queue, o.type, o.key, o.priority, o.payload, o.labels, o.max_attempts, o.backoff, o.start_by,
+         o.deadline, o.stall, o.rescue, o.dedupe_key, (v_tree[o.place]).parent_id, (v_tree[o.place]).root_id, (v_tree[o.place]).depth,
+         case when o.after is not null then array(select distinct coordinator.job_tie(a, v_ids, v_first) from unnest(o.after) a order by 1) end,
+         o.after_mode, o.on_failure, (v_tree[o.place]).paused, o.limits,
+         case when o.locks is not null then coordinator.job_locks(v_project, o.locks) end, v_actor, v_now, greatest(o.at, v_now + o.delay, v_now)
+  from unnest(v_orders) o where v_first[o.place] is null;
+  insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+  select v_classes[o.place], coalesce(v_lanes[o.place], 0), coordinator.job_rank(greatest(o.at, v_now + o.delay, v_now), o.priority, q.ageing), v_ids[o.place]
+  from unnest(v_orders) o join unnest(v_queue) q on q.name = o.queue
+  where v_first[o.place] is null and greatest(o.at, v_now + o.delay, v_now) <= v_now and o.after is null and (v_tree[o.place]).paused is null;
+  if not v_plain then
+    insert into coordinator.jobs_later (id, class_id, due_at)
+    select v_ids[o.place], v_classes[o.place], greatest(o.at, v_now + o.delay) from unnest(v_orders) o
+    where v_first[o.place] is null and greatest(o.at, v_now + o.delay) > v_now and o.after is null;
+  end if;
   if v_tied then -- statements of their own, since most jobs are not
     insert into coordinator.jobs_waiting (id, class_id, cause)
     select v_ids[o.place], v_classes[o.place], case when o.after is null then 'tree' else 'jobs' end
@@ -311,6 +326,10 @@ begin
               from unnest(v_orders) o where v_first[o.place] is null) j
         group by j.queue, j.cause, j.due_at is null order by j.queue, j.cause, j.due_at is null) t;
 
+  if v_plain then
+    return query select v_ids[o.place], o.queue, o.type, 'queued', v_now, true from unnest(v_orders) o;
+    return;
+  end if;
   if v_after <> '{}' then -- those of this call, and those that answer for dedupe keys, are marked here
     perform coordinator.job_keep(v_project, '{}', v_after);
     perform coordinator.job_settle_ended(v_project, v_after, v_now);
