@@ -327,10 +327,12 @@ begin
 
   if p_finished <> '{}' then
     v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
-    return query
-      select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer, null::jsonb
-      from unnest(p_finished, p_fences) u (id, fence)
-      where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
+    if cardinality(v_done) is distinct from cardinality(p_finished) then
+      return query
+        select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer, null::jsonb
+        from unnest(p_finished, p_fences) u (id, fence)
+        where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
+    end if;
   end if;
   if p_request_id is not null then
     return query
@@ -412,7 +414,7 @@ begin
     end if;
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
-      with open as materialized (
+      with open as (
         select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall,
                case when num_nonnulls(j.past, j.retry_of) = 0 then 0 else coordinator.job_step_count(j.id) end as steps,
                row_number() over best as place, sum(

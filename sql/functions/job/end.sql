@@ -25,23 +25,32 @@ set enable_nestloop = off -- lists are joined with lists
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_agent       constant uuid := p_attempts[1].agent_id; -- usually that of all
+  v_worker      constant text := coordinator.job_worker(v_agent);
   v_told        record;
+  v_stepped     uuid[] := '{}';
+  v_steps       jsonb[] := '{}';
+  v_written     uuid[] := '{}';
+  v_chunks      jsonb[] := '{}';
   v_completed   uuid[] := '{}'; -- others wait for them
   v_uncompleted uuid[] := '{}';
 begin
+  -- Most jobs have none of these, and a statement for all would look for them longer than these two looks.
+  if exists (select from coordinator.job_steps_open s where s.job_id = any (p_ids)) then
+    with steps as (
+      delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*)
+    select array_agg(t.job_id), array_agg(t.steps) into v_stepped, v_steps
+    from (select s.job_id, jsonb_agg(to_jsonb(s) - '{job_id,bytes}'::text[] order by s.place) as steps from steps s group by s.job_id) t;
+  end if;
+  if exists (select from coordinator.job_chunks_open c where c.job_id = any (p_ids)) then
+    with chunks as (
+      delete from coordinator.job_chunks_open c where c.job_id = any (p_ids) returning c.*)
+    select array_agg(t.job_id), array_agg(t.chunks) into v_written, v_chunks
+    from (select c.job_id, jsonb_agg(to_jsonb(c) - '{job_id,bytes}'::text[] order by c.seq) as chunks from chunks c group by c.job_id) t;
+  end if;
   for v_told in
     with job as (
       delete from coordinator.jobs_open j where j.id = any (p_ids) returning j.*),
-    worker as materialized (
-      select w.agent_id, coordinator.job_worker(w.agent_id) as name from (select distinct a.agent_id from unnest(p_attempts) a) w),
-    steps as (
-      delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*),
-    stepped as (
-      select s.job_id, jsonb_agg(to_jsonb(s) - '{job_id,bytes}'::text[] order by s.place) as steps from steps s group by s.job_id),
-    chunks as (
-      delete from coordinator.job_chunks_open c where c.job_id = any (p_ids) returning c.*),
-    written as (
-      select c.job_id, jsonb_agg(to_jsonb(c) - '{job_id,bytes}'::text[] order by c.seq) as chunks from chunks c group by c.job_id),
     ended as (
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
@@ -49,15 +58,15 @@ begin
         backoff, deadline, stall, rescue, root_id, depth, after, after_mode, on_failure, limits, awaited, locks)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
-             coalesce(a.attempt, j.attempts), a.agent_id, w.name, a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
+             coalesce(a.attempt, j.attempts), a.agent_id, case when a.agent_id = v_agent then v_worker when a.agent_id is not null then coordinator.job_worker(a.agent_id) end,
+             a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
              u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
              j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.after_mode, j.on_failure, j.limits, nullif(j.awaited, false), j.locks
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id
-      left join worker w on w.agent_id = a.agent_id
-      left join stepped s on s.job_id = j.id
-      left join written o on o.job_id = j.id
+      left join unnest(v_stepped, v_steps) s (job_id, steps) on s.job_id = j.id
+      left join unnest(v_written, v_chunks) o (job_id, chunks) on o.job_id = j.id
       cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
       returning id, project_id, queue, status, reason, dedupe_key, after, awaited, case when agent_id is null then locks end as locks)
     select e.project_id, (select p.name from coordinator.projects p where p.id = e.project_id) as project, e.queue, e.status,
