@@ -29,6 +29,14 @@ comment on column coordinator.events.key     is 'What the event is about: the ke
 comment on column coordinator.events.actor   is 'Who did it: the name of an agent or of a database role.';
 comment on column coordinator.events.at      is 'When it happened (database clock).';
 comment on column coordinator.events.data    is 'See event_types.';
+-- Ids of many jobs make a row of several kilobytes.
+do $$
+begin
+  if (select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression') then
+    alter table coordinator.events alter column data set compression lz4;
+  end if;
+end
+$$;
 
 -- Where an event goes when its partition does not exist: a trigger refuses it.
 create table coordinator.events_beyond partition of coordinator.events default;
