@@ -41,7 +41,6 @@ SEE_EVERY_NOUN = [
     "tests/sql/test_pages.py",
     "tests/sql/test_values.py::test_every_function_that_takes_json_is_under_test",
     "tests/api/test_access.py::test_no_operation_reaches_the_project_of_others",
-    "tests/api/test_access.py::test_no_operation_reaches_what_is_in_another_project_by_its_id",
     "tests/api/test_operations.py::test_every_list_has_the_same_cursor_and_limit",
 ]
 
