@@ -138,9 +138,9 @@ async def test_a_daemon_that_is_killed_during_an_upload_leaves_nothing_that_read
                 yield DATA
                 daemon.process.kill()
                 daemon.process.wait()
+                client.artifacts._caller._timeout_s = 0.5  # nobody comes back
                 yield DATA
 
-            client.artifacts._caller._timeout_s = 0.5  # nobody comes back
             with pytest.raises(coordinator.errors.DatabaseUnavailable):
                 await client.artifacts.put("a", until_killed())
     with Daemon(database_url) as daemon:
