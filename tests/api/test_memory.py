@@ -111,6 +111,24 @@ async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
 
 
 @pytest.mark.slow
+async def test_a_list_of_millions_of_items_stays_one_piece(database_url: str) -> None:
+    batches = {
+        "projects/import": b'{"project": "default", "export": "%s", "lines": [' % (b"1" * 32)
+        + b"1," * 4_100_000
+        + b"1]}",
+        "jobs/enqueue_many": b'{"jobs": [' + b"1," * 4_100_000 + b"1]}",
+    }
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        async with http_client(daemon.url) as http:
+            http.timeout = httpx.Timeout(5 * DEADLINE_S)
+            for verb, body in batches.items():
+                response = await http.post(f"/v1/{verb}", content=body, headers={"Content-Type": "application/json"})
+                assert response.status_code == 422, response.text
+        assert peak_kb(daemon) < MAX_KB
+
+
+@pytest.mark.slow
 async def test_pages_that_end_by_their_size_lead_to_all_rows(database_url: str) -> None:
     await fill(database_url, 10, LARGE)
     with Daemon(database_url) as daemon:
