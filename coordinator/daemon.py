@@ -43,6 +43,7 @@ from coordinator.loops.keeper import Keeper
 from coordinator.loops.table import table
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import without_password
+from coordinator.objects import ObjectStore
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
@@ -65,6 +66,7 @@ async def serve(config: Config) -> None:
     """
     is_open(config)  # raises before anything is started
     origins_of(config)
+    ObjectStore(config).check()
     certificate = certificate_of(config)
 
     async def run(lifetime: Lifetime) -> None:

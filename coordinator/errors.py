@@ -1,7 +1,8 @@
 """The tree of errors: each has an SQLSTATE, an HTTP status and an exit code.
 
 Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid, ``ZC2xx`` not
-found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema, ``ZC7xx`` event log); Python raises
+found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema, ``ZC7xx`` event log, ``ZC8xx`` object
+store); Python raises
 the classes below. HTTP responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside
 the tree is a bug and exits with 1. ``docs/errors.md`` lists the tree.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "SchemaMismatch",
+    "StoreUnavailable",
     "Unauthenticated",
     "WaitTimedOut",
     "from_sqlstate",
@@ -114,6 +116,13 @@ class LogFull(CoordinatorError):
     remedy = "Start a daemon: the leader creates partitions. Or call event_extend."
 
 
+class StoreUnavailable(CoordinatorError):
+    """An object store has the bytes, and this process did not get them. Nothing was changed."""
+
+    sqlstate, http_status, exit_code, name = "ZC800", 503, 7, "store-unavailable"
+    remedy = "Try again later; if it persists, follow the hint."
+
+
 class PermissionDenied(CoordinatorError):
     """The role or token lacks the right."""
 
@@ -136,6 +145,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC5", Unauthenticated),
     ("ZC6", SchemaMismatch),
     ("ZC7", LogFull),
+    ("ZC8", StoreUnavailable),
     ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
     ("42501", PermissionDenied),
     ("42703", SchemaMismatch),  # undefined column

@@ -56,6 +56,7 @@ create table coordinator.artifact_blobs (
   finished_at timestamp with time zone, -- When the content was complete and verified (database clock); null: an upload in progress, which no reader sees.
   finished    boolean not null default (finished_at IS NOT NULL), -- Whether it is complete and verified.
   due_at      timestamp with time zone, -- When artifact_prune looks whether it is still needed; null while an artifact has it.
+  stored      boolean not null default false, -- Whether the bytes are in an object store, as artifact_objects says; else they are in artifact_chunks.
   constraint artifact_blobs_pkey PRIMARY KEY (id),
   constraint artifact_blobs_key UNIQUE (project_id, finished, sha256),
   constraint artifact_blobs_upload_key UNIQUE (upload),
@@ -64,8 +65,9 @@ create table coordinator.artifact_blobs (
   constraint artifact_blobs_sha256 CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
 CREATE INDEX artifact_blobs_due_idx ON coordinator.artifact_blobs USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX artifact_blobs_move_idx ON coordinator.artifact_blobs USING btree (id) WHERE ((finished_at IS NOT NULL) AND (NOT stored) AND (bytes > 0));
 
--- Parts of contents. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.
+-- Parts of contents that are not in an object store. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.
 create table coordinator.artifact_chunks (
   blob_id bigint not null, -- The content.
   part    integer not null, -- Number of the part, from 1.
@@ -75,6 +77,22 @@ create table coordinator.artifact_chunks (
   constraint artifact_chunks_data CHECK (((octet_length(data) >= 1) AND (octet_length(data) <= 1048576))),
   constraint artifact_chunks_part CHECK (((part >= 1) AND (part <= 64)))
 );
+
+-- Objects of an object store that have the bytes of a content, will have them, or have to be deleted. A row is there before its object, and goes after it. Written by artifact_move, artifact_moved, artifact_object_delete and artifact_object_deleted.
+create table coordinator.artifact_objects (
+  id         bigint not null generated always as identity, -- Number of the object.
+  blob_id    bigint, -- The content; null: it is gone, or will not use the object, which has to be deleted. Once null, it stays null.
+  store      text collate "C" not null, -- The store, as the setting artifact_store names it.
+  key        text collate "C" not null, -- Key of the object below the prefix of the store; never used twice.
+  created_at timestamp with time zone not null, -- When the first attempt to write it began (database clock).
+  stored_at  timestamp with time zone, -- When it was verified, and the parts in the database were deleted (database clock); null: the content is still in the database.
+  due_at     timestamp with time zone not null, -- Not before this instant is an object deleted that has no content, or never was verified: an attempt to write it may be in progress. Then, when its deletion is tried again.
+  constraint artifact_objects_pkey PRIMARY KEY (id),
+  constraint artifact_objects_blob_key UNIQUE (blob_id),
+  constraint artifact_objects_key UNIQUE (store, key),
+  constraint artifact_objects_blob_fkey FOREIGN KEY (blob_id) REFERENCES coordinator.artifact_blobs(id) ON DELETE SET NULL
+);
+CREATE INDEX artifact_objects_due_idx ON coordinator.artifact_objects USING btree (due_at) WHERE ((blob_id IS NULL) OR (stored_at IS NULL));
 
 -- Artifacts: logs, diffs, reports; the bytes are read with artifact_read. Written by artifact_put, artifact_finish, artifact_keep and artifact_delete.
 create table coordinator.artifacts (
@@ -1210,7 +1228,8 @@ create view coordinator.artifacts_live (
   actor      text, -- Who stored the present content.
   created_at timestamp with time zone, -- When the name was first used.
   updated_at timestamp with time zone, -- When the present content was stored.
-  id         bigint -- Number of the artifact.
+  id         bigint, -- Number of the artifact.
+  store      text -- The object store that has the content; null: the database.
 );
 
 -- What managers and administrators did: users, roles, tokens, projects, broken locks, retention, and what was deleted.
@@ -1868,6 +1887,11 @@ create function coordinator.artifact_check(p_artifact text, p_media_type text, p
   returns void
   immutable;
 
+-- Return a part of the content of an object that is being written; null: it is gone.
+create function coordinator.artifact_chunk(p_object bigint, p_number integer)
+  returns bytea
+  stable security definer;
+
 -- Delete an artifact. Its bytes go an hour later, unless another one has them. ZC221: there is none of this name.
 create function coordinator.artifact_delete(p_project text, p_artifact text, p_session text default null, p_actor text default null)
   returns boolean
@@ -1908,6 +1932,31 @@ create function coordinator.artifact_missing(p_project text, p_artifact text, p_
   returns void
   stable;
 
+-- Return a content to be moved to the object store, with the key of its object; no row: there is none. The object may be written within an hour. No event.
+create function coordinator.artifact_move(p_store text)
+  returns SETOF coordinator.artifact_object
+  volatile security definer;
+
+-- Use a verified object in place of the parts in the database, and delete these; false: the content is gone or moved already, or the attempt took more than an hour. No event: readers see the same bytes.
+create function coordinator.artifact_moved(p_object bigint)
+  returns boolean
+  volatile security definer;
+
+-- Return up to p_limit objects to be deleted from the object store: their contents are gone, or they were not completed within an hour. No content gets them from now on. They come again in a minute, unless artifact_object_deleted has them. No event.
+create function coordinator.artifact_object_delete(p_store text, p_limit integer default 100)
+  returns SETOF coordinator.artifact_object
+  volatile security definer;
+
+-- Forget objects that were deleted from the object store; returns how many. No event.
+create function coordinator.artifact_object_deleted(p_objects bigint[])
+  returns integer
+  volatile security definer;
+
+-- Read up to p_length bytes of an artifact from p_offset on; none at its end. Where an object store has them, data is null: they are length bytes from first on of the object below the prefix of the store. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.
+create function coordinator.artifact_part(p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0, p_length integer default 1048576)
+  returns SETOF coordinator.artifact_part
+  stable security definer;
+
 -- Give a content a name, in place of what has it; p_blob is locked. Internal.
 create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_actor text)
   returns SETOF coordinator.artifacts_live
@@ -1923,7 +1972,7 @@ create function coordinator.artifact_put(p_project text, p_artifact text, p_data
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
--- Read up to p_length bytes of an artifact from p_offset on; none at its end. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.
+-- Return the bytes that artifact_part reads, for SQL. ZC801: an object store has them; a daemon can read them.
 create function coordinator.artifact_read(p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0, p_length integer default 1048576)
   returns bytea
   stable security definer;
@@ -1932,6 +1981,11 @@ create function coordinator.artifact_read(p_project text, p_artifact text, p_ses
 create function coordinator.artifact_release()
   returns trigger
   volatile;
+
+-- Return an artifact as readers see it. Internal.
+create function coordinator.artifact_row(p_project text, p_session text, p_artifact coordinator.artifacts)
+  returns coordinator.artifacts_live
+  stable;
 
 -- Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.
 create function coordinator.artifact_show(p_project text, p_artifact text, p_session text default null)

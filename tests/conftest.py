@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -28,6 +28,9 @@ from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.model.operation import Operation
 from tests.waiting import DEADLINE_S
+
+if TYPE_CHECKING:
+    from tests.fake_s3 import FakeS3
 
 R = TypeVar("R")
 
@@ -130,6 +133,17 @@ async def admin(url: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    """An object store that this process, and those that it starts, find in their environment."""
+    from tests.fake_s3 import FakeS3
+
+    with FakeS3() as fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        yield fake
 
 
 @pytest.fixture(scope="session")

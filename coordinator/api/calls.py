@@ -33,9 +33,10 @@ from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument
 from coordinator.model.json import encode
-from coordinator.model.operation import Conditional, Operation, Shape
+from coordinator.model.operation import Conditional, Operation, Shape, complete
 from coordinator.model.page import page_of
 from coordinator.model.position import AT_LEAST_S, not_included, report, reported
+from coordinator.objects import ObjectStore
 from coordinator.operations.events import POLL_S
 from coordinator.operations.executor import Runner, Source
 from coordinator.operations.idempotency import Claim, Position, Store
@@ -72,6 +73,7 @@ class Calls:
         self._gateway = gateway
         self._config = gateway.config
         self._admission = Admission(gateway.config)
+        self._objects = ObjectStore(gateway.config)
 
     async def run(self, operation: Operation[Any]) -> Any:
         """Run an operation when it is its turn.
@@ -83,9 +85,10 @@ class Calls:
         project = _project(operation)
         await self._admission.enter(project)
         try:
-            return await self._database.run(operation)
+            result = await self._database.run(operation)
         finally:
             self._admission.leave(project)
+        return await complete(operation, result, self._objects)
 
     async def read(self, endpoint: Endpoint, request: Request) -> Response:
         """Respond to a GET."""

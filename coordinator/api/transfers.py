@@ -91,7 +91,7 @@ class Transfers:
 
     async def get(self, request: Request) -> responses.Response:
         """Respond with the bytes of an artifact, or a range of them."""
-        request.principal.check_role(artifacts.Read)
+        request.principal.check_role(artifacts.Part)
         show = from_query(self._get, request)
         await self._calls.include(request, at_least_of(request), in_log=False)
         runner = _OfPrincipal(self._calls, request.principal)

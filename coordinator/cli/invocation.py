@@ -103,8 +103,9 @@ class Invocation:
                 yield executor
             return
         from coordinator.db.single import Single  # noqa: PLC0415
+        from coordinator.objects import ObjectStore  # noqa: PLC0415
 
-        async with Single.open(dsn, self.config) as single:
+        async with Single.open(dsn, self.config, ObjectStore(self.config)) as single:
             yield single
 
     def run(self, operation: Operation[R]) -> R:

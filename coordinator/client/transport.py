@@ -13,6 +13,7 @@ from coordinator.db.database import Database
 from coordinator.db.session import ServerSession
 from coordinator.errors import ConfigurationError
 from coordinator.model import address
+from coordinator.objects import ObjectStore
 from coordinator.operations.executor import Executor
 
 __all__ = ["Transport", "open_transport"]
@@ -53,5 +54,5 @@ async def open_transport(url: str, config: Config) -> AsyncIterator[Transport]:
             f'cannot connect to an address with the scheme "{scheme}"',
             hint="Use an address like postgresql://user@host:5432/database, https://host:7420 or unix:///path.",
         )
-    async with Database.open(url, config) as database:
+    async with Database.open(url, config, objects=ObjectStore(config)) as database:
         yield Transport(database, database.session)

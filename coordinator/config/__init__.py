@@ -10,6 +10,7 @@ and never repeats a secret. Deliberately absent: settings that change while the 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ from coordinator.model import address
 from coordinator.model.token import SECRET
 
 __all__ = ["PREFIX", "SETTINGS", "Config", "Origin", "Setting", "debugging", "load", "origins", "output_form"]
+
+
+_STORE = re.compile(r"s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+){0,20}")
 
 
 def debugging(environment: Mapping[str, str] = os.environ) -> bool:
@@ -108,6 +112,8 @@ def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Conf
                 check_files(address.check(values[name], environment))
         except address.AddressError as error:
             raise ConfigurationError(f"{given[name].origin} {error}", hint=error.hint) from None
+    if "artifact_store" in values:
+        values["artifact_store"] = _store_of(values["artifact_store"], given["artifact_store"].origin)
     # A direct_url that is farther from the caller than the database_url may belong to another database.
     if "direct_url" in given:
         if "database_url" not in given:
@@ -119,6 +125,15 @@ def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Conf
             del values["direct_url"]
     _fit_pool(values, given)
     return Config(**values)
+
+
+def _store_of(url: str, origin: str) -> str:
+    if not _STORE.fullmatch(url.rstrip("/")):
+        raise ConfigurationError(
+            f'{origin} "{url[:100]}" is not the address of an object store',
+            hint="Write s3://bucket or s3://bucket/prefix.",
+        )
+    return url.rstrip("/")
 
 
 def _fit_pool(values: dict[str, Any], given: Mapping[str, Given]) -> None:

@@ -257,6 +257,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="no archive",
         ),
     ] = None
+    artifact_store: Annotated[
+        str | None,
+        Setting(
+            "Object store to which contents of artifacts are moved, s3://bucket/prefix; AWS_… variables have the rest",
+            "URL",
+            unset="the database",
+        ),
+    ] = None
     history_retention_days: Annotated[
         int | None,
         Setting(

@@ -25,7 +25,7 @@ from coordinator.db.pool import Pool, is_sound
 from coordinator.db.session import CALL_TIMEOUT_S, ServerSession, SessionWake
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.model.address import without_password
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Objects, Operation, complete
 
 __all__ = ["HEAD_CHANNEL", "Database", "Transaction", "connect_within"]
 
@@ -39,22 +39,38 @@ R = TypeVar("R")
 class Database:
     """Runs operations on PostgreSQL; an ``Executor``."""
 
-    def __init__(self, pool: Pool, dsn: str, direct_dsn: str, config: Config, *, raw_json: bool = False) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        dsn: str,
+        direct_dsn: str,
+        config: Config,
+        *,
+        raw_json: bool = False,
+        objects: Objects | None = None,
+    ) -> None:
         self._pool = pool
         self.dsn = dsn
         self.direct_dsn = direct_dsn
         self._config = config
         self._raw_json = raw_json
+        self._objects = objects
         self._lookout = Lookout(self.connect, pool.begun)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, config: Config, *, direct_dsn: str | None = None, raw_json: bool = False
+        cls,
+        dsn: str,
+        config: Config,
+        *,
+        direct_dsn: str | None = None,
+        raw_json: bool = False,
+        objects: Objects | None = None,
     ) -> AsyncIterator[Database]:
         """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
 
-        ``raw_json``: see ``connect``.
+        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
@@ -70,7 +86,8 @@ class Database:
         pool = Pool(
             opened, min_size=min(config.min_connections, config.max_connections), max_size=config.max_connections
         )
-        database = cls(pool, dsn, direct_dsn or config.direct_url or dsn, config, raw_json=raw_json)
+        direct_dsn = direct_dsn or config.direct_url or dsn
+        database = cls(pool, dsn, direct_dsn, config, raw_json=raw_json, objects=objects)
         try:
             async with pool.taken(config.call_timeout_s):
                 pass
@@ -89,15 +106,17 @@ class Database:
         if operation.prepares:
             operation = await operation.prepared(self)
         try:
-            return await self._run(operation)
+            result = await self._run(operation)
         except DatabaseUnavailable:
             if not operation.reads:
                 raise
-            return await self._run(operation)
+            result = await self._run(operation)
+        return await complete(operation, result, self._objects)
 
     async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
         """Run a read on a server that includes a position."""
-        return await call_at_least(self.transaction, included, operation)
+        result = await call_at_least(self.transaction, included, operation)
+        return await complete(operation, result, self._objects)
 
     async def _run(self, operation: Operation[R]) -> R:
         connection = await self._pool.acquire(self._config.call_timeout_s)

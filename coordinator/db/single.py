@@ -15,7 +15,7 @@ from asyncpg import Connection
 from coordinator.config import Config
 from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import connect, mapped_errors
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Objects, Operation, complete
 
 if TYPE_CHECKING:
     from coordinator.db.session import SessionWake
@@ -48,28 +48,30 @@ async def connected(dsn: str, config: Config) -> AsyncIterator[Connection]:
 class Single:
     """Runs operations on one connection, one after the other; an ``Executor``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, objects: Objects | None = None) -> None:
         self._connection = connection
+        self._objects = objects
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str, config: Config) -> AsyncIterator[Single]:
-        """Open the connection, and close it when the context ends.
+    async def open(cls, dsn: str, config: Config, objects: Objects | None = None) -> AsyncIterator[Single]:
+        """Open the connection, and close it when the context ends. ``objects`` completes answers.
 
         Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
         """
         async with connected(dsn, config) as connection:
-            yield cls(connection)
+            yield cls(connection, objects)
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
         if operation.prepares:
             operation = await operation.prepared(self)
-        return await call(self._connection, operation)
+        return await complete(operation, await call(self._connection, operation), self._objects)
 
     async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
         """Run a read on a server that includes a position."""
-        return await call_at_least(self._transaction, included, operation)
+        result = await call_at_least(self._transaction, included, operation)
+        return await complete(operation, result, self._objects)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:

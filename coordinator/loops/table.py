@@ -7,11 +7,13 @@ from datetime import timedelta
 import structlog
 
 from coordinator.config import Config
+from coordinator.loops.artifact_objects import DeletingObjects, MovingContents
 from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
 from coordinator.model.agent import Reaped
 from coordinator.model.retention import RetentionResult
 from coordinator.model.work import Gauge
+from coordinator.objects import ObjectStore
 from coordinator.operations import (
     agents,
     artifacts,
@@ -76,6 +78,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
         Loop(artifacts.Prune(), every_s=SPARE_S),
+        *_objects(config),
         Loop(logs.Prune(), every_s=3600),
         Loop(documents.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),
@@ -89,6 +92,16 @@ def _job_prune(config: Config) -> Loop:
     if config.job_archive is None:
         return Loop(operation)
     return ArchivingPrune(operation=operation, folder=config.job_archive)
+
+
+def _objects(config: Config) -> list[Loop]:
+    objects = ObjectStore(config)
+    if objects.url is None:
+        return []
+    return [
+        MovingContents(operation=artifacts.Move(store=objects.url), every_s=SPARE_S, objects=objects),
+        DeletingObjects(operation=artifacts.DeleteObjects(store=objects.url), every_s=SPARE_S, objects=objects),
+    ]
 
 
 def _configure(config: Config) -> list[Loop]:

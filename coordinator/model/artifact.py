@@ -7,13 +7,14 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["Artifact", "Upload"]
+__all__ = ["Artifact", "ArtifactObject", "ArtifactPart", "Upload"]
 
 
 class Artifact(msgspec.Struct, frozen=True):
     """An artifact, without its bytes. ``session`` is the key of the session that it belongs to; None: it belongs to the project.
 
-    ``sha256`` is the hash of its content in hexadecimal, ``updated_at`` when that content was stored.
+    ``sha256`` is the hash of its content in hexadecimal, ``updated_at`` when that content was stored. ``store`` is the
+    object store that has the content; None: the database.
     """
 
     project: str
@@ -27,6 +28,7 @@ class Artifact(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     id: int
+    store: str | None = None
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -35,3 +37,22 @@ class Upload(msgspec.Struct, frozen=True):
     upload: UUID
     complete: bool
     parts: list[int]
+
+
+class ArtifactPart(msgspec.Struct, frozen=True):
+    """Bytes of an artifact. If ``data`` is None, they are in an object store: ``length`` bytes from ``first`` on of the object."""
+
+    data: bytes | None
+    store: str | None
+    object: str | None
+    first: int
+    length: int
+
+
+class ArtifactObject(msgspec.Struct, frozen=True):
+    """An object to write to an object store, or to delete there; ``bytes`` and ``sha256`` are those of what is to be written."""
+
+    object: int
+    key: str
+    bytes: int | None
+    sha256: str | None

@@ -152,6 +152,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "document_put": Role.agent,
     "document_restore": Role.agent,
     "artifact_list": Role.reader,
+    "artifact_part": Role.reader,
     "artifact_read": Role.reader,
     "artifact_show": Role.reader,
     "artifact_abort": Role.agent,

@@ -26,7 +26,18 @@ from coordinator.model.catalogue import PARTS, ROLES
 from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
 
-__all__ = ["Conditional", "Json", "JsonText", "Operation", "Paged", "Positioned", "Scope", "Shape"]
+__all__ = [
+    "Conditional",
+    "Json",
+    "JsonText",
+    "Objects",
+    "Operation",
+    "Paged",
+    "Positioned",
+    "Scope",
+    "Shape",
+    "complete",
+]
 
 R = TypeVar("R")
 
@@ -81,6 +92,16 @@ class Conditional(Protocol):
     expect: int | None
 
 
+class Objects(Protocol):
+    """Reads objects of an object store."""
+
+    async def read(self, store: str, key: str, first: int, length: int) -> bytes:
+        """Return ``length`` bytes of an object from byte ``first`` on.
+
+        Raises: ``StoreUnavailable``; ``ConfigurationError``.
+        """
+
+
 class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call of one SQL function; an instance holds the call's parameters.
 
@@ -109,6 +130,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     ``prepares``: it has a ``prepared`` that whoever runs it on PostgreSQL calls first. ``sql_names`` gives the fields whose parameter
     has another name there, since it takes something else: the hash of a password.
 
+    ``fetches``: a part of its answer may be in an object store; it has a ``fetched`` that whoever gets the answer from PostgreSQL calls.
+
     ``reads_log``: its rows are events, so over HTTP the gateway answers, with the cursor up to which it has read; see
     ``of_page``. ``query_names`` gives the fields that have another name in a query, or None for those that are not sent.
     """
@@ -135,6 +158,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     of_log: ClassVar[bool] = False
     examples: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     prepares: ClassVar[bool] = False
+    fetches: ClassVar[bool] = False
     sql_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init_subclass__(cls) -> None:
@@ -204,6 +228,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """Return the call as PostgreSQL gets it; an operation with ``prepares`` says how. The runner runs what it needs for that."""
         raise NotImplementedError
 
+    async def fetched(self, result: R, objects: Objects) -> R:
+        """Return the answer, completed from an object store; an operation with ``fetches`` says how."""
+        raise NotImplementedError
+
     def answered(self, result: R) -> bool:
         """Return whether a result ends a wait."""
         return bool(result)
@@ -242,3 +270,11 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         if isinstance(result, type) and issubclass(result, msgspec.Struct):
             return Shape.ONE, result
         return Shape.SCALAR, result
+
+
+async def complete(operation: Operation[R], result: R, objects: Objects | None) -> R:
+    """Return the answer of an operation, completed from an object store; without one, as it is.
+
+    Raises: ``StoreUnavailable``; ``ConfigurationError``.
+    """
+    return result if objects is None or not operation.fetches else await operation.fetched(result, objects)

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from coordinator.model.artifact import Artifact, Upload
-from coordinator.model.operation import Operation, Scope
+from msgspec.structs import replace
 
-__all__ = ["Abort", "Begin", "Delete", "Finish", "Keep", "List", "Prune", "Put", "Read", "Show", "Write"]
+from coordinator.model.artifact import Artifact, ArtifactObject, ArtifactPart, Upload
+from coordinator.model.operation import Objects, Operation, Scope
+
+__all__ = [
+    "Abort",
+    "Begin",
+    "Chunk",
+    "Delete",
+    "DeleteObjects",
+    "DeletedObjects",
+    "Finish",
+    "Keep",
+    "List",
+    "Move",
+    "Moved",
+    "Part",
+    "Prune",
+    "Put",
+    "Show",
+    "Write",
+]
 
 OCTETS = "application/octet-stream"
 
@@ -124,16 +143,17 @@ class Show(Operation[Artifact], frozen=True, kw_only=True):
     session: str | None = None
 
 
-class Read(Operation[bytes], frozen=True, kw_only=True):
+class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
     """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; none at its end.
 
     With ``sha256``, read that content, even if the name was given to another one since.
 
-    Raises: ``NotFound``.
+    Raises: ``NotFound``; ``StoreUnavailable`` if an object store has the bytes and does not give them.
     """
 
-    function = "artifact_read"
+    function = "artifact_part"
     reads = True
+    fetches = True
     scope = Scope.IN_PROJECT
     route = "/v1/artifact_parts/{artifact}"
 
@@ -143,6 +163,13 @@ class Read(Operation[bytes], frozen=True, kw_only=True):
     sha256: str | None = None
     offset: int = 0
     length: int = 1 << 20
+
+    async def fetched(self, result: ArtifactPart, objects: Objects) -> ArtifactPart:
+        """Return the part with its bytes."""
+        if result.store is None or result.object is None or result.data is not None:
+            return result
+        data = await objects.read(result.store, result.object, result.first, result.length)
+        return replace(result, data=data)
 
 
 class List(Operation[list[Artifact]], frozen=True, kw_only=True):
@@ -204,3 +231,51 @@ class Prune(Operation[int], frozen=True, kw_only=True):
     internal = True
 
     limit: int = 10
+
+
+class Move(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
+    """Return a content to be moved to the object store; none: everything is there."""
+
+    function = "artifact_move"
+    internal = True
+
+    store: str
+
+
+class Chunk(Operation[bytes | None], frozen=True, kw_only=True):
+    """Return a part of a content that is being moved; None: the content is gone."""
+
+    function = "artifact_chunk"
+    reads = True
+    internal = True
+
+    object: int
+    number: int
+
+
+class Moved(Operation[bool], frozen=True, kw_only=True):
+    """Use a verified object in place of the parts in the database; false: the content is gone or moved already, or it took too long."""
+
+    function = "artifact_moved"
+    internal = True
+
+    object: int
+
+
+class DeleteObjects(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
+    """Return objects to be deleted from the object store. They come again in a minute, unless ``DeletedObjects`` has them."""
+
+    function = "artifact_object_delete"
+    internal = True
+
+    store: str
+    limit: int = 100
+
+
+class DeletedObjects(Operation[int], frozen=True, kw_only=True):
+    """Forget objects that were deleted from the object store; return how many."""
+
+    function = "artifact_object_deleted"
+    internal = True
+
+    objects: list[int]

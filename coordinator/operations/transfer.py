@@ -76,12 +76,12 @@ async def upload(
 async def download(runner: Runner, artifact: Artifact, first: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
     """Yield an artifact's content from byte ``first`` up to ``end``, part by part.
 
-    Raises: ``NotFound`` if that content was deleted meanwhile; what ``Read`` raises.
+    Raises: ``NotFound`` if that content was deleted meanwhile; what ``Part`` raises.
     """
     end = artifact.bytes if end is None else end
     while first < end:
-        data = await runner.run(
-            artifacts.Read(
+        part = await runner.run(
+            artifacts.Part(
                 project=artifact.project,
                 artifact=artifact.artifact,
                 session=artifact.session,
@@ -90,8 +90,10 @@ async def download(runner: Runner, artifact: Artifact, first: int = 0, end: int 
                 length=min(PART_BYTES - first % PART_BYTES, end - first),
             )
         )
-        yield data
-        first += len(data)
+        if not part.data:
+            raise CoordinatorError(f"artifact {artifact.artifact} ends after {first} of {artifact.bytes} bytes")
+        yield part.data
+        first += len(part.data)
 
 
 async def _parts(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

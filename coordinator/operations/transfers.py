@@ -6,6 +6,7 @@ transaction that imports them, so an import that was killed continues where it e
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -14,12 +15,14 @@ from msgspec.structs import replace
 
 from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import LIMITS
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import Json, Objects, Operation, Scope
+from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.model.transfer import ExportLine, ImportProgress
 
 __all__ = ["Export", "Import", "Lines", "import_lines"]
 
 AT_ONCE_BYTES = 1 << 20
+_CONTENTS = 7  # section of an export
 
 Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
 
@@ -32,12 +35,26 @@ class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
 
     function = "project_export"
     reads = True
+    fetches = True
     scope = Scope.PROJECT
     page_by = ("section", "kind", "key", "number")
 
     project: str
     after: list[str] | None = None
     limit: int = 1000
+
+    async def fetched(self, result: list[ExportLine], objects: Objects) -> list[ExportLine]:
+        """Return the page with the bytes of parts that an object store has; it ends where it exceeds the size of a page."""
+        lines: Page[ExportLine] = Page()
+        size = 0
+        for row in result:
+            if size >= PAGE_BYTES:
+                lines.cut = True
+                return lines
+            lines.append(await _with_bytes(row, objects) if row.section == _CONTENTS else row)
+            size += len(lines[-1].line)
+        lines.cut = isinstance(result, Page) and result.cut
+        return lines
 
 
 class Import(Operation[ImportProgress], frozen=True, kw_only=True):
@@ -61,6 +78,28 @@ class Import(Operation[ImportProgress], frozen=True, kw_only=True):
     done: int = 0
     allow_missing_users: bool = False
     actor: str | None = None
+
+
+class _StoredPart(msgspec.Struct, tag_field="type", tag="part"):
+    sha256: str
+    part: int
+    store: str | None = None
+    object: str = ""
+    bytes: int = 0
+
+
+async def _with_bytes(row: ExportLine, objects: Objects) -> ExportLine:
+    """Return a line of contents as the database writes it for bytes of its own."""
+    if '"object"' not in row.line[:500]:  # else it is short
+        return row
+    part = msgspec.json.decode(row.line, type=_StoredPart)
+    if part.store is None:
+        return row
+    data = await objects.read(part.store, part.object, (part.part - 1) * LIMITS["artifact_part_bytes"], part.bytes)
+    text = base64.b64encode(data).decode()
+    return replace(
+        row, line=f'{{"type" : "part", "sha256" : "{part.sha256}", "part" : {part.part}, "data" : "{text}"}}'
+    )
 
 
 async def import_lines(

@@ -32,6 +32,7 @@ begin
     ('jobs_scheduled',       coordinator.row_count('coordinator.jobs_later')::double precision),
     ('jobs_waiting',         coordinator.row_count('coordinator.jobs_waiting')::double precision),
     ('jobs_running',         coordinator.row_count('coordinator.jobs_running')::double precision),
+    ('artifact_objects_waiting', (select count(*) from coordinator.artifact_objects where blob_id is null or stored_at is null)::double precision),
     ('processes',            coordinator.row_count('coordinator.processes')::double precision),
     ('event_head_seq',       (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)::double precision),
     ('event_floor_seq',      (select last_value from coordinator.event_floor)::double precision),

@@ -140,6 +140,9 @@ begin
          then 'job_wait_match' end,
     case when coordinator.limit_due(v_now, 1) <> '{}' then 'limit_refill' end,
     case when exists (select from coordinator.artifact_blobs where due_at <= v_now) then 'artifact_prune' end,
+    case when exists (select from coordinator.artifact_blobs where finished_at is not null and not stored and bytes > 0) then 'artifact_move' end,
+    case when exists (select from coordinator.artifact_objects where (blob_id is null or stored_at is null) and due_at <= v_now)
+         then 'artifact_object_delete' end,
     case when exists (select from coordinator.logs where trim_at <= v_now) then 'log_trim' end,
     case when exists (select from coordinator.documents where expires_at <= v_now) then 'document_expire' end,
     case when exists (select from coordinator.sessions where trim_at <= v_now) then 'session_expire' end,

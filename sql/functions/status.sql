@@ -29,6 +29,15 @@ begin
              case when pg_notification_queue_usage() > 0.5
                   then format('The notification queue is %s %% full: end the listener that does not read.',
                               round(100 * pg_notification_queue_usage())) end,
+             (select format('Contents of artifacts have waited for the object store %s since %s: see "loop.failed" in the log of the leader.',
+                            o.store, to_char(min(o.created_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
+              from coordinator.artifact_objects o
+              where o.blob_id is not null and o.stored_at is null and o.created_at < coordinator.now_utc() - interval '1 minute'
+              group by o.store order by min(o.created_at) limit 1),
+             (select format('%s objects of %s wait for their deletion: a daemon with this artifact_store deletes them.', count(*), o.store)
+              from coordinator.artifact_objects o
+              where o.blob_id is null and o.due_at < coordinator.now_utc() - interval '1 hour'
+              group by o.store order by o.store limit 1),
              case when not coordinator.server_settled()
                   then 'The database started or failed over a moment ago: no agent is reaped for 10 seconds.' end
            ], null)

@@ -131,6 +131,13 @@ begin
              where c.blob_id = b.id and c.part > case when b.sha256 = v_key then greatest(v_number, 0) else 0 end
              order by c.part limit v_left)
             union all
+            (select n, json_build_object('type', 'part', 'sha256', b.sha256, 'part', n, 'store', o.store, 'object', o.key,
+               'bytes', least(1048576, b.bytes - (n - 1) * 1048576))::text
+             from coordinator.artifact_objects o,
+                  generate_series(case when b.sha256 = v_key then greatest(v_number, 0) else 0 end + 1, (b.bytes + 1048575) / 1048576) n
+             where o.blob_id = b.id and o.stored_at is not null
+             order by n limit v_left)
+            union all
             select 1000, json_build_object('type', 'content', 'sha256', b.sha256, 'bytes', b.bytes, 'finished_at', b.finished_at)::text
             where b.sha256 > v_key or v_number < 1000) c
           where b.project_id = v_project and b.finished_at is not null and b.sha256 >= v_key
@@ -301,6 +308,10 @@ begin
           coordinator.check_embedding(array(select jsonb_array_elements_text(p_line -> 'embedding'))::double precision[]));
       end if;
     when 'part' then
+      if p_line ->> 'data' is null then
+        raise exception using errcode = 'ZC103', message = 'the bytes of a part of an artifact are missing: an object store has them',
+          hint = 'Export the project again through a daemon: "coordinator project export".';
+      end if;
       select b.id into v_id from coordinator.artifact_blobs b
       where b.project_id = p_project_id and b.sha256 = p_line ->> 'sha256' and b.finished_at is null;
       if v_id is null then

@@ -9,12 +9,14 @@ create table coordinator.artifact_blobs (
   finished_at timestamptz,
   finished    boolean     not null generated always as (finished_at is not null) stored,
   due_at      timestamptz,
+  stored      boolean     not null default false,
   constraint artifact_blobs_upload_key unique (upload), -- artifact_write, artifact_finish
   constraint artifact_blobs_key unique (project_id, finished, sha256), -- artifact_begin, artifact_read: one content, and one upload of it
   constraint artifact_blobs_sha256 check (sha256 ~ '^[0-9a-f]{64}$'),
   constraint artifact_blobs_finished check (finished_at is null or sha256 is not null and bytes is not null)
 );
 create index artifact_blobs_due_idx on coordinator.artifact_blobs (due_at) where due_at is not null; -- artifact_prune
+create index artifact_blobs_move_idx on coordinator.artifact_blobs (id) where finished_at is not null and not stored and bytes > 0; -- artifact_move
 comment on table  coordinator.artifact_blobs             is 'Contents of artifacts: each content is there once for each project. Uploads in progress, too. Written by artifact_begin, artifact_write, artifact_finish and artifact_prune.';
 comment on column coordinator.artifact_blobs.id          is 'Internal number.';
 comment on column coordinator.artifact_blobs.project_id  is 'The project.';
@@ -24,6 +26,7 @@ comment on column coordinator.artifact_blobs.bytes       is 'Size of the content
 comment on column coordinator.artifact_blobs.finished_at is 'When the content was complete and verified (database clock); null: an upload in progress, which no reader sees.';
 comment on column coordinator.artifact_blobs.finished    is 'Whether it is complete and verified.';
 comment on column coordinator.artifact_blobs.due_at      is 'When artifact_prune looks whether it is still needed; null while an artifact has it.';
+comment on column coordinator.artifact_blobs.stored      is 'Whether the bytes are in an object store, as artifact_objects says; else they are in artifact_chunks.';
 
 create table coordinator.artifact_chunks (
   blob_id bigint  not null constraint artifact_chunks_blob_fkey references coordinator.artifact_blobs (id) on delete cascade,
@@ -33,7 +36,7 @@ create table coordinator.artifact_chunks (
   constraint artifact_chunks_part check (part between 1 and 64),
   constraint artifact_chunks_data check (octet_length(data) between 1 and 1048576)
 );
-comment on table  coordinator.artifact_chunks         is 'Parts of contents. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.';
+comment on table  coordinator.artifact_chunks         is 'Parts of contents that are not in an object store. Each has 1,048,576 bytes, except for the last. A part is written once and never changed.';
 comment on column coordinator.artifact_chunks.blob_id is 'The content.';
 comment on column coordinator.artifact_chunks.part    is 'Number of the part, from 1.';
 comment on column coordinator.artifact_chunks.data    is 'The bytes, compressed with lz4 where the server has it, else not at all.';

@@ -26,6 +26,7 @@ LIMITS = {
     "page": [
         "coordinator.artifact_list('default', p_limit => $1::integer)",
         "coordinator.artifact_prune($1::integer)",
+        "coordinator.artifact_object_delete('s3://b', $1::integer)",
     ],
 }
 
@@ -40,14 +41,14 @@ NOT_IN_PYTHON = {
     "artifact_begin": "client.artifacts.put(…) joins them",
     "artifact_finish": "client.artifacts.put(…) joins them",
     "artifact_write": "client.artifacts.put(…) joins them",
-    "artifact_read": "client.artifacts.get(…) and stream(…)",
+    "artifact_part": "client.artifacts.get(…) and stream(…)",
 }
 NOT_ON_THE_COMMAND_LINE = {
     "artifact_abort": "artifact put joins them",
     "artifact_begin": "artifact put joins them",
     "artifact_finish": "artifact put joins them",
     "artifact_write": "artifact put joins them",
-    "artifact_read": "artifact get",
+    "artifact_part": "artifact get",
 }
 PYTHON_DEFAULTS = {"artifact_put": {"media_type": "what the name suggests"}}
 PYTHON_ADDS = {

@@ -24,6 +24,7 @@ LEFT_TABLES = {
     "access is granted here, and secrets stay": "tokens role_projects users user_passwords user_attempts",
     "of the database, not of a project": "event_types rights limits transaction_verbs relay epochs schema_files schema_roles",
     "progress of work here": "retention_sweeps project_imports",
+    "where bytes are kept here: an export has the bytes": "artifact_objects",
 }
 LEFT_COLUMNS = {
     "numbers of this database": "*.id *.project_id artifact_blobs.upload",
@@ -32,6 +33,7 @@ LEFT_COLUMNS = {
     "one sequence for all signals": "signals.version",
     "such signals end with their agents, which are not exported": "signals.agent_id",
     "what is deleted is not exported": "logs.deleted documents.deleted",
+    "whether an object store has the bytes, which are exported": "artifact_blobs.stored",
     "computed from the policies of retention": "sessions.trim_at logs.trim_at logs.trim_from artifact_blobs.due_at",
     "lexemes that name the project, compared by searching": "document_words.words document_embeddings.fields",
 }

@@ -9,7 +9,8 @@
 --
 -- How it works. artifact_begin makes an upload, or finds the one of the same hash, and says which parts it has. artifact_write adds a
 -- part. artifact_finish verifies the content and gives it a name. artifact_put does all that for one part. What nobody finished for an
--- hour, and what no name has had for an hour, artifact_prune deletes. Where a name changes, its former content becomes due.
+-- hour, and what no name has had for an hour, artifact_prune deletes. Where a name changes, its former content becomes due. With an
+-- object store, a loop of the leading daemon moves finished contents there: see object.sql.
 --
 -- Locks: the project, shared; the upload, or what it has become, shared; the session, shared; the artifact; its former content. So no
 -- call waits for one content while it has another that somebody may wait for: an upload is the former content of no name.
@@ -21,6 +22,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
 
 insert into coordinator.rights (function, role) values
   ('artifact_list',   'reader'),
+  ('artifact_part',   'reader'),
   ('artifact_read',   'reader'),
   ('artifact_show',   'reader'),
   ('artifact_abort',  'agent'),
@@ -40,10 +42,11 @@ insert into coordinator.limits (name, value, unit, meaning) values
 
 create or replace view coordinator.artifacts_live with (security_barrier) as
   select p.name as project, a.name as artifact, s.key as session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at,
-         a.updated_at, a.id
+         a.updated_at, a.id, o.store
   from coordinator.artifacts a
   join coordinator.projects p on p.id = a.project_id
   left join coordinator.sessions s on s.id = a.session_id
+  left join coordinator.artifact_objects o on o.blob_id = a.blob_id and o.stored_at is not null
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.artifacts_live            is 'The artifacts of the projects that the reader may use.';
 comment on column coordinator.artifacts_live.project    is 'Name of the project.';
@@ -57,6 +60,7 @@ comment on column coordinator.artifacts_live.actor      is 'Who stored the prese
 comment on column coordinator.artifacts_live.created_at is 'When the name was first used.';
 comment on column coordinator.artifacts_live.updated_at is 'When the present content was stored.';
 comment on column coordinator.artifacts_live.id         is 'Number of the artifact.';
+comment on column coordinator.artifacts_live.store      is 'The object store that has the content; null: the database.';
 
 create or replace function coordinator.artifact_due(p_now timestamptz) returns timestamptz
 language sql immutable parallel safe
@@ -120,3 +124,16 @@ end
 $$;
 comment on function coordinator.artifact_find(bigint, text, text) is
   'Return an artifact; a row of nulls if there is none. ZC215: there is no such session. Internal.';
+
+create or replace function coordinator.artifact_row(p_project text, p_session text, p_artifact coordinator.artifacts)
+returns coordinator.artifacts_live
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select row(p_project, p_artifact.name, p_session, p_artifact.media_type, p_artifact.bytes, p_artifact.sha256, p_artifact.kept,
+             p_artifact.actor, p_artifact.created_at, p_artifact.updated_at, p_artifact.id,
+             (select o.store from coordinator.artifact_objects o where o.blob_id = p_artifact.blob_id and o.stored_at is not null)
+         )::coordinator.artifacts_live
+$$;
+comment on function coordinator.artifact_row(text, text, coordinator.artifacts) is
+  'Return an artifact as readers see it. Internal.';

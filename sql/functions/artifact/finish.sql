@@ -81,8 +81,7 @@ begin
   end if;
   select * into v_artifact from coordinator.artifacts a
   where a.project_id = p_project_id and a.name = p_artifact and a.session_id is not distinct from v_session;
-  return query select p_project, v_artifact.name, p_session, v_artifact.media_type, v_artifact.bytes, v_artifact.sha256, v_artifact.kept,
-    v_artifact.actor, v_artifact.created_at, v_artifact.updated_at, v_artifact.id;
+  return next coordinator.artifact_row(p_project, p_session, v_artifact);
 end
 $$;
 comment on function coordinator.artifact_place(bigint, text, text, text, text, bigint, bigint, text, text) is

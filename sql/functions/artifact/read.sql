@@ -11,16 +11,16 @@ begin
   if v_artifact.id is null then
     perform coordinator.artifact_missing(p_project, p_artifact, p_session);
   end if;
-  return query select p_project, v_artifact.name, p_session, v_artifact.media_type, v_artifact.bytes, v_artifact.sha256, v_artifact.kept,
-    v_artifact.actor, v_artifact.created_at, v_artifact.updated_at, v_artifact.id;
+  return next coordinator.artifact_row(p_project, p_session, v_artifact);
 end
 $$;
 comment on function coordinator.artifact_show(text, text, text) is
   'Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.';
 
-create or replace function coordinator.artifact_read(
+create or replace function coordinator.artifact_part(
   p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0,
-  p_length integer default 1048576) returns bytea
+  p_length integer default 1048576)
+returns setof coordinator.artifact_part
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -29,6 +29,7 @@ declare
   v_artifact coordinator.artifacts;
   v_blob     bigint;
   v_first    bigint;
+  v_data     bytea;
 begin
   if p_offset is null or p_offset not between 0 and 67108864 then
     raise exception using errcode = 'ZC104', message = format('an offset of %s is out of range', coalesce(p_offset::text, 'null')),
@@ -47,17 +48,49 @@ begin
     perform coordinator.artifact_missing(p_project, p_artifact, p_session);
   end if;
   v_first := p_offset / 1048576;
-  return coalesce((
+  v_data := (
     select string_agg(case when p_offset > (c.part - 1) * 1048576::bigint or p_offset + p_length < c.part * 1048576::bigint
                            then substr(c.data, greatest(p_offset - (c.part - 1) * 1048576::bigint, 0)::integer + 1,
                                        (least(p_offset + p_length, c.part * 1048576::bigint) - greatest(p_offset, (c.part - 1) * 1048576::bigint))::integer)
                            else c.data end, '' order by c.part)
     from coordinator.artifact_chunks c
-    where c.blob_id = v_blob and c.part between v_first + 1 and (p_offset + p_length - 1) / 1048576 + 1), '');
+    where c.blob_id = v_blob and c.part between v_first + 1 and (p_offset + p_length - 1) / 1048576 + 1);
+  if v_data is null then
+    return query
+      select null::bytea, o.store, o.key, p_offset, least(p_length, b.bytes - p_offset)::integer
+      from coordinator.artifact_objects o join coordinator.artifact_blobs b on b.id = o.blob_id
+      where o.blob_id = v_blob and o.stored_at is not null and p_offset < b.bytes;
+    if found then
+      return;
+    end if;
+    v_data := '';
+  end if;
+  return next row(v_data, null, null, p_offset, octet_length(v_data))::coordinator.artifact_part;
+end
+$$;
+comment on function coordinator.artifact_part(text, text, text, text, bigint, integer) is
+  'Read up to p_length bytes of an artifact from p_offset on; none at its end. Where an object store has them, data is null: they are length bytes from first on of the object below the prefix of the store. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.';
+
+create or replace function coordinator.artifact_read(
+  p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0,
+  p_length integer default 1048576) returns bytea
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_part coordinator.artifact_part;
+begin
+  select * into v_part from coordinator.artifact_part(p_project, p_artifact, p_session, p_sha256, p_offset, p_length);
+  if v_part.store is not null then
+    raise exception using errcode = 'ZC801', message = format('the bytes of artifact "%s" are in the object store %s', p_artifact, v_part.store),
+      detail = jsonb_build_object('store', v_part.store, 'object', v_part.object)::text,
+      hint = 'Read it through a daemon: "coordinator artifact get NAME", or GET /v1/artifacts/NAME.';
+  end if;
+  return v_part.data;
 end
 $$;
 comment on function coordinator.artifact_read(text, text, text, text, bigint, integer) is
-  'Read up to p_length bytes of an artifact from p_offset on; none at its end. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.';
+  'Return the bytes that artifact_part reads, for SQL. ZC801: an object store has them; a daemon can read them.';
 
 create or replace function coordinator.artifact_list(
   p_project text, p_prefix text default '', p_session text default null, p_media_type text default null, p_after text[] default null,
@@ -85,7 +118,8 @@ begin
   if p_session is not null then
     v_session := coordinator.session_find(v_project, p_session);
     return query
-      select p_project, a.name, p_session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
+      select p_project, a.name, p_session, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id,
+             (select o.store from coordinator.artifact_objects o where o.blob_id = a.blob_id and o.stored_at is not null)
       from coordinator.artifacts a
       where a.session_id = v_session and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
         and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
@@ -93,7 +127,8 @@ begin
     return;
   end if;
   return query
-    select p_project, a.name, s.key, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id
+    select p_project, a.name, s.key, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id,
+           (select o.store from coordinator.artifact_objects o where o.blob_id = a.blob_id and o.stored_at is not null)
     from coordinator.artifacts a left join coordinator.sessions s on s.id = a.session_id
     where a.project_id = v_project and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
       and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)

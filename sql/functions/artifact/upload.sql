@@ -72,7 +72,8 @@ begin
   v_blob := coordinator.artifact_enter(v_project, p_sha256, true);
   return query
     select v_blob.upload, v_blob.finished,
-           coalesce((select array_agg(c.part order by c.part) from coordinator.artifact_chunks c where c.blob_id = v_blob.id), '{}');
+           case when v_blob.finished then array(select generate_series(1, ((v_blob.bytes + 1048575) / 1048576)::integer))
+                else array(select c.part from coordinator.artifact_chunks c where c.blob_id = v_blob.id order by c.part) end;
 end
 $$;
 comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text) is
@@ -86,6 +87,7 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_blob    bigint;
+  v_stored  boolean := false;
 begin
   perform coordinator.actor_name(p_actor);
   if p_number is null or p_number not between 1 and 64 then
@@ -106,13 +108,14 @@ begin
       return true;
     end if;
   else
-    select b.id into v_blob from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project for key share;
+    select b.id, b.stored and p_number <= (b.bytes + 1048575) / 1048576 into v_blob, v_stored from coordinator.artifact_blobs b
+    where b.upload = p_upload and b.project_id = v_project for key share;
     if not found then
       perform coordinator.artifact_upload_missing(p_upload);
     end if;
   end if;
-  if exists (select from coordinator.artifact_chunks c where c.blob_id = v_blob and c.part = p_number and c.data = p_data) then
-    return false;
+  if v_stored or exists (select from coordinator.artifact_chunks c where c.blob_id = v_blob and c.part = p_number and c.data = p_data) then
+    return false; -- what is in an object store is complete and verified
   end if;
   raise exception using errcode = 'ZC336', message = format('part %s is there with other bytes', p_number),
     hint = 'The content has changed since the upload began, or another one has the same hash by mistake. Abort the upload and begin again.';
