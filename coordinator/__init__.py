@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         NotFound,
         PermissionDenied,
         SchemaMismatch,
+        StoreUnavailable,
         Unauthenticated,
         WaitTimedOut,
     )
@@ -57,7 +58,7 @@ _PLACES = {
     "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost LogReset Page Presence connect",
     "coordinator.config": "Config",
     "coordinator.errors": "ConfigurationError Conflict CoordinatorError DatabaseBusy DatabaseUnavailable InvalidArgument LogFull NotFound"
-    " PermissionDenied SchemaMismatch Unauthenticated WaitTimedOut",
+    " PermissionDenied SchemaMismatch StoreUnavailable Unauthenticated WaitTimedOut",
     "coordinator.model.agent": "Agent KnownAgent",
     "coordinator.model.directive": "Directive Pending Receipt Sent",
     "coordinator.model.document": "Document DocumentHeader DocumentVersion",
@@ -125,6 +126,7 @@ __all__ = [
     "Signal",
     "SnoozeJob",
     "Status",
+    "StoreUnavailable",
     "Unauthenticated",
     "WaitTimedOut",
     "Waiter",

@@ -17,8 +17,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import anyio
-
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, StoreUnavailable
 
@@ -146,6 +144,7 @@ class ObjectStore:
     async def _errors(self, limit_s: float) -> AsyncIterator[None]:
         """Bound a request, and map its errors."""
         self._store  # noqa: B018 - raises if it cannot be opened
+        import anyio  # noqa: PLC0415 - a command that reads no object starts sooner
         from obstore.exceptions import BaseError  # noqa: PLC0415
 
         try:

@@ -87,9 +87,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @contextmanager
-def local_server() -> Iterator[str]:
+def local_server(*bin_dir: Path) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.server"],
+        [sys.executable, "-m", "tests.server", *bin_dir],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
@@ -149,6 +149,11 @@ def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 @pytest.fixture(scope="session")
 def pristine(server_url: str) -> str:
     """Name of a database with the schema alone, which is copied and never used itself."""
+    return with_schema(server_url)
+
+
+def with_schema(server_url: str) -> str:
+    """Create a database with the schema alone, and return its name."""
     name = f"pristine_{uuid4().hex[:8]}"
 
     async def make() -> None:
@@ -167,6 +172,11 @@ def pristine(server_url: str) -> str:
 @pytest.fixture(scope="session")
 def template(server_url: str, pristine: str) -> str:
     """Name of a database with the schema and the fake clock, which is copied and never used itself."""
+    return with_clock(server_url, pristine)
+
+
+def with_clock(server_url: str, pristine: str) -> str:
+    """Create a database with the schema and the fake clock, and return its name."""
     name = f"template_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {pristine}"))
     patience = BOUND_WAITS.format(f"{BOUND_S:g}", f"{DEADLINE_S:g}")

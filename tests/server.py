@@ -1,4 +1,7 @@
-"""The PostgreSQL of the suite, as a program: it prints its address. When its standard input ends, it ends and leaves nothing."""
+"""The PostgreSQL of the suite, as a program: it prints its address. When its standard input ends, it ends and leaves nothing.
+
+An argument is the folder of its programs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def disk() -> str | None:
 
 async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="coordinator-test-", dir=disk(), ignore_cleanup_errors=True) as folder:
-        async with embedded.run(Path(folder), settings=SETTINGS) as server:
+        bin_dir = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+        async with embedded.run(Path(folder), bin_dir=bin_dir, settings=SETTINGS) as server:
             print(server.dsn, flush=True)  # noqa: T201
             await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
 

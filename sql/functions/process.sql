@@ -89,7 +89,8 @@ comment on function coordinator.leader_renew(integer, interval) is
   'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.';
 
 -- Its plan is one for any instant, which expects a third of each table to be due, and so would read whole tables until it finds a
--- row: once a second, when none is due. Each of these conditions has an index.
+-- row: once a second, when none is due. Each of these conditions has an index; "order by" names it where the planner might take another
+-- one for a table that it believes to be empty.
 create or replace function coordinator.work_due() returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -97,6 +98,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_sort = off
 as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
@@ -123,14 +125,17 @@ begin
     case when exists (select from coordinator.jobs_waiting where due_at <= v_now) then 'job_wake_due' end,
     case when exists (select from coordinator.crons where due_at <= v_now) then 'cron_fire' end,
     case when exists (select from coordinator.jobs_unsettled) then 'job_settle_due' end,
-    case when exists (select from coordinator.jobs_open j
-                      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)) then 'job_expire' end,
+    case when (select true from coordinator.jobs_open j
+                      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
+                      order by j.start_by limit 1) then 'job_expire' end,
     case when exists (select from coordinator.jobs_running where least(deadline_at, stall_at, cancel_at) <= v_now)
-           or exists (select from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
-                        and exists (select from coordinator.jobs_running r where r.agent_id = a.id))
+           or (select true from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
+                        and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
+                      order by a.heartbeat_at limit 1)
            -- what the end of an agent passed over, since another transaction had it
-           or exists (select from coordinator.agents_ended e
-                      where e.ended_at > v_now - interval '2 minutes' and exists (select from coordinator.jobs_running r where r.agent_id = e.id))
+           or (select true from coordinator.agents_ended e
+                      where e.ended_at > v_now - interval '2 minutes' and exists (select from coordinator.jobs_running r where r.agent_id = e.id)
+                      order by e.ended_at limit 1)
          then 'job_rescue' end,
     case when exists (select from coordinator.job_waits where due_at <= v_now)
            or exists (select from coordinator.job_wait_log where held <> '{}')

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -39,15 +39,22 @@ async def root(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture(scope="module")
-def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
-    """A daemon and its database, for this file only."""
+@contextmanager
+def daemon_on(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
+    """A daemon and its database."""
     name = f"behaviour_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
     with Daemon(with_database(server_url, name)) as process:
         asyncio.run(process.ready())
         yield process, with_database(server_url, name)
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="module")
+def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
+    """A daemon and its database, for this file only."""
+    with daemon_on(server_url, template) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

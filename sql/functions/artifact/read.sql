@@ -98,6 +98,8 @@ create or replace function coordinator.artifact_list(
 returns setof coordinator.artifacts_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_bitmapscan = off -- a page is the beginning of an index, in the order of names
+set enable_sort = off
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -127,9 +129,9 @@ begin
     return;
   end if;
   return query
-    select p_project, a.name, s.key, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id,
+    select p_project, a.name, (select s.key from coordinator.sessions s where s.id = a.session_id), a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.id,
            (select o.store from coordinator.artifact_objects o where o.blob_id = a.blob_id and o.stored_at is not null)
-    from coordinator.artifacts a left join coordinator.sessions s on s.id = a.session_id
+    from coordinator.artifacts a
     where a.project_id = v_project and a.name >= v_prefix and a.name >= p_after[1] and a.name < v_prefix || U&'\+10FFFF'
       and (a.name, a.id) > (p_after[1], p_after[2]::bigint) and (v_type is null or a.media_type like v_type)
     order by a.name, a.id limit p_limit;
