@@ -34,9 +34,12 @@ from coordinator.errors import (
 from coordinator.model.json import encode, fault_of, readable, unreadable
 from coordinator.telemetry import metrics
 
-__all__ = ["APPLICATION_NAME", "answers", "connect", "mapped_errors", "prepare", "retire"]
+__all__ = ["APPLICATION_NAME", "LOST", "answers", "connect", "mapped_errors", "prepare", "retire"]
 
 APPLICATION_NAME = "coordinator"
+# What the driver raises on a connection that is lost, besides the server's own last word. It is InternalClientError when the loss comes between two
+# steps of a statement.
+LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError, asyncpg.PostgresError)
 CONNECT_TIMEOUT_S = 10.0
 CHECK_S = 2.0  # for a ping
 RETIRE_S = 2.0  # for the server to confirm that a call was cancelled
@@ -183,7 +186,7 @@ async def answers(connection: asyncpg.Connection) -> bool:
     """Return whether the server answers on a connection within ``CHECK_S``."""
     try:
         await connection.execute("select 1", timeout=CHECK_S)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except LOST:
         return False
     return True
 
@@ -194,7 +197,7 @@ async def retire(connection: asyncpg.Connection) -> bool:
         await connection.close(timeout=RETIRE_S)
     except TimeoutError:
         return False
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except LOST:
         return True  # lost: the server ended it
     finally:
         connection.terminate()
@@ -225,7 +228,7 @@ def mapped_errors() -> Iterator[None]:
         raise DatabaseUnavailable(
             f"no TLS connection to the database: {error}", hint="Check sslmode and the certificates."
         ) from error
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError) as error:
+    except LOST as error:
         if isinstance(error.__cause__, InvalidArgument):  # our codec refused the value
             raise error.__cause__ from None
         if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # wrong type of value

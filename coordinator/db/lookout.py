@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from coordinator.db.connection import APPLICATION_NAME
+from coordinator.db.connection import APPLICATION_NAME, LOST
 from coordinator.errors import CoordinatorError, DatabaseBusy
 
 __all__ = ["Lookout"]
@@ -107,7 +107,7 @@ class Lookout:
             rows = await connection.fetch(_BLOCKERS, APPLICATION_NAME, timeout=LOOK_S * 5)
             now = time.monotonic()
             self._blockers |= {row[0]: _Blocker(row[1], row[2] or "", float(row[3]), now) for row in rows}
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except LOST:
             return
         finally:
             connection.terminate()

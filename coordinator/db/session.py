@@ -24,7 +24,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
-from coordinator.db.connection import retire
+from coordinator.db.connection import LOST, retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
@@ -212,7 +212,7 @@ class ServerSession:
         except BaseException as error:
             self._link = None
             connection.terminate()
-            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+            if isinstance(error, LOST):
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise
         self.heard_at = time.monotonic()

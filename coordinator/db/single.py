@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-import asyncpg
 from asyncpg import Connection
 
 from coordinator.config import Config
 from coordinator.db.call import Transaction, call, call_at_least
-from coordinator.db.connection import connect, mapped_errors
+from coordinator.db.connection import LOST, connect, mapped_errors
 from coordinator.model.operation import Objects, Operation, complete
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ async def connected(dsn: str, config: Config) -> AsyncIterator[Connection]:
     finally:
         try:
             await connection.close(timeout=CLOSE_TIMEOUT_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except LOST:
             connection.terminate()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import anyio
 import asyncpg
+import pytest
 import structlog
 
-from coordinator.db.connection import connect
+from coordinator.db.connection import answers, connect, retire
 from coordinator.db.session import ServerSession
 from coordinator.errors import DatabaseUnavailable
 from tests.waiting import until
@@ -66,3 +69,42 @@ async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: 
             tasks.cancel_scope.cancel()
     assert [line["event"] for line in lines] == ["session.lost", "session.back"]
     assert lines[0]["error"] == "the database is away"
+
+
+class Losing:
+    """A connection that is lost in the middle of one method."""
+
+    def __init__(self, connection: asyncpg.Connection, method: str, error: Exception) -> None:
+        self._connection = connection
+        self._method = method
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return self._lose if name == self._method else getattr(self._connection, name)
+
+    async def _lose(self, *_: object, **__: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress"),
+        asyncpg.InterfaceError("the connection is closed"),
+        asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+        ConnectionResetError(),
+        EOFError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_the_driver_raises_for_a_lost_connection_is_typed(database_url: str, error: Exception) -> None:
+    """The loss may come between any two steps of a statement, and the driver has another exception for each."""
+
+    async def losing(method: str) -> Any:
+        return Losing(await connect(database_url), method, error)
+
+    with pytest.raises(DatabaseUnavailable):
+        async with ServerSession(partial(losing, "add_listener"), ("some_channel",), 5.0).kept():
+            pass
+    assert not await answers(await losing("execute"))
+    assert await retire(await losing("close"))
