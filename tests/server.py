@@ -5,6 +5,7 @@ An argument is the folder of its programs.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from coordinator.telemetry import logs
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "300"}
 
 MEMORY_DISK = "/dev/shm"  # noqa: S108 - there, making and dropping a database takes a third of the processor time
+PREFIX = "coordinator-test-"
 FREE_BYTES = 4 * 2**30  # what all servers of the suite may need
 
 
@@ -31,8 +33,18 @@ def disk() -> str | None:
     return None
 
 
+def remove_remains(place: Path) -> None:
+    """Remove what servers left that were killed with all that they had started: the memory disk is memory."""
+    for folder in place.glob(f"{PREFIX}*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 async def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="coordinator-test-", dir=disk(), ignore_cleanup_errors=True) as folder:
+    remove_remains(Path(MEMORY_DISK))
+    prefix = f"{PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=disk(), ignore_cleanup_errors=True) as folder:
         bin_dir = Path(sys.argv[1]) if len(sys.argv) > 1 else None
         async with embedded.run(Path(folder), bin_dir=bin_dir, settings=SETTINGS) as server:
             print(server.dsn, flush=True)  # noqa: T201
