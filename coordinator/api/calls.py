@@ -186,7 +186,7 @@ class Calls:
         """Run an operation; with a wait, repeat it until it has a result or the time is up, also while what it reads does not exist yet."""
         if not wait_s:
             return await self.run(operation)
-        poll_s = poll_s or POLL_S
+        poll_s = poll_s or operation.look_s or POLL_S
         deadline = anyio.current_time() + wait_s
         project = _project(operation)
         wanted = Filter((project,) if project else (), operation.woken_by)

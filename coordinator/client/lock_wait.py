@@ -25,7 +25,7 @@ from coordinator.operations import locks
 
 __all__ = ["LockWait"]
 
-POLL_S = 3.0
+POLL_S = locks.Poll.look_s
 POLL_MIN_S = 0.05
 WITHDRAW_S = 3.0
 

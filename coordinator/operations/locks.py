@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -83,6 +83,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
     woken_by = ("lock.granted",)
+    look_s: ClassVar[float] = 3.0
 
     project: str
     ticket: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import anyio
 import httpx
 
+from coordinator.operations import locks
 from tests.api.sse import emit
 from tests.api.test_operations import post
 from tests.daemon import Daemon
@@ -185,3 +186,8 @@ async def test_a_wait_for_a_log_that_does_not_exist_ends_with_its_first_entries(
     gone = {**query, "after": answers[0].json()["cursor"] or "WyJsb2dfcmVhZCIsIiIsIjIiXQ", "wait": "10m"}
     await post(http, "logs/delete", project=project, kind="note", key="later")
     assert (await http.get("/v1/logs/read", params=gone)).status_code == 404  # who has read it is told at once
+
+
+def test_a_ticket_is_asked_for_more_often_than_its_lock_waits_to_be_claimed() -> None:
+    """Where every event is lost, the wait is only slower."""
+    assert locks.Poll.look_s * 3 < 10

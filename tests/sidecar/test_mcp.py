@@ -77,7 +77,8 @@ async def test_a_session_is_an_agent_whose_locks_are_renewed_and_end_with_it(db:
 async def test_a_lock_is_waited_for_and_a_cancelled_call_leaves_the_queue(db: Database, database_url: str) -> None:
     other = await db.run(agents.Register(project="default", name="other", ttl=timedelta(hours=1)))
     (grant,) = await db.run(locks.Acquire(project="default", resources=["a"], agent=other.id, ttl=timedelta(hours=1)))
-    async with session(database_url) as client:
+    async with anyio.create_task_group() as relaying, session(database_url) as client:
+        relaying.start_soon(Relay(db).run_forever)
         refused = await client.call_tool("lock_acquire", {"resources": ["a"]})
         assert refused.is_error
         assert "other" in refused.content[0].text
@@ -106,6 +107,7 @@ async def test_a_lock_is_waited_for_and_a_cancelled_call_leaves_the_queue(db: Da
             )
         assert not answers[0].is_error, answers[0].content
         assert answers[0].structured_content["items"][0]["granted"]
+        relaying.cancel_scope.cancel()
 
 
 async def test_what_is_changed_in_sql_is_pushed_to_a_session(db: Database, database_url: str) -> None:
