@@ -118,7 +118,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     the size of its parameters, and so of a body; ``max_result`` is that on the size of its rows, where they do not come in pages. ``page_by`` makes it a list that
     comes in pages: the fields that order its rows, no two rows alike (see ``model.page``); ``grows``: new rows come at its end. ``conditional``: it changes
     nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
-    waited for; these are the topics of the events after which it may have an answer. ``look_s``: a wait repeats it so often, in seconds, if
+    waited for; these are the topics of the events after which it may have an answer. ``look_s``: after how many seconds a wait repeats it if
     no event comes, where the usual pause is longer than the answer lasts.
 
     ``durable``: its commit is on disk when it returns. One that is not, and returns one value, is worth nothing without a later call that

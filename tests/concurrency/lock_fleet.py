@@ -107,7 +107,14 @@ class Fleet:
             try:
                 await getattr(self, fault)()
                 self.befallen[fault] += 1
-            except (Unknown, OSError, CoordinatorError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                Unknown,
+                OSError,
+                CoordinatorError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 if (getattr(error, "sqlstate", "") or "").startswith("ZC2"):
                     continue  # nobody held it
                 await anyio.sleep(0.05)

@@ -201,7 +201,9 @@ async def test_random_calls_that_fail_and_are_cancelled_lose_no_place(database_u
         query = chance.choice(
             ["select 1", "select 1/0", "select pg_sleep(0.02)", "select pg_terminate_backend(pg_backend_pid())"]
         )
-        with suppress(CoordinatorError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(
+            CoordinatorError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
+        ):
             with anyio.move_on_after(chance.choice([0, 0.001, 0.005, 0.02, DEADLINE_S])):
                 await call(pool, query)
         ends += 1

@@ -63,7 +63,7 @@ async def query_when_up(dsn: str, statement: str) -> object:
         while True:
             try:
                 return await query(dsn, statement)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 await anyio.sleep(0.01)
 
 

@@ -121,11 +121,12 @@ class Worker:
                 self.agent, self.done = None, []
             except (Away, Stale):
                 await anyio.sleep(0.05)
-        for job, fence in self.done:
-            await self.end("complete", job, fence)
-        if self.agent is not None:
-            agent = self.agent
-            await self.insist(lambda c: c.execute("select coordinator.agent_deregister($1)", agent))
+        with suppress(Gone):  # it was paused, or cut off, until it was reaped: all that it held is somebody else's
+            for job, fence in self.done:
+                await self.end("complete", job, fence)
+            if self.agent is not None:
+                agent = self.agent
+                await self.insist(lambda c: c.execute("select coordinator.agent_deregister($1)", agent))
 
     async def turn(self) -> None:
         if self.agent is None:
