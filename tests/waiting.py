@@ -60,8 +60,15 @@ async def until_true(connection: asyncpg.Connection, query: str, *values: object
 
 async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connection) -> None:
     """Wait until the statement of another connection waits for a lock."""
-    query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
-    await until_true(connection, query, blocked.get_server_pid())
+
+    async def look() -> bool:
+        await connection.execute(
+            "select pg_stat_clear_snapshot()"
+        )  # in a transaction, the first look is kept for all others
+        query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
+        return bool(await connection.fetchval(query, blocked.get_server_pid()))
+
+    await until(look, "another session waits for a lock", every_s=0.005)
 
 
 async def while_uncommitted(

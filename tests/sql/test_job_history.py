@@ -18,6 +18,7 @@ from coordinator.model.page import walk
 from coordinator.operations import agents, job_history
 from coordinator.operations.work import SampleGauges
 from tests.conftest import Transaction
+from tests.waiting import until_blocked
 
 P = "default"
 MINUTE = timedelta(minutes=1)
@@ -497,8 +498,7 @@ async def test_two_who_retry_at_once_enqueue_each_job_once(database_url: str) ->
         async with one.transaction():
             (made,) = await one.fetch("select * from coordinator.job_retry('default', $1)", job)
             waits = asyncio.create_task(two.fetch("select * from coordinator.job_retry('default', $1)", job))
-            while not await one.fetchval("select exists (select from pg_stat_activity where wait_event_type = 'Lock')"):
-                await asyncio.sleep(0)
+            await until_blocked(one, two)
         (same,) = await waits
         assert (same["id"], made["created"], same["created"]) == (made["id"], True, False)
     finally:

@@ -16,6 +16,7 @@ from coordinator.operations import sessions, tokens, users
 from tests.conftest import Transaction
 from tests.nouns.user import PHC
 from tests.sql.refusal import refused
+from tests.waiting import until_blocked
 
 OTHER = PHC[:-1] + "x"
 
@@ -223,10 +224,7 @@ async def test_a_token_is_not_made_for_a_user_who_is_being_disabled(database_url
         async with one.transaction():
             await one.execute("select coordinator.user_set('ada', 'agent')")
             waiting = asyncio.create_task(other.execute(create))
-            while not await one.fetchval(
-                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%token_create%')"
-            ):
-                assert not waiting.done()
+            await until_blocked(one, other)
         with pytest.raises(asyncpg.PostgresError) as raised:
             await waiting
         assert raised.value.sqlstate == "ZC105"
