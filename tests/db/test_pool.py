@@ -97,16 +97,29 @@ async def limited_role(server_url: str, database_url: str, limit: int) -> AsyncI
 async def test_a_pool_that_the_server_does_not_let_grow_queues_for_what_it_has(
     server_url: str, database_url: str, limit: int
 ) -> None:
-    async with limited_role(server_url, database_url, limit) as (_, url):
-        async with pool_of(url, 10) as pool, anyio.create_task_group() as tasks:
-            await call(pool)
-            for _ in range(60):
-                tasks.start_soon(call, pool, "select pg_sleep(0.002)")
-        async with pool_of(url, 10) as first, pool_of(url, 10) as second:
-            for _ in range(limit):
-                await first.acquire(DEADLINE_S)
-            with pytest.raises(DatabaseUnavailable, match="too many connections"):  # it has none to wait for
-                await second.acquire(DEADLINE_S)
+    async with (
+        limited_role(server_url, database_url, limit) as (_, url),
+        pool_of(url, 10) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        await call(pool)
+        for _ in range(60):
+            tasks.start_soon(call, pool, "select pg_sleep(0.002)")
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_pool_that_the_server_gives_no_connection_fails_at_once(
+    server_url: str, database_url: str, limit: int
+) -> None:
+    async with (
+        limited_role(server_url, database_url, limit) as (_, url),
+        pool_of(url, 10) as first,
+        pool_of(url, 10) as second,
+    ):
+        for _ in range(limit):
+            await first.acquire(DEADLINE_S)
+        with pytest.raises(DatabaseUnavailable, match="too many connections"):  # it has none to wait for
+            await second.acquire(DEADLINE_S)
 
 
 async def test_a_connection_that_becomes_free_during_a_vain_attempt_to_grow_is_used(database_url: str) -> None:
