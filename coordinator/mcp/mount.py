@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import anyio
+import structlog
 from anyio import to_thread
 
 from coordinator.api.access import Access
@@ -20,6 +20,8 @@ from coordinator.api.app import Application
 from coordinator.api.problems import NoRoute, problem_response
 
 __all__ = ["Mount"]
+
+log = structlog.get_logger()
 
 
 class Mount:
@@ -42,8 +44,12 @@ class Mount:
     async def run_forever(self) -> None:
         """Serve from the first request on, until cancelled."""
         await self._wanted.wait()
-        if find_spec("mcp") is not None:
-            module: Any = await to_thread.run_sync(import_module, "coordinator.mcp.http")
+        module: Any = None
+        try:
+            module = await to_thread.run_sync(import_module, "coordinator.mcp.http")
+        except ImportError as error:  # absent, or of a version that does not fit: nothing else depends on it
+            log.warning("mcp.absent", error=str(error))
+        if module is not None:
             assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
             async with module.serving(self._inner, self._access, self._closing, self._agent) as app:
                 self._app = app
@@ -52,13 +58,13 @@ class Mount:
         self._ready.set()
 
     async def _serve(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        self._wanted.set()
-        await self._ready.wait()
         try:
             await self._access.identify(scope)
         except Exception as error:  # noqa: BLE001 - a bug is logged there
             await problem_response(error)(scope, receive, send)
             return
+        self._wanted.set()
+        await self._ready.wait()
         await (self._app or _absent)(scope, receive, send)
 
 

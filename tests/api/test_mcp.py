@@ -15,8 +15,10 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from coordinator.api.access import Access
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.mcp.mount import Mount
 from coordinator.model.token import new_secret
 from coordinator.operations import tokens
 from tests.daemon import Daemon
@@ -154,3 +156,23 @@ async def test_a_token_is_offered_and_allowed_no_more_than_its_role_and_project(
             assert (await called(client, "signal_set", key="a", value=1))["project"] == "default"
             with pytest.raises(MCPError, match="there is no resource"):
                 await client.read_resource("coordinator://other/signals")
+
+
+async def test_an_sdk_that_cannot_be_loaded_ends_nothing_but_this_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_name: str) -> None:
+        raise ImportError("no module named mcp")
+
+    monkeypatch.setattr("coordinator.mcp.mount.import_module", missing)
+    mount = Mount(Access(None), anyio.Event())
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mount.run_forever)
+            await mount.over(send)({"type": "http", "headers": []}, send, send)  # type: ignore[arg-type]
+            tasks.cancel_scope.cancel()
+    assert sent[0]["status"] == 404
+    assert "coordinatord[mcp]" in sent[1]["body"].decode()
