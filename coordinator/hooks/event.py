@@ -1,0 +1,86 @@
+"""What a hook of any tool says, and what is answered."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+__all__ = ["Action", "Decision", "File", "HookEvent", "HookReply", "Kind", "Verdict"]
+
+
+class Kind(StrEnum):
+    """When the tool called. ``OTHER`` is whatever a dialect does not know; it is answered with nothing."""
+
+    SESSION_START = "session_start"
+    SESSION_END = "session_end"
+    PROMPT = "prompt"
+    BEFORE_READ = "before_read"
+    AFTER_READ = "after_read"
+    BEFORE_EDIT = "before_edit"
+    AFTER_EDIT = "after_edit"
+    BEFORE_SHELL = "before_shell"
+    AFTER_SHELL = "after_shell"
+    STOP = "stop"
+    SUBAGENT_START = "subagent_start"
+    SUBAGENT_STOP = "subagent_stop"
+    COMPACT = "compact"
+    OTHER = "other"
+
+
+class Action(StrEnum):
+    """What happens to a file. A rename names the old path and the new one, each as a file."""
+
+    READ = "read"
+    WRITE = "write"
+    EDIT = "edit"
+    RENAME = "rename"
+    DELETE = "delete"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A path as the payload spells it, absolute or relative to the event's ``cwd``."""
+
+    path: str
+    action: Action
+
+
+class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a hook. ``session`` and ``subagent`` are the tool's own ids; ``tool`` is the dialect."""
+
+    kind: Kind
+    tool: str
+    session: str
+    cwd: str
+    subagent: str | None = None
+    files: tuple[File, ...] = ()
+    command: str | None = None
+    prompt: str | None = None
+    task: str | None = None
+    resumed: bool = False
+    raw: dict[str, Any] = {}
+
+
+class Decision(StrEnum):
+    """What the tool does with the call."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The answer to an event. Without a ``decision``, the tool does what it would do without hooks; ``context`` is text for the model."""
+
+    decision: Decision | None = None
+    reason: str = ""
+    context: str | None = None
+
+
+class HookReply(msgspec.Struct, frozen=True):
+    """A verdict in the words of a tool: what its hook prints, and the exit code."""
+
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int = 0
