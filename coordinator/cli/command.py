@@ -16,13 +16,26 @@ import click
 
 from coordinator.cli import commands
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import AGENT, INTEGER
+from coordinator.cli.values import AGENT, DURATION, INTEGER
 from coordinator.config import SETTINGS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["Noun", "Program", "Verb", "acting_agent", "confirm", "noun", "paged", "setting", "worker"]
+__all__ = [
+    "Noun",
+    "Program",
+    "Verb",
+    "acting_agent",
+    "agent_settings",
+    "agent_ttl",
+    "confirm",
+    "log_settings",
+    "noun",
+    "paged",
+    "setting",
+    "worker",
+]
 
 AGENT_ID = SETTINGS["agent_id"].variable
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +60,17 @@ def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any)
 
     # Eager, because the types and defaults of other parameters ask for settings.
     return click.Option(spellings, expose_value=False, callback=remember, hidden=hidden, is_eager=True, **attributes)
+
+
+def log_settings() -> list[click.Option]:
+    """Make the options of a program that logs."""
+    return [setting("log_format", "--log-format"), setting("log_level", "--log-level")]
+
+
+def agent_settings() -> list[click.Option]:
+    """Make the options of a program that keeps one agent alive."""
+    upstream = setting("database_url", "--upstream", help="Daemon to connect to, https://…; the same as --url.")
+    return [setting("agent", "--agent"), setting("role", "--role"), upstream, *log_settings()]
 
 
 def _global_options(*, hidden: bool) -> list[click.Parameter]:
@@ -171,6 +195,12 @@ def worker(function: F) -> F:
         "--label", "labels", multiple=True, metavar="LABEL", help="Accept jobs that require this label; repeatable."
     )
     return types(labels(function))
+
+
+def agent_ttl(function: F) -> F:
+    """Add the option that says how long the agent of a program outlasts its last heartbeat: ``ttl``."""
+    text = "Reap the agent after this long without a heartbeat."
+    return click.option("--ttl", type=DURATION, default="30s", show_default=True, help=text)(function)
 
 
 class NoAgentError(click.UsageError):

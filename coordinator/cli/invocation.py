@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import msgspec
 from click.exceptions import Exit
@@ -27,6 +27,7 @@ __all__ = ["Invocation"]
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
+Ts = TypeVarTuple("Ts")
 
 
 class Invocation:
@@ -89,7 +90,7 @@ class Invocation:
             if self.at_least is None:
                 yield executor
                 return
-            from coordinator.operations.positions import AtLeast  # noqa: PLC0415
+            from coordinator.operations.at_least import AtLeast  # noqa: PLC0415
 
             yield AtLeast(executor, self.at_least)
 
@@ -107,6 +108,15 @@ class Invocation:
 
         async with Single.open(dsn, self.config, ObjectStore(self.config)) as single:
             yield single
+
+    def serve(self, program: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run a program that logs, on an event loop of its own, until it ends."""
+        import anyio  # noqa: PLC0415 - as all below, slow to import
+
+        from coordinator.telemetry import logs  # noqa: PLC0415
+
+        logs.configure(format=self.config.log_format, level=self.config.log_level)
+        anyio.run(program, *args, backend_options={"use_uvloop": True})
 
     def run(self, operation: Operation[R]) -> R:
         """Run one operation on a new connection. With ``--position`` the program ends after a write, and prints its position.

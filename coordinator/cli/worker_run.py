@@ -10,12 +10,9 @@ from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
-import anyio
-
 from coordinator.cli.invocation import Invocation
 from coordinator.errors import ConfigurationError
 from coordinator.suggestion import nearest
-from coordinator.telemetry import logs
 from coordinator.worker import Worker
 
 __all__ = ["find", "run"]
@@ -88,7 +85,6 @@ def run(
     worker.grace = worker.grace if grace is None else grace
     worker.logs_jobs = True
     config = call.config
-    logs.configure(format=config.log_format, level=config.log_level)
 
     async def work() -> None:
         await worker.run(call.dsn(), project=config.project, config=config)
@@ -97,4 +93,4 @@ def run(
             sys.stderr.flush()
             os._exit(1)
 
-    anyio.run(work, backend_options={"use_uvloop": True})
+    call.serve(work)

@@ -16,8 +16,8 @@ from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Operation
 from coordinator.model.position import Positions, reported
 from coordinator.operations import agents
+from coordinator.operations.at_least import AtLeast
 from coordinator.operations.executor import Executor
-from coordinator.operations.positions import AtLeast
 
 __all__ = ["Caller", "Duration", "as_duration"]
 

@@ -18,6 +18,7 @@ import asyncpg
 
 from coordinator.db.connection import APPLICATION_NAME, LOST
 from coordinator.errors import CoordinatorError, DatabaseBusy
+from coordinator.model.json import encode
 
 __all__ = ["Lookout"]
 
@@ -83,7 +84,7 @@ class Lookout:
         return DatabaseBusy(
             error.message,
             code=error.code,
-            detail=f'{{"pid": {found.pid}, "role": "{found.role}"}}',
+            detail=encode({"pid": found.pid, "role": found.role}).decode(),
             hint=f'Session {found.pid} of role "{found.role}", whose transaction has been open for {found.open_s:.1f} s, is in'
             f" the way. Try again, or end that session: select pg_terminate_backend({found.pid})",
         )

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from coordinator.model.operation import Operation
+from coordinator.operations.positions import Included
 
 if TYPE_CHECKING:  # a command imports no driver before it connects
     from coordinator.db.session import ServerSession
-    from coordinator.operations.positions import Included
 
 __all__ = ["Executor", "Runner", "Source", "Wake"]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import anyio
@@ -59,18 +59,19 @@ async def holding(url: str, query: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def stranger_url(server_url: str, database_url: str) -> AsyncIterator[str]:
-    """The database's address for a role that may connect, and nothing else."""
-    role = f"stranger_{uuid4().hex[:8]}"
-    await admin(server_url, f"create role {role} login")
+    """The database's address for a role that may connect, and nothing else; its name has to be quoted everywhere."""
+    role = f'a "stranger\\" {uuid4().hex[:8]}'
+    quoted = '"' + role.replace('"', '""') + '"'
+    await admin(server_url, f"create role {quoted} login")
     parts = urlsplit(database_url)
-    yield urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
-    await admin(server_url, f"drop role {role}")
+    yield urlunsplit(parts._replace(netloc=f"{quote(role)}@{parts.netloc.rpartition('@')[2]}"))
+    await admin(server_url, f"drop role {quoted}")
 
 
 def check(error: DatabaseBusy, holder: asyncpg.Connection, url: str) -> None:
     assert (error.code, error.http_status) == ("55P03", 503)
     assert error.detail
-    assert json.loads(error.detail) == {"pid": holder.get_server_pid(), "role": urlsplit(url).username}
+    assert json.loads(error.detail) == {"pid": holder.get_server_pid(), "role": unquote(urlsplit(url).username or "")}
     assert error.hint
     assert f"Session {holder.get_server_pid()} of role" in error.hint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coordinator.cli.command import Verb, setting
+from coordinator.cli.command import Verb, log_settings, setting
 from coordinator.cli.invocation import Invocation
 
 OPTIONS = [
@@ -19,8 +19,7 @@ OPTIONS = [
         metavar=None,
         help="Only verify the schema.  [default: apply it]",
     ),
-    setting("log_format", "--log-format"),
-    setting("log_level", "--log-level"),
+    *log_settings(),
 ]
 
 
@@ -40,11 +39,6 @@ def command(call: Invocation) -> None:
     If no database is configured, the daemon starts an embedded PostgreSQL in the data directory. SIGTERM or Ctrl-C shuts it
     down in order, within 10 seconds.
     """
-    config = call.config
-    import anyio  # noqa: PLC0415
-
     from coordinator.daemon import serve  # noqa: PLC0415
-    from coordinator.telemetry import logs  # noqa: PLC0415
 
-    logs.configure(format=config.log_format, level=config.log_level)
-    anyio.run(serve, config, backend_options={"use_uvloop": True})
+    call.serve(serve, call.config)

@@ -7,24 +7,14 @@ from datetime import timedelta
 import click
 from msgspec.structs import replace
 
-from coordinator.cli.command import Verb, setting, worker
+from coordinator.cli.command import Verb, agent_settings, agent_ttl, setting, worker
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import DURATION, INTEGER
-
-OPTIONS = [
-    setting("listen", "--listen"),
-    setting("socket", "--socket"),
-    setting("agent", "--agent"),
-    setting("role", "--role"),
-    setting("database_url", "--upstream", help="Daemon to connect to, https://…; the same as --url."),
-    setting("log_format", "--log-format"),
-    setting("log_level", "--log-level"),
-]
+from coordinator.cli.values import INTEGER
 
 
 @click.command(
     cls=Verb,
-    settings=OPTIONS,
+    settings=[setting("listen", "--listen"), setting("socket", "--socket"), *agent_settings()],
     examples=[
         "coordinator sidecar --agent coder-1 --role coder",
         "coordinator sidecar --agent builder-1 --job-type build --label gpu",
@@ -32,9 +22,7 @@ OPTIONS = [
         "coordinator sidecar --upstream https://coordinator.agents:7420 --pid 4711",
     ],
 )
-@click.option(
-    "--ttl", type=DURATION, default="30s", show_default=True, help="Reap the agent after this long without a heartbeat."
-)
+@agent_ttl
 @click.option(
     "--pid", type=INTEGER, metavar="PID", help="Process of the agent; when it ends, the sidecar releases everything."
 )
@@ -51,10 +39,6 @@ def command(
     "curl -N -X POST localhost:7421/v1/sidecar/attach" open; when it ends, the sidecar releases everything and exits.
     """
     config = replace(call.config, database_url=call.dsn())
-    import anyio  # noqa: PLC0415
-
     from coordinator.sidecar.main import serve  # noqa: PLC0415
-    from coordinator.telemetry import logs  # noqa: PLC0415
 
-    logs.configure(format=config.log_format, level=config.log_level)
-    anyio.run(serve, config, ttl, pid, job_types, labels, backend_options={"use_uvloop": True})
+    call.serve(serve, config, ttl, pid, job_types, labels)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from coordinator.cli.command import noun, paged, setting
+from coordinator.cli.command import log_settings, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import DURATION, INTEGER
 from coordinator.operations import job_history
@@ -46,7 +46,7 @@ def list_(call: Invocation, *, type: str | None, after: str | None, limit: int |
         "coordinator worker run shop.tasks:worker --concurrency 50 --queue orders --queue returns",
         "coordinator worker run tasks:worker --url https://coordinator.agents:7420 --log-level warning",
     ],
-    settings=[setting("log_format", "--log-format"), setting("log_level", "--log-level")],
+    settings=log_settings(),
 )
 @click.argument("place", metavar="MODULE:WORKER")
 @click.option(
