@@ -47,7 +47,11 @@ class File(msgspec.Struct, frozen=True):
 
 
 class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a hook. ``session`` and ``subagent`` are the tool's own ids; ``tool`` is the dialect."""
+    """One call of a hook. ``session`` and ``subagent`` are the tool's own ids, ``tool`` is the dialect.
+
+    ``session`` is empty if the payload names none. ``hears`` says that a verdict's context reaches the model at this event.
+    ``task`` is what the session works on, if the payload says it.
+    """
 
     kind: Kind
     tool: str
@@ -59,11 +63,12 @@ class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     task: str | None = None
     resumed: bool = False
+    hears: bool = False
     raw: dict[str, Any] = {}
 
 
 class Decision(StrEnum):
-    """What the tool does with the call."""
+    """What the tool does with the call. ``ALLOW`` never skips what the tool itself asks its user."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -71,7 +76,10 @@ class Decision(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The answer to an event. Without a ``decision``, the tool does what it would do without hooks; ``context`` is text for the model."""
+    """The answer to an event. Without a ``decision``, the tool does what it would do without hooks.
+
+    ``context`` is text for the model. A ``reason`` without a denial or a question is shown to the user.
+    """
 
     decision: Decision | None = None
     reason: str = ""

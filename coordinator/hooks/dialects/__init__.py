@@ -1,0 +1,107 @@
+"""One module for each tool: how it words its events, which files its calls name, and what it expects to read.
+
+Each has ``read(payload) -> HookEvent`` and ``answer(event, verdict) -> HookReply``, and says where its settings are and which
+entries belong there. A field or an event that a module does not know passes, and is answered with nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from coordinator.errors import InvalidArgument
+from coordinator.hooks.dialects.entries import SettingsScope, Setup
+from coordinator.hooks.event import HookEvent, HookReply, Verdict
+from coordinator.suggestion import nearest
+
+__all__ = ["NAMES", "PAYLOAD_BYTES", "Dialect", "decode", "load", "recognise"]
+
+NAMES = ("claude-code", "codex", "copilot", "cursor", "gemini", "vscode")
+PAYLOAD_BYTES = 8 << 20
+
+CURSOR = frozenset({"conversation_id", "cursor_version", "workspace_roots"})
+GEMINI = frozenset(
+    {
+        "BeforeTool",
+        "AfterTool",
+        "BeforeAgent",
+        "AfterAgent",
+        "BeforeModel",
+        "AfterModel",
+        "BeforeToolSelection",
+        "PreCompress",
+    }
+)
+COPILOT = frozenset({"stop_reason", "custom_instructions", "error_context"})
+
+
+class Dialect(Protocol):
+    """What each module offers."""
+
+    def read(self, payload: dict[str, Any]) -> HookEvent:
+        """Return what happened."""
+
+    def answer(self, event: HookEvent, verdict: Verdict) -> HookReply:
+        """Return the verdict in the words of the tool."""
+
+    def hooks(self, scope: SettingsScope, /, command: str, url: str | None, timeout_s: int) -> Setup:
+        """Return the file and the entries that make the tool call ``command``, or post to ``url``."""
+
+    def mcp(self, scope: SettingsScope, /, command: list[str], url: str | None) -> Setup:
+        """Return the file and the entry that make the tool start the MCP server, or connect to ``url``."""
+
+
+def load(name: str) -> Dialect:
+    """Return a dialect by its name."""
+    if name not in NAMES:
+        meant = nearest(name, NAMES)
+        hint = f'Did you mean "{meant}"?' if meant else f"Known are {', '.join(NAMES)}."
+        raise InvalidArgument(f'unknown dialect "{name[:100]}"', hint=hint)
+    return cast("Dialect", import_module(f"coordinator.hooks.dialects.{name.replace('-', '_')}"))
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Return the payload of a hook.
+
+    Raises:
+        InvalidArgument: It is not a JSON object, or larger than ``PAYLOAD_BYTES``.
+
+    """
+    if len(body) > PAYLOAD_BYTES:
+        raise InvalidArgument(
+            f"hook payload has {len(body)} bytes; at most {PAYLOAD_BYTES} are allowed",
+            hint="Write the file in several smaller edits.",
+        )
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise InvalidArgument(
+            f"hook payload is not a JSON object: {reason}",
+            hint="The tool writes it on standard input; see docs/agents.md.",
+        ) from None
+
+
+def recognise(payload: dict[str, Any]) -> str:
+    """Return the dialect that a payload is written in.
+
+    Several tools read the settings of others, so the file that a hook stands in does not say which tool calls it.
+    """
+    event = payload.get("hook_event_name") or payload.get("hookEventName") or ""
+    if CURSOR & payload.keys():
+        return "cursor"
+    if event in GEMINI:
+        return "gemini"
+    if "turn_id" in payload:
+        return "codex"
+    if "sessionId" in payload:
+        return "vscode" if event else "copilot"
+    if "timestamp" not in payload:
+        return "claude-code"
+    if event in ("SessionEnd", "Notification") or (event == "SessionStart" and payload.get("source") != "new"):
+        return "gemini" if "transcript_path" in payload else "copilot"
+    if COPILOT & payload.keys() or not payload.keys() & {"transcript_path", "tool_use_id"}:
+        return "copilot"
+    return "vscode"

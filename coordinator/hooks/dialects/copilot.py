@@ -1,0 +1,102 @@
+"""GitHub Copilot CLI and its cloud agent, in both spellings of their payloads: as Copilot's own, and as VS Code's.
+
+Copilot and VS Code read the same files, so both have one set of entries, and the payload says who calls.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from coordinator.hooks.dialects.entries import Element, Member, SettingsScope, Setup
+from coordinator.hooks.dialects.family import CALLS, LIFE, Family
+from coordinator.hooks.dialects.reading import Effect
+from coordinator.hooks.event import HookEvent
+
+__all__ = ["answer", "hooks", "mcp", "read"]
+
+USES = {**CALLS, "view": Effect.READ, "create": Effect.WRITE, "str_replace_editor": Effect.EDIT}
+HEARS = frozenset({"SessionStart", "PostToolUse", "PostToolUseFailure", "SubagentStart"})
+COPILOT = Family(name="copilot", events=LIFE, uses=USES, hears=HEARS, flat=True)
+MOVED = ("COPILOT_HOME", ".copilot")
+MATCHER = "Read|Write|Edit|Bash|view|create|edit|str_replace_editor|apply_patch|bash|powershell"
+FIELDS = {
+    "sessionId": "session_id",
+    "agentId": "agent_id",
+    "toolName": "tool_name",
+    "toolArgs": "tool_input",
+    "initialPrompt": "initial_prompt",
+}
+# Copilot's own payloads do not name the event: the first field that is there says it.
+EVENT_OF = {
+    "toolResult": "PostToolUse",
+    "errorContext": "ErrorOccurred",
+    "error": "PostToolUseFailure",
+    "toolName": "PreToolUse",
+    "transformedPrompt": "UserPromptTransformed",
+    "prompt": "UserPromptSubmit",
+    "agentId": "SubagentStop",
+    "agentName": "SubagentStart",
+    "stopReason": "Stop",
+    "trigger": "PreCompact",
+    "reason": "SessionEnd",
+    "source": "SessionStart",
+}
+
+answer = COPILOT.answer
+
+
+def read(payload: dict[str, Any]) -> HookEvent:
+    """Return what happened."""
+    return COPILOT.read(payload if "hook_event_name" in payload else _renamed(payload))
+
+
+def _renamed(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return a payload in Copilot's own spelling as VS Code would spell it."""
+    renamed = {FIELDS.get(name, name): value for name, value in payload.items()}
+    if isinstance(arguments := renamed.get("tool_input"), str):
+        with suppress(msgspec.MsgspecError):  # older versions send JSON in a text; a patch is a text, too
+            renamed["tool_input"] = msgspec.json.decode(arguments)
+    event = next((event for field, event in EVENT_OF.items() if field in payload), "")
+    return {**renamed, "hook_event_name": event}
+
+
+def hooks(scope: SettingsScope, command: str, url: str | None, timeout_s: int) -> Setup:
+    """Return the entries of a file of our own among the hooks. Requests before a call must be HTTPS."""
+    elements = []
+    for event in LIFE:
+        wait_s = timeout_s if event == "PreToolUse" else 10
+        entry: dict[str, Any] = {"type": "command", "command": command, "timeout": wait_s}
+        if url:
+            entry = {
+                "type": "http",
+                "url": f"{url}/v1/hooks/copilot",
+                "timeout": wait_s,
+                "headers": {"Authorization": "Bearer $COORDINATOR_TOKEN"},
+                "allowedEnvVars": ["COORDINATOR_TOKEN"],
+            }
+        if "ToolUse" in event:
+            entry["matcher"] = MATCHER
+        elements.append(Element(("hooks", event), entry))
+    folder = Path(".github" if scope is SettingsScope.PROJECT else ".copilot")
+    return Setup(
+        folder / "hooks" / "coordinator.json",
+        members=(Member(("version",), 1, shared=True),),
+        elements=tuple(elements),
+        lists=("hooks",),
+        moved=MOVED,
+        note="Copilot and VS Code read the same file.",
+    )
+
+
+def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
+    """Return the entry of .mcp.json, or of the user's mcp-config.json."""
+    entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:], "tools": ["*"]}
+    if url:
+        header = {"Authorization": "Bearer $COORDINATOR_TOKEN"}
+        entry = {"type": "http", "url": f"{url}/mcp", "headers": header, "tools": ["*"]}
+    file = Path(".mcp.json" if scope is SettingsScope.PROJECT else ".copilot/mcp-config.json")
+    return Setup(file, members=(Member(("mcpServers", "coordinator"), entry),), moved=MOVED)

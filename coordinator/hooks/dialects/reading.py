@@ -1,0 +1,131 @@
+"""What all dialects have in common: the classes of calls, and the files that a call's arguments name.
+
+Tools differ in the names of their calls and agree, nearly, in those of the arguments. So a dialect classifies the calls, and the
+files are found the same way for all, whatever spelling, number or nesting: a new version of a tool must not lose one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from coordinator.hooks.event import Action, File, Kind
+
+__all__ = ["Effect", "choose", "files", "kind_of", "mapping", "text"]
+
+
+class Effect(StrEnum):
+    """What a call of a tool does."""
+
+    READ = "read"
+    WRITE = "write"
+    EDIT = "edit"
+    RENAME = "rename"
+    DELETE = "delete"
+    SHELL = "shell"
+
+
+PATHS = (
+    "file_path",
+    "filePath",
+    "path",
+    "notebook_path",
+    "notebookPath",
+    "target_file",
+    "target_notebook",
+    "absolute_path",
+    "relative_workspace_path",
+    "old_path",
+    "oldPath",
+    "new_path",
+    "newPath",
+    "source",
+    "destination",
+)
+LISTS = ("files", "file_paths", "filePaths", "paths", "edits", "replacements", "changes")
+PATCHES = ("command", "input", "patch", "patchText", "diff")
+NESTED = 3  # lists of edits have files, which have edits
+PATCH = re.compile(r"^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*?)[ \t\r]*$", re.MULTILINE)
+BEGIN = "*** Begin Patch"
+CALLS = {
+    "before": {Effect.READ: Kind.BEFORE_READ, Effect.SHELL: Kind.BEFORE_SHELL},
+    "after": {Effect.READ: Kind.AFTER_READ, Effect.SHELL: Kind.AFTER_SHELL},
+}
+EDITS = {"before": Kind.BEFORE_EDIT, "after": Kind.AFTER_EDIT}
+
+
+def text(payload: dict[str, Any], *names: str) -> str | None:
+    """Return the first of the named fields that is a text and not empty."""
+    for name in names:
+        found = payload.get(name)
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def mapping(found: object) -> dict[str, Any]:
+    """Return an object of a payload, or an empty one in place of anything else."""
+    return found if isinstance(found, dict) else {}
+
+
+def choose(uses: dict[str, Effect], name: str | None) -> Effect | None:
+    """Return what a call does by the name of the tool, without regard to case."""
+    return uses.get((name or "").casefold())
+
+
+def kind_of(moment: str, use: Effect | None) -> Kind:
+    """Return the kind of an event before or after a call; calls that change no files are of no interest."""
+    if use is None:
+        return Kind.OTHER
+    return CALLS[moment].get(use) or EDITS[moment]
+
+
+def files(arguments: object, use: Effect | None) -> tuple[File, ...]:
+    """Return the files that a call names, each once, in their order."""
+    if use is None or not isinstance(arguments, dict | str):
+        return ()
+    found: dict[str, File] = {}
+    if use is not Effect.READ:
+        for file in _patched(arguments):
+            found.setdefault(file.path, file)
+    if use is not Effect.SHELL:
+        for path in _paths(arguments, NESTED):
+            found.setdefault(path, File(path, Action(use.value)))
+    return tuple(found.values())
+
+
+def _paths(arguments: object, depth: int) -> Iterator[str]:
+    if not isinstance(arguments, dict):
+        return
+    for name in PATHS:
+        if (path := arguments.get(name)) and isinstance(path, str):
+            yield path
+    for name in LISTS if depth else ():
+        listed = arguments.get(name)
+        for element in listed if isinstance(listed, list) else ():
+            if isinstance(element, str) and name not in ("edits", "replacements", "changes"):
+                yield element
+            else:
+                yield from _paths(element, depth - 1)
+
+
+def _patched(arguments: dict[str, Any] | str) -> Iterator[File]:
+    """Find the files of a patch, as an argument of its own or as a here-document of a shell command."""
+    texts = [arguments] if isinstance(arguments, str) else [arguments.get(name) for name in PATCHES]
+    for patch in texts:
+        if isinstance(patch, list):
+            patch = "\n".join(part for part in patch if isinstance(part, str))  # noqa: PLW2901
+        if not isinstance(patch, str) or BEGIN not in patch:
+            continue
+        marks = PATCH.findall(patch)
+        for (verb, path), (following, _) in zip(marks, [*marks[1:], ("", "")], strict=True):
+            if path:
+                yield File(path, _action(verb, moves=following == "Move to"))
+
+
+def _action(verb: str, *, moves: bool) -> Action:
+    if moves or verb == "Move to":
+        return Action.RENAME
+    return {"Add File": Action.WRITE, "Delete File": Action.DELETE}.get(verb, Action.EDIT)
