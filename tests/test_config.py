@@ -136,6 +136,7 @@ def test_the_nearest_file_is_used(tmp_path: Path) -> None:
             "postgresql://",
         ),
         ({"COORDINATOR_LOG_LEVEL": "loud"}, 'COORDINATOR_LOG_LEVEL "loud" is not a valid log level', "Use one of"),
+        ({"COORDINATOR_WORKTREES": "own"}, "COORDINATOR_WORKTREES", "Use one of separate, shared."),
         ({"COORDINATOR_LOG_LEVEL": "inof"}, "COORDINATOR_LOG_LEVEL", "Did you mean info?"),
         ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "Use one of apply, verify."),
         ({"COORDINATOR_HOST": " "}, "COORDINATOR_HOST is empty", ""),

@@ -47,7 +47,8 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def choices(self) -> tuple[str, ...]:
         """The values that it can have, if these are few."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
+        kinds = (self.type, *get_args(self.type))  # itself, or one of it and None
+        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
     @property
     def default_text(self) -> str:
@@ -304,6 +305,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Directory that paths of locks on the command line are relative to",
             "dir",
             unset="the git work tree, else as written",
+        ),
+    ] = None
+    worktrees: Annotated[
+        Literal["separate", "shared"] | None,
+        Setting(
+            "Whether linked work trees of a repository are scopes of their own for hooks",
+            "choice",
+            unset="coordinator.worktrees in the repository's configuration, else separate",
         ),
     ] = None
     lock_owner: Annotated[

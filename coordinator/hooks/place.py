@@ -1,0 +1,204 @@
+"""Where an agent works: the project, the work tree, and the name under which a file is locked there.
+
+It reads the files of git itself, because it runs before every edit. The files decide, not the caller's environment: a file has
+one name, whatever the current directory, ``..``, symbolic links or ``GIT_DIR`` are. ``GIT_DIR`` counts where no ``.git`` is found.
+
+Work trees of a repository share its project. A path of the main one is locked relative to its root, ``src/a.py``. A linked one
+is a scope of its own, ``.git/worktrees/feature/src/a.py``: no tracked file can have such a path. With ``worktrees = shared``,
+all are one scope. A submodule belongs to the repository around it; another repository within the work tree is part of it for
+those that work from outside.
+
+It never raises for what a path or a repository contains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from coordinator.hooks.repository import Repository, above, at, find, named
+from coordinator.model.catalogue import LIMITS
+
+__all__ = ["WORKTREES", "Place", "locate", "lockable"]
+
+WORKTREES = ".git/worktrees/"  # above the paths of linked work trees
+SEGMENTS = 32
+_KINDS = ("name:", "path:", "glob:")
+_WILD = re.compile(r"[*?\[]")
+# Beyond what is not printable: what check_name refuses, and \, which no lock of a path may contain.
+_REFUSED = re.compile(
+    "[\\\\\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\U000e0100-\U000e01ef]|(^|[\u0001-\u200a])[\ufe00-\ufe0f]"
+)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A directory in a project. ``root`` is its work tree, or null outside of any; ``worktree`` the name of a linked one, or empty."""
+
+    project: str
+    cwd: str
+    root: str | None = None
+    common: str | None = None
+    worktree: str = ""
+    shared: bool = False
+
+    def resource(self, path: str, *, link: bool = False) -> str | None:
+        """Return what a file is locked as, or null if it is outside of the repository.
+
+        A relative path begins at ``cwd``. A directory that exists ends with a slash. With ``link``, a symbolic link is itself
+        and not what it points to: that is what a rename or a removal changes. A name that no lock can have, for instance with a
+        line end, stands for the directory that contains it.
+        """
+        try:
+            place = _real(os.path.join(self.cwd, path), link=link)
+            root, worktree = self._home(place)
+            if root is None:
+                return None
+            relative = os.path.relpath(place, root)
+            below = "" if relative == "." else relative.replace(os.sep, "/")
+            if below and not (link and os.path.islink(place)) and os.path.isdir(place):
+                below += "/"
+        except ValueError:  # NUL: no file has such a name
+            return None
+        return lockable(self._prefix(worktree) + below)
+
+    def scoped(self, resource: str) -> str:
+        """Return the lock of this work tree for one that is written for any: a name, or a path or glob from its root."""
+        prefix = self._prefix(self.worktree)
+        if not prefix:
+            return resource
+        kind = next((kind for kind in _KINDS if resource.startswith(kind)), "")
+        if kind == "name:":
+            return f"{resource}@{self.worktree}"
+        if kind == "glob:" or (not kind and _WILD.search(resource)):
+            prefix = re.sub(r"([*?\[])", r"[\1]", prefix)
+        return kind + prefix + resource.removeprefix(kind)
+
+    def _prefix(self, worktree: str) -> str:
+        return f"{WORKTREES}{worktree}/" if worktree and not self.shared else ""
+
+    def _home(self, place: str) -> tuple[str | None, str]:
+        """Return the root and the name of the work tree that contains a real path."""
+        if self.common is not None:
+            for folder in above(place):
+                if folder == self.root:
+                    return folder, self.worktree
+                found = at(folder)
+                if found is not None and found.common == self.common and found.root is not None:
+                    return found.root, found.worktree
+        inside = self.root is not None and (place == self.root or place.startswith(self.root.rstrip(os.sep) + os.sep))
+        return (self.root, self.worktree) if inside else (None, "")
+
+
+def locate(cwd: str, environ: Mapping[str, str]) -> Place:
+    """Find the place of a directory, which need not exist.
+
+    The project is ``COORDINATOR_PROJECT``, else ``coordinator.project`` of the repository's configuration, else a name that is
+    derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT`` replaces the work tree.
+    """
+    try:
+        cwd = _real(os.path.abspath(cwd))
+    except (OSError, ValueError):  # the process has no directory any more, or the name is none
+        return Place(project=environ.get("COORDINATOR_PROJECT") or "default", cwd=os.sep)
+    given = environ.get("COORDINATOR_ROOT")
+    try:
+        root = _real(os.path.join(cwd, given)) if given else None
+    except ValueError:
+        root = None
+    repository = find(root or cwd) or named(cwd, environ)
+    settings = repository.settings() if repository else {}
+    shared = environ.get("COORDINATOR_WORKTREES") or settings.get("coordinator.worktrees", [""])[-1]
+    return Place(
+        project=environ.get("COORDINATOR_PROJECT") or _project(repository, settings),
+        cwd=cwd,
+        root=root or (repository.root if repository else None),
+        common=repository.common if repository and root is None else None,
+        worktree=repository.worktree if repository and root is None else "",
+        shared=shared == "shared",
+    )
+
+
+def lockable(path: str) -> str:
+    """Return the lock of a path that is taken literally; where no lock can have the path, that of the directory above it."""
+    while path and not (
+        path.isprintable()
+        and not _REFUSED.search(path)
+        and path == path.strip()
+        and len(path.encode()) <= LIMITS["lock_resource"] - len("path:")
+        and path.rstrip("/").count("/") < SEGMENTS
+    ):
+        path = path.rstrip("/").rpartition("/")[0]
+        path += "/" if path else ""
+    if not path:
+        return "glob:**"
+    return f"path:{path}" if _WILD.search(path) or path.startswith(_KINDS) else path
+
+
+def _real(path: str, *, link: bool = False) -> str:
+    """Return an absolute path without ``.``, ``..`` and symbolic links; with ``link``, the last part may be one."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # half a character, in whose place programs write this one
+        path = re.sub("[\ud800-\udfff]", "\ufffd", path)
+    head, tail = os.path.split(path.rstrip(os.sep))
+    if link and tail not in ("", ".", ".."):
+        return os.path.join(os.path.realpath(head or os.sep), tail)
+    return os.path.realpath(path)
+
+
+def _project(repository: Repository | None, settings: Mapping[str, list[str]]) -> str:
+    """Return the name of a repository's project: what it is called, and a hash of what identifies it."""
+    if repository is None:
+        return "default"
+    if given := settings.get("coordinator.project", [""])[-1]:
+        return given
+    remotes = [name for name in settings if name.startswith("remote.") and name.endswith(".url")]
+    remote = next((name for name in remotes if name == "remote.origin.url"), remotes[0] if len(remotes) == 1 else None)
+    address = settings[remote][0] if remote else ""
+    identity = _address(address) if address else ""
+    if not identity:  # a path: relative to the main work tree
+        folder = (
+            os.path.dirname(repository.common) if os.path.basename(repository.common) == ".git" else repository.common
+        )
+        path = urlsplit(address).path if address.startswith("file:") else address
+        try:
+            identity = _home_of(os.path.join(folder, path)) if path else repository.common
+        except ValueError:
+            identity = repository.common
+    called = identity.removesuffix(os.sep + ".git").removesuffix(".git").rstrip("/").rpartition("/")[2]
+    plain = unicodedata.normalize("NFKD", called).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")[: LIMITS["project_name"] - 9].rstrip("-_")
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+    return f"{slug or 'repository'}-{digest[:8]}"
+
+
+def _address(address: str) -> str:
+    """Return host and path of a remote, however it is written: https://, ssh:// or git@host:path; nothing for a path."""
+    if "://" in address:
+        try:
+            parts = urlsplit(address)
+            host, path = parts.hostname or "", parts.path
+        except ValueError:
+            return address
+    else:
+        host, colon, path = address.partition(":")
+        if not colon or "/" in host or len(host) == 1:  # a path; C:\ is one, too
+            return ""
+        host = host.rpartition("@")[2]
+    if not host:
+        return ""
+    return f"{host}/{path.strip('/').removesuffix('.git').strip('/')}".lower()
+
+
+def _home_of(path: str) -> str:
+    """Return the shared directory of a repository on this machine that is named by a path."""
+    place = os.path.realpath(path)
+    found = at(place)
+    if found is None and not os.path.isdir(place):
+        found = at(place + ".git")
+    return found.common if found else place
