@@ -17,14 +17,33 @@ What it deliberately does not do: offer a synchronous twin, cache anything, or r
 
 from __future__ import annotations
 
-from coordinator.client.connection import Client, connect
-from coordinator.client.events import EventStream
-from coordinator.client.held import Handle, Held, LockLost
-from coordinator.client.lease import LeaseState
-from coordinator.client.listing import Listing
-from coordinator.client.logs import LogReset
-from coordinator.client.presence import Presence
-from coordinator.model.page import Page
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordinator.client.connection import Client, connect
+    from coordinator.client.events import EventStream
+    from coordinator.client.held import Handle, Held, LockLost
+    from coordinator.client.lease import LeaseState
+    from coordinator.client.listing import Listing
+    from coordinator.client.logs import LogReset
+    from coordinator.client.presence import Presence
+    from coordinator.model.page import Page
+
+# Late, as in the package above: what imports a module beside these does not pay for them.
+_PLACE_OF = {
+    "Client": "coordinator.client.connection",
+    "EventStream": "coordinator.client.events",
+    "Handle": "coordinator.client.held",
+    "Held": "coordinator.client.held",
+    "LeaseState": "coordinator.client.lease",
+    "Listing": "coordinator.client.listing",
+    "LockLost": "coordinator.client.held",
+    "LogReset": "coordinator.client.logs",
+    "Page": "coordinator.model.page",
+    "Presence": "coordinator.client.presence",
+    "connect": "coordinator.client.connection",
+}
 
 __all__ = [
     "Client",
@@ -39,3 +58,9 @@ __all__ = [
     "Presence",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACE_OF:
+        return getattr(import_module(_PLACE_OF[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

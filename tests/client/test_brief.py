@@ -1,0 +1,189 @@
+"""The client of short programs: HTTP spoken by hand, without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.client.brief import finish, opened, pause
+from coordinator.config import Config
+from coordinator.errors import CoordinatorError, DatabaseUnavailable, NotFound
+from coordinator.model.operation import Operation
+from coordinator.operations import signals
+from tests.daemon import Daemon
+
+GET = signals.Get(project="default", key="k")
+SET = signals.Set(project="default", key="k", value="v")
+DELETE = signals.Delete(project="default", key="k")
+ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"result":7}'
+HANG_UP = b""
+
+
+def run(url: str, *operations: Operation[Any], config: Config | None = None) -> list[Any]:
+    """Run operations on one connection; the last error is the last result."""
+
+    async def all_of_them() -> list[Any]:
+        results: list[Any] = []
+        async with opened(url, config or Config()) as runner:
+            for operation in operations:
+                try:
+                    results.append(await runner.run(operation))
+                except CoordinatorError as error:
+                    results.append(error)
+                await pause(url, 0)
+        return results
+
+    return finish(url, all_of_them())
+
+
+@contextmanager
+def server(*connections: list[bytes], family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> Iterator[Any]:
+    """Accept connections one after the other, and answer each request on them with the next bytes; HANG_UP: with the end."""
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        for answers in connections:
+            connection = listener.accept()[0]
+            with connection:
+                for answer in answers:
+                    requests.append(_request(connection))
+                    if answer == HANG_UP:
+                        break
+                    with suppress(OSError):  # the client has had enough
+                        connection.sendall(answer)
+
+    with socket.socket(family) as listener:
+        listener.bind(address)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        place = listener.getsockname()
+        url = f"unix://{place}" if family == socket.AF_UNIX else f"http://{place[0]}:{place[1]}"
+        yield url, requests
+        thread.join()
+
+
+def _request(connection: socket.socket) -> bytes:
+    read = b""
+    while b"\r\n\r\n" not in read:
+        read += connection.recv(65536)
+    head, _, body = read.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+async def test_operations_give_what_they_give_everywhere(database_url: str) -> None:
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        for url in (daemon.url, database_url):
+            absent, made, found, version = await asyncio.to_thread(run, url, GET, SET, GET, DELETE)
+            assert isinstance(absent, NotFound)
+            assert absent.code == "ZC203"
+            assert absent.hint
+            assert made == found
+            assert found.value == "v"
+            assert version == found.version
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ANSWER,
+        b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"result":7}',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=1\r\n{"res\r\n7\r\nult":7}\r\n0\r\nX: y\r\n\r\n',
+        b'HTTP/1.0 200 OK\r\n\r\n{"result":7}',
+    ],
+)
+def test_a_response_is_read_in_each_of_its_forms(answer: bytes) -> None:
+    with server([answer]) as (url, requests):
+        assert run(url, DELETE) == [7]
+    assert requests[0].startswith(b"POST /v1/signals/delete HTTP/1.1\r\nhost: 127.0.0.1:")
+    assert requests[0].endswith(b'"k","expect":null,"actor":null}')
+
+
+def test_a_path_before_the_routes_and_a_token_are_sent() -> None:
+    with server([ANSWER]) as (url, requests):
+        assert run(f"{url}/base/", DELETE, config=Config(token="coo_x")) == [7]  # noqa: S106
+    assert requests[0].startswith(b"POST /base/v1/signals/delete HTTP/1.1\r\n")
+    assert b"\r\nauthorization: Bearer coo_x\r\n" in requests[0]
+
+
+def test_a_unix_socket_is_an_address(short_path: Path) -> None:
+    with server([ANSWER, ANSWER], family=socket.AF_UNIX, address=str(short_path / "s")) as (url, requests):
+        assert run(url, DELETE, DELETE) == [7, 7]
+    assert requests[1].startswith(b"POST /v1/signals/delete HTTP/1.1\r\nhost: localhost\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (HANG_UP, "lost before the response"),
+        (ANSWER[:-3], "lost in the middle of the response"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "no valid length"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "has more than"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000, "lost before the response"),
+    ],
+)
+def test_what_is_not_a_whole_response_may_have_been_a_write(answer: bytes, said: str) -> None:
+    with server([answer]) as (url, _):
+        (error,) = run(url, DELETE)
+    assert isinstance(error, DatabaseUnavailable)
+    assert said in error.message
+    assert error.hint == "A write may or may not have succeeded."
+
+
+def test_a_call_ends_in_its_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # the kernel accepts
+        (error,) = run(f"http://127.0.0.1:{silent.getsockname()[1]}", GET, config=Config(call_timeout_s=0.1))
+    assert isinstance(error, DatabaseUnavailable)
+    assert "within 0.1 seconds" in error.message
+
+
+def test_nobody_at_the_address_means_that_nothing_was_sent() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        (error,) = run(f"http://127.0.0.1:{nobody.getsockname()[1]}", SET)
+    assert isinstance(error, DatabaseUnavailable)
+    assert "Is the server running" in str(error.hint)
+
+
+def test_on_a_kept_connection_that_was_closed_a_read_is_repeated_and_a_write_is_not() -> None:
+    absent = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"
+    with server([ANSWER, HANG_UP], [absent]) as (url, requests):
+        assert [type(result).__name__ for result in run(url, DELETE, GET)] == ["int", "SchemaMismatch"]
+    assert len(requests) == 3
+    with server([ANSWER, HANG_UP]) as (url, requests):
+        first, second = run(url, DELETE, DELETE)
+    assert (first, type(second)) == (7, DatabaseUnavailable)
+    assert len(requests) == 2
+
+
+def test_a_short_program_imports_neither_a_driver_nor_an_event_loop() -> None:
+    code = "import coordinator.client.brief, coordinator.operations.signals, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {
+        "asyncio",
+        "anyio",
+        "aiohttp",
+        "asyncpg",
+        "ssl",
+        "http.client",
+        "click",
+        "structlog",
+        "prometheus_client",
+    }.isdisjoint(done.stdout.split())
