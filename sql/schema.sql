@@ -446,6 +446,7 @@ CREATE INDEX job_lanes_hash_idx ON coordinator.job_lanes USING btree (hash) WHER
 create table coordinator.job_limit_waits (
   limit_id bigint not null, -- The limit.
   due_at   timestamp with time zone, -- When the loop wakes workers; null: when there is a free permit.
+  classes  bigint[] not null default '{}'::bigint[], -- With slots per key: classes of which no lane was in the line; the loop wakes workers when one is.
   constraint job_limit_waits_pkey PRIMARY KEY (limit_id)
 );
 
@@ -3487,8 +3488,8 @@ create function coordinator.limit_key_room(p_limit coordinator.job_limits, p_has
   returns bigint
   stable;
 
--- Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned. No event. Internal.
-create function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamp with time zone)
+-- Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.
+create function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamp with time zone, p_class bigint default null)
   returns void
   volatile;
 

@@ -74,10 +74,12 @@ comment on column coordinator.job_buckets.level_at is 'When the level was comput
 
 create table coordinator.job_limit_waits (
   limit_id bigint      not null constraint job_limit_waits_pkey primary key,
-  due_at   timestamptz) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_cost_delay = 0);
+  due_at   timestamptz,
+  classes  bigint[]    not null default '{}') with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_cost_delay = 0);
 comment on table  coordinator.job_limit_waits          is 'Limits that a claim lacked: whoever frees some of them wakes workers, and deletes the row.';
 comment on column coordinator.job_limit_waits.limit_id is 'The limit.';
 comment on column coordinator.job_limit_waits.due_at   is 'When the loop wakes workers; null: when there is a free permit.';
+comment on column coordinator.job_limit_waits.classes  is 'With slots per key: classes of which no lane was in the line; the loop wakes workers when one is.';
 
 create table coordinator.job_tree_waits (
   job_id   uuid   not null constraint job_tree_waits_job_fkey references coordinator.jobs_waiting (id) on delete cascade,

@@ -98,3 +98,33 @@ async def test_of_no_key_more_is_reserved_and_spent_than_its_budget_and_none_sle
     )
     assert {row["key"]: row["jobs"] for row in counts} == dict.fromkeys(KEYS, 8)
     assert await admin.fetchval("select count(*) from coordinator.jobs_running") == 0
+
+
+async def test_a_claim_that_finds_all_keys_full_beside_the_end_of_an_attempt_is_woken_by_the_loop(
+    session: Open, seed: int
+) -> None:
+    """Neither sees the other: the claim does not see the lane that the end brings back, nor the end that a claim lacked it."""
+    admin, ending, claiming = [await session() for _ in range(3)]
+    await limit(admin, "k", queue="q", per_key=True, slots=1)
+    await admin.execute(
+        "select coordinator.job_enqueue_many('default', $1)", [{"type": "x", "queue": "q", "key": "a"}] * 2
+    )
+    worker = Worker(claiming, "w", random.Random(seed))
+    await worker.register()
+    claim = "select id, fence from coordinator.job_claim('default', $1, 1)"
+    (grant,) = await claiming.fetch(claim, worker.agent)
+    transaction = ending.transaction()
+    await transaction.start()
+    await ending.execute(
+        "select coordinator.job_complete('default', $1, $2, $3)", grant["id"], worker.agent, grant["fence"]
+    )
+    assert await claiming.fetch(claim, worker.agent) == []
+    assert await admin.fetchval("select coordinator.limit_refill()") == 0, "all is as it was"
+    await transaction.commit()
+    assert "limit_refill" in await admin.fetchval("select coordinator.work_due()")
+    assert await admin.fetchval("select coordinator.limit_refill()") == 1
+    freed = await admin.fetchval("select count(*) from coordinator.events where type = 'limit.freed' and key = 'k'")
+    assert freed == 1
+    assert len(await claiming.fetch(claim, worker.agent)) == 1
+    assert await claiming.fetch(claim, worker.agent) == []
+    assert await admin.fetchval("select coordinator.limit_refill()") == 0, "nobody is woken in a loop"

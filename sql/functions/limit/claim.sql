@@ -2,31 +2,35 @@
 -- wait for nobody. Buckets of rates are locked after permits, in the order of their numbers, and before jobs: claims of one rate take turns.
 --
 -- Wake-ups. A claim that leaves jobs because it lacks a limit inserts a row into job_limit_waits. Whoever frees some of the limit then
--- says limit.freed and deletes the row. Of two that do so at the same time, neither sees the other: limit_refill, a loop, wakes workers then.
+-- says limit.freed and deletes the row. Of two that do so at the same time, neither sees the other: limit_refill, a loop, wakes workers then,
+-- since it sees what both have committed: a free permit or, with slots per key, a lane in the line of a class that had none there.
 
-create or replace function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamptz) returns void
+create or replace function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamptz, p_class bigint default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_due_at timestamptz;
+  v_wait coordinator.job_limit_waits;
 begin
-  select w.due_at into v_due_at from coordinator.job_limit_waits w where w.limit_id = p_limit_id;
-  if not found then
+  select w.* into v_wait from coordinator.job_limit_waits w where w.limit_id = p_limit_id;
+  if v_wait.limit_id is null then
     if pg_try_advisory_xact_lock(hashtextextended('coordinator.job_limit_wait:' || p_limit_id, 0)) then -- else another claim inserts it
-      insert into coordinator.job_limit_waits (limit_id, due_at) values (p_limit_id, p_due_at) on conflict on constraint job_limit_waits_pkey do nothing;
+      insert into coordinator.job_limit_waits (limit_id, due_at, classes) values (p_limit_id, p_due_at, array_remove(array[p_class], null))
+      on conflict on constraint job_limit_waits_pkey do nothing;
     end if;
-  elsif p_due_at < v_due_at then
+  elsif p_due_at < coalesce(v_wait.due_at, 'infinity') or p_class <> all (v_wait.classes) then
     perform from coordinator.job_limit_waits w where w.limit_id = p_limit_id for update skip locked;
     if found then
-      update coordinator.job_limit_waits w set due_at = p_due_at where w.limit_id = p_limit_id;
+      update coordinator.job_limit_waits w
+      set due_at = least(w.due_at, p_due_at), classes = case when p_class <> all (w.classes) then w.classes || p_class else w.classes end
+      where w.limit_id = p_limit_id;
     end if;
   end if;
 end
 $$;
-comment on function coordinator.limit_lack(bigint, timestamptz) is
-  'Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned. No event. Internal.';
+comment on function coordinator.limit_lack(bigint, timestamptz, bigint) is
+  'Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.';
 
 create or replace function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -58,6 +62,7 @@ begin
     (select w.limit_id from coordinator.job_limit_waits w
      where w.due_at <= p_now
         or w.due_at is null and exists (select from coordinator.job_slots s where s.limit_id = w.limit_id)
+        or exists (select from coordinator.job_permits p where p.class_id = any (w.classes))
         or exists (select from coordinator.job_budgets b join coordinator.job_limits l on l.id = b.limit_id
                    where b.limit_id = w.limit_id
                      and b.lacking <= l.budget - (coordinator.limit_charged(l.id, coordinator.limit_period(l.period, p_now))).used)
@@ -157,6 +162,7 @@ declare
   v_fit    record;
   v_ids    uuid[];
   v_count  integer;
+  v_short  boolean := false; -- keys gave fewer jobs than the other limits allow
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_slots_pkey'::regclass);
 begin
@@ -169,6 +175,7 @@ begin
   end if;
   if v_policy.keyed and not exists (select from coordinator.job_permits p where p.class_id = p_classes[1]) then
     v_want := 0; -- all keys are full
+    v_short := true;
   end if;
   if cardinality(v_policy.limit_ids) > 1 then -- lock none of them if another is full
     for v_limit in
@@ -233,6 +240,11 @@ begin
   if v_want > 0 then
     v_ids := case when v_policy.laned then coordinator.job_pick_fair(p_classes[1], v_want, p_floors, case when v_policy.keyed then p_picked end)
                   else coordinator.job_pick(p_classes, v_want, p_floors) end;
+    v_short := v_policy.keyed and coalesce(cardinality(v_ids), 0) < v_want;
+  end if;
+  if v_short and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then -- of keys that are full, or that others have
+    perform coordinator.limit_lack(l.id, case when exists (select from coordinator.job_permits p where p.class_id = p_classes[1]) then p_now end, p_classes[1])
+    from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key and l.kind = 'slots';
   end if;
   if v_gauged <> '{}' and v_ids <> '{}' then
     v_ids := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) order by j.priority desc, j.scheduled_at, j.id);
@@ -245,10 +257,6 @@ begin
     perform coordinator.limit_take(v_ids, v_gauged, p_now);
   end if;
   v_count := coalesce(cardinality(v_ids), 0);
-  if v_policy.keyed and v_count < p_limit and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then
-    perform coordinator.limit_lack(l.id, p_now + interval '5 seconds')
-    from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key and l.kind = 'slots';
-  end if;
   for v_pool in 1..cardinality(v_pools) loop
     delete from coordinator.job_slots s where s.ctid = any (v_rows[coalesce(v_ends[v_pool - 1], 0) + 1:coalesce(v_ends[v_pool - 1], 0) + v_count]);
     if v_count < v_ends[v_pool] - coalesce(v_ends[v_pool - 1], 0) then -- another claim may have lacked what this one left
