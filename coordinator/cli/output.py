@@ -1,7 +1,7 @@
 """Results: tables and values as text, or one object or array as JSON. The default is text on a terminal, else JSON.
 
-Text is for people: it has ages instead of times, and escapes the control characters of other people's texts. Programs
-read JSON, whose names do not change.
+Text is for people: it has ages instead of times, and escapes the control characters of other people's texts. A terminal shows
+no field or column that has no value at all, except with ``--wide``. Programs read JSON, whose names do not change.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Output:
 
     def __init__(self, form: Literal["auto", "text", "json"], *, wide: bool = False) -> None:
         self._wide = wide
+        self._sparse = sys.stdout.isatty() and not wide  # what has no value is omitted
         self.json = form == "json" or (form == "auto" and not sys.stdout.isatty())
 
     def one(self, result: msgspec.Struct | Mapping[str, object], text: str | None = None) -> None:
@@ -57,14 +58,16 @@ class Output:
                 types = {field.encode_name: field.type for field in found}
             else:
                 fields, types = result, {}
-            width = max(map(len, fields))
+            if self._sparse:
+                fields = {name: value for name, value in fields.items() if not _absent(value, types.get(name))}
+            width = max(map(len, fields), default=0)
             for name, value in fields.items():
                 self.line(f"{name:<{width}}  {_cell(value, None, json=types.get(name) == Json)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
 
-        ``columns`` are in order of usefulness: what does not fit the terminal is omitted from the end, except with ``wide``.
+        ``columns`` are in order of usefulness: what does not fit the terminal is omitted from the end and named, except with ``wide``.
         """
         if self.json:
             self._json(results)
@@ -73,8 +76,9 @@ class Output:
             if empty:
                 self.note(empty)
             return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not self._wide else None
-        shown, omitted = table(_columns(results, columns, None if self._wide else MAX_CELL), width)
+        width = shutil.get_terminal_size().columns if self._sparse else None
+        laid = _columns(results, columns, None if self._wide else MAX_CELL, sparse=self._sparse)
+        shown, omitted = table(laid, width)
         self.raw(shown)
         if width and omitted:
             self.note(textwrap.fill(f"(--wide shows {', '.join(omitted)})", width))
@@ -144,11 +148,20 @@ def _written() -> Iterator[None]:
         ) from error
 
 
-def _columns(results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None) -> list[Column]:
+def _absent(value: object, type: object) -> bool:
+    """Return whether a field has no value; as JSON, null and what is empty are values."""
+    return type != Json and value in (None, [], {})
+
+
+def _columns(
+    results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None, *, sparse: bool
+) -> list[Column]:
     types = {field.name: field.type for field in msgspec.structs.fields(type(results[0]))}
-    columns = []
+    columns: list[Column] = []
     for name in names:
         values = [getattr(result, name) for result in results]
+        if sparse and columns and all(_absent(value, types.get(name)) for value in values):
+            continue
         cells = [_cell(value, maximum, json=types.get(name) == Json) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
         heading = name.removesuffix("_at").replace("_", " ").upper()

@@ -100,10 +100,37 @@ def test_a_table_fits_80_columns_and_breaks_no_id(program: Program) -> None:
         wide = on_terminal(program, *line, "--wide", columns=80).splitlines()
         note = " ".join(narrow).partition("(--wide shows ")[2].removesuffix(")")
         omitted = note.split(", ") if note else []
-        assert sorted([*re.split("  +", narrow[0]), *omitted]) == sorted(re.split("  +", wide[0])), line
+        headings = [(found.group(), found.start()) for found in re.finditer(r"\S+( \S+)*", wide[0])]
+        empty = [
+            heading for heading, start in headings if {row[start : start + 2].strip() for row in wide[1:]} == {"-"}
+        ]
+        assert sorted([*re.split("  +", narrow[0]), *omitted, *empty]) == sorted(name for name, _ in headings), line
     assert agent in on_terminal(program, "agent", "list", columns=80)
     assert agent in on_terminal(program, "lock", "list", "--wide", columns=80)
     assert "a text of several words " * 4 in on_terminal(program, "directive", "list", "--wide", columns=80)
+
+
+def test_a_terminal_shows_no_field_and_no_column_without_a_value(program: Program) -> None:
+    program.json("queue", "set", "mail", "--ageing", "1m")
+    program.json("queue", "set", "builds")
+    program.json("queue", "pause", "builds", "--reason", "Down")
+    program.json("limit", "set", "l", "--slots", "2")
+    program.json("signal", "set", "k", "null")
+    shown = [line.split()[0] for line in on_terminal(program, "queue", "get", "mail").splitlines()]
+    assert shown == [
+        "project", "queue", "fair_by", "ageing", "events", "queued_count", "running_count", "actor", "created_at", "updated_at",
+    ]  # fmt: skip
+    whole = [line.split()[0] for line in on_terminal(program, "queue", "get", "mail", "--wide").splitlines()]
+    assert whole == [*program.json("queue", "get", "mail")]
+    head = on_terminal(program, "queue", "list").splitlines()[0]
+    assert "PAUSE REASON" in head, "one of the queues is paused"
+    assert "MAX WAITING" not in head
+    assert "MAX WAITING" in on_terminal(program, "queue", "list", "--wide").splitlines()[0]
+    assert "RATE" not in on_terminal(program, "limit", "list")
+    assert "budget" not in on_terminal(program, "limit", "show", "l")
+    assert "null" in on_terminal(program, "signal", "get", "k"), "null is a value"
+    text = program.text("queue", "get", "mail").splitlines()
+    assert [line.split()[0] for line in text] == whole, "a pipe gets the same lines each time"
 
 
 def test_truth_and_nothing_are_shown_as_in_json(program: Program) -> None:
