@@ -4448,6 +4448,11 @@ create function coordinator.queue_check_room(p_project_id bigint, p_queues text[
   returns void
   volatile;
 
+-- Delete a queue without open jobs, and its policy. Its ended jobs stay, as do limits and crons that name it; the next job creates it again. ZC326: it has open jobs. ZC210: there is no such queue.
+create function coordinator.queue_delete(p_project text, p_queue text, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
 -- Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. No event: jobs follow. Internal.
 create function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text)
   returns SETOF coordinator.queues

@@ -68,6 +68,15 @@ class Queues:
             queues.Resume(project=self._caller.project, queue=queue, actor=await self._caller.actor())
         )
 
+    async def delete(self, queue: str) -> bool:
+        """Delete a queue without open jobs, and its policy. Ended jobs, limits and crons stay; the next job creates it again.
+
+        Raises: ``Conflict`` if it has open jobs; ``NotFound``.
+        """
+        return await self._caller.run(
+            queues.Delete(project=self._caller.project, queue=queue, actor=await self._caller.actor())
+        )
+
     async def get(self, queue: str) -> Queue:
         """Return the policy of a queue, and how many jobs are in it.
 

@@ -9,7 +9,7 @@ import msgspec
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.queue import Queue
 
-__all__ = ["Get", "List", "Pause", "Resume", "Set"]
+__all__ = ["Delete", "Get", "List", "Pause", "Resume", "Set"]
 
 
 class Set(Operation[Queue], frozen=True, kw_only=True):
@@ -59,6 +59,21 @@ class Resume(Operation[Queue], frozen=True, kw_only=True):
     """
 
     function = "queue_resume"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    queue: str
+    actor: str | None = None
+
+
+class Delete(Operation[bool], frozen=True, kw_only=True):
+    """Delete a queue without open jobs, and its policy. Ended jobs, limits and crons stay; the next job creates it again.
+
+    Raises: ``Conflict`` if it has open jobs; ``NotFound``.
+    """
+
+    function = "queue_delete"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
 

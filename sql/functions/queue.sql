@@ -5,12 +5,14 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('queue.set',     'name of the queue', '{fair_by,ageing_s,max_waiting,max_waiting_per_key,events}', 'The policy of a queue was changed; its weights are in the view queues_live.'),
+  ('queue.deleted', 'name of the queue', '{}',       'A queue that had no open jobs was deleted.'),
   ('queue.paused',  'name of the queue', '{reason}', 'A queue was paused: no job of it is claimed.'),
   ('queue.resumed', 'name of the queue', '{}',       'A queue was resumed.');
 
 insert into coordinator.rights (function, role) values
   ('queue_get',    'reader'),
   ('queue_list',   'reader'),
+  ('queue_delete', 'manager'),
   ('queue_pause',  'manager'),
   ('queue_resume', 'manager'),
   ('queue_set',    'manager');
@@ -186,6 +188,9 @@ begin
   perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- after the row, as enqueues do
   v_now := coordinator.now_utc();
   select * into v_before from coordinator.queues q where q.project_id = v_project and q.name = p_queue for no key update;
+  if not found then
+    raise exception using errcode = 'lock_not_available', message = format('queue "%s" was deleted at the same time', p_queue), hint = 'Try again.';
+  end if;
   update coordinator.queues q set
     fair                = coalesce(p_fair_by = 'key', q.fair),
     ageing              = case when p_ageing is null then q.ageing else nullif(p_ageing, interval '0') end,
@@ -266,6 +271,54 @@ end
 $$;
 comment on function coordinator.queue_resume(text, text, text) is
   'Resume a queue that was paused; returns it as it is if it was not. ZC210: there is no such queue.';
+
+create or replace function coordinator.queue_delete(p_project text, p_queue text, p_actor text default null) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_actor   text := coordinator.actor_name(p_actor);
+  v_open    jsonb;
+begin
+  perform coordinator.check_name('the name of the queue', p_queue, 100);
+  perform coordinator.check_isolation('queues are deleted');
+  perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- nobody adds jobs
+  -- One statement finds a job in one of the four tables, whoever moves it.
+  select jsonb_object_agg(s.status, s.jobs order by s.place) filter (where s.jobs > 0) into v_open
+  from (
+    select 1 as place, 'queued' as status, count(*) as jobs from (
+      select from coordinator.job_classes c join coordinator.jobs_ready r on r.class_id = c.id where c.project_id = v_project and c.queue = p_queue limit 10000) j
+    union all
+    select 2, 'scheduled', count(*) from (
+      select from coordinator.job_classes c join coordinator.jobs_later l on l.class_id = c.id where c.project_id = v_project and c.queue = p_queue limit 10000) j
+    union all
+    select 3, 'waiting', count(*) from (
+      select from coordinator.job_classes c join coordinator.jobs_waiting w on w.class_id = c.id where c.project_id = v_project and c.queue = p_queue limit 10000) j
+    union all
+    select 4, 'running', count(*) from coordinator.jobs_running r
+    where r.class_id in (select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue)) s;
+  if v_open is not null then
+    raise exception using errcode = 'ZC326',
+      message = format('queue "%s" has open jobs: %s', p_queue, (
+        select string_agg(format('%s%s %s', case when o.value::integer = 10000 then 'at least ' else '' end, o.value, o.key), ', '
+                          order by array_position(array['queued', 'scheduled', 'waiting', 'running'], o.key)) from jsonb_each_text(v_open) o)),
+      detail = v_open::text, hint = format('Cancel them, or wait until they have ended. See "coordinator job list --queue %s".', p_queue);
+  end if;
+  delete from coordinator.job_permits p
+  where p.class_id in (select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue);
+  delete from coordinator.queues q where q.project_id = v_project and q.name = p_queue;
+  if not found then
+    perform coordinator.queue_missing(p_project, p_queue);
+  end if;
+  perform coordinator.event_append('queue.deleted', p_project, p_queue, v_actor, coordinator.now_utc(), '{}');
+  return true;
+end
+$$;
+comment on function coordinator.queue_delete(text, text, text) is
+  'Delete a queue without open jobs, and its policy. Its ended jobs stay, as do limits and crons that name it; the next job creates it again. ZC326: it has open jobs. ZC210: there is no such queue.';
 
 create or replace function coordinator.queue_get(p_project text, p_queue text)
 returns setof coordinator.queues_live

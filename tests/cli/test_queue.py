@@ -31,6 +31,16 @@ def test_a_queue_is_set_shown_listed_paused_and_resumed(program: Program) -> Non
     assert program.fails(3, "queue", "get", "mails")["hint"].startswith('Did you mean "mail"?')
 
 
+def test_a_queue_is_deleted_once_its_jobs_have_ended(program: Program) -> None:
+    job = program.json("job", "enqueue", "send", "--queue", "mail")["id"]
+    refused = program.fails(4, "queue", "delete", "mail")
+    assert (refused["code"], refused["detail"]) == ("ZC326", {"queued": 1})
+    program.json("job", "cancel", job)
+    assert program.text("queue", "delete", "mail") == "deleted mail\n"
+    program.fails(3, "queue", "delete", "mail")
+    assert program.json("queue", "list") == []
+
+
 def test_bad_input_is_refused(program: Program) -> None:
     for options in (["--weight", "acme"], ["--weight", "acme=x"], ["--weight", "acme=0"], ["--ageing", "soon"]):
         program.fails(5, "queue", "set", "mail", *options)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 import coordinator
-from coordinator.errors import NotFound
+from coordinator.errors import Conflict, NotFound
 
 
 async def test_a_queue_is_set_read_listed_paused_and_resumed(database_url: str) -> None:
@@ -21,3 +21,15 @@ async def test_a_queue_is_set_read_listed_paused_and_resumed(database_url: str) 
         assert (await client.queues.resume("mail")).paused_at is None
         with pytest.raises(NotFound):
             await client.queues.get("males")
+
+
+async def test_a_queue_without_open_jobs_is_deleted(database_url: str) -> None:
+    async with coordinator.connect(database_url, agent="boss") as client:
+        job = await client.jobs.enqueue("send", queue="mail")
+        with pytest.raises(Conflict, match="1 queued") as refused:
+            await client.queues.delete("mail")
+        assert refused.value.code == "ZC326"
+        await client.jobs.cancel(job.id)
+        assert await client.queues.delete("mail") is True
+        with pytest.raises(NotFound):
+            await client.queues.delete("mail")

@@ -39,6 +39,7 @@ async def drive(tx: Transaction) -> None:
     await tx.run(queues.Set(project="default", queue="mail"))
     await tx.run(queues.Pause(project="default", queue="mail"))
     await tx.run(queues.Resume(project="default", queue="mail"))
+    await tx.run(queues.Delete(project="default", queue="mail"))
 
 
 async def some_queues(tx: Transaction) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -95,7 +96,9 @@ async def test_bad_input_is_refused(tx: Transaction, fields: dict[str, Any], cod
     await refused(tx, set_(**fields), code)
 
 
-@pytest.mark.parametrize("kind", [queues.Get, queues.Pause, queues.Resume], ids=lambda kind: kind.function)
+@pytest.mark.parametrize(
+    "kind", [queues.Get, queues.Pause, queues.Resume, queues.Delete], ids=lambda kind: kind.function
+)
 async def test_a_queue_that_does_not_exist_is_not_found_and_the_one_that_was_meant_is_named(
     tx: Transaction, kind: Any
 ) -> None:
@@ -194,3 +197,59 @@ async def test_no_job_of_a_paused_queue_is_claimed_and_its_jobs_are_counted(tx: 
     resumed = await tx.run(queues.Resume(project="default", queue="mail"))
     assert (resumed.queued_count, resumed.running_count) == (3, 1)
     assert running not in await claim(tx, agent, 5)
+
+
+async def move(tx: Transaction, status: str) -> None:
+    """Make one open job of this status in the queue."""
+    if status == "running":
+        agent = await worker(tx)
+        await enqueue(tx)
+        assert len(await claim(tx, agent)) == 1
+        return
+    more = ", p_delay => '1 h'" if status == "scheduled" else ""
+    if status == "waiting":
+        sql = "select id from coordinator.job_enqueue('default', 'build', p_queue => 'other')"
+        first = await tx.connection.fetchval(sql)
+        more = f", p_after => array['{first}'::uuid]"
+    await tx.connection.execute(f"select coordinator.job_enqueue('default', 'build', p_queue => 'mail'{more})")
+
+
+@pytest.mark.parametrize("status", ["queued", "scheduled", "waiting", "running"])
+async def test_a_queue_with_an_open_job_is_not_deleted_and_the_error_says_what_is_in_the_way(
+    tx: Transaction, status: str
+) -> None:
+    await move(tx, status)
+    error = await refused(tx, queues.Delete(project="default", queue="mail"), "ZC326")
+    assert error.message == f'queue "mail" has open jobs: 1 {status}'
+    assert json.loads(error.detail or "") == {status: 1}
+    assert 'job list --queue mail"' in (error.hint or "")
+
+
+async def test_open_jobs_of_all_statuses_are_counted(tx: Transaction) -> None:
+    for status in ("running", "waiting", "scheduled", "queued", "queued"):
+        await move(tx, status)
+    error = await refused(tx, queues.Delete(project="default", queue="mail"), "ZC326")
+    assert error.message.endswith(": 2 queued, 1 scheduled, 1 waiting, 1 running")
+
+
+async def test_a_queue_that_is_deleted_leaves_nothing_and_the_next_job_creates_it_with_the_defaults(
+    tx: Transaction,
+) -> None:
+    await tx.run(set_(fair_by="key", ageing=MINUTE, max_waiting=9))
+    agent = await worker(tx)
+    done, cancelled = [await enqueue(tx, key=key) for key in ("a", "b")]
+    assert await claim(tx, agent) == [done]
+    await tx.connection.execute(
+        "select coordinator.job_complete('default', r.id, r.agent_id, r.fence) from coordinator.jobs_running r"
+    )
+    await tx.connection.execute("select coordinator.job_cancel('default', $1)", cancelled)
+    assert await tx.run(queues.Delete(project="default", queue="mail", actor="boss")) is True
+    for table in ("queues", "job_classes", "job_lanes", "job_permits"):
+        assert await tx.connection.fetchval(f"select count(*) from coordinator.{table}") == 0
+    last = (await tx.events())[-1]
+    assert (last["type"], last["key"], last["actor"]) == ("queue.deleted", "mail", "boss")
+    sql = "select status from coordinator.jobs where id = any ($1::uuid[]) order by status"
+    assert [row["status"] for row in await tx.connection.fetch(sql, [done, cancelled])] == ["cancelled", "completed"]
+    await enqueue(tx)
+    made = await tx.run(queues.Get(project="default", queue="mail"))
+    assert (made.fair_by, made.ageing, made.max_waiting) == ("none", None, None)

@@ -537,3 +537,60 @@ async def test_of_policies_that_are_set_at_once_both_apply(session: Open) -> Non
     await while_uncommitted(session, FAIR, queues.Set(project="default", queue="mail", max_waiting=5))
     queue = await call(await session(), queues.Get(project="default", queue="mail"))
     assert (queue.fair_by, queue.ageing, queue.max_waiting) == ("key", timedelta(minutes=1), 5)
+
+
+DELETE = queues.Delete(project="default", queue="mail")
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_queue_to_which_a_job_is_being_added_is_deleted_only_without_it(session: Open, commit: bool) -> None:
+    connection = await session()
+    await call(connection, queues.Set(project="default", queue="mail"))
+    _, outcome = await while_uncommitted(session, MAIL, DELETE, commit=commit)
+    if commit:
+        assert isinstance(outcome, Conflict)
+        assert outcome.code == "ZC326"
+    else:
+        assert outcome is True
+    names = [queue.queue for queue in await call(connection, queues.List(project="default"))]
+    assert names == (["mail"] if commit else [])
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_job_that_is_enqueued_while_its_queue_is_deleted_creates_it_again(session: Open, commit: bool) -> None:
+    connection = await session()
+    await call(connection, FAIR)
+    _, receipt = await while_uncommitted(session, DELETE, MAIL, commit=commit)
+    assert not isinstance(receipt, CoordinatorError)
+    (queue,) = await call(connection, queues.List(project="default"))
+    assert (queue.queued_count, queue.fair_by) == (1, "none" if commit else "key")
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_policy_that_is_set_while_its_queue_is_deleted_applies(session: Open, commit: bool) -> None:
+    connection = await session()
+    await call(connection, queues.Set(project="default", queue="mail"))
+    _, outcome = await while_uncommitted(session, DELETE, FAIR, commit=commit)
+    assert not isinstance(outcome, CoordinatorError)
+    (queue,) = await call(connection, queues.List(project="default"))
+    assert queue.fair_by == "key"
+
+
+async def test_a_queue_whose_job_is_being_moved_is_not_deleted(session: Open) -> None:
+    """Whatever moves a job in an open transaction, the job is still where it was."""
+    one, two = await session(), await session()
+    agent = await call(one, agents.Register(project="default", name="w", job_types=["x"]))
+    await call(one, MAIL)
+    transaction = one.transaction()
+    await transaction.start()
+    (grant,) = await call(one, jobs.Claim(project="default", agent=agent.id))
+    with pytest.raises(Conflict, match="1 queued"):
+        await call(two, DELETE)
+    await transaction.commit()
+    transaction = one.transaction()
+    await transaction.start()
+    await call(one, jobs.Complete(project="default", job=grant.id, agent=agent.id, fence=grant.fence))
+    with pytest.raises(Conflict, match="1 running"):
+        await call(two, DELETE)
+    await transaction.commit()
+    assert await call(two, DELETE) is True

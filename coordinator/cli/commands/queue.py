@@ -86,6 +86,18 @@ def resume(call: Invocation, *, queue: str) -> None:
     call.output.one(call.run(call.operation(queues.Resume, queue=queue)), f"resumed {plain(queue)}")
 
 
+@command.verb(examples=["coordinator queue delete mail"])
+@click.argument("queue")
+@click.pass_obj
+def delete(call: Invocation, *, queue: str) -> None:
+    """Delete a queue without open jobs, and its policy.
+
+    Its ended jobs stay, as do limits and crons that name it. The next job creates it again. Exit code 4: it has open jobs.
+    """
+    call.run(call.operation(queues.Delete, queue=queue))
+    call.output.one({"queue": queue, "deleted": True}, f"deleted {plain(queue)}")
+
+
 @command.verb(examples=["coordinator queue get mail"])
 @click.argument("queue")
 @click.pass_obj

@@ -100,6 +100,7 @@ set enable_bitmapscan = off
 as $$
 declare
   v_queue text;
+  v_count integer;
 begin
   perform coordinator.check_isolation('jobs are queued');
   for v_queue in
@@ -111,8 +112,15 @@ begin
   perform coordinator.advisory_enter(k, true) from (
     select coordinator.queue_key(p_project_id, n) as k from unnest(p_queues) n order by n offset 0) k;
   return query select q.* from coordinator.queues q where q.project_id = p_project_id and q.name = any (p_queues);
-  if not found then
-    perform coordinator.project_hold(p_project_id); -- it was deleted a moment ago
+  get diagnostics v_count = row_count;
+  if v_count < cardinality(p_queues) then -- the project or a queue was deleted a moment ago
+    for v_queue in
+      select n from unnest(p_queues) n
+      where not exists (select from coordinator.queues q where q.project_id = p_project_id and q.name = n) order by 1
+    loop
+      perform coordinator.queue_make(p_project_id, v_queue, p_actor);
+      return query select q.* from coordinator.queues q where q.project_id = p_project_id and q.name = v_queue;
+    end loop;
   end if;
 end
 $$;
