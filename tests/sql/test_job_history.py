@@ -466,9 +466,16 @@ async def test_a_retry_stops_before_it_is_too_large(tx: Transaction) -> None:
     agent = await worker(tx)
     dead = [await failed(tx, agent, payload="to_jsonb(repeat('x', 100))") for _ in range(3)]
     source = await tx.connection.fetchval("select pg_get_functiondef('coordinator.job_retry'::regproc)")
-    assert "67108864" in source
-    await tx.connection.execute(source.replace("67108864", "250"))
+    assert "8388608" in source
+    await tx.connection.execute(source.replace("8388608", "250"))
     for expected in (dead[:2], dead[2:], []):
+        assert [made.retry_of for made in await tx.run(job_history.Retry(project=P, type="t"))] == expected
+
+
+async def test_as_much_is_retried_in_one_call_as_one_call_enqueues(tx: Transaction) -> None:
+    agent = await worker(tx)
+    dead = [await failed(tx, agent, payload="to_jsonb(repeat('x', 250000))") for _ in range(34)]
+    for expected in (dead[:33], dead[33:], []):
         assert [made.retry_of for made in await tx.run(job_history.Retry(project=P, type="t"))] == expected
 
 

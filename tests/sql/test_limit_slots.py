@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -353,15 +354,35 @@ async def test_a_deleted_project_leaves_nothing_of_its_limits(fleet: Fleet) -> N
         assert await fleet.fetch(f"select from coordinator.{table}") == []
 
 
-async def test_a_job_whose_limit_was_deleted_is_retried_when_there_is_one_again(fleet: Fleet) -> None:
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_job_whose_limit_was_deleted_is_retried_without_it_as_waiting_jobs_run(
+    fleet: Fleet, again: bool
+) -> None:
     await fleet.limit("l", slots=1)
-    await fleet.enqueue(1, limits=["l"])
+    await fleet.limit("m", slots=1)
+    await fleet.enqueue(1, limits=["l", "m"])
     (grant,) = await fleet.claim()
     await fleet.verb("fail", grant, "boom", True)
     await fleet.fetch("select coordinator.limit_delete('default', 'l')")
-    retry = job_history.Retry(project="default", job=grant["id"])
-    error = await refused(fleet.tx, retry, "ZC211")
-    assert '"l"' in error.message
-    await fleet.limit("l", rate=1.0)
-    (new,) = await fleet.tx.run(retry)
-    assert [again["id"] for again in await fleet.claim()] == [new.id]
+    if again:  # the name means something that jobs cannot ask for
+        tree = (await fleet.enqueue(1, type="z"))[0]
+        await fleet.limit("l", slots=1, tree=tree)
+    (new,) = await fleet.tx.run(job_history.Retry(project="default", job=grant["id"]))
+    assert [job["id"] for job in await fleet.claim()] == [new.id]
+    limits = await fleet.tx.connection.fetchval("select limits from coordinator.jobs where id = $1", new.id)
+    assert limits == {"m": 1}
+
+
+async def test_a_job_that_costs_more_than_the_limit_has_now_is_named_when_it_cannot_be_retried(fleet: Fleet) -> None:
+    await fleet.limit("l", budget=100)
+    await fleet.enqueue(1)
+    await fleet.enqueue(1, limits={"l": 100})
+    cheap, dear = await fleet.claim()
+    for grant in (cheap, dear):
+        await fleet.verb("fail", grant, "boom", True)
+    await fleet.limit("l", budget=50)
+    error = await refused(fleet.tx, job_history.Retry(project="default", status=["failed"]), "ZC104")
+    assert error.message.startswith(f'job {dear["id"]} cannot be retried: a cost of 100 of limit "l"')
+    assert json.loads(error.detail or "")["job"] == str(dear["id"])
+    await fleet.limit("l", budget=100)
+    assert len(await fleet.tx.run(job_history.Retry(project="default", status=["failed"]))) == 2

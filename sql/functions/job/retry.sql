@@ -34,6 +34,10 @@ declare
   v_first   timestamptz;
   v_last    timestamptz;
   v_names   text[];
+  v_place   integer;
+  v_message text;
+  v_detail  text;
+  v_hint    text;
 begin
   perform coordinator.check_page(p_limit);
   if p_from_step is not null then
@@ -78,19 +82,33 @@ begin
         and (p_type is null or e.type = p_type) and (p_queue is null or e.queue = p_queue) and (p_key is null or e.key = p_key)
       order by e.id limit p_limit for no key update skip locked);
     v_ended := v_ended[:(select greatest(1, count(*)) from (
-      select sum(octet_length(e.payload::text)) over (order by e.ordinality) as bytes from unnest(v_ended) with ordinality e) s
-      where s.bytes <= 67108864)]; -- more than a jsonb array could hold
+      select sum(octet_length(e.payload::text) + coalesce(octet_length(to_jsonb(e.locks)::text), 0)) over (order by e.ordinality) as bytes
+      from unnest(v_ended) with ordinality e) s where s.bytes <= 8388608)]; -- what one call enqueues
   end if;
   if v_ended = '{}' then
     return;
   end if;
-  v_made := array(
-    select m from coordinator.job_insert(p_project, (
-      select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-          'type', e.type, 'queue', e.queue, 'key', e.key, 'priority', e.priority, 'max_attempts', e.max_attempts, 'backoff', e.backoff,
-          'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels, 'limits', e.limits, 'locks', e.locks)) || jsonb_build_object('payload', e.payload)
-        order by e.ordinality)
-      from unnest(v_ended) with ordinality e), p_actor, false) m);
+  begin
+    v_made := array(
+      select m from coordinator.job_insert(p_project, (
+        select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+            'type', e.type, 'queue', e.queue, 'key', e.key, 'priority', e.priority, 'max_attempts', e.max_attempts, 'backoff', e.backoff,
+            'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels, 'locks', e.locks,
+            'limits', (select jsonb_object_agg(a.key, a.value) from jsonb_each(e.limits) a -- without those that were deleted, as jobs run that wait
+                       join coordinator.job_limits l on l.project_id = v_project and l.name = a.key and l.tree is null)
+          )) || jsonb_build_object('payload', e.payload)
+          order by e.ordinality)
+        from unnest(v_ended) with ordinality e), p_actor, true) m);
+  exception when others then -- it names the job by its place
+    get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+    v_place := case when v_detail ~ '^\{' then (v_detail::jsonb ->> 'job')::integer end;
+    if v_place is null or v_message !~ ('^job ' || v_place || ': ') then
+      raise;
+    end if;
+    raise exception using errcode = sqlstate, hint = v_hint,
+      message = format('job %s cannot be retried: %s', v_ended[v_place + 1].id, substr(v_message, length('job ' || v_place || ': ') + 1)),
+      detail = (v_detail::jsonb || jsonb_build_object('job', v_ended[v_place + 1].id))::text;
+  end;
   update coordinator.jobs_open j set retry_of = u.old, parent_id = u.parent, root_id = u.root, depth = u.depth
   from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e), array(select e.parent_id from unnest(v_ended) e),
               array(select e.root_id from unnest(v_ended) e), array(select e.depth from unnest(v_ended) e))
@@ -118,4 +136,4 @@ begin
 end
 $$;
 comment on function coordinator.job_retry(text, uuid, text[], text, text, text, text, integer, text, text, integer) is
-  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 64 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, and no dedupe key. p_from_step: it reuses the steps that the old job had finished before this one, or all if that did not finish; p_from_ordinal tells steps of one name apart, from 1. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
+  'Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 8 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, no dedupe key, and no limits that were deleted meanwhile. p_from_step: it reuses the steps that the old job had finished before this one, or all if that did not finish; p_from_ordinal tells steps of one name apart, from 1. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.';
