@@ -19,11 +19,12 @@ import structlog
 
 import coordinator
 from coordinator import FailJob, JobContext, RetryJob, SnoozeJob, Worker
+from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, Conflict
-from coordinator.operations import signals
+from coordinator.operations import events, signals, waiting
 from coordinator.operations.jobs import Claim
 from coordinator.worker import shift, watch
-from tests.waiting import DEADLINE_S, ticking, until
+from tests.waiting import DEADLINE_S, LASTING_S, ticking, until
 
 
 class Page(msgspec.Struct):
@@ -61,6 +62,26 @@ async def test_a_function_gets_its_payload_as_the_type_that_it_declares_and_retu
         assert datetime.fromisoformat(done.result["at"]) == at
         assert (await bench.done("raw", {"any": [1, None]})).result == [{"any": [1, None]}]
         assert (await bench.done("nothing")).result is None
+
+
+@pytest.mark.parametrize(("payloads", "fallback_s"), [("full", LASTING_S), ("pointer", LASTING_S), ("head", 0.2)])
+async def test_an_idle_worker_finds_jobs_whatever_notifications_carry(
+    work: Any, db: Database, monkeypatch: pytest.MonkeyPatch, payloads: str, fallback_s: float
+) -> None:
+    """With the head alone nothing names the event: the worker hears nothing, and looks every now and then."""
+    monkeypatch.setattr(events, "POLL_S", fallback_s)  # when a listening connection gives a hint without an event
+    monkeypatch.setattr(waiting, "POLL_S", fallback_s)  # the same for the client that waits for the end
+    monkeypatch.setattr(shift, "POLL_S", LASTING_S)
+    await db.run(events.Configure(payloads=payloads))
+    worker = Worker()
+
+    @worker.job("one")
+    async def one(context: JobContext, payload: Any) -> None:
+        pass
+
+    async with work(worker) as bench:
+        for _ in range(2):  # it was idle before the second, at the latest
+            assert (await bench.done("one")).status == "completed"
 
 
 async def test_a_payload_that_does_not_fit_fails_the_job_for_good_and_says_where(work: Any) -> None:
