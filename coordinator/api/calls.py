@@ -26,15 +26,16 @@ import msgspec
 from coordinator.api.admission import Admission
 from coordinator.api.endpoint import Endpoint
 from coordinator.api.filter import Filter
+from coordinator.api.following import END, HEADERS, following, wants_events
 from coordinator.api.gateway import Gateway
 from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, wait_of
 from coordinator.api.problems import PreconditionFailed
 from coordinator.api.request import Request
-from coordinator.api.response import Response
+from coordinator.api.response import PartStream, Response
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument
 from coordinator.model.json import encode
 from coordinator.model.operation import Conditional, Operation, Shape, complete
-from coordinator.model.page import page_of
+from coordinator.model.page import page_of, place_of
 from coordinator.model.position import AT_LEAST_S, not_included, report, reported
 from coordinator.objects import ObjectStore
 from coordinator.operations.events import POLL_S
@@ -90,10 +91,12 @@ class Calls:
             self._admission.leave(project)
         return await complete(operation, result, self._objects)
 
-    async def read(self, endpoint: Endpoint, request: Request) -> Response:
-        """Respond to a GET."""
+    async def read(self, endpoint: Endpoint, request: Request) -> Response | PartStream:
+        """Respond to a GET; with a stream if the list grows and the client asks for one."""
         request.principal.check_role(endpoint.operation)  # before anything is looked at
         operation = await request.principal.permit(from_query(endpoint, request))
+        if operation.grows and wants_events(request):
+            return await self._follow(endpoint, operation, request)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
         await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
         event_cursor = await self._gateway.cursor(
@@ -111,6 +114,17 @@ class Calls:
         if (b"etag", (request.header("if-none-match") or "").encode()) in headers:
             return Response(304, b"", headers)
         return Response(200, _body(endpoint, result), headers)
+
+    async def _follow(self, endpoint: Endpoint, operation: Operation[Any], request: Request) -> Response | PartStream:
+        resumed = request.header("last-event-id")
+        if resumed == END:
+            return Response(204, b"")
+        if resumed is not None:
+            operation = msgspec.structs.replace(operation, after=place_of(type(operation), resumed))
+        else:
+            await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
+        frames = following(self, self._gateway, operation, request)
+        return PartStream(200, HEADERS, frames, _nothing, self._config.http_write_deadline_s)
 
     async def include(self, request: Request, at_least: str | None, *, in_log: bool) -> None:
         """Wait until what is read from now on includes a position.
@@ -207,6 +221,10 @@ class Calls:
                             return result
                     await wake.wait(max(min(deadline - anyio.current_time(), poll_s), 0))
                     await request.principal.confirm()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _body(endpoint: Endpoint, result: Any) -> bytes:

@@ -213,7 +213,15 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         headers |= _ETAG
         parameters.append(_header("If-None-Match", "An ETag: no body if the version is still the same."))
         errors.append(304)
-    return {"parameters": parameters, "responses": _responses(result, headers, errors)}
+    responses = _responses(result, headers, errors)
+    if endpoint.operation.grows:
+        parameters.append(_header("Last-Event-ID", "With Accept: text/event-stream, continue after this id."))
+        responses["200"]["content"]["text/event-stream"] = {
+            "schema": {"type": "string"},
+            "example": 'id: WyJqb2Jfb3V0cHV0IiwiMSJd\ndata: {"seq": 1}\n\n',
+        }
+        responses["204"] = {"description": "The stream resumed after its end."}
+    return {"parameters": parameters, "responses": responses}
 
 
 def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:

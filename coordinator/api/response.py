@@ -67,7 +67,7 @@ async def _taken(body: bytes, scope: Scope, send: Send, deadline_s: float) -> bo
 
 
 class PartStream(responses.Response):
-    """A body of known length that is read part by part while it is sent.
+    """A body that is read part by part while it is sent, of known length or endless.
 
     What fails before the first part is a problem, as usual. Afterwards the connection is cut off, and the client sees that the body
     is incomplete.

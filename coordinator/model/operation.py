@@ -242,6 +242,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """Return whether a wait continues after an error, because what is read does not exist yet."""
         return False
 
+    def over(self, result: R) -> bool:  # noqa: ARG002 - the usual case
+        """Return whether nothing can follow the last of these rows, in a list with ``grows``."""
+        return False
+
     def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case
         """Return whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""
         return True

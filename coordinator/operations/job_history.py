@@ -140,9 +140,9 @@ class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
     after: list[str] | None = None
     limit: int = 1000
 
-    def answered(self, result: list[JobChunk]) -> bool:
-        """Return whether there is more."""
-        return bool(result)
+    def over(self, result: list[JobChunk]) -> bool:
+        """Return whether the last row has the status of a job that has ended."""
+        return bool(result) and result[-1].status is not None
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
         """Return whether the event is about this job."""

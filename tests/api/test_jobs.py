@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +14,7 @@ import httpx
 import pytest
 
 from coordinator.model.catalogue import LIMITS
+from tests.api.sse import Frame, Frames
 from tests.api.test_operations import post
 from tests.api.test_problems import problem
 from tests.waiting import DEADLINE_S
@@ -140,6 +143,74 @@ async def test_the_limit_of_the_body_is_that_of_the_batch(http: httpx.AsyncClien
     many = [{"type": "x"}] * (LIMITS["job_batch"] + 1)
     refused = await http.post("/v1/jobs/enqueue_many", json={"project": project, "jobs": many})
     assert problem(refused, 422, "invalid-argument")["code"] == "ZC102"
+
+
+@asynccontextmanager
+async def output_stream(http: httpx.AsyncClient, resume: str | None = None, **query: Any) -> AsyncIterator[Frames]:
+    headers = {"accept": "text/event-stream"} | ({} if resume is None else {"last-event-id": resume})
+    async with http.stream("GET", "/v1/jobs/output", params=query, headers=headers) as response:
+        if response.status_code != 200:
+            await response.aread()
+        yield Frames(response)
+
+
+async def chunks_of(frames: Frames, count: int) -> list[Frame]:
+    found: list[Frame] = []
+    while len(found) < count:
+        frame = await frames.next()
+        assert frame is not None, "the stream ended"
+        if frame.data is not None:
+            found.append(frame)
+    return found
+
+
+async def test_output_is_streamed_as_it_grows_and_resumes_after_a_chunk(http: httpx.AsyncClient, project: str) -> None:
+    await post(http, "agents/register", project=project, name="w", job_types=["x"], ttl="1h")
+    await post(http, "jobs/enqueue", project=project, type="x")
+    (grant,) = (await post(http, "jobs/claim", project=project, agent="w"))["items"]
+    own = {"project": project, "agent": "w", "job": grant["id"], "fence": grant["fence"]}
+    query = {"project": project, "job": grant["id"]}
+    await post(http, "jobs/write", **own, chunks=["a", {"b": "\n"}])
+    async with output_stream(http, **query) as frames:
+        assert frames.response.headers["content-type"].startswith("text/event-stream")
+        first = await chunks_of(frames, 2)
+        assert [frame.data["chunk"] for frame in first] == ["a", {"b": "\n"}]
+        await post(http, "jobs/write", **own, chunks=["c"])
+        (third,) = await chunks_of(frames, 1)
+        assert (third.data["seq"], third.data["chunk"]) == (3, "c")
+    async with output_stream(http, first[0].id, **query) as frames:
+        assert [frame.data["seq"] for frame in await chunks_of(frames, 2)] == [2, 3]
+        await post(http, "jobs/complete", **own)
+        (last,) = await chunks_of(frames, 1)
+        assert (last.data["status"], last.id) == ("completed", "end")
+        (bye,) = await frames.until("bye")
+        assert bye.data == {"reason": "ended: nothing follows"}
+        assert await frames.next() is None
+    async with output_stream(http, "end", **query) as frames:
+        assert frames.response.status_code == 204, "a browser does not return"
+    async with output_stream(http, third.id, **query) as frames:
+        assert [frame.data["seq"] for frame in await chunks_of(frames, 1)] == [4]
+    page = (await http.get("/v1/jobs/output", params={**query, "limit": 1})).json()
+    async with output_stream(http, **query, after=page["cursor"]) as frames:
+        assert [frame.data["seq"] for frame in await chunks_of(frames, 3)] == [2, 3, 4]
+
+
+async def test_a_stream_of_output_that_cannot_begin_is_a_problem(http: httpx.AsyncClient, project: str) -> None:
+    query = {"project": project, "job": "00000000-0000-7000-8000-000000000000"}
+    async with output_stream(http, **query) as frames:
+        assert problem(frames.response, 404, "not-found")["code"] == "ZC209"
+    async with output_stream(http, "1.2", **query) as frames:
+        assert problem(frames.response, 422, "invalid-argument")["code"] == "ZC103"
+
+
+async def test_a_log_is_streamed_before_it_exists_and_as_it_grows(http: httpx.AsyncClient, project: str) -> None:
+    query = {"project": project, "kind": "run", "key": "r"}
+    async with http.stream("GET", "/v1/logs/read", params=query, headers={"accept": "text/event-stream"}) as response:
+        frames = Frames(response)
+        for number in (1, 2):
+            await post(http, "logs/append", **query, entries=[{"data": number}])
+            (frame,) = await chunks_of(frames, 1)
+            assert frame.data["seq"] == number
 
 
 async def test_output_is_followed_by_the_cursor_of_each_answer(http: httpx.AsyncClient, project: str) -> None:
