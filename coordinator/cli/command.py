@@ -239,15 +239,15 @@ def acting_agent(
     return click.option("--agent", type=type, callback=chosen, metavar=metavar, help=f"{help}  [default: {AGENT_ID}]")
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is deleted, unless ``yes``.
+def confirm(question: str, *, yes: bool, deed: str = "delete it") -> None:
+    """Ask before something is deleted or changed, unless ``yes``.
 
     Raises: ``click.UsageError`` where nobody can be asked; ``click.Abort`` if it is declined.
     """
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("give --yes to delete it without being asked")
+        raise click.UsageError(f"give --yes to {deed} without being asked")
     click.confirm(question, abort=True, err=True)
 
 

@@ -1,6 +1,6 @@
 """Finds the repository around a directory by reading the files of git, since to start git takes longer than the rest of a hook.
 
-What it reads are ``.git``, ``commondir`` and ``config``. It raises for none of them: what is broken is no repository, as for git.
+What it reads are ``.git``, ``commondir`` and ``config``. It raises for none of them: what is broken counts as absent, as for git.
 Files that the configuration includes are not read.
 """
 

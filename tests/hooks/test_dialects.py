@@ -120,7 +120,7 @@ def test_unknown_events_fields_and_calls_pass(name: str) -> None:
         st.none() | st.booleans() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_whatever_the_arguments_of_a_call_are_they_are_read(arguments: Any) -> None:
     for name in dialects.NAMES:
         event = event_of(name, "before_edit", tool_input=arguments, toolArgs=arguments)

@@ -50,6 +50,6 @@ def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the entry of .mcp.json, or of the user's .claude.json."""
     entry: dict[str, Any] = {"command": command[0], "args": command[1:]}
     if url:
-        entry = {"type": "http", "url": f"{url}/mcp", "headers": {"Authorization": "Bearer ${COORDINATOR_TOKEN}"}}
+        entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${COORDINATOR_TOKEN}"}}
     file = Path(".mcp.json" if scope is SettingsScope.PROJECT else ".claude.json")
     return Setup(file, members=(Member(("mcpServers", "coordinator"), entry),), moved=("CLAUDE_CONFIG_DIR", "."))

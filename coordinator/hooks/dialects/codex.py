@@ -51,6 +51,6 @@ def mcp(_scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the table of config.toml."""
     entry: dict[str, Any] = {"command": command[0], "args": command[1:]}
     if url:
-        entry = {"url": f"{url}/mcp", "bearer_token_env_var": "COORDINATOR_TOKEN"}
+        entry = {"url": url, "bearer_token_env_var": "COORDINATOR_TOKEN"}
     members = (Member(("mcp_servers", "coordinator"), entry),)
     return Setup(Path(".codex/config.toml"), members=members, moved=MOVED)

@@ -97,6 +97,6 @@ def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:], "tools": ["*"]}
     if url:
         header = {"Authorization": "Bearer $COORDINATOR_TOKEN"}
-        entry = {"type": "http", "url": f"{url}/mcp", "headers": header, "tools": ["*"]}
+        entry = {"type": "http", "url": url, "headers": header, "tools": ["*"]}
     file = Path(".mcp.json" if scope is SettingsScope.PROJECT else ".copilot/mcp-config.json")
     return Setup(file, members=(Member(("mcpServers", "coordinator"), entry),), moved=MOVED)

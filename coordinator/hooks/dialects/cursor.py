@@ -138,5 +138,5 @@ def mcp(_scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the entry of mcp.json."""
     entry: dict[str, Any] = {"command": command[0], "args": command[1:]}
     if url:
-        entry = {"url": f"{url}/mcp", "headers": {"Authorization": "Bearer ${env:COORDINATOR_TOKEN}"}}
+        entry = {"url": url, "headers": {"Authorization": "Bearer ${env:COORDINATOR_TOKEN}"}}
     return Setup(Path(".cursor/mcp.json"), members=(Member(("mcpServers", "coordinator"), entry),))

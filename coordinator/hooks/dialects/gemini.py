@@ -79,5 +79,5 @@ def mcp(_scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the entry of settings.json."""
     entry: dict[str, Any] = {"command": command[0], "args": command[1:]}
     if url:
-        entry = {"httpUrl": f"{url}/mcp", "headers": {"Authorization": "Bearer $COORDINATOR_TOKEN"}}
+        entry = {"httpUrl": url, "headers": {"Authorization": "Bearer $COORDINATOR_TOKEN"}}
     return Setup(SETTINGS, members=(Member(("mcpServers", "coordinator"), entry),), moved=MOVED)

@@ -51,5 +51,5 @@ def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
         raise InvalidArgument("the place of VS Code's user configuration depends on the profile", hint=hint)
     entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:]}
     if url:
-        entry = {"type": "http", "url": f"{url}/mcp", "headers": {"Authorization": "Bearer ${env:COORDINATOR_TOKEN}"}}
+        entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${env:COORDINATOR_TOKEN}"}}
     return Setup(Path(".vscode/mcp.json"), members=(Member(("servers", "coordinator"), entry),))

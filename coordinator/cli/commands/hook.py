@@ -1,0 +1,120 @@
+"""``coordinator hook``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator.cli.command import noun
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, place, program, quoted, scopes, states
+from coordinator.cli.values import DURATION
+
+if TYPE_CHECKING:
+    from coordinator.hooks.dialects.entries import SettingsScope, Setup
+
+command = noun("Let unmodified coding agents hold the files that they edit.")
+
+WAIT = timedelta(seconds=30)
+MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
+
+
+def _setup(tool: str, scope: SettingsScope, options: tuple[str, ...], url: str | None) -> Setup:
+    from coordinator.hooks.dialects import load  # noqa: PLC0415
+
+    wait = WAIT
+    for option, value in pairwise([*options, ""]):
+        name, _, joined = option.partition("=")
+        if name == "--wait":
+            wait = DURATION.convert(joined or value, None, None)
+    timeout_s = round((wait + MARGIN).total_seconds())
+    return load(tool).hooks(scope, quoted([*program(), "hook", "run", *options]), url, timeout_s)
+
+
+@command.verb(
+    settings=scopes(),
+    examples=[
+        "coordinator hook install claude-code",
+        "coordinator hook install codex --user --yes",
+        "coordinator hook install claude-code -- --wait 1m --hold until-commit",
+        "coordinator hook install claude-code --url https://coordinator.agents:7420",
+        "coordinator hook install gemini --agents-md --dry-run",
+    ],
+)
+@click.argument("tool", type=TOOLS, metavar="TOOL")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
+@click.option("--agents-md", is_flag=True, help="Write a paragraph for agents into AGENTS.md, too.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def install(
+    call: Invocation,
+    *,
+    tool: str,
+    options: tuple[str, ...],
+    scope: str | None,
+    agents_md: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Put the hooks into the settings of a tool.
+
+    TOOL is claude-code, codex, copilot, cursor, gemini or vscode. It shows what changes, and asks. Everything else in the file stays as it is, and a copy of it is kept beside it. OPTIONS are those of
+    "coordinator hook run". With --url, a tool that can sends its hooks to a daemon, whose token it reads from COORDINATOR_TOKEN.
+    """
+    _change(call, tool, options, scope, install=True, agents_md=agents_md, dry_run=dry_run, yes=yes)
+
+
+@command.verb(settings=scopes(), examples=["coordinator hook uninstall codex --user --yes"])
+@click.argument("tool", type=TOOLS, metavar="TOOL")
+@click.option("--agents-md", is_flag=True, help="Remove the paragraph from AGENTS.md, too.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool, dry_run: bool, yes: bool) -> None:
+    """Remove the hooks from the settings of a tool."""
+    _change(call, tool, (), scope, install=False, agents_md=agents_md, dry_run=dry_run, yes=yes)
+
+
+@command.verb(settings=scopes(), examples=["coordinator hook status", "coordinator hook status claude-code --user"])
+@click.argument("tool", type=TOOLS, metavar="[TOOL]", required=False)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
+@click.pass_obj
+def status(call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None) -> None:
+    """Show in which settings the hooks are.
+
+    They are outdated if they differ from what "install" would write with the same --url and OPTIONS.
+    """
+    url = daemon(call)
+    tools = [tool] if tool else [*TOOLS.choices]
+    states(call, tools, scope, lambda name, kind, _root: _setup(name, kind, options, url))
+
+
+def _change(
+    call: Invocation,
+    tool: str,
+    options: tuple[str, ...],
+    scope: str | None,
+    *,
+    install: bool,
+    agents_md: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    from coordinator.hooks.install import agents_md as paragraph  # noqa: PLC0415
+    from coordinator.hooks.install.change import Change, planned  # noqa: PLC0415
+
+    kind, root = place(scope)
+    setup = _setup(tool, kind, options, daemon(call))
+    repository = place(None)[1] if agents_md else root
+
+    def plan() -> list[Change]:
+        changes = [planned(located(setup, kind, root), setup, install=install)]
+        if agents_md:
+            changes.append(paragraph.planned(repository / "AGENTS.md", install=install))
+        return changes
+
+    apply(call, tool, plan, note=setup.note if install else "", yes=yes, dry_run=dry_run)

@@ -1,0 +1,166 @@
+"""What ``hook`` and ``mcp`` have in common: entries of ours in the settings of a tool."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from coordinator.cli.command import confirm
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from coordinator.hooks.dialects.entries import SettingsScope, Setup
+    from coordinator.hooks.install.change import Change
+
+__all__ = [
+    "TOOLS",
+    "Installation",
+    "State",
+    "apply",
+    "daemon",
+    "located",
+    "place",
+    "program",
+    "quoted",
+    "scopes",
+    "states",
+]
+
+TOOLS = click.Choice(["claude-code", "codex", "copilot", "cursor", "gemini", "vscode"])
+
+
+class Installation(msgspec.Struct, frozen=True):
+    """What was, or with ``--dry-run`` would be, changed in a file. ``copy`` is where its former content is."""
+
+    tool: str
+    file: str
+    changed: bool
+    difference: str
+    copy: str | None
+    note: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """How our entries stand in a file: installed, outdated, or missing."""
+
+    tool: str
+    scope: str
+    state: str
+    file: str
+
+
+def scopes() -> list[click.Option]:
+    """Make the options that choose the settings; they stand in place of the name of a project."""
+    return [
+        click.Option(["--project", "scope"], flag_value="project", help="Settings of this repository.  [default]"),
+        click.Option(["--user", "scope"], flag_value="user", help="Settings of the user, for all repositories."),
+    ]
+
+
+def place(scope: str | None) -> tuple[SettingsScope, Path]:
+    """Return a scope and the folder that its files are relative to."""
+    from coordinator.hooks.dialects.entries import SettingsScope  # noqa: PLC0415
+
+    if scope == SettingsScope.USER:
+        return SettingsScope.USER, Path.home()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / ".git").exists():
+            return SettingsScope.PROJECT, folder
+    raise InvalidArgument(f"{here} is not in a repository", hint="Go to the repository, or give --user.")
+
+
+def located(setup: Setup, scope: SettingsScope, root: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where the file of a setup is."""
+    if scope == "user" and setup.moved and (folder := environment.get(setup.moved[0])):
+        return Path(folder) / setup.file.relative_to(setup.moved[1])
+    return root / setup.file
+
+
+def program() -> list[str]:
+    """Return the command that starts this program: its name if the shell finds it, else its path."""
+    return ["coordinator"] if shutil.which("coordinator") else [str(Path(sys.argv[0]).resolve())]
+
+
+def daemon(call: Invocation) -> str | None:
+    """Return the address that ``--url`` names; a setting in the environment does not count."""
+    flag = call.flags.get("database_url")
+    return flag[1].rstrip("/") if flag else None
+
+
+def apply(
+    call: Invocation, tool: str, plan: Callable[[], Sequence[Change]], *, note: str, yes: bool, dry_run: bool
+) -> None:
+    """Show the changes, ask, and make them."""
+    from coordinator.hooks.install import file  # noqa: PLC0415
+
+    shown = plan()
+    wanted = [change for change in shown if change.before != change.after]
+    if not call.output.json:
+        for change in wanted:
+            for line in change.difference().split("\n")[:-1]:
+                call.output.line("\t".join(map(plain, line.split("\t"))))
+    copies: dict[Path, Path | None] = {}
+    if wanted and not dry_run:
+        confirm("Make these changes?", yes=yes, deed="make these changes")
+        with ExitStack() as locks:
+            for folder in sorted({change.path.resolve().parent for change in wanted}):
+                locks.enter_context(file.locked(folder / "settings"))
+            shown = plan() if yes else shown  # what another installation has done meanwhile is done
+            for change in shown:
+                copies[change.path] = change.write()
+    results = [
+        Installation(
+            tool=tool,
+            file=str(change.path),
+            changed=change.before != change.after,
+            difference=change.difference(),
+            copy=str(copy) if (copy := copies.get(change.path)) else None,
+            note=note if change is shown[0] else "",
+        )
+        for change in shown
+    ]
+    call.output.many(results, ["file", "changed", "copy"], empty="")
+    if note and wanted:
+        call.output.note(note)
+
+
+def states(
+    call: Invocation, tools: Sequence[str], scope: str | None, setup: Callable[[str, SettingsScope, Path], Setup]
+) -> None:
+    """Show how our entries stand in the settings of tools, in both scopes or in one."""
+    from coordinator.hooks.dialects.entries import SettingsScope  # noqa: PLC0415
+    from coordinator.hooks.install.change import installed  # noqa: PLC0415
+
+    found = []
+    for wanted in [scope] if scope else list(SettingsScope):
+        try:
+            kind, root = place(wanted)
+        except InvalidArgument:
+            if scope:
+                raise
+            continue
+        for tool in tools:
+            try:
+                entries = setup(tool, kind, root)
+            except InvalidArgument:  # a tool without settings there
+                continue
+            path = located(entries, kind, root)
+            found.append(State(tool=tool, scope=str(kind), state=installed(path, entries), file=str(path)))
+    call.output.many(found, ["tool", "scope", "state", "file"], empty="No settings.")
+
+
+def quoted(command: Sequence[str]) -> str:
+    """Return a command line for a shell."""
+    return shlex.join(command)

@@ -1,0 +1,45 @@
+"""The paragraph for agents in a repository's AGENTS.md, between marks of our own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from coordinator.hooks.install import file
+from coordinator.hooks.install.change import Change
+
+__all__ = ["PARAGRAPH", "planned"]
+
+START, END = "<!-- coordinator: start -->", "<!-- coordinator: end -->"
+PARAGRAPH = """\
+## Working beside other agents
+
+Other agents may work in this repository at the same time. Before you edit a file, a hook leases it to your session; nobody else
+can edit it until your session ends or commits.
+
+- If an edit is refused, the message says who holds the file, for what task and until when. Work on something else, wait as the
+  message says, or send the holder a directive with `coordinator directive send`.
+- Do not go around a refusal with a shell command, another tool or a copy of the file.
+- If you are told that a file has changed since you read it, read it again before you edit it.
+- `coordinator lock list` shows what is held, and `coordinator agent list` who is at work."""
+
+
+def planned(path: Path, *, install: bool) -> Change:
+    """Return the change that writes the paragraph, or removes it."""
+    before = file.content(path)
+    if before is None and not install:
+        return Change(path, None, None)
+    return Change(path, before, _marked(before or "", install=install) or None)
+
+
+def _marked(before: str, *, install: bool) -> str:
+    end = "\r\n" if "\r\n" in before else "\n"
+    block = f"{START}\n{PARAGRAPH}\n{END}\n".replace("\n", end) if install else ""
+    found = re.search(rf"{re.escape(START)}\r?\n.*?{re.escape(END)}(\r?\n)?", before, re.DOTALL)
+    if found is None:
+        gap = "" if not before else end if before.endswith("\n") else end * 2
+        return before + gap + block if install else before
+    head, tail = before[: found.start()], before[found.end() :]
+    if not block and not tail:
+        head = re.sub(r"(?<=\n)\r?\n\Z", "", head)
+    return head + block + tail
