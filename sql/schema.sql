@@ -325,6 +325,22 @@ END, -- Order within the transaction. The default also rings the relay's doorbel
 ) partition by RANGE (id);
 CREATE INDEX events_xid_idx ON ONLY coordinator.events USING btree (xid, id);
 
+-- The content of files as each agent, and each owner below it, last saw it. Read file_views. Written by file_record, file_edit and file_prune.
+create table coordinator.files_seen (
+  project_id bigint not null, -- The project. Not a foreign key: all writers would lock its row.
+  path       text collate "C" not null, -- The file, as locks spell it.
+  agent_name text collate "C" not null, -- Name of the agent; it stays the same when the agent registers again.
+  owner      text collate "C" not null, -- Who saw it below the agent, see locks; empty: the agent itself.
+  hash       text collate "C", -- Hash of the content; -: there was no such file; null: unknown.
+  seen_at    timestamp with time zone not null, -- When it read or wrote that content (database clock).
+  wrote_at   timestamp with time zone, -- When it last wrote the file; null: it never did.
+  reading    boolean not null default false, -- True: a read has begun and is not reported as done.
+  told       text collate "C", -- Hash of the changed content of which file_edit has told it; null: of none.
+  constraint files_seen_pkey PRIMARY KEY (project_id, path, agent_name, owner),
+  constraint files_seen_hash CHECK ((length(hash) <= 128))
+);
+CREATE INDEX files_seen_at_idx ON coordinator.files_seen USING btree (seen_at);
+
 -- Responses to requests with an Idempotency-Key, written in the transaction of the change by idempotency_claim and idempotency_store, deleted by idempotency_prune.
 create table coordinator.idempotency_keys (
   project    text collate "C" not null, -- Name of the project; empty for requests without one.
@@ -1367,6 +1383,17 @@ create view coordinator.file_locks (
   project    text -- Name of the project.
 );
 
+-- The content of files as each agent last saw it.
+create view coordinator.file_views (
+  project  text, -- Name of the project.
+  path     text, -- The file, as locks spell it.
+  agent    text, -- Name of the agent.
+  owner    text, -- Who saw it below the agent, such as session/subagent; empty: the agent itself.
+  hash     text, -- Hash of the content; -: there was no such file; null: unknown.
+  seen_at  timestamp with time zone, -- When it read or wrote that content.
+  wrote_at timestamp with time zone -- When it last wrote the file; null: it never did.
+);
+
 -- Attempts of jobs: those that run, and the last 50 of each job that ended.
 create view coordinator.job_attempts (
   job        uuid, -- The job.
@@ -1828,6 +1855,16 @@ create function coordinator.agent_heartbeat(p_agent uuid, p_project text default
   returns timestamp with time zone
   volatile security definer;
 
+-- Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. Of several agents of the name, it is the first that registered.
+create function coordinator.agent_join(p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '00:10:00', p_unreserved boolean default false)
+  returns SETOF coordinator.agents_live
+  volatile security definer;
+
+-- Return the agent that agent_join finds under a name or an id: of several, the first that registered; null: there is none. Internal.
+create function coordinator.agent_joined(p_project_id bigint, p_name text)
+  returns uuid
+  stable;
+
 -- List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.
 create function coordinator.agent_list(p_project text, p_role text default null, p_ended boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.agents_known
@@ -1842,6 +1879,11 @@ create function coordinator.agent_missing(p_project text, p_agent uuid)
 create function coordinator.agent_name(p_project text, p_agent text)
   returns text
   stable security definer;
+
+-- Refuse a name that is reserved, to whoever may only do what agents may (42501), and keep it until the end of the transaction. Internal.
+create function coordinator.agent_name_enter(p_project text, p_name text, p_unreserved boolean)
+  returns void
+  volatile;
 
 -- Return whether an agent of this name is registered in a project, and nobody else has the name. ZC202: the last one has ended. Internal: gateways check whether a token may speak for it.
 create function coordinator.agent_named(p_project text, p_name text)
@@ -2582,6 +2624,41 @@ create function coordinator.events_waiting(p_limit integer default 1)
 create function coordinator.everywhere_check()
   returns void
   stable security definer;
+
+-- Check the files of a call. ZC101, ZC102, ZC105. Internal.
+create function coordinator.file_check(p_paths text[], p_hashes text[], p_owner text)
+  returns void
+  stable;
+
+-- Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue: the rows then have a ticket for lock_poll, after which this call is repeated. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.
+create function coordinator.file_edit(p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_owner text default '', p_ttl interval default '00:10:00', p_wait interval default null, p_shared boolean default false, p_told boolean default false, p_metadata jsonb default null, p_unreserved boolean default false)
+  returns SETOF coordinator.file_grant
+  volatile security definer;
+
+-- Release whatever an agent holds, or one of its owners with those below it, or of that only p_paths, and stop waiting for it; returns how many. Tokens and the number of acquisitions do not matter. p_end: deregister the agent, too. 0: the agent is not registered, or holds nothing.
+create function coordinator.file_leave(p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false)
+  returns integer
+  volatile security definer;
+
+-- List what the agents of a project, or the one that is called p_agent, have seen of files, by path. p_after: array[path, agent, owner] of the last row read.
+create function coordinator.file_list(p_project text, p_agent text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.file_views
+  stable security definer;
+
+-- Forget up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.
+create function coordinator.file_prune(p_retention interval default '14 days', p_limit integer default 10000)
+  returns integer
+  volatile security definer;
+
+-- Record the content of files as the agent p_agent, or its owner p_owner, sees it. p_step: reading before a read, read after it, written after a write. p_hashes: as in file_edit. Registers the agent if necessary, and counts as its heartbeat. Returns how many were recorded. No event.
+create function coordinator.file_record(p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_step text default 'read', p_owner text default '', p_ttl interval default '00:10:00', p_metadata jsonb default null, p_unreserved boolean default false)
+  returns integer
+  volatile security definer;
+
+-- Return whether a file with the content p_hash is not what an owner last saw, although it may edit it now, and who has recorded the change. Internal.
+create function coordinator.file_stale(p_project_id bigint, p_path text, p_agent uuid, p_name text, p_owner text, p_hash text, OUT stale boolean, OUT changed_by text, OUT changed_at timestamp with time zone, OUT told text)
+  returns record
+  stable;
 
 -- Return the gauges of the metrics endpoint by name. Sampled by the leader.
 create function coordinator.gauge_sample()
@@ -3763,9 +3840,9 @@ create function coordinator.lock_end(p_project text, p_locks coordinator.locks[]
   returns coordinator.lock_resource[]
   volatile;
 
--- Release what an agent holds and remove its tickets. Called by agent_end, which deleted the agent. Internal.
-create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text)
-  returns void
+-- Release what an agent holds, or one of its owners with those below it, or of that only p_resources, and remove the tickets; returns how many locks. The caller has deleted the agent, or keeps it. Internal.
+create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null)
+  returns integer
   volatile;
 
 -- Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.
@@ -3982,6 +4059,11 @@ create function coordinator.lock_release_any(p_project text, p_resources text[],
 create function coordinator.lock_renew(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
   returns table (resource text, fencing_token bigint, expires_at timestamp with time zone)
   volatile security definer;
+
+-- Renew all leases of an agent that have lost a tenth of their TTL, each for its own, except for those that others are changing. No event. Internal.
+create function coordinator.lock_renew_agent(p_agent uuid)
+  returns void
+  volatile;
 
 -- Change the number of slots of a counted lock that is held, for its holders and waiters; returns the former number. With fewer slots than holders, all keep theirs, and nobody gets one until enough are released. ZC207: nobody holds it. ZC314: it has no slots.
 create function coordinator.lock_resize(p_project text, p_resource text, p_slots integer, p_actor text default null)

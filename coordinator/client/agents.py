@@ -16,6 +16,7 @@ from coordinator.operations import agents
 __all__ = ["DEFAULT_TTL_S", "Agents"]
 
 DEFAULT_TTL_S = 30.0
+JOINED_TTL_S = 600.0
 
 
 class Agents:
@@ -43,6 +44,28 @@ class Agents:
                 job_types=list(job_types),
                 labels=list(labels),
                 metadata=dict(metadata or {}),
+                ttl=as_duration(ttl),
+            )
+        )
+
+    async def join(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        ttl: Duration = JOINED_TTL_S,
+    ) -> Agent:
+        """Return the registered agent of a name, or register it; either way, it and its leases live on.
+
+        For programs that come and go under one name. ``metadata`` is merged into what the agent has.
+        """
+        return await self._caller.run(
+            agents.Join(
+                project=self._caller.project,
+                name=name,
+                role=role,
+                metadata=None if metadata is None else dict(metadata),
                 ttl=as_duration(ttl),
             )
         )

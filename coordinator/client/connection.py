@@ -17,6 +17,7 @@ from coordinator.client.directives import Directives
 from coordinator.client.documents import Documents
 from coordinator.client.events import Events
 from coordinator.client.features import Features
+from coordinator.client.files import Files
 from coordinator.client.jobs import Jobs
 from coordinator.client.knowledge import Knowledge
 from coordinator.client.limits import Limits
@@ -61,6 +62,7 @@ class Client:
         self.project = caller.project
         self.projects = Projects(caller)
         self.agents = Agents(caller)
+        self.files = Files(caller)
         self.signals = Signals(caller)
         self.rules = Rules(caller)
         self.retentions = Retentions(caller)

@@ -21,6 +21,7 @@ from coordinator.operations import (
     directives,
     documents,
     events,
+    files,
     idempotency,
     job_history,
     job_trees,
@@ -82,6 +83,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(logs.Prune(), every_s=3600),
         Loop(documents.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),
+        Loop(files.Prune(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),
     )

@@ -11,7 +11,7 @@ from coordinator.model.agent import Agent, KnownAgent, Reaped
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json, Operation, Scope
 
-__all__ = ["Deregister", "Find", "Heartbeat", "List", "Named", "ProjectOf", "Prune", "Reap", "Register"]
+__all__ = ["Deregister", "Find", "Heartbeat", "Join", "List", "Named", "ProjectOf", "Prune", "Reap", "Register"]
 
 
 class Register(Operation[Agent], frozen=True, kw_only=True):
@@ -39,6 +39,27 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     process: int | None = None
     unreserved: bool = False
     labels: list[str] = msgspec.field(default_factory=list)
+
+
+class Join(Operation[Agent], frozen=True, kw_only=True):
+    """Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool.
+
+    A call is a heartbeat, and renews all leases of the agent. ``metadata`` is merged into what it has. ``unreserved`` is as in ``Register``.
+
+    Raises: ``NotFound`` if the project does not exist; ``PermissionDenied`` for a reserved name.
+    """
+
+    function = "agent_join"
+    scope = Scope.IN_PROJECT
+    speakers = ("name",)
+    registers = True
+
+    project: str
+    name: str
+    role: str | None = None
+    metadata: dict[str, Json] | None = None
+    ttl: timedelta = timedelta(minutes=10)
+    unreserved: bool = False
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ insert into coordinator.rights (function, role) values
   ('agent_project',    'reader'),
   ('agent_deregister', 'agent'),
   ('agent_heartbeat',  'agent'),
+  ('agent_join',       'agent'),
   ('agent_register',   'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
@@ -221,6 +222,23 @@ $$;
 comment on function coordinator.role_manages(oid) is
   'Return whether a database role may do what managers may. Internal.';
 
+create or replace function coordinator.agent_name_enter(p_project text, p_name text, p_unreserved boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_unreserved or not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) then
+    perform coordinator.name_enter(p_name); -- token_create takes it, too: neither overlooks the other
+    if coordinator.name_reserved(p_project, p_name) then
+      raise exception using errcode = '42501', message = format('an agent may not register as "%s": a token or a database role has this name', p_name),
+        hint = 'Choose another name, or register with that token or role.';
+    end if;
+  end if;
+end
+$$;
+comment on function coordinator.agent_name_enter(text, text, boolean) is
+  'Refuse a name that is reserved, to whoever may only do what agents may (42501), and keep it until the end of the transaction. Internal.';
+
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',
   p_ttl interval default '30 seconds', p_process integer default null, p_unreserved boolean default false, p_labels text[] default '{}')
@@ -234,13 +252,7 @@ declare
   v_id      uuid;
 begin
   perform coordinator.check_name('the name of the agent', p_name);
-  if p_unreserved or not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) then
-    perform coordinator.name_enter(p_name); -- token_create takes it, too: neither overlooks the other
-    if coordinator.name_reserved(p_project, p_name) then
-      raise exception using errcode = '42501', message = format('an agent may not register as "%s": a token or a database role has this name', p_name),
-        hint = 'Choose another name, or register with that token or role.';
-    end if;
-  end if;
+  perform coordinator.agent_name_enter(p_project, p_name, p_unreserved);
   if p_role is not null then
     perform coordinator.check_name('the role', p_role);
   end if;
@@ -269,6 +281,68 @@ end
 $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean, text[]) is
   'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may. Jobs of one of p_job_types, whose labels are all in p_labels, are for this agent.';
+
+create or replace function coordinator.agent_joined(p_project_id bigint, p_name text) returns uuid
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select a.id from coordinator.agents a
+  where a.project_id = p_project_id and case when coordinator.is_agent_id(p_name) then a.id = p_name::uuid else a.name = p_name end
+  order by a.registered_at, a.id limit 1;
+end;
+comment on function coordinator.agent_joined(bigint, text) is
+  'Return the agent that agent_join finds under a name or an id: of several, the first that registered; null: there is none. Internal.';
+
+create or replace function coordinator.agent_join(
+  p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '10 minutes',
+  p_unreserved boolean default false)
+returns setof coordinator.agents_live
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+  v_agent   coordinator.agents;
+begin
+  perform coordinator.check_name('the name of the agent', p_name);
+  perform coordinator.check_ttl(p_ttl, 86400);
+  if p_metadata is not null then
+    perform coordinator.check_json('the metadata', p_metadata, p_object => true);
+  end if;
+  perform coordinator.agent_name_enter(p_project, p_name, p_unreserved);
+  for v_try in 1 .. 2 loop
+    select a.* into v_agent from coordinator.agents a where a.id = coordinator.agent_joined(v_project, p_name);
+    if found then
+      perform coordinator.agent_check(v_agent.id, p_project);
+      -- Of many calls a minute, few write.
+      if v_agent.expires_at < coordinator.now_utc() + 0.95 * greatest(p_ttl, v_agent.ttl) or p_ttl > v_agent.ttl
+         or p_role is distinct from coalesce(v_agent.role, p_role) or not v_agent.metadata @> coalesce(p_metadata, '{}') then
+        if p_metadata is not null then
+          perform coordinator.check_json('the metadata', v_agent.metadata || p_metadata, p_object => true);
+        end if;
+        update coordinator.agents a
+        set ttl = greatest(p_ttl, a.ttl), heartbeat_at = coordinator.now_utc(), expires_at = greatest(a.expires_at, coordinator.now_utc() + greatest(p_ttl, a.ttl)),
+            role = coalesce(p_role, a.role), metadata = a.metadata || coalesce(p_metadata, '{}')
+        where a.id = v_agent.id;
+        continue when not found; -- it ended a moment ago
+      end if;
+      perform coordinator.lock_renew_agent(v_agent.id);
+      return query
+        select a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
+        from coordinator.agents a where a.id = v_agent.id;
+      return;
+    end if;
+    exit when v_try = 2;
+    if coordinator.is_agent_id(p_name) then
+      perform coordinator.agent_missing(p_project, p_name::uuid);
+    end if;
+    perform coordinator.name_enter(p_name); -- two that join at the same time are one agent
+  end loop;
+  return query select * from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_unreserved => p_unreserved);
+end
+$$;
+comment on function coordinator.agent_join(text, text, text, jsonb, interval, boolean) is
+  'Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. Of several agents of the name, it is the first that registered.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer

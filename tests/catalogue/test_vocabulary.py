@@ -148,7 +148,11 @@ def test_a_word_means_one_thing(kind: type[Operation[Any]]) -> None:
     """What is of a project is in `project`, and whoever acts is in `agent` or `actor`, on every verb."""
     fields = {*kind.__struct_fields__}
     # It makes what it names; and p_limit is the length of a page everywhere.
-    assert not fields & {"name"} or kind.function in ("agent_register", "token_create") or kind.function[:6] == "limit_"
+    assert (
+        not fields & {"name"}
+        or kind.function in ("agent_register", "agent_join", "token_create")
+        or kind.function[:6] == "limit_"
+    )
     assert not fields & {
         "to",
         "from",

@@ -39,6 +39,7 @@ LIMITS = {
 }
 
 JSON = {
+    "agent_join": "coordinator.agent_join('default', 'a', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
     "agent_register": "coordinator.agent_register('default', 'a', p_metadata => jsonb_build_object('k', $1::text::jsonb))",
 }
 
@@ -48,9 +49,11 @@ ARGUMENTS = {
 }
 
 PYTHON_LACKS = {
+    "agent_join": {"unreserved": "the gateway sets it"},
     "agent_register": {"process": "connect(agent=…) keeps the proof of life", "unreserved": "the gateway sets it"},
 }
 OPTIONS_LACK = {
+    "agent_join": {"unreserved": "the gateway sets it"},
     "agent_register": {"process": "a command ends before its agent", "unreserved": "the gateway sets it"},
 }
 SPELLED = {

@@ -37,6 +37,29 @@ def register(call: Invocation, /, **options: Any) -> None:
     call.output.one(agent, str(agent.id))
 
 
+@command.verb(
+    examples=[
+        "coordinator agent join session-17",
+        """coordinator agent join session-17 --metadata '{"task": "fix the build"}'""",
+    ]
+)
+@click.argument("name")
+@click.option("--role", metavar="ROLE", help="Receive the directives sent to this role.")
+@click.option("--metadata", type=OBJECT, metavar="JSON", help="Object to add to the agent's; - reads standard input.")
+@click.option(
+    "--ttl",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    help="Reap the agent after this long without another call.",
+)
+@click.pass_obj
+def join(call: Invocation, /, **options: Any) -> None:
+    """Print the id of the agent NAME, and register it if it is not. Renews it and all its leases."""
+    agent = call.run(call.operation(agents.Join, **options))
+    call.output.one(agent, str(agent.id))
+
+
 @command.verb(examples=['coordinator agent heartbeat "$id"'])
 @acting_agent()
 @click.pass_obj

@@ -109,7 +109,8 @@ $$;
 comment on function coordinator.lock_expire(integer) is
   'Delete up to p_limit expired locks, those of attempts of jobs that have ended, and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.';
 
-create or replace function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text) returns void
+create or replace function coordinator.lock_end_agent(
+  p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -120,15 +121,19 @@ declare
   v_tickets bigint[];
 begin
   -- Those of attempts that are not over end with them.
-  v_locks := array(select l from coordinator.locks l where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at) order by l.resource, l.slot);
+  v_locks := array(select l from coordinator.locks l where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at)
+                     and (p_owner in ('', l.owner) or starts_with(l.owner, p_owner || '/')) and (p_resources is null or l.resource = any (p_resources))
+                   order by l.resource, l.slot);
   v_freed := coordinator.lock_end(p_project, v_locks, p_actor, coordinator.now_utc(), true, true);
-  select array_agg(distinct ticket) into v_tickets from coordinator.lock_waits where agent_id = p_agent;
+  select array_agg(distinct w.ticket) into v_tickets from coordinator.lock_waits w
+  where w.agent_id = p_agent and (p_owner in ('', w.owner) or starts_with(w.owner, p_owner || '/')) and (p_resources is null or w.resource = any (p_resources));
   if v_locks <> '{}' or v_tickets is not null then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_ticket_drop(p_project_id, p_project, coalesce(v_tickets, '{}'));
     perform coordinator.lock_hand_off(p_project_id, p_project, v_freed);
   end if;
+  return cardinality(v_locks);
 end
 $$;
-comment on function coordinator.lock_end_agent(bigint, text, uuid, text) is
-  'Release what an agent holds and remove its tickets. Called by agent_end, which deleted the agent. Internal.';
+comment on function coordinator.lock_end_agent(bigint, text, uuid, text, text, text[]) is
+  'Release what an agent holds, or one of its owners with those below it, or of that only p_resources, and remove the tickets; returns how many locks. The caller has deleted the agent, or keeps it. Internal.';

@@ -104,6 +104,28 @@ $$;
 comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interval) is
   'Renew locks for their TTL, or for p_ttl, from now on: all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.';
 
+create or replace function coordinator.lock_renew_agent(p_agent uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now  timestamptz := coordinator.now_utc();
+  v_lock record;
+begin
+  for v_lock in -- few: of many calls a minute, one writes
+    select l.project_id, l.resource, l.slot, l.fencing_token from coordinator.locks l
+    where l.agent_id = p_agent and l.claimed and isfinite(l.free_at) and l.expires_at > v_now and l.expires_at < v_now + 0.9 * l.ttl
+    order by l.resource, l.slot for no key update skip locked
+  loop
+    update coordinator.locks l set expires_at = v_now + l.ttl, free_at = v_now + l.ttl + l.delay
+    where l.project_id = v_lock.project_id and l.resource = v_lock.resource and l.slot = v_lock.slot and l.fencing_token = v_lock.fencing_token;
+  end loop;
+end
+$$;
+comment on function coordinator.lock_renew_agent(uuid) is
+  'Renew all leases of an agent that have lost a tenth of their TTL, each for its own, except for those that others are changing. No event. Internal.';
+
 create or replace function coordinator.lock_release_any(
   p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_request_id uuid) returns integer
 language plpgsql volatile

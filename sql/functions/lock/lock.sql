@@ -49,7 +49,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('lock.released', 'the resource', '{agent_id,owner,fencing_token}',                             'A lock was released.'),
   ('lock.expired',  'the resource', '{agent_id,agent,owner,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
   ('lock.broken',   'the resource', '{agent_id,agent,owner,fencing_token,reason}',                'A lock was taken from its holder.'),
-  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent, or with the attempt of a job.'),
+  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent, with the work of its owner (file_leave), or with the attempt of a job.'),
   ('lock.resized',  'the resource', '{slots,before}',                                      'A counted lock got another number of slots.');
 
 insert into coordinator.rights (function, role) values

@@ -1,0 +1,122 @@
+"""``coordinator file``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from coordinator.cli.command import noun, paged
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.values import DURATION, OBJECT
+from coordinator.model.file import FileState, FileStep
+from coordinator.operations import files
+
+command = noun("Files that several agents edit: leases and views.")
+
+_AGENT = click.argument("agent")
+_PATHS = click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+_HASH = click.option(
+    "--hash",
+    "hashes",
+    metavar="HASH",
+    multiple=True,
+    help="Hash of each path's content, in their order; -: no such file.",
+)
+_OWNER = click.option(
+    "--owner", metavar="OWNER", default="", help="Who it is below the agent, such as session/subagent."
+)
+_METADATA = click.option(
+    "--metadata", type=OBJECT, metavar="JSON", help="Object to add to the agent's; - reads standard input."
+)
+
+
+def _ttl(function: Any) -> Any:
+    return click.option(
+        "--ttl",
+        type=DURATION,
+        default="10m",
+        show_default=True,
+        help="Keep agent and leases for this long after each call.",
+    )(function)
+
+
+@command.verb(
+    examples=[
+        "coordinator file edit coder-1 src/a.py src/b.py",
+        'coordinator file edit coder-1 src/a.py --hash "$(sha256sum < src/a.py | cut -c 1-64)" --wait 30s',
+    ]
+)
+@_AGENT
+@_PATHS
+@_HASH
+@_OWNER
+@_ttl
+@click.option(
+    "--wait", type=DURATION, metavar="DURATION", help="Take a place in the queue for this long, if a file is not free."
+)
+@click.option("--shared", is_flag=True, help="Share the files with others that only read.")
+@click.option("--told", is_flag=True, help="Accept a change that an earlier call has told of, without a recorded read.")
+@_METADATA
+@click.pass_obj
+def edit(call: Invocation, /, **options: Any) -> int:
+    """Lease files for an edit, all or none.
+
+    With hashes, they are compared with what AGENT last saw. Exit code 4: a file is held by somebody else, or has changed since.
+    """
+    grants = call.run(call.operation(files.Edit, **options))
+    call.output.many(
+        grants, ("path", "state", "holder", "held_until", "changed_by", "expires_at", "ticket"), empty="No files."
+    )
+    return 0 if all(grant.state == FileState.GRANTED for grant in grants) else 4
+
+
+@command.verb(
+    examples=['coordinator file record coder-1 src/a.py --step written --hash "$(sha256sum < src/a.py | cut -c 1-64)"']
+)
+@_AGENT
+@_PATHS
+@_HASH
+@click.option(
+    "--step",
+    type=click.Choice([step.value for step in FileStep]),
+    default=FileStep.READ.value,
+    show_default=True,
+    help="Record before a read, after it, or after a write.",
+)
+@_OWNER
+@_ttl
+@_METADATA
+@click.pass_obj
+def record(call: Invocation, /, *, step: str, **options: Any) -> None:
+    """Record the content of files as AGENT sees it."""
+    count = call.run(call.operation(files.Record, step=FileStep(step), **options))
+    call.output.one({"recorded": count}, f"recorded {count}")
+
+
+@command.verb(examples=["coordinator file leave coder-1", "coordinator file leave coder-1 --path src/a.py"])
+@_AGENT
+@_OWNER
+@click.option("--path", "paths", metavar="PATH", multiple=True, help="Release only this; repeat it for several.")
+@click.option("--end", is_flag=True, help="Deregister the agent, too.")
+@click.pass_obj
+def leave(call: Invocation, *, agent: str, owner: str, paths: tuple[str, ...], end: bool) -> None:
+    """Release whatever AGENT holds, or one of its owners."""
+    count = call.run(call.operation(files.Leave, agent=agent, owner=owner, paths=paths or None, end=end))
+    call.output.one({"agent": agent, "released": count}, f"released {count} of {plain(agent)}")
+
+
+@command.verb(examples=["coordinator file list", "coordinator file list coder-1"])
+@click.argument("agent", required=False)
+@paged
+@click.pass_obj
+def list_(call: Invocation, *, agent: str | None, after: str | None, limit: int | None) -> None:
+    """List what the agents, or only AGENT, have seen of files."""
+    call.list(
+        files.List(project=call.project, agent=agent),
+        ("path", "agent", "owner", "seen_at", "wrote_at", "hash"),
+        after=after,
+        limit=limit,
+        empty="No files were seen.",
+    )
