@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults format lint schema docs clean
+.PHONY: help run test quick coverage demo bench faults tools format lint schema docs clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -56,6 +56,11 @@ bench: .venv/test ## measure, as ratios beside a baseline; see bench/RESULTS.md
 faults: .venv/test ## the long fault runs
 	$(BIN)/pytest -q -m long --long
 
+tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm has them, against stubs of their models
+	npm install --prefix .tools --no-audit --no-fund --silent @anthropic-ai/claude-code@2.1.197 @openai/codex@0.171.0 \
+	  @github/copilot@1.0.102 @google/gemini-cli@0.61.0
+	$(BIN)/pytest -q tests/hooks/real_tools.py
+
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema
 
@@ -63,4 +68,4 @@ docs: .venv/test ## generate the tables in docs/ after a change to what they lis
 	$(BIN)/python -m tests.generate docs
 
 clean:           ## remove what the other targets made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

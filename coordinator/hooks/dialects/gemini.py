@@ -1,9 +1,16 @@
-"""Gemini CLI: hooks in settings.json, with timeouts in milliseconds."""
+"""Gemini CLI: hooks in settings.json, with timeouts in milliseconds.
+
+It announces a compaction before each request to the model, whether or not it compacts, so that is not an event here. The prompt
+that a hook gets begins with the context that another one has added.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from coordinator.errors import InvalidArgument
 from coordinator.hooks.dialects.entries import Element, Member, SettingsScope, Setup
@@ -20,7 +27,6 @@ EVENTS: dict[str, str] = {
     "BeforeAgent": Kind.PROMPT,
     "BeforeTool": "before",
     "AfterTool": "after",
-    "PreCompress": Kind.COMPACT,
     "AfterAgent": Kind.STOP,
 }
 USES = {
@@ -33,10 +39,15 @@ USES = {
 }
 GEMINI = Family(name=NAME, events=EVENTS, uses=USES, hears=frozenset({"SessionStart", "BeforeAgent", "AfterTool"}))
 MATCHER = "^(write_file|replace|read_file|run_shell_command)$"
+ADDED = re.compile(r"\A(<hook_context>.*?</hook_context>\s*)+", re.DOTALL)
 SETTINGS = Path(".gemini/settings.json")
 MOVED = ("GEMINI_CLI_HOME", ".")
 
-read = GEMINI.read
+
+def read(payload: dict[str, Any]) -> HookEvent:
+    """Return what happened."""
+    event = GEMINI.read(payload)
+    return replace(event, prompt=ADDED.sub("", event.prompt)) if event.prompt else event
 
 
 def answer(event: HookEvent, verdict: Verdict) -> HookReply:
