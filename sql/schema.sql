@@ -94,6 +94,15 @@ create table coordinator.artifact_objects (
 );
 CREATE INDEX artifact_objects_due_idx ON coordinator.artifact_objects USING btree (due_at) WHERE ((blob_id IS NULL) OR (stored_at IS NULL));
 
+-- How many artifacts a project has, and how many bytes their contents have. Written by artifact_use.
+create table coordinator.artifact_usage (
+  project_id bigint not null, -- The project.
+  count      bigint not null default 0, -- Artifacts: names.
+  bytes      bigint not null default 0, -- Bytes of finished contents, each counted once, in the database or in an object store; those that no artifact has count until artifact_prune deletes them.
+  constraint artifact_usage_pkey PRIMARY KEY (project_id),
+  constraint artifact_usage_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+
 -- Artifacts: logs, diffs, reports; the bytes are read with artifact_read. Written by artifact_put, artifact_finish, artifact_keep and artifact_delete.
 create table coordinator.artifacts (
   id         bigint not null generated always as identity, -- Number of the artifact; another content of its name keeps it.
@@ -107,6 +116,7 @@ create table coordinator.artifacts (
   actor      text not null, -- Who stored the present content.
   created_at timestamp with time zone not null, -- When the name was first used (database clock).
   updated_at timestamp with time zone not null, -- When the present content was stored (database clock).
+  trim_at    timestamp with time zone, -- When artifact_expire looks at it next; null: never.
   blob_id    bigint not null, -- The content.
   constraint artifacts_pkey PRIMARY KEY (id),
   constraint artifacts_key UNIQUE NULLS NOT DISTINCT (project_id, name, session_id),
@@ -117,6 +127,7 @@ create table coordinator.artifacts (
 );
 CREATE INDEX artifacts_blob_idx ON coordinator.artifacts USING btree (blob_id);
 CREATE INDEX artifacts_session_idx ON coordinator.artifacts USING btree (session_id, name);
+CREATE INDEX artifacts_trim_at_idx ON coordinator.artifacts USING btree (trim_at) WHERE (trim_at IS NOT NULL);
 
 -- Jobs that are enqueued at times that recur.
 create table coordinator.crons (
@@ -973,9 +984,9 @@ create table coordinator.relay (
 create table coordinator.retention (
   id         bigint not null generated always as identity, -- Internal number.
   project_id bigint, -- The project to which it applies; null for all that have none of their own.
-  subject    text collate "C" not null, -- log, document or session.
-  kind       text collate "C" not null, -- Kind of the logs or documents; * for kinds without a policy of their own, and for sessions.
-  max_age    interval, -- Age at which an entry of a log goes, time after its deletion at which a document goes, or time without activity after which a session goes; null: never.
+  subject    text collate "C" not null, -- log, document, session or artifact.
+  kind       text collate "C" not null, -- Kind of the logs or documents; * for kinds without a policy of their own, and for sessions and artifacts.
+  max_age    interval, -- Age at which an entry of a log goes, time after its deletion at which a document goes, time without activity after which a session goes, or time since its content was stored after which an artifact of no session goes; null: never.
   max_count  bigint, -- Newest entries that a log keeps, or newest versions that a document keeps; null: all.
   actor      text not null, -- Who set it: the name of an agent or of a database role.
   updated_at timestamp with time zone not null, -- When it was set (database clock).
@@ -983,17 +994,17 @@ create table coordinator.retention (
   constraint retention_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
   constraint retention_max_age CHECK ((EXTRACT(epoch FROM max_age) > (0)::numeric)),
   constraint retention_max_count CHECK ((max_count > 0)),
-  constraint retention_subject CHECK ((subject = ANY (ARRAY['log'::text, 'document'::text, 'session'::text])))
+  constraint retention_subject CHECK ((subject = ANY (ARRAY['log'::text, 'document'::text, 'session'::text, 'artifact'::text])))
 );
 CREATE UNIQUE INDEX retention_kind_key ON coordinator.retention USING btree (subject, kind, COALESCE(project_id, (0)::bigint));
 
--- Changes of retention that have not reached all logs, documents and sessions yet. Written by retention_set and retention_reset, worked off by retention_sweep.
+-- Changes of retention that have not reached all logs, documents, sessions and artifacts yet. Written by retention_set and retention_reset, worked off by retention_sweep.
 create table coordinator.retention_sweeps (
   id         bigint not null generated always as identity, -- Their order.
   project_id bigint, -- The project whose retention changed; null for all.
-  subject    text not null, -- log, document or session.
+  subject    text not null, -- log, document, session or artifact.
   kind       text not null, -- The kind whose retention changed; * for any.
-  swept_to   bigint not null default 0, -- Internal number of the last log, document or session that the change has reached.
+  swept_to   bigint not null default 0, -- Internal number of the last log, document, session or artifact that the change has reached.
   constraint retention_sweeps_pkey PRIMARY KEY (id),
   constraint retention_sweeps_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
 );
@@ -1920,13 +1931,13 @@ create function coordinator.artifact_abort(p_project text, p_upload uuid, p_acto
   returns boolean
   volatile security definer;
 
--- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. ZC332: the session is archived. No event: readers see nothing yet.
-create function coordinator.artifact_begin(p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+-- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. p_expect: as for artifact_finish, which compares it again. ZC332: the session is archived. ZC301: p_expect does not hold. No event: readers see nothing yet.
+create function coordinator.artifact_begin(p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifact_upload
   volatile security definer;
 
--- Reject an invalid name, media type, size or SHA-256 (ZC1) of an artifact; the last two may be null. Internal.
-create function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text)
+-- Reject an invalid name, media type, size, SHA-256 or expectation (ZC1) of an artifact; the last three may be null. Internal.
+create function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text, p_expect text default null)
   returns void
   immutable;
 
@@ -1950,13 +1961,23 @@ create function coordinator.artifact_enter(p_project_id bigint, p_sha256 text, p
   returns coordinator.artifact_blobs
   volatile;
 
+-- Raise ZC301 unless an artifact has the SHA-256 that is expected; 0: it must be absent; null: anything. p_sha256: what it has, null: it is absent. Internal.
+create function coordinator.artifact_expect(p_artifact text, p_expect text, p_sha256 text)
+  returns void
+  immutable;
+
+-- Delete artifacts of no session that were stored long enough ago, unless they are kept; returns a row for each of up to p_limit that it has looked at. Repeat until there is none.
+create function coordinator.artifact_expire(p_limit integer default 100)
+  returns SETOF coordinator.retention_result
+  volatile security definer;
+
 -- Return an artifact; a row of nulls if there is none. ZC215: there is no such session. Internal.
 create function coordinator.artifact_find(p_project_id bigint, p_artifact text, p_session text)
   returns coordinator.artifacts
   stable;
 
--- Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload.
-create function coordinator.artifact_finish(p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+-- Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload. ZC301: p_expect does not hold; the detail has what is there.
+create function coordinator.artifact_finish(p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
@@ -2000,8 +2021,8 @@ create function coordinator.artifact_part(p_project text, p_artifact text, p_ses
   returns SETOF coordinator.artifact_part
   stable security definer;
 
--- Give a content a name, in place of what has it; p_blob is locked. Internal.
-create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_actor text)
+-- Give a content a name, in place of what has it; p_blob is locked, p_new: it was finished by this call. Internal.
+create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_expect text, p_new boolean, p_actor text)
   returns SETOF coordinator.artifacts_live
   volatile;
 
@@ -2010,8 +2031,8 @@ create function coordinator.artifact_prune(p_limit integer default 10)
   returns integer
   volatile security definer;
 
--- Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. ZC336: it has another SHA-256 than p_sha256.
-create function coordinator.artifact_put(p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null, p_sha256 text default null, p_actor text default null)
+-- Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: it has another SHA-256 than p_sha256. ZC301: p_expect does not hold; the detail has what is there.
+create function coordinator.artifact_put(p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
@@ -2025,6 +2046,11 @@ create function coordinator.artifact_release()
   returns trigger
   volatile;
 
+-- Refuse (ZC102) more artifacts, or more bytes of their contents, than a project may have. Internal.
+create function coordinator.artifact_room(p_count bigint, p_bytes bigint)
+  returns void
+  immutable;
+
 -- Return an artifact as readers see it. Internal.
 create function coordinator.artifact_row(p_project text, p_session text, p_artifact coordinator.artifacts)
   returns coordinator.artifacts_live
@@ -2035,10 +2061,20 @@ create function coordinator.artifact_show(p_project text, p_artifact text, p_ses
   returns SETOF coordinator.artifacts_live
   stable security definer;
 
+-- Return when retention looks at an artifact; null: never, because no policy says so, it is kept, or it ends with its session. Internal.
+create function coordinator.artifact_trim_at(p_project_id bigint, p_session_id bigint, p_kept boolean, p_stored_at timestamp with time zone)
+  returns timestamp with time zone
+  stable;
+
 -- Raise ZC221: there is no such upload. Internal.
 create function coordinator.artifact_upload_missing(p_upload uuid)
   returns void
   immutable;
+
+-- Count artifacts and bytes of contents that a project has more, or less; the last lock of a call. ZC102: these are too many. No event. Internal.
+create function coordinator.artifact_use(p_project_id bigint, p_count bigint, p_bytes bigint)
+  returns void
+  volatile;
 
 -- Return the size and SHA-256 of what was uploaded. ZC336: parts are missing, or size or hash differ. Internal.
 create function coordinator.artifact_verify(p_blob bigint, p_bytes bigint, p_sha256 text)
@@ -4658,7 +4694,7 @@ create function coordinator.retention_of(p_project_id bigint, p_subject text, p_
   returns coordinator.retention
   stable;
 
--- Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log and document of the project.
+-- Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log, document, session and artifact of the project.
 create function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.retention_forecast
   stable security definer;
@@ -4668,12 +4704,12 @@ create function coordinator.retention_reset(p_project text, p_subject text, p_ki
   returns SETOF coordinator.retention_policy
   volatile security definer;
 
--- Have the leading daemon look at every log, document and session of a project now, and remove in paced batches what retention_plan says.
+-- Have the leading daemon look at every log, document, session and artifact of a project now, and remove in paced batches what retention_plan says.
 create function coordinator.retention_run(p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Set how long logs, documents or sessions of a kind keep what they hold, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.
+-- Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.
 create function coordinator.retention_set(p_project text, p_subject text, p_kind text default '*', p_max_age interval default null, p_max_count bigint default null, p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.retention_policy
   volatile security definer;
@@ -4683,7 +4719,7 @@ create function coordinator.retention_show(p_project text, p_after text[] defaul
   returns SETOF coordinator.retention_policy
   stable security definer;
 
--- Bring a change of retention to up to p_limit logs, documents or sessions that it concerns; returns how many it has looked at. Repeat until 0. No event.
+-- Bring a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns; returns how many it has looked at. Repeat until 0. No event.
 create function coordinator.retention_sweep(p_limit integer default 1000)
   returns integer
   volatile security definer;

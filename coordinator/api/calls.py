@@ -29,7 +29,7 @@ from coordinator.api.filter import Filter
 from coordinator.api.following import END, HEADERS, following, wants_events
 from coordinator.api.gateway import Gateway
 from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, wait_of
-from coordinator.api.problems import PreconditionFailed
+from coordinator.api.problems import unmet
 from coordinator.api.request import Request
 from coordinator.api.response import PartStream, Response
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument
@@ -48,7 +48,6 @@ __all__ = ["Calls"]
 LOOK_S = 0.2  # for a position whose transaction may have no event that wakes
 
 _encode = msgspec.json.Encoder().encode
-_VERSION_CONFLICT = "ZC301"
 
 
 class _ListBody(msgspec.Struct):
@@ -170,9 +169,9 @@ class Calls:
             finally:
                 self._admission.leave(project)
         except Conflict as error:
-            if not expected or error.code != _VERSION_CONFLICT:
+            if not expected:
                 raise
-            raise PreconditionFailed(error.message, hint=error.hint, detail=error.detail, code=error.code) from error
+            raise unmet(error) from None
 
     async def _write_once(
         self, endpoint: Endpoint, operation: Operation[Any], caller_key: tuple[str, str], transaction: Runner

@@ -296,6 +296,8 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
                 "sha256", {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 that the body must have."
             ),
             _header("Repr-Digest", "The same as sha-256=:BASE64:; Content-Digest and Digest are understood, too."),
+            _header("If-Match", "An ETag: store it only in place of this content."),
+            _header("If-None-Match", "*: store it only if there is no artifact of this name."),
         ],
         "requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
         "responses": _responses(schema_of[repr(Artifact)], _POSITION | _ETAG, (*_WRITE_ERRORS, 412)),

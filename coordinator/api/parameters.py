@@ -24,6 +24,7 @@ from coordinator.model.page import place_of
 __all__ = ["AT_LEAST", "at_least_of", "duration_of", "expecting", "from_body", "from_query", "wait_of"]
 
 AT_LEAST = "at_least"
+_CONTENT_TAG = re.compile(r'"([0-9a-f]{64})"')
 _ENTITY_TAG = re.compile(r'"(?:([0-9a-f]{8})\.)?([0-9]{1,18})"')
 
 
@@ -111,7 +112,7 @@ def duration_of(text: str, max_s: float) -> float:
 
 
 def expecting(endpoint: Endpoint, request: Request) -> dict[str, Any]:
-    """Read the version that a write expects, and its epoch, from its headers: the fields ``expect`` and ``epoch``, if they name any.
+    """Read the version that a write expects, and its epoch, or the hash of a content, from its headers: the fields ``expect`` and ``epoch``, if they name any.
 
     Raises: ``InvalidArgument``.
     """
@@ -122,6 +123,14 @@ def expecting(endpoint: Endpoint, request: Request) -> dict[str, Any]:
         raise InvalidArgument("this operation has no version to compare", hint="Omit If-Match and If-None-Match.")
     if match is not None and none_match is not None:
         raise InvalidArgument("the request has If-Match and If-None-Match", hint="Send one of them.")
+    if "sha256" in endpoint.operation.__struct_fields__:
+        content = _CONTENT_TAG.fullmatch(match or "")
+        if content is None and none_match != "*":
+            raise InvalidArgument(
+                "If-Match or If-None-Match holds no content",
+                hint="Send an ETag as you received it in If-Match, or If-None-Match: * for an artifact that must not exist.",
+            )
+        return {"expect": content[1] if content else "0"}
     tag = _ENTITY_TAG.fullmatch(match or "")
     if tag and tag[1] and "epoch" not in endpoint.operation.__struct_fields__:
         tag = None

@@ -97,6 +97,13 @@ class PreconditionFailed(Conflict):
     http_status, name = 412, "precondition-failed"
 
 
+def unmet(conflict: Conflict) -> Conflict:
+    """Return what a conflict is where a header says what is expected: 412 if it is about that, else the conflict."""
+    if conflict.code != "ZC301":
+        return conflict
+    return PreconditionFailed(conflict.message, hint=conflict.hint, detail=conflict.detail, code=conflict.code)
+
+
 class TooLarge(CoordinatorError):
     """The body exceeds the limit."""
 

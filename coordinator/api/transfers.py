@@ -27,7 +27,7 @@ from coordinator.api.calls import Calls
 from coordinator.api.connection import LimitedConnection
 from coordinator.api.endpoint import endpoint_of
 from coordinator.api.memory import Memory
-from coordinator.api.parameters import at_least_of, from_query
+from coordinator.api.parameters import at_least_of, expecting, from_query
 from coordinator.api.principal import Principal
 from coordinator.api.problems import (
     MalformedRequest,
@@ -36,11 +36,12 @@ from coordinator.api.problems import (
     RangeNotSatisfiable,
     TooLarge,
     UnsupportedMediaType,
+    unmet,
 )
 from coordinator.api.request import Request
 from coordinator.api.response import TRANSPORT, PartStream, Response
 from coordinator.config import Config
-from coordinator.errors import InvalidArgument
+from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.artifact import Artifact
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Operation
@@ -77,13 +78,16 @@ class Transfers:
     async def put(self, request: Request) -> Response:
         """Store the body as an artifact."""
         request.principal.check_role(artifacts.Begin)  # before anything is looked at
-        begin = self._begin(request)
+        expected = expecting(self._put, request)
+        begin = msgspec.structs.replace(self._begin(request), **expected)
         done = self._enter()
         try:
             with reported() as positions:
                 stored = await upload(
                     _OfPrincipal(self._calls, request.principal), begin, self._body(request), resume=False
                 )
+        except Conflict as error:
+            raise (unmet(error) if expected else error) from None
         finally:
             done()
         headers = [_etag(stored), *((b"position", position.encode()) for position in positions[-1:])]
@@ -135,8 +139,6 @@ class Transfers:
         assert isinstance(begin, artifacts.Begin)  # noqa: S101
         if (request.header("content-encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("the body has a content encoding", hint="Send the bytes as they are.")
-        if request.header("if-match") or request.header("if-none-match"):
-            raise InvalidArgument("an upload has no version to compare", hint="Omit If-Match and If-None-Match.")
         if request.header("content-range"):
             raise InvalidArgument("the body is a range", hint="Send all of it, or its parts: see artifact_begin.")
         length = request.header("content-length")

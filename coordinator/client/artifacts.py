@@ -42,17 +42,18 @@ class Artifacts:
         media_type: str | None = None,
         session: str | None = None,
         sha256: str | None = None,
+        expect: Artifact | str | int | None = None,
         moved: Moved | None = None,
     ) -> Artifact:
         """Store an artifact, in place of what has its name: bytes, the content of a file, or the pieces of a stream.
 
         At most one part of a file or stream is in memory. If it fails, readers see nothing of it. Putting the same bytes or file
         again continues where it ended; so does a stream whose ``sha256``, in hexadecimal, you give. ``media_type`` defaults to what the
-        name suggests. ``moved`` is called with
-        the number of bytes that are there, and of all.
+        name suggests. ``expect`` is what the name must have now: the artifact as it was read, or its hash; 0: nothing. ``moved`` is
+        called with the number of bytes that are there, and of all.
 
-        Raises: ``Conflict`` if the content has another hash, or the file changed meanwhile; ``InvalidArgument`` beyond 64 MiB;
-        ``OSError`` from the file.
+        Raises: ``Conflict`` if the content has another hash, the file changed meanwhile, or ``expect`` does not hold; ``InvalidArgument``
+        beyond 64 MiB, or if the project is full; ``OSError`` from the file.
         """
         begin = artifacts.Begin(
             project=self._caller.project,
@@ -60,6 +61,7 @@ class Artifacts:
             media_type=media_type or media_type_of(artifact),
             session=session,
             sha256=sha256,
+            expect=expect.sha256 if isinstance(expect, Artifact) else None if expect is None else str(expect),
             actor=await self._caller.actor(),
         )
         return await store(self._runner, begin, data, moved)
@@ -144,13 +146,14 @@ class Artifacts:
 
 
 class _Repeating:
-    """Runs the calls of a transfer, and retries each: all can be repeated, except for one that begins an upload without a hash."""
+    """Runs the calls of a transfer, and retries each: all can be repeated, except for one without a hash, or with an expectation."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def run(self, operation: Operation[R]) -> R:
-        return await self._caller.run(operation, again=getattr(operation, "sha256", "") is not None)
+        again = getattr(operation, "sha256", "") is not None and getattr(operation, "expect", None) is None
+        return await self._caller.run(operation, again=again)
 
 
 def media_type_of(name: str) -> str:

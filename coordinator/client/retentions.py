@@ -1,4 +1,4 @@
-"""Retention: how long logs, documents and sessions keep what they hold."""
+"""Retention: how long logs, documents, sessions and artifacts are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.operations import retentions
 
 __all__ = ["Retentions"]
 
-Subject = Literal["log", "document", "session"]
+Subject = Literal["log", "document", "session", "artifact"]
 
 
 class Retentions:
@@ -29,10 +29,10 @@ class Retentions:
         max_count: int | None = None,
         everywhere: bool = False,
     ) -> RetentionPolicy:
-        """Set how long entries, versions or sessions of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
+        """Set how long entries, versions, sessions or artifacts of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
 
-        ``max_age`` is the age of a log's entries, the time since a document was deleted, or since a session was last active. ``max_count``
-        is the number of entries that a log keeps, or of versions that a document keeps. * is any kind without a policy of its own.
+        ``max_age`` is the age of a log's entries, the time since a document was deleted, a session was last active, or an artifact of no
+        session was stored. ``max_count`` is the number of entries that a log keeps, or of versions that a document keeps. * is any kind without a policy of its own.
         """
         return await self._caller.run(
             retentions.Set(

@@ -74,6 +74,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(retentions.Trim(), judge=_removed),
         Loop(retentions.ExpireDocuments(), judge=_removed),
         Loop(retentions.ExpireSessions(), judge=_removed),
+        Loop(retentions.ExpireArtifacts(), judge=_removed),
         Loop(retentions.Sweep(), judge=_swept),
         *_configure(config),
         Loop(idempotency.Prune()),

@@ -326,6 +326,8 @@ LIMITS: Final[Mapping[str, int]] = {
     "artifact_part_bytes": 1048576,
     "artifact_parts": 64,
     "artifact_uploads": 100,
+    "artifacts": 100000,
+    "artifacts_bytes": 68719476736,
     "artifact_media_type": 200,
     "window": 10000,
     "window_bytes": 4194304,

@@ -87,9 +87,9 @@ class Positioned(Protocol):
 
 
 class Conditional(Protocol):
-    """The field of a ``conditional`` operation: the version that it requires."""
+    """The field of a ``conditional`` operation: the version that it requires, or the hash of the content."""
 
-    expect: int | None
+    expect: int | str | None
 
 
 class Objects(Protocol):

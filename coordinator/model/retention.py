@@ -1,4 +1,4 @@
-"""Retention: how long logs, documents and sessions keep what they hold."""
+"""Retention: how long logs, documents, sessions and artifacts are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
 
 
 class RetentionForecast(msgspec.Struct, frozen=True):
-    """What would go now: from ``count`` logs, documents or sessions, ``removed`` entries, versions, documents or sessions.
+    """What would go now: from ``count`` logs, documents, sessions or artifacts, ``removed`` entries, versions, documents, sessions or artifacts.
 
     ``reason`` is the bound that they exceed, max_age or max_count; or ttl, for documents that have expired.
     """

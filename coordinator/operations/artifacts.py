@@ -34,12 +34,13 @@ OCTETS = "application/octet-stream"
 class Put(Operation[Artifact], frozen=True, kw_only=True):
     """Store an artifact of at most 1 MiB, in place of what has its name. Storing the same again changes nothing.
 
-    ``sha256``, in hexadecimal, is compared.
+    ``sha256``, in hexadecimal, is compared. ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
 
-    Raises: ``Conflict`` for another hash.
+    Raises: ``Conflict`` for another hash, or if ``expect`` does not hold: ``detail`` has what is there.
     """
 
     function = "artifact_put"
+    conditional = True
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
     max_bytes = "artifact_part_bytes"
@@ -50,18 +51,22 @@ class Put(Operation[Artifact], frozen=True, kw_only=True):
     media_type: str = OCTETS
     session: str | None = None
     sha256: str | None = None
+    expect: str | None = None
     actor: str | None = None
 
 
 class Begin(Operation[Upload], frozen=True, kw_only=True):
     """Begin to upload an artifact in parts of 1 MiB, or continue: uploads with the same ``sha256`` are one.
 
-    Write the parts that are not there, in any order, then finish. The upload ends when nothing was written for an hour.
+    Write the parts that are not there, in any order, then finish. The upload ends when nothing was written for an hour. ``expect`` is
+    compared now and by ``Finish``.
 
-    Raises: ``InvalidArgument`` for an artifact that is too large, or too many uploads in progress.
+    Raises: ``InvalidArgument`` for an artifact that is too large, too many uploads in progress, or a project that is full; ``Conflict`` if
+    ``expect`` does not hold.
     """
 
     function = "artifact_begin"
+    conditional = True
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
@@ -71,6 +76,7 @@ class Begin(Operation[Upload], frozen=True, kw_only=True):
     session: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    expect: str | None = None
     actor: str | None = None
 
 
@@ -98,10 +104,14 @@ class Write(Operation[bool], frozen=True, kw_only=True):
 class Finish(Operation[Artifact], frozen=True, kw_only=True):
     """Verify that an upload is complete, with this size and hash, and store it under its name. Finishing again changes nothing.
 
-    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if a part is missing, or size or hash differ: ``detail`` says so.
+    ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
+
+    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if a part is missing, size or hash differ, or ``expect`` does not hold:
+    ``detail`` says so.
     """
 
     function = "artifact_finish"
+    conditional = True
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
@@ -112,6 +122,7 @@ class Finish(Operation[Artifact], frozen=True, kw_only=True):
     session: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    expect: str | None = None
     actor: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""Retention: how long logs, documents and sessions keep what they hold."""
+"""Retention: how long logs, documents, sessions and artifacts are kept."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from datetime import timedelta
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.retention import RetentionForecast, RetentionPolicy, RetentionResult
 
-__all__ = ["Configure", "ExpireDocuments", "ExpireSessions", "Preview", "Reset", "Run", "Set", "Show", "Sweep", "Trim"]
+__all__ = [
+    "Configure",
+    "ExpireArtifacts",
+    "ExpireDocuments",
+    "ExpireSessions",
+    "Preview",
+    "Reset",
+    "Run",
+    "Set",
+    "Show",
+    "Sweep",
+    "Trim",
+]
 
 
 class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
-    """Set how long entries, versions or sessions of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
+    """Set how long entries, versions, sessions or artifacts of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
 
-    ``subject`` is log, document or session. ``kind`` * is any kind without a policy of its own. ``max_age`` is the age at which an
-    entry of a log goes, the time after its deletion at which a document goes, or the time without activity after which a session
-    goes. ``max_count`` is how many of the newest entries a log keeps, or versions a document. ``everywhere``: in all projects that
+    ``subject`` is log, document, session or artifact. ``kind`` * is any kind without a policy of its own. ``max_age`` is the age at which
+    an entry of a log goes, the time after its deletion at which a document goes, the time without activity after which a session goes,
+    or the time since its content was stored after which an artifact of no session goes. ``max_count`` is how many of the newest entries a log keeps, or versions a document. ``everywhere``: in all projects that
     have no policy of their own.
 
     Raises: ``InvalidArgument`` if a bound is out of range.
@@ -75,7 +87,7 @@ class Show(Operation[list[RetentionPolicy]], frozen=True, kw_only=True):
 
 
 class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
-    """Say what would go now, by subject, kind and reason. It looks at every log and document of the project."""
+    """Say what would go now, by subject, kind and reason. It looks at every log, document, session and artifact of the project."""
 
     function = "retention_plan"
     reads = True
@@ -88,7 +100,7 @@ class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
 
 
 class Run(Operation[bool], frozen=True, kw_only=True):
-    """Have the leading daemon look at every log, document and session of a project now.
+    """Have the leading daemon look at every log, document, session and artifact of a project now.
 
     It removes, in paced batches, what ``Preview`` says.
     """
@@ -113,7 +125,7 @@ class Configure(Operation[int], frozen=True, kw_only=True):
 
 
 class Sweep(Operation[int], frozen=True, kw_only=True):
-    """Bring a change of retention to the logs, documents and sessions that it concerns. Repeat until 0."""
+    """Bring a change of retention to the logs, documents, sessions and artifacts that it concerns. Repeat until 0."""
 
     function = "retention_sweep"
     internal = True
@@ -143,6 +155,15 @@ class ExpireSessions(Operation[list[RetentionResult]], frozen=True, kw_only=True
     """Delete a session that was idle for long enough, with its contents. Repeat until there is no row."""
 
     function = "session_expire"
+    internal = True
+
+    limit: int = 100
+
+
+class ExpireArtifacts(Operation[list[RetentionResult]], frozen=True, kw_only=True):
+    """Delete artifacts of no session that were stored long enough ago. Repeat until there is no row."""
+
+    function = "artifact_expire"
     internal = True
 
     limit: int = 100

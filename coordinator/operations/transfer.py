@@ -43,12 +43,13 @@ async def upload(
     if begin.bytes is not None and begin.bytes <= PART_BYTES:
         data = b"".join([part async for part in _parts(pieces)])
         named = {
-            name: getattr(begin, name) for name in ("project", "artifact", "media_type", "session", "sha256", "actor")
+            name: getattr(begin, name)
+            for name in ("project", "artifact", "media_type", "session", "sha256", "expect", "actor")
         }
         return await runner.run(artifacts.Put(data=data, **named))
     named = {
         name: getattr(begin, name)
-        for name in ("project", "artifact", "media_type", "session", "bytes", "sha256", "actor")
+        for name in ("project", "artifact", "media_type", "session", "bytes", "sha256", "expect", "actor")
     }
     started = await runner.run(begin)
     there = {*started.parts} if resume else set[int]()

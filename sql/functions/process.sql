@@ -151,6 +151,7 @@ begin
     case when exists (select from coordinator.logs where trim_at <= v_now) then 'log_trim' end,
     case when exists (select from coordinator.documents where expires_at <= v_now) then 'document_expire' end,
     case when exists (select from coordinator.sessions where trim_at <= v_now) then 'session_expire' end,
+    case when exists (select from coordinator.artifacts where trim_at <= v_now) then 'artifact_expire' end,
     case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end
   ], null);
 end

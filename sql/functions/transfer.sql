@@ -334,9 +334,10 @@ begin
       set bytes = octet_length(v_data), finished_at = (p_line ->> 'finished_at')::timestamptz, due_at = v_now + interval '1 day' where b.id = v_id;
     when 'artifact' then
       perform coordinator.check_key('the name of the artifact', p_line ->> 'name');
-      insert into coordinator.artifacts (project_id, session_id, name, media_type, bytes, sha256, kept, actor, created_at, updated_at, blob_id)
+      insert into coordinator.artifacts (project_id, session_id, name, media_type, bytes, sha256, kept, actor, created_at, updated_at, trim_at, blob_id)
       select p_project_id, v_session, p_line ->> 'name', p_line ->> 'media_type', b.bytes, b.sha256, (p_line ->> 'kept')::boolean, v_actor,
-             (p_line ->> 'created_at')::timestamptz, (p_line ->> 'updated_at')::timestamptz, b.id
+             (p_line ->> 'created_at')::timestamptz, (p_line ->> 'updated_at')::timestamptz,
+             coordinator.artifact_trim_at(p_project_id, v_session, (p_line ->> 'kept')::boolean, (p_line ->> 'updated_at')::timestamptz), b.id
       from coordinator.artifact_blobs b where b.project_id = p_project_id and b.sha256 = p_line ->> 'sha256' and b.finished_at is not null;
       if not found then
         raise exception using errcode = 'ZC103', message = 'the bytes of the artifact are missing', hint = 'The export is damaged: export the project again.';
@@ -367,6 +368,7 @@ declare
   v_line     jsonb;
   v_message  text;
   v_hint     text;
+  v_used     record;
 begin
   if jsonb_typeof(p_lines) is distinct from 'array' or p_done is null or p_done < 0 then
     raise exception using errcode = 'ZC103', message = 'the lines are not a list, or their place is missing',
@@ -426,6 +428,14 @@ begin
         from jsonb_array_elements(p_lines) with ordinality u (value, place)
         where u.value ->> 'type' = 'entry' and p_done + u.place > v_before and p_done + u.place <= v_import.lines group by 1, 2) e
   where l.project_id = v_project and l.kind = e.kind and l.key = e.key;
+  select count(*) filter (where u.value ->> 'type' = 'artifact') as count, sum(b.bytes) as bytes into v_used
+  from jsonb_array_elements(p_lines) with ordinality u (value, place)
+  left join coordinator.artifact_blobs b
+    on u.value ->> 'type' = 'content' and b.project_id = v_project and b.sha256 = u.value ->> 'sha256' and b.finished
+  where p_done + u.place > v_before and p_done + u.place <= v_import.lines;
+  if v_used.count > 0 or v_used.bytes > 0 then
+    perform coordinator.artifact_use(v_project, v_used.count, coalesce(v_used.bytes, 0)::bigint);
+  end if;
   update coordinator.project_imports i
   set lines = v_import.lines, updated_at = v_now, finished_at = coalesce(i.finished_at, case when v_finished then v_now end)
   where i.project_id = v_project;

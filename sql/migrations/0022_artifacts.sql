@@ -63,11 +63,13 @@ create table coordinator.artifacts (
   actor      text        not null,
   created_at timestamptz not null,
   updated_at timestamptz not null,
+  trim_at    timestamptz,
   blob_id    bigint      not null constraint artifacts_blob_fkey references coordinator.artifact_blobs (id) on delete cascade,
   constraint artifacts_name check (length(name) between 1 and 512),
   constraint artifacts_key unique nulls not distinct (project_id, name, session_id) -- artifact_show, artifact_list by prefix
 );
 create index artifacts_session_idx on coordinator.artifacts (session_id, name); -- artifact_list of a session, the end of a session
+create index artifacts_trim_at_idx on coordinator.artifacts (trim_at) where trim_at is not null; -- artifact_expire
 create index artifacts_blob_idx on coordinator.artifacts (blob_id); -- artifact_prune
 comment on table  coordinator.artifacts            is 'Artifacts: logs, diffs, reports; the bytes are read with artifact_read. Written by artifact_put, artifact_finish, artifact_keep and artifact_delete.';
 comment on column coordinator.artifacts.id         is 'Number of the artifact; another content of its name keeps it.';
@@ -81,6 +83,7 @@ comment on column coordinator.artifacts.kept       is 'Whether retention leaves 
 comment on column coordinator.artifacts.actor      is 'Who stored the present content.';
 comment on column coordinator.artifacts.created_at is 'When the name was first used (database clock).';
 comment on column coordinator.artifacts.updated_at is 'When the present content was stored (database clock).';
+comment on column coordinator.artifacts.trim_at    is 'When artifact_expire looks at it next; null: never.';
 comment on column coordinator.artifacts.blob_id    is 'The content.';
 
 -- Readers see this table as it is, without the rows of projects that are closed to them. The owner's functions see all rows.

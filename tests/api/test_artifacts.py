@@ -152,7 +152,13 @@ async def test_bad_uploads_are_refused(http: httpx.AsyncClient, project: str, ap
             415,
             "unsupported-media-type",
         ),
-        (await http.put(path(project), content=b"x", headers={"If-None-Match": "*"}), 422, "invalid-argument"),
+        (
+            await http.put(path(project), content=b"x", headers={"If-None-Match": f'"{SHA256}"'}),
+            422,
+            "invalid-argument",
+        ),
+        (await http.put(path(project), content=b"x", headers={"If-Match": '"1"'}), 422, "invalid-argument"),
+        (await http.put(path(project, expect="1"), content=b"x"), 422, "invalid-argument"),
         (await http.put(path(project, colour="red"), content=b"x"), 422, "invalid-argument"),
         (await http.put(path("nowhere"), content=DATA), 404, "not-found"),
         (await http.put(path(project), content=chunks(bytes(65 * MIB), MIB)), 413, "too-large"),
@@ -160,6 +166,31 @@ async def test_bad_uploads_are_refused(http: httpx.AsyncClient, project: str, ap
     ):
         problem(answer, status, name)
     assert await names(http, project) == []
+    assert await uploads(api_url, project) == 0
+
+
+async def test_an_upload_is_for_a_name_without_content_or_with_a_known_one(
+    http: httpx.AsyncClient, project: str, api_url: str
+) -> None:
+    """Small bodies are one call, large ones several: each compares what is there, the large ones before the body is read, too."""
+    for name, data in (("small", b"x"), ("large", DATA)):
+        problem(
+            await http.put(path(project, name), content=data, headers={"If-Match": f'"{SHA256}"'}),
+            412,
+            "precondition-failed",
+        )
+        made = await http.put(path(project, name), content=data, headers={"If-None-Match": "*"})
+        assert made.status_code == 200, made.text
+        taken = await http.put(path(project, name), content=data, headers={"If-None-Match": "*"})
+        problem(taken, 412, "precondition-failed")
+        assert taken.json()["facts"] == {"sha256": made.json()["sha256"]}
+        replaced = await http.put(path(project, name), content=data + b"!", headers={"If-Match": made.headers["etag"]})
+        assert replaced.status_code == 200, replaced.text
+        problem(await http.put(path(project, name, expect="0"), content=data), 409, "conflict")
+        body = {"project": project, "artifact": name, "data": base64.b64encode(b"x").decode()}
+        headers = {"If-Match": replaced.headers["etag"]}
+        assert (await http.post("/v1/artifacts/put", json=body, headers=headers)).status_code == 200
+        problem(await http.post("/v1/artifacts/put", json=body, headers=headers), 412, "precondition-failed")
     assert await uploads(api_url, project) == 0
 
 

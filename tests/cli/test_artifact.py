@@ -37,5 +37,6 @@ def test_what_cannot_be_stored_is_refused(program: Program, tmp_path: Path) -> N
     assert "missing" in program.fails(5, "artifact", "put", str(tmp_path / "missing"))["message"]
     (tmp_path / "a").write_bytes(b"x")
     program.fails(4, "artifact", "put", str(tmp_path / "a"), "--sha256", "0" * 64)
-    program.json("artifact", "put", str(tmp_path / "a"))
+    program.json("artifact", "put", str(tmp_path / "a"), "--expect", "0")
+    assert "exists" in program.fails(4, "artifact", "put", str(tmp_path / "a"), "--expect", "0")["message"]
     program.fails(5, "artifact", "get", "a", str(tmp_path / "no" / "folder"))

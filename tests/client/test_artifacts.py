@@ -63,6 +63,12 @@ async def test_bytes_a_file_and_a_stream_come_back_in_every_form(url: str, tmp_p
         assert b"".join([part async for part in client.artifacts.stream("c", session="s")]) == DATA
         assert [a.artifact async for a in client.artifacts.list(session="s")] == ["b", "c"]
         assert (await client.artifacts.keep("small")).kept
+        with pytest.raises(Conflict):
+            await client.artifacts.put("small", b"y", expect=0)
+        with pytest.raises(Conflict):
+            await client.artifacts.put("small", DATA, expect=made)
+        small = await client.artifacts.show("small")
+        assert (await client.artifacts.put("small", b"y", expect=small)).sha256 != small.sha256
         assert await client.artifacts.delete("small")
         with pytest.raises(NotFound):
             await client.artifacts.show("small")

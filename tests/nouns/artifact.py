@@ -18,6 +18,8 @@ LIMITS = {
     "artifact_uploads": [
         "count(b.upload) from generate_series(1, $1::integer) n, lateral coordinator.artifact_begin('default', 'a' || n) b"
     ],
+    "artifacts": ["coordinator.artifact_use(coordinator.project_id('default'), $1::bigint, 0)"],
+    "artifacts_bytes": ["coordinator.artifact_use(coordinator.project_id('default'), 0, $1::bigint)"],
     "artifact_media_type": ["coordinator.artifact_put('default', 'a', 'x', 'text/' || repeat('x', $1::integer - 5))"],
     "key": [
         "coordinator.artifact_put('default', repeat('ü', $1::integer), 'x')",

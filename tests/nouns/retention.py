@@ -14,6 +14,7 @@ LIMITS = {
     "page": [
         "coordinator.document_expire($1::integer)",
         "coordinator.session_expire($1::integer)",
+        "coordinator.artifact_expire($1::integer)",
         "coordinator.log_trim($1::integer)",
         "coordinator.retention_plan('default', p_limit => $1::integer)",
         "coordinator.retention_sweep($1::integer)",
@@ -58,6 +59,6 @@ async def some_beyond_retention(tx: Transaction) -> None:
 
 
 PAGES = [
-    Pages(some_retention, retentions.Show(project="default"), 9),
+    Pages(some_retention, retentions.Show(project="default"), 10),
     Pages(some_beyond_retention, retentions.Preview(project="default"), 6),
 ]

@@ -7,13 +7,17 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.errors import Conflict, NotFound
 from coordinator.model.artifact import Artifact, Upload
-from coordinator.operations import artifacts
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.operation import Operation
+from coordinator.operations import artifacts, retentions, transfers
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
@@ -52,6 +56,14 @@ async def stored(tx: Transaction) -> tuple[int, int]:
     """Count contents and parts."""
     blobs = await tx.connection.fetchval("select count(*) from coordinator.artifact_blobs")
     return blobs, await tx.connection.fetchval("select count(*) from coordinator.artifact_chunks")
+
+
+# How many projects have another number of artifacts or bytes than is counted.
+USAGE_DIFFERS = """
+select count(*) from coordinator.projects p left join coordinator.artifact_usage u on u.project_id = p.id
+where (coalesce(u.count, 0), coalesce(u.bytes, 0)) is distinct from (
+  (select count(*) from coordinator.artifacts a where a.project_id = p.id),
+  (select coalesce(sum(b.bytes), 0)::bigint from coordinator.artifact_blobs b where b.project_id = p.id))"""
 
 
 async def prune(tx: Transaction) -> None:
@@ -360,7 +372,7 @@ async def test_every_call_finds_its_rows_by_an_index(tx: Transaction, *, stale: 
         "read": (lambda: read(tx, "mine", session="s"), 10),
         "put": (lambda: put(tx, "dir7/7", uuid4().bytes), 40),
         "due": (lambda: tx.connection.fetchval("select coordinator.work_due()"), 10),
-        "prune": (lambda: tx.run(artifacts.Prune(limit=2)), 20),
+        "prune": (lambda: tx.run(artifacts.Prune(limit=2)), 30),
     }
     for name, (call, most) in calls.items():
         for _ in range(7):  # the sixth has a plan for any values
@@ -413,9 +425,125 @@ async def test_any_order_of_calls_leaves_what_a_model_has(tx: Transaction, seed:
         assert {a.artifact: a.sha256 for a in await tx.run(artifacts.List(project="default"))} == {
             name: sha256(data) for name, data in names.items()
         }
+        assert await tx.connection.fetchval(USAGE_DIFFERS) == 0
     for name, data in names.items():
         pieces = [await read(tx, name, offset=offset) for offset in range(0, len(data) + 1, MIB)]
         assert b"".join(pieces) == data
     await tx.set_clock(now + 3 * HOUR)
     await prune(tx)
     assert (await stored(tx))[0] == len(set(names.values()))
+    assert await tx.connection.fetchval(USAGE_DIFFERS) == 0
+
+
+async def test_what_forks_imports_and_ends_of_sessions_add_and_take_is_counted(tx: Transaction) -> None:
+    await put(tx, "a", b"one", session="s")
+    await put(tx, "b", b"one")
+    await put(tx, "b", b"three")
+    await tx.connection.execute("select coordinator.session_fork('default', 's', p_copy => 't')")
+    await tx.connection.execute("select coordinator.project_create('b')")
+    lines = [row.line for page in [await tx.run(transfers.Export(project="default"))] for row in page]
+    await transfers.import_lines(tx.run, "b", lines)
+    used = "select array_agg((count, bytes)::text order by project_id) from coordinator.artifact_usage"
+    assert await tx.connection.fetchval(used) == ["(3,8)", "(3,8)"]
+    assert await tx.connection.fetchval(USAGE_DIFFERS) == 0
+    await tx.connection.execute("select coordinator.session_delete('default', 's')")
+    await tx.connection.execute("delete from coordinator.artifacts where name = 'b'")
+    await tx.set_clock(2 * 24 * HOUR)
+    await prune(tx)
+    assert await tx.connection.fetchval(used) == ["(1,3)", "(2,3)"]
+    assert await tx.connection.fetchval(USAGE_DIFFERS) == 0
+    await tx.connection.execute("select coordinator.project_delete('b')")
+    assert await tx.connection.fetchval(used) == ["(1,3)"]
+
+
+async def test_a_project_that_is_full_takes_no_more_and_says_what_to_do(tx: Transaction) -> None:
+    await put(tx, "a", b"old")
+
+    async def use(count: int, size: int) -> None:
+        await tx.connection.execute("update coordinator.artifact_usage set count = $1, bytes = $2", count, size)
+
+    async def refuses(*operations: Operation[Any]) -> None:
+        before = await stored(tx)
+        for operation in operations:
+            assert "retention set artifact" in (await refused(tx, operation, "ZC102")).hint  # type: ignore[operator]
+        assert await stored(tx) == before
+
+    upload = (await begin(tx, "late")).upload
+    await write(tx, upload, 1, b"12345")
+    new = artifacts.Put(project="default", artifact="new", data=b"new")
+    await use(LIMITS["artifacts"], 3)
+    await refuses(new, artifacts.Begin(project="default", artifact="new"), finish(upload, "late"))
+    await put(tx, "a", b"in place of another")
+    await use(1, LIMITS["artifacts_bytes"] - 4)
+    large = artifacts.Begin(project="default", artifact="a", bytes=5)
+    await refuses(large, finish(upload, "late"), replace(new, data=b"12345"))
+    await put(tx, "b", b"old")  # which the project has
+    await put(tx, "c", b"1234")
+    await tx.run(artifacts.Delete(project="default", artifact="c"))
+    await refuses(new)
+    await tx.set_clock(HOUR)
+    await prune(tx)
+    await tx.run(new)
+
+
+async def test_what_a_name_must_have_is_compared_and_the_conflict_says_what_is_there(tx: Transaction) -> None:
+    def putting(data: bytes, expect: str) -> artifacts.Put:
+        return artifacts.Put(project="default", artifact="a", data=data, expect=expect)
+
+    def beginning(expect: str) -> artifacts.Begin:
+        return artifacts.Begin(project="default", artifact="a", expect=expect)
+
+    for absent in (putting(b"x", sha256(b"x")), beginning(sha256(b"x"))):
+        assert (await refused(tx, absent, "ZC301")).detail == '{"sha256": null}'
+    upload = (await tx.run(beginning("0"))).upload
+    await write(tx, upload, 1, b"late")
+    made = await tx.run(putting(b"one", "0"))
+    for taken in (putting(b"one", "0"), beginning("0"), finish(upload, expect="0"), putting(b"two", sha256(b"two"))):
+        error = await refused(tx, taken, "ZC301")
+        assert error.detail == f'{{"sha256": "{made.sha256}"}}'
+    assert await read(tx, "a") == b"one"
+    assert (await stored(tx))[0] == 2  # with the upload in progress
+    assert (await tx.run(finish(upload, expect=made.sha256))).sha256 == sha256(b"late")
+    await put(tx, "a", b"of a session", session="s", expect="0")
+    for malformed in ("", "*", "1", "A" * 64, f'"{made.sha256}"'):
+        await refused(tx, putting(b"x", malformed), "ZC103")
+
+
+async def test_artifacts_of_no_session_go_by_age_if_a_policy_says_so_unless_they_are_kept(tx: Transaction) -> None:
+    day = timedelta(days=1)
+    await tx.set_clock(timedelta(0))
+    for name, session in (("old", None), ("kept", None), ("replaced", None), ("of a session", "s")):
+        await put(tx, name, b"x", **({"session": session} if session else {}))
+    await tx.run(artifacts.Keep(project="default", artifact="kept"))
+
+    async def work() -> int:
+        while await tx.run(retentions.Sweep()):
+            pass
+        gone = 0
+        while results := await tx.run(retentions.ExpireArtifacts(limit=1)):
+            gone += sum(result.removed for result in results)
+        return gone
+
+    async def due() -> bool:
+        return "artifact_expire" in await tx.connection.fetchval("select coordinator.work_due()")
+
+    await tx.set_clock(5000 * day)
+    assert (await work(), await due()) == (0, False)
+    await put(tx, "replaced", b"new")
+    await tx.run(retentions.Set(project="default", subject="artifact", max_age=day))
+    forecast = await tx.run(retentions.Preview(project="default"))
+    assert ("artifact", "max_age", 1) in [(row.subject, row.reason, row.removed) for row in forecast]
+    assert await work() == 1
+    assert [(event["type"], event["key"], event["actor"]) for event in await tx.events()][-1] == (
+        "artifact.deleted", "old", "coordinator",
+    )  # fmt: skip
+    await tx.set_clock(5001 * day)
+    await put(tx, "young", b"y")
+    assert await due()
+    assert (await work(), await due()) == (1, False)
+    await tx.run(artifacts.Keep(project="default", artifact="kept", kept=False))
+    assert await work() == 1
+    await tx.run(retentions.Reset(project="default", subject="artifact"))
+    await tx.set_clock(5003 * day)
+    assert await work() == 0
+    assert [row.artifact for row in await tx.run(artifacts.List(project="default"))] == ["of a session", "young"]

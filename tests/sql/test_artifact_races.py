@@ -9,13 +9,15 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from coordinator.db.call import call
 from coordinator.db.connection import connect
-from coordinator.errors import NotFound
+from coordinator.errors import Conflict, NotFound
 from coordinator.model.artifact import Artifact
 from coordinator.operations import artifacts
-from tests.waiting import while_uncommitted
+from tests.sql.test_artifact import USAGE_DIFFERS
+from tests.waiting import until_blocked, while_uncommitted
 
 Open = Callable[[], Awaitable[asyncpg.Connection]]
 SHA256 = hashlib.sha256(b"same").hexdigest()
@@ -71,6 +73,38 @@ async def test_two_uploads_of_the_same_bytes_that_finish_at_once_are_one(session
         assert await read(third, name) == b"same"
 
 
+async def test_an_upload_finishes_though_the_content_that_was_there_first_goes_at_that_moment(session: Open) -> None:
+    """It meets the other content by its key, waits for it, and finds it deleted: then it is the first one itself."""
+    one, two, third = [await session() for _ in range(3)]
+    await call(one, put("a"))
+    await call(one, artifacts.Delete(project="default", artifact="a"))
+    await one.execute("update coordinator.artifact_blobs set due_at = now()")
+    upload = (await call(two, artifacts.Begin(project="default", artifact="b"))).upload
+    await call(two, artifacts.Write(project="default", upload=upload, number=1, data=b"same"))
+    async with one.transaction():
+        await one.execute("select from coordinator.artifact_blobs where finished for update")  # as artifact_prune does
+        task = asyncio.create_task(call(two, artifacts.Finish(project="default", upload=upload, artifact="b")))
+        await until_blocked(third, two)
+        assert await call(one, artifacts.Prune()) == 1
+    assert (await task).sha256 == SHA256
+    assert tuple(await third.fetchrow(COUNT) or ()) == (1, 1)
+    assert await read(third, "b") == b"same"
+    assert await third.fetchval(USAGE_DIFFERS) == 0
+
+
+async def test_only_one_of_two_creates_what_must_not_exist(session: Open) -> None:
+    one, two, third = [await session() for _ in range(3)]
+    first, second = [replace(put("a", data), expect="0") for data in (b"one", b"two")]
+    made, refused = await while_uncommitted(one, two, third, first, second)
+    assert isinstance(refused, Conflict)
+    assert refused.code == "ZC301"
+    assert await read(third, "a") == b"one"
+    expecting = [replace(put("a", data), expect=made.sha256) for data in (b"three", b"four")]
+    _, refused = await while_uncommitted(one, two, third, *expecting)
+    assert isinstance(refused, Conflict)
+    assert await read(third, "a") == b"three"
+
+
 async def test_a_content_that_is_just_being_deleted_is_stored_again(session: Open) -> None:
     one, two, third = [await session() for _ in range(3)]
     await call(one, put("a"))
@@ -121,3 +155,4 @@ async def test_many_puts_of_few_names_and_contents_at_once_neither_deadlock_nor_
         data = await read(connections[0], artifact.artifact)
         assert hashlib.sha256(data).hexdigest() == artifact.sha256
     assert (await connections[0].fetchrow(COUNT) or ())[0] <= 3
+    assert await connections[0].fetchval(USAGE_DIFFERS) == 0

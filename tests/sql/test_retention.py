@@ -36,6 +36,7 @@ async def test_retention_is_on_by_default(tx: Transaction) -> None:
         ("log", "step"): (30 * DAY, None),
         ("document", "*"): (7 * DAY, 10),
         ("session", "*"): (90 * DAY, None),
+        ("artifact", "*"): (None, None),
     }
 
 
@@ -102,6 +103,8 @@ async def test_a_deleted_project_leaves_no_policy(tx: Transaction) -> None:
         (retentions.Set(project=P, subject="log", kind="a", max_count=0), "ZC104"),
         (retentions.Set(project=P, subject="session", max_count=5), "ZC105"),
         (retentions.Set(project=P, subject="session", kind="a", max_age=DAY), "ZC105"),
+        (retentions.Set(project=P, subject="artifact", max_count=5), "ZC105"),
+        (retentions.Set(project=P, subject="artifact", kind="a", max_age=DAY), "ZC105"),
         (retentions.Set(project=P, subject="signal", kind="a"), "ZC105"),
         (retentions.Set(project=P, subject="log", kind="A b"), "ZC103"),
         (retentions.Set(project=P, subject="log", kind=""), "ZC103"),

@@ -34,7 +34,7 @@ LEFT_COLUMNS = {
     "such signals end with their agents, which are not exported": "signals.agent_id",
     "what is deleted is not exported": "logs.deleted documents.deleted",
     "whether an object store has the bytes, which are exported": "artifact_blobs.stored",
-    "computed from the policies of retention": "sessions.trim_at logs.trim_at logs.trim_from artifact_blobs.due_at",
+    "computed from the policies of retention": "sessions.trim_at logs.trim_at logs.trim_from artifacts.trim_at artifact_blobs.due_at",
     "lexemes that name the project, compared by searching": "document_words.words document_embeddings.fields",
 }
 FILLED = """

@@ -32,6 +32,7 @@ session_option = click.option("--session", metavar="KEY", help="Session that it 
         "coordinator artifact put report.html",
         "coordinator artifact put build.log --name build/42/log --session build-42",
         "git diff | coordinator artifact put - --name change.diff --type text/x-diff",
+        "coordinator artifact put report.html --expect 0     # only if there is none",
     ]
 )
 @click.argument("data", metavar="FILE")
@@ -39,6 +40,9 @@ session_option = click.option("--session", metavar="KEY", help="Session that it 
 @click.option("--type", "media_type", metavar="TYPE", help="Media type.  [default: what the name suggests]")
 @session_option
 @click.option("--sha256", metavar="HEX", help="SHA-256 that the content must have.")
+@click.option(
+    "--expect", metavar="HEX", help="Only in place of the content with this SHA-256; 0: only if there is none."
+)
 @click.pass_obj
 def put(call: Invocation, /, *, data: str, artifact: str | None, media_type: str | None, **options: Any) -> None:
     """Store a file, in place of the artifact that has its name.

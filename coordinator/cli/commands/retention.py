@@ -18,7 +18,7 @@ command = noun("Retention: what is kept, and for how long.")
 
 COLUMNS = ("subject", "kind", "max_age", "max_count", "project", "actor", "updated_at")
 
-_subject = click.argument("subject", metavar="log|document|session")
+_subject = click.argument("subject", metavar="log|document|session|artifact")
 _kind = click.argument("kind", default="*", metavar="[KIND]")
 _everywhere = click.option("--everywhere", is_flag=True, help="In all projects that have no policy of their own.")
 
@@ -30,6 +30,7 @@ _everywhere = click.option("--everywhere", is_flag=True, help="In all projects t
         "coordinator retention set log build-output --max-age 1d",
         "coordinator retention set document todo --max-age 30d --max-count 100",
         "coordinator retention set session --max-age 365d --everywhere",
+        "coordinator retention set artifact --max-age 30d",
         "coordinator retention set log step     # keep everything",
     ],
 )
@@ -46,7 +47,7 @@ def set_(
 ) -> None:
     """Set what is kept of a kind, and for how long.
 
-    The age is that of a log's entries, or the time since a document was deleted or a session was last active. What is marked as kept
+    The age is that of a log's entries, or the time since a document was deleted, a session was last active, or an artifact of no session was stored. What is marked as kept
     stays. Without KIND, the policy applies to kinds without one of their own.
     """
     operation = call.operation(

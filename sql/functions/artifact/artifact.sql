@@ -12,8 +12,9 @@
 -- hour, and what no name has had for an hour, artifact_prune deletes. Where a name changes, its former content becomes due. With an
 -- object store, a loop of the leading daemon moves finished contents there: see object.sql.
 --
--- Locks: the project, shared; the upload, or what it has become, shared; the session, shared; the artifact; its former content. So no
--- call waits for one content while it has another that somebody may wait for: an upload is the former content of no name.
+-- Locks: the project, shared; the upload, or what it has become, shared; the session, shared; the artifact; its former content; what the
+-- project uses. So no call waits for one content while it has another that somebody may wait for: an upload is the former content of no
+-- name. Whoever has what a project uses waits for nothing but that of another project, in the order of their numbers.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('artifact.put',     'name of the artifact', '{session,media_type,bytes,sha256}', 'An artifact was stored, or its content replaced.'),
@@ -38,6 +39,8 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('artifact_part_bytes', 1048576,  'bytes',      'A part of an artifact, and what one call reads.'),
   ('artifact_parts',      64,       'parts',      'Parts of an artifact.'),
   ('artifact_uploads',    100,      'uploads',    'Uploads in progress of a project.'),
+  ('artifacts',           100000,   'artifacts',  'Artifacts of a project.'),
+  ('artifacts_bytes',     68719476736, 'bytes',   'Contents of the artifacts of a project, each counted once; what is deleted counts for another hour.'),
   ('artifact_media_type', 200,      'characters', 'Media type of an artifact.');
 
 create or replace view coordinator.artifacts_live with (security_barrier) as
@@ -68,7 +71,55 @@ return p_now + interval '1 hour';
 comment on function coordinator.artifact_due(timestamptz) is
   'Return until when the remains of an upload, and a content without a name, are left alone. Internal.';
 
-create or replace function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text) returns void
+create or replace function coordinator.artifact_room(p_count bigint, p_bytes bigint) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_count > 100000 then
+    raise exception using errcode = 'ZC102', message = 'the project has 100000 artifacts; no more are allowed',
+      hint = 'Delete some, or have those that are old deleted: "coordinator retention set artifact --max-age 30d".';
+  elsif p_bytes > 68719476736 then
+    raise exception using errcode = 'ZC102',
+      message = format('the artifacts of the project would have %s bytes; at most 68719476736 are allowed', p_bytes),
+      hint = 'Delete some; their bytes are free an hour later. "coordinator retention set artifact --max-age 30d" deletes those that are old.';
+  end if;
+end
+$$;
+comment on function coordinator.artifact_room(bigint, bigint) is
+  'Refuse (ZC102) more artifacts, or more bytes of their contents, than a project may have. Internal.';
+
+create or replace function coordinator.artifact_use(p_project_id bigint, p_count bigint, p_bytes bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_usage coordinator.artifact_usage;
+begin
+  update coordinator.artifact_usage u set count = u.count + p_count, bytes = u.bytes + p_bytes
+  where u.project_id = p_project_id returning * into v_usage;
+  if not found and (p_count > 0 or p_bytes > 0) then
+    insert into coordinator.artifact_usage as u (project_id, count, bytes) values (p_project_id, p_count, p_bytes)
+    on conflict (project_id) do update set count = u.count + excluded.count, bytes = u.bytes + excluded.bytes returning * into v_usage;
+  end if;
+  perform coordinator.artifact_room(case when p_count > 0 then v_usage.count end, case when p_bytes > 0 then v_usage.bytes end);
+end
+$$;
+comment on function coordinator.artifact_use(bigint, bigint, bigint) is
+  'Count artifacts and bytes of contents that a project has more, or less; the last lock of a call. ZC102: these are too many. No event. Internal.';
+
+create or replace function coordinator.artifact_trim_at(p_project_id bigint, p_session_id bigint, p_kept boolean, p_stored_at timestamptz)
+returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when p_session_id is null and not p_kept then p_stored_at + coordinator.retention_age(p_project_id, 'artifact', '*') end
+$$;
+comment on function coordinator.artifact_trim_at(bigint, bigint, boolean, timestamptz) is
+  'Return when retention looks at an artifact; null: never, because no policy says so, it is kept, or it ends with its session. Internal.';
+
+create or replace function coordinator.artifact_check(
+  p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text, p_expect text default null) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -87,11 +138,14 @@ begin
   elsif p_sha256 !~ '^[0-9a-f]{64}$' then
     raise exception using errcode = 'ZC103', message = format('invalid SHA-256 "%s"', left(p_sha256, 200)),
       hint = 'Write it as 64 lower-case hexadecimal digits.';
+  elsif p_expect !~ '^(0|[0-9a-f]{64})$' then
+    raise exception using errcode = 'ZC103', message = format('invalid expectation "%s"', left(p_expect, 200)),
+      hint = 'Give the SHA-256 that the artifact must have, as 64 lower-case hexadecimal digits; or 0 if it must not exist.';
   end if;
 end
 $$;
-comment on function coordinator.artifact_check(text, text, bigint, text) is
-  'Reject an invalid name, media type, size or SHA-256 (ZC1) of an artifact; the last two may be null. Internal.';
+comment on function coordinator.artifact_check(text, text, bigint, text, text) is
+  'Reject an invalid name, media type, size, SHA-256 or expectation (ZC1) of an artifact; the last three may be null. Internal.';
 
 create or replace function coordinator.artifact_missing(p_project text, p_artifact text, p_session text) returns void
 language sql stable

@@ -11,7 +11,9 @@ declare
   v_artifact coordinator.artifacts := coordinator.artifact_find(v_project, p_artifact, p_session);
   v_kept     boolean := coalesce(p_kept, true);
 begin
-  update coordinator.artifacts a set kept = v_kept where a.id = v_artifact.id and a.kept <> v_kept;
+  update coordinator.artifacts a
+  set kept = v_kept, trim_at = coordinator.artifact_trim_at(v_project, a.session_id, v_kept, a.updated_at)
+  where a.id = v_artifact.id and a.kept <> v_kept;
   if found then
     perform coordinator.event_append('artifact.changed', p_project, p_artifact, coordinator.actor_name(p_actor), coordinator.now_utc(),
       jsonb_build_object('session', p_session, 'kept', v_kept));
@@ -46,10 +48,15 @@ create or replace function coordinator.artifact_release() returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_project record;
 begin
   update coordinator.artifact_blobs b set due_at = coordinator.artifact_due(coordinator.now_utc())
   from (select o.id from coordinator.artifact_blobs o where o.id in (select blob_id from gone) order by o.id for no key update) held
   where b.id = held.id;
+  for v_project in select g.project_id as id, count(*) as count from gone g group by 1 order by 1 loop
+    perform coordinator.artifact_use(v_project.id, -v_project.count, 0);
+  end loop;
   return null;
 end
 $$;
@@ -64,23 +71,22 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now   timestamptz := coordinator.now_utc();
-  v_blob  bigint;
-  v_count integer := 0;
+  v_now     timestamptz := coordinator.now_utc();
+  v_blobs   bigint[];
+  v_project record;
 begin
   perform coordinator.check_page(p_limit);
-  for v_blob in
-    select id from coordinator.artifact_blobs where due_at <= v_now order by due_at limit p_limit for update skip locked
+  v_blobs := array(select id from coordinator.artifact_blobs where due_at <= v_now order by due_at limit p_limit for update skip locked);
+  -- The locks keep others from referring to them; each further statement sees what was committed before.
+  update coordinator.artifact_blobs b set due_at = null
+  where b.id = any (v_blobs) and exists (select from coordinator.artifacts a where a.blob_id = b.id);
+  for v_project in
+    with gone as (delete from coordinator.artifact_blobs b where b.id = any (v_blobs) and b.due_at is not null returning b.project_id, b.bytes)
+    select g.project_id as id, sum(g.bytes) as bytes from gone g group by 1 having sum(g.bytes) > 0 order by 1
   loop
-    -- The lock keeps others from referring to it; each statement sees what was committed before.
-    if exists (select from coordinator.artifacts a where a.blob_id = v_blob) then
-      update coordinator.artifact_blobs set due_at = null where id = v_blob;
-    else
-      delete from coordinator.artifact_blobs where id = v_blob;
-    end if;
-    v_count := v_count + 1;
+    perform coordinator.artifact_use(v_project.id, 0, (-v_project.bytes)::bigint);
   end loop;
-  return v_count;
+  return cardinality(v_blobs);
 end
 $$;
 comment on function coordinator.artifact_prune(integer) is

@@ -40,9 +40,29 @@ $$;
 comment on function coordinator.artifact_verify(bigint, bigint, text) is
   'Return the size and SHA-256 of what was uploaded. ZC336: parts are missing, or size or hash differ. Internal.';
 
+create or replace function coordinator.artifact_expect(p_artifact text, p_expect text, p_sha256 text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_expect <> coalesce(p_sha256, '0') then
+    raise exception using errcode = 'ZC301',
+      message = case when p_sha256 is null then format('there is no artifact "%s"', p_artifact)
+                     when p_expect = '0' then format('artifact "%s" already exists', p_artifact)
+                     else format('artifact "%s" has another content', p_artifact) end,
+      detail = jsonb_build_object('sha256', p_sha256)::text,
+      hint = case when p_sha256 is null then 'Expect 0 to store a new one, or omit the expectation.'
+                  when p_expect = '0' then 'Choose another name, or omit the expectation to replace it.'
+                  else 'Read it again, and decide again.' end;
+  end if;
+end
+$$;
+comment on function coordinator.artifact_expect(text, text, text) is
+  'Raise ZC301 unless an artifact has the SHA-256 that is expected; 0: it must be absent; null: anything. p_sha256: what it has, null: it is absent. Internal.';
+
 create or replace function coordinator.artifact_place(
   p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text,
-  p_actor text)
+  p_expect text, p_new boolean, p_actor text)
 returns setof coordinator.artifacts_live
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -58,15 +78,18 @@ begin
     v_session := coordinator.session_enter(p_project_id, p_session, v_now, v_actor);
   end if;
   loop
-    select a.id, a.blob_id, a.media_type into v_former from coordinator.artifacts a
+    select a.id, a.blob_id, a.sha256 into v_former from coordinator.artifacts a
     where a.project_id = p_project_id and a.name = p_artifact and a.session_id is not distinct from v_session for no key update;
-    if found then
+    perform coordinator.artifact_expect(p_artifact, p_expect, v_former.sha256);
+    if v_former.id is not null then
       update coordinator.artifacts a
-      set media_type = p_media_type, bytes = p_bytes, sha256 = p_sha256, blob_id = p_blob, actor = v_actor, updated_at = v_now
+      set media_type = p_media_type, bytes = p_bytes, sha256 = p_sha256, blob_id = p_blob, actor = v_actor, updated_at = v_now,
+          trim_at = coordinator.artifact_trim_at(p_project_id, v_session, a.kept, v_now)
       where a.id = v_former.id and (a.blob_id <> p_blob or a.media_type <> p_media_type);
     else
-      insert into coordinator.artifacts as a (project_id, session_id, name, media_type, bytes, sha256, actor, created_at, updated_at, blob_id)
-      values (p_project_id, v_session, p_artifact, p_media_type, p_bytes, p_sha256, v_actor, v_now, v_now, p_blob)
+      insert into coordinator.artifacts as a (project_id, session_id, name, media_type, bytes, sha256, actor, created_at, updated_at, trim_at, blob_id)
+      values (p_project_id, v_session, p_artifact, p_media_type, p_bytes, p_sha256, v_actor, v_now, v_now,
+              coordinator.artifact_trim_at(p_project_id, v_session, false, v_now), p_blob)
       on conflict on constraint artifacts_key do nothing;
       continue when not found; -- another transaction was first
     end if;
@@ -79,29 +102,33 @@ begin
   if v_former.blob_id <> p_blob then
     update coordinator.artifact_blobs b set due_at = coordinator.artifact_due(v_now) where b.id = v_former.blob_id;
   end if;
+  if p_new or v_former.id is null then
+    perform coordinator.artifact_use(p_project_id, (v_former.id is null)::integer, case when p_new then p_bytes else 0 end);
+  end if;
   select * into v_artifact from coordinator.artifacts a
   where a.project_id = p_project_id and a.name = p_artifact and a.session_id is not distinct from v_session;
   return next coordinator.artifact_row(p_project, p_session, v_artifact);
 end
 $$;
-comment on function coordinator.artifact_place(bigint, text, text, text, text, bigint, bigint, text, text) is
-  'Give a content a name, in place of what has it; p_blob is locked. Internal.';
+comment on function coordinator.artifact_place(bigint, text, text, text, text, bigint, bigint, text, text, boolean, text) is
+  'Give a content a name, in place of what has it; p_blob is locked, p_new: it was finished by this call. Internal.';
 
 create or replace function coordinator.artifact_finish(
   p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,
-  p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+  p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
 returns setof coordinator.artifacts_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
+  v_new      boolean := false;
   v_blob     coordinator.artifact_blobs;
   v_other    coordinator.artifact_blobs;
   v_verified record;
   v_again    record;
 begin
-  perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256);
+  perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256, p_expect);
   perform coordinator.check_isolation('artifacts are stored');
   perform coordinator.project_hold(v_project);
   select * into v_blob from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project;
@@ -121,6 +148,7 @@ begin
         update coordinator.artifact_blobs b
         set finished_at = coordinator.now_utc(), bytes = v_verified.bytes, sha256 = v_verified.sha256, due_at = null
         where b.id = v_blob.id and not b.finished;
+        v_new := true;
         exit;
       exception when unique_violation then -- another upload of the same content was first: this one goes
         select * into v_other from coordinator.artifact_blobs b
@@ -140,15 +168,15 @@ begin
       detail = jsonb_build_object('bytes', v_blob.bytes, 'sha256', v_blob.sha256)::text, hint = 'Begin again.';
   end if;
   return query select * from coordinator.artifact_place(
-    v_project, p_project, p_session, p_artifact, p_media_type, v_blob.id, v_blob.bytes, v_blob.sha256, p_actor);
+    v_project, p_project, p_session, p_artifact, p_media_type, v_blob.id, v_blob.bytes, v_blob.sha256, p_expect, v_new, p_actor);
 end
 $$;
-comment on function coordinator.artifact_finish(text, uuid, text, text, text, bigint, text, text) is
-  'Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload.';
+comment on function coordinator.artifact_finish(text, uuid, text, text, text, bigint, text, text, text) is
+  'Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload. ZC301: p_expect does not hold; the detail has what is there.';
 
 create or replace function coordinator.artifact_put(
   p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null,
-  p_sha256 text default null, p_actor text default null)
+  p_sha256 text default null, p_expect text default null, p_actor text default null)
 returns setof coordinator.artifacts_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -157,7 +185,7 @@ declare
   v_project bigint := coordinator.project_id(p_project);
   v_blob    coordinator.artifact_blobs;
 begin
-  perform coordinator.artifact_check(p_artifact, p_media_type, null, p_sha256);
+  perform coordinator.artifact_check(p_artifact, p_media_type, null, p_sha256, p_expect);
   if p_data is null then
     raise exception using errcode = 'ZC101', message = 'there are no bytes', hint = 'Give the content; it may be empty.';
   elsif octet_length(p_data) > 1048576 then
@@ -171,8 +199,8 @@ begin
     perform coordinator.artifact_write(p_project, v_blob.upload, 1, p_data, p_actor);
   end if;
   return query select * from coordinator.artifact_finish(
-    p_project, v_blob.upload, p_artifact, p_media_type, p_session, octet_length(p_data), p_sha256, p_actor);
+    p_project, v_blob.upload, p_artifact, p_media_type, p_session, octet_length(p_data), p_sha256, p_expect, p_actor);
 end
 $$;
-comment on function coordinator.artifact_put(text, text, bytea, text, text, text, text) is
-  'Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. ZC336: it has another SHA-256 than p_sha256.';
+comment on function coordinator.artifact_put(text, text, bytea, text, text, text, text, text) is
+  'Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: it has another SHA-256 than p_sha256. ZC301: p_expect does not hold; the detail has what is there.';

@@ -51,7 +51,7 @@ comment on function coordinator.artifact_enter(bigint, text, boolean) is
 
 create or replace function coordinator.artifact_begin(
   p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,
-  p_bytes bigint default null, p_sha256 text default null, p_actor text default null)
+  p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
 returns setof coordinator.artifact_upload
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -59,25 +59,38 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_blob    coordinator.artifact_blobs;
+  v_session bigint;
+  v_sha256  text;
+  v_usage   coordinator.artifact_usage;
 begin
-  perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256);
+  perform coordinator.artifact_check(p_artifact, p_media_type, p_bytes, p_sha256, p_expect);
   perform coordinator.actor_name(p_actor);
   perform coordinator.project_hold(v_project);
   if p_session is not null then
     perform coordinator.check_key('the session', p_session);
-    -- Refused now if it is archived, before anything is uploaded; artifact_finish looks again.
-    perform coordinator.session_continue(s.id, coordinator.now_utc()) from coordinator.sessions s
-    where s.project_id = v_project and s.key = p_session;
+    select s.id into v_session from coordinator.sessions s where s.project_id = v_project and s.key = p_session;
   end if;
+  -- What cannot be finished is refused before anything is uploaded; artifact_finish looks again.
+  if v_session is not null then
+    perform coordinator.session_continue(v_session, coordinator.now_utc());
+  end if;
+  if p_session is null or v_session is not null then
+    select a.sha256 into v_sha256 from coordinator.artifacts a
+    where a.project_id = v_project and a.name = p_artifact and a.session_id is not distinct from v_session;
+  end if;
+  perform coordinator.artifact_expect(p_artifact, p_expect, v_sha256);
   v_blob := coordinator.artifact_enter(v_project, p_sha256, true);
+  select * into v_usage from coordinator.artifact_usage u where u.project_id = v_project;
+  perform coordinator.artifact_room(case when v_sha256 is null then v_usage.count + 1 end,
+                                    case when not v_blob.finished then coalesce(v_usage.bytes, 0) + coalesce(p_bytes, 0) end);
   return query
     select v_blob.upload, v_blob.finished,
            case when v_blob.finished then array(select generate_series(1, ((v_blob.bytes + 1048575) / 1048576)::integer))
                 else array(select c.part from coordinator.artifact_chunks c where c.blob_id = v_blob.id order by c.part) end;
 end
 $$;
-comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text) is
-  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. ZC332: the session is archived. No event: readers see nothing yet.';
+comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text, text) is
+  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. p_expect: as for artifact_finish, which compares it again. ZC332: the session is archived. ZC301: p_expect does not hold. No event: readers see nothing yet.';
 
 create or replace function coordinator.artifact_write(
   p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null) returns boolean

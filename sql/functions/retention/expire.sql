@@ -69,3 +69,27 @@ end
 $$;
 comment on function coordinator.session_expire(integer) is
   'Delete a session that was idle for long enough, with its contents, or a part of them, unless it contains something that is kept; returns a row for each session that it has looked at. Repeat until there is none.';
+
+create or replace function coordinator.artifact_expire(p_limit integer default 100) returns setof coordinator.retention_result
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now  timestamptz := coordinator.now_utc();
+  v_due  bigint[];
+  v_gone coordinator.artifacts;
+begin
+  perform coordinator.check_page(p_limit);
+  v_due := array(select a.id from coordinator.artifacts a where a.trim_at <= v_now order by a.trim_at limit p_limit for update skip locked);
+  update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
+  where a.id = any (v_due) and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
+  -- In one statement: what follows the locks of contents is what their projects use.
+  for v_gone in delete from coordinator.artifacts a where a.id = any (v_due) and a.trim_at <= v_now returning * loop
+    perform coordinator.event_append('artifact.deleted', (select p.name from coordinator.projects p where p.id = v_gone.project_id), v_gone.name,
+      'coordinator', v_now, jsonb_build_object('session', null, 'sha256', v_gone.sha256));
+  end loop;
+  return query select 'artifact', '*', (not exists (select from coordinator.artifacts a where a.id = d.id))::integer::bigint from unnest(v_due) d (id);
+end
+$$;
+comment on function coordinator.artifact_expire(integer) is
+  'Delete artifacts of no session that were stored long enough ago, unless they are kept; returns a row for each of up to p_limit that it has looked at. Repeat until there is none.';

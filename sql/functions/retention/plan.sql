@@ -24,6 +24,9 @@ begin
     when 'document' then
       v_ids := array(select d.id from coordinator.documents d where d.id > v_sweep.swept_to order by d.id limit p_limit);
       v_held := array(select d.id from coordinator.documents d where d.id = any (v_ids) for no key update skip locked);
+    when 'artifact' then
+      v_ids := array(select a.id from coordinator.artifacts a where a.id > v_sweep.swept_to order by a.id limit p_limit);
+      v_held := array(select a.id from coordinator.artifacts a where a.id = any (v_ids) for no key update skip locked);
     else
       v_ids := array(select s.id from coordinator.sessions s where s.id > v_sweep.swept_to order by s.id limit p_limit);
       v_held := array(select s.id from coordinator.sessions s where s.id = any (v_ids) for no key update skip locked);
@@ -46,6 +49,10 @@ begin
       delete from coordinator.document_versions v using coordinator.documents d
       where d.id = any (v_ids) and v.document_id = d.id and v.version <= d.version - coordinator.document_versions_kept(d.project_id, d.kind)
         and (v_sweep.project_id is null or d.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
+    when 'artifact' then
+      update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
+      where a.id = any (v_ids) and (v_sweep.project_id is null or a.project_id = v_sweep.project_id)
+        and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
     else
       update coordinator.sessions s set trim_at = v_now
       where s.id = any (v_ids) and (v_sweep.project_id is null or s.project_id = v_sweep.project_id);
@@ -59,7 +66,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_sweep(integer) is
-  'Bring a change of retention to up to p_limit logs, documents or sessions that it concerns; returns how many it has looked at. Repeat until 0. No event.';
+  'Bring a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns; returns how many it has looked at. Repeat until 0. No event.';
 
 create or replace function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.retention_forecast
@@ -101,6 +108,10 @@ begin
       select 'session', '*', 'max_age', count(*), count(*), min(s.updated_at)
       from coordinator.sessions s where s.project_id = v_project
         and s.updated_at + coordinator.retention_age(v_project, 'session', '*') <= v_now and not coordinator.session_kept(s.id)
+      union all
+      select 'artifact', '*', 'max_age', count(*), count(*), min(a.updated_at)
+      from coordinator.artifacts a where a.project_id = v_project and a.session_id is null and not a.kept
+        and a.updated_at + coordinator.retention_age(v_project, 'artifact', '*') <= v_now
     )
     select p_project, f.subject, f.kind, f.reason, f.count, f.removed, f.oldest_at
     from found f where f.removed > 0
@@ -109,7 +120,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_plan(text, text[], integer) is
-  'Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log and document of the project.';
+  'Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log, document, session and artifact of the project.';
 
 create or replace function coordinator.retention_run(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -120,10 +131,10 @@ declare
 begin
   perform coordinator.project_hold(v_project);
   insert into coordinator.retention_sweeps (project_id, subject, kind)
-  select v_project, s, '*' from unnest('{log,document,session}'::text[]) s;
+  select v_project, s, '*' from unnest('{log,document,session,artifact}'::text[]) s;
   perform coordinator.event_append('retention.run', p_project, p_project, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
 $$;
 comment on function coordinator.retention_run(text, text) is
-  'Have the leading daemon look at every log, document and session of a project now, and remove in paced batches what retention_plan says.';
+  'Have the leading daemon look at every log, document, session and artifact of a project now, and remove in paced batches what retention_plan says.';

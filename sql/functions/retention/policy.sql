@@ -1,4 +1,4 @@
--- Retention: how long logs, documents and sessions keep what they hold.
+-- Retention: how long logs, documents, sessions and artifacts are kept.
 --
 -- A policy has two bounds, and without a bound everything stays:
 --
@@ -6,6 +6,8 @@
 --   log        age at which an entry goes                           newest entries that each log keeps
 --   document   time after its deletion at which a document goes     newest versions that each document keeps
 --   session    time without activity after which it goes            -
+--   artifact   time since its content was stored after which it     -
+--              goes; those of a session go with it
 --
 -- The policy for a kind in a project precedes that for the kind in all projects, then that for * in the project, then that for * in
 -- all. The last always exists.
@@ -38,7 +40,8 @@ as $$
          ('log', 'observation', '7 days', 10000),
          ('log', 'step', '30 days', null),
          ('document', '*', '7 days', 10),
-         ('session', '*', '90 days', null)
+         ('session', '*', '90 days', null),
+         ('artifact', '*', null, null)
 $$;
 comment on function coordinator.retention_defaults() is
   'Return the policies that apply to all projects until somebody sets others. Internal.';
@@ -98,11 +101,11 @@ as $$
 declare
   v_most bigint := case p_subject when 'document' then 1000 else 1000000000 end;
 begin
-  if p_subject is null or p_subject not in ('log', 'document', 'session') then
+  if p_subject is null or p_subject not in ('log', 'document', 'session', 'artifact') then
     raise exception using errcode = 'ZC105', message = format('invalid subject "%s"', left(p_subject, 200)),
-      hint = 'Use log, document or session.';
-  elsif p_subject = 'session' and p_kind is distinct from '*' then
-    raise exception using errcode = 'ZC105', message = 'sessions have no kinds', hint = 'Omit the kind.';
+      hint = 'Use log, document, session or artifact.';
+  elsif p_subject in ('session', 'artifact') and p_kind is distinct from '*' then
+    raise exception using errcode = 'ZC105', message = format('%ss have no kinds', p_subject), hint = 'Omit the kind.';
   elsif coalesce(p_kind, '') !~ '^(\*|[a-z][a-z0-9_-]{0,35})$' then
     raise exception using errcode = 'ZC103', message = format('invalid kind "%s"', left(p_kind, 200)),
       hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter; or * for all other kinds.';
@@ -110,8 +113,8 @@ begin
   if p_max_age is not null and extract(epoch from p_max_age) not between 1 and 3155760000 then
     raise exception using errcode = 'ZC104', message = format('a maximum age of %s is out of range', coordinator.duration_text(p_max_age)),
       hint = 'Give 1s to 36525d, or omit it to keep everything.';
-  elsif p_max_count is not null and p_subject = 'session' then
-    raise exception using errcode = 'ZC105', message = 'sessions are kept by age, not by number', hint = 'Omit the maximum count.';
+  elsif p_max_count is not null and p_subject in ('session', 'artifact') then
+    raise exception using errcode = 'ZC105', message = format('%ss are kept by age, not by number', p_subject), hint = 'Omit the maximum count.';
   elsif p_max_count not between 1 and v_most then
     raise exception using errcode = 'ZC104', message = format('a maximum count of %s is out of range', p_max_count),
       hint = format('Give 1 to %s, or omit it to keep everything.', v_most);
@@ -152,7 +155,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_set(text, text, text, interval, bigint, boolean, text) is
-  'Set how long logs, documents or sessions of a kind keep what they hold, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.';
+  'Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.';
 
 create or replace function coordinator.retention_reset(
   p_project text, p_subject text, p_kind text default '*', p_everywhere boolean default false, p_actor text default null)

@@ -22,6 +22,7 @@ declare
   v_at       timestamptz;
   v_copied   record;
   v_left     bigint := 100000;
+  v_count    bigint;
 begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key of the copy', v_copy);
@@ -117,6 +118,10 @@ begin
   insert into coordinator.artifacts (project_id, session_id, name, media_type, bytes, sha256, kept, actor, created_at, updated_at, blob_id)
   select a.project_id, v_id, a.name, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.blob_id
   from coordinator.artifacts a where a.session_id = v_source.id and a.updated_at <= v_at;
+  get diagnostics v_count = row_count;
+  if v_count > 0 then
+    perform coordinator.artifact_use(v_project, v_count, 0);
+  end if;
 
   perform coordinator.event_append('session.forked', p_project, v_copy, v_actor, v_now,
     jsonb_build_object('session', p_session, 'kind', p_kind, 'seq', p_seq));
