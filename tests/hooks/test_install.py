@@ -297,6 +297,7 @@ def test_hooks_over_http_go_to_the_daemon(repository: Program) -> None:
     [handler] = found["PreToolUse"][0]["hooks"]
     assert (handler["type"], handler["url"]) == ("http", f"{url}/v1/hooks/claude-code")
     assert handler["headers"] == {"Authorization": "Bearer $COORDINATOR_TOKEN"}
+    assert found["SessionStart"][0]["hooks"][0]["command"] == f"coordinator hook run --url {url}"
     repository.json("hook", "install", "claude-code", "--yes")  # from HTTP to the command
     assert "http" not in (repository.folder / FILES["claude-code"]).read_text()
     repository.json("hook", "install", "copilot", "--yes", "--url", url)
