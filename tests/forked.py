@@ -36,6 +36,8 @@ __all__ = ["ROOT", "Forked", "forking"]
 
 ROOT = Path(__file__).parent.parent
 PRELOADED = (
+    "coordinator.bridge.main",
+    "coordinator.bridge.takeover",
     "coordinator.cli.main",
     "coordinator.client.http",
     "coordinator.daemon",

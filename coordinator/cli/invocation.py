@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -11,7 +12,7 @@ import msgspec
 from click.exceptions import Exit
 
 from coordinator import config as settings
-from coordinator.cli.output import Output
+from coordinator.cli.output import Output, plain
 from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
@@ -47,7 +48,7 @@ class Invocation:
 
         Raises: ``ConfigurationError``.
         """
-        return settings.load(profile=self.profile, file=self.file, flags=self.flags)
+        return settings.load(profile=self.profile, file=self.file, flags=self.flags, note=_note)
 
     def origins(self) -> list[settings.Origin]:
         """Return every setting with its value and where that came from.
@@ -228,6 +229,10 @@ class Invocation:
                 return await function(connection)
 
         return _finish(once())
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"{plain(text)}\n")
 
 
 def _finish(work: Coroutine[None, None, R]) -> R:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -57,12 +57,13 @@ def load(
     file: str | None = None,
     flags: Mapping[str, tuple[str, str]] | None = None,
     environment: Mapping[str, str] = os.environ,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Config:
-    """Load the settings. ``flags`` maps a setting to the flag as written and its value.
+    """Load the settings. ``flags`` maps a setting to the flag as written and its value. ``note`` gets what the user should know of them.
 
     Raises: ``ConfigurationError``.
     """
-    return _checked(_given(profile, file, flags or {}, environment), environment)
+    return _checked(_given(profile, file, flags or {}, environment, note), environment)
 
 
 def origins(
@@ -76,7 +77,7 @@ def origins(
 
     Raises: ``ConfigurationError``.
     """
-    given = _given(profile, file, flags or {}, environment)
+    given = _given(profile, file, flags or {}, environment, lambda _: None)
     config = _checked(given, environment)
     found = []
     for name, setting in SETTINGS.items():
@@ -91,9 +92,13 @@ def origins(
 
 
 def _given(
-    profile: str | None, file: str | None, flags: Mapping[str, tuple[str, str]], environment: Mapping[str, str]
+    profile: str | None,
+    file: str | None,
+    flags: Mapping[str, tuple[str, str]],
+    environment: Mapping[str, str],
+    note: Callable[[str], None],
 ) -> dict[str, Given]:
-    given = from_profile(profile, file, environment)
+    given = from_profile(profile, file, environment, note)
     given |= from_environment(environment)
     return given | {name: Given(value, spelling, 0) for name, (spelling, value) in flags.items()}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from coordinator.config.file import read
 from coordinator.config.settings import PREFIX, SETTINGS
+from coordinator.config.store import store_url
 from coordinator.config.value import Given
 from coordinator.errors import ConfigurationError
 from coordinator.suggestion import suggestion
@@ -19,11 +20,15 @@ FILE = "coordinator.yaml"
 NESTED = {  # as other programs name them in the same file
     "db.history.retention_days": "history_retention_days",
     "db.history.max_entries": "history_max_entries",
+    "store.connection_string": "database_url",
 }
+STORE_TYPE = "store.type"  # what the connection string is
 
 
-def from_profile(profile: str | None, file: str | None, environment: Mapping[str, str]) -> dict[str, Given]:
-    """Find the settings of the chosen profile; without one, there are none.
+def from_profile(
+    profile: str | None, file: str | None, environment: Mapping[str, str], note: Callable[[str], None]
+) -> dict[str, Given]:
+    """Find the settings of the chosen profile; without one, there are none. ``note`` gets what the user should know of them.
 
     Raises: ``ConfigurationError``.
     """
@@ -59,7 +64,14 @@ def from_profile(profile: str | None, file: str | None, environment: Mapping[str
         raise ConfigurationError(f'profile "{name}" in {path} is not a mapping', hint="Write it as setting: value.")
     settings = _flat(settings)
     files = [f"{setting.name}_file" for setting in SETTINGS.values() if setting.secret]
-    _known(settings, (*SETTINGS, *files, *NESTED), f'profile "{name}" in {path}')
+    _known(settings, (*SETTINGS, *files, *NESTED, STORE_TYPE), f'profile "{name}" in {path}')
+    if (kind := settings.pop(STORE_TYPE, None)) is not None:
+        address = settings.get("store.connection_string")
+        settings["store.connection_string"], told = store_url(
+            kind, address, f'{STORE_TYPE} of profile "{name}" in {path}'
+        )
+        if told:
+            note(told)
     given = {}
     for key, value in settings.items():
         where = f'{key} of profile "{name}" in {path}'
@@ -86,7 +98,7 @@ def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
     """Replace the mappings of nested settings by dotted names, such as db.history.max_entries."""
     flat: dict[Any, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in NESTED):
+        if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in (*NESTED, STORE_TYPE)):
             flat |= _flat({f"{key}.{name}": inner for name, inner in value.items()})
         else:
             flat[key] = value

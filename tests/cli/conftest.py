@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,7 +22,10 @@ INTERPRETER = ("LC_", "PYTHON")  # an interpreter reads these variables when it 
 
 
 class Program:
-    """Runs ``python -m coordinator`` in a folder of the test's own."""
+    """Runs ``python -m coordinator``, or another program of the package, in a folder of the test's own."""
+
+    module = "coordinator"
+    constants: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -48,7 +52,7 @@ class Program:
         self.environment["PATH"] = f"{command.parent}:{self.environment['PATH']}"
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
-        return [sys.executable, "-m", "coordinator", *arguments]
+        return [sys.executable, "-m", self.module, *arguments]
 
     def run(self, *arguments: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; as a process of its own only if the interpreter itself reads the environment."""
@@ -60,7 +64,7 @@ class Program:
             if any(name.startswith(INTERPRETER) for name in environment):
                 process: subprocess.Popen[Any] = subprocess.Popen(self.command(*arguments), **names, **files)
             else:
-                process = Forked("coordinator", *arguments, **names, **files)
+                process = Forked(self.module, *arguments, constants=self.constants, **names, **files)
             code = process.wait(DEADLINE_S)
             out.seek(0)
             error.seek(0)
@@ -68,8 +72,9 @@ class Program:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         return Forked(
-            "coordinator",
+            self.module,
             *arguments,
+            constants=self.constants,
             cwd=self.folder,
             **{"env": self.environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
