@@ -1,8 +1,8 @@
 """The coordinator for programs that make a few calls and end: cheap to import, with one connection and without a task.
 
 Guarantees: those of ``client.http`` for single calls: an operation goes where ``model.route`` says, a problem comes back as the error
-that it was made of, and every call ends in time. HTTP is spoken by hand: aiohttp alone takes longer to import than such a
-program runs, and ``http.client`` half as long. Its calls never suspend, so they need no event loop: see ``finish``.
+that it was made of, and every call ends in time. HTTP goes through the standard library: aiohttp takes longer to import than such a
+program runs. Its calls never suspend, so they need no event loop: see ``finish``.
 
 On failure: a call without a response is ``DatabaseUnavailable``. A read is repeated once if the kept connection turned out to be dead.
 
@@ -11,17 +11,19 @@ What it deliberately does not do: run calls side by side, or listen.
 
 from __future__ import annotations
 
+import io
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from coordinator.client.problem import error_of
 from coordinator.client.wire import Message, message_of, result_of
 from coordinator.config import Config
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
 from coordinator.model.position import report
@@ -33,8 +35,7 @@ __all__ = ["finish", "opened", "pause"]
 
 OK = 200
 MAX_BODY = 512 << 20  # as in http_pool
-MAX_HEAD = 64 << 10
-PIECE = 1 << 16
+PIECE = 1 << 20
 
 R = TypeVar("R")
 
@@ -46,7 +47,7 @@ async def opened(url: str, config: Config) -> AsyncIterator[Runner]:
     Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
     """
     if is_gateway(url):
-        gateway = _ByHand(url, config)
+        gateway = _BriefExecutor(url, config)
         try:
             yield gateway
         finally:
@@ -82,19 +83,33 @@ async def pause(url: str, seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-class _ByHand:
-    """Runs operations over HTTP, one after the other; a ``Runner``."""
+class _Answered(NamedTuple):
+    status: int
+    position: str | None
+    body: bytes
+
+
+class _BriefExecutor:
+    """Runs operations over HTTP, one after the other, on one connection; a ``Runner``."""
 
     def __init__(self, url: str, config: Config) -> None:
         parts = urlsplit(url)
         self._url = url
-        self._place = (parts.scheme, parts.hostname or "localhost", parts.port, parts.path)
         self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
-        token = "" if config.token is None else f"authorization: Bearer {config.token}\r\n"
-        host = parts.netloc or "localhost"
-        self._head = f"host: {host}\r\naccept: application/json\r\naccept-encoding: identity\r\n{token}"
+        self._headers = {"Accept": "application/json"}
+        if config.token is not None:
+            self._headers["Authorization"] = f"Bearer {config.token}"
         self._timeout_s = config.call_timeout_s
-        self._wire: _Wire | None = None
+        self._ends_at = 0.0
+        self._sent = False
+        self._connection = (
+            _UnixConnection(parts.path)
+            if parts.scheme == "unix"
+            else (HTTPSConnection if parts.scheme == "https" else HTTPConnection)(
+                parts.hostname or "localhost", parts.port
+            )
+        )
+        self._connection.response_class = self._response  # type: ignore[assignment]  # it is only called
 
     async def run(self, operation: Operation[R]) -> R:
         """Run one operation.
@@ -105,171 +120,121 @@ class _ByHand:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        self._connection.close()
 
     def _send(self, message: Message, *, repeatable: bool) -> bytes:
-        ends_at = time.monotonic() + self._timeout_s
-        kept = self._wire is not None
+        self._ends_at = time.monotonic() + self._timeout_s
+        kept = self._connection.sock is not None
         try:
             try:
-                response = self._attempt(message, ends_at)
+                answer = self._attempt(message)
             except ConnectionError:
                 if not (kept and repeatable):
                     raise
                 self.close()
-                response = self._attempt(message, ends_at)
-        except OSError as error:
-            sent = self._wire is not None
+                answer = self._attempt(message)
+        except (OSError, HTTPException) as error:
             self.close()
-            raise self._unavailable(error, sent=sent) from error
-        if response.closes:
+            raise self._unavailable(error) from error
+        if answer.status != OK:
+            raise error_of(answer.status, answer.body)
+        report(answer.position)
+        return answer.body
+
+    def _attempt(self, message: Message) -> _Answered:
+        connection = self._connection
+        headers = {"Content-Type": "application/json"} if message.content is not None else {}
+        self._sent = False
+        connection.timeout = self._left_s()
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(self._left_s())
+        self._sent = True
+        try:
+            connection.request(message.method, self._prefix + message.path, message.content, self._headers | headers)
+        except (ValueError, UnicodeError):
             self.close()
-        if response.status != OK:
-            raise error_of(response.status, response.body)
-        report(response.position)
-        return response.body
+            raise ConfigurationError(
+                "the token or the address holds a character that HTTP cannot carry",
+                hint="Copy the whole token, and nothing else.",
+            ) from None
+        response = connection.getresponse()
+        return _Answered(response.status, response.headers.get("position"), _body(response))
 
-    def _attempt(self, message: Message, ends_at: float) -> _Answered:
-        content = message.content or b""
-        size = (
-            "" if message.content is None else f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        )
-        head = f"{message.method} {self._prefix}{message.path} HTTP/1.1\r\n{self._head}{size}\r\n"
-        if self._wire is None:
-            self._wire = _Wire(*self._place, ends_at)
-        self._wire.ends_at = ends_at
-        self._wire.send(head.encode() + content)
-        return self._wire.response()
+    def _left_s(self) -> float:
+        return max(self._ends_at - time.monotonic(), 0.001)
 
-    def _unavailable(self, error: OSError, *, sent: bool) -> DatabaseUnavailable:
-        reason = (
-            f"no complete response within {self._timeout_s:.1f} seconds"
-            if isinstance(error, TimeoutError)
-            else error.strerror or str(error)
-        )
+    def _response(self, connected: socket.socket, *_: object, method: str | None = None) -> HTTPResponse:
+        """Make the response to a request, which is read in the time that the call has left."""
+        response = HTTPResponse(connected, method=method)
+        response.fp.close()
+        response.fp = io.BufferedReader(_Timed(connected, self._left_s))
+        return response
+
+    def _unavailable(self, error: OSError | HTTPException) -> DatabaseUnavailable:
+        if isinstance(error, TimeoutError):
+            reason = f"no complete response within {self._timeout_s:.1f} seconds"
+        elif isinstance(error, IncompleteRead):
+            reason = "the connection was lost in the middle of the response"
+        elif isinstance(error, HTTPException):
+            reason = f"the response is not HTTP: {error!s:.100}"
+        else:
+            reason = error.strerror or str(error)
         hint = (
-            "A write may or may not have succeeded." if sent else "Is the server running, and is the address correct?"
+            "A write may or may not have succeeded."
+            if self._sent
+            else "Is the server running, and is the address correct?"
         )
         return DatabaseUnavailable(f"no response from {self._url}: {reason}", hint=hint)
 
 
-class _Answered(NamedTuple):
-    status: int
-    position: str | None
-    body: bytes
-    closes: bool
+class _UnixConnection(HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
-class _Wire:
-    """One connection, also to a Unix socket or over TLS, on which every step ends at ``ends_at``.
+class _Timed(io.RawIOBase):
+    """What a socket receives, each piece within ``left_s`` seconds of now: a server that drips takes no longer than another."""
 
-    What is not HTTP is a ``ConnectionError``, as if the connection had been lost.
-    """
+    def __init__(self, connected: socket.socket, left_s: Callable[[], float]) -> None:
+        self._connected = connected
+        self._raw = connected.makefile("rb", buffering=0)
+        self._left_s = left_s
 
-    def __init__(self, scheme: str, host: str, port: int | None, path: str, ends_at: float) -> None:
-        self.ends_at = ends_at
-        self._read = b""
-        if scheme == "unix":
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(self._left_s())
-            self._socket.connect(path)
-            return
-        try:
-            self._socket = socket.create_connection((host, port or (443 if scheme == "https" else 80)), self._left_s())
-        except UnicodeError as error:
-            raise OSError(f"invalid host name: {error}") from None
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if scheme == "https":
-            import ssl  # noqa: PLC0415 - slow to import
+    def readable(self) -> bool:
+        return True
 
-            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
-
-    def send(self, data: bytes) -> None:
-        self._socket.settimeout(self._left_s())
-        self._socket.sendall(data)
-
-    def response(self) -> _Answered:
-        """Read a whole response."""
-        status = 100
-        while status < OK:  # interim ones
-            lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
-            match lines[0].split(" ", 2):
-                case ["HTTP/1.1" | "HTTP/1.0", code, *_] if code.isdigit():
-                    status = int(code)
-                case _:
-                    raise ConnectionError("the response is not HTTP")
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
-        }
-        length = headers.get("content-length")
-        if "chunked" in headers.get("transfer-encoding", ""):
-            body = self._chunks()
-        elif length is None:
-            body = self._rest()
-        elif length.isdigit():
-            body = self._exactly(int(length))
-        else:
-            raise ConnectionError("the response has no valid length")
-        closes = length is None or lines[0].startswith("HTTP/1.0") or headers.get("connection", "").lower() == "close"
-        return _Answered(status, headers.get("position"), body, closes)
+    def readinto(self, buffer: Any) -> int | None:
+        self._connected.settimeout(self._left_s())
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
-        self._socket.close()
+        self._raw.close()
+        super().close()
 
-    def _left_s(self) -> float:
-        return max(self.ends_at - time.monotonic(), 0.001)
 
-    def _more(self) -> bool:
-        self._socket.settimeout(self._left_s())
-        piece = self._socket.recv(PIECE)
-        self._read += piece
-        return bool(piece)
+def _body(response: HTTPResponse) -> bytes:
+    """Return the body of a response.
 
-    def _until(self, mark: bytes) -> bytes:
-        while mark not in self._read:
-            if len(self._read) > MAX_HEAD or not self._more():
-                raise ConnectionError("the connection was lost before the response")
-        found, _, self._read = self._read.partition(mark)
-        return found
-
-    def _exactly(self, size: int) -> bytes:
+    Raises: ``ConnectionError`` if it is too large; ``IncompleteRead``.
+    """
+    if (response.length or 0) > MAX_BODY:
+        raise ConnectionError(f"the response has more than {MAX_BODY} bytes")
+    pieces: list[bytes] = []
+    size = 0
+    while piece := response.read(PIECE):
+        pieces.append(piece)
+        size += len(piece)
         if size > MAX_BODY:
             raise ConnectionError(f"the response has more than {MAX_BODY} bytes")
-        pieces, missing = [self._read[:size]], size - len(self._read)
-        self._read = self._read[size:]
-        while missing > 0:
-            self._socket.settimeout(self._left_s())
-            piece = self._socket.recv(min(missing, PIECE))
-            if not piece:
-                raise ConnectionError("the connection was lost in the middle of the response")
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
-
-    def _chunks(self) -> bytes:
-        pieces: list[bytes] = []
-        total = 0
-        while True:
-            size = self._until(b"\r\n").partition(b";")[0].strip()
-            try:
-                count = int(size, 16)
-            except ValueError:
-                raise ConnectionError("the response is not HTTP") from None
-            if count <= 0:
-                while self._until(b"\r\n"):  # trailers
-                    pass
-                return b"".join(pieces)
-            total += count
-            if total > MAX_BODY:
-                raise ConnectionError(f"the response has more than {MAX_BODY} bytes")
-            pieces.append(self._exactly(count))
-            self._exactly(2)
-
-    def _rest(self) -> bytes:
-        while self._more():
-            if len(self._read) > MAX_BODY:
-                raise ConnectionError(f"the response has more than {MAX_BODY} bytes")
-        found, self._read = self._read, b""
-        return found
+    if response.length:
+        raise IncompleteRead(b"")
+    return b"".join(pieces)
