@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from coordinator.bridge.bridge import Bridge, BridgeError, read_input, say
-from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
+from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.json import text_of
@@ -28,7 +28,6 @@ LONGEST_WAIT = timedelta(minutes=10)
 AGENT_TTL = LOCK_TTL + LONGEST_WAIT
 LOOK_S = 0.5
 HISTORY = 20  # observations
-SEVERAL = "ZC105"  # agents have the name
 MANAGER = "MANAGER"  # may release the lock of anybody
 
 
@@ -186,27 +185,11 @@ async def spec(bridge: Bridge, arguments: list[str]) -> None:
             raise BridgeError("usage: agent-bridge spec [set]")
 
 
-async def _present(bridge: Bridge, project: str, name: str) -> UUID | str:
-    """Register the agent of a name, or extend its registration; return what names it.
-
-    Two of one name can come from two commands at once: all later ones take the oldest.
-    """
+async def _present(bridge: Bridge, project: str, name: str) -> UUID:
+    """Register the agent of a name, or extend its registration and its locks; return its id."""
     from coordinator.operations import agents  # noqa: PLC0415
 
-    try:
-        await bridge.run(agents.Heartbeat(agent=name, project=project))
-    except NotFound:
-        return (await bridge.run(agents.Register(project=project, name=name, ttl=AGENT_TTL))).id
-    except InvalidArgument as error:
-        if error.code != SEVERAL:
-            raise
-        listed = await bridge.run(agents.List(project=project))
-        same = sorted((row for row in listed if row.name == name), key=lambda row: (row.registered_at, str(row.id)))
-        if not same:  # they have ended meanwhile
-            raise
-        await bridge.run(agents.Heartbeat(agent=same[0].id))
-        return same[0].id
-    return name
+    return (await bridge.run(agents.Join(project=project, name=name, ttl=AGENT_TTL))).id
 
 
 async def _held(bridge: Bridge, project: str, resource: str, agent: str) -> list[Lock]:
