@@ -2941,6 +2941,11 @@ create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor tex
   returns SETOF coordinator.job_receipt
   volatile;
 
+-- Enqueue an array of jobs that can start at once and are alike but for their keys and payloads, as usual: what they share is read and checked once. Do nothing, and return null, if they differ more, depend on something, or one of them may be invalid: job_insert then does it. Internal.
+create function coordinator.job_insert_alike(p_project text, p_jobs jsonb, p_actor text, OUT ids uuid[], OUT queue text, OUT type text, OUT at timestamp with time zone)
+  returns record
+  volatile;
+
 -- Write an instant for people. Internal.
 create function coordinator.job_instant(p_at timestamp with time zone)
   returns text
@@ -3020,6 +3025,11 @@ create function coordinator.job_owner(p_job uuid, p_fence bigint)
 create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
+
+-- Return whether a payload, which is also given as text, obviously has nothing that json_fault looks for. Internal.
+create function coordinator.job_payload_usual(p_payload jsonb, p_text text)
+  returns boolean
+  immutable;
 
 -- Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.
 create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb)

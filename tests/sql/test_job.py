@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from coordinator.errors import Conflict
 from coordinator.model.agent import Agent
 from coordinator.model.job import JobGrant, JobReceipt
-from coordinator.operations import agents, jobs, projects, queues, transactions
+from coordinator.operations import agents, jobs, limits, projects, queues, transactions
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 
@@ -632,16 +634,24 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "parent": ({"parent": "00000000-0000-0000-0000-000000000000"}, "ZC209"),
     "payload": ({"payload": "x" * 300000}, "ZC102"),
     "deep payload": ({"payload": [[[]]]}, ""),
+    "too deep payload": ({"payload": json.loads("[" * 65 + "]" * 65)}, "ZC102"),
+    "empty key": ({"key": ""}, "ZC101"),
+    "long key": ({"key": "k" * 513}, "ZC102"),
+    "key": ({"key": "a\nb"}, "ZC103"),
+    "key of two words": ({"key": "two words"}, ""),
     "interval": ({"delay": "soon"}, "22007"),
     "number": ({"priority": "high"}, "22P02"),
     "uuid": ({"parent": "me"}, "ZC103"),
 }
 
 
+@pytest.mark.parametrize("last", [{}, {"delay": 1}], ids=["alike", "delayed"])
 @pytest.mark.parametrize("what", INVALID)
-async def test_an_invalid_job_of_a_batch_is_named_and_nothing_is_enqueued(world: World, what: str) -> None:
+async def test_an_invalid_job_of_a_batch_is_named_and_nothing_is_enqueued(
+    world: World, what: str, last: dict[str, Any]
+) -> None:
     fields, code = INVALID[what]
-    batch: list[dict[str, Any]] = [{"type": "x"}, {"type": "x"}, {"type": "x", **fields}, {"type": "x", "delay": 1}]
+    batch: list[dict[str, Any]] = [{"type": "x"}, {"type": "x"}, {"type": "x", **fields}, {"type": "x", **last}]
     call = batch_of(batch)
     if not code:
         receipts: list[JobReceipt] = await world.run(call)
@@ -657,6 +667,57 @@ async def test_an_invalid_job_of_a_batch_is_named_and_nothing_is_enqueued(world:
     assert error.message.startswith("job 2")
     assert error.detail
     assert '"job": 2' in error.detail
+
+
+ALIKE: list[dict[str, Any]] = [
+    {},
+    {"key": None, "payload": None, "priority": None},
+    {"queue": "fair", "key": "k", "payload": {"text": "x" * 9000}},
+    {"queue": "aged", "priority": -3, "key": "two words"},
+    {"queue": "narrow"},
+    {"max_attempts": 7, "backoff": 3, "deadline": 60, "stall": "5 minutes"},
+    {"start_by": datetime.now(UTC) + DAY},
+    {"rescue": "resume", "labels": ["gpu", "big", "gpu"], "after": [], "locks": [], "limits": None},
+    {"limits": ["wide"]},
+    {"delay": 1},
+    {"dedupe_key": "d", "on_duplicate": "skip"},
+]
+
+
+@pytest.mark.parametrize("fields", ALIKE, ids=lambda fields: ",".join(fields) or "nothing")
+async def test_jobs_that_are_alike_become_what_each_of_them_becomes_beside_others(
+    world: World, fields: dict[str, Any]
+) -> None:
+    await world.tx.set_clock(SECOND)
+    for queue in (
+        {"queue": "fair", "fair_by": "key"},
+        {"queue": "aged", "ageing": MINUTE},
+        {"queue": "narrow", "max_waiting": 3},
+    ):
+        await world.run(queues.Set(project="default", **queue))
+    await world.run(limits.Set(project="default", name="wide", slots=3))
+    work: dict[str, Any] = {"type": "x", **fields}
+    seen = []
+    for batch in ([work, work], [{"type": "other", "queue": "others"}, work, work]):
+        receipts = (await world.run(batch_of(batch)))[-2:]
+        rows = [await world.row(receipt.id) for receipt in receipts]
+        place = "select r.class_id, r.rank, l.key from coordinator.jobs_ready r left join coordinator.job_lanes l on l.id = r.lane_id where r.id = $1"
+        seen.append(
+            [
+                (
+                    {name: value for name, value in row.items() if name != "id"},
+                    await world.tx.connection.fetchrow(place, receipt.id),
+                    msgspec.structs.replace(receipt, id=UUID(int=0), created=True),
+                )
+                for row, receipt in zip(rows, receipts, strict=True)
+            ]
+        )
+        for receipt in receipts:
+            if receipt.created:
+                await world.run(jobs.Cancel(project="default", job=receipt.id))
+    assert seen[0] == seen[1]
+    events = [event for event in await world.tx.events() if event["type"] in ("job.enqueued", "job.scheduled")]
+    assert sum(len(event["data"]["ids"]) for event in events) == (3 if "dedupe_key" in fields else 5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 -- Enqueueing jobs (see job.sql): one statement for one or thousands. What is unusual in a job is checked job by job; all other
--- checks, and all inserts, are set-based. Enqueueing is part of the caller's transaction, like every call.
+-- checks, and all inserts, are set-based. Enqueueing is part of the caller's transaction, like every call. The jobs of a batch usually
+-- differ in their keys and payloads alone: job_insert_alike reads and checks what they share once, and job_insert takes all others.
 
 create or replace function coordinator.job_orders(p_jobs jsonb) returns coordinator.job_order[]
 language plpgsql stable
@@ -88,6 +89,14 @@ $$;
 comment on function coordinator.job_check(bigint, coordinator.job_order) is
   'Reject an invalid job. Internal.';
 
+create or replace function coordinator.job_payload_usual(p_payload jsonb, p_text text) returns boolean
+language sql immutable parallel safe
+return octet_length(p_text) < 130
+    or octet_length(p_text) <= 262144 and not jsonb_path_exists(p_payload, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
+       and (octet_length(p_text) <= 308 or p_text !~ '[0-9.]{60}');
+comment on function coordinator.job_payload_usual(jsonb, text) is
+  'Return whether a payload, which is also given as text, obviously has nothing that json_fault looks for. Internal.';
+
 create or replace function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean, out orders coordinator.job_order[], out plain boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -125,16 +134,13 @@ begin
     end loop;
   end if;
   v_orders := coordinator.job_orders(p_jobs);
-  -- Usual is also a payload without what json_fault looks for. Small values may have long texts, and a large one may have a text that
-  -- PostgreSQL cannot make: job_check decides.
+  -- Small values may have long texts, and a large one may have a text that PostgreSQL cannot make: job_check decides.
   select array_agg(o.place order by o.place) filter (where (
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
            and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]'
            and o.priority between -100 and 100 and o.max_attempts between 1 and 1000 and o.labels = '{}' and o.on_duplicate = 'raise' and o.others = 0
            and not o.dedupe_failed
-           and (octet_length(o.text) < 130
-                or octet_length(o.text) <= 262144 and not jsonb_path_exists(o.payload, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
-                   and (octet_length(o.text) <= 308 or o.text !~ '[0-9.]{60}'))) is not true),
+           and coordinator.job_payload_usual(o.payload, o.text)) is not true),
          sum(coalesce(octet_length(o.text), 0) + coalesce(octet_length(o.locks::text), 0)), bool_or(o.tied)
   into v_unusual, v_bytes, v_tied
   from (select o.place, o.type, o.queue, o.key, o.priority, o.max_attempts, o.labels, o.on_duplicate, o.dedupe_failed, o.locks, o.payload, case when pg_column_size(o.payload) <= 8192 then o.payload::text end as text,
@@ -235,6 +241,79 @@ end
 $$;
 comment on function coordinator.job_classify(bigint, text[], coordinator.job_order[], boolean) is
   'Return the class of each job, in their order; create those that are new. No event. Internal.';
+
+create or replace function coordinator.job_insert_alike(
+  p_project text, p_jobs jsonb, p_actor text, out ids uuid[], out queue text, out type text, out at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_project  bigint;
+  v_now      timestamptz;
+  v_random   uuid := gen_random_uuid();
+  v_actor    text;
+  v_shared   jsonb := case when jsonb_typeof(p_jobs -> 0) = 'object' then (p_jobs -> 0) - '{payload,key}'::text[] end;
+  v_keys     text[];
+  v_payloads jsonb[];
+  v_alike    boolean;
+  v_bytes    bigint;
+  v_read     record;
+  v_order    coordinator.job_order;
+  v_policy   record;
+  v_ids      uuid[];
+  v_class    bigint;
+  v_rank     bigint;
+  v_lanes    bigint[];
+begin
+  if v_shared is null or jsonb_array_length(p_jobs) not between 1 and 10000 or v_shared ?| '{at,delay,dedupe_key,parent,after,limits,locks}' then
+    return;
+  end if;
+  select bool_and((j.shared = v_shared and coordinator.job_payload_usual(j.payload, j.text)
+                   and (j.key is null or length(j.key) between 1 and 512 and j.key !~ '[^!-~]')) is true),
+         sum(octet_length(j.text)), array_agg(j.payload), array_agg(j.key)
+  into v_alike, v_bytes, v_payloads, v_keys
+  from (select p.shared, p.key, p.payload, case when pg_column_size(p.payload) <= 8192 then p.payload::text end as text
+        from (select case jsonb_typeof(e.job) when 'object' then e.job - '{payload,key}'::text[] end as shared, e.job ->> 'key' as key,
+                     coalesce(e.job -> 'payload', '{}') as payload
+              from jsonb_array_elements(p_jobs) e (job) offset 0) p offset 0) j;
+  if v_alike is not true or v_bytes > 8388608 then
+    return;
+  end if;
+  v_project := coordinator.project_id(p_project);
+  v_now := coordinator.now_utc();
+  v_actor := coordinator.actor_name(p_actor);
+  v_read := coordinator.job_read(v_project, jsonb_build_array(p_jobs -> 0), true);
+  v_order := v_read.orders[1];
+  select q.fair, q.ageing, num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0 as bounded into v_policy
+  from coordinator.queue_enter(v_project, array[v_order.queue], v_actor) q;
+  if v_policy.bounded then
+    return;
+  end if;
+  v_ids := array(select coordinator.job_id((date_part('epoch', v_now) * 1000000)::bigint + n, v_random) from generate_series(1, cardinality(v_payloads)) n);
+  v_class := (coordinator.job_classify(v_project, array[v_order.queue], v_read.orders, v_read.plain))[1];
+  v_rank := coordinator.job_rank(v_now, v_order.priority, v_policy.ageing);
+  if v_policy.fair or (select c.keyed from coordinator.job_classes c where c.id = v_class) then
+    v_lanes := coordinator.job_lanes_enter(array_fill(v_class, array[cardinality(v_ids)]), array(select coalesce(k, '') from unnest(v_keys) k));
+  end if;
+  insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
+                                     deadline, stall, rescue, actor, created_at, scheduled_at)
+  select j.id, v_project, v_class, v_order.queue, v_order.type, j.key, v_order.priority, j.payload, v_order.labels, v_order.max_attempts,
+         v_order.backoff, v_order.start_by, v_order.deadline, v_order.stall, v_order.rescue, v_actor, v_now, v_now
+  from unnest(v_ids, v_keys, v_payloads) j (id, key, payload);
+  insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
+  select v_class, coalesce(j.lane_id, 0), v_rank, j.id from unnest(v_ids, v_lanes) j (id, lane_id);
+  perform coordinator.job_tell('job.enqueued', v_project, p_project, v_order.queue, v_actor, v_now, v_ids);
+  ids := v_ids;
+  queue := v_order.queue;
+  type := v_order.type;
+  at := v_now;
+end
+$$;
+comment on function coordinator.job_insert_alike(text, jsonb, text) is
+  'Enqueue an array of jobs that can start at once and are alike but for their keys and payloads, as usual: what they share is read and checked once. Do nothing, and return null, if they differ more, depend on something, or one of them may be invalid: job_insert then does it. Internal.';
 
 create or replace function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
 returns setof coordinator.job_receipt
@@ -386,8 +465,14 @@ returns setof coordinator.job_receipt
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_alike record := coordinator.job_insert_alike(p_project, p_jobs, p_actor);
 begin
-  return query select * from coordinator.job_insert(p_project, p_jobs, p_actor, true);
+  if v_alike.ids is null then
+    return query select * from coordinator.job_insert(p_project, p_jobs, p_actor, true);
+  else
+    return query select i, v_alike.queue, v_alike.type, 'queued', v_alike.at, true from unnest(v_alike.ids) i;
+  end if;
 end
 $$;
 comment on function coordinator.job_enqueue_many(text, jsonb, text) is
