@@ -2851,8 +2851,8 @@ create function coordinator.job_dedupe_prune(p_limit integer default 10000)
   returns integer
   volatile security definer;
 
--- End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.
-create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true)
+-- End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. p_worker: the name of the agent of the first attempt, if the caller knows it. Internal.
+create function coordinator.job_end(p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamp with time zone, p_attempts coordinator.jobs_running[] default '{}'::coordinator.jobs_running[], p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true, p_worker text default null)
   returns uuid[]
   volatile;
 

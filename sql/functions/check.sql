@@ -38,10 +38,11 @@ language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform coordinator.check_text(p_what, p_value, p_max);
-  if p_value !~ '[^ -~]' and p_value !~ '^ | $' then
+  if length(p_value) between 1 and p_max and p_value !~ '[^ -~]|^ | $' then
     return;
-  elsif p_value ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]' then
+  end if;
+  perform coordinator.check_text(p_what, p_value, p_max);
+  if p_value ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]' then
     raise exception using errcode = 'ZC103', message = format('%s contains a control character', p_what),
       hint = 'Remove line breaks, tabs and other control characters.';
   elsif p_value ~ ('[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e'

@@ -10,10 +10,15 @@
 -- higher priority) is found by the next full look, and at once if a look from the floor finds less than was asked for.
 
 create or replace function coordinator.job_floors() returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
-return (select case when (f.floors ->> 'until')::double precision > extract(epoch from clock_timestamp()) then f.floors else '{}' end
-        from (select coalesce(nullif(current_setting('coordinator.job_floors', true), ''), '{}')::jsonb as floors) f);
+as $$
+declare
+  v_floors constant jsonb := nullif(current_setting('coordinator.job_floors', true), '');
+begin
+  return case when (v_floors ->> 'until')::double precision > extract(epoch from clock_timestamp()) then v_floors else '{}' end;
+end
+$$;
 comment on function coordinator.job_floors() is
   'Return the places from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when (seconds since 1970); empty: it looks at all. Internal.';
 
@@ -22,8 +27,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_floors jsonb := coordinator.job_floors();
+  v_floors jsonb;
 begin
+  if p_excess <= 5000 and coalesce(current_setting('coordinator.job_floors', true), '') = '' then
+    return; -- as usual
+  end if;
+  v_floors := coordinator.job_floors();
   if v_floors = '{}' and p_excess > 5000 then
     v_floors := jsonb_build_object('until', extract(epoch from clock_timestamp())
                                             + least(10, greatest(1, 10 * extract(epoch from clock_timestamp() - p_began))));

@@ -15,7 +15,8 @@ comment on function coordinator.job_worker(uuid) is
 
 create or replace function coordinator.job_end(
   p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
-  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true)
+  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true,
+  p_worker text default null)
 returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -26,7 +27,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_agent       constant uuid := p_attempts[1].agent_id; -- usually that of all
-  v_worker      constant text := coordinator.job_worker(v_agent);
+  v_worker      constant text := coalesce(p_worker, coordinator.job_worker(v_agent));
   v_told        record;
   v_stepped     uuid[] := '{}';
   v_steps       jsonb[] := '{}';
@@ -104,8 +105,8 @@ begin
   return v_uncompleted;
 end
 $$;
-comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean) is
-  'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
+comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean, text) is
+  'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. p_worker: the name of the agent of the first attempt, if the caller knows it. Internal.';
 
 create or replace function coordinator.job_make_ready(
   p_ids uuid[], p_by text, p_now timestamptz, p_tell boolean default true, p_wait boolean default true) returns void
@@ -238,7 +239,7 @@ begin
     returning r as attempt, r.id, u.result)
   select array_agg(m.attempt), array_agg(m.id), array_agg(m.result) into v_attempts, v_ids, v_results from mine m;
   if v_ids is not null then
-    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results);
+    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results, p_worker => p_by);
     perform coordinator.limit_leave(v_attempts, 'completed', p_by, p_now);
     if exists (select from coordinator.locks l where l.agent_id = p_agent) or exists (select from coordinator.lock_waits w where w.agent_id = p_agent) then
       perform coordinator.job_unlock(v_attempts, p_by);
