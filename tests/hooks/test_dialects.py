@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import InvalidArgument
@@ -120,7 +120,7 @@ def test_unknown_events_fields_and_calls_pass(name: str) -> None:
         st.none() | st.booleans() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_whatever_the_arguments_of_a_call_are_they_are_read(arguments: Any) -> None:
     for name in dialects.NAMES:
         event = event_of(name, "before_edit", tool_input=arguments, toolArgs=arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.cli.tool_settings import TOOLS, located
@@ -19,6 +19,7 @@ from coordinator.hooks.dialects.entries import SettingsScope
 from coordinator.hooks.install import change as installing
 from coordinator.hooks.install import file, toml
 from tests.cli.conftest import Program, lone
+from tests.waiting import DEADLINE_S
 
 __all__ = ["lone"]
 
@@ -240,7 +241,7 @@ def test_installations_at_once_lose_nothing(repository: Program) -> None:
         ]
         installing.planned(path, setup_of("hook", "gemini", " --wait 1m"), install=True).write()
     for process in started:
-        _, error = process.communicate()
+        _, error = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, error
     found = json.loads(path.read_text())
     assert found["a"] == 1
@@ -334,7 +335,7 @@ LINES = st.sampled_from(
     st.lists(st.tuples(KEYS, st.lists(LINES, max_size=3)), max_size=4, unique_by=lambda one: one[0]),
     st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_a_table_of_toml_comes_and_goes_and_leaves_the_rest(head: list[str], tables: list[Any], ended: bool) -> None:
     lines = [*dict.fromkeys(head)]
     for key, body in tables:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.errors import InvalidArgument
@@ -96,7 +96,7 @@ def insertions(before: str, after: str) -> bool:
 
 
 @given(texts(), st.sampled_from(["element", "member"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 def test_what_is_added_and_removed_leaves_the_text_as_it_was(before: str, kind: str) -> None:
     text = Text(before)
     was = text.root.value

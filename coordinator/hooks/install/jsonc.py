@@ -229,7 +229,7 @@ class Text:
             tail = self.line_end + margin if last == holder.start + 1 else ""
             self._splice((last, closing if tail else last, gap + written + tail))
         elif items[-1].comma is not None:
-            self._splice((last, last, gap + written + ("" if inline else ",")))
+            self._splice((last, last, f"{gap}{written},"))
         else:
             end = items[-1].end
             self._splice((last, last, gap + written), (end, end, ","))
