@@ -129,6 +129,17 @@ CREATE INDEX artifacts_blob_idx ON coordinator.artifacts USING btree (blob_id);
 CREATE INDEX artifacts_session_idx ON coordinator.artifacts USING btree (session_id, name);
 CREATE INDEX artifacts_trim_at_idx ON coordinator.artifacts USING btree (trim_at) WHERE (trim_at IS NOT NULL);
 
+-- What each agent has been told of; the directives are in directive_receipts. Read briefings_read. Written by briefing_read, briefing_subscribe and briefing_prune.
+create table coordinator.briefings (
+  project_id bigint not null, -- The project. Not a foreign key: all writers would lock its row.
+  agent_name text collate "C" not null, -- Name of the agent; it stays the same when the agent registers again.
+  patterns   text[] not null default '{}'::text[], -- Patterns of the keys of signals that it watches; * stands for any text.
+  told       jsonb not null default '{}'::jsonb, -- Version of each watched signal of which it was told, by key.
+  read_at    timestamp with time zone not null, -- When it last read a briefing with news (database clock).
+  constraint briefings_pkey PRIMARY KEY (project_id, agent_name)
+);
+CREATE INDEX briefings_read_at_idx ON coordinator.briefings USING btree (read_at);
+
 -- Jobs that are enqueued at times that recur.
 create table coordinator.crons (
   project_id   bigint not null, -- The project.
@@ -1272,6 +1283,15 @@ create view coordinator.audit_trail (
   created_at timestamp with time zone -- When.
 );
 
+-- What each agent watches, and what it was told of.
+create view coordinator.briefings_read (
+  project  text, -- Name of the project.
+  agent    text, -- Name of the agent.
+  patterns text[], -- Patterns of the keys of signals that it watches.
+  told     jsonb, -- Version of each watched signal of which it was told, by key.
+  read_at  timestamp with time zone -- When it last read a briefing with news.
+);
+
 -- The sessions with messages.
 create view coordinator.conversations (
   id              bigint, -- Number of the session, see sessions.
@@ -2110,6 +2130,46 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
 create function coordinator.audit_append(p_project_id bigint, p_action text, p_subject text, p_actor text, p_now timestamp with time zone, p_detail jsonb default '{}')
   returns void
   volatile;
+
+-- Return what is open for an agent and unseen, or with p_again also what it has seen. Internal.
+create function coordinator.briefing_directives(p_project text, p_agent text, p_again boolean)
+  returns table (id bigint, actor text, body text, sent_at timestamp with time zone, expires_at timestamp with time zone)
+  stable;
+
+-- Lock what an agent was told of, until the end of the transaction. Internal. No event.
+create function coordinator.briefing_enter(p_project_id bigint, p_agent text)
+  returns coordinator.briefings
+  volatile;
+
+-- List what the agents of a project watch and were told of, by name. p_after: array[agent] of the last row read.
+create function coordinator.briefing_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.briefings_read
+  stable security definer;
+
+-- Return the name of the agent that reads briefings. ZC202: it is unknown. Internal.
+create function coordinator.briefing_name(p_project text, p_agent text)
+  returns text
+  stable;
+
+-- Forget up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.
+create function coordinator.briefing_prune(p_retention interval default '30 days', p_limit integer default 10000)
+  returns integer
+  volatile security definer;
+
+-- Brief an agent, given by name or id: what is addressed to it, which of the signals that it watches changed, who else is at work and what they hold; 5, 5, 10 and 20 at most. Directives that are returned become seen. p_news: only the first two, and only what is new. p_again: also directives that it has seen and not answered, and all signals that it watches, for an agent that has lost its memory. ZC202: no such agent.
+create function coordinator.briefing_read(p_project text, p_agent text, p_news boolean default false, p_again boolean default true)
+  returns SETOF coordinator.briefing_item
+  volatile security definer;
+
+-- Return the signals whose keys match one of the patterns: the first 200. Internal.
+create function coordinator.briefing_signals(p_project_id bigint, p_patterns text[])
+  returns table (key text, version bigint, value text, actor text, updated_at timestamp with time zone)
+  stable;
+
+-- Choose the signals of which an agent is told when they change, by patterns of their keys: build/*, */COMPLETED. They replace those from before; none ends it. ZC202: no such agent. No event.
+create function coordinator.briefing_subscribe(p_project text, p_agent text, p_patterns text[])
+  returns SETOF coordinator.briefings_read
+  volatile security definer;
 
 -- Return an embedding in single precision; null stays null. Reject one that is empty or longer than 4,000 (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.
 create function coordinator.check_embedding(p_embedding double precision[])

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.artifacts import Artifacts
+from coordinator.client.briefings import Briefings
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.crons import Crons
 from coordinator.client.directives import Directives
@@ -63,6 +64,7 @@ class Client:
         self.projects = Projects(caller)
         self.agents = Agents(caller)
         self.files = Files(caller)
+        self.briefings = Briefings(caller)
         self.signals = Signals(caller)
         self.rules = Rules(caller)
         self.retentions = Retentions(caller)

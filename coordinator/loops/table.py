@@ -17,6 +17,7 @@ from coordinator.objects import ObjectStore
 from coordinator.operations import (
     agents,
     artifacts,
+    briefings,
     crons,
     directives,
     documents,
@@ -85,6 +86,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(documents.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),
         Loop(files.Prune(), every_s=3600),
+        Loop(briefings.Prune(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(SampleGauges(), every_s=15, judge=_sampled),
     )

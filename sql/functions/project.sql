@@ -313,6 +313,7 @@ begin
   delete from coordinator.locks where project_id = v_project;
   delete from coordinator.agents_ended where project_id = v_project;
   delete from coordinator.files_seen where project_id = v_project;
+  delete from coordinator.briefings where project_id = v_project;
   perform coordinator.audit_append(null, 'project_delete', p_project, coordinator.actor_name(p_actor), coordinator.now_utc()); -- its own log is gone
   perform coordinator.event_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
     coordinator.now_utc(), '{}');

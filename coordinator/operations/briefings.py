@@ -1,0 +1,67 @@
+"""Briefings: what an agent should know before it goes on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from coordinator.model.briefing import Briefing, BriefingItem
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["List", "Prune", "Read", "Subscribe"]
+
+
+class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
+    """Brief an agent: what is addressed to it, which signals that it watches changed, who else is at work, and what they hold.
+
+    Directives that are returned become seen. ``news``: only the first two, and only what is new: nothing is returned twice as news, whichever
+    process asks. ``again``: also directives that it has seen and not answered, and all signals that it watches.
+
+    Raises: ``NotFound`` if no agent of this name or id is known.
+    """
+
+    function = "briefing_read"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    agent: str
+    news: bool = False
+    again: bool = True
+
+
+class Subscribe(Operation[Briefing], frozen=True, kw_only=True):
+    """Choose the signals of which an agent is told when they change, by patterns such as ``build/*``. No pattern ends it.
+
+    Raises: ``NotFound`` if no agent of this name or id is known.
+    """
+
+    function = "briefing_subscribe"
+    scope = Scope.IN_PROJECT
+    speakers = ("agent",)
+
+    project: str
+    agent: str
+    patterns: list[str]
+
+
+class List(Operation[list[Briefing]], frozen=True, kw_only=True):
+    """List what agents watch and were told of, by name."""
+
+    function = "briefing_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("agent",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Forget agents that have read no news for ``retention``; return how many, at most ``limit``."""
+
+    function = "briefing_prune"
+    internal = True
+
+    retention: timedelta = timedelta(days=30)
+    limit: int = 10_000
