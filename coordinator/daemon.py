@@ -38,6 +38,7 @@ from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError
+from coordinator.hooks.http import hook_handlers
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.loops.keeper import Keeper
 from coordinator.loops.table import table
@@ -160,7 +161,7 @@ async def _run(  # noqa: PLR0917
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
         mount = Mount(access, lifetime.stop)
         tasks.start_soon(mount.run_forever)
-        app = create_app(readiness, database, gateway, access, middleware, mcp=mount.over)
+        app = create_app(readiness, database, gateway, access, middleware, hook_handlers(database), mount.over)
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.up.set()

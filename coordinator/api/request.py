@@ -75,7 +75,7 @@ class Request(requests.Request):
                 f'unsupported media type "{media_type}"' if media_type else "the body has no media type",
                 hint="Send JSON, with the header Content-Type: application/json",
             )
-        data = await self._read(max_bytes, copies)
+        data = await self.body_within(max_bytes, copies)
         try:
             return exactly_decoded(data, type, decode_hook)
         except msgspec.ValidationError as error:
@@ -83,8 +83,11 @@ class Request(requests.Request):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
 
-    async def _read(self, max_bytes: int, copies: int) -> bytes:
-        """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response."""
+    async def body_within(self, max_bytes: int, copies: int) -> bytes:
+        """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response.
+
+        Raises: ``TooLarge``, ``MalformedRequest``, ``Overloaded``.
+        """
         parts = []
         size = 0
         try:

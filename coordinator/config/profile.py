@@ -14,7 +14,7 @@ from coordinator.config.value import Given
 from coordinator.errors import ConfigurationError
 from coordinator.suggestion import suggestion
 
-__all__ = ["from_profile"]
+__all__ = ["from_profile", "parse"]
 
 FILE = "coordinator.yaml"
 NESTED = {  # as other programs name them in the same file
@@ -45,8 +45,8 @@ def from_profile(
             f'profile "{name}" not found: there is no {FILE}',
             hint=f"Create {' or '.join(str(place) for place in places)}, or give --config FILE.",
         )
-    document = _parse(path, read(path, origin))
-    _known(document, ("profile", "profiles"), str(path))
+    document = parse(path, read(path, origin))
+    _known(document, ("profile", "profiles", "shell"), str(path))
     profiles = document.get("profiles") or {}
     name = name or document.get("profile")
     if not isinstance(profiles, dict) or not all(isinstance(key, str) for key in profiles):
@@ -115,7 +115,11 @@ def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -
             )
 
 
-def _parse(path: Path, text: str) -> dict[Any, Any]:
+def parse(path: Path, text: str) -> dict[Any, Any]:
+    """Return the mapping that a file contains.
+
+    Raises: ``ConfigurationError``.
+    """
     import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - slow to import, and most calls have no file
 
     try:

@@ -8,8 +8,6 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.model.operation import Json
-
 __all__ = ["FileGrant", "FileState", "FileStep", "FileView"]
 
 
@@ -35,7 +33,7 @@ class FileStep(StrEnum):
 class FileGrant(msgspec.Struct, frozen=True):
     """What is decided about one file: its lease, or who holds it, and who has changed it since.
 
-    ``state`` is a `FileState`. A file that is ``stale`` has to be read first; its lease is granted, too. ``holder_data`` is the metadata of the holder, ``held`` the
+    ``state`` is a `FileState`. A file that is ``stale`` has to be read first; its lease is granted, too. ``holder_task`` is the task in the metadata of the holder, ``held`` the
     resource that it holds, ``waiting`` how many wait for it. ``changed_by`` is None if nobody has recorded the change.
     """
 
@@ -47,7 +45,7 @@ class FileGrant(msgspec.Struct, frozen=True):
     holder_id: UUID | None
     holder: str | None
     holder_owner: str | None
-    holder_data: dict[str, Json] | None
+    holder_task: str | None
     held: str | None
     held_since: datetime | None
     held_until: datetime | None

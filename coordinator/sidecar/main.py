@@ -42,6 +42,7 @@ from coordinator.client.presence import Presence
 from coordinator.config import SETTINGS, Config
 from coordinator.db.database import Database, connect_within
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.hooks.http import hook_handlers
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import is_gateway
@@ -214,7 +215,7 @@ async def _run(  # noqa: PLR0917
             return Readiness(ready=reason is None, leads=False, reason=reason)
 
         middleware = origin_middleware(config, loopback=True)
-        paths = face(report, process, lifetime.stop)
+        paths = {**face(report, process, lifetime.stop), **hook_handlers(backend)}
         mount = Mount(access, lifetime.stop, lambda: presence.name)
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)

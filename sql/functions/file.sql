@@ -178,7 +178,7 @@ begin
       order by b.ticket nulls first, b.expires_at desc limit 1;
       if found then
         v_grant.state := coalesce(v_refused, 'waiting');
-        v_grant.holder_data := (select a.metadata from coordinator.agents a where a.id = v_grant.holder_id);
+        v_grant.holder_task := (select a.metadata ->> 'task' from coordinator.agents a where a.id = v_grant.holder_id);
         v_grant.waiting := (select count(distinct w.ticket) from coordinator.lock_overlapping(v_project, v_all[v_i], true) w where w.expires_at > v_now);
       else
         v_grant.state := 'free';

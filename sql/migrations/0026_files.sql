@@ -35,7 +35,7 @@ create type coordinator.file_grant as (
   holder_id     uuid,
   holder        text,
   holder_owner  text,
-  holder_data   jsonb,
+  holder_task   text,
   held          text,
   held_since    timestamptz,
   held_until    timestamptz,
@@ -44,4 +44,4 @@ create type coordinator.file_grant as (
   changed_at    timestamptz
 );
 comment on type coordinator.file_grant is
-  'What file_edit decides about one file. state: granted; stale: granted, but its content is not what the caller last saw; free, held, waiting (with a ticket) or deadlock: nothing was granted. holder…: who holds it, with the metadata of that agent; held: the resource that it holds; waiting: how many tickets wait for it; changed_by: the agent that recorded the change, if one did.';
+  'What file_edit decides about one file. state: granted; stale: granted, but its content is not what the caller last saw; free, held, waiting (with a ticket) or deadlock: nothing was granted. holder…: who holds it, with the task in the metadata of that agent; held: the resource that it holds; waiting: how many tickets wait for it; changed_by: the agent that recorded the change, if one did.';

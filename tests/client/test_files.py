@@ -11,7 +11,7 @@ async def test_files_are_leased_recorded_listed_and_left(database_url: str) -> N
         assert (grant.path, grant.state) == ("x.py", "granted")
         await client.files.record("second", ["x.py"], hashes=["2"], step=FileStep.WRITTEN, owner="s")
         (refusal,) = await client.files.edit("first", ["x.py"], hashes=["2"])
-        assert (refusal.state, refusal.holder, refusal.holder_data) == ("held", "second", {"task": "t"})
+        assert (refusal.state, refusal.holder, refusal.holder_task) == ("held", "second", "t")
         assert await client.files.leave("second", owner="s") == 1
         (stale,) = await client.files.edit("first", ["x.py"], hashes=["2"])
         assert (stale.state, stale.changed_by) == ("stale", "second/s")

@@ -52,14 +52,14 @@ async def test_a_file_that_is_held_is_refused_with_its_holder_and_the_others_are
         refusal.state,
         refusal.holder,
         refusal.holder_owner,
-        refusal.holder_data,
+        refusal.holder_task,
         refusal.held,
         refusal.waiting,
     ) == (
         FileState.HELD,
         "first",
         "s",
-        {"task": "rewrite b"},
+        "rewrite b",
         "b.py",
         0,
     )

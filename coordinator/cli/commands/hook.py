@@ -14,12 +14,83 @@ from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, place, 
 from coordinator.cli.values import DURATION
 
 if TYPE_CHECKING:
+    from coordinator.hooks.decide import Unreachable
     from coordinator.hooks.dialects.entries import SettingsScope, Setup
 
 command = noun("Let unmodified coding agents hold the files that they edit.")
 
 WAIT = timedelta(seconds=30)
 MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
+
+
+@command.verb(
+    examples=[
+        "coordinator hook run < payload.json",
+        "coordinator hook run --dialect codex --wait 1m --hold until-commit --unreachable deny < payload.json",
+    ]
+)
+@click.option("--dialect", metavar="TOOL", help="Tool that calls.  [default: as the payload says]")
+@click.option(
+    "--wait",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="Wait this long for a file that somebody else holds.",
+)
+@click.option(
+    "--ttl",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    help="Keep a session and its leases for this long after its last call.",
+)
+@click.option(
+    "--hold",
+    type=click.Choice(["turn", "until-commit"]),
+    default="turn",
+    show_default=True,
+    help="Release leases at the end of a turn, or once their files are committed.",
+)
+@click.option("--shared-reads", is_flag=True, help="Lease files for reading, shared with others that read.")
+@click.option(
+    "--unreachable",
+    type=click.Choice(["ask", "allow", "deny"]),
+    default="ask",
+    show_default=True,
+    help="What to answer if the coordinator does not.",
+)
+@click.option(
+    "--limit", type=DURATION, default="300ms", show_default=True, help="Time for each call of the coordinator."
+)
+@click.pass_obj
+def run(
+    call: Invocation,
+    *,
+    dialect: str | None,
+    wait: timedelta,
+    ttl: timedelta,
+    hold: str,
+    shared_reads: bool,
+    unreachable: Unreachable,
+    limit: timedelta,
+) -> int:
+    """Answer a hook of a coding agent.
+
+    The tool writes its event as JSON on standard input, and reads what to do from standard output and the exit code.
+    """
+    from coordinator.cli.hook_run import Running  # noqa: PLC0415
+
+    running = Running(
+        call,
+        dialect,
+        limit,
+        unreachable,
+        wait=wait,
+        ttl=ttl,
+        until_commit=hold == "until-commit",
+        shared_reads=shared_reads,
+    )
+    return running.finish()
 
 
 def _setup(tool: str, scope: SettingsScope, options: tuple[str, ...], url: str | None) -> Setup:

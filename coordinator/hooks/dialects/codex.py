@@ -10,7 +10,9 @@ from coordinator.hooks.dialects.entries import Element, Member, SettingsScope, S
 from coordinator.hooks.dialects.family import CALLS, LIFE, Family
 from coordinator.hooks.dialects.reading import Effect
 
-__all__ = ["answer", "hooks", "mcp", "read"]
+__all__ = ["REPORTS_READS", "answer", "hooks", "mcp", "read"]
+
+REPORTS_READS = False  # it reads with shell commands
 
 USES = {
     **CALLS,

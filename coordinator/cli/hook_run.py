@@ -1,0 +1,175 @@
+"""``coordinator hook run``: one call of a hook, from standard input to standard output.
+
+Guarantees: it answers in the words of the tool and ends, whatever the payload, the configuration or the coordinator is like. Where the
+coordinator does not answer a call within the limit, the policy does. It prints no trace.
+
+The work is done on a thread, which nothing can interrupt while a name is looked up or a connection is opened. The main thread waits
+for it no longer than the limit, and ends the process. A signal ends a wait in the queue, and the ticket with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
+
+from coordinator.errors import CoordinatorError
+from coordinator.hooks.decide import HookOptions, decide, unanswered
+from coordinator.hooks.dialects import PAYLOAD_BYTES, decode, load, recognise
+from coordinator.hooks.event import HookEvent, HookReply, Verdict
+from coordinator.hooks.place import locate
+from coordinator.hooks.shell import rules_of
+from coordinator.model.address import is_gateway
+from coordinator.model.operation import Operation
+
+if TYPE_CHECKING:
+    from coordinator.cli.invocation import Invocation
+    from coordinator.hooks.decide import Unreachable
+    from coordinator.hooks.dialects import Dialect
+    from coordinator.operations.executor import Runner
+
+__all__ = ["Running"]
+
+R = TypeVar("R")
+
+STDIN_S = 10.0  # for the whole payload
+STOP_S = 1.0  # to leave the queue
+MALFORMED = 1  # not 2, which would refuse what the tool is about to do
+
+
+class _Stopped(Exception):
+    """A signal ends the program."""
+
+
+class _Clock:
+    """How long the main thread waits: until the limit of the call that runs."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.ends_at = time.monotonic() + STDIN_S
+        self.stopped = threading.Event()
+
+    def begin(self, wait_s: float = 0.0) -> None:
+        self.ends_at = time.monotonic() + wait_s + self.limit_s
+
+
+class _Timed:
+    """A runner whose calls each have the limit."""
+
+    def __init__(self, inner: Runner, clock: _Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def run(self, operation: Operation[R]) -> R:
+        self._clock.begin()
+        return await self._inner.run(operation)
+
+
+class Running:
+    """One run. ``wait`` … ``unreachable`` are the options of the command."""
+
+    def __init__(
+        self,
+        call: Invocation,
+        dialect: str | None,
+        limit: timedelta,
+        unreachable: Unreachable,
+        **options: Any,
+    ) -> None:
+        self._call = call
+        self._given = dialect
+        self._unreachable = unreachable
+        self._clock = _Clock(limit.total_seconds())
+        self._options = HookOptions(pause=self._pause, unreachable=unreachable, **options)
+        self._url = ""
+        self._known: tuple[Dialect, HookEvent] | None = None
+        self._reply: HookReply | None = None
+        self._done = threading.Event()
+
+    def finish(self) -> int:
+        """Answer the payload on standard input; return the exit code, or end the process."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        thread = threading.Thread(target=self._work, daemon=True)
+        thread.start()
+        while not self._done.wait(max(self._clock.ends_at - time.monotonic(), 0)):
+            if time.monotonic() < self._clock.ends_at:
+                continue
+            reply = self._unanswered("the coordinator does not answer in time.")
+            _write(reply)
+            os._exit(reply.exit_code)  # the thread may be stuck
+        assert self._reply is not None  # noqa: S101 - the thread is done
+        _write(self._reply)
+        return self._reply.exit_code
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._clock.ends_at = time.monotonic() + STOP_S
+        self._clock.stopped.set()
+
+    def _work(self) -> None:
+        try:
+            self._reply = self._answer()
+        except _Stopped:
+            self._reply = self._unanswered("the hook was interrupted.")
+        except CoordinatorError as error:
+            self._reply = self._unanswered(f"{error.message}.")
+        except Exception as error:  # noqa: BLE001 - a hook never shows a trace
+            self._reply = self._unanswered(f"this is a bug: {type(error).__name__}: {error}.")
+        self._done.set()
+
+    def _answer(self) -> HookReply:
+        payload = decode(sys.stdin.buffer.read(PAYLOAD_BYTES + 1))
+        dialect = load(self._given or recognise(payload))
+        event = dialect.read(payload)
+        self._known = dialect, event
+        from coordinator.client import brief  # noqa: PLC0415 - what is malformed is answered without it
+
+        environ = dict(os.environ)
+        if "project" in self._call.flags:
+            environ["COORDINATOR_PROJECT"] = self._call.flags["project"][1]
+        place = locate(event.cwd or str(Path.cwd()), environ)
+        reads = getattr(dialect, "REPORTS_READS", True)
+        self._options = replace(self._options, rules=rules_of(place.root), reports_reads=reads)
+        self._url = self._call.dsn()
+        if not is_gateway(self._url):
+            import coordinator.db.single  # noqa: F401, PLC0415 - so that the limit is that of the connection alone
+        self._clock.begin()
+
+        async def verdict() -> Verdict:
+            async with brief.opened(self._url, self._call.config) as executor:
+                return await decide(event, place, _Timed(executor, self._clock), self._options)
+
+        return dialect.answer(event, brief.finish(self._url, verdict()))
+
+    async def _pause(self, seconds: float) -> None:
+        from coordinator.client import brief  # noqa: PLC0415
+
+        self._clock.begin(seconds)
+        await brief.pause(self._url, seconds)
+        if self._clock.stopped.is_set():
+            raise _Stopped
+
+    def _unanswered(self, reason: str) -> HookReply:
+        if self._known is None:
+            line = " ".join(f"coordinator: {reason}".split())
+            return HookReply(stderr=f"{line}\n", exit_code=2 if self._unreachable == "deny" else MALFORMED)
+        dialect, event = self._known
+        return dialect.answer(event, unanswered(event, self._options, reason))
+
+
+def _write(reply: HookReply) -> None:
+    try:
+        sys.stderr.write(reply.stderr)
+        sys.stderr.flush()
+        sys.stdout.write(reply.stdout)
+        sys.stdout.flush()
+    except OSError:  # nobody reads it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,364 @@
+"""What a hook answers: which events lease, record and release files, whatever the tool.
+
+The session of a tool is an agent under the session's id, so that it is found again by whichever process calls next. It is also the
+owner of its leases, and each of its subagents is an owner below it. Every call counts as its heartbeat and renews its leases.
+
+Nearly every event is one call. An edit is repeated where the content of a file changed between its hash and its lease, or where it
+waited. What a call raises is for whoever asks: see ``unanswered``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
+from coordinator.hooks.content import UNKNOWN, fingerprint
+from coordinator.hooks.event import Action, Decision, File, HookEvent, Kind, Verdict
+from coordinator.hooks.place import Place
+from coordinator.hooks.quote import quoted, shortened
+from coordinator.hooks.shell import DEFAULTS, ShellRule, locks_of
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.file import FileGrant, FileState, FileStep
+from coordinator.model.operation import Json
+from coordinator.operations import agents, files, locks, projects
+from coordinator.operations.executor import Runner
+
+__all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "owner_of", "unanswered"]
+
+LOOK_S = 0.1  # between two looks at a ticket, at first
+LOOK_MAX_S = 1.0
+AGAIN = 5  # times that an edit is repeated because a file keeps changing
+MOST = 2000  # characters of a reason
+NAMED = 5  # files that a reason describes
+TASK = 200
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
+
+Unreachable = Literal["ask", "allow", "deny"]
+
+
+def hashes(paths: Iterable[str | None]) -> list[str]:
+    """Return the hashes of files; None is one that is not looked at."""
+    return [UNKNOWN if path is None else fingerprint(path) for path in paths]
+
+
+async def _hashes(paths: Iterable[str | None]) -> list[str]:
+    return hashes(paths)
+
+
+class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How hooks decide.
+
+    ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
+    ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
+    ``pause`` waits between two looks at a ticket, and ``hashes`` reads files.
+    """
+
+    pause: Callable[[float], Awaitable[None]]
+    hashes: Callable[[Iterable[str | None]], Awaitable[list[str]]] = _hashes
+    wait: timedelta = timedelta(0)
+    ttl: timedelta = files.TTL
+    shared_reads: bool = False
+    until_commit: bool = False
+    unreachable: Unreachable = "ask"
+    sees_files: bool = True
+    reports_reads: bool = True
+    rules: Sequence[ShellRule] = DEFAULTS
+
+
+def agent_of(event: HookEvent) -> str:
+    """Return the name of a session's agent: never only an id, which could be that of another agent."""
+    return f"{event.tool}-{_named(event.session)}"
+
+
+def owner_of(event: HookEvent) -> str:
+    """Return the owner of what this call leases: the session, or the subagent below it."""
+    session = _named(event.session)
+    return session if event.subagent is None else f"{session}/{_named(event.subagent)}"
+
+
+def _named(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+async def decide(event: HookEvent, place: Place, executor: Runner, options: HookOptions) -> Verdict:
+    """Return what the tool is answered.
+
+    Raises: ``CoordinatorError`` where the coordinator cannot decide.
+    """
+    if event.kind is Kind.OTHER or not event.session:
+        return Verdict()
+    hook = _Hook(event, place, executor, options)
+    try:
+        return await hook.verdict()
+    except NotFound as error:
+        if error.code != "ZC201":
+            raise
+    with suppress(Conflict):  # another session did
+        await executor.run(projects.Create(project=place.project))
+    return await hook.verdict()
+
+
+def unanswered(event: HookEvent, options: HookOptions, reason: str) -> Verdict:
+    """Return the verdict of the policy for a call that the coordinator does not answer."""
+    line = shortened(f"coordinator: {reason}", 300)
+    guarded = event.kind is Kind.BEFORE_EDIT or (
+        event.kind is Kind.BEFORE_SHELL and (event.files or locks_of(event.command or "", options.rules))
+    )
+    if not guarded and not (event.kind is Kind.BEFORE_READ and options.shared_reads):
+        return Verdict(reason=line if event.kind in (Kind.SESSION_START, Kind.PROMPT) else "")
+    match options.unreachable:
+        case "allow":
+            return Verdict(reason=f"{line} Allowed without a lease.")
+        case "deny":
+            return Verdict(Decision.DENY, f"{line} Denied, because the file cannot be leased; try again later.")
+        case _:
+            return Verdict(Decision.ASK, f"{line} Another agent may be editing the same files; allow it?")
+
+
+class _Hook:
+    """One call of a hook."""
+
+    def __init__(self, event: HookEvent, place: Place, executor: Runner, options: HookOptions) -> None:
+        self._event = event
+        self._place = place
+        self._executor = executor
+        self._options = options
+        self._agent = agent_of(event)
+        self._owner = owner_of(event)
+        self._ticket: tuple[int, FileGrant] | None = None
+
+    async def verdict(self) -> Verdict:
+        event, options = self._event, self._options
+        match event.kind:
+            case Kind.SESSION_END:
+                await self._leave("", end=True)
+            case Kind.STOP | Kind.SUBAGENT_STOP | Kind.COMPACT if not options.until_commit:
+                await self._leave(self._owner)
+            case Kind.BEFORE_READ:
+                return await self._read()
+            case Kind.AFTER_READ:
+                await self._record(FileStep.READ)
+            case Kind.BEFORE_EDIT:
+                return await self._lease(self._resources(event.files))
+            case Kind.AFTER_EDIT:
+                await self._record(FileStep.WRITTEN)
+            case Kind.BEFORE_SHELL:
+                return await self._lease(self._resources(event.files) | dict.fromkeys(self._rules()))
+            case Kind.AFTER_SHELL:
+                await self._record(FileStep.WRITTEN)
+                if needed := self._rules():
+                    await self._leave(self._owner, needed)
+            case _:
+                await self._join()
+        return Verdict()
+
+    async def _join(self) -> None:
+        await self._executor.run(
+            agents.Join(project=self._place.project, name=self._agent, metadata=self._metadata(), ttl=self._options.ttl)
+        )
+
+    def _metadata(self) -> dict[str, Json]:
+        task = self._event.task or self._event.prompt
+        metadata: dict[str, Json] = {"tool": self._event.tool, "worktree": self._place.worktree}
+        if task and self._event.subagent is None:
+            metadata["task"] = shortened(task, TASK)
+        return metadata
+
+    def _rules(self) -> list[str]:
+        return [self._place.scoped(lock) for lock in locks_of(self._event.command or "", self._options.rules)]
+
+    def _resources(self, given: Sequence[File]) -> dict[str, str | None]:
+        """Return the locks of files, each with the path whose content is compared; None: that of no single file."""
+        found: dict[str, str | None] = {}
+        for file in given:
+            link = file.action in (Action.RENAME, Action.DELETE)
+            resource = self._place.resource(file.path, link=link)
+            if resource is not None:
+                single = self._options.sees_files and not resource.endswith("/") and not resource.startswith("glob:")
+                found[resource] = os.path.join(self._place.cwd, file.path) if single else None
+        return found
+
+    async def _read(self) -> Verdict:
+        resources = self._resources(self._event.files)
+        if self._options.shared_reads and resources:
+            refusal = await self._lease(resources, shared=True)
+            if refusal.decision is not None:
+                return refusal
+        await self._record(FileStep.READING)
+        return Verdict()
+
+    async def _record(self, step: FileStep) -> None:
+        """Record what files contain; a call about none is a heartbeat."""
+        seen = {
+            resource: path
+            for resource, path in self._resources(self._event.files).items()
+            if path is not None or (not self._options.sees_files and not resource.endswith("/"))
+        }
+        if not seen:
+            await self._join()
+            return
+        resources = list(seen)
+        for first in range(0, len(resources), LIMITS["lock_resources"]):
+            paths = resources[first : first + LIMITS["lock_resources"]]
+            await self._executor.run(
+                files.Record(
+                    project=self._place.project,
+                    agent=self._agent,
+                    owner=self._owner,
+                    paths=paths,
+                    hashes=await self._options.hashes(seen[path] for path in paths),
+                    step=step,
+                    ttl=self._options.ttl,
+                    metadata=self._metadata(),
+                )
+            )
+
+    async def _leave(self, owner: str, paths: list[str] | None = None, *, end: bool = False) -> None:
+        await self._executor.run(
+            files.Leave(project=self._place.project, agent=self._agent, owner=owner, paths=paths, end=end)
+        )
+
+    async def _lease(self, resources: dict[str, str | None], *, shared: bool = False) -> Verdict:
+        if not resources:
+            await self._join()
+            return Verdict()
+        if len(resources) > LIMITS["lock_resources"]:
+            return Verdict(
+                Decision.DENY,
+                f"This call changes {len(resources)} files; at most {LIMITS['lock_resources']} can be leased together."
+                " Split it into smaller calls.",
+            )
+        try:
+            grants = await self._granted(resources, shared=shared)
+        finally:
+            if self._ticket is not None:
+                await self._cancel()
+        refused = [grant for grant in grants if grant.state != FileState.GRANTED]
+        if not refused:
+            return Verdict()
+        return Verdict(Decision.DENY, self._refusal(refused, shared=shared))
+
+    async def _granted(self, resources: dict[str, str | None], *, shared: bool) -> list[FileGrant]:
+        """Lease files, after a wait if necessary; return what is decided of the content that they have then."""
+        ends_at = time.monotonic() + self._options.wait.total_seconds()
+        found = await self._options.hashes(resources.values())
+        grants: list[FileGrant] = []
+        for _ in range(AGAIN):
+            left = ends_at - time.monotonic()
+            grants = await self._executor.run(
+                files.Edit(
+                    project=self._place.project,
+                    agent=self._agent,
+                    owner=self._owner,
+                    paths=list(resources),
+                    hashes=found,
+                    ttl=self._options.ttl,
+                    wait=timedelta(seconds=left) if left > 0 else None,
+                    shared=shared,
+                    told=not self._options.reports_reads,
+                    metadata=self._metadata(),
+                )
+            )
+            ticket = next((grant for grant in grants if grant.ticket is not None), None)
+            if ticket is not None and ticket.ticket is not None:
+                self._ticket = ticket.ticket, ticket
+                if not await self._served(ends_at):
+                    return grants
+                self._ticket = None
+            elif any(grant.state not in (FileState.GRANTED, FileState.STALE) for grant in grants):
+                return grants
+            before, found = found, await self._options.hashes(resources.values())
+            if ticket is None and before == found:
+                return grants
+        return grants
+
+    async def _served(self, ends_at: float) -> bool:
+        """Wait for a ticket; return whether it was granted."""
+        assert self._ticket is not None  # noqa: S101 - the caller has one
+        number, grant = self._ticket
+        poll = locks.Poll(project=self._place.project, ticket=number, agent=grant.agent_id)
+        look_s = LOOK_S
+        while True:
+            await self._options.pause(max(min(look_s, ends_at - time.monotonic()), 0.01))
+            look_s = min(1.5 * look_s, LOOK_MAX_S)
+            try:
+                granted = await self._executor.run(poll)
+            except WaitTimedOut:
+                self._ticket = None
+                return False
+            if all(one.granted for one in granted):
+                return True
+
+    async def _cancel(self) -> None:
+        """Leave the queue: whoever waited is interrupted, or has failed."""
+        assert self._ticket is not None  # noqa: S101 - the caller has one
+        number, grant = self._ticket
+        with suppress(CoordinatorError):  # its time passes
+            await self._executor.run(locks.Cancel(project=self._place.project, ticket=number, agent=grant.agent_id))
+
+    def _refusal(self, refused: list[FileGrant], *, shared: bool) -> str:
+        described = [grant for grant in refused if grant.state != FileState.FREE]
+        sentences = [self._sentence(grant) for grant in described[:NAMED]]
+        if len(described) > NAMED:
+            sentences.append(f"{len(described) - NAMED} more files are refused.")
+        if any(grant.state == FileState.STALE for grant in described):
+            sentences.append("Read what has changed again, then repeat the edit; nobody else can edit it meanwhile.")
+        held = [grant for grant in described if grant.state != FileState.STALE]
+        if held:
+            sentences += self._remedies(held, shared=shared)
+        if any(grant.state == FileState.FREE for grant in refused):
+            sentences.append("Nothing of this call was leased: files are leased together or not at all.")
+        text = " ".join(sentences)
+        return text if len(text) <= MOST else text[: MOST - 1] + "…"
+
+    def _sentence(self, grant: FileGrant) -> str:
+        path = quoted(grant.path, 200)
+        if grant.state == FileState.STALE:
+            who = f" by {quoted(grant.changed_by, 80)} at {_clock(grant.changed_at)}" if grant.changed_by else ""
+            return f"{path} was changed{who} since you last read it."
+        if grant.holder_owner == self._owner.partition("/")[0] or (grant.holder_owner or "").startswith(
+            f"{self._owner}/"
+        ):
+            who = f"a subagent of this session ({quoted(grant.holder_owner, 80)})"
+        else:
+            who = f"agent {quoted(grant.holder, 80)}"
+        about = f", whose task is {quoted(grant.holder_task, 120)}," if grant.holder_task else ""
+        since = f" since {_clock(grant.held_since)}" if grant.held_since else ""
+        within = f", as part of {quoted(grant.held, 120)}" if grant.held and grant.held != grant.path else ""
+        others = f"; {grant.waiting} wait for it" if grant.waiting else ""
+        cycle = " Waiting for it would be a deadlock." if grant.state == FileState.DEADLOCK else ""
+        return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)} or later if it goes on{others}.{cycle}"
+
+    def _remedies(self, held: list[FileGrant], *, shared: bool) -> list[str]:
+        project = shlex.quote(self._place.project)
+        paths = shlex.join(grant.path for grant in held[:NAMED])
+        sentences = ["Do not change it by other means. Work on something else first, and try again later."]
+        if any(grant.state == FileState.DEADLOCK for grant in held):
+            sentences.append("Others wait for what you hold: finish that first.")
+        else:
+            mode = " --shared" if shared else ""
+            sentences.append(
+                f"Or wait: coordinator lock acquire {paths} --project {project} --agent {shlex.quote(self._agent)} --owner {shlex.quote(self._owner)}"
+                f" --ttl 5m --wait 2m{mode}"
+            )
+        holder = held[0].holder
+        if holder is not None and holder != self._agent:
+            body = shlex.quote(f"Please release {shortened(held[0].path, 100)} when you can.")
+            sentences.append(
+                f"Or ask the holder: coordinator directive send {body} --project {project} --to-agent {shlex.quote(shortened(holder, 80))}"
+            )
+        return sentences
+
+
+def _clock(at: datetime | None) -> str:
+    return "an unknown time" if at is None else f"{at:%H:%M:%S}Z"

@@ -1,0 +1,152 @@
+"""``POST /v1/hooks/<dialect>`` of a daemon or sidecar: a tool that can send its hooks over HTTP starts no process for each.
+
+The body is the tool's payload, and the response what its hook would print. Whoever the token names makes the calls. ``?project=`` says in
+which project, else the repository does; ``?wait=``, ``?ttl=``, ``?hold=until-commit``, ``?shared_reads=true`` and ``?unreachable=`` are the options of
+``coordinator hook run``.
+
+Files are compared only for callers on this machine whose directory exists here. For others, leases are as good, but a change counts only
+if its session recorded it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar, cast
+
+import anyio
+import msgspec
+import structlog
+from anyio import to_thread
+
+from coordinator.api.endpoint import DEFAULT_PROJECT
+from coordinator.api.principal import Principal
+from coordinator.api.problems import MalformedRequest
+from coordinator.api.request import Request
+from coordinator.api.response import Response
+from coordinator.api.routes import Handler
+from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument
+from coordinator.hooks.decide import HookOptions, Unreachable, decide, hashes, unanswered
+from coordinator.hooks.dialects import NAMES, PAYLOAD_BYTES, decode, load
+from coordinator.hooks.place import Place, locate
+from coordinator.hooks.shell import DEFAULTS, ShellRule, rules_of
+from coordinator.model import duration
+from coordinator.model.operation import Operation
+from coordinator.operations.executor import Runner
+
+__all__ = ["hook_handlers"]
+
+R = TypeVar("R")
+
+OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable")
+WAIT_MAX = timedelta(minutes=10)
+COPIES = 8  # of a payload, as bytes and as Python's objects
+
+log = structlog.get_logger()
+
+
+class _Permitted:
+    """Runs operations as a principal may."""
+
+    def __init__(self, principal: Principal, inner: Runner) -> None:
+        self._principal = principal
+        self._inner = inner
+
+    async def run(self, operation: Operation[R]) -> R:
+        return await self._inner.run(await self._principal.permit(operation))
+
+
+def hook_handlers(executor: Runner) -> dict[str, Mapping[str, Handler]]:
+    """Return what responds to each dialect, by path and method."""
+
+    def handler(name: str) -> Handler:
+        async def post(request: Request) -> Response:
+            return await _respond(name, request, executor)
+
+        return post
+
+    return {f"/v1/hooks/{name}": {"POST": handler(name)} for name in NAMES}
+
+
+async def _respond(name: str, request: Request, executor: Runner) -> Response:
+    query = dict(request.query())
+    if unknown := query.keys() - {*OPTIONS}:
+        raise MalformedRequest(f"unknown parameter {min(unknown)!r:.100}", hint=f"Known are {', '.join(OPTIONS)}.")
+    options = _options(query)
+    payload = decode(await request.body_within(PAYLOAD_BYTES, COPIES))
+    dialect = load(name)
+    event = dialect.read(payload)
+    project = request.principal.project or query.get("project")
+    try:
+        place, rules, sees = await to_thread.run_sync(_found, event.cwd, project, _near(request))
+        reads = getattr(dialect, "REPORTS_READS", True)
+        options = msgspec.structs.replace(options, sees_files=sees, rules=rules, reports_reads=reads)
+        verdict = await decide(event, place, _Permitted(request.principal, executor), options)
+    except CoordinatorError as error:
+        if not isinstance(error, DatabaseUnavailable):
+            log.info("hook.refused", dialect=name, code=error.code, error=error.message)
+        verdict = unanswered(event, options, f"{error.message}.")
+    return Response(200, dialect.answer(event, verdict).stdout.encode() or b"{}")
+
+
+def _found(cwd: str, project: str | None, near: bool) -> tuple[Place, tuple[ShellRule, ...], bool]:
+    """Return the place of a directory, its rules, and whether its files are here; if not, the texts of paths have to do."""
+    if near and Path(cwd).is_dir():
+        place = locate(cwd, {} if project is None else {"COORDINATOR_PROJECT": project})
+        return place, rules_of(place.root), True
+    root = cwd or os.sep
+    return Place(project=project or DEFAULT_PROJECT, cwd=root, root=root), DEFAULTS, False
+
+
+async def _hashes(paths: Iterable[str | None]) -> list[str]:
+    return await to_thread.run_sync(hashes, [*paths])
+
+
+def _near(request: Request) -> bool:
+    """Return whether the caller is on this machine."""
+    client = request.client
+    if client is None:
+        return True  # a Unix socket
+    try:
+        return ipaddress.ip_address(client.host).is_loopback
+    except ValueError:
+        return True
+
+
+def _options(query: Mapping[str, str]) -> HookOptions:
+    """Read the options of a query.
+
+    Raises: ``InvalidArgument``.
+    """
+    wait = _duration(query, "wait") or timedelta(0)
+    if wait > WAIT_MAX:
+        raise InvalidArgument(f"a wait of {duration.written(wait)} is out of range", hint="The maximum is 10 minutes.")
+    for name, values in (
+        ("hold", ("turn", "until-commit")),
+        ("shared_reads", ("true", "false")),
+        ("unreachable", ("ask", "allow", "deny")),
+    ):
+        if query.get(name, values[0]) not in values:
+            raise InvalidArgument(f"invalid {name} {query[name]!r:.100}", hint=f"It is one of {', '.join(values)}.")
+    options = HookOptions(
+        pause=anyio.sleep,
+        hashes=_hashes,
+        wait=wait,
+        until_commit=query.get("hold") == "until-commit",
+        shared_reads=query.get("shared_reads") == "true",
+        unreachable=cast("Unreachable", query.get("unreachable", "ask")),
+    )
+    ttl = _duration(query, "ttl")
+    return options if ttl is None else msgspec.structs.replace(options, ttl=ttl)
+
+
+def _duration(query: Mapping[str, str], name: str) -> timedelta | None:
+    if name not in query:
+        return None
+    try:
+        return duration.parse(query[name])
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(f"{name}: {error}", hint=duration.HINT) from None
