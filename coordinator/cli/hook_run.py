@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from coordinator.errors import CoordinatorError
-from coordinator.hooks.decide import HookOptions, decide, unanswered
+from coordinator.hooks.decide import HookOptions, decide, of_tool, unanswered
 from coordinator.hooks.dialects import PAYLOAD_BYTES, decode, load, recognise
 from coordinator.hooks.event import HookEvent, HookReply, Verdict
 from coordinator.hooks.place import locate
@@ -61,7 +61,7 @@ class _Clock:
         self.ends_at = time.monotonic() + wait_s + self.limit_s
 
 
-class _Timed:
+class _Limited:
     """A runner whose calls each have the limit."""
 
     def __init__(self, inner: Runner, clock: _Clock) -> None:
@@ -136,8 +136,7 @@ class Running:
         if "project" in self._call.flags:
             environ["COORDINATOR_PROJECT"] = self._call.flags["project"][1]
         place = locate(event.cwd or str(Path.cwd()), environ)
-        reads = getattr(dialect, "REPORTS_READS", True)
-        self._options = replace(self._options, rules=rules_of(place.root), reports_reads=reads)
+        self._options = replace(of_tool(self._options, dialect), rules=rules_of(place.root))
         self._url = self._call.dsn()
         if not is_gateway(self._url):
             import coordinator.db.single  # noqa: F401, PLC0415 - so that the limit is that of the connection alone
@@ -145,7 +144,7 @@ class Running:
 
         async def verdict() -> Verdict:
             async with brief.opened(self._url, self._call.config) as executor:
-                return await decide(event, place, _Timed(executor, self._clock), self._options)
+                return await decide(event, place, _Limited(executor, self._clock), self._options)
 
         return dialect.answer(event, brief.finish(self._url, verdict()))
 

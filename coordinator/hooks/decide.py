@@ -23,6 +23,7 @@ import msgspec
 
 from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
 from coordinator.hooks.content import UNKNOWN, fingerprint
+from coordinator.hooks.context import greet, news
 from coordinator.hooks.event import Action, Decision, File, HookEvent, Kind, Verdict
 from coordinator.hooks.place import Place
 from coordinator.hooks.quote import quoted, shortened
@@ -33,7 +34,7 @@ from coordinator.model.operation import Json
 from coordinator.operations import agents, files, locks, projects
 from coordinator.operations.executor import Runner
 
-__all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "owner_of", "unanswered"]
+__all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "of_tool", "owner_of", "unanswered"]
 
 LOOK_S = 0.1  # between two looks at a ticket, at first
 LOOK_MAX_S = 1.0
@@ -60,6 +61,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
+    ``news_later``: it shows the model no text at a prompt, so news comes after its next call.
     ``pause`` waits between two looks at a ticket, and ``hashes`` reads files.
     """
 
@@ -72,7 +74,17 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: Unreachable = "ask"
     sees_files: bool = True
     reports_reads: bool = True
+    news_later: bool = False
     rules: Sequence[ShellRule] = DEFAULTS
+
+
+def of_tool(options: HookOptions, dialect: object) -> HookOptions:
+    """Return options with what a tool cannot do, as its dialect says."""
+    return msgspec.structs.replace(
+        options,
+        reports_reads=getattr(dialect, "REPORTS_READS", True),
+        news_later=not getattr(dialect, "HEARS_PROMPTS", True),
+    )
 
 
 def agent_of(event: HookEvent) -> str:
@@ -158,9 +170,21 @@ class _Hook:
                 await self._record(FileStep.WRITTEN)
                 if needed := self._rules():
                     await self._leave(self._owner, needed)
+            case Kind.SESSION_START:
+                return Verdict(context=await self._told(greet))
+            case Kind.PROMPT:
+                return Verdict(context=await self._told(news))
             case _:
                 await self._join()
+        if options.news_later and event.kind in (Kind.AFTER_EDIT, Kind.AFTER_SHELL):
+            return Verdict(context=await news(event, self._place, self._executor, self._agent) or None)
         return Verdict()
+
+    async def _told(self, text: Callable[[HookEvent, Place, Runner, str], Awaitable[str]]) -> str | None:
+        await self._join()
+        return (
+            (await text(self._event, self._place, self._executor, self._agent) or None) if self._event.hears else None
+        )
 
     async def _join(self) -> None:
         await self._executor.run(

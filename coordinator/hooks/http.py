@@ -29,7 +29,7 @@ from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler
 from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument
-from coordinator.hooks.decide import HookOptions, Unreachable, decide, hashes, unanswered
+from coordinator.hooks.decide import HookOptions, Unreachable, decide, hashes, of_tool, unanswered
 from coordinator.hooks.dialects import NAMES, PAYLOAD_BYTES, decode, load
 from coordinator.hooks.place import Place, locate
 from coordinator.hooks.shell import DEFAULTS, ShellRule, rules_of
@@ -82,8 +82,7 @@ async def _respond(name: str, request: Request, executor: Runner) -> Response:
     project = request.principal.project or query.get("project")
     try:
         place, rules, sees = await to_thread.run_sync(_found, event.cwd, project, _near(request))
-        reads = getattr(dialect, "REPORTS_READS", True)
-        options = msgspec.structs.replace(options, sees_files=sees, rules=rules, reports_reads=reads)
+        options = msgspec.structs.replace(of_tool(options, dialect), sees_files=sees, rules=rules)
         verdict = await decide(event, place, _Permitted(request.principal, executor), options)
     except CoordinatorError as error:
         if not isinstance(error, DatabaseUnavailable):

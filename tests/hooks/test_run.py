@@ -92,6 +92,21 @@ def test_an_edit_of_what_somebody_else_has_changed_is_denied_until_it_is_read_ag
     assert edit(program, "a.py", "s2") == {}
 
 
+def test_a_session_is_told_who_is_at_work_and_then_what_is_new(program: Program) -> None:
+    def told(event: str, session: str, **fields: Any) -> str:
+        return call(program, event, session, **fields).get("hookSpecificOutput", {}).get("additionalContext", "")
+
+    told("UserPromptSubmit", "s1", prompt="Fix the login")
+    edit(program, "a.py")
+    greeting = told("SessionStart", "s2", source="startup")
+    assert "Fix the login" in greeting
+    assert "a.py" in greeting
+    assert told("UserPromptSubmit", "s2", prompt="Go on") == ""
+    program.json("directive", "send", "Add tests first.", "--to-agent", "claude-code-s2")
+    assert "Add tests first." in told("UserPromptSubmit", "s2", prompt="Go on")
+    assert told("UserPromptSubmit", "s2", prompt="Go on") == ""
+
+
 @pytest.mark.parametrize("name", ["a\nb.py", "../outside.py", "a\0b", "x/../y.py"])
 def test_strange_paths_are_answered(program: Program, name: str) -> None:
     done = program.run(

@@ -16,7 +16,9 @@ from coordinator.hooks.dialects.family import CALLS, LIFE, Family
 from coordinator.hooks.dialects.reading import Effect
 from coordinator.hooks.event import HookEvent
 
-__all__ = ["answer", "hooks", "mcp", "read"]
+__all__ = ["HEARS_PROMPTS", "answer", "hooks", "mcp", "read"]
+
+HEARS_PROMPTS = False  # text at a prompt does not reach the model
 
 USES = {**CALLS, "view": Effect.READ, "create": Effect.WRITE, "str_replace_editor": Effect.EDIT}
 HEARS = frozenset({"SessionStart", "PostToolUse", "PostToolUseFailure", "SubagentStart"})

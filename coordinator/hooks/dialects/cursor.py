@@ -15,7 +15,9 @@ from coordinator.hooks.dialects.family import BEFORE, written
 from coordinator.hooks.dialects.reading import Effect, choose, files, kind_of, mapping, text
 from coordinator.hooks.event import Action, Decision, File, HookEvent, HookReply, Kind, Verdict
 
-__all__ = ["answer", "hooks", "mcp", "read"]
+__all__ = ["HEARS_PROMPTS", "answer", "hooks", "mcp", "read"]
+
+HEARS_PROMPTS = False  # text at a prompt does not reach the model
 
 NAME = "cursor"
 EVENTS: dict[str, str] = {

@@ -11,7 +11,9 @@ from coordinator.hooks.dialects.entries import Member, SettingsScope, Setup
 from coordinator.hooks.dialects.family import CALLS, LIFE, Family
 from coordinator.hooks.dialects.reading import Effect
 
-__all__ = ["answer", "hooks", "mcp", "read"]
+__all__ = ["HEARS_PROMPTS", "answer", "hooks", "mcp", "read"]
+
+HEARS_PROMPTS = False  # text at a prompt does not reach the model
 
 USES = {
     **CALLS,
