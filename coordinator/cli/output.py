@@ -203,6 +203,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Format a number of things: 1 entry, 2 entries."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def span(length: timedelta) -> str:
     """Format a duration in its two largest units."""
     seconds = round(abs(length).total_seconds())

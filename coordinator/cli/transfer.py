@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import counted, plain
 from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.model.page import walk
 from coordinator.model.transfer import ImportProgress, place_of_line
@@ -37,26 +38,27 @@ class _Teller:
     def tell(self, lines: int) -> None:
         if self._shown and time.monotonic() - self._told_at >= TELL_S:
             self._told_at = time.monotonic()
-            sys.stderr.write(f"{self._what} {lines} lines\n")
+            sys.stderr.write(f"{self._what} {counted(lines, 'line')}\n")
 
 
 def export_project(call: Invocation, project: str, path: Path | None) -> None:
-    """Write the export of a project to standard output, or to a file, where it continues after the last whole line.
+    """Write the export of a project to standard output, or to a file, where it continues after the last whole line; then say how many it has.
 
     Raises: ``InvalidArgument`` if the file is something else; what ``Export`` raises.
     """
-    operation = Export(project=project)
+    operation: Export | None = Export(project=project)
+    count = 0
     if path is not None and path.exists() and (line := _last_line(path)):
+        count = _count(path)
         try:
             after = place_of_line(msgspec.json.decode(line, type=dict))
         except (msgspec.MsgspecError, KeyError):
             raise InvalidArgument(f"{path} is not an export of a project", hint="Give another file.") from None
-        if after is None:
-            return
-        operation = msgspec.structs.replace(operation, after=after)
+        operation = Export(project=project, after=after) if after is not None else None
 
-    async def copy() -> None:
-        progress, count = _Teller(call, "exported"), 0
+    async def copy(operation: Export) -> None:
+        nonlocal count
+        progress = _Teller(call, "exported")
         async with call.open() as executor:
             async for page in walk(executor.run, operation):
                 lines = [row.line for row in page]
@@ -67,7 +69,11 @@ def export_project(call: Invocation, project: str, path: Path | None) -> None:
                 count += len(lines)
                 progress.tell(count)
 
-    anyio.run(copy)
+    if operation is not None:
+        anyio.run(copy, operation)
+    if path is not None:
+        done = {"project": project, "file": str(path), "lines": count}
+        call.output.one(done, f"exported {plain(project)}, {counted(count, 'line')} in {plain(str(path))}")
 
 
 def import_project(call: Invocation, project: str, *, allow_missing_users: bool) -> None:
@@ -93,7 +99,7 @@ def import_project(call: Invocation, project: str, *, allow_missing_users: bool)
             )
 
     done = anyio.run(copy)
-    call.output.one(done, f"imported {done.lines} lines into {done.project}")
+    call.output.one(done, f"imported {counted(done.lines, 'line')} into {plain(done.project)}")
 
 
 async def _lines(source: BinaryIO) -> AsyncIterator[bytes]:
@@ -109,6 +115,11 @@ def _append(path: Path, lines: list[str]) -> None:
         raise CoordinatorError(
             f"cannot write {path}: {error.strerror}", hint="Run the export again to continue."
         ) from error
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
 
 
 def _last_line(path: Path) -> bytes:

@@ -73,7 +73,7 @@ def test_entries_are_popped_cleared_kept_deleted_and_followed(program: Program) 
     assert program.json("log", "clear", "note", "k")["deleted"] == 3
     program.json("log", "append", "note", "k", "6")
     assert followed(program, 1, "--after", cursor) == ["6"]
-    assert program.text("log", "delete", "note", "k") == "deleted k, with 1 entries\n"
+    assert program.text("log", "delete", "note", "k") == "deleted k, with 1 entry\n"
 
 
 @pytest.mark.parametrize("options", [(), ("--last", "5")])

@@ -9,6 +9,8 @@ import re
 import select
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -18,11 +20,11 @@ from tests.cli.conftest import Program
 from tests.waiting import DEADLINE_S
 
 
-def on_terminal(program: Program, *arguments: str, columns: int = 200) -> str:
-    """Run the program with a pseudo-terminal for all it reads and writes; return what a person sees."""
+def on_terminal(program: Program, *arguments: str, columns: int = 200, stdin: IO[bytes] | None = None) -> str:
+    """Run the program with a pseudo-terminal for all it writes, and reads without ``stdin``; return what a person sees."""
     ours, theirs = pty.openpty()
     environment = {**program.environment, "TERM": "dumb", "COLUMNS": str(columns)}
-    process = program.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = program.start(*arguments, stdin=stdin or theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     seen = b""
     deadline = time.monotonic() + DEADLINE_S
@@ -57,6 +59,22 @@ def test_a_terminal_gets_one_value_plainly_and_errors_in_two_lines(program: Prog
     assert program.json("agent", "heartbeat", agent)["agent"] == agent
     assert on_terminal(program, "signal", "get", "nope").splitlines()[0].startswith('error: signal "nope" is not set')
     assert "No signals are set." in on_terminal(program, "signal", "list")
+
+
+def test_the_progress_of_a_file_has_a_line_of_its_own_however_it_ends(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(2_500_000))
+    steps = "1.0 of 2.5 MB\r2.1 of 2.5 MB\r2.5 of 2.5 MB\r\n"
+    assert on_terminal(program, "artifact", "put", str(file)) == f"\r{steps}stored file, 2500000 bytes\r\n"
+    seen = on_terminal(program, "artifact", "put", str(file), "--sha256", "0" * 64)
+    assert seen.startswith(f"\r{steps}error: ")
+    with file.open("rb") as stdin:
+        seen = on_terminal(program, "artifact", "put", "-", "--name", "x", stdin=stdin)
+    assert seen == "\r1.0 MB\r2.1 MB\r2.5 MB\r\nstored x, 2500000 bytes\r\n"
+    seen = on_terminal(program, "artifact", "get", "x", str(tmp_path / "copy"))
+    assert seen == f"\r{steps}wrote {tmp_path / 'copy'}, 2500000 bytes\r\n"
+    file.write_bytes(b"x")
+    assert on_terminal(program, "artifact", "put", str(file)) == "stored file, 1 byte\r\n"
 
 
 def test_control_characters_in_values_do_not_reach_the_terminal(program: Program) -> None:

@@ -21,7 +21,8 @@ def test_a_project_is_exported_to_a_file_that_continues_and_imported(program: Pr
     file = tmp_path / "export.jsonl"
     for kept in ("", lines[0], "".join(lines[:4]) + lines[4][:20], whole):
         file.write_text(kept)
-        program.run("project", "export", "--file", str(file))
+        exported = program.json("project", "export", "--file", str(file))
+        assert exported == {"project": "default", "file": str(file), "lines": len(lines)}
         assert file.read_text().splitlines()[1:] == whole.splitlines()[1:]
     cut = program.fails(5, "project", "import", "copy", stdin="".join(lines[:4]).encode())
     assert "line 4" in cut["message"]

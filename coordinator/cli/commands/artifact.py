@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
+from coordinator.cli.output import counted, plain
 from coordinator.errors import InvalidArgument
 from coordinator.model.artifact import Artifact
 from coordinator.operations import artifacts
@@ -57,11 +58,11 @@ def put(call: Invocation, /, *, data: str, artifact: str | None, media_type: str
     begin = call.operation(artifacts.Begin, artifact=name, media_type=media_type or media_type_of(name), **options)
 
     async def stored(executor: Executor) -> Artifact:
-        with _files(data):
-            return await store(executor, begin, _pieces() if data == STDIO else Path(data), _progress())
+        with _files(data), _progress() as moved:
+            return await store(executor, begin, _pieces() if data == STDIO else Path(data), moved)
 
     found = call.through(stored)
-    call.output.one(found, f"stored {plain(found.artifact)}, {found.bytes} bytes")
+    call.output.one(found, f"stored {plain(found.artifact)}, {counted(found.bytes, 'byte')}")
 
 
 @command.verb(
@@ -85,8 +86,8 @@ def get(call: Invocation, *, artifact: str, file: str, session: str | None) -> N
     async def fetched(executor: Executor) -> Artifact:
         found = await executor.run(artifacts.Show(project=call.project, artifact=artifact, session=session))
         if file != STDIO:
-            with _files(file):
-                await fetch(executor, found, Path(file), _progress())
+            with _files(file), _progress() as moved:
+                await fetch(executor, found, Path(file), moved)
             return found
         terminal = sys.stdout.isatty()
         if terminal and not found.media_type.startswith("text/"):
@@ -102,7 +103,7 @@ def get(call: Invocation, *, artifact: str, file: str, session: str | None) -> N
 
     found = call.through(fetched)
     if file != STDIO:
-        call.output.one(found, f"wrote {plain(file)}, {found.bytes} bytes")
+        call.output.one(found, f"wrote {plain(file)}, {counted(found.bytes, 'byte')}")
 
 
 @command.verb(examples=["coordinator artifact show report.html"])
@@ -180,14 +181,23 @@ class _files:  # noqa: N801 - used as a function
             ) from error
 
 
-def _progress() -> Callable[[int, int | None], None] | None:
-    """Return what shows on a terminal how much was moved."""
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show on a terminal how much was moved, in a line that also ends if the rest fails."""
     if not sys.stderr.isatty():
-        return None
+        yield None
+        return
+    shown = False
 
     def moved(done: int, whole: int | None) -> None:
+        nonlocal shown
+        shown = True
         of = "" if whole is None else f" of {whole / 1e6:.1f}"
-        sys.stderr.write(f"\r{done / 1e6:.1f}{of} MB{chr(10) if done == whole else ''}")
+        sys.stderr.write(f"\r{done / 1e6:.1f}{of} MB")
         sys.stderr.flush()
 
-    return moved
+    try:
+        yield moved
+    finally:
+        if shown:
+            sys.stderr.write("\n")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
+from coordinator.cli.output import counted, plain
 from coordinator.cli.values import INSTANT, INTEGER, read_exact, read_text
 from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.json import text_of
@@ -257,7 +257,9 @@ def clear(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: s
     The next entry has the next number.
     """
     count = call.run(call.operation(logs.Clear, kind=kind, key=key, expect=expect, epoch=epoch))
-    call.output.one({"kind": kind, "key": key, "deleted": count}, f"deleted {count} entries of {plain(key)}")
+    call.output.one(
+        {"kind": kind, "key": key, "deleted": count}, f"deleted {counted(count, 'entry', 'entries')} of {plain(key)}"
+    )
 
 
 @command.verb(
@@ -280,7 +282,9 @@ def keep(call: Invocation, /, *, kind: str, key: str, **options: Any) -> None:
     This is about one entry, those from the first SEQ to the second, or the whole log.
     """
     count = call.run(call.operation(logs.Keep, kind=kind, key=key, **options))
-    call.output.one({"kind": kind, "key": key, "changed": count}, f"changed {count} entries of {plain(key)}")
+    call.output.one(
+        {"kind": kind, "key": key, "changed": count}, f"changed {counted(count, 'entry', 'entries')} of {plain(key)}"
+    )
 
 
 @command.verb(examples=["coordinator log delete note run/7"])
@@ -295,4 +299,6 @@ def delete(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: 
     For some days, a new one with its kind and key continues its numbers.
     """
     count = call.run(call.operation(logs.Delete, kind=kind, key=key, expect=expect, epoch=epoch))
-    call.output.one({"kind": kind, "key": key, "deleted": count}, f"deleted {plain(key)}, with {count} entries")
+    call.output.one(
+        {"kind": kind, "key": key, "deleted": count}, f"deleted {plain(key)}, with {counted(count, 'entry', 'entries')}"
+    )

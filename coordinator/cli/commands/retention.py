@@ -97,10 +97,15 @@ def run(call: Invocation, *, dry_run: bool, after: str | None, limit: int | None
     if dry_run:
         columns = ("subject", "kind", "reason", "removed", "count", "oldest_at", "project")
         plan = retentions.Preview(project=call.project)
-        call.list(plan, columns, after=after, limit=limit, empty="Nothing would go.")
+        call.list(
+            plan, columns, after=after, limit=limit, empty="Nothing is beyond the bounds: nothing would be removed."
+        )
         return
     call.run(call.operation(retentions.Run))
-    call.output.one({"project": call.project, "running": True}, f"the daemon looks at all of {call.project} now")
+    call.output.one(
+        {"project": call.project, "running": True},
+        plain(f"the leading daemon removes what is beyond the bounds in {call.project} now"),
+    )
 
 
 def _sentence(policy: RetentionPolicy) -> str:
