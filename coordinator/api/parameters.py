@@ -77,7 +77,8 @@ async def from_body(endpoint: Endpoint, request: Request, max_bytes: int) -> Ope
     for name, _ in request.query():
         if name != "wait" or not endpoint.operation.woken_by:
             raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint="Send the parameters in the body.")
-    operation: Operation[Any] = await request.decode(endpoint.parameters, max_bytes, endpoint.body_copies)
+    limit = endpoint.operation.max_bytes or "the setting http_body_bytes of the daemon"
+    operation: Operation[Any] = await request.decode(endpoint.parameters, max_bytes, endpoint.body_copies, limit)
     return operation
 
 

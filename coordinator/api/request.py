@@ -63,8 +63,8 @@ class Request(requests.Request):
                 f"invalid query: {error}", hint="Write name=value&name=value, in UTF-8, with %XX where needed."
             ) from None
 
-    async def decode(self, type: type[Any], max_bytes: int, copies: int) -> Any:
-        """Read the JSON body as ``type``; its bytes are held ``copies`` times.
+    async def decode(self, type: type[Any], max_bytes: int, copies: int, limit: str) -> Any:
+        """Read the JSON body as ``type``; its bytes are held ``copies`` times. ``limit`` says what sets ``max_bytes``.
 
         Raises: ``UnsupportedMediaType``, ``TooLarge``, ``MalformedRequest``, ``Overloaded``; ``InvalidArgument`` for JSON of
         another shape.
@@ -75,7 +75,7 @@ class Request(requests.Request):
                 f'unsupported media type "{media_type}"' if media_type else "the body has no media type",
                 hint="Send JSON, with the header Content-Type: application/json",
             )
-        data = await self.body_within(max_bytes, copies)
+        data = await self.body_within(max_bytes, copies, limit)
         try:
             return exactly_decoded(data, type, decode_hook)
         except msgspec.ValidationError as error:
@@ -83,8 +83,8 @@ class Request(requests.Request):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
 
-    async def body_within(self, max_bytes: int, copies: int) -> bytes:
-        """Read the body. Read on for a while past the limit, without keeping it, so that the client sees the response.
+    async def body_within(self, max_bytes: int, copies: int, limit: str) -> bytes:
+        """Read the body; ``limit`` says what sets ``max_bytes``. Read on for a while past the limit, without keeping it, so that the client sees the response.
 
         Raises: ``TooLarge``, ``MalformedRequest``, ``Overloaded``.
         """
@@ -104,6 +104,6 @@ class Request(requests.Request):
         if size > max_bytes:
             raise TooLarge(
                 f"the body is larger than {max_bytes} bytes",
-                hint="Store large data elsewhere and share its location.",
+                hint=f"Send less, in several requests; or store large data elsewhere and share its location. The limit is {limit}.",
             )
         return b"".join(parts)

@@ -76,7 +76,7 @@ async def _respond(name: str, request: Request, executor: Runner) -> Response:
     if unknown := query.keys() - {*OPTIONS}:
         raise MalformedRequest(f"unknown parameter {min(unknown)!r:.100}", hint=f"Known are {', '.join(OPTIONS)}.")
     options = _options(query)
-    payload = decode(await request.body_within(PAYLOAD_BYTES, COPIES))
+    payload = decode(await request.body_within(PAYLOAD_BYTES, COPIES, "that of the payload of a hook"))
     dialect = load(name)
     event = dialect.read(payload)
     project = request.principal.project or query.get("project")

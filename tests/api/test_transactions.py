@@ -53,6 +53,14 @@ async def test_a_condition_that_fails_is_a_conflict_that_names_it(http: httpx.As
     assert await keys(http, project) == ["k"]
 
 
+async def test_a_transaction_beyond_the_limit_of_bodies_is_told_which_setting_it_is(
+    http: httpx.AsyncClient, project: str
+) -> None:
+    refused = problem(await run(http, project, {**SET, "value": "x" * 100_000}), 413, "too-large")
+    assert "http_body_bytes" in refused["hint"]
+    assert await keys(http, project) == []
+
+
 async def test_an_idempotency_key_makes_a_repetition_harmless(http: httpx.AsyncClient, project: str) -> None:
     key = uuid4().hex
     absent = [{"verb": "assert_signal", "key": "k", "version": 0}]
