@@ -1,6 +1,7 @@
 """An object store in this process, for tests: PUT, GET with a range, HEAD and DELETE of S3, path style, strict about what it is sent.
 
-`fails(method)` is the status of the next answers to a method, `holds` lets a request wait before it is carried out or before its answer.
+`failing(method)` is the status of the next answers to a method, `hold` lets a request wait before it is carried out or before its answer, and
+after `silent.set()` there is no answer at all.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class FakeS3(ThreadingHTTPServer):
         self.statuses: dict[str, int] = {}
         self.held: dict[tuple[str, str], Held] = {}
         self.refused: list[str] = []
+        self.silent = threading.Event()
+        self.unanswered: list[tuple[str, str]] = []
+        self._over = threading.Event()
 
     @property
     def url(self) -> str:
@@ -65,6 +69,10 @@ class FakeS3(ThreadingHTTPServer):
         """Let the next request of a method wait: when it is carried out (``done``), or before."""
         return self.held.setdefault((method, "done" if done else "asked"), Held())
 
+    def wait_for_the_end(self) -> None:
+        """Hold a request that gets no answer."""
+        self._over.wait(60)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         with suppress(ConnectionError):
             super().process_request_thread(request, client_address)
@@ -79,6 +87,7 @@ class FakeS3(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         for held in [*self.held.values()]:
             held.go.set()
+        self._over.set()
         self.shutdown()
         self.server_close()
         assert not self.refused
@@ -100,6 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
             fake.refused.append(wrong)
             return self._answer(400, wrong.encode())
         self._wait("asked")
+        if fake.silent.is_set():
+            fake.unanswered.append((self.command, path.removeprefix(FOLDER)))
+            fake.wait_for_the_end()
+            self.close_connection = True
+            return None
         if status := fake.statuses.get(self.command):
             return self._answer(status, b"<Error><Code>Injected</Code></Error>")
         status, answer = self._carry_out(path.removeprefix(FOLDER), body)

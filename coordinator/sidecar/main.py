@@ -47,6 +47,7 @@ from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import is_gateway
 from coordinator.model.token import Role
+from coordinator.objects import ObjectStore
 from coordinator.operations import agents
 from coordinator.operations.executor import Source
 from coordinator.operations.liveness import Liveness
@@ -156,6 +157,7 @@ async def _source(config: Config) -> AsyncIterator[Source]:
         async with HttpExecutor.open(url, config) as executor:
             yield Upstream(executor, config.project)
         return
+    ObjectStore(config).check()
     first = await connect_within(config.connect_limit_s, url, call_timeout_s=config.call_timeout_s)
     first.terminate()
     async with Database.open(url, _lowered(config), raw_json=True) as database:

@@ -1,23 +1,28 @@
-"""Real daemons and an object store: killed at each step, and without the store."""
+"""Real daemons, sidecars and an object store: killed at each step, and without the store, with a slow one, and without its client."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 import coordinator
 from coordinator.config import Config
+from coordinator.errors import StoreUnavailable
+from coordinator.objects import ObjectStore
 from tests.api.test_problems import problem
 from tests.cli.conftest import Program
 from tests.conftest import admin
 from tests.daemon import Daemon, opened
 from tests.fake_s3 import STORE, FakeS3, Held
 from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
 from tests.waiting import until, until_true
 
 DATA = random.Random(5).randbytes((1 << 20) + 11)
@@ -126,3 +131,88 @@ async def test_without_the_store_uploads_go_on_and_reads_of_what_it_has_say_so(
     program.environment["COORDINATOR_ARTIFACT_STORE"] = STORE
     assert program.json("artifact", "get", "a", "copy")["store"] == STORE
     assert hashlib.sha256((tmp_path / "copy").read_bytes()).hexdigest() == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.slow
+async def test_every_daemon_and_sidecar_stores_and_reads_what_the_leader_moves(
+    database_url: str, fake_s3: FakeS3
+) -> None:
+    """A sidecar reads from the store itself, or through a daemon; one that does not know the store says which setting it lacks."""
+    setting = {"COORDINATOR_ARTIFACT_STORE": STORE}
+    with moving_daemon(database_url) as one, moving_daemon(database_url) as two:
+        await one.ready()
+        await two.ready()
+        with (
+            sidecar(database_url, "--agent", "a", **setting) as beside,
+            sidecar(one.url, "--agent", "b") as through,
+            sidecar(database_url, "--agent", "c") as without,
+        ):
+            faces = [one.url, two.url, *[(await found.started()).url for found in (beside, through)]]
+            for number, url in enumerate(faces[1:]):
+                data = DATA + bytes([number])
+                async with coordinator.connect(url) as client:
+                    await client.artifacts.put("a", data)
+                await until_moved(database_url)
+                for other in faces:
+                    async with http_client(other) as http:
+                        got = await http.get(PATH, headers={"Range": "bytes=-3"})
+                        assert (got.status_code, got.content) == (206, data[-3:]), (number, other)
+                async with coordinator.connect(faces[-number]) as client:
+                    assert await client.artifacts.get("a") == data
+            async with http_client((await without.started()).url) as http:
+                refused = problem(await http.get(PATH), 503, "store-unavailable")
+            assert refused["code"] == "ZC801"
+            assert f"COORDINATOR_ARTIFACT_STORE={STORE}" in refused["hint"]
+
+
+@pytest.mark.slow
+async def test_a_store_that_does_not_answer_delays_its_own_readers_for_a_bounded_time_and_nobody_else(
+    database_url: str, fake_s3: FakeS3
+) -> None:
+    """The store answers nothing until the end of the test: neither a GET, for which a reader waits, nor a PUT of the leader."""
+    with Daemon(database_url, constants=FAST, artifact_store=STORE, call_timeout_s=600) as daemon:
+        await daemon.ready()
+        async with http_client(daemon.url) as http, anyio.create_task_group() as tasks:
+            assert (await http.put(PATH, content=DATA)).status_code == 200
+            await until_moved(database_url)
+            fake_s3.silent.set()
+            answers: list[int] = []
+
+            async def read() -> None:
+                answers.append((await http.get(PATH)).status_code)
+
+            tasks.start_soon(read)
+            assert (await http.post("/v1/projects/create", json={"project": "other"})).status_code == 200
+            other = f"{PATH}?project=other"
+            assert (await http.put(other, content=b"of another project")).status_code == 200
+
+            async def asked() -> bool:
+                return {"GET", "PUT"} <= {method for method, _ in fake_s3.unanswered}
+
+            await until(asked, "a reader and the leader wait for the store")
+            assert (await http.get(other)).content == b"of another project"  # it is still in the database
+            await http.post("/v1/signals/set", json={"project": "other", "key": "k", "value": 1, "ttl": "1h"})
+            await admin(database_url, "update coordinator.signals set expires_at = now()")
+
+            async def expired() -> bool:
+                return (await http.get("/v1/signals?project=other")).json()["items"] == []
+
+            await until(expired, "the other loops of the leader go on")
+
+            assert not answers
+            tasks.cancel_scope.cancel()
+    with pytest.raises(StoreUnavailable, match="gave no answer") as raised:
+        await ObjectStore(Config(artifact_store=STORE, call_timeout_s=0.1)).read(STORE, "any", 0, 1)
+    assert raised.value.hint
+
+
+def test_without_its_client_a_daemon_a_sidecar_and_a_command_say_what_to_install(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The client is an extra; a process that was told to use a store does not start without it."""
+    (tmp_path / "obstore.py").write_text("raise ImportError")
+    program = Program(tmp_path, {"COORDINATOR_DATABASE_URL": database_url, "COORDINATOR_ARTIFACT_STORE": STORE})
+    path = f"{tmp_path}{os.pathsep}{program.environment['PYTHONPATH']}"
+    for arguments in (["serve", "--port", "0"], ["sidecar", "--agent", "a", "--listen", "127.0.0.1:0"]):
+        error = program.fails(78, *arguments, PYTHONPATH=path)
+        assert "pip install 'coordinatord[s3]'" in error["hint"]
