@@ -1,7 +1,7 @@
 """The programs themselves, as npm has them: ``make tools``.
 
-Each has its hooks installed by ``coordinator hook install``, and talks to a stub of its maker's API, whose model writes two files. A
-handler refuses the second one. Cursor and VS Code are not on npm, and their models cannot be replaced.
+Each has its hooks installed by ``coordinator hook install``, and talks to a stub of its maker's API, whose model writes two files.
+Another session holds the second one. Cursor and VS Code are not on npm, and their models cannot be replaced.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from anyio import to_thread
 
-from tests.hooks.handler import REASON
+from tests.daemon import Daemon
 from tests.hooks.model_stub import Model, serving
+from tests.http_client import http_client
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / ".tools" / "node_modules" / ".bin"
@@ -29,30 +29,26 @@ PROMPT = "Write both files."
 class Workplace:
     """A repository and a home of the test's own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str) -> None:
         self.folder = folder
         self.repository = folder / "shop"
         self.home = folder / "home"
-        self.notes = folder / "notes"
         for made in (self.repository, self.home, folder / "bin"):
             made.mkdir()
-        python = shlex.quote(sys.executable)
-        handler = shlex.join([sys.executable, "-m", "tests.hooks.handler", str(self.notes)])
-        script = (
-            f'#!/bin/sh\nif [ "$1 $2" = "hook run" ]; then exec {handler} "$@"; fi\nexec {python} -m coordinator "$@"\n'
-        )
-        (folder / "bin" / "coordinator").write_text(script)
-        (folder / "bin" / "coordinator").chmod(0o755)
+        command = folder / "bin" / "coordinator"
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m coordinator "$@"\n')
+        command.chmod(0o755)
         path = f"{folder / 'bin'}:{PROGRAMS}:{os.environ['PATH']}"
         self.environment = {"PATH": path, "HOME": str(self.home), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+        self.environment |= {"COORDINATOR_DATABASE_URL": database_url, "COORDINATOR_PROJECT": "shop"}
         self.run("git", "init", "--quiet")
 
-    def run(self, *command: str, **environment: str) -> str:
+    def run(self, *command: str, stdin: str = "", **environment: str) -> str:
         done = subprocess.run(
             command,
             cwd=self.repository,
             env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
@@ -65,9 +61,9 @@ class Workplace:
         (self.home / name).parent.mkdir()
         (self.home / name).write_text(content)
 
-    def noted(self) -> Iterator[dict[str, Any]]:
-        for line in self.notes.read_text().splitlines():
-            yield json.loads(line)
+    def held(self) -> dict[str, str]:
+        """Return the locked resources and who holds each."""
+        return {lock["resource"]: lock["agent"] for lock in json.loads(self.run("coordinator", "lock", "list"))}
 
 
 def claude_code(place: Workplace, url: str) -> None:
@@ -105,26 +101,41 @@ TOOLS = {"claude-code": claude_code, "codex": codex, "copilot": copilot, "gemini
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_real_program_makes_an_allowed_edit_and_hears_why_another_one_is_refused(tool: str, tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    place.run("coordinator", "hook", "install", tool, "--yes")
+def test_a_real_program_makes_an_allowed_edit_and_hears_who_holds_another_file(
+    tool: str, tmp_path: Path, database_url: str
+) -> None:
+    place = Workplace(tmp_path, database_url)
+    place.run("coordinator", "project", "create", "shop")
+    edit = {"file_path": str(place.repository / "denied.txt"), "content": "theirs"}
+    other = {"session_id": "theirs", "cwd": str(place.repository), "hook_event_name": "PreToolUse"}
+    payload = json.dumps({**other, "tool_name": "Write", "tool_input": edit})
+    assert place.run("coordinator", "hook", "run", "--limit", "1m", stdin=payload) == ""
+    place.run("coordinator", "hook", "install", tool, "--yes", "--", "--wait", "0s", "--limit", "1m")
     model = Model(place.repository, ["allowed.txt", "denied.txt"])
     with serving(model) as url:
         TOOLS[tool](place, url)
     assert (place.repository / "allowed.txt").read_text() == "written\n"
     assert not (place.repository / "denied.txt").exists()
     allowed, refused = model.results
-    assert REASON in refused
-    assert REASON not in allowed
-    noted = [*place.noted()]
-    assert {note["tool"] for note in noted} == {tool}
-    assert len({note["session"] for note in noted}) == 1
-    kinds = [note["kind"] for note in noted]
-    assert kinds[0] == "session_start"
-    assert set(kinds) >= {"prompt", "before_edit", "after_edit", "stop", "session_end"}
-    edits = [Path(file).name for note in noted if note["kind"] == "before_edit" for file in note["files"]]
-    assert edits == ["allowed.txt", "denied.txt"]
-    assert [note["prompt"] for note in noted if note["kind"] == "prompt"] == [PROMPT]
-    read = json.dumps(model.requests)
-    for kind in {note["kind"] for note in noted if note["hears"]} & {"session_start", "prompt"}:
-        assert f"CONTEXT-{kind}" in read
+    assert "claude-code-theirs" in refused
+    assert "claude-code-theirs" not in allowed
+    assert place.held() == {"denied.txt": "claude-code-theirs"}  # nothing of the session that has ended
+
+
+async def test_a_real_program_sends_its_hooks_to_a_daemon(tmp_path: Path, database_url: str) -> None:
+    place = Workplace(tmp_path, database_url)
+    with Daemon(database_url) as daemon:
+        await daemon.ready()
+        place.run("coordinator", "project", "create", "shop")
+        place.run("coordinator", "hook", "install", "claude-code", "--yes", "--url", daemon.url, "--", "--wait", "0s")
+        theirs = {"session_id": "theirs", "cwd": str(place.repository), "hook_event_name": "PreToolUse"}
+        edit = {"tool_name": "Write", "tool_input": {"file_path": "denied.txt"}}
+        async with http_client(daemon.url) as client:
+            held = await client.post("/v1/hooks/claude-code?project=shop", json={**theirs, **edit})
+            assert held.status_code == 200
+        model = Model(place.repository, ["allowed.txt", "denied.txt"])
+        with serving(model) as url:
+            await to_thread.run_sync(claude_code, place, url)
+        assert (place.repository / "allowed.txt").read_text() == "written\n"
+        assert "claude-code-theirs" in model.results[1]
+        assert place.held() == {"denied.txt": "claude-code-theirs"}

@@ -293,15 +293,27 @@ def test_options_of_the_hook_are_written_and_the_tool_waits_longer_than_it(repos
 
 def test_hooks_over_http_go_to_the_daemon(repository: Program) -> None:
     url = "https://coordinator.agents:7420"
-    repository.json("hook", "install", "claude-code", "--yes", "--url", url)
+    options = ("--", "--wait=2m", "--hold", "until-commit", "--shared-reads")
+    repository.json("hook", "install", "claude-code", "--yes", "--url", url, *options)
     found = json.loads((repository.folder / FILES["claude-code"]).read_text())["hooks"]
     [handler] = found["PreToolUse"][0]["hooks"]
-    assert (handler["type"], handler["url"]) == ("http", f"{url}/v1/hooks/claude-code")
+    assert (handler["type"], handler["url"]) == (
+        "http",
+        f"{url}/v1/hooks/claude-code?project=default&wait=2m&hold=until-commit&shared_reads=true",
+    )
+    assert handler["timeout"] == 150
     assert handler["headers"] == {"Authorization": "Bearer $COORDINATOR_TOKEN"}
-    assert found["SessionStart"][0]["hooks"][0]["command"] == f"coordinator hook run --url {url}"
+    assert found["SessionStart"][0]["hooks"][0]["command"] == (
+        f"coordinator hook run --wait=2m --hold until-commit --shared-reads --url {url}"
+    )
     repository.json("hook", "install", "claude-code", "--yes")  # from HTTP to the command
     assert "http" not in (repository.folder / FILES["claude-code"]).read_text()
     repository.json("hook", "install", "copilot", "--yes", "--url", url)
+    repository.json("hook", "install", "copilot", "--user", "--yes", "--url", url)
+    assert f'"{url}/v1/hooks/copilot"' in (repository.folder / ".copilot/hooks/coordinator.json").read_text()
+    assert (
+        repository.fails(2, "hook", "install", "codex", "--yes", "--", "--wiat", "1s")["hint"] == "Did you mean --wait?"
+    )
     repository.json("mcp", "install", "cursor", "--yes", "--url", url)
     assert f"{url}/mcp?project=default" in (repository.folder / SERVERS["cursor"]).read_text()
     for tool in ("codex", "cursor", "gemini", "vscode"):

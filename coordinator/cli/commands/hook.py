@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import click
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 
 command = noun("Let unmodified coding agents hold the files that they edit.")
 
-WAIT = timedelta(seconds=30)
 MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
+QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable")  # options of POST /v1/hooks/<dialect>
 
 
 @command.verb(
@@ -93,16 +96,22 @@ def run(
     return running.finish()
 
 
-def _setup(tool: str, scope: SettingsScope, options: tuple[str, ...], url: str | None) -> Setup:
+def _setup(tool: str, scope: SettingsScope, root: Path, options: tuple[str, ...], url: str | None) -> Setup:
     from coordinator.hooks.dialects import load  # noqa: PLC0415
+    from coordinator.hooks.place import locate  # noqa: PLC0415
 
-    wait = WAIT
+    given = run.make_context("coordinator hook run", [*options], obj=Invocation()).params  # checks them
+    timeout_s = round((given["wait"] + MARGIN).total_seconds())
+    command = [*program(), "hook", "run", *options]
+    if url is None:
+        return load(tool).hooks(scope, quoted(command), None, timeout_s)
+    query = {"project": locate(str(root), os.environ).project} if scope == "project" else {}
     for option, value in pairwise([*options, ""]):
-        name, _, joined = option.partition("=")
-        if name == "--wait":
-            wait = DURATION.convert(joined or value, None, None)
-    timeout_s = round((wait + MARGIN).total_seconds())
-    return load(tool).hooks(scope, quoted([*program(), "hook", "run", *options]), url, timeout_s)
+        name, _, joined = option.removeprefix("--").replace("-", "_", 1).partition("=")
+        if name in QUERY:
+            query[name] = "true" if name == "shared_reads" else joined or value
+    address = f"{url}/v1/hooks/{tool}" + (f"?{urlencode(query)}" if query else "")
+    return load(tool).hooks(scope, quoted([*command, "--url", url]), address, timeout_s)
 
 
 @command.verb(
@@ -161,7 +170,7 @@ def status(call: Invocation, *, tool: str | None, options: tuple[str, ...], scop
     """
     url = daemon(call)
     tools = [tool] if tool else [*TOOLS.choices]
-    states(call, tools, scope, lambda name, kind, _root: _setup(name, kind, options, url))
+    states(call, tools, scope, lambda name, kind, root: _setup(name, kind, root, options, url))
 
 
 def _change(
@@ -179,7 +188,7 @@ def _change(
     from coordinator.hooks.install.change import Change, planned  # noqa: PLC0415
 
     kind, root = place(scope)
-    setup = _setup(tool, kind, options, daemon(call))
+    setup = _setup(tool, kind, root, options, daemon(call))
     repository = place(None)[1] if agents_md else root
 
     def plan() -> list[Change]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,13 @@ answer = CLAUDE.answer
 def hooks(_scope: SettingsScope, command: str, url: str | None, timeout_s: int) -> Setup:
     """Return the entries of settings.json. Claude Code sends no HTTP when a session starts, so that event stays a command."""
     elements = []
-    command += f" --url {shlex.quote(url)}" if url else ""
     for event in LIFE:
         wait_s = timeout_s if event == "PreToolUse" else QUICK_S
         handler: dict[str, Any] = {"type": "command", "command": command, "timeout": wait_s}
         if url and event != "SessionStart":
             handler = {
                 "type": "http",
-                "url": f"{url}/v1/hooks/claude-code",
+                "url": url,
                 "timeout": wait_s,
                 "headers": {"Authorization": "Bearer $COORDINATOR_TOKEN"},
                 "allowedEnvVars": ["COORDINATOR_TOKEN"],

@@ -75,7 +75,7 @@ def hooks(scope: SettingsScope, command: str, url: str | None, timeout_s: int) -
         if url:
             entry = {
                 "type": "http",
-                "url": f"{url}/v1/hooks/copilot",
+                "url": url,
                 "timeout": wait_s,
                 "headers": {"Authorization": "Bearer $COORDINATOR_TOKEN"},
                 "allowedEnvVars": ["COORDINATOR_TOKEN"],

@@ -19,7 +19,7 @@ from coordinator.hooks.install.jsonc import Text
 
 __all__ = ["Change", "installed", "planned"]
 
-OURS = re.compile(r"coordinator\b.*\shook\s+run\b|/v1/hooks/[a-z-]+$")
+OURS = re.compile(r"coordinator\b.*\shook\s+run\b|/v1/hooks/[a-z-]+(\?|$)")
 
 
 class Change(msgspec.Struct, frozen=True):
