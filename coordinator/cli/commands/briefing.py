@@ -23,9 +23,9 @@ command = noun("Briefings: what an agent should know before it goes on.")
 )
 @click.pass_obj
 def read(call: Invocation, *, agent: str, news: bool, again: bool) -> None:
-    """Brief AGENT: what is addressed to it, which signals changed, who else is at work, and what they hold.
+    """Brief AGENT of what it should know before it goes on.
 
-    Directives that are shown become seen.
+    What is addressed to it, which signals changed, who else is at work, and what they hold. Directives that are shown become seen.
     """
     items = call.run(call.operation(briefings.Read, agent=agent, news=news, again=again))
     call.output.many(
@@ -43,9 +43,9 @@ def read(call: Invocation, *, agent: str, news: bool, again: bool) -> None:
 @click.argument("patterns", metavar="[PATTERN]…", nargs=-1)
 @click.pass_obj
 def subscribe(call: Invocation, *, agent: str, patterns: tuple[str, ...]) -> None:
-    """Tell AGENT of the signals whose keys match a pattern, when they change.
+    """Choose the signals of whose changes AGENT is told.
 
-    * stands for any text. The patterns replace those from before; without one, it watches nothing.
+    Their keys match a pattern, in which * stands for any text. The patterns replace those from before; without one, it watches nothing.
     """
     briefing = call.run(call.operation(briefings.Subscribe, agent=agent, patterns=patterns))
     call.output.one(briefing, plain(f"{briefing.agent} watches {', '.join(briefing.patterns) or 'nothing'}"))

@@ -198,3 +198,31 @@ def _change(
         return changes
 
     apply(call, tool, plan, note=setup.note if install else "", yes=yes, dry_run=dry_run)
+
+
+@command.verb(
+    examples=["coordinator hook git install", "coordinator hook git status", "coordinator hook git uninstall"]
+)
+@click.argument(
+    "action",
+    type=click.Choice(["install", "uninstall", "status", "pre-commit", "pre-merge-commit", "pre-push", "post-commit"]),
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT]…")
+@click.pass_obj
+def git(call: Invocation, *, action: str, arguments: tuple[str, ...]) -> None:
+    """Install hooks of git that refuse what others hold.
+
+    They refuse to commit, merge or push it in this repository, and catch what no hook of a tool sees. Existing hooks are kept and run first. Git calls the other actions.
+    """
+    from coordinator.hooks import git_hooks  # noqa: PLC0415 - most calls are others
+
+    if action in git_hooks.HOOKS:
+        from coordinator.cli.git_hook import run  # noqa: PLC0415
+
+        run(call, action, arguments)
+        return
+    if action == "install":
+        found = git_hooks.install(program())
+    else:
+        found = git_hooks.uninstall() if action == "uninstall" else git_hooks.states()
+    call.output.many(found, ("hook", "state", "file", "before"), empty="No hooks.")

@@ -1,0 +1,65 @@
+"""Runs a hook of git. It ends in seconds, and says in one line if it could not check anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+import msgspec
+from click.exceptions import Exit
+
+from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.client import brief
+from coordinator.errors import CoordinatorError, NotFound
+from coordinator.hooks import git_hooks
+from coordinator.hooks.place import locate
+
+__all__ = ["run"]
+
+TIMEOUT_S = 3.0
+
+
+def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
+    """Check what is committed, merged or pushed, or release what was committed.
+
+    With ``coordinator.unreachable = deny`` in git's configuration, what could not be checked is refused.
+    """
+    refused = None
+    try:
+        pushed = git_hooks.pushed_refs() if hook == "pre-push" else ""
+        paths = git_hooks.changed(hook, pushed, arguments[0] if arguments else "")
+        if paths:
+            refused = _through(call, hook, paths)
+    except NotFound:
+        return  # a project that nobody has used
+    except CoordinatorError as error:
+        if hook == "post-commit":
+            return  # leases end without it
+        deny = git_hooks.setting("coordinator.unreachable") == "deny"
+        click.echo(plain(f"coordinator: {error.message}; nothing was checked"), err=True)
+        if not deny:
+            return
+        refused = "coordinator: refused, because coordinator.unreachable is deny. To go on anyway: --no-verify"
+    if refused:
+        for line in refused.split("\n"):
+            click.echo(plain(line), err=True)
+        raise Exit(4)
+
+
+def _through(call: Invocation, hook: str, paths: dict[str, datetime | None]) -> str | None:
+    config = msgspec.structs.replace(call.config, call_timeout_s=min(call.config.call_timeout_s, TIMEOUT_S))
+    place = locate(os.getcwd(), os.environ)  # noqa: PTH109
+    agent = config.agent_id or git_hooks.setting("coordinator.agent")
+    url = call.dsn()
+
+    async def ask() -> str | None:
+        async with brief.opened(url, config) as executor:
+            if hook == "post-commit":
+                await git_hooks.release(paths, place, executor, agent)
+                return None
+            return await git_hooks.refusal(hook, paths, place, executor, agent)
+
+    return brief.finish(url, ask())

@@ -1,0 +1,301 @@
+"""Hooks of git: they catch what no hook of a tool has seen, such as a script that edits files.
+
+Before a commit, a merge commit and a push, what they change is compared with what others hold; after a commit, the session that
+committed releases what it holds of it. A hook that was there before is kept beside ours, and runs first.
+
+Who commits is ``COORDINATOR_AGENT_ID``, else ``coordinator.agent`` of git's configuration, else the session that holds the lock
+``name:worktree`` while its command runs. Nobody else is known, and to nobody belongs a lease.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from coordinator.errors import InvalidArgument
+from coordinator.hooks.place import Place
+from coordinator.hooks.quote import quoted, shortened
+from coordinator.model.catalogue import LIMITS
+from coordinator.model.lock import PathCheck
+from coordinator.operations import files, locks
+from coordinator.operations.executor import Runner
+
+__all__ = ["HOOKS", "GitHook", "changed", "install", "refusal", "release", "setting", "states", "uninstall"]
+
+HOOKS = ("pre-commit", "pre-merge-commit", "pre-push", "post-commit")
+BEFORE = ".before-coordinator"
+MARK = "# Written by coordinator; remove it with: coordinator hook git uninstall"
+SHOWN = 10
+TREE = "name:worktree"  # what a session holds while it runs a command of git that changes the work tree
+
+
+class GitHook(msgspec.Struct, frozen=True):
+    """A hook of a repository: installed, missing, or foreign, if only another one is there. ``before`` is the one that runs first."""
+
+    hook: str
+    state: str
+    file: str
+    before: str | None
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints.
+
+    Raises: ``InvalidArgument`` if git refuses.
+    """
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip() or f"git {arguments[0]} failed"
+        raise InvalidArgument(shortened(reason, 200), hint="Run it in a work tree of a repository.")
+    return os.fsdecode(done.stdout)
+
+
+def setting(name: str) -> str | None:
+    """Return a setting of git's configuration, or null if it is not set."""
+    done = subprocess.run(["git", "config", "--get", name], capture_output=True, check=False)
+    return os.fsdecode(done.stdout).rstrip("\n") or None if done.returncode == 0 else None
+
+
+# Installation -------------------------------------------------------------------------------------------------------------
+
+
+def _folder() -> Path:
+    """Return the directory of the repository's hooks.
+
+    Raises: ``InvalidArgument`` if other repositories have the same.
+    """
+    scope = subprocess.run(
+        ["git", "config", "--show-scope", "--get", "core.hooksPath"], capture_output=True, check=False, text=True
+    ).stdout.partition("\t")[0]
+    if scope in ("global", "system"):
+        raise InvalidArgument(
+            f"core.hooksPath is set in the {scope} configuration, so the hooks would run in all repositories",
+            hint='Set it in this one: git config --local core.hooksPath "$(git rev-parse --git-common-dir)/hooks"',
+        )
+    return Path(_git("rev-parse", "--git-path", "hooks").rstrip("\n")).absolute()
+
+
+def _script(hook: str, program: Sequence[str]) -> str:
+    command = shlex.join(program)
+    begin = f'#!/bin/sh\n{MARK}\nbefore="$0{BEFORE}"\n'
+    missing = (
+        f"command -v {shlex.quote(program[0])} >/dev/null 2>&1 || "
+        '{ echo "coordinator: the program is missing, so nothing was checked" >&2; exit 0; }\n'
+    )
+    if hook == "pre-push":  # both read what is pushed
+        return (
+            f'{begin}refs=$(cat)\nif [ -x "$before" ]; then\n  printf \'%s\\n\' "$refs" | "$before" "$@" || exit\nfi\n{missing}'
+            f'printf \'%s\\n\' "$refs" | {command} hook git {hook} "$@"\n'
+        )
+    return f'{begin}if [ -x "$before" ]; then\n  "$before" "$@" || exit\nfi\n{missing}exec {command} hook git {hook} "$@"\n'
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return MARK in path.read_bytes()[:4096].decode(errors="replace")
+    except OSError:
+        return False
+
+
+def states() -> list[GitHook]:
+    """Return how the hooks of the repository around the current directory stand."""
+    return [_state(_folder() / hook) for hook in HOOKS]
+
+
+def _state(path: Path) -> GitHook:
+    before = path.with_name(path.name + BEFORE)
+    state = "installed" if _is_ours(path) else "foreign" if os.path.lexists(path) else "missing"
+    return GitHook(path.name, state, str(path), str(before) if os.path.lexists(before) else None)
+
+
+def install(program: Sequence[str]) -> list[GitHook]:
+    """Install the hooks, and keep those that are there: they run first.
+
+    Raises: ``InvalidArgument`` if one that was kept before would be lost.
+    """
+    folder = _folder()
+    found = [_state(folder / hook) for hook in HOOKS]
+    for one in found:
+        if one.state == "foreign" and one.before:
+            raise InvalidArgument(
+                f"{one.file} was replaced since coordinator was installed, and {one.before} is kept from before",
+                hint="Remove or merge one of the two, and install again.",
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in found:
+        path = Path(one.file)
+        if one.state == "foreign":
+            path.rename(path.with_name(path.name + BEFORE))
+        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        new.write_text(_script(one.hook, program), "utf-8", errors="surrogateescape")
+        new.chmod(0o755)
+        new.replace(path)
+    return [_state(folder / hook) for hook in HOOKS]
+
+
+def uninstall() -> list[GitHook]:
+    """Remove the hooks, and put back those that were there before."""
+    folder = _folder()
+    for hook in HOOKS:
+        path = folder / hook
+        before = path.with_name(hook + BEFORE)
+        if not _is_ours(path):
+            continue
+        if os.path.lexists(before):
+            before.replace(path)
+        else:
+            path.unlink()
+    return [_state(folder / hook) for hook in HOOKS]
+
+
+# What is committed or pushed -----------------------------------------------------------------------------------------------
+
+
+def changed(hook: str, pushed: str = "", remote: str = "") -> dict[str, datetime | None]:
+    """Return the paths that a commit, merge or push changes, from the root; of a push, with the time of their newest commit.
+
+    ``pushed`` is what git gives the hook before a push on standard input, ``remote`` the name of the other repository.
+    """
+    if hook == "post-commit":
+        # What is changed again, and not committed, is still being edited.
+        still = set(_paths("diff", "--name-only", "--no-renames", "-z", "HEAD"))
+        done = _paths(
+            "diff-tree",
+            "-r",
+            "--root",
+            "-m",
+            "--first-parent",
+            "--no-commit-id",
+            "--name-only",
+            "--no-renames",
+            "-z",
+            "HEAD",
+        )
+        return {path: None for path in done if path not in still}
+    if hook != "pre-push":
+        return dict.fromkeys(_paths("diff", "--cached", "--name-only", "--no-renames", "-z"))
+    found: dict[str, datetime | None] = {}
+    for line in pushed.splitlines():
+        parts = line.split()
+        if len(parts) != 4 or not parts[1].strip("0"):  # a branch is deleted
+            continue
+        beyond = ["--not", f"--remotes={remote}" if remote else "--remotes"]
+        if parts[3].strip("0") and _has(parts[3]):
+            beyond = ["--not", parts[3]]
+        for commit in _git("rev-list", "--max-count=1000", parts[1], *beyond).split():
+            at = datetime.fromtimestamp(int(_git("show", "-s", "--format=%ct", commit)), UTC)
+            for path in _paths(
+                "diff-tree", "-r", "--root", "--no-commit-id", "--name-only", "--no-renames", "-z", commit
+            ):
+                found[path] = max(at, found.get(path) or at)
+    return found
+
+
+def _has(commit: str) -> bool:
+    return (
+        subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def _paths(*arguments: str) -> list[str]:
+    return [path for path in _git(*arguments).split("\0") if path]
+
+
+# Leases -------------------------------------------------------------------------------------------------------------------
+
+
+async def refusal(
+    hook: str, paths: Mapping[str, datetime | None], place: Place, executor: Runner, agent: str | None
+) -> str | None:
+    """Return why others' leases forbid a commit, merge or push of paths, or null if they do not."""
+    by_resource = _resources(paths, place)
+    held = [check for check in await _checked(by_resource, place, executor) if check.state == "held"]
+    if held and agent is None:
+        agent = await _who(place, executor)
+    refused: dict[str, PathCheck] = {}
+    for check in held:
+        if agent in (check.agent, str(check.agent_id)):
+            continue
+        for path in by_resource[check.path]:
+            at = paths[path]
+            if at is None or await _is_newer(at, check, place, executor):
+                refused[path] = check
+    return _sentence(hook, refused, place) if refused else None
+
+
+async def release(paths: Iterable[str], place: Place, executor: Runner, agent: str | None) -> int:
+    """Release what the session that committed holds of paths; return how many leases."""
+    resources = [*_resources(paths, place)]
+    if not resources:
+        return 0
+    agent = agent or await _who(place, executor)
+    count = 0
+    step = LIMITS["lock_resources"]
+    for start in range(0, len(resources) if agent else 0, step):
+        leave = files.Leave(project=place.project, agent=agent or "", paths=resources[start : start + step])
+        count += await executor.run(leave)
+    return count
+
+
+def _resources(paths: Iterable[str], place: Place) -> dict[str, list[str]]:
+    """Return the paths by what they are locked as."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        resource = place.resource(os.path.join(place.root or "", path), link=True)  # noqa: PTH118 - a text
+        if resource is not None:
+            found.setdefault(resource, []).append(path)
+    return found
+
+
+async def _checked(resources: Iterable[str], place: Place, executor: Runner) -> list[PathCheck]:
+    wanted = [*resources]
+    found: list[PathCheck] = []
+    step = LIMITS["lock_check"]
+    for start in range(0, len(wanted), step):
+        page = await executor.run(locks.Check(project=place.project, paths=wanted[start : start + step]))
+        found += page
+    return found
+
+
+async def _who(place: Place, executor: Runner) -> str | None:
+    """Return the id of the agent whose command of git runs in this work tree."""
+    (check,) = await executor.run(locks.Check(project=place.project, paths=[place.scoped(TREE)]))
+    return str(check.agent_id) if check.agent_id else None
+
+
+async def _is_newer(at: datetime, check: PathCheck, place: Place, executor: Runner) -> bool:
+    """Return whether a commit was made while the holder held the lease, and not before."""
+    holders = await executor.run(locks.List(project=place.project, agent=check.agent_id, under=check.resource))
+    since = [one.acquired_at for one in holders if one.fencing_token == check.fencing_token]
+    return not since or at >= min(since).replace(microsecond=0)
+
+
+def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
+    verb = {"pre-push": "push", "pre-merge-commit": "merge"}.get(hook, "commit")
+    lines = [f"coordinator: this {verb} changes files that others hold:"]
+    for path, check in [*refused.items()][:SHOWN]:
+        until = f" until {check.expires_at:%Y-%m-%d %H:%M}Z" if check.expires_at else ""
+        lines.append(f"  {quoted(path, 200)}: agent {quoted(check.agent, 80)}{until}")
+    if len(refused) > SHOWN:
+        lines.append(f"  and {len(refused) - SHOWN} more")
+    first = next(iter(refused.values()))
+    ask = shlex.quote(f"Please release {shortened(first.resource or first.path, 200)}.")
+    lines.append(f"Wait until they are released, or leave them out{': git merge --abort' if verb == 'merge' else ''}.")
+    lines.append(
+        f"Ask the holder: coordinator --project {place.project} directive send {ask} --to-agent {shlex.quote(shortened(first.agent, 80))}"
+    )
+    lines.append(f"To {verb} anyway: git {verb} --no-verify")
+    return "\n".join(lines)
+
+
+def pushed_refs() -> str:
+    """Return what git gives the hook before a push."""
+    return sys.stdin.read(1 << 20)
