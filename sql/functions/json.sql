@@ -5,24 +5,28 @@
 -- writes these escapes as U+E000 and four digits, U+E000 itself too, so that jsonb takes them and json_disarm can restore them.
 
 create or replace function coordinator.json_armour(p_text text) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.json_tame(
+begin
+  return coordinator.json_tame(
     case when p_text ~* '\\ue000' -- after an even number of backslashes, which stand for themselves
          then replace(regexp_replace(replace(replace(p_text, '\\', chr(1)), chr(57344), chr(57344) || 'e000'), '\\u[eE]000', chr(57344) || 'e000', 'g'), chr(1), '\\')
          else replace(p_text, chr(57344), chr(57344) || 'e000') end,
-    chr(57344) || '\1')
+    chr(57344) || '\1');
+end
 $$;
 comment on function coordinator.json_armour(text) is
   'Write the escapes of a JSON text that jsonb refuses, and U+E000, as U+E000 and four hexadecimal digits. Internal.';
 
 create or replace function coordinator.json_disarm(p_text text) returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when strpos(p_text, chr(57344)) = 0 then p_text
-              else regexp_replace(p_text, chr(57344) || '([0-9a-fA-F]{4})', '\\u\1', 'g') end
+begin
+  return case when strpos(p_text, chr(57344)) = 0 then p_text
+              else regexp_replace(p_text, chr(57344) || '([0-9a-fA-F]{4})', '\\u\1', 'g') end;
+end
 $$;
 comment on function coordinator.json_disarm(text) is
   'Write again as escapes what json_armour replaced. Internal.';
@@ -61,10 +65,12 @@ comment on function coordinator.json_store(text, json, integer) is
   'Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb refuses or rewrites a string or a number. Internal.';
 
 create or replace function coordinator.json_odd(p_text text) returns boolean
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select strpos(p_text, '\u') > 0 and p_text ~ '\\u(0000|[dD][89a-fA-F])'
+begin
+  return strpos(p_text, '\u') > 0 and p_text ~ '\\u(0000|[dD][89a-fA-F])';
+end
 $$;
 comment on function coordinator.json_odd(text) is
   'Return whether a JSON text may have escapes that jsonb refuses. Internal.';

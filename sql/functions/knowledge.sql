@@ -81,15 +81,19 @@ comment on function coordinator.knowledge_missing(text, text) is
   'Raise ZC222 for an entry of knowledge that does not exist, with the key that was probably meant. Internal.';
 
 create or replace function coordinator.knowledge_rows(p_project text, p_project_id bigint, p_keys text[]) returns setof coordinator.knowledge_entries
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in search_recent
 as $$
-  select p_project, d.key, v.value ->> 'title', v.value ->> 'content', v.value ->> 'source_type', v.value ->> 'source_url', v.value -> 'metadata',
-         v.value ->> 'language', d.version, lpad(to_hex(d.epoch), 8, '0'), d.actor, d.created_at, d.updated_at, d.id
-  from unnest(p_keys) k (key) -- as in document_search
-  cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'knowledge' and l.key = k.key offset 0) d
-  cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
-  where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+begin
+  return query
+    select p_project, d.key, v.value ->> 'title', v.value ->> 'content', v.value ->> 'source_type', v.value ->> 'source_url', v.value -> 'metadata',
+           v.value ->> 'language', d.version, lpad(to_hex(d.epoch), 8, '0'), d.actor, d.created_at, d.updated_at, d.id
+    from unnest(p_keys) k (key) -- as in document_search
+    cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'knowledge' and l.key = k.key offset 0) d
+    cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
+    where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc());
+end
 $$;
 comment on function coordinator.knowledge_rows(text, bigint, text[]) is
   'Return the entries of knowledge with these keys, in no order. Internal.';

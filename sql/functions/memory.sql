@@ -90,16 +90,20 @@ comment on function coordinator.memory_check(jsonb) is
   'Reject (ZC105) a document that is not a memory. Internal.';
 
 create or replace function coordinator.memory_rows(p_project text, p_project_id bigint, p_keys text[]) returns setof coordinator.memories
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- as in search_recent
 as $$
-  select p_project, d.key, v.value ->> 'context', v.value ->> 'lesson', v.value ->> 'tool_name',
-         coordinator.memory_confidence(v.value, coordinator.now_utc()), (v.value ->> 'created_at')::timestamptz,
-         v.value ->> 'scope', (v.value ->> 'reinforcements')::integer, v.value ->> 'language', v.value ->> 'superseded_by', d.actor, d.updated_at
-  from unnest(p_keys) k (key) -- as in document_search
-  cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'memory' and l.key = k.key offset 0) d
-  cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
-  where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+begin
+  return query
+    select p_project, d.key, v.value ->> 'context', v.value ->> 'lesson', v.value ->> 'tool_name',
+           coordinator.memory_confidence(v.value, coordinator.now_utc()), (v.value ->> 'created_at')::timestamptz,
+           v.value ->> 'scope', (v.value ->> 'reinforcements')::integer, v.value ->> 'language', v.value ->> 'superseded_by', d.actor, d.updated_at
+    from unnest(p_keys) k (key) -- as in document_search
+    cross join lateral (select * from coordinator.documents l where l.project_id = p_project_id and l.kind = 'memory' and l.key = k.key offset 0) d
+    cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
+    where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc());
+end
 $$;
 comment on function coordinator.memory_rows(text, bigint, text[]) is
   'Return the memories with these ids, in no order. Internal.';

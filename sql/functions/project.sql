@@ -18,10 +18,13 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('project_description', 2000, 'characters', 'Description of a project.');
 
 create or replace function coordinator.projects_visible() returns text[]
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- every read of a view runs this, as project_id
 as $$
-  select array_agg(project) from coordinator.role_projects where role = session_user::text
+begin
+  return (select array_agg(project) from coordinator.role_projects where role = session_user::text);
+end
 $$;
 comment on function coordinator.projects_visible() is
   'Names of the projects to which the logged-in role is restricted; null: all projects.';

@@ -48,26 +48,32 @@ comment on function coordinator.search_lexeme(bigint, text, text, jsonb) is
   'Return the lexeme of the documents of a project and kind, or of those that have this value in a field. Internal.';
 
 create or replace function coordinator.search_fields(p_project_id bigint, p_kind text, p_value jsonb) returns text[]
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select array_agg(coordinator.search_lexeme(p_project_id, p_kind, f.name, f.value))
-  from (select e.key, e.value from jsonb_each(p_value) e where e.key = any ('{scope,tool_name,source_type,source_url}')
-        union all
-        select 'metadata.' || m.key, m.value from jsonb_each(case jsonb_typeof(p_value -> 'metadata') when 'object' then p_value -> 'metadata' end) m
-       ) f (name, value)
-  where jsonb_typeof(f.value) in ('string', 'number', 'boolean')
+begin
+  return (
+    select array_agg(coordinator.search_lexeme(p_project_id, p_kind, f.name, f.value))
+    from (select e.key, e.value from jsonb_each(p_value) e where e.key = any ('{scope,tool_name,source_type,source_url}')
+          union all
+          select 'metadata.' || m.key, m.value from jsonb_each(case jsonb_typeof(p_value -> 'metadata') when 'object' then p_value -> 'metadata' end) m
+         ) f (name, value)
+    where jsonb_typeof(f.value) in ('string', 'number', 'boolean'));
+end
 $$;
 comment on function coordinator.search_fields(bigint, text, jsonb) is
   'Return the lexemes of the fields by which a search may be restricted: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: it has none. Internal.';
 
 create or replace function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false) returns tsquery
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(quote_literal(l), ' & ')::tsquery
-  from unnest(coordinator.search_fields(p_project_id, p_kind, p_fields)
-              || coordinator.search_lexeme(p_project_id, p_kind, case when p_superseded then '' else 'current' end, 'true')) l
+begin
+  return (
+    select string_agg(quote_literal(l), ' & ')::tsquery
+    from unnest(coordinator.search_fields(p_project_id, p_kind, p_fields)
+                || coordinator.search_lexeme(p_project_id, p_kind, case when p_superseded then '' else 'current' end, 'true')) l);
+end
 $$;
 comment on function coordinator.search_within(bigint, text, jsonb, boolean) is
   'Return the query for the documents of a project and kind that have these fields: with p_superseded, also those that were superseded. Internal.';
@@ -296,14 +302,19 @@ comment on function coordinator.document_search(bigint, text, tsquery, tsquery, 
   'Return the ranked matches of p_query within p_within (see search_within), in no order, 500 at most. partial: more matched, and only the newest, or some of them, were ranked. With p_embedding, the places by words and by distance are merged: the sum of 1 / (60 + place) (reciprocal rank fusion). Internal.';
 
 create or replace function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery) returns text
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select regexp_replace(case when p_query is null then left(t.text, 200) else
-    ts_headline(coordinator.search_language(p_language), t.text, p_query, 'StartSel="**", StopSel="**", '
-                || case when length(t.text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end, '\s+', ' ', 'g')
-  from (select left(case p_kind when 'memory' then s.heading || E'\n' || s.body else s.body end, 4000) as text -- ts_headline takes quadratic time where words repeat
-        from coordinator.search_text(p_kind, p_value) s) t
+declare
+  v_whole constant coordinator.document_text := coordinator.search_text(p_kind, p_value);
+  -- ts_headline takes quadratic time where words repeat.
+  v_text  constant text := left(case p_kind when 'memory' then v_whole.heading || E'\n' || v_whole.body else v_whole.body end, 4000);
+begin
+  -- The language was looked up when the query was read.
+  return regexp_replace(case when p_query is null then left(v_text, 200) else
+    ts_headline(quote_ident(p_language)::regconfig, v_text, p_query, 'StartSel="**", StopSel="**", '
+                || case when length(v_text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end, '\s+', ' ', 'g');
+end
 $$;
 comment on function coordinator.search_snippet(text, text, jsonb, tsquery) is
   'Return where the words of a search are in the beginning of a text, between **, on one line; without words, how the text begins. Internal.';
