@@ -17,6 +17,7 @@ from coordinator import operations
 from coordinator.api.memory import Memory
 from coordinator.api.problems import Overloaded
 from coordinator.db.call import _plan, statement
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.page import walk
 from coordinator.operations import signals
 from tests.conftest import Transaction
@@ -106,6 +107,39 @@ async def test_the_worst_requests_keep_a_daemon_small(daemon: Daemon) -> None:
             assert (await http.post("/v1/signals/set", json=small)).status_code == 200
             assert (await http.get("/v1/signals/other")).json()["value"] == 1
             assert (await daemon.get("/readyz")).status_code == 200
+        note("peak of the daemon, kB", [peak_kb(daemon)])
+        assert peak_kb(daemon) < MAX_KB
+
+
+@pytest.mark.slow
+async def test_the_largest_batches_uploads_and_password_checks_at_once_keep_a_daemon_small(database_url: str) -> None:
+    """40 uploads that stand still with a part each, and meanwhile batches of 4 MiB, and checks of passwords of 32 MiB each."""
+    entries = b",".join([b'{"data": [%s 1]}' % (b'{"a": {}},' * 400)] * 1000)
+    batch = b'{"kind": "note", "key": "%d", "entries": [' + entries + b"]}"
+    assert LIMITS["log_batch_bytes"] - 200_000 < len(batch) < LIMITS["log_batch_bytes"]
+    part = bytes(1 << 20)
+    with Daemon(database_url, max_connections=20) as daemon, ExitStack() as stack:
+        await daemon.ready()
+        url = urlsplit(daemon.url)
+        for number in range(40):
+            client = stack.enter_context(socket.create_connection((url.hostname, url.port)))
+            client.setblocking(False)  # what the daemon does not take stays here
+            head = f"PUT /v1/artifacts/{number} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {64 << 20}\r\n\r\n"
+            client.send(head.encode() + part)
+        async with http_client(daemon.url) as http, anyio.create_task_group() as tasks:
+            http.timeout = httpx.Timeout(5 * DEADLINE_S)
+
+            async def send(path: str, body: bytes, status: int) -> None:
+                headers = {"Content-Type": "application/json"}
+                while (answer := await http.post(path, content=body, headers=headers)).status_code == 503:
+                    await anyio.sleep(0)  # told to try again
+                assert answer.status_code == status, answer.text
+
+            for number in range(8):  # all at once, these would take 256 MiB
+                if number < 3:
+                    tasks.start_soon(send, "/v1/logs/append", batch % number, 200)
+                check = b'{"username": "user%d", "password": "%s"}' % (number, b"long " * 199)
+                tasks.start_soon(send, "/v1/users/verify", check, 401)
         note("peak of the daemon, kB", [peak_kb(daemon)])
         assert peak_kb(daemon) < MAX_KB
 
