@@ -24,6 +24,7 @@ NAMES = (
     "jobs",
     "limits",
     "claims",
+    "mcp",
     "state.logs",
     "state.documents",
     "state.search",

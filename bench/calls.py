@@ -16,7 +16,7 @@ from coordinator.db.call import statement
 from coordinator.db.database import Database
 from coordinator.operations import signals
 
-__all__ = ["run"]
+__all__ = ["ROUNDS", "Caller", "rounds", "run"]
 
 KEY = "bench/call"
 VALUE = {"state": "done", "by": "a"}
@@ -57,7 +57,7 @@ async def _measure(place: Place, options: Options) -> Table:
                     "bare": partial(prepared.fetch, *arguments),
                     "pool": partial(_pooled, pool, text, arguments),
                 }
-                found = await _rounds(callers, seconds=options.round_s * options.rounds / ROUNDS / len(callers))
+                found = await rounds(callers, seconds=options.round_s * options.rounds / ROUNDS / len(callers))
                 value = ratio(found["layer"], found["bare"])
                 verdict = f"≤ {TARGET:g}: {'met' if value <= TARGET else 'MISSED'}"
                 rows.append([label, "Database.run", f"{median(found['layer']):.0f}", f"{value:.2f}", verdict])
@@ -83,7 +83,7 @@ async def _pooled(pool: asyncpg.Pool, text: str, arguments: tuple[object, ...]) 
         return await connection.fetch(text, *arguments)
 
 
-async def _rounds(callers: dict[str, Caller], seconds: float) -> dict[str, list[float]]:
+async def rounds(callers: dict[str, Caller], seconds: float) -> dict[str, list[float]]:
     """Return the median microseconds of a call in each round."""
     found: dict[str, list[float]] = {name: [] for name in callers}
     for caller in callers.values():

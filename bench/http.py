@@ -26,12 +26,14 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send(self, request: bytes) -> bytes:
-        """Send one request and read its response."""
+        """Send one request and read its response; of chunks, with their sizes."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise SystemExit(head.decode())
         length = _LENGTH.search(head)
+        if b"\r\ntransfer-encoding: chunked" in head:
+            return await self._reader.readuntil(b"\r\n0\r\n\r\n")
         return await self._reader.readexactly(int(length[1])) if length else b""
 
     def close(self) -> None:

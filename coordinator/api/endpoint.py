@@ -67,6 +67,7 @@ def endpoints() -> tuple[Endpoint, ...]:
     return tuple(_endpoint(operation) for operation in operations.every() if not operation.internal)
 
 
+@cache
 def endpoint_of(operation: type[Operation[Any]]) -> Endpoint:
     """Return the endpoint of an operation that is not internal."""
     return next(endpoint for endpoint in endpoints() if endpoint.operation is operation)

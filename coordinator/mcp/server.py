@@ -97,10 +97,9 @@ class Face:
         self, context: ServerRequestContext[Any], parameters: types.CallToolRequestParams
     ) -> types.CallToolResult:
         local, caller = await self._resolve(context)
-        known = {tool.name: tool for tool in caller.tools()}
-        tool = known.get(parameters.name)
-        if tool is None:
-            raise MCPError(types.INVALID_PARAMS, _unknown(parameters.name, list(known)))
+        tool = tools.TOOLS.get(parameters.name)
+        if tool is None or not caller.may_use(tool):
+            raise MCPError(types.INVALID_PARAMS, _unknown(parameters.name, [tool.name for tool in caller.tools()]))
         try:
             answer = await tools.call(tool, parameters.arguments or {}, caller, local)
         except CoordinatorError as error:

@@ -140,17 +140,20 @@ class McpCaller:
 
     def given(self, operation: type[Operation[Any]]) -> dict[str, Any]:
         """Return the arguments that the caller does not choose."""
-        fields = {field.name: field for field in msgspec.structs.fields(operation)}
         given: dict[str, Any] = {}
         if operation.scope_field == "project":
             given["project"] = self.project
-        if self.agent is not None and "agent" in fields and fields["agent"].required:
+        if self.agent is not None and _needs_agent(operation):
             given["agent"] = self.agent
         return given
 
     def tools(self) -> list[Tool]:
         """Return the tools that the role may use."""
-        return [tool for tool in TOOLS.values() if (tool.operation.least_role() or Role.admin) <= self.role]
+        return [tool for tool in TOOLS.values() if self.may_use(tool)]
+
+    def may_use(self, tool: Tool) -> bool:
+        """Return whether the role may use a tool."""
+        return (tool.operation.least_role() or Role.admin) <= self.role
 
 
 async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> Reply:
@@ -158,14 +161,16 @@ async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, loca
 
     Raises: ``InvalidArgument`` for an argument that the tool does not take.
     """
-    known = tool.schema(caller)["properties"]
+    given = caller.given(tool.operation)
+    taken = _names(tool.operation)
     for name in arguments:
-        if name not in known:
+        if name not in taken or name in given:
+            known = list(tool.schema(caller)["properties"])
             raise InvalidArgument(
                 f'{tool.name} takes no argument "{name[:100]}"',
                 hint=suggestion(name, known, f"It takes {', '.join(known) or 'none'}."),
             )
-    values = {**arguments, **caller.given(tool.operation)}
+    values = {**arguments, **given}
     if tool.operation.page_by:
         values.setdefault("limit", ROWS)
     if tool.operation is locks.Acquire:
@@ -237,6 +242,19 @@ def _brief(field: dict[str, Any]) -> dict[str, Any]:
         case str() as text if text.startswith("P"):
             brief["default"] = duration.written(duration.read(text)) or "0s"
     return brief
+
+
+@cache
+def _needs_agent(operation: type[Operation[Any]]) -> bool:
+    """Return whether an operation has to be told the agent; msgspec takes longer to find out than a call lasts."""
+    return any(field.name == "agent" and field.required for field in msgspec.structs.fields(operation))
+
+
+@cache
+def _names(operation: type[Operation[Any]]) -> frozenset[str]:
+    """Return the arguments of a tool, also those that a caller may not choose."""
+    paging = ("limit", "after") if operation.page_by else ()
+    return frozenset((*_schema(operation)["properties"], *paging)) - HIDDEN
 
 
 @cache
