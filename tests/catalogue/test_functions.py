@@ -51,6 +51,18 @@ async def test_the_body_in_the_catalogue_is_that_of_the_file(catalogue: asyncpg.
     assert [row["proname"] for row in rows if row["prosrc"] not in files[row["proname"]]] == []
 
 
+async def test_no_view_calls_a_function_that_each_query_plans_again(catalogue: asyncpg.Connection) -> None:
+    # A function in SQL with a set clause is not inlined: before version 18, PostgreSQL parses and plans it in every query.
+    rows = await catalogue.fetch(
+        f"""
+        select distinct p.proname from pg_depend d join pg_proc p on p.oid = d.refobjid join pg_language l on l.oid = p.prolang
+        where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_proc'::regclass
+          and l.lanname = 'sql' and p.proconfig is not null and {IN_SCHEMA}
+        """
+    )
+    assert [row[0] for row in rows] == []
+
+
 async def test_function_files_can_be_applied_again_without_any_difference(catalogue: asyncpg.Connection) -> None:
     query = f"select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p where {IN_SCHEMA} order by 1"
     before = await catalogue.fetch(query)
