@@ -119,6 +119,7 @@ def test_a_real_program_makes_an_allowed_edit_and_hears_who_holds_another_file(
     allowed, refused = model.results
     assert "claude-code-theirs" in refused
     assert "claude-code-theirs" not in allowed
+    assert "denied.txt" in next(json.dumps(body) for _, body in model.requests if body.get("tools"))  # the greeting
     assert place.held() == {"denied.txt": "claude-code-theirs"}  # nothing of the session that has ended
 
 
