@@ -25,6 +25,7 @@ NAMES = (
     "limits",
     "claims",
     "mcp",
+    "hooks",
     "state.logs",
     "state.documents",
     "state.search",

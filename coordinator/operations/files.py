@@ -26,6 +26,7 @@ class Edit(Operation[list[FileGrant]], frozen=True, kw_only=True):
     """
 
     function = "file_edit"
+    examples = {"paths": ["src/a.py", "src/b.py"], "hashes": ["5891b5b5", "-"], "owner": "s1"}
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
     registers = True
@@ -50,6 +51,7 @@ class Record(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "file_record"
+    examples = {"paths": ["src/a.py"], "hashes": ["5891b5b5"], "step": "written", "owner": "s1"}
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
     registers = True
@@ -73,6 +75,7 @@ class Leave(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "file_leave"
+    examples = {"paths": ["src/a.py"], "owner": "s1"}
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
