@@ -2931,7 +2931,7 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (1). p_locks: resources (src/, name:deploy), all of which it has locked while it runs; until they are free it waits, and holds nothing.
+-- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (null: the reserve of a budget, else 1). p_locks: resources (src/, name:deploy), all of which it has locked while it runs; until they are free it waits, and holds nothing.
 create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_limits jsonb default null, p_locks text[] default '{}', p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
@@ -3591,7 +3591,7 @@ create function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs j
   returns bigint
   immutable;
 
--- Write the limits of a job as an object of names and costs; an array of names means a cost of 1. Internal.
+-- Write the limits of a job as an object of names and costs; the cost is null where the job does not say it. Internal.
 create function coordinator.limit_costs(p_limits jsonb)
   returns jsonb
   immutable;
@@ -3725,6 +3725,11 @@ create function coordinator.limit_period_end(p_period text, p_at timestamp with 
 create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamp with time zone, p_picked uuid[])
   returns uuid[]
   volatile;
+
+-- Return what a job asks of limits with the costs that it does not say: the reserve of a budget, else 1. Internal.
+create function coordinator.limit_priced(p_project_id bigint, p_limits jsonb)
+  returns jsonb
+  stable;
 
 -- Delete up to p_limit limits of trees that have ended; returns how many. Repeat until 0.
 create function coordinator.limit_prune(p_limit integer default 1000)

@@ -268,12 +268,14 @@ class _Weight(click.ParamType[tuple[str, int]]):
         return key, INTEGER.convert(number, param, ctx)
 
 
-class _Cost(click.ParamType[tuple[str, int]]):
+class _Cost(click.ParamType[tuple[str, int | None]]):
     name = "cost"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | None]:
         name, equals, number = str(value).rpartition("=")
-        return (name, INTEGER.convert(number, param, ctx)) if equals else (number, 1)
+        return (name, INTEGER.convert(number, param, ctx)) if equals else (number, None)
 
 
 DURATION, INSTANT, INTEGER, NUMBER, OBJECT = _Duration(), _Instant(), _Integer(), _Number(), _Object()

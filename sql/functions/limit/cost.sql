@@ -5,10 +5,23 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return case when p_limits in ('null', '[]', '{}') then null
             when jsonb_typeof(p_limits) = 'array' and not jsonb_path_exists(p_limits, '$[*] ? (@.type() != "string")')
-              then (select jsonb_object_agg(n, 1) from jsonb_array_elements_text(p_limits) n)
+              then (select jsonb_object_agg(n, null::integer) from jsonb_array_elements_text(p_limits) n)
             else p_limits end;
 comment on function coordinator.limit_costs(jsonb) is
-  'Write the limits of a job as an object of names and costs; an array of names means a cost of 1. Internal.';
+  'Write the limits of a job as an object of names and costs; the cost is null where the job does not say it. Internal.';
+
+create or replace function coordinator.limit_priced(p_project_id bigint, p_limits jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select jsonb_object_agg(a.key, case when a.value <> 'null' then a.value else to_jsonb(coordinator.limit_cost(l, null)) end)
+    from jsonb_each(p_limits) a join coordinator.job_limits l on l.project_id = p_project_id and l.name = a.key);
+end
+$$;
+comment on function coordinator.limit_priced(bigint, jsonb) is
+  'Return what a job asks of limits with the costs that it does not say: the reserve of a budget, else 1. Internal.';
 
 create or replace function coordinator.limit_names(p_limits jsonb) returns text[]
 language sql immutable parallel safe
@@ -42,7 +55,7 @@ begin
       raise exception using errcode = 'ZC105', message = format('limit "%s" applies to a tree of jobs, and cannot be asked for', v_asked.name),
         detail = jsonb_build_object('limit', v_asked.name, 'tree', v_asked.tree)::text,
         hint = format('Enqueue the job below job %s, or omit the limit.', v_asked.tree);
-    elsif (case when jsonb_typeof(v_asked.cost) <> 'number' then true
+    elsif v_asked.cost <> 'null' and (case when jsonb_typeof(v_asked.cost) <> 'number' then true
                else v_asked.cost::numeric % 1 <> 0 or v_asked.cost::numeric not between v_asked.least and v_asked.most end) then
       raise exception using errcode = 'ZC104',
         message = format('a cost of %s of limit "%s" is out of range', left(v_asked.cost::text, 100), v_asked.name),

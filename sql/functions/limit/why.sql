@@ -12,8 +12,10 @@ declare
   v_cost  bigint;
   v_for   text; -- whose it is, if it is per key
   v_of    text;
-  v_first text; -- who uses most
+  v_first text; -- who uses most, or has had its slot for the longest time
   v_most  text;
+  v_used  bigint;
+  v_workers text[];
 begin
   for v_limit in
     select l.* from coordinator.job_limits l
@@ -37,29 +39,21 @@ begin
       names := array[v_live.held_by];
       sentence := format('Limit "%s"%s is held by "%s" until %s%s.', v_limit.name, v_of, v_live.held_by, coordinator.job_instant(until),
                          coalesce(': ' || v_live.hold_reason, ''));
-    elsif v_limit.kind = 'slots' and v_limit.per_key then
-      if p_job.key is not null and v_limit.slots <= (
-           select count(*) from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
-           where v_limit.id = any (r.slots) and j.key = p_job.key) then
+    elsif v_limit.kind = 'slots' and (not v_limit.per_key or p_job.key is not null) then
+      select count(*), (array_agg(distinct coordinator.job_worker(h.agent_id)) filter (where h.place <= 10)),
+             min(format('job %s of type "%s" on worker "%s"', h.id, h.type, coordinator.job_worker(h.agent_id))) filter (where h.place = 1)
+      into v_used, v_workers, v_first
+      from (select j.id, j.type, r.agent_id, row_number() over (order by r.started_at, r.id) as place
+            from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
+            where v_limit.id = any (r.slots) and (not v_limit.per_key or j.key = p_job.key)) h;
+      if v_used >= v_limit.slots then
         cause := 'limit';
-        sentence := format('Limit "%s" is full for key "%s": it has %s, and running jobs have %s.', v_limit.name, p_job.key,
-                           case v_limit.slots when 1 then '1 slot' else v_limit.slots || ' slots' end,
-                           case v_limit.slots when 1 then 'it' else 'all of them' end);
+        names := v_workers;
+        sentence := format('Limit "%s"%s is full%s: ', v_limit.name, v_of, v_for)
+                    || case v_limit.slots when 1 then format('%s has its slot.', v_first)
+                                          else format('running jobs have all of its %s slots, the first of them %s%s.', v_limit.slots, v_first,
+                                                      case when v_limit.per_key or v_limit.tree is not null then '' else v_most end) end;
       end if;
-    elsif v_limit.kind = 'slots' and v_limit.tree is not null and v_live.free = 0 then
-      cause := 'limit';
-      select array_agg(distinct r.worker), (array_agg(format('job %s of type "%s" on worker "%s"', r.id, r.type, r.worker) order by r.started_at, r.id))[1]
-      into names, v_first
-      from (select j.id, j.type, o.started_at, coordinator.job_worker(o.agent_id) as worker
-            from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id where v_limit.id = any (o.slots)) r;
-      sentence := format('Limit "%s" of its tree is full: ', v_limit.name)
-                  || case v_limit.slots when 1 then format('%s has its slot.', v_first)
-                                        else format('running jobs have all of its %s slots, the first of them %s.', v_limit.slots, v_first) end;
-    elsif v_limit.kind = 'slots' and v_live.free = 0 then
-      cause := 'limit';
-      sentence := format('Limit "%s" is full: ', v_limit.name)
-                  || case v_limit.slots when 1 then format('a job of %s has its slot.', v_first)
-                                        else format('running jobs have all of its %s slots%s.', v_limit.slots, v_most) end;
     elsif v_limit.kind = 'budget' and (v_live.free = 0 or v_live.free < v_cost) then
       cause := 'budget';
       until := v_live.resets_at;
