@@ -428,6 +428,7 @@ create table coordinator.job_classes (
   limit_ids  bigint[] not null default '{}'::bigint[], -- The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.
   keyed      boolean not null default false, -- Whether one of the limits is per key.
   locks      boolean not null default false, -- Whether the jobs have locks: other claims need not look.
+  arranging  boolean not null default false, -- Whether some of its queued jobs have their places by an earlier policy, see job_placements: claims look with and without lanes.
   constraint job_classes_pkey PRIMARY KEY (id),
   constraint job_classes_key UNIQUE (project_id, queue, type, labels, limits, locks),
   constraint job_classes_queue_fkey FOREIGN KEY (project_id, queue) REFERENCES coordinator.queues(project_id, name) ON DELETE CASCADE
@@ -553,6 +554,21 @@ create table coordinator.job_permits (
   turn     bigint not null, -- Place in the line.
   lane_id  bigint not null, -- The lane that may be served.
   constraint job_permits_pkey PRIMARY KEY (class_id, turn)
+);
+
+-- Classes whose queued jobs get other places, batch by batch (queue_place). The row is deleted when all have theirs.
+create table coordinator.job_placements (
+  class_id     bigint not null, -- The class.
+  ageings      interval[] not null, -- The ageing of earlier policies, by which some jobs still have their places; null in it: strict priority.
+  began_at     timestamp with time zone not null, -- When the policy was changed.
+  total_count  bigint, -- Queued jobs when the first batch was placed; null: none was yet.
+  placed_count bigint not null default 0, -- Jobs that were looked at since.
+  lane_id      bigint not null default '-1'::integer, -- Lane of the last job that was looked at.
+  rank         bigint not null default 0, -- Its rank.
+  id           uuid not null default '00000000-0000-0000-0000-000000000000'::uuid, -- Its id.
+  again        boolean not null default false, -- Whether a job was passed over, since another transaction had it: the class is looked at again.
+  constraint job_placements_pkey PRIMARY KEY (class_id),
+  constraint job_placements_class_fkey FOREIGN KEY (class_id) REFERENCES coordinator.job_classes(id) ON DELETE CASCADE
 );
 
 -- Free permits of slots. A claim deletes one for each job, and the end of the attempt inserts another, so with those that run they are always as many as the slots.
@@ -1761,6 +1777,7 @@ create view coordinator.queues_live (
   pause_reason        text, -- Why it was paused.
   queued_count        integer, -- Jobs that can be claimed; at most 10,000 are counted.
   running_count       integer, -- Jobs that run.
+  unplaced_count      bigint, -- About how many queued jobs still have places by an earlier policy; null: none.
   actor               text, -- Who created it or last changed it.
   created_at          timestamp with time zone, -- When it was first used or set.
   updated_at          timestamp with time zone -- When it was last changed.
@@ -3099,6 +3116,11 @@ create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floo
 -- Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.
 create function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null)
   returns uuid[]
+  volatile;
+
+-- Place the next p_limit queued jobs of a class by the policy of its queue and its limits; return how many were looked at. Its caller keeps the policy from being changed. With p_wait, wait for transactions that have the jobs; else the class is looked at again. Internal.
+create function coordinator.job_place(p_class bigint, p_limit integer, p_wait boolean)
+  returns integer
   volatile;
 
 -- Report the progress of a job, and what a next attempt can continue from. The job then does not stall for another stall time. Returns until when the worker may have it; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. No event.
@@ -4631,8 +4653,8 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
--- Place the queued jobs of classes by the policy of their queues and their limits. Its caller has the keys of the queues exclusively. No event. Internal.
-create function coordinator.queue_arrange(p_classes bigint[])
+-- Let the queued jobs of classes have the places that the policy of their queues and their limits give them: up to 1,000 at once, the others by queue_place. p_ageings: what the queue had for an ageing. Its caller has the keys of the queues exclusively. No event. Internal.
+create function coordinator.queue_arrange(p_classes bigint[], p_ageings interval[] default '{}')
   returns void
   volatile;
 
@@ -4681,12 +4703,17 @@ create function coordinator.queue_pause(p_project text, p_queue text, p_reason t
   returns SETOF coordinator.queues_live
   volatile security definer;
 
+-- Place up to p_limit queued jobs of a queue by its present policy; returns how many it looked at. Repeat until 0.
+create function coordinator.queue_place(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
 -- Resume a queue that was paused; returns it as it is if it was not. ZC210: there is no such queue.
 create function coordinator.queue_resume(p_project text, p_queue text, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;
 
--- Set the policy of a queue, and create it if it does not exist. What is null stays as it is. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes one. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. It also applies to the jobs that wait already.
+-- Set the policy of a queue, and create it if it does not exist. What is null stays as it is. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes one. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. It also applies to the jobs that wait already: to 1,000 at once, and to the others within seconds or minutes (unplaced_count), meanwhile without an order between both.
 create function coordinator.queue_set(p_project text, p_queue text, p_fair_by text default null, p_ageing interval default null, p_weights jsonb default '{}', p_max_waiting integer default null, p_max_waiting_per_key integer default null, p_events text default null, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;

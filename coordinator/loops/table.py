@@ -31,6 +31,7 @@ from coordinator.operations import (
     limits,
     locks,
     logs,
+    queues,
     retentions,
     signals,
 )
@@ -56,6 +57,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(agents.Reap(), judge=_reaped),
         Loop(jobs.Promote(), every_s=SPARE_S),
         Loop(jobs.WakeDue(), every_s=SPARE_S),
+        Loop(queues.Arrange(), every_s=SPARE_S, judge=_placed),
         Loop(job_trees.Settle(), every_s=SPARE_S),
         Loop(jobs.Expire(), every_s=SPARE_S),
         Loop(jobs.Rescue()),
@@ -122,6 +124,10 @@ def _removed(results: list[RetentionResult]) -> LoopRun:
         if result.removed:
             metrics.RETENTION_REMOVED.labels(result.subject, result.kind).inc(result.removed)
     return LoopRun(sum(result.removed for result in results), again_s=PAUSE_S if results else None)
+
+
+def _placed(count: int) -> LoopRun:
+    return LoopRun(0, again_s=PAUSE_S if count else None)
 
 
 def _swept(count: int) -> LoopRun:

@@ -374,6 +374,7 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "directive.expired": (),
     "queue.set": ("fair_by", "ageing_s", "max_waiting", "max_waiting_per_key", "events"),
     "queue.deleted": (),
+    "queue.arranged": (),
     "queue.paused": ("reason",),
     "queue.resumed": (),
     "job.enqueued": ("ids",),

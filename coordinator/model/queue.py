@@ -12,7 +12,8 @@ __all__ = ["Queue"]
 class Queue(msgspec.Struct, frozen=True):
     """A queue of jobs. ``fair_by`` is key or none; without ``ageing``, priority is strict.
 
-    ``queued_count`` is how many jobs can be claimed; at most 10,000 are counted.
+    ``queued_count`` is how many jobs can be claimed; at most 10,000 are counted. ``unplaced_count`` is about how many
+    of them still have their places by an earlier policy, None if none has.
     """
 
     project: str
@@ -28,6 +29,7 @@ class Queue(msgspec.Struct, frozen=True):
     pause_reason: str | None
     queued_count: int
     running_count: int
+    unplaced_count: int | None
     actor: str
     created_at: datetime
     updated_at: datetime

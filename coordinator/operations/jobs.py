@@ -120,7 +120,7 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     function = "job_claim"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
-    woken_by = ("job.enqueued", "queue.resumed", "limit.freed", "limit.set", "limit.deleted")
+    woken_by = ("job.enqueued", "queue.resumed", "queue.arranged", "limit.freed", "limit.set", "limit.deleted")
 
     project: str
     agent: AgentRef

@@ -9,7 +9,7 @@ import msgspec
 from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.queue import Queue
 
-__all__ = ["Delete", "Get", "List", "Pause", "Resume", "Set"]
+__all__ = ["Arrange", "Delete", "Get", "List", "Pause", "Resume", "Set"]
 
 
 class Set(Operation[Queue], frozen=True, kw_only=True):
@@ -107,4 +107,13 @@ class List(Operation[list[Queue]], frozen=True, kw_only=True):
 
     project: str
     after: list[str] | None = None
+    limit: int = 1000
+
+
+class Arrange(Operation[int], frozen=True, kw_only=True):
+    """Place queued jobs by the present policy of their queue; return how many were looked at. Repeat until 0."""
+
+    function = "queue_place"
+    internal = True
+
     limit: int = 1000

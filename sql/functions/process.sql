@@ -123,6 +123,7 @@ begin
          then 'agent_reap' end,
     case when exists (select from coordinator.jobs_later where due_at <= v_now) then 'job_promote' end,
     case when exists (select from coordinator.jobs_waiting where due_at <= v_now) then 'job_wake_due' end,
+    case when exists (select from coordinator.job_placements) then 'queue_place' end,
     case when exists (select from coordinator.crons where due_at <= v_now) then 'cron_fire' end,
     case when exists (select from coordinator.jobs_unsettled) then 'job_settle_due' end,
     case when (select true from coordinator.jobs_open j

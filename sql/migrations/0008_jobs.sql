@@ -49,6 +49,7 @@ create table coordinator.job_classes (
   limit_ids  bigint[] not null default '{}',
   keyed      boolean not null default false,
   locks      boolean not null default false,
+  arranging  boolean not null default false,
   constraint job_classes_key unique (project_id, queue, type, labels, limits, locks), -- job_enqueue: the class of a job
   constraint job_classes_queue_fkey foreign key (project_id, queue) references coordinator.queues on delete cascade);
 create index job_classes_type_idx on coordinator.job_classes (project_id, type); -- job_claim: the classes that a worker can run
@@ -61,6 +62,7 @@ comment on column coordinator.job_classes.labels     is 'Labels that a worker ne
 comment on column coordinator.job_classes.limits     is 'Names of the limits that its jobs ask for, sorted.';
 comment on column coordinator.job_classes.keyed      is 'Whether one of the limits is per key.';
 comment on column coordinator.job_classes.locks      is 'Whether the jobs have locks: other claims need not look.';
+comment on column coordinator.job_classes.arranging  is 'Whether some of its queued jobs have their places by an earlier policy, see job_placements: claims look with and without lanes.';
 comment on column coordinator.job_classes.limit_ids  is 'The limits that apply to its jobs, by number: those that they ask for, and those of the queue and the type.';
 
 create table coordinator.job_lanes (

@@ -18,6 +18,7 @@ from tests.daemon import Daemon, opened
 from tests.faults.job_worker import LOST, TABLE, Settings
 from tests.faults.plane import IMMEDIATE, restart
 from tests.forked import Forked
+from tests.sql.test_queue_place import at_once
 from tests.waiting import until
 
 __all__ = ["LIGHT", "QUEUES", "Fleet", "check_ends", "enqueue", "prepare"]
@@ -35,6 +36,7 @@ async def prepare(url: str) -> None:
     async with opened(url) as connection:
         await connection.execute(TABLE)
         await connection.execute("select coordinator.queue_set('default', 'fair', p_fair_by => 'key')")
+        await at_once(connection, 5)  # jobs beyond that get their places by the loop of a daemon
 
 
 async def enqueue(url: str, jobs: int, *, first: int = 0, queues: Sequence[str] = QUEUES) -> set[UUID]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from coordinator.operations import queues
+from coordinator.operations import jobs, queues
 from tests.conftest import Transaction
 from tests.nouns import Pages
 
@@ -40,6 +40,12 @@ async def drive(tx: Transaction) -> None:
     await tx.run(queues.Pause(project="default", queue="mail"))
     await tx.run(queues.Resume(project="default", queue="mail"))
     await tx.run(queues.Delete(project="default", queue="mail"))
+    await tx.run(jobs.Enqueue(project="default", type="x", queue="long"))
+    await tx.connection.execute("""
+        insert into coordinator.job_placements (class_id, ageings, began_at)
+        select c.id, '{}', now() from coordinator.job_classes c where c.queue = 'long'""")
+    while await tx.run(queues.Arrange()):
+        pass
 
 
 async def some_queues(tx: Transaction) -> None:

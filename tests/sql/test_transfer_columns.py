@@ -18,7 +18,8 @@ LEFT_TABLES = {
         "agents agents_ended files_seen processes leaders directives directive_receipts locks lock_waits lock_breaks queues crons job_classes "
         "job_lanes job_permits jobs_open jobs_ready jobs_later jobs_running job_dedupes jobs_ended jobs_waiting job_dependencies "
         "jobs_unsettled job_steps_open job_waits job_watches job_wait_log job_chunks_open job_limits job_slots job_buckets "
-        "job_limit_waits job_tree_waits job_keys job_budgets job_charges job_lock_waits job_lock_turns briefings files_seen"
+        "job_limit_waits job_tree_waits job_keys job_budgets job_charges job_lock_waits job_lock_turns job_placements "
+        "briefings files_seen"
     ),
     "happened here": "events event_chunks idempotency_keys",
     "access is granted here, and secrets stay": "tokens role_projects users user_passwords user_attempts",

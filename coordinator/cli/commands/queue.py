@@ -25,6 +25,7 @@ COLUMNS = (
     "max_waiting",
     "max_waiting_per_key",
     "weights",
+    "unplaced_count",
     "pause_reason",
     "paused_by",
     "events",

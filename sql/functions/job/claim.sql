@@ -365,16 +365,16 @@ begin
   while v_left > 0 loop
     select max(g.classes::text) filter (where g.plain), array_agg(g.classes::text) filter (where not g.plain), coalesce(bool_or(g.locks), false)
     into v_plain, v_alone, v_locks from (
-      select array_agg(c.id) as classes, not q.fair and c.limit_ids = '{}' as plain, bool_or(c.locks) as locks
+      select array_agg(c.id) as classes, not q.fair and c.limit_ids = '{}' and not c.arranging as plain, bool_or(c.locks) as locks
       from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue
       where c.project_id = v_project and c.type = any (v_agent.job_types) and (p_types is null or c.type = any (p_types))
         and (p_queues is null or c.queue = any (p_queues)) and c.labels <@ v_agent.labels and q.paused_at is null
-        and case when q.fair or c.keyed then exists (select from coordinator.job_permits p where p.class_id = c.id
+        and case when q.fair or c.keyed or c.arranging then exists (select from coordinator.job_permits p where p.class_id = c.id
                                                                                    and p.turn > coalesce((v_floors ->> ('turn ' || c.id))::bigint, 0))
                                   or v_floors = '{}' and exists (select from coordinator.jobs_ready r where r.class_id = c.id)
                  else exists (select from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
                    and (r.rank, r.id) > (coalesce((v_floors #>> array[c.id::text, '0'])::bigint, -9223372036854775808), (v_floors #>> array[c.id::text, '1'])::uuid)) end
-      group by q.fair, c.limit_ids, case when q.fair or c.keyed then c.id end) g;
+      group by q.fair, c.limit_ids, c.arranging, case when q.fair or c.keyed or c.arranging then c.id end) g;
     v_first := case when v_alone is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_alone) + 1) end;
     v_slots := case when v_alone is not null then
       coordinator.limit_slots(array(select c from unnest(v_alone) a cross join unnest(a::bigint[]) c)) end;

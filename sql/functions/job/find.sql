@@ -74,20 +74,24 @@ as $$
 declare
   v_row tid;
 begin
-  -- Its place follows from its row and the policy of its queue.
-  select r.ctid into v_row
-  from coordinator.jobs_open j
-  join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
-  join coordinator.jobs_ready r
-    on r.class_id = j.class_id and r.rank = coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) and r.id = j.id
-       and r.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
-  where j.id = p_job;
-  if found and not p_wait then
-    perform from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job for update skip locked;
-  end if;
-  if found then
+  loop
+    -- Its place follows from its row and the policy of its queue, or an earlier one.
+    select r.ctid into v_row
+    from coordinator.jobs_open j
+    join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+    left join coordinator.job_placements t on t.class_id = j.class_id
+    join coordinator.jobs_ready r
+      on r.class_id = j.class_id and r.id = j.id
+         and r.rank = any (array(select coordinator.job_rank(j.scheduled_at, j.priority, a) from unnest(q.ageing || t.ageings) a))
+         and r.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
+    where j.id = p_job;
+    if found and not p_wait then
+      perform from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job for update skip locked;
+    end if;
+    exit when not found;
     delete from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job;
-  end if;
+    exit when found; -- else it was just claimed, or got another place
+  end loop;
   return found;
 end
 $$;

@@ -166,7 +166,7 @@ declare
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_slots_pkey'::regclass);
 begin
-  select q.fair or c.keyed as laned, c.keyed, c.limit_ids into v_policy
+  select q.fair or c.keyed or c.arranging as laned, not (q.fair or c.keyed) and c.arranging as leaving, c.keyed, c.limit_ids into v_policy
   from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue where c.id = p_classes[1];
   if v_policy.limit_ids <> '{}' and p_floors = '{}' then -- permits that a claim leaves are locked until its end
     select count(*) into v_want
@@ -238,8 +238,12 @@ begin
   end if;
   v_ids := '{}';
   if v_want > 0 then
-    v_ids := case when v_policy.laned then coordinator.job_pick_fair(p_classes[1], v_want, p_floors, case when v_policy.keyed then p_picked end)
-                  else coordinator.job_pick(p_classes, v_want, p_floors) end;
+    if not v_policy.laned or v_policy.leaving then -- those that have their places come first
+      v_ids := coordinator.job_pick(p_classes, v_want, p_floors);
+    end if;
+    if v_policy.laned and coalesce(cardinality(v_ids), 0) < v_want then
+      v_ids := v_ids || coordinator.job_pick_fair(p_classes[1], v_want - coalesce(cardinality(v_ids), 0), p_floors, case when v_policy.keyed then p_picked end);
+    end if;
     v_short := v_policy.keyed and coalesce(cardinality(v_ids), 0) < v_want;
   end if;
   if v_short and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then -- of keys that are full, or that others have
