@@ -17,7 +17,7 @@ import msgspec
 from coordinator.cli.command import confirm
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.errors import InvalidArgument
+from coordinator.errors import ConfigurationError, InvalidArgument
 
 if TYPE_CHECKING:
     from coordinator.hooks.dialects.entries import SettingsScope, Setup
@@ -52,7 +52,7 @@ class Installation(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How our entries stand in a file: installed, outdated, or missing."""
+    """How our entries stand in a file: installed, outdated, missing, or what is wrong with the file."""
 
     tool: str
     scope: str
@@ -157,7 +157,11 @@ def states(
             except InvalidArgument:  # a tool without settings there
                 continue
             path = located(entries, kind, root)
-            found.append(State(tool=tool, scope=str(kind), state=installed(path, entries), file=str(path)))
+            try:
+                state = installed(path, entries)
+            except ConfigurationError as error:
+                state = error.message.removeprefix(f"{path}: ")
+            found.append(State(tool=tool, scope=str(kind), state=state, file=str(path)))
     call.output.many(found, ["tool", "scope", "state", "file"], empty="No settings.")
 
 

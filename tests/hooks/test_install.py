@@ -164,6 +164,8 @@ def test_a_malformed_file_is_refused_with_a_hint_and_stays(
     assert str(path) in error["message"]
     assert path.read_text() == content
     assert [*path.parent.iterdir()] == [path]
+    [state] = repository.json("hook", "status", tool, "--project")
+    assert message in state["state"]
 
 
 @pytest.mark.parametrize(

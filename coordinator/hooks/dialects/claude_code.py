@@ -48,7 +48,7 @@ def hooks(_scope: SettingsScope, command: str, url: str | None, timeout_s: int) 
 
 def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the entry of .mcp.json, or of the user's .claude.json."""
-    entry: dict[str, Any] = {"command": command[0], "args": command[1:]}
+    entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:]}
     if url:
         entry = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${COORDINATOR_TOKEN}"}}
     file = Path(".mcp.json" if scope is SettingsScope.PROJECT else ".claude.json")

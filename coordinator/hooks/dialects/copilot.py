@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from coordinator.hooks.dialects import claude_code
 from coordinator.hooks.dialects.entries import Element, Member, SettingsScope, Setup
 from coordinator.hooks.dialects.family import CALLS, LIFE, Family
 from coordinator.hooks.dialects.reading import Effect
@@ -95,10 +96,12 @@ def hooks(scope: SettingsScope, command: str, url: str | None, timeout_s: int) -
 
 
 def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
-    """Return the entry of .mcp.json, or of the user's mcp-config.json."""
+    """Return the entry of the user's mcp-config.json; in a repository, Copilot reads that of Claude Code."""
+    if scope is SettingsScope.PROJECT:
+        return claude_code.mcp(scope, command, url)
     entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:], "tools": ["*"]}
     if url:
         header = {"Authorization": "Bearer $COORDINATOR_TOKEN"}
         entry = {"type": "http", "url": url, "headers": header, "tools": ["*"]}
-    file = Path(".mcp.json" if scope is SettingsScope.PROJECT else ".copilot/mcp-config.json")
-    return Setup(file, members=(Member(("mcpServers", "coordinator"), entry),), moved=MOVED)
+    members = (Member(("mcpServers", "coordinator"), entry),)
+    return Setup(Path(".copilot/mcp-config.json"), members=members, moved=MOVED)
