@@ -168,7 +168,7 @@ class _BriefExecutor:
         """Make the response to a request, which is read in the time that the call has left."""
         response = HTTPResponse(connected, method=method)
         response.fp.close()
-        response.fp = io.BufferedReader(_Timed(connected, self._left_s))
+        response.fp = io.BufferedReader(_Punctual(connected, self._left_s))
         return response
 
     def _unavailable(self, error: OSError | HTTPException) -> DatabaseUnavailable:
@@ -201,7 +201,7 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-class _Timed(io.RawIOBase):
+class _Punctual(io.RawIOBase):
     """What a socket receives, each piece within ``left_s`` seconds of now: a server that drips takes no longer than another."""
 
     def __init__(self, connected: socket.socket, left_s: Callable[[], float]) -> None:
