@@ -38,6 +38,7 @@ class Subscribe(Operation[Briefing], frozen=True, kw_only=True):
     function = "briefing_subscribe"
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
+    examples = {"patterns": ["build/*"]}
 
     project: str
     agent: str
