@@ -3968,6 +3968,11 @@ create function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owne
   returns jsonb
   stable;
 
+-- Return which other agents hold the same file in other work trees of the repository: three at most; null: none. Internal.
+create function coordinator.lock_elsewhere(p_project_id bigint, p_resource text, p_agent uuid)
+  returns text
+  stable;
+
 -- End locks without their holder, and return the resources that are free now. Others stay for their delay or an open guarded transaction, or because p_delete is false; lock_expire hands them on. p_wait: wait for others that change one of them. Internal.
 create function coordinator.lock_end(p_project text, p_locks coordinator.locks[], p_actor text, p_now timestamp with time zone, p_delete boolean, p_wait boolean)
   returns coordinator.lock_resource[]

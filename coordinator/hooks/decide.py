@@ -269,8 +269,19 @@ class _Hook:
                 await self._cancel()
         refused = [grant for grant in grants if grant.state != FileState.GRANTED]
         if not refused:
-            return Verdict()
+            return self._noted(grants)
         return Verdict(Decision.DENY, self._refusal(refused, shared=shared))
+
+    def _noted(self, grants: list[FileGrant]) -> Verdict:
+        """Return a verdict that decides nothing, and says who edits the same files in other work trees."""
+        found = [(grant, elsewhere) for grant in grants if (elsewhere := grant.elsewhere)]
+        if not found or self._place.shared:
+            return Verdict()
+        lines = [
+            f"{quoted(grant.path, 120)} is also held by {quoted(elsewhere, 200)}." for grant, elsewhere in found[:5]
+        ]
+        text = "coordinator: " + " ".join(lines) + " You may edit it here; the changes will have to be merged."
+        return Verdict(context=text) if self._event.hears else Verdict(reason=text)
 
     async def _granted(self, resources: dict[str, str | None], *, shared: bool) -> list[FileGrant]:
         """Lease files, after a wait if necessary; return what is decided of the content that they have then."""

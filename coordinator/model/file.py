@@ -35,6 +35,7 @@ class FileGrant(msgspec.Struct, frozen=True):
 
     ``state`` is a `FileState`. A file that is ``stale`` has to be read first; its lease is granted, too. ``holder_task`` is the task in the metadata of the holder, ``held`` the
     resource that it holds, ``waiting`` how many wait for it. ``changed_by`` is None if nobody has recorded the change.
+    ``elsewhere`` says who holds the same file in other work trees, in the call that grants the lease.
     """
 
     path: str
@@ -52,6 +53,7 @@ class FileGrant(msgspec.Struct, frozen=True):
     waiting: int | None
     changed_by: str | None
     changed_at: datetime | None
+    elsewhere: str | None
 
 
 class FileView(msgspec.Struct, frozen=True):

@@ -187,6 +187,9 @@ begin
       v_grant.state := 'granted';
       select l.expires_at into v_grant.expires_at from coordinator.locks l
       where l.project_id = v_project and l.resource = v_all[v_i].resource and l.agent_id = v_agent and l.owner = p_owner and l.expires_at > v_now;
+      if v_all[v_i].resource = any (v_wanted) and v_all[v_i].kind = 'path' and not p_shared then
+        v_grant.elsewhere := coordinator.lock_elsewhere(v_project, v_all[v_i].resource, v_agent);
+      end if;
       if not p_shared then
         v_stale := coordinator.file_stale(v_project, v_all[v_i].resource, v_agent, v_name, p_owner, nullif(p_hashes[v_i], ''));
         if v_stale.stale and not (p_told and v_stale.told is not distinct from coalesce(nullif(p_hashes[v_i], ''), v_stale.changed_at::text)) then

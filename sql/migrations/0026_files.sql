@@ -41,7 +41,8 @@ create type coordinator.file_grant as (
   held_until    timestamptz,
   waiting       bigint,
   changed_by    text,
-  changed_at    timestamptz
+  changed_at    timestamptz,
+  elsewhere     text
 );
 comment on type coordinator.file_grant is
-  'What file_edit decides about one file. state: granted; stale: granted, but its content is not what the caller last saw; free, held, waiting (with a ticket) or deadlock: nothing was granted. holder…: who holds it, with the task in the metadata of that agent; held: the resource that it holds; waiting: how many tickets wait for it; changed_by: the agent that recorded the change, if one did.';
+  'What file_edit decides about one file. state: granted; stale: granted, but its content is not what the caller last saw; free, held, waiting (with a ticket) or deadlock: nothing was granted. holder…: who holds it, with the task in the metadata of that agent; held: the resource that it holds; waiting: how many tickets wait for it; changed_by: the agent that recorded the change, if one did. elsewhere: who holds the same file in other work trees, in the call that grants the lease; null: nobody.';

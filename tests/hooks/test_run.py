@@ -177,3 +177,16 @@ async def test_a_signal_ends_a_wait_and_its_ticket(program: Program, database_ur
 
 async def _is(read: Any, wanted: int) -> bool:
     return await read() == wanted
+
+
+def test_a_session_is_told_who_edits_the_same_file_in_another_work_tree(program: Program) -> None:
+    git(program.folder, "commit", "--quiet", "--allow-empty", "-m", "begin")
+    git(program.folder, "worktree", "add", "--quiet", "beside")
+    assert edit(program, "a.py") == {}
+    tool_input = {"file_path": str(program.folder / "beside" / "a.py"), "old_string": "a", "new_string": "b"}
+    answer = call(program, "PreToolUse", "s2", tool_name="Edit", tool_input=tool_input)
+    assert 'is also held by "claude-code-s1 in the main work tree"' in json.dumps(answer, ensure_ascii=False).replace(
+        '\\"', '"'
+    )
+    assert "deny" not in json.dumps(answer)
+    assert call(program, "PreToolUse", "s2", tool_name="Edit", tool_input=tool_input) == {}

@@ -318,3 +318,22 @@ async def test_patches_in_opposite_orders_are_granted_one_after_the_other(db: Da
     orders = [("x.py", "y.py"), ("y.py", "x.py")]
     await asyncio.gather(*(patch(f"s{number}", *orders[number % 2]) for number in range(6)))
     assert await held(db) == []
+
+
+async def test_the_same_file_in_another_work_tree_is_free_and_its_holder_named_once(tx: Transaction) -> None:
+    async def grant(agent: str, path: str) -> FileGrant:
+        (found,) = await tx.run(files.Edit(project="default", agent=agent, paths=[path]))
+        assert found.state == "granted"
+        return found
+
+    assert (await grant("a", "src/x.py")).elsewhere is None
+    assert (await grant("b", ".git/worktrees/feature/src/x.py")).elsewhere == "a in the main work tree"
+    assert (await grant("b", ".git/worktrees/feature/src/x.py")).elsewhere is None
+    assert (
+        await grant("c", ".git/worktrees/other/src/x.py")
+    ).elsewhere == "a in the main work tree, b in work tree feature"
+    assert (await grant("d", ".git/worktrees/other/x.py")).elsewhere is None
+    assert (await grant("d", "x.py")).elsewhere is None
+    assert (await grant("e", "path:[id].py")).elsewhere is None
+    await tx.run(files.Leave(project="default", agent="a"))
+    assert (await grant("f", "src/x.py")).elsewhere == "b in work tree feature, c in work tree other"
