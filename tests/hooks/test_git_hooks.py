@@ -263,3 +263,30 @@ def test_names_that_git_quotes_are_checked(repository: Repository) -> None:
     repository.git("add", "--all")
     error = repository.refused("commit", "-m", "all")
     assert all(f'"{shown}"' in error for shown in ("a b.py", "ä.py", "q'x.py", "app/[id].py", "line end.py"))
+
+
+def test_what_a_session_holds_until_its_commit_is_released_by_it(repository: Repository) -> None:
+    repository.install()
+
+    def call(event: str, **fields: object) -> None:
+        payload = {
+            "session_id": "s1",
+            "transcript_path": "/t",
+            "cwd": str(repository.tree),
+            "hook_event_name": event,
+            **fields,
+        }
+        options = ("--hold", "until-commit", "--limit", "60s", "--wait", "0s")
+        done = repository.program.run("hook", "run", *options, stdin=json.dumps(payload).encode())
+        assert (done.returncode, done.stdout) == (0, ""), done
+
+    file = str(repository.tree / "src" / "a.py")
+    call("PreToolUse", tool_name="Edit", tool_input={"file_path": file, "old_string": "a", "new_string": "b"})
+    repository.write("src/a.py", "b")
+    call("Stop")
+    assert repository.held() == ["src/a.py"]
+    repository.git("add", "--all")
+    assert "claude-code-s1" in repository.refused("commit", "-m", "of somebody else")
+    call("PreToolUse", tool_name="Bash", tool_input={"command": "git commit -m mine"})
+    repository.git("commit", "-m", "mine")
+    assert repository.held() == ["name:worktree"]
