@@ -302,23 +302,33 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
         "responses": _responses(schema_of[repr(Artifact)], _POSITION | _ETAG, (*_WRITE_ERRORS, 412)),
     }
+    read = [
+        *named,
+        _parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."),
+        *(_header(name, text) for name, text in _OF_DOWNLOADS.items()),
+    ]
     get = {
         "operationId": "artifact_download",
         "tags": ["artifacts"],
         "summary": "Read the bytes of an artifact, or a range of them.",
-        "parameters": [
-            *named,
-            _parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."),
-            *(_header(name, text) for name, text in _OF_DOWNLOADS.items()),
-        ],
+        "parameters": [*read, *(_header(name, text) for name, text in _OF_RANGES.items())],
         "responses": _responses({}, _ETAG, (*_READ_ERRORS, 206, 304, 412, 416), "*/*"),
     }
-    return {"put": put, "get": get}
+    head = {
+        **get,
+        "operationId": "artifact_head",
+        "summary": "Read the size, type and hash of an artifact, without its bytes.",
+        "parameters": read,
+        "responses": _responses({}, _ETAG, (*_READ_ERRORS, 304, 412), "*/*"),
+    }
+    return {"put": put, "get": get, "head": head}
 
 
-_OF_DOWNLOADS = {
+_OF_RANGES = {
     "Range": "bytes=FIRST-LAST: a part of it; several ranges get all of it.",
     "If-Range": "An ETag: all of it if it has another content by now.",
+}
+_OF_DOWNLOADS = {
     "If-Match": "An ETag: 412 if it has another content by now.",
     "If-None-Match": "An ETag: no body if it still has this content.",
 }

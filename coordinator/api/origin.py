@@ -62,7 +62,7 @@ def origin_middleware(config: Config, *, loopback: bool) -> list[Middleware]:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=("GET", "POST", "PUT"),
+            allow_methods=("GET", "HEAD", "POST", "PUT"),
             allow_headers=_REQUEST_HEADERS,
             expose_headers=_RESPONSE_HEADERS,
         )

@@ -59,6 +59,7 @@ class OperationRoutes:
         self._beneath[PATH.partition("{")[0]] = {
             "PUT": ("artifact_upload", transfers.put),
             "GET": ("artifact_download", transfers.get),
+            "HEAD": ("artifact_head", transfers.get),
         }
         self._exact[STREAM_PATH] = {"GET": ("event_stream", subscriptions.stream)}
         for path, handlers in further.items():

@@ -1,4 +1,4 @@
-"""Artifacts as streams: ``PUT /v1/artifacts/{name}`` with the bytes as the body, and ``GET`` with the bytes as the response.
+"""Artifacts as streams: ``PUT /v1/artifacts/{name}`` with the bytes as the body, ``GET`` with the bytes as the response, and ``HEAD``.
 
 They are made of the same calls that a client makes for the parts (``operations.transfer``), so a sidecar passes them on like any
 other call, and what a caller may do is checked at each.
@@ -94,7 +94,7 @@ class Transfers:
         return Response(200, msgspec.json.encode(stored), headers)
 
     async def get(self, request: Request) -> responses.Response:
-        """Respond with the bytes of an artifact, or a range of them."""
+        """Respond with the bytes of an artifact, or a range of them; to HEAD, with what the response would have beside them."""
         request.principal.check_role(artifacts.Part)
         show = from_query(self._get, request)
         await self._calls.include(request, at_least_of(request), in_log=False)
@@ -107,10 +107,15 @@ class Transfers:
         match = request.header("if-match")
         if match is not None and match.strip() != "*" and etag[1].decode() not in match:
             raise PreconditionFailed("the artifact has another content", hint="Omit If-Match, or read it again.")
-        first, end = _range(request, artifact, etag[1].decode())
+        head = request.method == "HEAD"
+        first, end = (0, None) if head else _range(request, artifact, etag[1].decode())
         status, headers = (200, []) if end is None else (206, [_content_range(first, end, artifact.bytes)])
         end = artifact.bytes if end is None else end
         headers += [etag, (b"content-length", b"%d" % (end - first)), *_HARMLESS, *_described(artifact)]
+        if head:
+            response = responses.Response(status_code=status)
+            response.raw_headers = headers
+            return response
         parts = self._granted(download(runner, artifact, first, end))
         return PartStream(status, headers, parts, self._enter(), self._config.http_write_deadline_s)
 

@@ -129,6 +129,24 @@ async def test_ranges_and_conditions(http: httpx.AsyncClient, project: str) -> N
         assert (await http.get(path(project), headers=headers)).status_code == status, headers
 
 
+async def test_head_is_get_without_the_bytes(http: httpx.AsyncClient, project: str) -> None:
+    await http.put(path(project), content=DATA, headers={"Content-Type": "text/x"})
+    got = await http.get(path(project))
+    for headers, status in (
+        ({}, 200),
+        ({"Range": "bytes=0-0"}, 200),
+        ({"If-None-Match": got.headers["etag"]}, 304),
+        ({"If-Match": '"x"'}, 412),
+    ):
+        head = await http.head(path(project), headers=headers)
+        assert (head.status_code, head.content) == (status, b""), headers
+        if status == 200:
+            assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
+    assert (await http.head(path(project, "none"))).status_code == 404
+    assert (await http.head(f"/v1/artifact_details/a?project={project}")).status_code == 405
+    assert (await http.get(path(project))).content == DATA  # on the same connection
+
+
 @pytest.mark.parametrize("header", ["Repr-Digest", "Content-Digest", "Digest"])
 async def test_another_hash_than_the_header_says_is_refused_and_leaves_nothing(
     http: httpx.AsyncClient, project: str, api_url: str, header: str
