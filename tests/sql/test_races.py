@@ -257,6 +257,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
         for name in (
             "agents",
             "artifact_blobs",
+            "artifact_usage",
             "artifacts",
             "crons",
             "directives",
@@ -271,7 +272,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
             "tokens",
         )
     }
-    held_by_callers = {"artifact_enter", "artifact_place", "import_line", "import_open"}
+    held_by_callers = {"artifact_enter", "artifact_place", "artifact_use", "import_line", "import_open"}
     for_all_projects = {"retention_configure"}
     assert {row["proname"] for row in rows if not row["holds"]} == held_by_callers | for_all_projects
 
