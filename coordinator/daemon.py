@@ -2,11 +2,11 @@
 
 Start: the listening socket (first, so that a port in use is reported at once), the embedded PostgreSQL if no database is
 configured, the first connection (retried for ``connect_limit_s``), the schema, the pool, a probe of the direct connection,
-the liveness lock of this process, heartbeat, loops and relay, HTTP. Calls have a pool; heartbeats, loops, relay, gateway and checks
-of tokens have connections of their own, so that calls that wait cannot stop them.
+the liveness lock of this process, heartbeat, loops and relay, HTTP. Calls have a pool; heartbeats, loops, relay, webhooks, gateway and
+checks of tokens have connections of their own, so that calls that wait cannot stop them.
 
 Shutdown, within 10 seconds of SIGTERM or SIGINT: ``/readyz`` responds with 503. HTTP accepts no more connections, closes
-streams and long-polls, and finishes running requests. Relay and loops stop; the rest of their work waits in the database for
+streams and long-polls, and finishes running requests. Relay, loops and webhooks stop; the rest of their work waits in the database for
 another daemon. The liveness lock ends with its connection, so another daemon leads at its next heartbeat. The pool closes,
 and the embedded PostgreSQL stops. A second signal, or a signal during the start, ends the daemon at once.
 """
@@ -44,16 +44,19 @@ from coordinator.loops.keeper import Keeper
 from coordinator.loops.table import table
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import without_password
+from coordinator.model.network import Networks
 from coordinator.objects import ObjectStore
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
 from coordinator.version import version
+from coordinator.webhooks.deliveries import WebhookDeliveries
 
 __all__ = ["serve"]
 
 LOOPS = 2  # connections on which loops run
 LOOP_TIMEOUT_S = 60.0
+DELIVERERS = 2  # connections for webhooks, from the first one on
 READY_WITHIN_S = 5.0  # without progress of gateway or relay
 PROBE_S = 5.0
 
@@ -68,6 +71,7 @@ async def serve(config: Config) -> None:
     is_open(config)  # raises before anything is started
     origins_of(config)
     ObjectStore(config).check()
+    Networks(config.webhook_networks)
     certificate = certificate_of(config)
 
     async def run(lifetime: Lifetime) -> None:
@@ -132,7 +136,9 @@ async def _run(  # noqa: PLR0917
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
     liveness = Liveness(session, "daemon")
-    relay = Relay(database)
+    deliveries = WebhookDeliveries(lambda: database.aside(DELIVERERS), Networks(config.webhook_networks))
+    relay = Relay(database, deliveries.heard)
+    wakers = {"relay": relay.nudge, "webhook": deliveries.nudge}
     access = Access(None if is_open(config) else checks)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
     gateway = Gateway(database, config)
@@ -141,7 +147,7 @@ async def _run(  # noqa: PLR0917
         executor,
         table(config),
         process=lambda: liveness.process if session.connected else None,
-        on_due=lambda name: relay.nudge() if name == "relay" else None,
+        on_due=lambda name: wakers[name]() if name in wakers else None,
     )
 
     def readiness() -> Readiness:
@@ -154,6 +160,7 @@ async def _run(  # noqa: PLR0917
     async with session.kept(), anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
         tasks.start_soon(keeper.while_leading, relay.run_forever)
+        tasks.start_soon(keeper.while_leading, deliveries.run_forever)
         tasks.start_soon(gateway.run_forever)
         tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
         with anyio.move_on_after(PROBE_S):

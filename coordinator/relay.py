@@ -12,6 +12,8 @@ On failure the relay logs the error, drops the connection, backs off and starts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import structlog
 
@@ -35,10 +37,11 @@ log = structlog.get_logger()
 
 
 class Relay:
-    """Numbers events while this process leads."""
+    """Numbers events while this process leads. ``on_numbered`` is called after each batch."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_numbered: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_numbered = on_numbered
         self._bell: SessionWake | None = None
         self.progress = Progress()
 
@@ -96,5 +99,7 @@ class Relay:
                 found = True
                 metrics.EVENT_NUMBERED.inc(moved)
                 metrics.RELAY_BATCH_EVENTS.observe(moved)
+            if found:
+                self._on_numbered()
             if chunks[-1:] == [0]:
                 return found

@@ -1204,6 +1204,78 @@ create table coordinator.users (
   constraint users_username CHECK ((username ~ '^[a-z0-9][a-z0-9._-]{0,63}$'::text))
 );
 
+-- Events for webhooks: those that wait, and the newest that were delivered or are dead. Written by webhook_fill, webhook_finish, webhook_test and webhook_redrive; deleted by webhook_prune.
+create table coordinator.webhook_deliveries (
+  id           bigint not null generated always as identity, -- Number of the delivery; a webhook delivers in this order.
+  webhook_id   bigint not null, -- The webhook.
+  message      text not null, -- The header webhook-id of each of its attempts.
+  type         text not null, -- Type of the event; reset: events are gone; test: a test.
+  key          text, -- Key of the event.
+  at           timestamp with time zone not null, -- When the event happened (database clock).
+  test         boolean not null default false, -- True: a test, which goes before what waits and is attempted once.
+  body         text, -- The body of the request; null: it was delivered.
+  status       text not null default 'waiting'::text, -- waiting, delivered, or dead: no further attempt is made.
+  attempts     integer not null default 0, -- Attempts that have ended.
+  due_at       timestamp with time zone not null, -- Not before this instant is it attempted (database clock).
+  attempted_at timestamp with time zone, -- When the last attempt ended (database clock).
+  ended_at     timestamp with time zone, -- When it was delivered or found dead (database clock).
+  response     integer, -- HTTP status of the last response; null: there was none.
+  error        text, -- Why the last attempt failed.
+  seconds      double precision, -- Duration of the last attempt.
+  constraint webhook_deliveries_pkey PRIMARY KEY (id),
+  constraint webhook_deliveries_webhook_fkey FOREIGN KEY (webhook_id) REFERENCES coordinator.webhooks(id) ON DELETE CASCADE,
+  constraint webhook_deliveries_status CHECK ((status = ANY (ARRAY['waiting'::text, 'delivered'::text, 'dead'::text])))
+);
+CREATE INDEX webhook_deliveries_dead_idx ON coordinator.webhook_deliveries USING btree (webhook_id, id) WHERE (status = 'dead'::text);
+CREATE INDEX webhook_deliveries_next_idx ON coordinator.webhook_deliveries USING btree (webhook_id, test DESC, id) WHERE (status = 'waiting'::text);
+CREATE INDEX webhook_deliveries_webhook_idx ON coordinator.webhook_deliveries USING btree (webhook_id, id);
+
+-- Where the comparison of the log with webhooks is. Whoever compares locks the row.
+create table coordinator.webhook_log (
+  singleton boolean not null default true, -- Always true: there is one row.
+  seq       bigint not null, -- Events up to this one were compared with all webhooks that are not behind.
+  late      jsonb not null default '{}'::jsonb, -- Webhooks that another transaction had in that moment, with the event after which each has to be compared.
+  constraint webhook_log_pkey PRIMARY KEY (singleton),
+  constraint webhook_log_singleton CHECK (singleton)
+);
+
+-- URLs to which the leading daemon sends events. Readable by the owner and administrators only, because of the secrets.
+create table coordinator.webhooks (
+  id            bigint not null generated always as identity, -- Number of the webhook.
+  project_id    bigint not null, -- The project whose events it sends.
+  url           text not null, -- Where it sends them.
+  topics        text[] not null, -- Types of the events, such as lock.broken or signal.*.
+  pattern       text not null, -- The topics as one regular expression.
+  secret        text not null, -- The key of its signatures: whsec_ and base64. Shown once, to whoever made it.
+  secret_before text, -- The former secret, which signs as well until before_until.
+  before_until  timestamp with time zone, -- Until when the former secret signs.
+  after_seq     bigint not null, -- Events up to this one were compared with its topics; while it is not behind, also those up to webhook_log.seq.
+  behind        boolean not null default true, -- True: it reads the log on its own from after_seq on, until it has come to webhook_log.seq.
+  waiting       integer not null default 0, -- Its deliveries that wait.
+  waiting_bytes bigint not null default 0, -- Bytes of their bodies.
+  due_at        timestamp with time zone, -- When its next delivery is due; while it is claimed, when the claim ends; null: there is none.
+  claim         bigint not null default 0, -- Number of its newest claim: who claimed it before changes nothing more.
+  claimed_until timestamp with time zone, -- Until when a daemon delivers for it; null: none does.
+  handed        boolean not null default false, -- True: webhook_finish made the claim, for whoever had the one before it.
+  slow          boolean not null default false, -- True: its last attempt failed, or took over a second.
+  failing_since timestamp with time zone, -- Since when every attempt has failed; null: the last one succeeded.
+  error         text, -- Why the last attempt failed; null: it succeeded.
+  delivered_at  timestamp with time zone, -- When an event was last delivered.
+  paused_at     timestamp with time zone, -- When it was paused or disabled; null: it is active.
+  paused_by     text, -- Who paused it.
+  pause_reason  text, -- Why it was paused or disabled.
+  disabled      boolean not null default false, -- True: coordinator paused it, because its receiver is gone or failed for too long.
+  actor         text not null, -- Who added it.
+  created_at    timestamp with time zone not null, -- When it was added (database clock).
+  updated_at    timestamp with time zone not null, -- When it was last rotated, paused or resumed (database clock).
+  constraint webhooks_pkey PRIMARY KEY (id),
+  constraint webhooks_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+CREATE INDEX webhooks_behind_idx ON coordinator.webhooks USING btree (after_seq) WHERE (behind AND (paused_at IS NULL) AND (waiting < 100) AND (waiting_bytes < 1048576));
+CREATE INDEX webhooks_due_idx ON coordinator.webhooks USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX webhooks_following_idx ON coordinator.webhooks USING btree (after_seq) WHERE (NOT behind);
+CREATE INDEX webhooks_project_idx ON coordinator.webhooks USING btree (project_id, id);
+
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
 
@@ -1841,6 +1913,45 @@ create view coordinator.todo_lists (
   updated_at  timestamp with time zone, -- When it was last changed.
   project     text, -- Name of the project.
   version     bigint -- Number of the latest version.
+);
+
+-- Deliveries of webhooks. Internal: managers call webhook_deliveries.
+create view coordinator.webhook_deliveries_live (
+  project      text, -- Name of the project.
+  webhook      bigint, -- Number of the webhook.
+  delivery     bigint, -- Number of the delivery.
+  message      text, -- The header webhook-id of each of its attempts.
+  type         text, -- Type of the event; reset: events are gone; test: a test.
+  key          text, -- Key of the event.
+  at           timestamp with time zone, -- When the event happened (database clock).
+  status       text, -- waiting, delivered, or dead: no further attempt is made.
+  attempts     integer, -- Attempts that have ended.
+  due_at       timestamp with time zone, -- When the next attempt is due; null: it ended.
+  attempted_at timestamp with time zone, -- When the last attempt ended (database clock).
+  response     integer, -- HTTP status of the last response; null: there was none.
+  error        text, -- Why the last attempt failed.
+  seconds      double precision -- Duration of the last attempt.
+);
+
+-- Webhooks without their secrets. Internal, since a URL may have a secret as well: managers call webhook_list.
+create view coordinator.webhooks_live (
+  project       text, -- Name of the project.
+  webhook       bigint, -- Number of the webhook.
+  url           text, -- Where it sends events.
+  topics        text[], -- Types of the events, such as lock.broken or signal.*.
+  status        text, -- active, failing (the last attempt failed), paused, or disabled.
+  waiting_count integer, -- Deliveries that wait, up to some hundred; more events wait in the log.
+  dead_count    bigint, -- Deliveries that are dead, and can be redriven.
+  delivered_at  timestamp with time zone, -- When an event was last delivered.
+  failing_since timestamp with time zone, -- Since when every attempt has failed; null: the last one succeeded.
+  error         text, -- Why the last attempt failed; null: it succeeded.
+  before_until  timestamp with time zone, -- Until when the former secret signs as well; null: there was none.
+  paused_at     timestamp with time zone, -- When it was paused or disabled; null: it is active.
+  paused_by     text, -- Who paused it.
+  pause_reason  text, -- Why it was paused or disabled.
+  actor         text, -- Who added it.
+  created_at    timestamp with time zone, -- When it was added (database clock).
+  updated_at    timestamp with time zone -- When it was last rotated, paused or resumed (database clock).
 );
 
 -- Workers: agents that have job types.
@@ -5255,6 +5366,126 @@ create function coordinator.user_taken(p_username text, p_email text)
 create function coordinator.user_verify(p_username text, p_hash text, p_actor text default null)
   returns SETOF coordinator.users
   volatile security definer;
+
+-- Send events of a project to a URL: those of p_topics (lock.broken, signal.*, * for all) that are numbered from now on, or after the cursor p_after. Returns its number, and the secret with which requests are signed, which is shown only this once. The daemon refuses URLs that resolve to private addresses.
+create function coordinator.webhook_add(p_project text, p_url text, p_topics text[], p_after text default null, p_actor text default null)
+  returns SETOF coordinator.webhook_secret
+  volatile security definer;
+
+-- Claim up to p_limit webhooks that have something to deliver, for p_lease: of a project at most 16, of those whose last attempt was slow or failed at most p_slow, and 8 of a project. No event.
+create function coordinator.webhook_claim(p_limit integer default 64, p_slow integer default 32, p_lease interval default '00:01:00')
+  returns SETOF coordinator.webhook_work
+  volatile security definer;
+
+-- List deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of those that ended, the newest 1,000 are kept, for at most 30 days. p_after: array[delivery] of the last row read.
+create function coordinator.webhook_deliveries(p_project text, p_webhook bigint, p_status text default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.webhook_deliveries_live
+  stable security definer;
+
+-- Show a delivery. ZC223: there is none, or it is no longer kept.
+create function coordinator.webhook_delivery(p_project text, p_delivery bigint)
+  returns SETOF coordinator.webhook_deliveries_live
+  stable security definer;
+
+-- Draw a secret of 256 bits, from the server's strong source of random numbers. Internal.
+create function coordinator.webhook_draw()
+  returns text
+  volatile;
+
+-- Compare up to p_limit chunks of the log with the topics of webhooks, and insert what has to be delivered; returns how much it did, or null if there are no webhooks. Repeat until 0. No event.
+create function coordinator.webhook_fill(p_limit integer default 20)
+  returns integer
+  volatile security definer;
+
+-- Store how an attempt ended: delivered, or p_error; p_response: the HTTP status; p_retry: what the receiver asks for. Without an error, p_more claims the next delivery of the webhook and returns it. Nothing happens if another daemon has claimed the webhook since; repeated, it returns the same.
+create function coordinator.webhook_finish(p_webhook bigint, p_claim bigint, p_delivery bigint, p_seconds double precision, p_response integer default null, p_error text default null, p_retry interval default null, p_more boolean default true, p_lease interval default '00:01:00')
+  returns SETOF coordinator.webhook_work
+  volatile security definer;
+
+-- Return the row of a webhook, locked. ZC223: there is no such webhook. Internal.
+create function coordinator.webhook_hold(p_project text, p_webhook bigint)
+  returns coordinator.webhooks
+  volatile;
+
+-- List the webhooks of a project in order of creation, without their secrets. p_after: array[webhook] of the last row read.
+create function coordinator.webhook_list(p_project text, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.webhooks_live
+  stable security definer;
+
+-- Raise ZC223 for a webhook that does not exist. Internal.
+create function coordinator.webhook_missing(p_project text, p_webhook bigint)
+  returns void
+  stable;
+
+-- Set when the next delivery of a webhook is due. Called after every change of what it depends on. No event. Internal.
+create function coordinator.webhook_next(p_webhook bigint, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Pause a webhook: it delivers nothing but tests, and its events wait in the log. An attempt that has begun still ends. Pausing it again changes nothing. ZC223: there is no such webhook.
+create function coordinator.webhook_pause(p_project text, p_webhook bigint, p_reason text default null, p_actor text default null)
+  returns SETOF coordinator.webhooks_live
+  volatile security definer;
+
+-- Delete up to p_limit ended deliveries: of each webhook, the newest 1,000 delivered and 1,000 dead ones stay, with at most 16 MiB of bodies, for 30 days. Repeat until 0. No event.
+create function coordinator.webhook_prune(p_limit integer default 1000)
+  returns integer
+  volatile security definer;
+
+-- Insert deliveries of the events of a chunk, after p_after and up to p_until, for webhooks whose rows are locked. The number of an event and its transaction make the webhook-id, so that it stays the same after a fail-over. No event. Internal.
+create function coordinator.webhook_put(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamp with time zone)
+  returns integer
+  volatile;
+
+-- Insert a delivery that waits; p_data: the JSON text of data in the body. No event. Internal.
+create function coordinator.webhook_queue(p_webhook bigint, p_message text, p_type text, p_key text, p_at timestamp with time zone, p_data text, p_now timestamp with time zone, p_test boolean default false)
+  returns bigint
+  volatile;
+
+-- Deliver dead deliveries of a webhook again, in their order and before what waits, with the same webhook-id: one, or those of events of p_topics from p_since until p_until; by default all. Returns how many. Tests are not redriven. ZC223: there is no such webhook, or dead delivery.
+create function coordinator.webhook_redrive(p_project text, p_webhook bigint, p_delivery bigint default null, p_topics text[] default null, p_since timestamp with time zone default null, p_until timestamp with time zone default null, p_actor text default null)
+  returns integer
+  volatile security definer;
+
+-- Remove a webhook, with its deliveries. ZC223: there is no such webhook.
+create function coordinator.webhook_remove(p_project text, p_webhook bigint, p_actor text default null)
+  returns boolean
+  volatile security definer;
+
+-- Let a webhook deliver that events after p_after are gone, and continue after the event seq of p_data. No event. Internal.
+create function coordinator.webhook_reset(p_webhook bigint, p_after bigint, p_data jsonb, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Resume a webhook that was paused or disabled: it continues where it was, or delivers a reset if the log was pruned meanwhile. Resuming it again changes nothing. ZC223: there is no such webhook.
+create function coordinator.webhook_resume(p_project text, p_webhook bigint, p_actor text default null)
+  returns SETOF coordinator.webhooks_live
+  volatile security definer;
+
+-- Give a webhook a new secret, which is shown only this once. For p_overlap (0 to 30 days), the former one signs as well; an older one signs no more. ZC223: there is no such webhook.
+create function coordinator.webhook_rotate(p_project text, p_webhook bigint, p_overlap interval default '1 day', p_actor text default null)
+  returns SETOF coordinator.webhook_secret
+  volatile security definer;
+
+-- Return a webhook as readers see it. Internal.
+create function coordinator.webhook_row(p_webhook bigint)
+  returns SETOF coordinator.webhooks_live
+  stable;
+
+-- Show a webhook, without its secret. ZC223: there is no such webhook.
+create function coordinator.webhook_show(p_project text, p_webhook bigint)
+  returns SETOF coordinator.webhooks_live
+  stable security definer;
+
+-- Deliver a message of type test, once, before what waits, even if the webhook is paused. Returns its delivery; webhook_delivery shows what became of it. No event until it has ended. ZC223: there is no such webhook.
+create function coordinator.webhook_test(p_project text, p_webhook bigint, p_actor text default null)
+  returns SETOF coordinator.webhook_deliveries_live
+  volatile security definer;
+
+-- Return what a webhook that is claimed has to deliver next. Internal.
+create function coordinator.webhook_work_of(p_webhook bigint, p_now timestamp with time zone)
+  returns SETOF coordinator.webhook_work
+  stable;
 
 -- Return the names of the loops that have work now, so that idle loops need not ask.
 create function coordinator.work_due()

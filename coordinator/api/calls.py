@@ -153,6 +153,7 @@ class Calls:
                 raise InvalidArgument("the expected version is in the body and a header", hint="Send it once.")
             operation = msgspec.structs.replace(operation, **expected)
         operation = await request.principal.permit(operation)
+        operation.check_settings(self._config)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
         key = request.header("idempotency-key")
         if key is not None and operation.prepares:  # the record would have a fast hash of the password

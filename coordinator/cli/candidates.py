@@ -30,6 +30,7 @@ from coordinator.operations import (
     rules,
     signals,
     tokens,
+    webhooks,
 )
 
 __all__ = ["complete"]
@@ -73,6 +74,7 @@ _QUEUES = _Listed(queues.List, "queue")
 _RESOURCES = _Listed(locks.List, "resource", "agent")
 _RULES = _Listed(rules.List, "when_set")
 _TOKENS = _Listed(tokens.List, "id", "name")
+_WEBHOOKS = _Listed(webhooks.List, "webhook", "url")
 
 # by the parameter's name, and for a name that means several things by the command's
 _TAKES: Mapping[str, _Listed] = MappingProxyType(
@@ -113,6 +115,7 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
         "types": _JOB_TYPES,
         "token revoke token": _TOKENS,
         "under": _RESOURCES,
+        "webhook": _WEBHOOKS,
         "when_set": _RULES,
     }
 )

@@ -140,6 +140,8 @@ class Invocation:
             async with self.open() as executor:
                 for operation in operations:
                     wrote = not operation.reads
+                    if not is_gateway(self.dsn()):
+                        operation.check_settings(self.config)
                     results.append(await executor.run(operation))
             return results
 

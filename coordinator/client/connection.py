@@ -40,6 +40,7 @@ from coordinator.client.todos import Todos
 from coordinator.client.transactions import Transactions
 from coordinator.client.transport import Transport, open_transport
 from coordinator.client.users import Users
+from coordinator.client.webhooks import Webhooks
 from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
@@ -90,6 +91,7 @@ class Client:
         self.lock = self.locks.hold
         self.jobs = Jobs(caller, self.events)
         self.workers = Workers(caller)
+        self.webhooks = Webhooks(caller)
         self.transactions = Transactions(caller)
 
     @property

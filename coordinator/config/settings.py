@@ -104,7 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         int,
         Setting(
-            "Maximum connections for calls; a daemon has up to seven more",
+            "Maximum connections for calls; a daemon has up to nine more",
             "count",
             1,
             1000,
@@ -264,6 +264,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Object store to which contents of artifacts are moved, s3://bucket/prefix; AWS_… variables have the rest",
             "URL",
             unset="the database",
+        ),
+    ] = None
+    webhook_networks: Annotated[
+        str | None,
+        Setting(
+            "Networks beside public addresses that webhooks may reach, 10.0.0.0/8, separated by commas; or all",
+            "networks",
+            unset="public addresses only",
         ),
     ] = None
     history_retention_days: Annotated[

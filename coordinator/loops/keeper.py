@@ -43,7 +43,7 @@ class Keeper:
 
     Heartbeats run on ``lead``, where no other call is in their way; loops run on ``executor``. ``process`` returns the id of
     this process, or None while it has no liveness lock. ``on_due`` is called with each name that is due but is not a loop
-    (the relay).
+    (the relay, webhooks).
     """
 
     def __init__(

@@ -34,6 +34,7 @@ from coordinator.operations import (
     queues,
     retentions,
     signals,
+    webhooks,
 )
 from coordinator.operations.work import SampleGauges
 from coordinator.telemetry import metrics
@@ -84,6 +85,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(signals.Prune()),
         Loop(artifacts.Prune(), every_s=SPARE_S),
         *_objects(config),
+        Loop(webhooks.Prune(), every_s=600),
         Loop(logs.Prune(), every_s=3600),
         Loop(documents.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),

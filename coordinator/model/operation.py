@@ -234,6 +234,12 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """Return the answer, completed from an object store; an operation with ``fetches`` says how."""
         raise NotImplementedError
 
+    def check_settings(self, config: Any) -> None:
+        """Raise where the settings of whoever runs it on PostgreSQL forbid the call.
+
+        Raises: ``InvalidArgument``.
+        """
+
     def answered(self, result: R) -> bool:
         """Return whether a result ends a wait."""
         return bool(result)

@@ -24,6 +24,8 @@ __all__ = [
     "STREAM_CONNECTIONS",
     "STREAM_EVENTS",
     "VALUE_UNREADABLE",
+    "WEBHOOK_ATTEMPTS",
+    "WEBHOOK_SECONDS",
     "render",
 ]
 
@@ -91,6 +93,18 @@ VALUE_UNREADABLE = Counter(
     "JSON values that exceeded a limit when this process read them, and were replaced by a placeholder.",
     ["reason"],
     registry=REGISTRY,
+)
+WEBHOOK_ATTEMPTS = Counter(
+    "coordinator_webhook_attempts",
+    "Attempts of webhooks: delivered, failed, or dead (failed for the last time).",
+    ["outcome"],
+    registry=REGISTRY,
+)
+WEBHOOK_SECONDS = Histogram(
+    "coordinator_webhook_seconds",
+    "Duration of each attempt of a webhook.",
+    registry=REGISTRY,
+    buckets=_LATENCY_BUCKETS_S,
 )
 CONTENT = Gauge(
     "coordinator_content",

@@ -33,6 +33,11 @@ begin
     ('jobs_waiting',         coordinator.row_count('coordinator.jobs_waiting')::double precision),
     ('jobs_running',         coordinator.row_count('coordinator.jobs_running')::double precision),
     ('artifact_objects_waiting', (select count(*) from coordinator.artifact_objects where blob_id is null or stored_at is null)::double precision),
+    ('webhooks_waiting',     (select count(*) from coordinator.webhook_deliveries where status = 'waiting')::double precision),
+    ('webhooks_dead',        (select count(*) from coordinator.webhook_deliveries where status = 'dead')::double precision),
+    ('webhooks_disabled',    (select count(*) from coordinator.webhooks where disabled)::double precision),
+    ('webhook_lag_seconds',  (select coalesce(extract(epoch from coordinator.now_utc() - min(d.at)), 0) from coordinator.webhook_deliveries d
+                              join coordinator.webhooks w on w.id = d.webhook_id and w.paused_at is null where d.status = 'waiting')::double precision),
     ('processes',            coordinator.row_count('coordinator.processes')::double precision),
     ('event_head_seq',       (select last_seq from coordinator.event_chunks order by first_seq desc limit 1)::double precision),
     ('event_floor_seq',      (select last_value from coordinator.event_floor)::double precision),

@@ -153,7 +153,13 @@ begin
     case when exists (select from coordinator.documents where expires_at <= v_now) then 'document_expire' end,
     case when exists (select from coordinator.sessions where trim_at <= v_now) then 'session_expire' end,
     case when exists (select from coordinator.artifacts where trim_at <= v_now) then 'artifact_expire' end,
-    case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end
+    case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end,
+    case when exists (select from coordinator.webhooks where due_at <= v_now)
+           or exists (select from coordinator.webhooks where behind and paused_at is null and waiting < 100 and waiting_bytes < 1048576)
+           or exists (select from coordinator.webhooks where not behind)
+              and exists (select from coordinator.webhook_log l
+                          where l.late <> '{}' or l.seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
+         then 'webhook' end
   ], null);
 end
 $$;

@@ -38,6 +38,8 @@ begin
               from coordinator.artifact_objects o
               where o.blob_id is null and o.due_at < coordinator.now_utc() - interval '1 hour'
               group by o.store order by o.store limit 1),
+             (select format('%s webhooks of the project are disabled: see "coordinator webhook list", and resume them.', count(*))
+              from coordinator.webhooks w where w.project_id = v_project and w.disabled having count(*) > 0),
              case when not coordinator.server_settled()
                   then 'The database started or failed over a moment ago: no agent is reaped for 10 seconds.' end
            ], null)

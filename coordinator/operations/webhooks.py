@@ -1,0 +1,263 @@
+"""Webhooks: events that the leading daemon sends to URLs, signed, in order and at least once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from coordinator.model.network import Networks
+from coordinator.model.operation import Operation, Scope
+from coordinator.model.webhook import Webhook, WebhookDelivery, WebhookSecret, WebhookWork
+
+__all__ = [
+    "Add",
+    "ClaimDeliveries",
+    "Deliveries",
+    "Delivery",
+    "Fill",
+    "Finish",
+    "List",
+    "Pause",
+    "Prune",
+    "Redrive",
+    "Remove",
+    "Resume",
+    "Rotate",
+    "Show",
+    "Test",
+]
+
+
+class Add(Operation[WebhookSecret], frozen=True, kw_only=True):
+    """Send events of a project to a URL: those of ``topics`` from now on, or after the cursor ``after``.
+
+    Returns the secret with which requests are signed, which is shown only this once. Private addresses are refused, unless the
+    setting ``webhook_networks`` allows them.
+
+    Raises: ``InvalidArgument``.
+    """
+
+    function = "webhook_add"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+    examples = {"url": "https://example.com/hook", "topics": ["lock.broken"]}
+
+    project: str
+    url: str
+    topics: list[str]
+    after: str | None = None
+    actor: str | None = None
+
+    def check_settings(self, config: Any) -> None:
+        """Refuse a URL at an address that the settings do not allow."""
+        Networks(config.webhook_networks).check_url(self.url)
+
+
+class List(Operation[list[Webhook]], frozen=True, kw_only=True):
+    """List the webhooks of a project in order of creation, without their secrets."""
+
+    function = "webhook_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("webhook",)
+
+    project: str
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Show(Operation[Webhook], frozen=True, kw_only=True):
+    """Show a webhook, without its secret.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
+    webhook: int
+
+
+class Remove(Operation[bool], frozen=True, kw_only=True):
+    """Remove a webhook, with its deliveries.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_remove"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    actor: str | None = None
+
+
+class Pause(Operation[Webhook], frozen=True, kw_only=True):
+    """Pause a webhook: its events wait in the log. Pausing it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_pause"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Resume(Operation[Webhook], frozen=True, kw_only=True):
+    """Resume a webhook that was paused or disabled: it continues where it was. Resuming it again changes nothing.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_resume"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    actor: str | None = None
+
+
+class Rotate(Operation[WebhookSecret], frozen=True, kw_only=True):
+    """Give a webhook a new secret, which is shown only this once. For ``overlap``, the former one signs as well.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_rotate"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    overlap: timedelta = timedelta(days=1)
+    actor: str | None = None
+
+
+class Test(Operation[WebhookDelivery], frozen=True, kw_only=True):
+    """Deliver a message of type ``test`` once, before what waits, even if the webhook is paused.
+
+    Returns its delivery; ``Delivery`` shows what became of it.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_test"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    actor: str | None = None
+
+
+class Deliveries(Operation[list[WebhookDelivery]], frozen=True, kw_only=True):
+    """List deliveries of a webhook, newest first. ``status`` is waiting, delivered or dead."""
+
+    function = "webhook_deliveries"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("delivery",)
+
+    project: str
+    webhook: int
+    status: str | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
+    """Show a delivery. A wait for it ends when it was delivered, or is dead.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_delivery"
+    reads = True
+    scope = Scope.IN_PROJECT
+    woken_by = ("webhook.tested", "webhook.dead")
+
+    project: str
+    delivery: int
+
+    def answered(self, result: WebhookDelivery) -> bool:
+        """Return whether it has ended."""
+        return result.status != "waiting"
+
+
+class Redrive(Operation[int], frozen=True, kw_only=True):
+    """Deliver dead deliveries of a webhook again, before what waits, with the same webhook-id; returns how many.
+
+    ``delivery`` names one. Without it, all are delivered again: those of events of ``topics``, from ``since`` until ``until``.
+
+    Raises: ``NotFound``.
+    """
+
+    function = "webhook_redrive"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    webhook: int
+    delivery: int | None = None
+    topics: list[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    actor: str | None = None
+
+
+class Fill(Operation[int | None], frozen=True, kw_only=True):
+    """Compare chunks of the log with the topics of webhooks; returns how much it did, None if there are no webhooks."""
+
+    function = "webhook_fill"
+    internal = True
+
+    limit: int = 20
+
+
+class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
+    """Claim up to ``limit`` webhooks that have something to deliver; at most ``slow`` of them are slow or fail."""
+
+    function = "webhook_claim"
+    internal = True
+
+    limit: int = 64
+    slow: int = 32
+    lease: timedelta = timedelta(minutes=1)
+
+
+class Finish(Operation[list[WebhookWork]], frozen=True, kw_only=True):
+    """Store how an attempt ended; with ``more``, claim the next delivery of the webhook and return it.
+
+    Without effect if another daemon has claimed the webhook since.
+    """
+
+    function = "webhook_finish"
+    internal = True
+
+    webhook: int
+    claim: int
+    delivery: int
+    seconds: float
+    response: int | None = None
+    error: str | None = None
+    retry: timedelta | None = None
+    more: bool = True
+    lease: timedelta = timedelta(minutes=1)
+
+
+class Prune(Operation[int], frozen=True, kw_only=True):
+    """Delete ended deliveries, except the newest of each webhook; returns how many."""
+
+    function = "webhook_prune"
+    internal = True
+
+    limit: int = 1000

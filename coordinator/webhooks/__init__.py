@@ -1,0 +1,1 @@
+"""Webhooks: what the leading daemon sends, and how."""

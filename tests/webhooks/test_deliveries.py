@@ -1,0 +1,317 @@
+"""Daemons deliver to a real receiver, whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import asyncpg
+import pytest
+
+from coordinator.config import Config
+from coordinator.db.connection import connect
+from coordinator.db.database import Database
+from coordinator.errors import DatabaseUnavailable
+from coordinator.model.network import Networks
+from coordinator.operations import events, webhooks
+from coordinator.webhooks import deliveries as delivering
+from coordinator.webhooks import sender as sending
+from coordinator.webhooks.deliveries import WebhookDeliveries
+from tests.daemon import Daemon
+from tests.waiting import DEADLINE_S, until
+from tests.webhooks.receiver import Received, Receiver, answer
+
+NETWORKS = "127.0.0.0/8"
+
+
+class Bench:
+    """A database with webhooks, and what delivers for it in this process."""
+
+    def __init__(self, database: Database, connection: asyncpg.Connection) -> None:
+        self.database = database
+        self.connection = connection
+        self._deliveries: list[WebhookDeliveries] = []
+
+    async def add(self, url: str, project: str = "default") -> int:
+        return (await self.database.run(webhooks.Add(project=project, url=url, topics=["custom.*"]))).webhook
+
+    async def emit(self, *keys: str, project: str = "default") -> None:
+        for key in keys:
+            await self.database.run(events.Emit(project=project, type="custom.x", key=key))
+        while await self.connection.fetchval("select moved from coordinator.relay_step()"):
+            pass
+        self.nudge()
+
+    def nudge(self) -> None:
+        for deliveries in self._deliveries:
+            deliveries.nudge()
+
+    @asynccontextmanager
+    async def delivering(self, database: Any = None) -> AsyncIterator[None]:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Any]:
+            yield database or self.database
+
+        deliveries = WebhookDeliveries(opened, Networks(NETWORKS))
+        self._deliveries.append(deliveries)
+        deliveries.nudge()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(deliveries.run_forever)
+            yield
+            tasks.cancel_scope.cancel()
+        self._deliveries.remove(deliveries)
+
+    async def all_end(self, *, hurried: bool = True) -> None:
+        """Wait until nothing waits; unless it is not to be hurried, what would be retried later is due now."""
+
+        async def ended() -> bool:
+            if hurried:
+                await self.hurry()
+            return await self.connection.fetchval(
+                "select not exists (select from coordinator.webhook_deliveries where status = 'waiting') and 'webhook' <> all (coordinator.work_due())"
+            )
+
+        await until(ended, "all deliveries have ended")
+
+    async def hurry(self) -> None:
+        """Let what waits for a retry be due, unless somebody attempts it."""
+        await self.connection.execute(
+            "update coordinator.webhook_deliveries set due_at = now() where status = 'waiting' and due_at > now()"
+        )
+        await self.connection.execute(
+            "select coordinator.webhook_next(id, now()) from coordinator.webhooks where claimed_until is null and waiting > 0"
+        )
+        self.nudge()
+
+
+@pytest.fixture
+async def bench(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(sending, "ATTEMPT_S", DEADLINE_S)  # no call and no attempt ends because the machine stood still
+    monkeypatch.setattr(sending, "CONNECT_S", DEADLINE_S)
+    connection = await connect(database_url)
+    config = Config(min_connections=1, max_connections=4, call_timeout_s=DEADLINE_S)
+    async with Database.open(database_url, config) as database:
+        yield Bench(database, connection)
+    await connection.close()
+
+
+def keys(receiver: Receiver) -> list[str]:
+    return [json.loads(request.body)["data"]["key"] for request in receiver.received]
+
+
+def ids(receiver: Receiver) -> list[str]:
+    return [request.headers["webhook-id"] for request in receiver.received]
+
+
+async def test_a_hostile_receiver_delays_no_other_webhook(bench: Bench) -> None:
+    """Every slot that slow webhooks may have is taken by receivers that never respond."""
+    held = asyncio.Event()
+
+    async def never(_received: Received, _writer: asyncio.StreamWriter) -> None:
+        await held.wait()
+
+    async with Receiver(never) as hostile, Receiver() as good:
+        for number in range(3):
+            await bench.connection.execute("select coordinator.project_create($1)", f"p{number}")
+            for _ in range(12):
+                await bench.add(hostile.url, f"p{number}")
+        mine = await bench.add(good.url)
+        async with bench.delivering():
+            await bench.emit("a", project="p0")
+            await bench.emit("a", project="p1")
+            await bench.emit("a", project="p2")
+            await hostile.got(36)
+            await bench.emit("b", "c", "d")
+            assert [json.loads(one.body)["data"]["key"] for one in await good.got(3)] == ["b", "c", "d"]
+            assert len(hostile.received) == 36
+        assert (await bench.database.run(webhooks.Show(project="default", webhook=mine))).status == "active"
+
+
+async def test_what_fails_is_retried_in_order_with_one_id_until_it_is_delivered(bench: Bench) -> None:
+    responses = iter([500, 302, 429, 200, 404])
+
+    async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+        await answer(next(responses, 200))(received, writer)
+
+    async with Receiver(respond) as receiver, bench.delivering():
+        await bench.add(receiver.url)
+        await bench.emit("a", "b", "c")
+        await bench.all_end()
+    assert keys(receiver) == ["a", "a", "a", "a", "b", "b", "c"]
+    assert len(dict.fromkeys(zip(keys(receiver), ids(receiver), strict=True))) == 3
+
+
+async def test_a_process_that_dies_between_delivery_and_commit_repeats_it_with_the_same_id(bench: Bench) -> None:
+    class Dying:
+        """Delivers, and then never comes to store what became of it."""
+
+        def __init__(self, database: Database) -> None:
+            self._database = database
+            self.stored = asyncio.Event()
+
+        async def run(self, operation: Any) -> Any:
+            if isinstance(operation, webhooks.Finish):
+                self.stored.set()
+                await asyncio.sleep(2 * DEADLINE_S)
+            return await self._database.run(operation)
+
+    async with Receiver() as receiver:
+        await bench.add(receiver.url)
+        await bench.emit("a", "b")
+        dying = Dying(bench.database)
+        async with bench.delivering(dying):
+            with anyio.fail_after(DEADLINE_S):
+                await dying.stored.wait()
+        await bench.connection.execute("update coordinator.webhooks set claimed_until = now(), due_at = now()")
+        async with bench.delivering():
+            await bench.all_end()
+    assert keys(receiver) == ["a", "a", "b"]
+    assert ids(receiver)[0] == ids(receiver)[1]
+
+
+async def test_an_outcome_is_stored_through_an_outage_of_the_database(bench: Bench) -> None:
+    class Away:
+        def __init__(self, database: Database) -> None:
+            self._database = database
+            self.failures = 3
+
+        async def run(self, operation: Any) -> Any:
+            lost = isinstance(operation, webhooks.Finish) and self.failures > 0
+            if lost:
+                self.failures -= 1
+            if lost and self.failures:
+                raise DatabaseUnavailable("away")
+            answer = await self._database.run(operation)
+            if lost:
+                raise DatabaseUnavailable("the answer was lost")
+            return answer
+
+    async with Receiver() as receiver, bench.delivering(Away(bench.database)):
+        await bench.add(receiver.url)
+        await bench.emit("a", "b")
+        await bench.all_end()
+        assert keys(receiver) == ["a", "b"]
+
+
+async def test_two_who_lead_at_once_deliver_in_order_and_may_only_repeat(bench: Bench) -> None:
+    wanted = [str(number) for number in range(40)]
+    async with Receiver() as one, Receiver() as two, AsyncExitStack() as stack:
+        for receiver in (one, two):
+            await bench.add(receiver.url)
+        for _ in range(2):
+            await stack.enter_async_context(bench.delivering())
+        for key in wanted:
+            await bench.emit(key)
+            # A claim that ends while its holder is still at work: the other one takes over.
+            await bench.connection.execute(
+                "update coordinator.webhooks set claimed_until = now(), due_at = now() where claimed_until is not null"
+            )
+        await bench.all_end()
+    for receiver in (one, two):
+        first = list(dict.fromkeys(keys(receiver)))
+        assert first == wanted
+        assert len(dict.fromkeys(zip(keys(receiver), ids(receiver), strict=True))) == len(wanted)
+
+
+async def test_a_webhook_gives_its_slot_to_whoever_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one slot, two webhooks with much to deliver take turns."""
+    monkeypatch.setattr(delivering, "SLOTS", 1)
+    monkeypatch.setattr(delivering, "TURN", 2)
+    order: list[str] = []
+
+    def noting(name: str) -> Any:
+        async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+            order.append(name)
+            await answer(200)(received, writer)
+
+        return respond
+
+    async with Receiver(noting("one")) as one, Receiver(noting("two")) as two:
+        for receiver in (one, two):
+            await bench.add(receiver.url)
+        await bench.emit(*"abcdef")
+        while await bench.database.run(webhooks.Fill()):
+            pass
+        async with bench.delivering():
+            await bench.all_end(hurried=False)
+    assert keys(one) == keys(two) == list("abcdef")
+    assert [name for name, _ in itertools.groupby(order)] == ["one", "two"] * 3
+
+
+async def test_a_loop_that_fails_keeps_attempts_that_are_in_progress(bench: Bench) -> None:
+    class Failing:
+        def __init__(self, database: Database) -> None:
+            self._database = database
+            self.fails = False
+            self.failed = asyncio.Event()
+
+        async def run(self, operation: Any) -> Any:
+            if self.fails and isinstance(operation, webhooks.Fill):
+                self.failed.set()
+                raise DatabaseUnavailable("away")
+            return await self._database.run(operation)
+
+    release = asyncio.Event()
+
+    async def later(received: Received, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await answer(200)(received, writer)
+
+    failing = Failing(bench.database)
+    async with Receiver(later) as receiver, bench.delivering(failing):
+        webhook = await bench.add(receiver.url)
+        await bench.emit("a")
+        await receiver.got(1)
+        failing.fails = True
+        bench.nudge()
+        with anyio.fail_after(DEADLINE_S):
+            await failing.failed.wait()
+        release.set()
+
+        async def delivered() -> bool:
+            (one,) = await bench.database.run(webhooks.Deliveries(project="default", webhook=webhook))
+            return one.status == "delivered"
+
+        await until(delivered, "it was delivered")
+        assert len(receiver.received) == 1
+
+
+@pytest.mark.slow
+async def test_daemons_deliver_and_another_one_goes_on_when_the_leader_is_killed(database_url: str) -> None:
+    connection = await connect(database_url)
+    async with Receiver() as receiver, AsyncExitStack() as stack:
+        first = stack.enter_context(Daemon(database_url, webhook_networks=NETWORKS))
+        await first.ready()
+        await until(lambda: asyncio.sleep(0, first.leads), "it leads")
+        add = "select webhook from coordinator.webhook_add('default', $1, '{custom.*}')"
+        await connection.fetchval(add, receiver.url)
+        await connection.execute("select coordinator.event_emit('default', 'custom.x', 'a')")
+        await receiver.got(1)
+        second = stack.enter_context(Daemon(database_url, webhook_networks=NETWORKS))
+        await second.ready()
+        first.process.kill()
+        await connection.execute("select coordinator.event_emit('default', 'custom.x', 'b')")
+
+        async def both() -> bool:
+            # What the killed daemon had claimed would wait for a minute.
+            await connection.execute(
+                "update coordinator.webhooks set claimed_until = now(), due_at = now() where claimed_until > now() + interval '5 seconds'"
+            )
+            return "b" in keys(receiver)
+
+        await until(both, "the second daemon has delivered", every_s=0.1)
+        assert list(dict.fromkeys(keys(receiver))) == ["a", "b"]
+        await until(_counted(second), "it counts what it delivered")
+    await connection.close()
+
+
+def _counted(daemon: Daemon) -> Any:
+    async def look() -> bool:
+        return await daemon.metric('coordinator_webhook_attempts_total{outcome="delivered"}') >= 1
+
+    return look
