@@ -41,7 +41,6 @@ __all__ = ["Running"]
 R = TypeVar("R")
 
 STDIN_S = 10.0  # for the whole payload
-STOP_S = 1.0  # to leave the queue
 MALFORMED = 1  # not 2, which would refuse what the tool is about to do
 
 
@@ -111,8 +110,9 @@ class Running:
         return self._reply.exit_code
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._clock.ends_at = time.monotonic() + STOP_S
-        self._clock.stopped.set()
+        self._clock.stopped.set()  # a call that runs has its limit, and what follows leaves the queue
+        if self._known is None:
+            self._clock.ends_at = time.monotonic()
 
     def _work(self) -> None:
         try:
