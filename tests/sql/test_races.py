@@ -270,6 +270,7 @@ async def test_each_function_that_inserts_for_a_project_holds_it(session: Open) 
             "sessions",
             "signal_rules",
             "tokens",
+            "webhooks",
         )
     }
     held_by_callers = {"artifact_enter", "artifact_place", "artifact_use", "import_line", "import_open"}
