@@ -98,6 +98,8 @@ class ServerSession:
         call_timeout_s: float,
         awaited: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.connected = False
+        """Whether there is a connection now, on which ``on_connect`` has done its work."""
         self.heard_at = 0.0
         """When there was news of the database: an answer or a notification, by the monotonic clock."""
         self._connect = connect
@@ -110,11 +112,6 @@ class ServerSession:
         self._lock = anyio.Lock()  # a connection carries one call at a time
         self.on_connect: Callable[[ServerSession], Awaitable[None]] | None = None
         self.on_change: Callable[[], None] = lambda: None  # after a connection was made or lost
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection now."""
-        return self._link is not None
 
     def wake(self, *channels: str, topics: Sequence[str] = ()) -> SessionWake:
         """Return what wakes a waiter on notifications of channels that the session listens on; with ``topics``, of these events only."""
@@ -190,7 +187,7 @@ class ServerSession:
             try:
                 failed(await self._watch(link))
             finally:
-                self._link = None
+                self.connected, self._link = False, None
                 self.on_change()
                 with anyio.move_on_after(END_S, shield=True):  # a daemon that ends does not wait for a silent server
                     await retire(link.connection)
@@ -215,6 +212,7 @@ class ServerSession:
             if isinstance(error, LOST):
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise
+        self.connected = True
         self.heard_at = time.monotonic()
         for _, _, wake in self._wakes:
             wake.set()

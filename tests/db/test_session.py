@@ -51,6 +51,31 @@ async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> N
     ]
 
 
+async def test_a_connection_counts_once_its_work_is_done_and_not_if_it_is_lost_before(database_url: str) -> None:
+    connections: list[asyncpg.Connection] = []
+    seen: list[bool] = []
+
+    async def opened() -> asyncpg.Connection:
+        connections.append(await connect(database_url))
+        return connections[-1]
+
+    async def begin(session: ServerSession) -> None:
+        seen.append(session.connected)
+        if len(connections) == 2:
+            connections[1].terminate()
+            raise DatabaseUnavailable("it was lost again")
+
+    session = ServerSession(opened, (), 5.0)
+    session.on_connect = begin
+    changes: list[bool] = []
+    session.on_change = lambda: changes.append(session.connected)
+    async with session.kept():
+        connections[0].terminate()
+        await until(true(lambda: len(changes) == 3), "the session is back")
+    assert seen == [False, False, False]
+    assert changes[:3] == [True, False, True], "each state is followed by the notice of its change"
+
+
 async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: str) -> None:
     refused = 0
 
