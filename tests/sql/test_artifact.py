@@ -17,7 +17,7 @@ from coordinator.errors import Conflict, NotFound
 from coordinator.model.artifact import Artifact, Upload
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Operation
-from coordinator.operations import artifacts, retentions, transfers
+from coordinator.operations import artifacts, files, retentions, transfers
 from tests.catalogue.test_operations import OPERATIONS
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
@@ -321,7 +321,7 @@ async def test_a_part_is_not_flushed_and_what_follows_is(tx: Transaction) -> Non
         assert (
             await tx.connection.fetchval(setting) == "off"
         )  # until the end of the transaction, which is that of the call
-    assert {kind for kind in OPERATIONS if not kind.durable} == {artifacts.Write}
+    assert {kind for kind in OPERATIONS if not kind.durable} == {artifacts.Write, files.Record}
 
 
 async def test_an_archived_session_takes_no_artifact(tx: Transaction) -> None:
