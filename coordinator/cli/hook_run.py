@@ -14,8 +14,10 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,9 +57,24 @@ class _Clock:
         self.limit_s = limit_s
         self.ends_at = time.monotonic() + STDIN_S
         self.stopped = threading.Event()
+        self._moved: SimpleQueue[None] = SimpleQueue()  # a signal may come within any step of an Event
 
     def begin(self, wait_s: float = 0.0) -> None:
-        self.ends_at = time.monotonic() + wait_s + self.limit_s
+        """Give the next call its limit, after a pause of ``wait_s``."""
+        self.end_in(wait_s + self.limit_s)
+
+    def end_in(self, seconds: float) -> None:
+        """Let the wait of the main thread end then, also if it was to be longer."""
+        self.ends_at = time.monotonic() + seconds
+        self._moved.put(None)
+
+    def wait(self) -> bool:
+        """Wait for a change or the end; return whether the end is now."""
+        left_s = self.ends_at - time.monotonic()
+        if left_s > 0:
+            with suppress(Empty):
+                self._moved.get(timeout=left_s)
+        return self.ends_at <= time.monotonic()
 
 
 class _Limited:
@@ -91,7 +108,7 @@ class Running:
         self._url = ""
         self._known: tuple[Dialect, HookEvent] | None = None
         self._reply: HookReply | None = None
-        self._done = threading.Event()
+        self._done = False
 
     def finish(self) -> int:
         """Answer the payload on standard input; return the exit code, or end the process."""
@@ -99,12 +116,11 @@ class Running:
             signal.signal(number, self._stop)
         thread = threading.Thread(target=self._work, daemon=True)
         thread.start()
-        while not self._done.wait(max(self._clock.ends_at - time.monotonic(), 0)):
-            if time.monotonic() < self._clock.ends_at:
-                continue
-            reply = self._unanswered("the coordinator does not answer in time.")
-            _write(reply)
-            os._exit(reply.exit_code)  # the thread may be stuck
+        while not self._done:
+            if self._clock.wait() and not self._done:
+                reply = self._unanswered("the coordinator does not answer in time.")
+                _write(reply)
+                os._exit(reply.exit_code)  # the thread may be stuck
         assert self._reply is not None  # noqa: S101 - the thread is done
         _write(self._reply)
         return self._reply.exit_code
@@ -112,7 +128,7 @@ class Running:
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._clock.stopped.set()  # a call that runs has its limit, and what follows leaves the queue
         if self._known is None:
-            self._clock.ends_at = time.monotonic()
+            self._clock.end_in(0)
 
     def _work(self) -> None:
         try:
@@ -123,7 +139,8 @@ class Running:
             self._reply = self._unanswered(f"{error.message}.")
         except Exception as error:  # noqa: BLE001 - a hook never shows a trace
             self._reply = self._unanswered(f"this is a bug: {type(error).__name__}: {error}.")
-        self._done.set()
+        self._done = True
+        self._clock.end_in(0)
 
     def _answer(self) -> HookReply:
         payload = decode(sys.stdin.buffer.read(PAYLOAD_BYTES + 1))

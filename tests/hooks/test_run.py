@@ -131,6 +131,7 @@ def test_what_is_no_payload_is_refused_in_one_line(lone: Program, body: bytes, p
 @pytest.mark.parametrize(("policy", "decision"), [("ask", "ask"), ("deny", "deny"), ("allow", None)])
 def test_the_policy_answers_where_nobody_else_does(lone: Program, policy: str, decision: str | None) -> None:
     git(lone.folder, "init", "--quiet")
+    lone.constants = {"coordinator.cli.hook_run.STDIN_S": 3600}  # only the limit of the call is left to end it
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         edit = payload("PreToolUse", lone.folder, tool_name="Edit", tool_input={"file_path": "a.py"})
