@@ -80,6 +80,7 @@ def test_entries_are_popped_cleared_kept_deleted_and_followed(program: Program) 
 def test_a_log_that_does_not_exist_is_waited_for_and_so_is_one_that_was_deleted(
     program: Program, options: tuple[str, ...]
 ) -> None:
+    program.constants = {"coordinator.operations.waiting.POLL_S": 0.2}  # no daemon numbers events, so none is pushed
     process = program.start("log", "follow", "note", "later", "--data", *options)
     assert process.stdout
     assert process.stderr
