@@ -17,9 +17,12 @@ from anyio import to_thread
 
 from coordinator.api.access import Access
 from coordinator.api.app import Application
-from coordinator.api.problems import NoRoute, problem_response
+from coordinator.api.problems import NoRoute, TooLarge, problem_response
+from coordinator.api.request import DISCARD_FACTOR
 
 __all__ = ["Mount"]
+
+BODY_BYTES = 4 << 20  # the SDK's own limit, which holds for bodies of unknown length
 
 log = structlog.get_logger()
 
@@ -59,13 +62,35 @@ class Mount:
 
     async def _serve(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         try:
+            _check_length(scope)
             await self._access.identify(scope)
         except Exception as error:  # noqa: BLE001 - a bug is logged there
+            if isinstance(error, TooLarge):
+                await _discard_body(receive)
             await problem_response(error)(scope, receive, send)
             return
         self._wanted.set()
         await self._ready.wait()
         await (self._app or _absent)(scope, receive, send)
+
+
+def _check_length(scope: Any) -> None:
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    if length.isdigit() and int(length) > BODY_BYTES:
+        raise TooLarge(
+            f"the body has {int(length)} bytes; at most {BODY_BYTES} are allowed",
+            hint="Call the tool with less; store large data as an artifact, and share its name.",
+        )
+
+
+async def _discard_body(receive: Callable[[], Awaitable[Any]]) -> None:
+    """Read on, up to a bound: many clients send all before they read a response."""
+    size = 0
+    while size < BODY_BYTES * DISCARD_FACTOR:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 async def _absent(scope: Any, receive: Any, send: Any) -> None:

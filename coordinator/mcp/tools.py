@@ -192,14 +192,27 @@ async def request(
             name: _text(value) for name, value in values.items() if name != endpoint.parameter and value is not None
         }
         return await local.get(path, {**query, **waits})
-    return await local.post(endpoint.path, json.dumps(values).encode(), waits)
+    return await local.post(endpoint.path, _json(values).encode(), waits)
 
 
 def _text(value: Any) -> str | list[str]:
     """Return a value as a query has it."""
     if isinstance(value, list):
-        return [item if isinstance(item, str) else json.dumps(item) for item in value]
-    return value if isinstance(value, str) else json.dumps(value)
+        return [item if isinstance(item, str) else _json(item) for item in value]
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    """Encode a value that was read from JSON.
+
+    Raises: ``InvalidArgument`` for a number that was too large to be read.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise InvalidArgument(
+            "an argument has a number out of range", hint="Give numbers up to 1e308, or text.", code="ZC104"
+        ) from None
 
 
 async def _acquire(values: Mapping[str, Any], local: Local) -> Reply:

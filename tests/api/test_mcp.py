@@ -99,6 +99,35 @@ async def test_an_error_is_the_result_of_the_tool_with_code_and_hint(
     assert result.content[0].text.startswith(result.structured_content["error"]["code"])
 
 
+BEYOND = {
+    "deep": ("[" * 100_000 + "]" * 100_000, "error"),
+    "nested": ('{"a":' * 300 + "1" + "}" * 300, "error"),
+    "digits": ("1" * 100_000, "error"),
+    "exponent": ("1e999999", "ZC104"),
+    "half a character": (r'"\ud800"', "error"),
+    "large": ('"' + "x" * (5 << 20) + '"', "ZH413"),
+    "cut off": ('"', "error"),
+}
+
+
+@pytest.mark.parametrize(("value", "said"), BEYOND.values(), ids=BEYOND)
+async def test_a_value_beyond_what_is_stored_is_refused_and_the_next_call_answered(
+    daemon: Daemon, project: str, value: str, said: str
+) -> None:
+    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"signal_set","arguments":{"key":"a","value":%s}}}'
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    async with http_client() as http:
+        refused, answered = [
+            await http.post(f"{daemon.url}/mcp?project={project}", content=call % each, headers=headers)
+            for each in (value, "7")
+        ]
+    assert refused.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+    assert said in refused.text
+    assert "Traceback" not in refused.text
+    assert '"value":7' in answered.text.replace("\\", "")
+    assert not daemon.lines("request.failed")
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_unknown_tool_is_an_error_of_the_protocol_that_names_the_likely_one(
     daemon: Daemon, project: str, mode: str
