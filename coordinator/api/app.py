@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -53,8 +54,6 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
     ``further`` maps other paths below ``/v1`` to what responds to each of their methods. ``mcp`` makes what serves ``/mcp``, given what
     serves all the rest.
     """
-    schema = msgspec.json.encode(openapi.document())
-    page = openapi.page().encode()
 
     async def livez(_request: Request) -> Response:
         """Respond while the process can respond at all."""
@@ -71,11 +70,11 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
 
     async def show_schema(_request: Request) -> Response:
         """Respond with the API's description for people."""
-        return Response(200, page, media_type=b"text/html; charset=utf-8")
+        return Response(200, await to_thread.run_sync(openapi.page), media_type=b"text/html; charset=utf-8")
 
     async def show_openapi(_request: Request) -> Response:
         """Respond with the API's description for programs."""
-        return Response(200, schema)
+        return Response(200, await to_thread.run_sync(openapi.encoded))
 
     handlers = {
         "/livez": livez,

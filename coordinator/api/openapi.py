@@ -6,6 +6,7 @@ import html
 import inspect
 import json
 import re
+from functools import cache
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from coordinator.model.password import takes_password
 from coordinator.operations import artifacts
 from coordinator.version import version
 
-__all__ = ["document", "page", "schema_hook"]
+__all__ = ["document", "encoded", "page", "schema_hook"]
 
 _REF = "#/components/schemas/{name}"
 _READ_ERRORS = (400, 401, 403, 404, 408, 409, 422, 500, 503)
@@ -133,8 +134,14 @@ _EXAMPLES: dict[str, Any] = {
 _ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
 
 
+@cache
+def encoded() -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.encode(document())
+
+
 def document() -> dict[str, Any]:
-    """Return the document."""
+    """Return the document. It takes half a second, so it is made when somebody asks for it."""
     found = endpoints()
     types: list[Any] = [Problem, EventPage]
     types += [endpoint.parameters for endpoint in found if not endpoint.operation.reads]
@@ -171,8 +178,9 @@ def document() -> dict[str, Any]:
     }
 
 
-def page() -> str:
-    """Return the document as a readable page."""
+@cache
+def page() -> bytes:
+    """Return the document as a readable page, in HTML."""
     shown = document()
     parts = [_HEAD.format(title=f"coordinator {version()}", text=_text(shown["info"]["description"]))]
     for path, methods in shown["paths"].items():
@@ -184,7 +192,7 @@ def page() -> str:
             f'<details id="{name}"><summary><code>{name}</code> {_text(schema.get("description", ""))}</summary>'
             f"{_properties(schema)}</details>"
         )
-    return "\n".join([*parts, "</main>"])
+    return "\n".join([*parts, "</main>"]).encode()
 
 
 def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
