@@ -423,6 +423,9 @@ begin
   if v_relay.epoch = coordinator.epoch_id() then
     return false;
   end if;
+  if v_relay.identity <> v_identity then
+    lock table only coordinator.events in exclusive mode; -- before epochs: a writer that has written events may begin an epoch
+  end if;
   -- The former epoch may have numbered more events than the last one here; those are lost. Cursors up to that one continue.
   select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
   insert into coordinator.epochs (id, last_seq, ended_at) values (v_relay.epoch, v_last.last_seq, clock_timestamp());
@@ -432,7 +435,6 @@ begin
   end if;
   -- Restored elsewhere: transaction ids of the old cluster mean nothing to this one's snapshots. Chunks keep their meaning, since ids go
   -- on, so old events stay readable. What has no number is written again by this transaction, and the next step numbers it.
-  lock table only coordinator.events in exclusive mode;
   v_low := coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_last.base)), 0);
   select last_value into v_top from coordinator.event_ids;
   with unnumbered as (

@@ -62,6 +62,25 @@ async def test_the_wait_for_who_begins_an_epoch_is_bounded(
     assert await caller.fetchval(SET, "k") > 10**12
 
 
+async def test_a_writer_that_begins_an_epoch_and_a_relay_that_recovers_do_not_wait_for_each_other(
+    sessions: list[asyncpg.Connection],
+) -> None:
+    other, writer, relay = sessions
+    await other.execute(f"{FORGET}; update coordinator.relay set identity = 'elsewhere'")
+    await other.execute(
+        "begin; insert into coordinator.epochs (id, last_seq, ended_at) values ('00000000', 0, clock_timestamp())"
+    )
+    await writer.execute("begin; select coordinator.event_emit('default', 'custom.x', 'k')")
+    recovers = asyncio.create_task(call(relay, RelayRecover()))
+    await until_blocked(other, relay)
+    begins = asyncio.create_task(writer.fetchval("select coordinator.epoch_stamp()"))
+    await until_blocked(other, writer)
+    await other.execute("rollback")
+    await begins
+    await writer.execute("commit")
+    assert await recovers
+
+
 ACQUIRE = (
     "select {} from coordinator.lock_acquire('default', '{}', (select id from coordinator.agents where name = '{}'){})"
 )
