@@ -1,6 +1,6 @@
 """Asks the fork server of the suite for a process: see `tests.forked`.
 
-As a program, `python -I -S fork_client.py <address> <module> [argument…]` stands for `python -m <module>` where another program
+As a program, `python -I -S fork_client.py <address> <constants> <module> [argument…]` stands for `python -m <module>` where another program
 starts it, such as a shell or git. It starts in a twentieth of the time, so it imports little.
 """
 
@@ -28,8 +28,8 @@ def ask(address: str, request: Sequence[object], files: Sequence[int]) -> IO[byt
 
 
 if __name__ == "__main__":
-    _, called, name, *words = sys.argv
-    with ask(called, [name, words, os.getcwd(), dict(os.environ), {}], (0, 1, 2)) as reports:  # noqa: PTH109 - slow to import
+    _, called, constants, name, *words = sys.argv
+    with ask(called, [name, words, os.getcwd(), dict(os.environ), json.loads(constants)], (0, 1, 2)) as reports:  # noqa: PTH109 - slow to import
         reports.readline()
         code = int(reports.readline())
     sys.exit(code if code >= 0 else 128 - code)

@@ -90,9 +90,10 @@ class Forked(subprocess.Popen[Any]):
         return self.returncode
 
 
-def forking(module: str) -> list[str]:
+def forking(module: str, constants: Mapping[str, float] | None = None) -> list[str]:
     """Return the command that forks a module wherever it is executed, with the standard streams that it gets there."""
-    return [sys.executable, "-I", "-S", fork_client.__file__, _address(), module]
+    given = json.dumps(dict(constants or {}))
+    return [sys.executable, "-I", "-S", fork_client.__file__, _address(), given, module]
 
 
 @cache

@@ -335,7 +335,7 @@ async def test_the_largest_uploads_and_slow_downloads_keep_a_daemon_small(
                     head = f"PUT {path('default', f'b{number}')} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {len(whole)}\r\n\r\n"
                     client.setblocking(False)
                     client.send(head.encode() + whole[:MIB])
-                assert (await daemon.get("/readyz")).status_code == 200
+                await daemon.ready()
             finally:
                 for client in slow:
                     client.close()

@@ -169,7 +169,7 @@ async def test_a_token_is_offered_and_allowed_no_more_than_its_role_and_project(
                 tokens.Create(name=role, role=role, hash=secret.hash, prefix=secret.prefix, project=project)
             )
     with Daemon(database_url, access="tokens") as daemon:
-        await daemon.logged("daemon.started")
+        await daemon.ready()
         async with http_client() as nobody:
             refused = await nobody.post(f"{daemon.url}/mcp", json={})
             assert (refused.status_code, refused.json()["code"]) == (401, "ZC500")

@@ -47,7 +47,7 @@ class Program:
         """Put the program into the PATH, for what runs it as a command."""
         command = self.folder / "bin" / "coordinator"
         command.parent.mkdir()
-        command.write_text(f'#!/bin/sh\nexec {shlex.join(forking("coordinator"))} "$@"\n', "utf-8")
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(forking("coordinator", self.constants))} "$@"\n', "utf-8")
         command.chmod(0o755)
         self.environment["PATH"] = f"{command.parent}:{self.environment['PATH']}"
 

@@ -32,7 +32,7 @@ def test_the_command_line_finds_the_database_of_a_running_daemon(lone: Program) 
         )
         assert json.loads(tail.stdout)["key"] == "k"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(DEADLINE_S) == 0
     finally:
         process.kill()
         process.communicate()
@@ -58,5 +58,5 @@ def test_a_person_sees_where_the_daemon_is_and_what_to_do_next(lone: Program) ->
                 os.read(ours, 4096)
             except OSError:
                 break
-        process.wait(20)
+        process.wait(DEADLINE_S)
         os.close(ours)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.conftest import Program
 from tests.daemon import Daemon
+from tests.waiting import until
 
 
 @pytest.mark.slow
@@ -17,11 +18,17 @@ async def test_status_is_the_same_from_the_database_and_from_a_daemon(program: P
     with Daemon(database_url) as daemon:
         await daemon.lead()
         await daemon.ready()
-        of_database, of_daemon = program.json("status"), program.json("status", "--url", daemon.url)
+        changing = {"address": "", "warnings": []}  # a server that has just started warns of that for a while
+        of_database = of_daemon = {}
+
+        async def same() -> bool:  # once the relay has numbered the event of its start
+            nonlocal of_database, of_daemon
+            of_database, of_daemon = program.json("status"), program.json("status", "--url", daemon.url)
+            return {**of_database, **changing} == {**of_daemon, **changing}
+
+        await until(same, "both say the same")
         assert of_daemon["address"] == daemon.url
         assert of_database["leader"].endswith(f":{daemon.process.pid}")
-        changing = {"address": "", "warnings": []}  # a server that has just started warns of that for a while
-        assert {**of_database, **changing} == {**of_daemon, **changing}
         assert not [warning for warning in of_database["warnings"] if "leads" in warning]
         assert "daemon    http://" in program.text("status", "--url", daemon.url)
         url = daemon.url

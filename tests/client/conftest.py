@@ -18,6 +18,9 @@ from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.sidecar.conftest import sidecar
 
+# Nothing looks at the log without a hint.
+HINTED = {"coordinator.operations.log_reader.POLL_S": 3600.0, "coordinator.sidecar.upstream.POLL_S": 3600.0}
+
 
 @asynccontextmanager
 async def relayed(db: Database) -> AsyncIterator[None]:
@@ -44,7 +47,7 @@ def daemon_on(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
     """A daemon and its database."""
     name = f"behaviour_{uuid4().hex[:8]}"
     asyncio.run(admin(server_url, f"create database {name} template {template}"))
-    with Daemon(with_database(server_url, name)) as process:
+    with Daemon(with_database(server_url, name), constants=HINTED) as process:
         asyncio.run(process.ready())
         yield process, with_database(server_url, name)
     asyncio.run(admin(server_url, f"drop database {name} with (force)"))
@@ -61,7 +64,7 @@ def daemon(server_url: str, template: str) -> Iterator[tuple[Daemon, str]]:
 def beside(daemon: tuple[Daemon, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A sidecar on the database, by its socket."""
     path = tmp_path_factory.mktemp("s") / "s"
-    with sidecar(daemon[1], "--agent", "beside", "--socket", str(path)) as running:
+    with sidecar(daemon[1], "--agent", "beside", "--socket", str(path), constants=HINTED) as running:
         asyncio.run(running.started())
         yield f"unix://{path}"
 
@@ -69,7 +72,7 @@ def beside(daemon: tuple[Daemon, str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def through(daemon: tuple[Daemon, str]) -> Iterator[str]:
     """A sidecar that is connected to the daemon."""
-    with sidecar(daemon[0].url, "--agent", "through") as running:
+    with sidecar(daemon[0].url, "--agent", "through", constants=HINTED) as running:
         asyncio.run(running.started())
         yield running.url
 

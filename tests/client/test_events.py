@@ -17,7 +17,7 @@ from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from tests.client.conftest import relayed
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 
 async def numbers(stream: EventStream, upto: int) -> list[int]:
@@ -125,15 +125,14 @@ async def test_a_stream_with_an_invalid_topic_is_refused_at_its_first_step(datab
 
 
 async def test_streams_of_one_client_share_one_listening_connection(
-    db: Database, database_url: str, root: asyncpg.Connection
+    db: Database, database_url: str, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("coordinator.db.session.PING_S", 3600)  # a ping would be its last statement
     async with relayed(db), coordinator.connect(database_url) as client:
         after = await client.events.head()
         streams = [client.events.stream(topics=["custom.tick"], after=after) for _ in range(20)]
         await client.events.emit("custom.tick", data={"number": 1})
         for stream in streams:
             assert await numbers(stream, 1) == [1]
-        listening = await root.fetchval(
-            "select count(*) from pg_stat_activity where datname = current_database() and query ~* '^listen.*coordinator\"'"
-        )
-        assert listening == 1
+        listening = "select count(*) from pg_stat_activity where datname = current_database() and query ~* '^listen.*coordinator\"'"
+        assert await until(lambda: root.fetchval(listening), "one listens") == 1

@@ -77,7 +77,7 @@ async def test_a_token_opens_what_it_is_for_and_is_never_shown(
     await db.run(projects.Create(project="shop"))
     await db.run(tokens.Create(name="a", role="agent", hash=secret.hash, prefix=secret.prefix, project="shop"))
     with caplog.at_level(logging.DEBUG), Daemon(database_url, access="tokens") as daemon:
-        await daemon.logged("daemon.started")
+        await daemon.ready()
         async with coordinator.connect(daemon.url, project="shop", token=secret.text, agent="coder") as client:
             assert (await client.signals.set("k", 1)).actor == "coder"
             stream = client.events.stream(topics=["signal.set"], after=None)
@@ -101,7 +101,7 @@ async def test_a_stream_that_is_refused_does_not_end_the_client(db: Database, da
     await db.run(projects.Create(project="shop"))
     await db.run(tokens.Create(name="a", role="agent", hash=secret.hash, prefix=secret.prefix, project="shop"))
     with Daemon(database_url, access="tokens") as daemon:
-        await daemon.logged("daemon.started")
+        await daemon.ready()
         async with coordinator.connect(daemon.url, project="shop", token=secret.text) as client:
             with capture_logs() as logs:
                 with pytest.raises(PermissionDenied):

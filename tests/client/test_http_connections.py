@@ -366,10 +366,14 @@ async def test_a_connection_on_which_something_comes_unasked_is_not_used_again(u
 
     async with serving(script) as (executor, server):
         assert await executor.run(WRITE) == 7
+        connector = executor._pool._kept.connector
+
+        async def come() -> bool:
+            return all(protocol.should_close for kept in connector._conns.values() for protocol, _ in kept)
+
         send.set()
         await sent.wait()
-        for _ in range(3):  # the loop reads what has come
-            await asyncio.sleep(0)
+        await until(come, "it has come")
         assert await executor.run(WRITE) == 7
         assert server.links == 2
 
@@ -424,6 +428,7 @@ async def test_a_response_after_the_deadline_answers_no_other_call() -> None:
 
     async with serving(script, timeout_s=0.5) as (executor, server):
         assert "within 0.5 seconds" in (await unavailable(executor)).message
+        executor._timeout_s = DEADLINE_S
         leave.set()
         assert await executor.run(READ) == "a.2"
         assert len(server.asked) == 2
@@ -504,6 +509,17 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
     true_time, skipped_s = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: true_time() + skipped_s)
     pieces: asyncio.Queue[bytes] = asyncio.Queue()
+    heard: list[bytes] = []
+    follow = http_pool.HttpPool.follow
+
+    async def noted(self: http_pool.HttpPool, path: str, hear: Callable[[bytes], None], silent_s: float) -> Any:
+        def note(piece: bytes) -> None:
+            heard.append(piece)
+            hear(piece)
+
+        return await follow(self, path, note, silent_s)
+
+    monkeypatch.setattr(http_pool.HttpPool, "follow", noted)
 
     async def script(_server: Server, link: Link, number: int) -> None:
         await link.request()
@@ -512,6 +528,9 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
         while piece := await pieces.get():
             await link.send(piece)
 
+    async def sign_of_life() -> bool:
+        return b":\n\n" in heard
+
     async def asked_again() -> bool:
         return len(server.asked) == 2
 
@@ -519,9 +538,9 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
         assert await wake.wait(DEADLINE_S)
         for _ in range(3):
             skipped_s += 40
+            heard.clear()
             pieces.put_nowait(b":\n\n")
-            for _ in range(10):  # server and client take turns
-                await asyncio.sleep(0)
+            await until(sign_of_life, "a sign of life has come")
             skipped_s += 40
             pieces.put_nowait(b"event: x\n\n")
             assert await wake.wait(DEADLINE_S)

@@ -87,7 +87,7 @@ async def test_an_agent_comes_back_under_the_same_process_when_its_connections_a
         before = await root.fetchval(holder)
         process = await root.fetchval("select process_id from coordinator.agents")
         await root.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "select pg_terminate_backend(pid, 60_000) from pg_stat_activity "
             "where datname = current_database() and pid <> pg_backend_pid()"
         )
 
@@ -110,7 +110,7 @@ async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
         )
         await root.execute("delete from coordinator.processes")
         await root.execute(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 1129267026"
+            "select pg_terminate_backend(pid, 60_000) from pg_locks where locktype = 'advisory' and classid = 1129267026"
         )
         with anyio.fail_after(DEADLINE_S):
             await client.agent.lost.wait()

@@ -33,7 +33,7 @@ def blocks() -> list[str]:
 
 
 class Reader:
-    """Runs a script in bash, and moves the database's clock before each of its commands."""
+    """Runs a script in bash, and moves the database's clock before each of its commands, which each have a deadline."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -51,15 +51,20 @@ class Reader:
         )
         os.close(ask)
         os.close(answer)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read, asked, answered)
-            out, err = await process.communicate()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, asked, answered)
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         assert process.returncode == 0, err.decode()
         return out.decode()
 
     async def _read(self, asked: int, answered: int) -> None:
         while True:
-            await anyio.wait_readable(asked)
+            with anyio.fail_after(DEADLINE_S):
+                await anyio.wait_readable(asked)
             if not os.read(asked, 1):
                 break
             self.commands += 1
@@ -97,8 +102,7 @@ async def test_the_readme_blocks_run_at_reading_speed_and_twice_in_a_row(databas
             await daemon.ready()
             for _ in range(2):
                 reader = Reader(connection)
-                with anyio.fail_after(2 * DEADLINE_S):
-                    shown = await reader.run("".join(blocks()), environment)
+                shown = await reader.run("".join(blocks()), environment)
                 assert reader.commands > 15
                 assert '"key":"task/7/REJECTED"' in shown
                 assert '"type":"signal.cleared"' in shown

@@ -25,6 +25,7 @@ class Repository:
     """A repository with our hooks, in a project of its own."""
 
     def __init__(self, program: Program, folder: Path) -> None:
+        program.constants = {"coordinator.cli.git_hook.TIMEOUT_S": DEADLINE_S}
         program.install()
         self.program = program
         self.tree = folder / "tree"

@@ -13,19 +13,21 @@ import httpx
 from tests.daemon import Daemon, opened
 from tests.http_client import http_client
 from tests.sidecar.conftest import Sidecar, sidecar
-from tests.waiting import until
+from tests.waiting import LASTING_S, OFTEN, until
 
 Call = Callable[..., Awaitable[Any]]
 CLAIM = "select id, fence from coordinator.job_claim('default', $1)"
 STATUS = "select status from coordinator.jobs where id = $1"
 LONG_AGO = "update coordinator.jobs_running set started_at = started_at - interval '1 minute'"
+EXPIRED = "update coordinator.agents set expires_at = now() where id = $1"
+PROMPT = {f"coordinator.{module}.RENEWALS_PER_TTL": OFTEN for module in ("client.lease", "sidecar.job_book")}
 
 
 @asynccontextmanager
-async def beside(url: str, ttl: str) -> AsyncIterator[tuple[Sidecar, Call, asyncpg.Connection]]:
+async def beside(url: str) -> AsyncIterator[tuple[Sidecar, Call, asyncpg.Connection]]:
     """Run a sidecar, and return it with what calls verbs of jobs through it, and a connection to the database."""
-    arguments = ("--agent", "w", "--job-type", "work", "--ttl", ttl)
-    with sidecar(url, *arguments) as running:
+    arguments = ("--agent", "w", "--job-type", "work", "--ttl", f"{LASTING_S:g}s")
+    with sidecar(url, *arguments, constants=PROMPT) as running:
         await running.started()
         async with http_client() as client, opened(url) as connection:
 
@@ -45,7 +47,7 @@ async def states(running: Sidecar) -> dict[int, str]:
 
 
 async def test_a_job_whose_claim_was_not_answered_is_released_and_the_others_are_not(database_url: str) -> None:
-    async with beside(database_url, "1s") as (running, call, connection):
+    async with beside(database_url) as (running, call, connection):
         lost = await enqueue(connection)
         await connection.fetchrow(CLAIM, running.agent)  # as if its answer had not arrived
         await connection.execute(LONG_AGO)
@@ -70,7 +72,7 @@ async def test_a_job_whose_claim_was_not_answered_is_released_and_the_others_are
 
 
 async def test_the_report_says_which_jobs_are_cancelled_and_which_are_lost(database_url: str) -> None:
-    async with beside(database_url, "1s") as (running, call, connection):
+    async with beside(database_url) as (running, call, connection):
         await enqueue(connection), await enqueue(connection)
         one, two = (await call("claim", limit=2))["items"]
         await connection.execute("select coordinator.job_cancel('default', $1)", one["id"])
@@ -90,19 +92,17 @@ async def test_the_report_says_which_jobs_are_cancelled_and_which_are_lost(datab
 async def test_a_sidecar_that_was_stopped_past_its_ttl_knows_that_its_jobs_are_lost(database_url: str) -> None:
     with Daemon(database_url) as daemon:
         await daemon.ready()
-        async with beside(database_url, "9s") as (running, call, connection):
+        async with beside(database_url) as (running, call, connection):
             job = await enqueue(connection)
             (held,) = (await call("claim"))["items"]
             running.process.send_signal(signal.SIGSTOP)
             try:
-                await connection.execute(
-                    "update coordinator.agents set expires_at = now() where id = $1", running.agent
-                )
                 next_agent = await connection.fetchval(
                     "select id from coordinator.agent_register('default', 'next', p_job_types => '{work}', p_ttl => '1 hour')"
                 )
 
                 async def rescued() -> Any:
+                    await connection.execute(EXPIRED, running.agent)  # also if a heartbeat was under way
                     return await connection.fetchrow(CLAIM, next_agent)
 
                 taken = await until(rescued, "another worker has the job", every_s=0.1)

@@ -24,9 +24,17 @@ from coordinator.model.token import Role
 from coordinator.operations import agents, locks, signals
 from coordinator.relay import Relay
 from coordinator.sidecar.main import serve_mcp
-from tests.waiting import DEADLINE_S, until
+from tests.forked import forking
+from tests.waiting import DEADLINE_S, LASTING_S, OFTEN, until
 
-ARGUMENTS = ["-m", "coordinator", "mcp", "--agent", "coder-1", "--log-format", "json"]
+ARGUMENTS = ["mcp", "--agent", "coder-1", "--log-format", "json"]
+PROMPT = {"coordinator.client.lease.RENEWALS_PER_TTL": OFTEN}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a session end in order, however slow the machine is."""
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", DEADLINE_S)
 
 
 @asynccontextmanager
@@ -37,9 +45,10 @@ async def session(
         if heard is not None:
             heard.append(message)
 
+    command, *before = forking("coordinator", PROMPT)
     server = StdioServerParameters(
-        command=sys.executable,
-        args=[*ARGUMENTS, *arguments],
+        command=command,
+        args=[*before, *ARGUMENTS, *arguments],
         env={"COORDINATOR_DATABASE_URL": url, "PATH": os.environ["PATH"]},
     )
     async with Client(server, mode=mode, message_handler=hear) as client:
@@ -54,7 +63,7 @@ async def test_a_session_is_an_agent_whose_locks_are_renewed_and_end_with_it(db:
     async with session(database_url) as client:
         (agent,) = await db.run(agents.List(project="default"))
         assert agent.name == "coder-1"
-        granted = await client.call_tool("lock_acquire", {"resources": ["src/app.py"], "ttl": "2s"})
+        granted = await client.call_tool("lock_acquire", {"resources": ["src/app.py"], "ttl": f"{LASTING_S:g}s"})
         first = granted.structured_content["items"][0]
 
         async def renewed() -> bool:
@@ -128,7 +137,7 @@ async def test_what_is_changed_in_sql_is_pushed_to_a_session(db: Database, datab
 
 async def test_a_signal_ends_it_in_order_while_nothing_arrives(db: Database, database_url: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, *ARGUMENTS, "--tools", "reader"],
+        [sys.executable, "-m", "coordinator", *ARGUMENTS, "--tools", "reader"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
