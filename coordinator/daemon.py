@@ -79,8 +79,8 @@ async def serve(config: Config) -> None:
             # Neither the checks of tokens nor the loops queue behind calls.
             async with (
                 _database(config) as (database, place),
-                database.aside(CHECKS) as checks,
-                database.aside(LOOPS, LOOP_TIMEOUT_S) as executor,
+                database.aside("tokens", CHECKS) as checks,
+                database.aside("loops", LOOPS, LOOP_TIMEOUT_S) as executor,
             ):
                 await _run(config, database, checks, executor, listener, place, lifetime, certificate)
 
@@ -136,7 +136,7 @@ async def _run(  # noqa: PLR0917
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
     liveness = Liveness(session, "daemon")
-    deliveries = WebhookDeliveries(lambda: database.aside(DELIVERERS), Networks(config.webhook_networks))
+    deliveries = WebhookDeliveries(lambda: database.aside("webhooks", DELIVERERS), Networks(config.webhook_networks))
     relay = Relay(database, deliveries.heard)
     wakers = {"relay": relay.nudge, "webhook": deliveries.nudge}
     access = Access(None if is_open(config) else checks)

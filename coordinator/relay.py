@@ -43,6 +43,7 @@ class Relay:
         self._database = database
         self._on_numbered = on_numbered
         self._bell: SessionWake | None = None
+        self._nudged = False
         self.progress = Progress()
 
     async def run_forever(self) -> None:
@@ -67,6 +68,7 @@ class Relay:
 
     def nudge(self) -> None:
         """Wake the relay; the leader's heartbeat found events without a number."""
+        self._nudged = True
         if self._bell is not None:
             self._bell.set()
 
@@ -84,9 +86,11 @@ class Relay:
                 watch_s = min(watch_s * 2, WATCH_MAX_S)
             else:
                 watch_s = WATCH_FIRST_S
+                self._nudged = False
                 with metrics.RELAY_SLEEPING.track_inprogress():
                     rung = await self._bell.wait(REARM_S)
                 if rung:
+                    metrics.RELAY_DOORBELLS.labels("missed" if self._nudged else "rung").inc()
                     await self._drain(session)
 
     async def _drain(self, session: ServerSession) -> bool:

@@ -934,6 +934,19 @@ create table coordinator.logs (
 CREATE INDEX logs_session_idx ON coordinator.logs USING btree (session_id) WHERE (session_id IS NOT NULL);
 CREATE INDEX logs_trim_idx ON coordinator.logs USING btree (trim_at) WHERE (trim_at IS NOT NULL);
 
+-- What the leading daemon samples of the database for its metrics. Each noun's function file inserts its own rows; a test compares them with what the functions return.
+create table coordinator.metrics (
+  ordinal bigint not null generated always as identity, -- Order of declaration: by noun, then as the noun's file lists them.
+  name    text collate "C" not null, -- Name of the metric, as Prometheus sees it.
+  sampler text collate "C" not null, -- The function that samples it: it returns rows of name, labels and value.
+  kind    text not null, -- gauge; counter: it only grows, until the server starts again; histogram: each row of the function is one observation.
+  labels  text[] not null, -- Names of its labels, in the order of their values.
+  unit    text not null, -- Unit of its values; empty for plain numbers.
+  meaning text not null, -- What it measures.
+  constraint metrics_pkey PRIMARY KEY (name),
+  constraint metrics_kind CHECK ((kind = ANY (ARRAY['gauge'::text, 'counter'::text, 'histogram'::text])))
+);
+
 -- Processes that prove by a session-level advisory lock (1129267026, id) that they are alive: daemons, sidecars, clients. Written by process_register and agent_reap.
 create table coordinator.processes (
   id         integer not null generated always as identity, -- Second half of the key of the advisory lock.
@@ -2069,6 +2082,11 @@ create function coordinator.agent_register(p_project text, p_name text, p_role t
   returns SETOF coordinator.agents_live
   volatile security definer;
 
+-- Sample the metrics of agents and processes. Internal.
+create function coordinator.agent_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Raise ZC202 for a name that no registered agent has, with the name that was probably meant. Internal.
 create function coordinator.agent_unknown(p_project text, p_name text)
   returns void
@@ -2202,6 +2220,11 @@ create function coordinator.artifact_room(p_count bigint, p_bytes bigint)
 -- Return an artifact as readers see it. Internal.
 create function coordinator.artifact_row(p_project text, p_session text, p_artifact coordinator.artifacts)
   returns coordinator.artifacts_live
+  stable;
+
+-- Sample the metrics of artifacts. Internal.
+create function coordinator.artifact_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
   stable;
 
 -- Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.
@@ -2509,6 +2532,11 @@ create function coordinator.directive_revoke(p_project text, p_directive bigint,
   returns boolean
   volatile security definer;
 
+-- Sample the metrics of directives. Internal.
+create function coordinator.directive_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Send a directive to an agent (its name, or the id of one with this name), a role, whoever runs a job until it ends, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
@@ -2809,6 +2837,11 @@ create function coordinator.event_ring()
   returns bigint
   volatile;
 
+-- Sample the metrics of the log. Internal.
+create function coordinator.event_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Return up to which event the log had been numbered before an instant; all later events were committed after it, or shortly before. Internal.
 create function coordinator.event_seq_before(p_at timestamp with time zone)
   returns bigint
@@ -2837,6 +2870,11 @@ create function coordinator.event_turn(p_age interval)
 -- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean)
+  stable security definer;
+
+-- Return when each committed event happened that has no number yet, of up to p_limit. Internal.
+create function coordinator.events_unnumbered(p_limit integer)
+  returns SETOF timestamp with time zone
   stable security definer;
 
 -- Count committed events that have no number yet, up to p_limit. Internal.
@@ -2883,11 +2921,6 @@ create function coordinator.file_record(p_project text, p_agent text, p_paths te
 create function coordinator.file_stale(p_project_id bigint, p_path text, p_agent uuid, p_name text, p_owner text, p_hash text, OUT stale boolean, OUT changed_by text, OUT changed_at timestamp with time zone, OUT told text)
   returns record
   stable;
-
--- Return the gauges of the metrics endpoint by name. Sampled by the leader.
-create function coordinator.gauge_sample()
-  returns table (name text, value double precision)
-  stable security definer;
 
 -- Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
 create function coordinator.idempotency_claim(p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day')
@@ -3312,6 +3345,11 @@ create function coordinator.job_retry(p_project text, p_job uuid default null, p
 -- Return the root of the tree of a job. ZC209: there is no such job. Internal.
 create function coordinator.job_root(p_project text, p_job uuid)
   returns uuid
+  stable;
+
+-- Sample the metrics of jobs and queues. Internal.
+create function coordinator.job_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
   stable;
 
 -- Return the jobs of a project that meet a condition, which is SQL about j, a row of job_rows. Internal.
@@ -3919,6 +3957,11 @@ create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_hash
   returns record
   volatile;
 
+-- Sample the metrics of limits. Internal.
+create function coordinator.limit_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots, a rate or a budget of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
 create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
@@ -4324,6 +4367,11 @@ create function coordinator.lock_rows(p_waiting boolean, p_from bigint, p_before
   returns SETOF coordinator.locks
   stable;
 
+-- Sample the metrics of locks. Internal.
+create function coordinator.lock_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Return the regular expression of a segment of a glob: with its brackets as classes, or as themselves. ZC103: it is not a glob. Internal.
 create function coordinator.lock_segment_pattern(p_segment text)
   returns text
@@ -4633,6 +4681,26 @@ create function coordinator.message_window(p_project text, p_session text, p_las
 create function coordinator.message_window_start(p_log bigint, p_last integer, p_turns integer, p_tokens bigint, p_from bigint default 0)
   returns bigint
   stable;
+
+-- Return for how many seconds something has lasted; null for null. Internal.
+create function coordinator.metric_age(p_at timestamp with time zone)
+  returns double precision
+  stable;
+
+-- Return the value of a label for a name that users choose, which is in this place by size: without control characters, at most 64 characters long, and "other" beyond the 50 largest. Internal.
+create function coordinator.metric_label(p_text text, p_place bigint)
+  returns text
+  immutable;
+
+-- Return what these samplers (see the table metrics) find now, and how long each took. Internal: the leading daemon calls it.
+create function coordinator.metric_sample(p_samplers text[], p_since timestamp with time zone default null)
+  returns table (name text, labels text[], value double precision)
+  stable security definer;
+
+-- Return which share of a table a sample reads, so that it is at most 2,000 pages. Internal.
+create function coordinator.metric_share(p_table regclass)
+  returns double precision
+  volatile;
 
 -- Take the lock under which a name becomes that of a token or of an agent. Internal.
 create function coordinator.name_enter(p_name text)
@@ -4972,11 +5040,6 @@ create function coordinator.roles_unbound()
   returns boolean
   volatile;
 
--- Return the number of rows of a table: counted, or taken from the planner's statistics if there are many. Internal.
-create function coordinator.row_count(p_table regclass)
-  returns bigint
-  stable security definer;
-
 -- Delete the rule for setting p_when_set, in this project or p_everywhere.
 create function coordinator.rule_delete(p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null)
   returns boolean
@@ -5071,6 +5134,11 @@ create function coordinator.search_vector(p_language regconfig, p_text coordinat
 create function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false)
   returns tsquery
   immutable;
+
+-- Sample the metrics of the server. Internal.
+create function coordinator.server_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
 
 -- Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.
 create function coordinator.server_settled()
@@ -5222,6 +5290,11 @@ create function coordinator.signal_set(p_project text, p_key text, p_value jsonb
   returns SETOF coordinator.signals_live
   volatile security definer;
 
+-- Sample the metrics of statements, where pg_stat_statements is there. Internal.
+create function coordinator.statement_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Show which server, schema and leader there are, how much a project holds (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.
 create function coordinator.status_show(p_project text)
   returns table (postgres text, schema_version text, schema_applied_at timestamp with time zone, leader text, daemon_count bigint, project text, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, waiting_count bigint, head text, warnings text[])
@@ -5235,6 +5308,11 @@ create function coordinator.step_append(p_project text, p_session text, p_step j
 -- Return a step of a transaction with the kind and key of its log. Internal.
 create function coordinator.step_keys(p_project text, p_part jsonb)
   returns SETOF jsonb
+  stable;
+
+-- Sample the metrics of tables. Internal.
+create function coordinator.table_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
   stable;
 
 -- Return the token whose secret has this SHA-256. ZC501: unknown. ZC502: revoked. ZC503: expired. Internal: called by gateways.
@@ -5470,6 +5548,11 @@ create function coordinator.webhook_rotate(p_project text, p_webhook bigint, p_o
 -- Return a webhook as readers see it. Internal.
 create function coordinator.webhook_row(p_webhook bigint)
   returns SETOF coordinator.webhooks_live
+  stable;
+
+-- Sample the metrics of webhooks. Internal.
+create function coordinator.webhook_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
   stable;
 
 -- Show a webhook, without its secret. ZC223: there is no such webhook.

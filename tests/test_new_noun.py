@@ -25,7 +25,7 @@ ADDED: dict[str, list[tuple[str, str]]] = {
     ],
     "coordinator/loops/table.py": [
         ("        Loop(signals.Expire()),", "        Loop(notes.Expire()),"),
-        ("from coordinator.operations.work import SampleGauges", "from coordinator.operations import notes"),
+        ("from coordinator.operations.work import SampleMetrics", "from coordinator.operations import notes"),
     ],
     "coordinator/client/connection.py": [
         ("        self.rules = Rules(caller)", "        self.notes = Notes(caller)"),

@@ -142,6 +142,8 @@ class Gateway:
         self._seen: tuple[str | None, int] = (None, 0)  # the newest event that a stream has read from the log itself
         self._heads: Believed[str, str] = Believed(HEAD_S)
         metrics.STREAM_CONNECTIONS.set_function(lambda: self._connections)
+        metrics.STREAM_BEHIND.set_function(lambda: len(self._behind()))
+        metrics.STREAM_BEHIND_EVENTS.set_function(lambda: max(self._behind(), default=0))
 
     async def cursor(self, runner: Runner) -> str:
         """Return the cursor after the newest event: it lags behind the end of the log by a moment, and is never ahead.
@@ -204,11 +206,15 @@ class Gateway:
         """Publish what is in the log until nobody needs it any more."""
         reader = self._reader
         backoff = Backoff()
+        told_at = self._grown.set_at
         while self._needed():
             published = self.ring.head
             try:
                 events = await reader.next(self._session, self._grown)
                 await self._publish(events, reader)
+                if events and told_at != self._grown.set_at:  # else these are more of what it was told
+                    told_at = self._grown.set_at
+                    metrics.STREAM_SEND_SECONDS.observe(time.monotonic() - told_at)
                 self._progress.made()
                 backoff.reset()
             except Exception as error:  # what is wrong with a page must not end the daemon
@@ -223,6 +229,15 @@ class Gateway:
     def _needed(self) -> bool:
         """Return whether there is a stream or long-poll, or was a moment ago."""
         return bool(self._connections) or time.monotonic() - self._left_at < REST_AFTER_S
+
+    def _behind(self) -> list[int]:
+        """Return by how many events each stream is behind that is in no group."""
+        grouped = {reader for group in self._groups.values() for reader in group.readers}
+        return [
+            max(0, self.ring.head - reader.seq)
+            for reader in self._readers - grouped
+            if reader.epoch == self.epoch and self.ring.head > reader.seq
+        ]
 
     def obstacle(self, tolerated_s: float) -> str | None:
         """Return why streams get no events, if that has lasted for longer than ``tolerated_s`` seconds."""

@@ -91,7 +91,8 @@ class OperationRoutes:
                     if connection is not None:
                         connection.on_lost = None
             if isinstance(response, Response):  # complete: streams are not measured
-                metrics.REQUEST_SECONDS.labels(name, response.status_code).observe(time.perf_counter() - began)
+                metrics.REQUEST_SECONDS.labels(name).observe(time.perf_counter() - began)
+                metrics.REQUESTS.labels(name, response.status_code).inc()
                 response.deadline_s = self._deadline_s
             try:
                 await response(scope, receive, send)

@@ -67,10 +67,11 @@ class Database:
         direct_dsn: str | None = None,
         raw_json: bool = False,
         objects: Objects | None = None,
+        name: str = "calls",
     ) -> AsyncIterator[Database]:
         """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
 
-        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does.
+        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does. ``name``: of the pool, in the metrics.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
@@ -84,7 +85,10 @@ class Database:
             )
 
         pool = Pool(
-            opened, min_size=min(config.min_connections, config.max_connections), max_size=config.max_connections
+            opened,
+            min_size=min(config.min_connections, config.max_connections),
+            max_size=config.max_connections,
+            name=name,
         )
         direct_dsn = direct_dsn or config.direct_url or dsn
         database = cls(pool, dsn, direct_dsn, config, raw_json=raw_json, objects=objects)
@@ -153,7 +157,7 @@ class Database:
                 raise self._lookout.explained(error, connection) from error
 
     @asynccontextmanager
-    async def aside(self, size: int, call_timeout_s: float | None = None) -> AsyncIterator[Database]:
+    async def aside(self, name: str, size: int, call_timeout_s: float | None = None) -> AsyncIterator[Database]:
         """Open a further pool, past any pooler, for calls that must not queue behind others.
 
         Raises: ``DatabaseUnavailable``; the first connection is made here, before calls can take all that the server admits.
@@ -164,7 +168,7 @@ class Database:
             max_connections=size,
             call_timeout_s=call_timeout_s or self._config.call_timeout_s,
         )
-        async with Database.open(self.direct_dsn, config, direct_dsn=self.direct_dsn) as database:
+        async with Database.open(self.direct_dsn, config, direct_dsn=self.direct_dsn, name=name) as database:
             yield database
 
     async def connect(self) -> asyncpg.Connection:

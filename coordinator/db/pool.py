@@ -27,6 +27,7 @@ import asyncpg
 
 from coordinator.db.connection import answers, retire
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
+from coordinator.telemetry import metrics
 
 __all__ = ["Pool", "is_sound"]
 
@@ -43,9 +44,19 @@ def is_sound(error: CoordinatorError) -> bool:
 
 
 class Pool:
-    """At most ``max_size`` connections, opened on demand; those beyond ``min_size`` are closed after a minute without use."""
+    """At most ``max_size`` connections, opened on demand; those beyond ``min_size`` are closed after a minute without use.
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, min_size: int, max_size: int) -> None:
+    ``name`` is that in the metrics.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        *,
+        min_size: int,
+        max_size: int,
+        name: str = "calls",
+    ) -> None:
         self._connect = connect
         self._min_size = min_size
         self._max_size = max_size
@@ -56,6 +67,12 @@ class Pool:
         # Who waits is given a connection, or None: then there may be room for another one.
         self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._waited = metrics.POOL_WAIT_SECONDS.labels(name)
+        self._timeouts = metrics.POOL_TIMEOUTS.labels(name)
+        metrics.POOL_SIZE.labels(name).set_function(lambda: self._max_size)
+        metrics.POOL_CONNECTIONS.labels(name, "idle").set_function(lambda: len(self._free))
+        metrics.POOL_CONNECTIONS.labels(name, "busy").set_function(lambda: len(self._open) - len(self._free))
+        metrics.POOL_WAITING.labels(name).set_function(lambda: len(self._waiting))
 
     @asynccontextmanager
     async def taken(self, timeout_s: float) -> AsyncIterator[asyncpg.Connection]:
@@ -83,14 +100,18 @@ class Pool:
                 self._open[connection] = now
                 return connection
             self._free.append(connection)
+        began = time.monotonic()
         try:
             with anyio.fail_after(timeout_s):
-                return await self._acquire()
+                connection = await self._acquire()
         except TimeoutError:
+            self._timeouts.inc()
             raise DatabaseUnavailable(
                 f"no connection became free within {timeout_s:g} seconds",
                 hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
             ) from None
+        self._waited.observe(time.monotonic() - began)
+        return connection
 
     def begun(self) -> list[float]:
         """Return when each connection that is in use was taken."""

@@ -57,10 +57,12 @@ class SessionWake:
     """Wakes one waiter on notifications. A notification between two waits is not lost.
 
     ``topics`` has the types of the events that ended the last wait. It is empty if they are not known: anything may have happened.
+    ``set_at`` is when it was first set since the wait before, by the monotonic clock.
     """
 
     def __init__(self) -> None:
         self.topics: frozenset[str] = frozenset()
+        self.set_at = 0.0
         self._event = anyio.Event()
         self._heard: set[str] = set()
         self._unknown = False
@@ -69,7 +71,9 @@ class SessionWake:
         """Wake the waiter, now or as soon as it waits."""
         self._heard.update(topics)
         self._unknown = self._unknown or not topics
-        self._event.set()
+        if not self._event.is_set():
+            self.set_at = time.monotonic()
+            self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for a notification, at most ``timeout_s``, and return whether there was one."""

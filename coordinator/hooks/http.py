@@ -36,6 +36,7 @@ from coordinator.hooks.shell import DEFAULTS, ShellRule, rules_of
 from coordinator.model import duration
 from coordinator.model.operation import Operation
 from coordinator.operations.executor import Runner
+from coordinator.telemetry import metrics
 
 __all__ = ["hook_handlers"]
 
@@ -88,6 +89,9 @@ async def _respond(name: str, request: Request, executor: Runner) -> Response:
         if not isinstance(error, DatabaseUnavailable):
             log.info("hook.refused", dialect=name, code=error.code, error=error.message)
         verdict = unanswered(event, options, f"{error.message}.")
+        metrics.HOOK_VERDICTS.labels(name, "unanswered").inc()
+    else:
+        metrics.HOOK_VERDICTS.labels(name, verdict.decision or "none").inc()
     return Response(200, dialect.answer(event, verdict).stdout.encode() or b"{}")
 
 

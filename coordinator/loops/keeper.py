@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -66,7 +67,10 @@ class Keeper:
         self._hurried = anyio.Event()
         self._heard_at = 0.0
         self._progress = Progress()
+        self._due_since: dict[str, float] = {}  # loops that have not run since they were due
         metrics.LEADER.set_function(lambda: self.leads)
+        for name in self._loops:
+            metrics.LOOP_LAG_SECONDS.labels(name).set_function(partial(self._lag_s, name))
 
     @property
     def leads(self) -> bool:
@@ -125,16 +129,21 @@ class Keeper:
             self._leads_until = began + LEAD_S if lead.leads else 0.0
             for name in lead.due:
                 if name in self._due:
+                    self._due_since.setdefault(name, time.monotonic())
                     self._due[name].set()
                 else:
                     self._on_due(name)
         self._led = self.leads
         if self._led != led:
             log.info("leader.changed", leads=self._led)
-            if not self._led:
-                metrics.CONTENT.clear()  # the next leader samples the contents
+        if not self._led:
+            metrics.SAMPLES.clear()  # the next leader has them; a sample may have ended after the lead
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+
+    def _lag_s(self, name: str) -> float:
+        since = self._due_since.get(name)
+        return 0.0 if since is None or not self.leads else time.monotonic() - since
 
     async def _renew(self) -> Lead:
         process = self._process()
@@ -163,8 +172,10 @@ class Keeper:
             if not self.leads:
                 await self._until(leads=True)
                 wait_s, failed = _first_wait_s(loop), False
+                self._due_since.pop(loop.name, None)
                 backoff.reset()
                 continue
+            self._due_since.setdefault(loop.name, time.monotonic())
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
             try:
@@ -177,6 +188,7 @@ class Keeper:
             finally:
                 metrics.LOOP_SECONDS.labels(loop.name).observe(time.perf_counter() - began)
             failed = False
+            self._due_since.pop(loop.name, None)
             backoff.reset()
             if run.handled:
                 metrics.LOOP_HANDLED.labels(loop.name).inc(run.handled)

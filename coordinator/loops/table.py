@@ -10,9 +10,9 @@ from coordinator.config import Config
 from coordinator.loops.artifact_objects import DeletingObjects, MovingContents
 from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
+from coordinator.loops.sampling import Sampling
 from coordinator.model.agent import Reaped
 from coordinator.model.retention import RetentionResult
-from coordinator.model.work import Gauge
 from coordinator.objects import ObjectStore
 from coordinator.operations import (
     agents,
@@ -36,7 +36,7 @@ from coordinator.operations import (
     signals,
     webhooks,
 )
-from coordinator.operations.work import SampleGauges
+from coordinator.operations.work import SampleMetrics
 from coordinator.telemetry import metrics
 
 __all__ = ["table"]
@@ -92,7 +92,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(files.Prune(), every_s=3600),
         Loop(briefings.Prune(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
-        Loop(SampleGauges(), every_s=15, judge=_sampled),
+        Sampling(operation=SampleMetrics(samplers=metrics.SAMPLES.samplers), every_s=15),
     )
 
 
@@ -141,9 +141,3 @@ def _reaped(result: Reaped) -> LoopRun:
         log.warning("agent.reaped", count=result.reaped, agents=result.agents[:REAPED_SHOWN])
         return LoopRun(result.reaped, again_s=0)
     return LoopRun(0, again_s=MISSING_AGAIN_S if result.missing else None)
-
-
-def _sampled(gauges: list[Gauge]) -> LoopRun:
-    for gauge in gauges:
-        metrics.CONTENT.labels(gauge.name).set(gauge.value)
-    return LoopRun(0)

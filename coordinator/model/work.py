@@ -1,10 +1,10 @@
-"""The daemon's own work: leading, relaying, sampling."""
+"""The daemon's own work: leading and relaying."""
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Gauge", "Lead", "Step"]
+__all__ = ["Lead", "Step"]
 
 
 class Lead(msgspec.Struct, frozen=True):
@@ -21,10 +21,3 @@ class Step(msgspec.Struct, frozen=True):
     moved: int
     head_seq: int
     again: bool
-
-
-class Gauge(msgspec.Struct, frozen=True):
-    """One figure of the database's contents."""
-
-    name: str
-    value: float

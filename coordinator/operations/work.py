@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from coordinator.model.metric import Sample
 from coordinator.model.operation import Operation
-from coordinator.model.work import Gauge, Lead, Step
+from coordinator.model.work import Lead, Step
 
 __all__ = [
     "LeaderRenew",
@@ -14,7 +15,7 @@ __all__ = [
     "RelayRecover",
     "RelayRun",
     "RelayStep",
-    "SampleGauges",
+    "SampleMetrics",
 ]
 
 
@@ -75,9 +76,12 @@ class RelayArm(Operation[bool], frozen=True, kw_only=True):
     duration: timedelta = timedelta(seconds=15)
 
 
-class SampleGauges(Operation[list[Gauge]], frozen=True, kw_only=True):
-    """Sample the figures of the database's contents that the metrics endpoint shows."""
+class SampleMetrics(Operation[list[Sample]], frozen=True, kw_only=True):
+    """Return what samplers of the database's metrics find now. ``since`` is when the previous sample was taken."""
 
-    function = "gauge_sample"
+    function = "metric_sample"
     reads = True
     internal = True
+
+    samplers: list[str]
+    since: datetime | None = None

@@ -1,28 +1,47 @@
-"""Every metric. Names are API, ``coordinator_<noun>_<unit>``; ``docs/metrics.md`` lists them."""
+"""Every metric. Names are API, ``coordinator_<noun>_<unit>``; ``docs/metrics.md`` lists them.
+
+What a process measures of itself is declared here. What the leader samples of the database is declared in SQL, beside what it
+measures: see ``samples``.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from coordinator.model.catalogue import METRICS
+from coordinator.telemetry.samples import Samples
+
 __all__ = [
     "ARTIFACT_TRANSFERS",
     "CALL_ERRORS",
     "CALL_SECONDS",
-    "CONTENT",
     "EVENT_NUMBERED",
+    "HOOK_VERDICTS",
     "LEADER",
     "LOOP_ERRORS",
     "LOOP_HANDLED",
+    "LOOP_LAG_SECONDS",
     "LOOP_RUNS",
     "LOOP_SECONDS",
+    "POOL_CONNECTIONS",
+    "POOL_SIZE",
+    "POOL_TIMEOUTS",
+    "POOL_WAITING",
+    "POOL_WAIT_SECONDS",
     "REGISTRY",
     "RELAY_BATCH_EVENTS",
+    "RELAY_DOORBELLS",
     "RELAY_SLEEPING",
+    "REQUESTS",
     "REQUEST_SECONDS",
     "RETENTION_REMOVED",
+    "SAMPLES",
+    "STREAM_BEHIND",
+    "STREAM_BEHIND_EVENTS",
     "STREAM_CLOSED",
     "STREAM_CONNECTIONS",
     "STREAM_EVENTS",
+    "STREAM_SEND_SECONDS",
     "VALUE_UNREADABLE",
     "WEBHOOK_ATTEMPTS",
     "WEBHOOK_SECONDS",
@@ -42,6 +61,23 @@ CALL_SECONDS = Histogram(
     buckets=_LATENCY_BUCKETS_S,
 )
 CALL_ERRORS = Counter("coordinator_call_errors", "Calls that failed.", ["function", "sqlstate"], registry=REGISTRY)
+POOL_SIZE = Gauge("coordinator_pool_size", "Most connections that a pool opens.", ["pool"], registry=REGISTRY)
+POOL_CONNECTIONS = Gauge(
+    "coordinator_pool_connections", "Connections of a pool: idle or busy.", ["pool", "state"], registry=REGISTRY
+)
+POOL_WAITING = Gauge(
+    "coordinator_pool_waiting", "Calls that wait for a connection of a pool.", ["pool"], registry=REGISTRY
+)
+POOL_WAIT_SECONDS = Histogram(
+    "coordinator_pool_wait_seconds",
+    "Time until a call had a connection, where none was at hand.",
+    ["pool"],
+    registry=REGISTRY,
+    buckets=_LATENCY_BUCKETS_S,
+)
+POOL_TIMEOUTS = Counter(
+    "coordinator_pool_timeouts", "Calls that got no connection in time.", ["pool"], registry=REGISTRY
+)
 EVENT_NUMBERED = Counter(
     "coordinator_event_numbered", "Events that the relay of this process numbered.", registry=REGISTRY
 )
@@ -56,8 +92,20 @@ RELAY_SLEEPING = Gauge(
     "1 while the relay of this process sleeps until its doorbell rings.",
     registry=REGISTRY,
 )
+RELAY_DOORBELLS = Counter(
+    "coordinator_relay_doorbells",
+    "What woke the sleeping relay: its doorbell rang, or missed, so that a heartbeat found events.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 LOOP_RUNS = Counter("coordinator_loop_runs", "Runs of a loop.", ["loop"], registry=REGISTRY)
 LOOP_ERRORS = Counter("coordinator_loop_errors", "Runs that failed; the loop continues.", ["loop"], registry=REGISTRY)
+LOOP_LAG_SECONDS = Gauge(
+    "coordinator_loop_lag_seconds",
+    "For how long a loop of this leader has been due without a run that succeeded; 0: it is not due.",
+    ["loop"],
+    registry=REGISTRY,
+)
 LOOP_HANDLED = Counter(
     "coordinator_loop_handled", "Rows that a loop expired, reaped or pruned.", ["loop"], registry=REGISTRY
 )
@@ -77,15 +125,39 @@ RETENTION_REMOVED = Counter(
 LEADER = Gauge("coordinator_leader", "1 while this process leads.", registry=REGISTRY)
 REQUEST_SECONDS = Histogram(
     "coordinator_request_seconds",
-    "Duration of HTTP requests, except streams and long-polls.",
-    ["operation", "status"],
+    "Duration of HTTP requests, except streams.",
+    ["operation"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
+)
+REQUESTS = Counter(
+    "coordinator_requests",
+    "HTTP requests, except streams, by their status.",
+    ["operation", "status"],
+    registry=REGISTRY,
+)
+HOOK_VERDICTS = Counter(
+    "coordinator_hook_verdicts",
+    "Answers to hooks of coding agents over HTTP: allow, deny, ask, or none; unanswered: the policy decided.",
+    ["tool", "decision"],
+    registry=REGISTRY,
 )
 ARTIFACT_TRANSFERS = Gauge(
     "coordinator_artifact_transfers", "Artifacts that are being uploaded or downloaded over HTTP.", registry=REGISTRY
 )
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
+STREAM_BEHIND = Gauge(
+    "coordinator_stream_behind", "Open streams that are behind and catch up at their own pace.", registry=REGISTRY
+)
+STREAM_BEHIND_EVENTS = Gauge(
+    "coordinator_stream_behind_events", "Events by which the last of them is behind.", registry=REGISTRY
+)
+STREAM_SEND_SECONDS = Histogram(
+    "coordinator_stream_send_seconds",
+    "Time from the notification that events have numbers until they were written to the streams that want them.",
+    registry=REGISTRY,
+    buckets=_LATENCY_BUCKETS_S,
+)
 STREAM_EVENTS = Counter("coordinator_stream_events", "Events that the gateway read from the log.", registry=REGISTRY)
 STREAM_CLOSED = Counter("coordinator_stream_closed", "Streams that this process closed.", ["reason"], registry=REGISTRY)
 VALUE_UNREADABLE = Counter(
@@ -106,12 +178,7 @@ WEBHOOK_SECONDS = Histogram(
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
 )
-CONTENT = Gauge(
-    "coordinator_content",
-    "Figures of the database's contents, sampled by the leader.",
-    ["name"],
-    registry=REGISTRY,
-)
+SAMPLES = Samples(METRICS, REGISTRY, _LATENCY_BUCKETS_S)
 
 
 def render() -> bytes:

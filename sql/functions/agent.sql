@@ -572,3 +572,28 @@ end
 $$;
 comment on function coordinator.agent_check(uuid, text) is
   'Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_agents', 'agent_sample', 'gauge', '{project}', '', 'Registered agents.'),
+  ('coordinator_processes', 'agent_sample', 'gauge', '{kind}', '', 'Registered daemons, sidecars and clients.');
+
+create or replace function coordinator.agent_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_share double precision := coordinator.metric_share('coordinator.agents');
+begin
+  return query
+    with counted as (
+      select a.project, count(*) / v_share as n from coordinator.agents a tablesample system (100 * v_share) group by a.project),
+    placed as (
+      select coordinator.metric_label(c.project, row_number() over (order by c.n desc, c.project)) as project, c.n from counted c)
+    select 'coordinator_agents', array[p.project], sum(p.n) from placed p group by p.project
+    union all
+    select 'coordinator_processes', array[k], count(p.id)::double precision
+    from unnest(array['daemon', 'sidecar', 'client']) k left join coordinator.processes p on p.kind = k group by k;
+end
+$$;
+comment on function coordinator.agent_sample(timestamptz) is
+  'Sample the metrics of agents and processes. Internal.';

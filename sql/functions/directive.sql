@@ -453,3 +453,31 @@ as $$
 $$;
 comment on function coordinator.directive_prune(interval, integer) is
   'Delete up to p_limit directives that ended more than p_retention ago, with their receipts; returns how many. Repeat until 0. No events.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_directives_unacknowledged', 'directive_sample', 'gauge', '{project}', '', 'Open directives that no agent has acknowledged; of at most 10,000 open ones.'),
+  ('coordinator_directive_oldest_seconds', 'directive_sample', 'gauge', '{project}', 'seconds', 'Age of the oldest of them.');
+
+create or replace function coordinator.directive_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    with waiting as (
+      select d.project_id, d.sent_at from (select * from coordinator.directives o where o.status = 'open' limit 10000) d
+      where not exists (select from coordinator.directive_receipts r where r.directive_id = d.id)),
+    counted as (
+      select w.project_id, count(*) as n, min(w.sent_at) as since from waiting w group by w.project_id),
+    placed as (
+      select coordinator.metric_label(p.name, row_number() over (order by c.n desc, p.name)) as project, c.n, c.since
+      from counted c join coordinator.projects p on p.id = c.project_id),
+    shown as materialized (
+      select p.project, sum(p.n) as n, min(p.since) as since from placed p group by p.project)
+    select 'coordinator_directives_unacknowledged', array[s.project], s.n::double precision from shown s
+    union all
+    select 'coordinator_directive_oldest_seconds', array[s.project], coordinator.metric_age(s.since) from shown s;
+end
+$$;
+comment on function coordinator.directive_sample(timestamptz) is
+  'Sample the metrics of directives. Internal.';

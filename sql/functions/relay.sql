@@ -68,7 +68,7 @@ $$;
 comment on function coordinator.event_headroom() is
   'Return how many events the partitions of the log have room for.';
 
-create or replace function coordinator.events_waiting(p_limit integer default 1) returns integer
+create or replace function coordinator.events_unnumbered(p_limit integer) returns setof timestamptz
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
@@ -83,12 +83,22 @@ begin
   select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
   v_late := array(select pg_snapshot_xip(v_last.base) order by 1);
   v_low := coalesce(coordinator.event_id_before(v_late[1]), 0);
-  return (
-    select count(*) from (
-      (select from coordinator.events l where l.xid = any (v_late) and l.id > v_low and l.id <= v_top limit p_limit)
-      union all
-      (select from coordinator.events l where l.xid >= pg_snapshot_xmax(v_last.base) and l.id > v_last.base_id and l.id <= v_top limit p_limit)
-      limit p_limit) w);
+  return query
+    (select l.at from coordinator.events l where l.xid = any (v_late) and l.id > v_low and l.id <= v_top limit p_limit)
+    union all
+    (select l.at from coordinator.events l where l.xid >= pg_snapshot_xmax(v_last.base) and l.id > v_last.base_id and l.id <= v_top limit p_limit)
+    limit p_limit;
+end
+$$;
+comment on function coordinator.events_unnumbered(integer) is
+  'Return when each committed event happened that has no number yet, of up to p_limit. Internal.';
+
+create or replace function coordinator.events_waiting(p_limit integer default 1) returns integer
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select count(*) from coordinator.events_unnumbered(p_limit));
 end
 $$;
 comment on function coordinator.events_waiting(integer) is
@@ -538,3 +548,54 @@ select coordinator.event_extend(8);
 select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash())
 from coordinator.relay where identity = '';
 update coordinator.relay set identity = coordinator.relay_identity() where identity = '';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_event_head_seq', 'event_sample', 'gauge', '{}', '', 'Number of the newest event.'),
+  ('coordinator_event_floor_seq', 'event_sample', 'gauge', '{}', '', 'Events up to this number are pruned.'),
+  ('coordinator_event_headroom', 'event_sample', 'gauge', '{}', '', 'How many more events the partitions of the log have room for.'),
+  ('coordinator_events_waiting', 'event_sample', 'gauge', '{}', '', 'Committed events that have no number yet; at most 10,000 are counted.'),
+  ('coordinator_event_oldest_seconds', 'event_sample', 'gauge', '{}', 'seconds', 'Age of the oldest of them.'),
+  ('coordinator_event_reader_behind', 'event_sample', 'gauge', '{reader}', '', 'Events that jobs that wait for events, or webhooks, have not been compared with yet.'),
+  ('coordinator_event_set_aside', 'event_sample', 'gauge', '{reader}', '', 'Jobs and webhooks whose events are set aside, since another transaction had them.'),
+  ('coordinator_event_number_seconds', 'event_sample', 'histogram', '{}', 'seconds', 'Time from an event, shortly before its commit, to its number: of the first event of each chunk, of at most 200 chunks in a sample.');
+
+create or replace function coordinator.event_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_head bigint := (select c.last_seq from coordinator.event_chunks c order by c.first_seq desc limit 1);
+begin
+  return query
+    select 'coordinator_event_head_seq', '{}'::text[], v_head::double precision
+    union all
+    select 'coordinator_event_floor_seq', '{}', f.last_value from coordinator.event_floor f
+    union all
+    select 'coordinator_event_headroom', '{}', coordinator.event_headroom()
+    union all
+    select m.name, '{}', m.value
+    from (select count(*) as n, coalesce(coordinator.metric_age(min(w.at)), 0) as age from coordinator.events_unnumbered(10000) w (at)) w
+    cross join lateral (values ('coordinator_events_waiting', w.n), ('coordinator_event_oldest_seconds', w.age)) m (name, value);
+  -- A reader that has nothing to look for does not move.
+  return query
+    select m.name, array[r.reader], m.value
+    from (select 'job_wait' as reader, case when exists (select from coordinator.job_waits w where w.behind is not null) then v_head - l.seq end as behind,
+                 (select count(*) from jsonb_object_keys(l.held)) as held
+          from coordinator.job_wait_log l
+          union all
+          select 'webhook', case when exists (select from coordinator.webhooks w where not w.behind) then v_head - l.seq end,
+                 (select count(*) from jsonb_object_keys(l.late))
+          from coordinator.webhook_log l) r
+    cross join lateral (values ('coordinator_event_reader_behind', greatest(0, coalesce(r.behind, 0))::double precision),
+                               ('coordinator_event_set_aside', r.held::double precision)) m (name, value);
+  return query
+    select 'coordinator_event_number_seconds', '{}'::text[], greatest(0, extract(epoch from c.stamped_at - e.at))::double precision
+    from (select * from coordinator.event_chunks n order by n.first_seq desc limit 200) c
+    cross join lateral (
+      select l.at from coordinator.events l where l.xid = c.xids[1] and l.id between c.first_id and c.last_id order by l.id limit 1) e
+    where c.stamped_at > p_since;
+end
+$$;
+comment on function coordinator.event_sample(timestamptz) is
+  'Sample the metrics of the log. Internal.';

@@ -751,3 +751,33 @@ end
 $$;
 comment on function coordinator.webhook_prune(integer) is
   'Delete up to p_limit ended deliveries: of each webhook, the newest 1,000 delivered and 1,000 dead ones stay, with at most 16 MiB of bodies, for 30 days. Repeat until 0. No event.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_webhooks', 'webhook_sample', 'gauge', '{state}', '', 'Webhooks: active, paused or disabled.'),
+  ('coordinator_webhook_deliveries', 'webhook_sample', 'gauge', '{status}', '', 'Deliveries that wait, and those that are dead (of which at most 10,000 are counted).'),
+  ('coordinator_webhook_oldest_seconds', 'webhook_sample', 'gauge', '{}', 'seconds', 'Age of the oldest event that waits to be delivered, except to paused webhooks.');
+
+create or replace function coordinator.webhook_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select 'coordinator_webhooks', array[s.state], count(w.id)::double precision
+    from unnest(array['active', 'paused', 'disabled']) s (state)
+    left join coordinator.webhooks w on s.state = case when w.disabled then 'disabled' when w.paused_at is not null then 'paused' else 'active' end
+    group by s.state;
+  return query
+    select 'coordinator_webhook_deliveries', array['waiting'], coalesce(sum(w.waiting), 0)::double precision from coordinator.webhooks w
+    union all
+    select 'coordinator_webhook_deliveries', array['dead'], count(*)::double precision
+    from (select from coordinator.webhook_deliveries d where d.status = 'dead' limit 10000) first
+    union all
+    select 'coordinator_webhook_oldest_seconds', '{}', coalesce(coordinator.metric_age(min(d.at)), 0)
+    from coordinator.webhooks w
+    cross join lateral (select e.at from coordinator.webhook_deliveries e where e.webhook_id = w.id and e.status = 'waiting' order by e.id limit 1) d
+    where w.paused_at is null;
+end
+$$;
+comment on function coordinator.webhook_sample(timestamptz) is
+  'Sample the metrics of webhooks. Internal.';

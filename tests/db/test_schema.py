@@ -20,7 +20,8 @@ from coordinator.db.connection import connect
 from coordinator.embedded import binaries
 from coordinator.errors import PermissionDenied, SchemaMismatch
 from coordinator.operations import events, signals
-from coordinator.operations.work import LeaderRenew, ProcessRegister, RelayRecover, RelayStep, SampleGauges
+from coordinator.operations.work import LeaderRenew, ProcessRegister, RelayRecover, RelayStep, SampleMetrics
+from coordinator.telemetry import metrics
 from tests.catalogue.test_events import DRIVERS
 from tests.conftest import FAKE_CLOCK, Transaction, cloned
 from tests.forked import Forked
@@ -311,7 +312,7 @@ async def test_a_role_without_ddl_rights_can_run_everything_after_a_grant(
     assert made.actor == role
     assert (await call(connection, RelayStep())).moved == 1
     assert [event.type for event in await call(connection, events.Since())] == ["signal.set"]
-    await call(connection, SampleGauges())
+    await call(connection, SampleMetrics(samplers=metrics.SAMPLES.samplers))
     for refused in (
         "delete from coordinator.signals",
         "insert into coordinator.projects (name, created_at) values ('x', now())",
@@ -442,6 +443,6 @@ async def test_every_noun_works_on_every_postgresql(major: int, tmp_path: Path, 
             page = await call(connection, events.Since(limit=10000))
             assert len(page) == emitted + 1
             assert page[-1].key == "prepared"
-            await call(connection, SampleGauges())
+            await call(connection, SampleMetrics(samplers=metrics.SAMPLES.samplers))
         finally:
             await connection.close()

@@ -13,10 +13,10 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.loops.table import table
 from coordinator.operations import signals
-from coordinator.telemetry import metrics
 from tests.daemon import Daemon, drained, log_of, note, opened
 from tests.faults.proxy import Proxy
 from tests.forked import ROOT
+from tests.generate.docs import declared_metrics
 from tests.relay.load import Load
 from tests.waiting import until
 
@@ -119,11 +119,7 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_the_table_of_metrics_is_what_the_code_has() -> None:
-    kept = {}
-    for family in metrics.REGISTRY.collect():
-        labels = metrics.REGISTRY._names_to_collectors[family.name]._labelnames
-        kept[family.name + ("_total" if family.type == "counter" else "")] = list(labels)
-    assert documented() == kept
+    assert documented() == {name: list(metric.labels) for name, metric in declared_metrics().items()}
 
 
 async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(database_url: str, config: Config) -> None:

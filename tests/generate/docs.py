@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import asyncpg
+from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator import errors
 from coordinator.config import SETTINGS, Setting
 from coordinator.errors import CoordinatorError
+from coordinator.model.metric import Metric
 from coordinator.model.token import Role
-from coordinator.telemetry.metrics import REGISTRY
+from coordinator.telemetry import metrics
+from coordinator.telemetry.samples import Samples
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PART = re.compile(r'(<!-- "make docs" generates this table: (\w+) -->\n).*?(<!-- end -->\n)', re.DOTALL)
@@ -110,12 +113,27 @@ def _settings(settings: Iterable[Setting]) -> str:
     )
 
 
+def declared_metrics() -> dict[str, Metric]:
+    """Return every metric by the name under which Prometheus sees it."""
+    found: dict[str, Metric] = {}
+    for collector in metrics.REGISTRY._collector_to_names:
+        if isinstance(collector, Samples):
+            found |= collector.declared
+        elif isinstance(collector, Counter | Gauge | Histogram):
+            name = collector._name + ("_total" if collector._type == "counter" else "")
+            unit = next((unit for unit in ("seconds", "events", "bytes") if name.endswith(f"_{unit}")), "")
+            found[name] = Metric("", collector._type, collector._labelnames, unit, collector._documentation)
+    return found
+
+
 def _metrics() -> str:
-    rows = []
-    for family in REGISTRY._names_to_collectors.values():
-        name = family._name + ("_total" if family._type == "counter" else "")
-        rows.append((f"`{name}`", family._type, _names(family._labelnames), family._documentation))
-    return _table(("metric", "type", "labels", "meaning"), list(dict.fromkeys(rows)))
+    return _table(
+        ("metric", "type", "labels", "unit", "sampled by", "meaning"),
+        (
+            (f"`{name}`", one.kind, _names(one.labels), one.unit, one.sampler and f"`{one.sampler}`", one.meaning)
+            for name, one in declared_metrics().items()
+        ),
+    )
 
 
 def _errors() -> str:

@@ -17,6 +17,7 @@ from coordinator.loops.keeper import Keeper
 from coordinator.loops.loop import Loop
 from coordinator.loops.table import table
 from coordinator.model.agent import Reaped
+from coordinator.model.metric import Sample
 from coordinator.model.work import Lead
 from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew
@@ -117,7 +118,6 @@ async def test_the_leader_metric_ends_with_the_lead_without_waiting_for_a_heartb
     monkeypatch.setattr(keeping, "HEARTBEAT_S", 0.0)
     server = _OneAnswer()
     keeper = Keeper(server, server, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
-    metrics.CONTENT.labels("signals").set(1)
 
     def leader() -> float | None:
         return metrics.REGISTRY.get_sample_value("coordinator_leader")
@@ -144,10 +144,10 @@ async def test_a_process_that_no_longer_leads_drops_the_figures_that_it_sampled(
     keeper = Keeper(answer, answer, [], process=lambda: 1, on_due=lambda _: None)  # type: ignore[arg-type]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
-        metrics.CONTENT.labels("signals").set(1)
+        metrics.SAMPLES.keep([Sample("coordinator_queues_paused", [], 1.0)])
 
         async def dropped() -> bool:
-            return metrics.REGISTRY.get_sample_value("coordinator_content", {"name": "signals"}) is None
+            return metrics.REGISTRY.get_sample_value("coordinator_queues_paused") is None
 
         await until(dropped, "the figures are gone")
         tasks.cancel_scope.cancel()

@@ -16,7 +16,6 @@ from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.job_history import Job
 from coordinator.model.page import walk
 from coordinator.operations import agents, job_history
-from coordinator.operations.work import SampleGauges
 from tests.conftest import Transaction
 from tests.waiting import until_blocked
 
@@ -266,12 +265,6 @@ async def test_statistics_count_what_waits_and_what_ended_with_the_times(tx: Tra
     assert [s for page in pages for s in page] == hourly
     await tx.set_clock(timedelta(days=2))
     assert [s.completed for s in await tx.run(job_history.Stats(project=P))] == [0, 0]
-
-
-async def test_the_gauges_tell_how_many_jobs_wait_and_run(tx: Transaction) -> None:
-    await one_of_each(tx)
-    gauges = {gauge.name: gauge.value for gauge in await tx.run(SampleGauges())}
-    assert [gauges[f"jobs_{status}"] for status in ("queued", "scheduled", "running")] == [1, 1, 1]
 
 
 async def test_why_names_what_a_queued_job_waits_for(tx: Transaction) -> None:

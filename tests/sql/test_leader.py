@@ -11,7 +11,7 @@ import pytest
 from coordinator.db.connection import connect
 from coordinator.model.work import Lead
 from coordinator.operations import agents, directives, signals
-from coordinator.operations.work import LeaderRenew, ProcessRegister, SampleGauges
+from coordinator.operations.work import LeaderRenew, ProcessRegister
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
 from tests.waiting import until_true
@@ -94,11 +94,3 @@ async def test_the_id_of_a_living_process_cannot_be_taken(database_url: str) -> 
 async def test_the_id_of_a_reaped_process_is_not_used_again(tx: Transaction) -> None:
     assert await tx.run(ProcessRegister(kind="daemon", name="x", id=1_000_000)) != 1_000_000
     assert not await tx.connection.fetchval("select coordinator.process_alive(1000000)")
-
-
-async def test_gauges_are_sampled_under_their_names(tx: Transaction) -> None:
-    await tx.run(signals.Set(project="default", key="k", value=1))
-    gauges = {gauge.name: gauge.value for gauge in await tx.run(SampleGauges())}
-    assert (gauges["projects"], gauges["signals"], gauges["events_waiting"]) == (1, 1, 1)
-    assert gauges["database_size_bytes"] > 1_000_000
-    assert all(value >= 0 for value in gauges.values())

@@ -106,3 +106,22 @@ end
 $$;
 comment on function coordinator.artifact_object_deleted(bigint[]) is
   'Forget objects that were deleted from the object store; returns how many. No event.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_artifact_bytes', 'artifact_sample', 'gauge', '{}', 'bytes', 'Contents of artifacts, in the database or in the object store.'),
+  ('coordinator_artifact_objects_waiting', 'artifact_sample', 'gauge', '{}', '', 'Objects that have to be moved to the object store, or deleted there; at most 10,000 are counted.');
+
+create or replace function coordinator.artifact_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select 'coordinator_artifact_bytes', '{}'::text[], coalesce(sum(u.bytes), 0)::double precision from coordinator.artifact_usage u
+    union all
+    select 'coordinator_artifact_objects_waiting', '{}', count(*)::double precision
+    from (select from coordinator.artifact_objects o where o.blob_id is null or o.stored_at is null limit 10000) first;
+end
+$$;
+comment on function coordinator.artifact_sample(timestamptz) is
+  'Sample the metrics of artifacts. Internal.';

@@ -209,3 +209,69 @@ end
 $$;
 comment on function coordinator.job_stats(text, text, text, interval, boolean, text[], integer) is
   'Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_jobs', 'job_sample', 'gauge', '{state}', '', 'Jobs that have not ended: queued, scheduled (until their time, or the next attempt), waiting (for something else) or running.'),
+  ('coordinator_queue_jobs', 'job_sample', 'gauge', '{project,queue,state}', '', 'The same by queue.'),
+  ('coordinator_queue_oldest_seconds', 'job_sample', 'gauge', '{project,queue,state}', 'seconds', 'Time since the oldest of them was enqueued; of running ones, since its attempt began.'),
+  ('coordinator_type_jobs', 'job_sample', 'gauge', '{project,type,state}', '', 'The same by type.'),
+  ('coordinator_type_oldest_seconds', 'job_sample', 'gauge', '{project,type,state}', 'seconds', 'The same by type.'),
+  ('coordinator_queues_paused', 'job_sample', 'gauge', '{}', '', 'Queues that are paused.');
+
+create or replace function coordinator.job_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queued    double precision := coordinator.metric_share('coordinator.jobs_ready');
+  v_scheduled double precision := coordinator.metric_share('coordinator.jobs_later');
+  v_waiting   double precision := coordinator.metric_share('coordinator.jobs_waiting');
+  v_running   double precision := coordinator.metric_share('coordinator.jobs_running');
+  v_queues    double precision := coordinator.metric_share('coordinator.queues');
+begin
+  return query
+    with states (state, place) as (values ('queued', 1), ('scheduled', 2), ('waiting', 3), ('running', 4)),
+    -- The first 48 bits of an id are the millisecond of its enqueue.
+    found (class_id, state, n, first, since) as (
+      select j.class_id, 'queued', count(*) / v_queued, min(j.id::text collate "C"), null::timestamptz
+      from coordinator.jobs_ready j tablesample system (100 * v_queued) group by j.class_id
+      union all
+      select j.class_id, 'scheduled', count(*) / v_scheduled, min(j.id::text collate "C"), null
+      from coordinator.jobs_later j tablesample system (100 * v_scheduled) group by j.class_id
+      union all
+      select j.class_id, 'waiting', count(*) / v_waiting, min(j.id::text collate "C"), null
+      from coordinator.jobs_waiting j tablesample system (100 * v_waiting) group by j.class_id
+      union all
+      select j.class_id, 'running', count(*) / v_running, null, min(j.started_at)
+      from coordinator.jobs_running j tablesample system (100 * v_running) group by j.class_id),
+    counted as materialized (
+      select c.project_id, c.queue, c.type, f.state, f.n,
+             coalesce(f.since, to_timestamp(('x' || translate(left(f.first, 13), '-', ''))::bit(48)::bigint / 1000.0)) as since
+      from found f join coordinator.job_classes c on c.id = f.class_id),
+    named as materialized (
+      select g.grouped, p.name as project, g.named, g.state, g.n, g.since,
+             dense_rank() over (partition by g.grouped order by g.total desc, p.name, g.named) as place
+      from (select t.*, sum(t.n) over (partition by t.grouped, t.project_id, t.named) as total
+            from (select 'queue' as grouped, c.project_id, c.queue as named, c.state, sum(c.n) as n, min(c.since) as since
+                  from counted c group by c.project_id, c.queue, c.state
+                  union all
+                  select 'type', c.project_id, c.type, c.state, sum(c.n), min(c.since)
+                  from counted c group by c.project_id, c.type, c.state) t) g
+      join coordinator.projects p on p.id = g.project_id),
+    shown as materialized (
+      select l.grouped, array[coordinator.metric_label(l.project, l.place), coordinator.metric_label(l.named, l.place), l.state] as labels,
+             sum(l.n) as n, min(l.since) as since
+      from named l group by l.grouped, 2)
+    select 'coordinator_jobs', array[s.state], coalesce(sum(c.n), 0) from states s left join counted c on c.state = s.state group by s.state
+    union all
+    select case s.grouped when 'queue' then 'coordinator_queue_jobs' else 'coordinator_type_jobs' end, s.labels, s.n from shown s
+    union all
+    select case s.grouped when 'queue' then 'coordinator_queue_oldest_seconds' else 'coordinator_type_oldest_seconds' end, s.labels,
+           coordinator.metric_age(s.since) from shown s;
+  return query
+    select 'coordinator_queues_paused', '{}'::text[], count(*) / v_queues
+    from coordinator.queues q tablesample system (100 * v_queues) where q.paused_at is not null;
+end
+$$;
+comment on function coordinator.job_sample(timestamptz) is
+  'Sample the metrics of jobs and queues. Internal.';

@@ -113,3 +113,42 @@ end
 $$;
 comment on function coordinator.limit_list(text, text[], integer) is
   'List the limits of a project, by name. p_after: array[name] of the last row read.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_limit_used_ratio', 'limit_sample', 'gauge', '{project,limit,kind}', '', 'Share of a limit that is used: of its slots, of the burst of a rate, of the budget of this period. Limits per key are left out; "other" has the largest share of the rest.');
+
+create or replace function coordinator.limit_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_limits double precision := coordinator.metric_share('coordinator.job_limits');
+  v_running double precision := coordinator.metric_share('coordinator.jobs_running');
+begin
+  return query
+    with taken as materialized (
+      select s.id, count(*) / v_running as n
+      from coordinator.jobs_running r tablesample system (100 * v_running) cross join unnest(r.slots) s (id) where r.slots is not null group by s.id),
+    used (id, share) as (
+      select l.id, case l.kind
+               when 'slots' then coalesce(t.n, 0) / greatest(l.slots, 1)
+               when 'rate' then 1 - least(l.burst, b.level + greatest(0, extract(epoch from v_now - b.level_at)) * l.rate / extract(epoch from l.per)) / greatest(l.burst, 1)
+               else c.used / greatest(l.budget, 1)::double precision end
+      from (select * from coordinator.job_limits j tablesample system (100 * v_limits) where not j.per_key limit 1000) l
+      left join coordinator.job_buckets b on b.limit_id = l.id
+      left join taken t on t.id = l.id
+      left join lateral (
+        select coalesce(sum(greatest(g.reserved, g.spent)), 0) as used from coordinator.job_charges g
+        where l.kind = 'budget' and g.limit_id = l.id
+          and g.period_at = case l.period when 'ever' then '-infinity' else date_trunc(l.period, v_now, 'UTC') end) c on l.kind = 'budget'),
+    placed as (
+      select u.share, l.kind, row_number() over (order by u.share desc, u.id) as place, l.name, p.name as project
+      from used u join coordinator.job_limits l on l.id = u.id join coordinator.projects p on p.id = l.project_id where u.share is not null)
+    select 'coordinator_limit_used_ratio',
+           array[coordinator.metric_label(l.project, l.place), coordinator.metric_label(l.name, l.place), l.kind], max(greatest(0, l.share))
+    from placed l group by 2;
+end
+$$;
+comment on function coordinator.limit_sample(timestamptz) is
+  'Sample the metrics of limits. Internal.';

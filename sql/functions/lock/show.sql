@@ -153,3 +153,46 @@ as $$
 $$;
 comment on function coordinator.lock_break_prune(interval, integer) is
   'Delete up to p_limit breaks from the audit trail that are older than p_retention; returns how many. Repeat until 0.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_locks', 'lock_sample', 'gauge', '{project,mode}', '', 'Locks that are held.'),
+  ('coordinator_lock_waits', 'lock_sample', 'gauge', '{project}', '', 'Tickets that wait for locks.'),
+  ('coordinator_lock_wait_oldest_seconds', 'lock_sample', 'gauge', '{project}', 'seconds', 'For how long the oldest of them has waited.'),
+  ('coordinator_lock_tickets_total', 'lock_sample', 'counter', '{}', '', 'Tickets that were ever given. Tickets that wait, divided by the rate of this, is how long a wait takes on average.');
+
+create or replace function coordinator.lock_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_locks  double precision := coordinator.metric_share('coordinator.locks');
+  v_waits  double precision := coordinator.metric_share('coordinator.lock_waits');
+begin
+  return query
+    with held as (
+      select l.project_id, l.mode, count(*) / v_locks as n
+      from coordinator.locks l tablesample system (100 * v_locks) where l.expires_at > v_now group by l.project_id, l.mode),
+    placed as (
+      select coordinator.metric_label(p.name, dense_rank() over (order by h.total desc, p.name)) as project, h.mode, h.n
+      from (select h.*, sum(h.n) over (partition by h.project_id) as total from held h) h join coordinator.projects p on p.id = h.project_id)
+    select 'coordinator_locks', array[p.project, p.mode], sum(p.n) from placed p group by p.project, p.mode;
+  return query
+    with waiting as (
+      select w.project_id, count(distinct w.ticket) / v_waits as n, min(w.enqueued_at) as since
+      from coordinator.lock_waits w tablesample system (100 * v_waits) where w.expires_at > v_now group by w.project_id),
+    placed as (
+      select coordinator.metric_label(p.name, row_number() over (order by w.n desc, p.name)) as project, w.n, w.since
+      from waiting w join coordinator.projects p on p.id = w.project_id),
+    shown as materialized (
+      select p.project, sum(p.n) as n, min(p.since) as since from placed p group by p.project)
+    select 'coordinator_lock_waits', array[s.project], s.n from shown s
+    union all
+    select 'coordinator_lock_wait_oldest_seconds', array[s.project], coordinator.metric_age(s.since) from shown s;
+  return query
+    select 'coordinator_lock_tickets_total', '{}'::text[], case when t.is_called then t.last_value else 0 end::double precision
+    from coordinator.lock_tickets t;
+end
+$$;
+comment on function coordinator.lock_sample(timestamptz) is
+  'Sample the metrics of locks. Internal.';
