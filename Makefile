@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults tools format lint schema docs clean
+.PHONY: help run test quick coverage demo bench faults tools operations format lint schema docs clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -60,6 +60,9 @@ tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm ha
 	npm install --prefix .tools --no-audit --no-fund --silent @anthropic-ai/claude-code@2.1.197 @openai/codex@0.171.0 \
 	  @github/copilot@1.0.102 @google/gemini-cli@0.61.0
 	$(BIN)/pytest -q tests/hooks/real_tools.py
+
+operations: .venv/test ## what needs Debian packages: Prometheus on our rules and alerts, and on a real daemon
+	$(BIN)/pytest -q tests/prometheus/real_prometheus.py
 
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema

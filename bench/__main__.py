@@ -26,6 +26,7 @@ NAMES = (
     "claims",
     "mcp",
     "hooks",
+    "metrics",
     "state.logs",
     "state.documents",
     "state.search",

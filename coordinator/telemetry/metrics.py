@@ -6,7 +6,12 @@ measures: see ``samples``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from coordinator.model.catalogue import METRICS
 from coordinator.telemetry.samples import Samples
@@ -45,7 +50,7 @@ __all__ = [
     "VALUE_UNREADABLE",
     "WEBHOOK_ATTEMPTS",
     "WEBHOOK_SECONDS",
-    "render",
+    "renderer",
 ]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -128,7 +133,7 @@ REQUEST_SECONDS = Histogram(
     "Duration of HTTP requests, except streams.",
     ["operation"],
     registry=REGISTRY,
-    buckets=_LATENCY_BUCKETS_S,
+    buckets=_LATENCY_BUCKETS_S[1::2],
 )
 REQUESTS = Counter(
     "coordinator_requests",
@@ -181,6 +186,16 @@ WEBHOOK_SECONDS = Histogram(
 SAMPLES = Samples(METRICS, REGISTRY, _LATENCY_BUCKETS_S)
 
 
-def render() -> bytes:
-    """Render every metric in the text format of Prometheus."""
-    return generate_latest(REGISTRY)
+class _Collected(Collector):
+    """Metrics as they were at one moment."""
+
+    def __init__(self) -> None:
+        self._families = list(REGISTRY.collect())
+
+    def collect(self) -> list[Family]:
+        return self._families
+
+
+def renderer() -> Callable[[], bytes]:
+    """Take the value of every metric; return what renders them in the text format of Prometheus, in any thread."""
+    return partial(generate_latest, _Collected())

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.metrics import FILL
 from coordinator.db.database import Database
 from coordinator.model.catalogue import METRICS
 from coordinator.model.metric import Sample
@@ -145,38 +146,8 @@ async def taken_at(db: Database) -> datetime:
     return kept.taken_at
 
 
-FILL = """
-with projects as (
-  insert into coordinator.projects (name, created_at, updated_at)
-  select 'p' || n, now(), now() from generate_series(1, 1000) n returning id, name),
-queues as (
-  insert into coordinator.queues (project_id, name, actor, created_at, updated_at)
-  select p.id, 'q' || p.name, 'a', now(), now() from projects p returning project_id, name),
-classes as (
-  insert into coordinator.job_classes (project_id, queue, type)
-  select p.id, 'q' || p.name, 't' || p.name from projects p returning id),
-agents as (
-  insert into coordinator.agents (project_id, project, name, ttl, registered_at, heartbeat_at, expires_at)
-  select p.id, p.name, 'a', '1 day', now(), now(), now() + interval '1 day' from projects p returning 1),
-limits as (
-  insert into coordinator.job_limits (project_id, name, kind, slots, actor, created_at, updated_at)
-  select p.id, 'l', 'slots', 1, 'a', now(), now() from projects p returning 1),
-directives as (
-  insert into coordinator.directives (project_id, body, priority, status, actor, sent_at, expires_at)
-  select p.id, 'x', 0, 'open', 'a', now(), now() + interval '1 day' from projects p returning 1)
-select count(*) from classes
-"""
-# All four states, though a job has one: the series are what counts.
-JOBS = [
-    "insert into coordinator.jobs_ready (class_id, lane_id, rank, id) select id, 0, 0, coordinator.job_id(1, gen_random_uuid()) from coordinator.job_classes",
-    "insert into coordinator.jobs_later (id, class_id, due_at) select id, class_id, now() from coordinator.jobs_ready",
-    "insert into coordinator.jobs_waiting (id, class_id, cause) select id, class_id, 'lock' from coordinator.jobs_ready",
-]
-
-
 async def test_a_thousand_projects_and_queues_make_a_bounded_number_of_series(tx: Transaction) -> None:
-    await tx.connection.execute(FILL)
-    for statement in JOBS:
+    for statement in FILL:
         await tx.connection.execute(statement)
     found = await sampled(tx)
     count: dict[str, int] = {}

@@ -249,19 +249,24 @@ begin
              coalesce(f.since, to_timestamp(('x' || translate(left(f.first, 13), '-', ''))::bit(48)::bigint / 1000.0)) as since
       from found f join coordinator.job_classes c on c.id = f.class_id),
     named as materialized (
-      select g.grouped, p.name as project, g.named, g.state, g.n, g.since,
-             dense_rank() over (partition by g.grouped order by g.total desc, p.name, g.named) as place
-      from (select t.*, sum(t.n) over (partition by t.grouped, t.project_id, t.named) as total
-            from (select 'queue' as grouped, c.project_id, c.queue as named, c.state, sum(c.n) as n, min(c.since) as since
-                  from counted c group by c.project_id, c.queue, c.state
-                  union all
-                  select 'type', c.project_id, c.type, c.state, sum(c.n), min(c.since)
-                  from counted c group by c.project_id, c.type, c.state) t) g
-      join coordinator.projects p on p.id = g.project_id),
+      select 'queue' as grouped, c.project_id, c.queue as named, c.state, sum(c.n) as n, min(c.since) as since
+      from counted c group by c.project_id, c.queue, c.state
+      union all
+      select 'type', c.project_id, c.type, c.state, sum(c.n), min(c.since)
+      from counted c group by c.project_id, c.type, c.state),
+    placed as (
+      select n.grouped, n.project_id, n.named, row_number() over (partition by n.grouped order by sum(n.n) desc, n.project_id, n.named) as place
+      from named n group by n.grouped, n.project_id, n.named),
+    -- The rest first, so that few names have to be written. Then names that are the same when they are cut.
+    largest as (
+      select n.grouped, coalesce(l.place, 51) as place, n.state, min(l.project_id) as project_id, min(n.named) as named, sum(n.n) as n, min(n.since) as since
+      from named n
+      left join (select * from placed p where p.place <= 50) l on l.grouped = n.grouped and l.project_id = n.project_id and l.named = n.named
+      group by n.grouped, 2, n.state),
     shown as materialized (
-      select l.grouped, array[coordinator.metric_label(l.project, l.place), coordinator.metric_label(l.named, l.place), l.state] as labels,
+      select l.grouped, array[coordinator.metric_label(p.name, l.place), coordinator.metric_label(l.named, l.place), l.state] as labels,
              sum(l.n) as n, min(l.since) as since
-      from named l group by l.grouped, 2)
+      from largest l left join coordinator.projects p on p.id = l.project_id group by l.grouped, 2)
     select 'coordinator_jobs', array[s.state], coalesce(sum(c.n), 0) from states s left join counted c on c.state = s.state group by s.state
     union all
     select case s.grouped when 'queue' then 'coordinator_queue_jobs' else 'coordinator_type_jobs' end, s.labels, s.n from shown s
