@@ -168,7 +168,9 @@ async def _run(  # noqa: PLR0917
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
         mount = Mount(access, lifetime.stop)
         tasks.start_soon(mount.run_forever)
-        app = create_app(readiness, database, gateway, access, middleware, hook_handlers(database), mount.over)
+        app = create_app(
+            readiness, database, gateway, access, middleware, hook_handlers(database, lifetime.stop), mount.over
+        )
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.up.set()

@@ -2027,8 +2027,8 @@ create function coordinator.agent_heartbeat(p_agent uuid, p_project text default
   returns timestamp with time zone
   volatile security definer;
 
--- Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. Of several agents of the name, it is the first that registered.
-create function coordinator.agent_join(p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '00:10:00', p_unreserved boolean default false)
+-- Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. p_process: it is reaped when that process dies, or the one that a later call names; one that is dead does not count. Of several agents of the name, it is the first that registered.
+create function coordinator.agent_join(p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '00:10:00', p_unreserved boolean default false, p_process integer default null)
   returns SETOF coordinator.agents_live
   volatile security definer;
 
@@ -2892,7 +2892,7 @@ create function coordinator.file_check(p_paths text[], p_hashes text[], p_owner 
   returns void
   stable;
 
--- Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue: the rows then have a ticket for lock_poll, after which this call is repeated. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.
+-- Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue for this long: the rows then have a ticket. Repeat the call to learn whether it was served, and to wait for p_wait from then on; a caller that waits for minutes gives a few seconds, and repeats it until then. lock_cancel ends the wait. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.
 create function coordinator.file_edit(p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_owner text default '', p_ttl interval default '00:10:00', p_wait interval default null, p_shared boolean default false, p_told boolean default false, p_metadata jsonb default null, p_unreserved boolean default false)
   returns SETOF coordinator.file_grant
   volatile security definer;
@@ -4409,6 +4409,11 @@ create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_
 
 -- Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.
 create function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[])
+  returns void
+  volatile;
+
+-- Let the ticket of a request wait until p_wait from now, unless it waits longer. No event. Internal.
+create function coordinator.lock_ticket_extend(p_project_id bigint, p_agent uuid, p_owner text, p_request_id uuid, p_wait interval)
   returns void
   volatile;
 

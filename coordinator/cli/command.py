@@ -142,6 +142,28 @@ class Verb(click.Command):
         formatter.write_text('"coordinator --help" lists the options of every command, such as --project and --output.')
 
 
+class CommandVerb(Verb):
+    """A verb with a command after ``--``, which is not parsed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[__name__] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARG]…"]
+
+    @staticmethod
+    def words(ctx: click.Context) -> list[str]:
+        """Return the command and its arguments.
+
+        Raises: ``UsageError`` if there is none.
+        """
+        if words := ctx.meta[__name__]:
+            return list(words)
+        raise click.UsageError("give a command after --")
+
+
 def _folded(example: str, width: int) -> list[str]:
     """Break an example that is too long between its options, so that it can still be copied; its comment goes first."""
     if len(example) <= width:

@@ -11,11 +11,11 @@ import msgspec
 from click.exceptions import Exit
 
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.located import located
 from coordinator.cli.output import plain
 from coordinator.client import brief
 from coordinator.errors import CoordinatorError, NotFound
 from coordinator.hooks import git_hooks
-from coordinator.hooks.place import locate
 
 __all__ = ["run"]
 
@@ -51,7 +51,7 @@ def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
 
 def _through(call: Invocation, hook: str, paths: dict[str, datetime | None]) -> str | None:
     config = msgspec.structs.replace(call.config, call_timeout_s=min(call.config.call_timeout_s, TIMEOUT_S))
-    place = locate(os.getcwd(), os.environ)  # noqa: PTH109
+    place = located(call, os.getcwd())  # noqa: PTH109
     agent = config.agent_id or git_hooks.setting("coordinator.agent")
     url = call.dsn()
 

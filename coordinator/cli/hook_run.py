@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
+from coordinator.cli.located import located
 from coordinator.errors import CoordinatorError
 from coordinator.hooks.decide import HookOptions, decide, of_tool, unanswered
 from coordinator.hooks.dialects import PAYLOAD_BYTES, decode, load, recognise
 from coordinator.hooks.event import HookEvent, HookReply, Verdict
-from coordinator.hooks.place import locate
 from coordinator.hooks.shell import rules_of
 from coordinator.model.address import is_gateway
 from coordinator.model.operation import Operation
@@ -98,11 +98,13 @@ class Running:
         dialect: str | None,
         limit: timedelta,
         unreachable: Unreachable,
+        worktrees: str | None,
         **options: Any,
     ) -> None:
         self._call = call
         self._given = dialect
         self._unreachable = unreachable
+        self._worktrees = worktrees
         self._clock = _Clock(limit.total_seconds())
         self._options = HookOptions(pause=self._pause, unreachable=unreachable, **options)
         self._url = ""
@@ -149,11 +151,9 @@ class Running:
         self._known = dialect, event
         from coordinator.client import brief  # noqa: PLC0415 - what is malformed is answered without it
 
-        environ = dict(os.environ)
-        if "project" in self._call.flags:
-            environ["COORDINATOR_PROJECT"] = self._call.flags["project"][1]
-        place = locate(event.cwd or str(Path.cwd()), environ)
-        self._options = replace(of_tool(self._options, dialect), rules=rules_of(place.root))
+        place = located(self._call, event.cwd or str(Path.cwd()), self._worktrees)
+        options = of_tool(self._options, dialect)
+        self._options = replace(options, rules=rules_of(place.root), process=self._call.config.process)
         self._url = self._call.dsn()
         if not is_gateway(self._url):
             import coordinator.db.single  # noqa: F401, PLC0415 - so that the limit is that of the connection alone
@@ -165,13 +165,14 @@ class Running:
 
         return dialect.answer(event, brief.finish(self._url, verdict()))
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> bool:
         from coordinator.client import brief  # noqa: PLC0415
 
         self._clock.begin(seconds)
         await brief.pause(self._url, seconds)
         if self._clock.stopped.is_set():
             raise _Stopped
+        return True
 
     def _unanswered(self, reason: str) -> HookReply:
         if self._known is None:

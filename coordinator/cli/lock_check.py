@@ -1,4 +1,4 @@
-"""Checks paths against locks, for hooks. A check reads only; it names the holder, the expiry, and how to ask for release.
+"""Checks paths against locks, for scripts and other version control than git (``hook git`` has hooks of its own). A check reads only; it names the holder, the expiry, and how to ask for release.
 
 Paths are literal (* and [ are characters) and relative to the project's root. A path that cannot be checked is an error,
 never free. If the agent is given by name, the locks of every agent of this name count as its own.
@@ -14,8 +14,9 @@ from uuid import UUID
 import msgspec
 
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.resource import KINDS, is_directory
+from coordinator.cli.resource import KINDS, is_directory, root_of, scoped
 from coordinator.cli.values import MAX_INPUT_BYTES
+from coordinator.config import Config
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.lock import PathCheck
@@ -46,8 +47,9 @@ def check(call: Invocation, paths: list[str], agent: str | None) -> None:
         raise _refusal(held)
 
 
-def read_paths(root: Path | None) -> list[str]:
+def read_paths(config: Config) -> list[str]:
     """Read paths from the root from standard input, each ended by NUL, as ``git … -z`` writes them."""
+    root = root_of(config)
     content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
     if len(content) > MAX_INPUT_BYTES:
         raise InvalidArgument(
@@ -59,7 +61,7 @@ def read_paths(root: Path | None) -> list[str]:
         raise InvalidArgument(
             f"a path is not UTF-8: {error.object[:200]!r}", hint="Such a path cannot be locked. Rename it, or omit it."
         ) from None
-    return list(dict.fromkeys(_lockable(path, root or Path()) for path in paths))
+    return list(dict.fromkeys(scoped(_lockable(path, root or Path()), root, config) for path in paths))
 
 
 def _lockable(path: str, root: Path) -> str:

@@ -3,7 +3,10 @@
 A path is relative to the current directory, or to the root if that is elsewhere; an absolute one may be below the root. The
 root is the setting ``root``, else the git work tree. What is sent is the path from the root, with symbolic links resolved,
 and with a slash if it is an existing directory. A text with *, ? or [ that names an existing file is that file. Without a
-root, paths are sent as written.
+root, or where that is ``none``, paths are sent as written.
+
+A linked work tree of git has files of its own, so its paths are below ``.git/worktrees/<name>/``, as for hooks (``hooks.place``); a path that is
+written so is sent as it is. Names mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -11,13 +14,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, InvalidArgument
 
-__all__ = ["KINDS", "is_directory", "read", "root_of"]
+if TYPE_CHECKING:
+    from coordinator.hooks.place import Place
+
+__all__ = ["KINDS", "is_directory", "read", "root_of", "scoped", "spelled"]
 
 KINDS = ("name:", "path:", "glob:")
+WORKTREES = ".git/worktrees/"
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -28,12 +36,40 @@ def root_of(config: Config) -> Path | None:
     """
     here = Path.cwd()
     if config.root is not None:
+        if config.root == Path("none"):
+            return None
         if not config.root.is_dir():
             raise ConfigurationError(
                 f'the root "{config.root}" is not a directory', hint="Give the root of the project's files."
             )
         return config.root.resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
+    found = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
+    if found is None:
+        return None
+    return Path(_place(found, config).root or found)  # the files of a submodule are those of the repository around it
+
+
+def _place(folder: Path, config: Config) -> Place:
+    from coordinator.hooks.place import locate  # noqa: PLC0415 - few commands need it
+
+    return locate(str(folder), {"COORDINATOR_PROJECT": config.project, "COORDINATOR_WORKTREES": config.worktrees or ""})
+
+
+def spelled(text: str, config: Config, *, literal: bool = False) -> str:
+    """Return the resource that a text on the command line stands for, in the work tree around the current directory.
+
+    Raises: ``ConfigurationError``; ``InvalidArgument`` for a path outside the root.
+    """
+    root = root_of(config)
+    return scoped(read(text, root, literal=literal), root, config)
+
+
+def scoped(found: str, root: Path | None, config: Config) -> str:
+    """Return a resource from the root as it is locked in the work tree that the root is of."""
+    kind = next((kind for kind in KINDS if found.startswith(kind)), "")
+    if root is None or config.root is not None or kind == "name:" or found.removeprefix(kind).startswith(WORKTREES):
+        return found
+    return _place(root, config).scoped(found)
 
 
 def read(text: str, root: Path | None, *, literal: bool = False) -> str:
@@ -43,7 +79,7 @@ def read(text: str, root: Path | None, *, literal: bool = False) -> str:
     """
     kind = next((kind for kind in KINDS if text.startswith(kind)), "")
     path = text.removeprefix(kind)
-    if kind == "name:" or not path:
+    if kind == "name:" or not path or path.startswith(WORKTREES):
         return text
     here = Path.cwd()
     start = here if root is None or here.is_relative_to(root) else root

@@ -127,7 +127,7 @@ class _Resource(click.ParamType[str]):
         text = str(value)
         if ctx is None or not isinstance(ctx.obj, Invocation):  # completion
             return text
-        found = resource.read(text, resource.root_of(ctx.obj.config), literal=self._literal)
+        found = resource.spelled(text, ctx.obj.config, literal=self._literal)
         if found != text:
             ctx.obj.output.note(f'"{plain(text)}" means {plain(found)}')
         return found

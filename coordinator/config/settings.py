@@ -323,6 +323,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="coordinator.worktrees in the repository's configuration, else separate",
         ),
     ] = None
+    process: Annotated[
+        str | None,
+        Setting("Process with which the sessions of hooks end; agent run sets it", "id", unset="none"),
+    ] = None
     lock_owner: Annotated[
         str | None,
         Setting(

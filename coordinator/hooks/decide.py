@@ -3,8 +3,8 @@
 The session of a tool is an agent under the session's id, so that it is found again by whichever process calls next. It is also the
 owner of its leases, and each of its subagents is an owner below it. Every call counts as its heartbeat and renews its leases.
 
-Nearly every event is one call. An edit is repeated where the content of a file changed between its hash and its lease, or where it
-waited. What a call raises is for whoever asks: see ``unanswered``.
+Nearly every event is one call. An edit is repeated where the content of a file changed between its hash and its lease, and while it
+waits: each look keeps its place in the queue for ``PLACE_S``. What a call raises is for whoever asks: see ``unanswered``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
+from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.hooks.content import UNKNOWN, fingerprint
 from coordinator.hooks.context import greet, news
 from coordinator.hooks.event import Action, Decision, File, HookEvent, Kind, Verdict
@@ -36,12 +36,14 @@ from coordinator.operations.executor import Runner
 
 __all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "of_tool", "owner_of", "unanswered"]
 
-LOOK_S = 0.1  # between two looks at a ticket, at first
+LOOK_S = 0.1  # between two looks at the queue, at first
 LOOK_MAX_S = 1.0
+PLACE_S = 10.0  # a place in the queue outlasts the last look at it by this: a call that is killed leaves
 AGAIN = 5  # times that an edit is repeated because a file keeps changing
 MOST = 2000  # characters of a reason
 NAMED = 5  # files that a reason describes
 TASK = 200
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 
 Unreachable = Literal["ask", "allow", "deny"]
@@ -61,11 +63,11 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
-    ``news_later``: it shows the model no text at a prompt, so news comes after its next call.
-    ``pause`` waits between two looks at a ticket, and ``hashes`` reads files.
+    ``news_later``: it shows the model no text at a prompt, so news comes after its next call. ``process``: with which the session ends.
+    ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files.
     """
 
-    pause: Callable[[float], Awaitable[None]]
+    pause: Callable[[float], Awaitable[bool]]
     hashes: Callable[[Iterable[str | None]], Awaitable[list[str]]] = _hashes
     wait: timedelta = timedelta(0)
     ttl: timedelta = files.TTL
@@ -75,6 +77,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     sees_files: bool = True
     reports_reads: bool = True
     news_later: bool = False
+    process: str | None = None
     rules: Sequence[ShellRule] = DEFAULTS
 
 
@@ -147,7 +150,7 @@ class _Hook:
         self._options = options
         self._agent = agent_of(event)
         self._owner = owner_of(event)
-        self._ticket: tuple[int, FileGrant] | None = None
+        self._waiting: FileGrant | None = None
 
     async def verdict(self) -> Verdict:
         event, options = self._event, self._options
@@ -187,8 +190,15 @@ class _Hook:
         )
 
     async def _join(self) -> None:
+        process = self._options.process or ""
         await self._executor.run(
-            agents.Join(project=self._place.project, name=self._agent, metadata=self._metadata(), ttl=self._options.ttl)
+            agents.Join(
+                project=self._place.project,
+                name=self._agent,
+                metadata=self._metadata(),
+                ttl=self._options.ttl,
+                process=int(process) if _NUMBER.fullmatch(process) else None,
+            )
         )
 
     def _metadata(self) -> dict[str, Json]:
@@ -196,6 +206,8 @@ class _Hook:
         metadata: dict[str, Json] = {"tool": self._event.tool, "worktree": self._place.worktree}
         if task and self._event.subagent is None:
             metadata["task"] = shortened(task, TASK)
+        if self._options.process:
+            metadata["process"] = self._options.process
         return metadata
 
     def _rules(self) -> list[str]:
@@ -265,8 +277,8 @@ class _Hook:
         try:
             grants = await self._granted(resources, shared=shared)
         finally:
-            if self._ticket is not None:
-                await self._cancel()
+            if self._waiting is not None:
+                await self._withdraw(self._waiting)
         refused = [grant for grant in grants if grant.state != FileState.GRANTED]
         if not refused:
             return self._noted(grants)
@@ -287,9 +299,9 @@ class _Hook:
         """Lease files, after a wait if necessary; return what is decided of the content that they have then."""
         ends_at = time.monotonic() + self._options.wait.total_seconds()
         found = await self._options.hashes(resources.values())
-        grants: list[FileGrant] = []
-        for _ in range(AGAIN):
-            left = ends_at - time.monotonic()
+        look_s, again = LOOK_S, AGAIN
+        while True:
+            left_s = ends_at - time.monotonic()
             grants = await self._executor.run(
                 files.Edit(
                     project=self._place.project,
@@ -298,48 +310,31 @@ class _Hook:
                     paths=list(resources),
                     hashes=found,
                     ttl=self._options.ttl,
-                    wait=timedelta(seconds=left) if left > 0 else None,
+                    wait=timedelta(seconds=min(left_s, PLACE_S)) if left_s > 0 else None,
                     shared=shared,
                     told=not self._options.reports_reads,
                     metadata=self._metadata(),
                 )
             )
-            ticket = next((grant for grant in grants if grant.ticket is not None), None)
-            if ticket is not None and ticket.ticket is not None:
-                self._ticket = ticket.ticket, ticket
-                if not await self._served(ends_at):
+            self._waiting = next((grant for grant in grants if grant.ticket is not None), None)
+            if any(grant.state not in (FileState.GRANTED, FileState.STALE) for grant in grants):
+                if left_s <= 0 or any(grant.state == FileState.DEADLOCK for grant in grants):
                     return grants
-                self._ticket = None
-            elif any(grant.state not in (FileState.GRANTED, FileState.STALE) for grant in grants):
+                if not await self._options.pause(max(min(look_s, ends_at - time.monotonic()), 0.01)):
+                    ends_at = 0.0
+                look_s = min(1.5 * look_s, LOOK_MAX_S)
+                continue
+            before, found, again = found, await self._options.hashes(resources.values()), again - 1
+            if before == found or not again:
                 return grants
-            before, found = found, await self._options.hashes(resources.values())
-            if ticket is None and before == found:
-                return grants
-        return grants
 
-    async def _served(self, ends_at: float) -> bool:
-        """Wait for a ticket; return whether it was granted."""
-        assert self._ticket is not None  # noqa: S101 - the caller has one
-        number, grant = self._ticket
-        poll = locks.Poll(project=self._place.project, ticket=number, agent=grant.agent_id)
-        look_s = LOOK_S
-        while True:
-            await self._options.pause(max(min(look_s, ends_at - time.monotonic()), 0.01))
-            look_s = min(1.5 * look_s, LOOK_MAX_S)
-            try:
-                granted = await self._executor.run(poll)
-            except WaitTimedOut:
-                self._ticket = None
-                return False
-            if all(one.granted for one in granted):
-                return True
-
-    async def _cancel(self) -> None:
-        """Leave the queue: whoever waited is interrupted, or has failed."""
-        assert self._ticket is not None  # noqa: S101 - the caller has one
-        number, grant = self._ticket
+    async def _withdraw(self, waiting: FileGrant) -> None:
+        """Leave the queue: whoever waited is interrupted, has failed, or waits no longer."""
+        assert waiting.ticket is not None  # noqa: S101 - the caller has looked
         with suppress(CoordinatorError):  # its time passes
-            await self._executor.run(locks.Cancel(project=self._place.project, ticket=number, agent=grant.agent_id))
+            await self._executor.run(
+                locks.Cancel(project=self._place.project, ticket=waiting.ticket, agent=waiting.agent_id)
+            )
 
     def _refusal(self, refused: list[FileGrant], *, shared: bool) -> str:
         described = [grant for grant in refused if grant.state != FileState.FREE]
@@ -370,7 +365,8 @@ class _Hook:
         about = f", whose task is {quoted(grant.holder_task, 120)}," if grant.holder_task else ""
         since = f" since {_clock(grant.held_since)}" if grant.held_since else ""
         within = f", as part of {quoted(grant.held, 120)}" if grant.held and grant.held != grant.path else ""
-        others = f"; {grant.waiting} wait for it" if grant.waiting else ""
+        waiting = (grant.waiting or 0) - (grant.ticket is not None)  # without this call
+        others = f"; {waiting} more {'waits' if waiting == 1 else 'wait'} for it" if waiting > 0 else ""
         cycle = " Waiting for it would be a deadlock." if grant.state == FileState.DEADLOCK else ""
         return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)} or later if it goes on{others}.{cycle}"
 
@@ -383,7 +379,7 @@ class _Hook:
         else:
             mode = " --shared" if shared else ""
             sentences.append(
-                f"Or wait: coordinator lock acquire {paths} --project {project} --agent {shlex.quote(self._agent)} --owner {shlex.quote(self._owner)}"
+                f"Or wait: coordinator lock acquire {paths} --root none --project {project} --agent {shlex.quote(self._agent)} --owner {shlex.quote(self._owner)}"
                 f" --ttl 5m --wait 2m{mode}"
             )
         holder = held[0].holder

@@ -1,8 +1,8 @@
 """``POST /v1/hooks/<dialect>`` of a daemon or sidecar: a tool that can send its hooks over HTTP starts no process for each.
 
 The body is the tool's payload, and the response what its hook would print. Whoever the token names makes the calls. ``?project=`` says in
-which project, else the repository does; ``?wait=``, ``?ttl=``, ``?hold=until-commit``, ``?shared_reads=true`` and ``?unreachable=`` are the options of
-``coordinator hook run``.
+which project, else the repository does; ``?wait=``, ``?ttl=``, ``?hold=until-commit``, ``?shared_reads=true``, ``?unreachable=`` and ``?worktrees=shared`` are the options
+of ``coordinator hook run``.
 
 Files are compared only for callers on this machine whose directory exists here. For others, leases are as good, but a change counts only
 if its session recorded it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar, cast
@@ -35,6 +35,7 @@ from coordinator.hooks.place import Place, locate
 from coordinator.hooks.shell import DEFAULTS, ShellRule, rules_of
 from coordinator.model import duration
 from coordinator.model.operation import Operation
+from coordinator.operations import locks
 from coordinator.operations.executor import Runner
 from coordinator.telemetry import metrics
 
@@ -42,7 +43,7 @@ __all__ = ["hook_handlers"]
 
 R = TypeVar("R")
 
-OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable")
+OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 WAIT_MAX = timedelta(minutes=10)
 COPIES = 8  # of a payload, as bytes and as Python's objects
 
@@ -57,32 +58,44 @@ class _Permitted:
         self._inner = inner
 
     async def run(self, operation: Operation[R]) -> R:
-        return await self._inner.run(await self._principal.permit(operation))
+        # If the caller has gone, it leaves the queue.
+        with anyio.CancelScope(shield=isinstance(operation, locks.Cancel)):
+            result = await self._inner.run(await self._principal.permit(operation))
+        return result  # noqa: RET504 - for mypy, the context may end otherwise
 
 
-def hook_handlers(executor: Runner) -> dict[str, Mapping[str, Handler]]:
-    """Return what responds to each dialect, by path and method."""
+def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str, Handler]]:
+    """Return what responds to each dialect, by path and method. Once ``stop`` is set, no call waits for a file."""
+
+    async def pause(seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await stop.wait()
+        return not stop.is_set()
 
     def handler(name: str) -> Handler:
         async def post(request: Request) -> Response:
-            return await _respond(name, request, executor)
+            return await _respond(name, request, executor, pause)
 
         return post
 
     return {f"/v1/hooks/{name}": {"POST": handler(name)} for name in NAMES}
 
 
-async def _respond(name: str, request: Request, executor: Runner) -> Response:
+async def _respond(
+    name: str, request: Request, executor: Runner, pause: Callable[[float], Awaitable[bool]]
+) -> Response:
     query = dict(request.query())
     if unknown := query.keys() - {*OPTIONS}:
         raise MalformedRequest(f"unknown parameter {min(unknown)!r:.100}", hint=f"Known are {', '.join(OPTIONS)}.")
-    options = _options(query)
+    options = _options(query, pause)
     payload = decode(await request.body_within(PAYLOAD_BYTES, COPIES, "that of the payload of a hook"))
     dialect = load(name)
     event = dialect.read(payload)
     project = request.principal.project or query.get("project")
     try:
-        place, rules, sees = await to_thread.run_sync(_found, event.cwd, project, _near(request))
+        place, rules, sees = await to_thread.run_sync(
+            _found, event.cwd, project, query.get("worktrees"), _near(request)
+        )
         options = msgspec.structs.replace(of_tool(options, dialect), sees_files=sees, rules=rules)
         verdict = await decide(event, place, _Permitted(request.principal, executor), options)
     except CoordinatorError as error:
@@ -95,10 +108,12 @@ async def _respond(name: str, request: Request, executor: Runner) -> Response:
     return Response(200, dialect.answer(event, verdict).stdout.encode() or b"{}")
 
 
-def _found(cwd: str, project: str | None, near: bool) -> tuple[Place, tuple[ShellRule, ...], bool]:
+def _found(
+    cwd: str, project: str | None, worktrees: str | None, near: bool
+) -> tuple[Place, tuple[ShellRule, ...], bool]:
     """Return the place of a directory, its rules, and whether its files are here; if not, the texts of paths have to do."""
     if near and Path(cwd).is_dir():
-        place = locate(cwd, {} if project is None else {"COORDINATOR_PROJECT": project})
+        place = locate(cwd, {"COORDINATOR_PROJECT": project or "", "COORDINATOR_WORKTREES": worktrees or ""})
         return place, rules_of(place.root), True
     root = cwd or os.sep
     return Place(project=project or DEFAULT_PROJECT, cwd=root, root=root), DEFAULTS, False
@@ -119,7 +134,7 @@ def _near(request: Request) -> bool:
         return True
 
 
-def _options(query: Mapping[str, str]) -> HookOptions:
+def _options(query: Mapping[str, str], pause: Callable[[float], Awaitable[bool]]) -> HookOptions:
     """Read the options of a query.
 
     Raises: ``InvalidArgument``.
@@ -131,11 +146,12 @@ def _options(query: Mapping[str, str]) -> HookOptions:
         ("hold", ("turn", "until-commit")),
         ("shared_reads", ("true", "false")),
         ("unreachable", ("ask", "allow", "deny")),
+        ("worktrees", ("separate", "shared")),
     ):
         if query.get(name, values[0]) not in values:
             raise InvalidArgument(f"invalid {name} {query[name]!r:.100}", hint=f"It is one of {', '.join(values)}.")
     options = HookOptions(
-        pause=anyio.sleep,
+        pause=pause,
         hashes=_hashes,
         wait=wait,
         until_commit=query.get("hold") == "until-commit",

@@ -44,7 +44,8 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
 class Join(Operation[Agent], frozen=True, kw_only=True):
     """Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool.
 
-    A call is a heartbeat, and renews all leases of the agent. ``metadata`` is merged into what it has. ``unreserved`` is as in ``Register``.
+    A call is a heartbeat, and renews all leases of the agent. ``metadata`` is merged into what it has. With ``process``, it is also reaped
+    within 2 seconds of that process's death; one that is dead does not count. ``unreserved`` is as in ``Register``.
 
     Raises: ``NotFound`` if the project does not exist; ``PermissionDenied`` for a reserved name.
     """
@@ -60,6 +61,7 @@ class Join(Operation[Agent], frozen=True, kw_only=True):
     metadata: dict[str, Json] | None = None
     ttl: timedelta = timedelta(minutes=10)
     unreserved: bool = False
+    process: int | None = None
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):

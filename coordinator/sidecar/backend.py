@@ -1,20 +1,24 @@
 """What the sidecar's HTTP face runs operations on: the database or a daemon, while the books of locks and jobs watch its agent's calls.
 
 All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
-An operation that names no speaker runs in the name of the sidecar's agent.
+An operation that names no speaker runs in the name of the sidecar's agent. What joins through the sidecar, such as the session of a tool
+whose hooks it answers, ends with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
+
+from msgspec.structs import replace
 
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import ServerSession
 from coordinator.model.operation import Operation
+from coordinator.operations import agents
 from coordinator.operations.executor import Runner, Source
 from coordinator.sidecar.job_book import JobBook
 from coordinator.sidecar.lock_book import LockBook
@@ -33,6 +37,7 @@ class Backend:
         self.book = LockBook(self._session, lambda: self._session.connected)
         self.jobs = JobBook(self._session)
         self.actor: str | None = None
+        self.process: Callable[[], int | None] = lambda: None
 
     def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:  # noqa: ARG002
         """Return the one direct connection; the agent's life depends on it, whoever waits."""
@@ -51,6 +56,8 @@ class Backend:
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:
         asked_at = now_s()
         operation = operation.spoken_by(self.actor)
+        if isinstance(operation, agents.Join) and operation.process is None:
+            operation = cast("Operation[R]", replace(operation, process=self.process()))
         self.jobs.expect(operation)
         result = await runner.run(operation)
         self.book.note(operation, result, asked_at)

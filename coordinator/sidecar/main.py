@@ -193,6 +193,8 @@ async def _run(  # noqa: PLR0917
             )
         lifetime.up.set()
         presence = await Presence.register(registration, liveness, source)
+        if liveness is not None:
+            backend.process = lambda: liveness.process
         backend.actor = backend.book.name = backend.jobs.name = presence.name
         backend.book.agent = backend.jobs.agent = presence.id
         backend.book.project = backend.jobs.project = registration.project
@@ -217,7 +219,7 @@ async def _run(  # noqa: PLR0917
             return Readiness(ready=reason is None, leads=False, reason=reason)
 
         middleware = origin_middleware(config, loopback=True)
-        paths = {**face(report, process, lifetime.stop), **hook_handlers(backend)}
+        paths = {**face(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
         mount = Mount(access, lifetime.stop, lambda: presence.name)
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)

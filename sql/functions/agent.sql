@@ -295,7 +295,7 @@ comment on function coordinator.agent_joined(bigint, text) is
 
 create or replace function coordinator.agent_join(
   p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '10 minutes',
-  p_unreserved boolean default false)
+  p_unreserved boolean default false, p_process integer default null)
 returns setof coordinator.agents_live
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -303,6 +303,7 @@ as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
   v_agent   coordinator.agents;
+  v_process integer := (select p.id from coordinator.processes p where p.id = p_process and p.missing_at is null);
 begin
   perform coordinator.check_name('the name of the agent', p_name);
   perform coordinator.check_ttl(p_ttl, 86400);
@@ -316,13 +317,14 @@ begin
       perform coordinator.agent_check(v_agent.id, p_project);
       -- Of many calls a minute, few write.
       if v_agent.expires_at < coordinator.now_utc() + 0.95 * greatest(p_ttl, v_agent.ttl) or p_ttl > v_agent.ttl
-         or p_role is distinct from coalesce(v_agent.role, p_role) or not v_agent.metadata @> coalesce(p_metadata, '{}') then
+         or p_role is distinct from coalesce(v_agent.role, p_role) or not v_agent.metadata @> coalesce(p_metadata, '{}')
+         or v_process <> coalesce(v_agent.process_id, 0) then
         if p_metadata is not null then
           perform coordinator.check_json('the metadata', v_agent.metadata || p_metadata, p_object => true);
         end if;
         update coordinator.agents a
         set ttl = greatest(p_ttl, a.ttl), heartbeat_at = coordinator.now_utc(), expires_at = greatest(a.expires_at, coordinator.now_utc() + greatest(p_ttl, a.ttl)),
-            role = coalesce(p_role, a.role), metadata = a.metadata || coalesce(p_metadata, '{}')
+            role = coalesce(p_role, a.role), metadata = a.metadata || coalesce(p_metadata, '{}'), process_id = coalesce(v_process, a.process_id)
         where a.id = v_agent.id;
         continue when not found; -- it ended a moment ago
       end if;
@@ -338,11 +340,11 @@ begin
     end if;
     perform coordinator.name_enter(p_name); -- two that join at the same time are one agent
   end loop;
-  return query select * from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_unreserved => p_unreserved);
+  return query select * from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_process => v_process, p_unreserved => p_unreserved);
 end
 $$;
-comment on function coordinator.agent_join(text, text, text, jsonb, interval, boolean) is
-  'Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. Of several agents of the name, it is the first that registered.';
+comment on function coordinator.agent_join(text, text, text, jsonb, interval, boolean, integer) is
+  'Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. p_process: it is reaped when that process dies, or the one that a later call names; one that is dead does not count. Of several agents of the name, it is the first that registered.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer
@@ -525,6 +527,9 @@ begin
     order by a.project_id, a.id limit p_limit -- queues of locks are locked in the order of their projects
     for update of a skip locked
   loop
+    -- It may have joined again, with another process, before the row was locked.
+    continue when v_agent.reason = 'process died' and exists (
+      select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
     if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
       v_reaped := v_reaped || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
     end if;

@@ -7,6 +7,7 @@
 --   What was seen belongs to an owner: a subagent has not seen what its session has. It outlives the agent, so that a session that is
 --   resumed tomorrow still knows what it read today.
 --   Each call registers the agent if necessary, counts as its heartbeat, and renews all its leases: an agent that only edits needs nothing else.
+--   A place in the queue is a lease, too: each repetition of a call extends it, and a caller that is killed while it waits soon has none.
 --
 -- How it works. A lock is the lease of a file (lock/lock.sql). The caller hashes the file, calls file_edit, and hashes it again when
 -- the lease is granted: a hash from before the grant may be that of a content that the former holder has changed since. If it
@@ -130,6 +131,7 @@ declare
   v_all     coordinator.lock_resource[];
   v_wanted  text[];
   v_refused text;
+  v_request uuid;
   v_ticket  bigint;
   v_now     timestamptz;
   v_stale   record;
@@ -150,11 +152,14 @@ begin
         and l.expires_at > coordinator.now_utc() and (p_shared or l.mode = 'exclusive'))
     order by r.resource);
   if v_wanted <> '{}' then
+    v_request := md5(array_to_string(array[p_owner, v_mode] || v_wanted, E'\n'))::uuid;
+    if p_wait between interval '0' and interval '1 day' then
+      perform coordinator.lock_ticket_extend(v_project, v_agent, p_owner, v_request, p_wait);
+    end if;
     begin
       -- A repetition finds its ticket.
       select max(g.ticket) filter (where not g.granted) into v_ticket
-      from coordinator.lock_acquire(p_project, v_wanted, v_agent, p_shared, null, p_ttl, p_wait, interval '0',
-                                    md5(array_to_string(array[p_owner, v_mode] || v_wanted, E'\n'))::uuid, p_owner) g;
+      from coordinator.lock_acquire(p_project, v_wanted, v_agent, p_shared, null, p_ttl, p_wait, interval '0', v_request, p_owner) g;
     exception when sqlstate 'ZC310' then
       v_refused := 'held';
     when sqlstate 'ZC313' then
@@ -208,7 +213,7 @@ begin
 end
 $$;
 comment on function coordinator.file_edit(text, text, text[], text[], text, interval, interval, boolean, boolean, jsonb, boolean) is
-  'Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue: the rows then have a ticket for lock_poll, after which this call is repeated. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.';
+  'Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue for this long: the rows then have a ticket. Repeat the call to learn whether it was served, and to wait for p_wait from then on; a caller that waits for minutes gives a few seconds, and repeats it until then. lock_cancel ends the wait. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.';
 
 create or replace function coordinator.file_record(
   p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_step text default 'read', p_owner text default '',

@@ -10,6 +10,7 @@ from coordinator import config
 from coordinator.cli import resource
 from coordinator.errors import ConfigurationError, InvalidArgument
 from tests.cli.conftest import Program
+from tests.hooks.repositories import layout
 
 
 @pytest.fixture
@@ -119,6 +120,27 @@ def test_two_agents_that_name_one_file_from_two_directories_exclude_each_other(
     outside = src.run("lock", "acquire", "../../x", "--agent", one)
     assert outside.returncode == 5
     assert "is outside of" in outside.stderr
+
+
+def test_the_command_line_calls_a_file_what_hooks_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a linked work tree, and in a submodule."""
+    main = layout(tmp_path.resolve())
+    for folder, text, found in (
+        ("beside/src", "a.py", ".git/worktrees/beside/src/a.py"),
+        ("beside", "src/*.py", ".git/worktrees/beside/src/*.py"),
+        ("beside", "path:src/[id].py", "path:.git/worktrees/beside/src/[id].py"),
+        ("beside", ".", "glob:.git/worktrees/beside/**"),
+        ("beside/src", "name:build", "name:build"),
+        ("beside/src", ".git/worktrees/beside/src/a.py", ".git/worktrees/beside/src/a.py"),
+        ("main/vendor/library", "src/a.py", "vendor/library/src/a.py"),
+        ("beside/vendor/library/src", "a.py", ".git/worktrees/beside/vendor/library/src/a.py"),
+        ("main/src", "a.py", "src/a.py"),
+    ):
+        monkeypatch.chdir(main.parent / folder)
+        assert resource.spelled(text, config.Config()) == found
+    monkeypatch.chdir(main.parent / "beside")
+    assert resource.spelled("src/a.py", config.Config(worktrees="shared")) == "src/a.py"
+    assert resource.spelled("src/a.py", config.Config(root=Path("none"))) == "src/a.py"
 
 
 def test_a_lock_is_released_by_its_name_though_its_file_became_a_directory(program: Program, tmp_path: Path) -> None:

@@ -264,6 +264,12 @@ def test_names_that_git_quotes_are_checked(repository: Repository) -> None:
     repository.git("add", "--all")
     error = repository.refused("commit", "-m", "all")
     assert all(f'"{shown}"' in error for shown in ("a b.py", "ä.py", "q'x.py", "app/[id].py", "line end.py"))
+    # A name that is gone counts as well: of a file that was renamed or deleted.
+    repository.git("commit", "--quiet", "--no-verify", "-m", "all")
+    repository.git("mv", "a b.py", "moved.py")
+    repository.git("rm", "--quiet", "ä.py")
+    error = repository.refused("commit", "-m", "moved")
+    assert all(f'"{shown}"' in error for shown in ("a b.py", "ä.py"))
 
 
 def test_what_a_session_holds_until_its_commit_is_released_by_it(repository: Repository) -> None:

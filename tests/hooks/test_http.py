@@ -1,16 +1,20 @@
-"""``POST /v1/hooks/<dialect>`` of a daemon."""
+"""``POST /v1/hooks/<dialect>`` of a daemon or sidecar."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, opened
 from tests.hooks.repositories import git
 from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
+from tests.waiting import until
 
 
 def payload(event: str, cwd: Path | str, session: str = "s1", **fields: Any) -> dict[str, Any]:
@@ -61,6 +65,10 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
                 )
             assert (await post(client, edit(tmp_path, "b.py", "r3")))["permissionDecision"] == "deny"
 
+            # A daemon that shuts down lets nobody wait, and says who holds the file.
+            waiting = asyncio.create_task(post(client, edit(tmp_path, "b.py", "r3"), wait="10m"))
+            await until(lambda: _waits(database_url), "r3 waits")
+
             for query in ({"wait": "x"}, {"wait": "1h"}, {"hold": "x"}, {"nonsense": "1"}, {"unreachable": "x"}):
                 refused = await client.post("/v1/hooks/claude-code", json=edit(tmp_path, "a.py"), params=query)
                 assert (refused.status_code, bool(refused.json()["hint"])) == (
@@ -71,6 +79,46 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
                 refused = await client.post("/v1/hooks/claude-code", content=body)
                 assert 400 <= refused.status_code < 500, refused.text
             assert (await client.post("/v1/hooks/nobody", json={})).status_code == 404
+            daemon.send(signal.SIGTERM)
+            assert '"b.py" is held by agent "claude-code-r' in (await waiting)["permissionDecisionReason"]
+            assert await daemon.ended() == 0
+
+
+async def _waits(database_url: str) -> bool:
+    async with opened(database_url) as connection:
+        return bool(await connection.fetchval("select count(*) from coordinator.lock_waits"))
+
+
+async def test_a_sidecar_answers_hooks_on_its_socket_and_its_port(database_url: str, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "begin")
+    git(tmp_path, "worktree", "add", "--quiet", "linked")
+    path = tmp_path / "s.sock"
+    with sidecar(database_url, "--agent", "beside", "--socket", str(path)) as beside:
+        await beside.started()
+        async with http_client(f"unix://{path}") as local, http_client(beside.url) as near:
+            post = "/v1/hooks/claude-code"
+            for client, session in ((local, "s1"), (near, "s2")):
+                told = (await client.post(post, json=payload("SessionStart", tmp_path, session))).json()
+                assert f"claude-code-{session}" in told["hookSpecificOutput"]["additionalContext"]
+            (tmp_path / "a.py").write_text("one", "utf-8")
+            for event in ("PreToolUse", "PostToolUse"):
+                read = payload(event, tmp_path, "s1", tool_name="Read", tool_input={"file_path": "a.py"})
+                assert (await local.post(post, json=read)).json() == {}
+            assert (await near.post(post, json=edit(tmp_path, "a.py", "s2"))).json() == {}
+            refusal = (await local.post(post, json=edit(tmp_path, "a.py"))).text
+            assert "claude-code-s2" in refusal
+            shared = edit(tmp_path / "linked", "a.py", "s3")
+            assert (await near.post(post, json=shared, params={"worktrees": "shared"})).json() != {}
+            (tmp_path / "a.py").write_text("two", "utf-8")  # a sidecar reads the files, over both
+            waiting = asyncio.create_task(local.post(post, json=edit(tmp_path, "a.py"), params={"wait": "1m"}))
+            await near.post(post, json=payload("SessionEnd", tmp_path, "s2"))
+            assert "was changed" in (await waiting).text
+            other = {"conversation_id": "c", "hook_event_name": "preToolUse", "workspace_roots": [str(tmp_path)]}
+            for client in (local, near):
+                answer = await client.post("/v1/hooks/cursor", json=other | {"tool_name": "Write", "tool_input": {}})
+                assert answer.json()["permission"] == "allow", answer.text
+                assert (await client.post(post, content=b"{")).status_code == 422
 
 
 @pytest.mark.parametrize("policy", ["ask", "deny"])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from coordinator.hooks.decide import PLACE_S
 from tests.cli.conftest import Program
+from tests.daemon import Daemon
 from tests.hooks.repositories import git
-from tests.waiting import until
+from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
+from tests.waiting import until_true
 
 PATIENT = ("--limit", "60s", "--wait", "0s")  # a busy machine may be slow
 
@@ -153,31 +161,114 @@ def test_a_configuration_that_cannot_be_read_is_answered_by_the_policy(lone: Pro
     assert "is not a list" in answer["permissionDecisionReason"]
 
 
-async def test_a_signal_ends_a_wait_and_its_ticket(program: Program, database_url: str) -> None:
-    edit(program, "a.py")
-    body = payload(
-        "PreToolUse", program.folder, "s2", tool_name="Edit", tool_input={"file_path": str(program.folder / "a.py")}
-    )
-    (program.folder / "payload").write_bytes(body)
-    with (program.folder / "payload").open("rb") as given:
-        waiting = program.start("hook", "run", "--limit", "60s", "--wait", "1h", stdin=given)
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@contextmanager
+def waiting(program: Program, session: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A call that waits for a.py."""
+    given = program.folder / f"payload-{session}"
+    file = {"file_path": str(program.folder / "a.py")}
+    given.write_bytes(payload("PreToolUse", program.folder, session, tool_name="Edit", tool_input=file))
+    with given.open("rb") as stdin:
+        process = program.start("hook", "run", "--limit", "60s", "--wait", "1h", *options, stdin=stdin)
     try:
-
-        async def tickets() -> int:
-            return await connection.fetchval("select count(*) from coordinator.lock_waits")
-
-        await until(lambda: _is(tickets, 1))
-        waiting.send_signal(signal.SIGTERM)
-        await until(lambda: _is(tickets, 0))
+        yield process
     finally:
-        await connection.close()
-        waiting.wait(60)
-        waiting.communicate()
+        process.kill()
+        process.communicate()
 
 
-async def _is(read: Any, wanted: int) -> bool:
-    return await read() == wanted
+TICKETS = "select count(*) = $1 from coordinator.lock_waits"
+
+
+async def test_a_signal_ends_a_wait_and_its_ticket(program: Program, connection: asyncpg.Connection) -> None:
+    edit(program, "a.py")
+    with waiting(program, "s2") as process:
+        await until_true(connection, TICKETS, 1)
+        process.send_signal(signal.SIGTERM)
+        await until_true(connection, TICKETS, 0)
+
+
+@pytest.mark.parametrize("face", ["database", "daemon", "sidecar", "http"])
+async def test_a_call_that_is_killed_while_it_waits_soon_leaves_the_queue(
+    program: Program, database_url: str, connection: asyncpg.Connection, tmp_path: Path, face: str
+) -> None:
+    edit(program, "a.py")
+    with ExitStack() as stack:
+        options: tuple[str, ...] = ()
+        if face in ("daemon", "http"):
+            daemon = stack.enter_context(Daemon(database_url))
+            options = ("--url", (await daemon.ready()).url)
+        elif face == "sidecar":
+            path = tmp_path / "s.sock"
+            beside = stack.enter_context(
+                sidecar(database_url, "--agent", "x", "--socket", str(path), "--listen", "none")
+            )
+            await beside.started()
+            options = ("--url", f"unix://{path}")
+        if face == "http":  # the daemon itself waits
+            given = payload("PreToolUse", program.folder, "s2", tool_name="Edit", tool_input={"file_path": "a.py"})
+            async with http_client(options[1]) as client:
+                asked = asyncio.create_task(client.post("/v1/hooks/claude-code?wait=10m&project=shop", content=given))
+                await until_true(connection, TICKETS, 1)
+                asked.cancel()
+                await asyncio.wait([asked])
+            await until_true(connection, TICKETS, 0)
+            return
+        with waiting(program, "s2", *options) as process:
+            await until_true(connection, TICKETS, 1)
+            process.kill()
+            process.wait()
+        # Its place ends on its own. What it was granted in the last moment goes to the next, whose wait is as long as it likes.
+        bound = f"select bool_and(expires_at <= coordinator.now_utc() + interval '{PLACE_S} seconds') from coordinator.lock_waits"
+        assert await connection.fetchval(bound)
+        await connection.execute("update coordinator.lock_waits set expires_at = coordinator.now_utc()")
+        with waiting(program, "s3", *options) as patient:
+            await until_true(connection, "select bool_or(agent_name = 'claude-code-s3') from coordinator.lock_waits")
+            call(program, "Stop")
+            out, error = await asyncio.to_thread(patient.communicate)
+            assert (patient.returncode, out, error) == (0, "", "")
+        holder = "select string_agg(agent_name, ',') from coordinator.locks"
+        assert await connection.fetchval(holder) == "claude-code-s3"
+
+
+async def test_a_lease_that_a_killed_call_was_granted_goes_to_the_next(
+    program: Program, connection: asyncpg.Connection
+) -> None:
+    edit(program, "a.py")
+    with waiting(program, "s2") as process:
+        await until_true(connection, TICKETS, 1)
+        process.kill()
+        process.wait()
+    with waiting(program, "s3") as patient:
+        await until_true(connection, TICKETS, 2)
+        call(program, "Stop")
+        assert (
+            await connection.fetchval("select agent_name from coordinator.locks where not claimed") == "claude-code-s2"
+        )
+        await connection.execute(
+            "update coordinator.locks set expires_at = coordinator.now_utc(), free_at = coordinator.now_utc()"
+        )
+        assert await asyncio.to_thread(patient.communicate) == ("", "")
+    assert await connection.fetchval("select string_agg(agent_name, ',') from coordinator.locks") == "claude-code-s3"
+
+
+async def test_a_call_that_two_processes_make_at_once_waits_once_and_is_answered_twice(
+    program: Program, connection: asyncpg.Connection
+) -> None:
+    edit(program, "a.py")
+    with waiting(program, "s2") as one, waiting(program, "s2") as two:
+        await until_true(connection, TICKETS, 1)
+        await until_true(connection, "select count(*) >= 3 from pg_stat_activity where query like '%file_edit%'")
+        call(program, "Stop")
+        for process in (one, two):
+            assert await asyncio.to_thread(process.communicate) == ("", "")
+    assert await connection.fetchval("select string_agg(agent_name, ',') from coordinator.locks") == "claude-code-s2"
 
 
 def test_a_session_is_told_who_edits_the_same_file_in_another_work_tree(program: Program) -> None:
@@ -191,3 +282,79 @@ def test_a_session_is_told_who_edits_the_same_file_in_another_work_tree(program:
     )
     assert "deny" not in json.dumps(answer)
     assert call(program, "PreToolUse", "s2", tool_name="Edit", tool_input=tool_input) == {}
+
+
+def test_work_trees_are_one_scope_where_the_option_says_so(program: Program) -> None:
+    git(program.folder, "commit", "--quiet", "--allow-empty", "-m", "begin")
+    git(program.folder, "worktree", "add", "--quiet", "beside")
+    shared = ("--worktrees", "shared")
+    assert edit(program, "beside/a.py", "s1", *shared) == {}
+    assert edit(program, "a.py", "s2", *shared)["permissionDecision"] == "deny"
+    assert "permissionDecision" not in edit(program, "beside/a.py", "s2", "--worktrees", "separate")
+    program.environment["COORDINATOR_WORKTREES"] = "shared"
+    assert edit(program, "a.py", "s3")["permissionDecision"] == "deny"
+
+
+async def test_a_session_within_agent_run_ends_with_it(
+    program: Program, database_url: str, connection: asyncpg.Connection
+) -> None:
+    program.install()
+    (program.folder / "payload").write_bytes(payload("SessionStart", program.folder, source="startup"))
+    (program.folder / "edit").write_bytes(
+        payload("PreToolUse", program.folder, tool_name="Edit", tool_input={"file_path": "a.py"})
+    )
+    script = "coordinator hook run --limit 60s < payload > told && coordinator hook run --limit 60s < edit > leased && "
+    held = "select count(*) = 1 from coordinator.locks"
+    free = "select count(*) = 0 from coordinator.locks, coordinator.agents"
+
+    done = program.run("agent", "run", "--", "sh", "-c", script + "kill -KILL $$")
+    assert done.returncode == 128 + signal.SIGKILL, done.stderr
+    assert await connection.fetchval(free)  # at once, without a daemon
+    assert "agent" in (program.folder / "told").read_text("utf-8")
+
+    await connection.execute(
+        "create or replace function coordinator.server_settled() returns boolean language sql stable parallel safe return true"
+    )
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        tool = program.start("agent", "run", "--", "sh", "-c", script + "echo $$ > pid && exec sleep 3600")
+        try:
+            await until_true(connection, held)
+            assert await connection.fetchval("select expires_at > now() + interval '1 minute' from coordinator.locks")
+        finally:
+            tool.kill()
+            tool.communicate()
+        await until_true(connection, free)
+        # Through the daemon, the end of the tool is what counts.
+        done = program.run("agent", "run", "--url", daemon.url, "--", "sh", "-c", script + "exit 3")
+        assert (done.returncode, done.stderr) == (3, "")
+        assert await connection.fetchval(free)
+
+
+async def test_a_session_whose_hooks_go_through_a_sidecar_ends_with_it(
+    program: Program, database_url: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.sock"
+    with sidecar(database_url, "--agent", "x", "--socket", str(path), "--listen", "none") as beside:
+        await beside.started()
+        call(program, "SessionStart", "s1", "--url", f"unix://{path}", source="startup")
+        named = "select count(*) from coordinator.agents where process_id in (select id from coordinator.processes where kind = 'sidecar')"
+        assert await connection.fetchval(named) == 2
+
+
+def test_the_command_of_a_refusal_works_in_every_directory(program: Program) -> None:
+    git(program.folder, "commit", "--quiet", "--allow-empty", "-m", "begin")
+    git(program.folder, "worktree", "add", "--quiet", "beside")
+    (program.folder / "src").mkdir()
+    for name in ("src/a.py", "beside/a.py"):
+        edit(program, name)
+        reason = edit(program, name, "s2")["permissionDecisionReason"]
+        command = reason.partition("Or wait: coordinator ")[2].partition(" Or ask")[0].split()
+        call(program, "Stop")
+        root = program.folder
+        program.folder = root / "src"
+        program.json(*command)
+        program.folder = root
+        assert edit(program, name)["permissionDecision"] == "deny"
+        assert "permissionDecision" not in edit(program, name, "s2")
+        call(program, "Stop", "s2")

@@ -49,11 +49,11 @@ ARGUMENTS = {
 }
 
 PYTHON_LACKS = {
-    "agent_join": {"unreserved": "the gateway sets it"},
+    "agent_join": {"process": "agent run keeps the proof of life", "unreserved": "the gateway sets it"},
     "agent_register": {"process": "connect(agent=…) keeps the proof of life", "unreserved": "the gateway sets it"},
 }
 OPTIONS_LACK = {
-    "agent_join": {"unreserved": "the gateway sets it"},
+    "agent_join": {"process": "agent run keeps the proof of life", "unreserved": "the gateway sets it"},
     "agent_register": {"process": "a command ends before its agent", "unreserved": "the gateway sets it"},
 }
 SPELLED = {

@@ -185,6 +185,32 @@ async def test_an_agent_ends_with_its_process_after_a_moment_of_grace(process: P
     assert await settled.connection.fetchval("select count(*) from coordinator.processes") == 0
 
 
+async def test_an_agent_that_joins_ends_with_the_process_that_it_last_named(
+    process: Process, settled: Transaction, shared_url: str
+) -> None:
+    async def joined(process: int | None) -> int | None:
+        made = await settled.run(agents.Join(project="default", name="a", process=process))
+        return await settled.connection.fetchval("select process_id from coordinator.agents where id = $1", made.id)
+
+    assert await joined(None) is None
+    other = await asyncpg.connect(shared_url)
+    try:
+        second = await other.fetchval("select coordinator.process_register('client', 'here:2')")
+        assert [await joined(one) for one in (second, process.id, None, 2_000_000_000)] == [second, *[process.id] * 3]
+        await process.die(settled)
+        await settled.run(agents.Reap())
+        await settled.connection.execute("update coordinator.processes set missing_at = missing_at - interval '1 hour'")
+        assert await joined(second) == second  # resumed in another terminal
+        assert (await settled.run(agents.Reap())).reaped == 0
+        assert await joined(process.id) == second
+    finally:
+        await other.close()
+    await until_true(settled.connection, "select not coordinator.process_alive($1)", second)
+    await settled.run(agents.Reap())
+    await settled.connection.execute("update coordinator.processes set missing_at = missing_at - interval '1 hour'")
+    assert (await settled.run(agents.Reap())).reaped == 1
+
+
 async def test_a_process_that_reconnects_keeps_its_agents(process: Process, settled: Transaction) -> None:
     await settled.run(agents.Register(project="default", name="a", process=process.id))
     await process.die(settled)

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from coordinator.db.database import Database
@@ -11,6 +12,7 @@ from coordinator.model.file import FileGrant, FileState, FileStep
 from coordinator.operations import agents, files, locks, projects
 from tests.conftest import Transaction
 from tests.sql.refusal import refused
+from tests.waiting import until_blocked
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -212,6 +214,66 @@ async def test_who_waits_gets_the_files_when_the_holder_leaves(tx: Transaction) 
         )
     )
     assert await states(tx, "b", "x.py", "z.py", wait=MINUTE) == ["granted", "granted"]
+
+
+async def test_a_place_in_the_queue_lasts_as_long_as_its_call_is_repeated(tx: Transaction) -> None:
+    await edit(tx, "a", "x.py", ttl=HOUR)
+    (first,) = await edit(tx, "b", "x.py", wait=MINUTE)
+    await edit(tx, "c", "x.py", wait=HOUR)
+    for looks in (1, 2, 3):
+        await tx.set_clock(0.9 * looks * MINUTE)
+        (again,) = await edit(tx, "b", "x.py", wait=MINUTE)
+        assert (again.state, again.ticket) == ("waiting", first.ticket)
+    await tx.set_clock(5 * MINUTE)  # late, and nobody has swept it
+    assert [grant.ticket for grant in await edit(tx, "b", "x.py", wait=MINUTE)] == [first.ticket]
+    await tx.set_clock(7 * MINUTE)
+    await leave(tx, "a")
+    assert [who for _, who, _ in await held(tx)] == ["c"]  # b was killed
+    assert await states(tx, "b", "x.py") == ["held"]
+
+
+async def test_whoever_waited_is_told_who_holds_the_file_now_and_elsewhere(tx: Transaction) -> None:
+    await edit(tx, "a", "x.py")
+    await edit(tx, "far", ".git/worktrees/w/x.py")
+    await edit(tx, "b", "x.py", wait=MINUTE)
+    await leave(tx, "a")
+    (granted,) = await edit(tx, "b", "x.py", wait=MINUTE)
+    assert (granted.state, granted.elsewhere) == ("granted", "far in work tree w")
+    await edit(tx, "c", "x.py", wait=MINUTE)
+    await leave(tx, "b")
+    await edit(tx, "d", "x.py", wait=MINUTE)
+    (waits,) = await edit(tx, "d", "x.py")
+    assert (waits.state, waits.holder) == ("waiting", "c")
+
+
+async def test_two_identical_calls_at_once_are_one(db: Database, database_url: str) -> None:
+    """A tool fires a hook twice; both calls are the first ones of the session, and wait for the same lock."""
+    one, two, blocker = [await asyncpg.connect(database_url) for _ in range(3)]
+    call = "select state, ticket from coordinator.file_edit('default', 's', '{x.py,y.py}', '{}', 's', p_wait => $1)"
+    try:
+        for holder, state in ((None, "granted"), ("other", "waiting")):
+            if holder:
+                await leave(db, "s")
+                await edit(db, holder, "x.py")
+            async with blocker.transaction():
+                await blocker.execute(
+                    "select coordinator.lock_enter((select id from coordinator.projects where name = 'default'), "
+                    "coordinator.lock_parse_all('{x.py,y.py}'))"
+                )
+                calls = [asyncio.create_task(connection.fetch(call, MINUTE)) for connection in (one, two)]
+                await until_blocked(blocker, one)
+                await until_blocked(blocker, two)
+            first, second = await asyncio.gather(*calls)
+            assert first == second
+            assert state in {row["state"] for row in first}
+        assert len(await db.run(agents.List(project="default"))) == 2
+        await leave(db, "other")
+        assert await states(db, "s", "x.py", "y.py", owner="s", wait=MINUTE) == ["granted"] * 2
+        assert await leave(db, "s", owner="s") == 2
+        assert await held(db) == []
+    finally:
+        for connection in (one, two, blocker):
+            connection.terminate()
 
 
 async def test_a_wait_that_would_be_a_deadlock_is_refused(tx: Transaction) -> None:

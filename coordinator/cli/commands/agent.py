@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from coordinator.cli.command import acting_agent, noun, paged, worker
+from coordinator.cli.command import CommandVerb, acting_agent, noun, paged, worker
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, OBJECT
@@ -104,6 +104,22 @@ def list_(call: Invocation, *, role: str | None, ended: bool, after: str | None,
         limit=limit,
         empty="No agents are registered.",
     )
+
+
+@command.command(
+    "run", cls=CommandVerb, examples=["coordinator agent run -- claude", "coordinator agent run -- codex exec 'fix #7'"]
+)
+@click.pass_obj
+@click.pass_context
+def run(ctx: click.Context, call: Invocation) -> int:
+    """Run a coding agent whose sessions end with it.
+
+    The exit code is that of the agent. The sessions that its hooks register are reaped within 2 seconds of its end, or of this command's, however they end; without it, a session
+    that says no goodbye keeps its leases for its TTL. Through a daemon, only the end of the agent counts.
+    """
+    from coordinator.cli.agent_run import run as run_agent  # noqa: PLC0415
+
+    return run_agent(call, CommandVerb.words(ctx))
 
 
 def _project(call: Invocation, agent: AgentRef) -> str | None:

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 
 command = noun("Let unmodified coding agents hold the files that they edit.")
 
+_worktrees = click.option(
+    "--worktrees",
+    type=click.Choice(["separate", "shared"]),
+    help="Whether linked work trees of a repository are scopes of their own.  [default: as the repository says, else separate]",
+)
 MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
-QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable")  # options of POST /v1/hooks/<dialect>
+# Options of POST /v1/hooks/<dialect>.
+QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 
 
 @command.verb(
@@ -62,6 +68,7 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable")  # opt
     show_default=True,
     help="What to answer if the coordinator does not.",
 )
+@_worktrees
 @click.option(
     "--limit", type=DURATION, default="300ms", show_default=True, help="Time for each call of the coordinator."
 )
@@ -75,6 +82,7 @@ def run(
     hold: str,
     shared_reads: bool,
     unreachable: Unreachable,
+    worktrees: str | None,
     limit: timedelta,
 ) -> int:
     """Answer a hook of a coding agent.
@@ -88,6 +96,7 @@ def run(
         dialect,
         limit,
         unreachable,
+        worktrees,
         wait=wait,
         ttl=ttl,
         until_commit=hold == "until-commit",
@@ -120,12 +129,14 @@ def _setup(tool: str, scope: SettingsScope, root: Path, options: tuple[str, ...]
         "coordinator hook install claude-code",
         "coordinator hook install codex --user --yes",
         "coordinator hook install claude-code -- --wait 1m --hold until-commit",
+        "coordinator hook install claude-code --worktrees shared",
         "coordinator hook install claude-code --url https://coordinator.agents:7420",
         "coordinator hook install gemini --agents-md --dry-run",
     ],
 )
 @click.argument("tool", type=TOOLS, metavar="TOOL")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
+@_worktrees
 @click.option("--agents-md", is_flag=True, help="Write a paragraph for agents into AGENTS.md, too.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -136,6 +147,7 @@ def install(
     tool: str,
     options: tuple[str, ...],
     scope: str | None,
+    worktrees: str | None,
     agents_md: bool,
     dry_run: bool,
     yes: bool,
@@ -145,6 +157,7 @@ def install(
     TOOL is claude-code, codex, copilot, cursor, gemini or vscode. It shows what changes, and asks. Everything else in the file stays as it is, and a copy of it is kept beside it. OPTIONS are those of
     "coordinator hook run". With --url, a tool that can sends its hooks to a daemon, whose token it reads from COORDINATOR_TOKEN.
     """
+    options = _with(options, worktrees)
     _change(call, tool, options, scope, install=True, agents_md=agents_md, dry_run=dry_run, yes=yes)
 
 
@@ -162,15 +175,23 @@ def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool
 @command.verb(settings=scopes(), examples=["coordinator hook status", "coordinator hook status claude-code --user"])
 @click.argument("tool", type=TOOLS, metavar="[TOOL]", required=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
+@_worktrees
 @click.pass_obj
-def status(call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None) -> None:
+def status(
+    call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None, worktrees: str | None
+) -> None:
     """Show in which settings the hooks are.
 
-    They are outdated if they differ from what "install" would write with the same --url and OPTIONS.
+    They are outdated if they differ from what "install" would write with the same --url, --worktrees and OPTIONS.
     """
     url = daemon(call)
+    options = _with(options, worktrees)
     tools = [tool] if tool else [*TOOLS.choices]
     states(call, tools, scope, lambda name, kind, root: _setup(name, kind, root, options, url))
+
+
+def _with(options: tuple[str, ...], worktrees: str | None) -> tuple[str, ...]:
+    return options if worktrees is None else (*options, "--worktrees", worktrees)
 
 
 def _change(

@@ -8,10 +8,9 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from coordinator.cli.command import Verb, acting_agent, noun, paged, setting
+from coordinator.cli.command import CommandVerb, acting_agent, noun, paged, setting
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.resource import root_of
 from coordinator.cli.values import AGENT, DURATION, ID, INTEGER, PATH, RESOURCE
 from coordinator.errors import Conflict
 from coordinator.model.agent_ref import AgentRef
@@ -219,7 +218,7 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
 @command.verb(
     examples=[
         "coordinator lock check src/app.py --agent coder-1",
-        "git diff --cached --name-only -z | coordinator lock check --stdin0     # see examples/pre-commit",
+        "hg status --no-status --print0 | coordinator lock check --stdin0     # for git: coordinator hook git install",
     ],
     settings=_rooted,
 )
@@ -238,24 +237,12 @@ def check(call: Invocation, *, paths: tuple[str, ...], agent: str | None, stdin0
         raise click.UsageError("give a PATH, or --stdin0")
     from coordinator.cli import lock_check  # noqa: PLC0415
 
-    lock_check.check(call, [*paths, *(lock_check.read_paths(root_of(call.config)) if stdin0 else ())], agent)
-
-
-class _CommandVerb(Verb):
-    """A verb with a command after ``--``, which is not parsed."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta[__name__] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARG]…"]
+    lock_check.check(call, [*paths, *(lock_check.read_paths(call.config) if stdin0 else ())], agent)
 
 
 @command.command(
     "run",
-    cls=_CommandVerb,
+    cls=CommandVerb,
     examples=[
         "coordinator lock run src/ -- make test",
         "coordinator lock run name:deploy --wait 10m -- ./deploy.sh production",
@@ -292,9 +279,8 @@ def run(
     fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS), the agent in COORDINATOR_AGENT_ID
     and the owner in COORDINATOR_LOCK_OWNER. A lock run within it may lock the same again, as a part of this owner.
     """
-    words: list[str] = ctx.meta[__name__]
-    if not words:
-        raise click.UsageError("give a command after --")
     from coordinator.cli.lock_run import LockRun  # noqa: PLC0415
 
-    return LockRun(call, name, words, grace).run(resources, ttl=ttl, wait=wait, shared=shared, slots=slots)
+    return LockRun(call, name, CommandVerb.words(ctx), grace).run(
+        resources, ttl=ttl, wait=wait, shared=shared, slots=slots
+    )

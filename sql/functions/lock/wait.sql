@@ -131,3 +131,25 @@ end
 $$;
 comment on function coordinator.lock_cancel(text, bigint, uuid) is
   'Stop waiting: remove a ticket from the queue, or release the locks that it was just handed and that nobody claimed yet. False: there are neither.';
+
+create or replace function coordinator.lock_ticket_extend(p_project_id bigint, p_agent uuid, p_owner text, p_request_id uuid, p_wait interval)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_until timestamptz := coordinator.now_utc() + p_wait;
+begin
+  -- Whoever has one of the rows serves or drops the ticket: do not wait for that. A ticket whose time has passed and which nobody
+  -- has dropped yet keeps its place. Of many repetitions, few write.
+  update coordinator.lock_waits w set expires_at = v_until
+  from (select o.project_id, o.resource, o.ticket from coordinator.lock_waits o
+        where o.agent_id = p_agent and o.request_id = p_request_id and o.owner = p_owner and o.project_id = p_project_id
+          and o.expires_at < v_until - 0.3 * p_wait
+        for no key update skip locked) own
+  where w.project_id = own.project_id and w.resource = own.resource and w.ticket = own.ticket;
+end
+$$;
+comment on function coordinator.lock_ticket_extend(bigint, uuid, text, uuid, interval) is
+  'Let the ticket of a request wait until p_wait from now, unless it waits longer. No event. Internal.';
