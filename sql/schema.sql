@@ -2662,6 +2662,11 @@ create function coordinator.document_refuse(p_kind text, p_key text, p_expect bi
   returns void
   stable;
 
+-- Return a hint where document_restore can bring back a document that is absent; null: it cannot. Internal.
+create function coordinator.document_restorable(p_project text, p_kind text, p_key text)
+  returns text
+  stable;
+
 -- Write the value of an earlier version again, as a new version; by default the latest value, which brings back a document that was deleted or has expired. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.
 create function coordinator.document_restore(p_project text, p_kind text, p_key text, p_version bigint default null, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_actor text default null)
   returns SETOF coordinator.document_header
@@ -4457,8 +4462,8 @@ create function coordinator.log_check_writer(p_kind text)
   returns void
   immutable;
 
--- Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number. p_expect, p_epoch: as in log_append.
-create function coordinator.log_clear(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
+-- Delete the entries of a log, and return how many. Those that are kept (log_keep), and what these need, stay: all, if the whole log is kept; p_kept deletes them, too. The next entry has the next number. p_expect, p_epoch: as in log_append.
+create function coordinator.log_clear(p_project text, p_kind text, p_key text, p_kept boolean default false, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns bigint
   volatile security definer;
 
@@ -4467,7 +4472,7 @@ create function coordinator.log_conflict(p_kind text, p_key text, p_expect bigin
   returns void
   immutable;
 
--- Delete a log, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.
+-- Delete a log, also what is kept of it, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.
 create function coordinator.log_delete(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns bigint
   volatile security definer;
@@ -4477,8 +4482,8 @@ create function coordinator.log_drafts(p_kind text, p_entries json)
   returns coordinator.log_draft[]
   volatile;
 
--- Delete the entries of a log that is held, and with p_deleted hide its header, which keeps the last number until retention deletes it; return how many entries there were. No event. Internal.
-create function coordinator.log_empty(p_log coordinator.logs, p_deleted boolean, p_now timestamp with time zone)
+-- Delete the entries of a log that is held, of those that are kept and what they need only with p_kept, and return how many; with p_deleted hide its header, which keeps the last number until retention deletes it. No event. Internal.
+create function coordinator.log_empty(p_log coordinator.logs, p_kept boolean, p_deleted boolean, p_now timestamp with time zone)
   returns bigint
   volatile;
 

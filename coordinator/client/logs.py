@@ -128,17 +128,19 @@ class Logs:
             logs.Pop(project=self._caller.project, kind=kind, key=key, last=last, **await self._change(expect))
         )
 
-    async def clear(self, kind: str, key: str, *, expect: Expected = None) -> int:
-        """Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number.
+    async def clear(self, kind: str, key: str, *, kept: bool = False, expect: Expected = None) -> int:
+        """Delete the entries of a log, and return how many. The next entry has the next number.
+
+        Entries that are kept, and what these need, stay, all of them if the whole log is kept; ``kept`` deletes them, too.
 
         Raises: ``NotFound``, ``Conflict``.
         """
         return await self._caller.run(
-            logs.Clear(project=self._caller.project, kind=kind, key=key, **await self._change(expect))
+            logs.Clear(project=self._caller.project, kind=kind, key=key, kept=kept, **await self._change(expect))
         )
 
     async def delete(self, kind: str, key: str, *, expect: Expected = None) -> int:
-        """Delete a log, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+        """Delete a log, also what is kept of it, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
 
         Raises: ``NotFound``, ``Conflict``.
         """

@@ -103,7 +103,9 @@ class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
 
 
 class Clear(Operation[int], frozen=True, kw_only=True):
-    """Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number.
+    """Delete the entries of a log, and return how many. The next entry has the next number.
+
+    Entries that are kept, and what these need, stay, all of them if the whole log is kept; ``kept`` deletes them, too.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -116,13 +118,14 @@ class Clear(Operation[int], frozen=True, kw_only=True):
     project: str
     kind: str
     key: str
+    kept: bool = False
     expect: int | None = None
     epoch: str | None = None
     actor: str | None = None
 
 
 class Delete(Operation[int], frozen=True, kw_only=True):
-    """Delete a log, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+    """Delete a log, also what is kept of it, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
 
     Raises: ``NotFound``, ``Conflict``.
     """

@@ -70,12 +70,15 @@ comment on function coordinator.knowledge_check(jsonb) is
   'Reject a document that is not an entry of knowledge (ZC105), or has too many members in its metadata (ZC102). Internal.';
 
 create or replace function coordinator.knowledge_missing(p_project text, p_key text) returns void
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.name_missing('ZC222', p_project, 'knowledge', p_key, array(
+begin
+  perform coordinator.name_missing('ZC222', p_project, 'knowledge', p_key, array(
     select d.key from coordinator.documents d
-    where d.project_id = coordinator.project_id(p_project) and d.kind = 'knowledge' and not d.deleted order by d.key limit 1000), p_max => 512)
+    where d.project_id = coordinator.project_id(p_project) and d.kind = 'knowledge' and not d.deleted order by d.key limit 1000),
+    coordinator.document_restorable(p_project, 'knowledge', p_key), 512);
+end
 $$;
 comment on function coordinator.knowledge_missing(text, text) is
   'Raise ZC222 for an entry of knowledge that does not exist, with the key that was probably meant. Internal.';

@@ -70,7 +70,8 @@ def test_entries_are_popped_cleared_kept_deleted_and_followed(program: Program) 
     assert followed(program, 2, "--last", "2") == ["2", EXACT]
     cursor = "WyJsb2dfcmVhZCIsIiIsIjEiXQ"  # after entry 1
     assert followed(program, 2, "--after", cursor) == ["2", EXACT]
-    assert program.json("log", "clear", "note", "k")["deleted"] == 3
+    assert program.json("log", "clear", "note", "k")["deleted"] == 2
+    assert program.text("log", "clear", "note", "k", "--kept") == "deleted 1 entry of k\n"
     program.json("log", "append", "note", "k", "6")
     assert followed(program, 1, "--after", cursor) == ["6"]
     assert program.text("log", "delete", "note", "k") == "deleted k, with 1 entry\n"

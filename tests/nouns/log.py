@@ -66,7 +66,7 @@ async def drive(tx: Transaction) -> None:
     given = {"project": "default", "kind": "note", "key": "k"}
     await tx.run(logs.Pop(**given))
     await tx.run(logs.Keep(**given))
-    await tx.run(logs.Clear(**given))
+    await tx.run(logs.Clear(**given, kept=True))
     await tx.run(logs.Delete(**given))
 
 

@@ -134,6 +134,8 @@ async def test_a_restore_brings_back_a_version_or_what_was_deleted(tx: Transacti
     assert (await tx.run(restore(version=1))).version == 3
     assert (await tx.run(get())).value == {"n": 1}
     await tx.run(delete())
+    error = await refused(tx, get(), "ZC217")
+    assert 'It was deleted; "coordinator document restore plan KEY" brings it back.' in (error.hint or "")
     assert (await tx.run(restore(expect=0))).version == 5
     assert (await tx.run(get())).value == {"n": 1}
     await refused(tx, restore(version=4), "ZC217")
@@ -141,6 +143,8 @@ async def test_a_restore_brings_back_a_version_or_what_was_deleted(tx: Transacti
     await refused(tx, restore("other"), "ZC217")
     await tx.run(put(ttl=timedelta(seconds=10)))
     await tx.set_clock(timedelta(minutes=1))
+    assert "It has expired; " in ((await refused(tx, get(), "ZC217")).hint or "")
+    assert "restore" not in ((await refused(tx, get("other"), "ZC217")).hint or "")
     assert (await tx.run(restore())).expires_at is None
 
 

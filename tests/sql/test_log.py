@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 import pytest
 
 from coordinator.db.call import call
@@ -360,6 +361,27 @@ async def test_readers_of_a_cleared_log_are_reset_unless_they_have_read_it_all(t
     await tx.run(append(4, expect=3))
     assert seqs(await tx.run(read(after=[first.epoch, "3"]))) == [4]
     await refused(tx, logs.Clear(project="default", kind="note", key="k", expect=3), "ZC301")
+
+
+async def test_what_is_kept_and_what_that_needs_is_cleared_only_on_demand(tx: Transaction) -> None:
+    def clear(**options: Any) -> logs.Clear:
+        return logs.Clear(project="default", kind="note", key="k", **options)
+
+    keep = logs.Keep(project="default", kind="note", key="k")
+    await tx.run(append(1, 2, {"data": 3, "needs": 2}, 4, 5))
+    await tx.run(msgspec.structs.replace(keep, first_seq=3))
+    assert await tx.run(clear()) == 3
+    assert seqs(await tx.run(read())) == [2, 3]
+    assert (await tx.run(append(6, expect=5))).last_seq == 6
+    await tx.run(keep)
+    before = len(await tx.events())
+    assert await tx.run(clear()) == 0
+    assert len(await tx.events()) == before, "nothing has changed"
+    log = await tx.run(logs.Show(project="default", kind="note", key="k"))
+    assert (log.count, log.first_seq, log.kept) == (3, 6, True)
+    assert await tx.run(clear(kept=True)) == 3
+    log = await tx.run(logs.Show(project="default", kind="note", key="k"))
+    assert (log.count, log.first_seq, log.kept) == (0, 7, True)
 
 
 async def test_a_deleted_log_is_absent_and_a_new_one_continues_its_numbers(tx: Transaction) -> None:

@@ -68,11 +68,12 @@ class Log(Machine):
             entry.kept = kept
             self.call("log_keep", f"p_kept => {kept}, p_first_seq => {entry.seq}, p_last_seq => {entry.seq}")
 
-    @rule()
-    def clear(self) -> None:
+    @rule(kept=st.booleans())
+    def clear(self, *, kept: bool) -> None:
         if self.last:
-            self.entries = []
-            self.call("log_clear")
+            left = set() if kept else self.protected()
+            self.entries = [entry for entry in self.entries if entry.seq in left]
+            self.call("log_clear", f"p_kept => {kept}")
 
     @rule(hours=st.integers(1, 8))
     def wait(self, hours: int) -> None:
@@ -109,8 +110,8 @@ class Log(Machine):
             assert self.present() == [entry.seq for entry in self.entries]
             assert self.count() == len(self.entries)
 
-    def beyond(self) -> set[int]:
-        """Return what is beyond a bound and may go."""
+    def protected(self) -> set[int]:
+        """Return what is kept, and what that needs."""
         protected: set[int] = set()
         by_seq = {entry.seq: entry for entry in self.entries}
         for entry in self.entries:
@@ -124,7 +125,12 @@ class Log(Machine):
                     ) < low:
                         low = lower
                 protected |= set(range(low, entry.seq))
-        newest = {entry.seq for entry in self.entries[-self.max_count :]} if self.max_count else set(by_seq)
+        return protected
+
+    def beyond(self) -> set[int]:
+        """Return what is beyond a bound and may go."""
+        protected = self.protected()
+        newest = {entry.seq for entry in self.entries[-self.max_count if self.max_count else None :]}
         return {
             entry.seq
             for entry in self.entries

@@ -245,18 +245,25 @@ def pop(call: Invocation, *, kind: str, key: str, last: int, expect: int | None,
     call.output.many(call.run(operation), ENTRY_COLUMNS, empty="The log is empty.")
 
 
-@command.verb(examples=["coordinator log clear note run/7", "coordinator log clear note run/7 --expect 9"])
+@command.verb(
+    examples=[
+        "coordinator log clear note run/7",
+        "coordinator log clear note run/7 --kept     # also what is kept",
+        "coordinator log clear note run/7 --expect 9",
+    ]
+)
 @_kind
 @_key
+@click.option("--kept", is_flag=True, help="Delete also what is kept.")
 @_expect
 @_epoch
 @click.pass_obj
-def clear(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: str | None) -> None:
-    """Delete all entries of a log.
+def clear(call: Invocation, *, kind: str, key: str, kept: bool, expect: int | None, epoch: str | None) -> None:
+    """Delete the entries of a log, except those that are kept and what these need.
 
     The next entry has the next number.
     """
-    count = call.run(call.operation(logs.Clear, kind=kind, key=key, expect=expect, epoch=epoch))
+    count = call.run(call.operation(logs.Clear, kind=kind, key=key, kept=kept, expect=expect, epoch=epoch))
     call.output.one(
         {"kind": kind, "key": key, "deleted": count}, f"deleted {counted(count, 'entry', 'entries')} of {plain(key)}"
     )

@@ -78,6 +78,19 @@ return p_now + coordinator.retention_age(p_project_id, 'document', p_kind);
 comment on function coordinator.document_leaves_at(bigint, text, timestamptz) is
   'Return when retention takes a document that is deleted at p_now; null: never. Internal.';
 
+create or replace function coordinator.document_restorable(p_project text, p_kind text, p_key text) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format('It %s; "coordinator document restore %s KEY" brings it back.', case when d.deleted then 'was deleted' else 'has expired' end, p_kind)
+  from coordinator.documents d
+  where d.project_id = coordinator.project_id(p_project) and d.kind = p_kind and d.key = p_key
+    and (d.deleted or d.expires_at <= coordinator.now_utc())
+    and exists (select from coordinator.document_versions v where v.document_id = d.id and v.value is not null)
+$$;
+comment on function coordinator.document_restorable(text, text, text) is
+  'Return a hint where document_restore can bring back a document that is absent; null: it cannot. Internal.';
+
 create or replace function coordinator.document_missing(p_project text, p_kind text, p_key text) returns void
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -86,7 +99,8 @@ as $$
     select d.key from coordinator.documents d
     where d.project_id = coordinator.project_id(p_project) and d.kind = p_kind and not d.deleted
       and (d.expires_at is null or d.expires_at > coordinator.now_utc())
-    order by d.key limit 1000), format('There is none of kind "%s": it was never put, was deleted or has expired.', p_kind), 512)
+    order by d.key limit 1000),
+    coalesce(coordinator.document_restorable(p_project, p_kind, p_key), format('There is none of kind "%s".', p_kind)), 512)
 $$;
 comment on function coordinator.document_missing(text, text, text) is
   'Raise ZC217 for a document that is absent, with the key that was probably meant. Internal.';

@@ -12,6 +12,7 @@ declare
   v_log    coordinator.logs;
   v_now    timestamptz;
   v_popped coordinator.log_entry[];
+  v_kept   boolean; -- one of them was kept: what it needed may go
 begin
   if p_last is null or p_last not between 1 and 1000 then
     raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', coalesce(p_last::text, 'null')), hint = 'Give 1 to 1000.';
@@ -23,13 +24,16 @@ begin
       select n.seq from coordinator.entries n where n.log_id = v_log.id order by n.seq desc limit p_last)
     returning e.*)
   select array_agg(row(g.seq, coordinator.epoch_text(g.epoch), g.uid, g.role, g.tokens, g.needs_seq, g.kept, g.actor, g.created_at,
-                       coalesce(g.raw::json, g.data))::coordinator.log_entry order by g.seq)
-  into v_popped from gone g;
+                       coalesce(g.raw::json, g.data))::coordinator.log_entry order by g.seq), bool_or(g.kept)
+  into v_popped, v_kept from gone g;
   if v_popped is null then
     return;
   end if;
   v_now := greatest(v_log.updated_at, coordinator.now_utc());
-  update coordinator.logs set count = v_log.count - cardinality(v_popped), updated_at = v_now where id = v_log.id;
+  update coordinator.logs
+  set count = v_log.count - cardinality(v_popped), updated_at = v_now, trim_at = case when v_kept then v_now else v_log.trim_at end,
+      trim_from = case when v_kept then 1 else v_log.trim_from end
+  where id = v_log.id;
   perform coordinator.event_append('log.popped', p_project, p_kind || '/' || p_key, v_actor, v_now, jsonb_build_object(
     'kind', p_kind, 'name', p_key, 'first_seq', v_popped[1].seq, 'last_seq', v_popped[cardinality(v_popped)].seq));
   return query select (unnest(v_popped)).*;
@@ -38,40 +42,51 @@ $$;
 comment on function coordinator.log_pop(text, text, text, integer, bigint, text, text) is
   'Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.';
 
-create or replace function coordinator.log_empty(p_log coordinator.logs, p_deleted boolean, p_now timestamptz) returns bigint
+create or replace function coordinator.log_empty(p_log coordinator.logs, p_kept boolean, p_deleted boolean, p_now timestamptz) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_needed int8multirange := case when not p_kept then coordinator.log_needed(p_log.id) end;
+  v_count  bigint;
 begin
-  delete from coordinator.entries where log_id = p_log.id;
+  delete from coordinator.entries e where e.log_id = p_log.id and (p_kept or not e.kept and not e.seq <@ v_needed);
+  get diagnostics v_count = row_count;
   update coordinator.logs
-  set first_seq = p_log.last_seq + 1, trim_from = p_log.last_seq + 1, count = 0, kept = p_log.kept and not p_deleted, deleted = p_deleted, updated_at = p_now,
+  set first_seq = p_log.last_seq + 1, trim_from = p_log.last_seq + 1, count = p_log.count - v_count, kept = p_log.kept and not p_deleted,
+      deleted = p_deleted, updated_at = p_now,
       trim_at = case when p_deleted then p_now + coordinator.retention_age(p_log.project_id, 'document', '*') else p_log.trim_at end
   where id = p_log.id;
-  return p_log.count;
+  return v_count;
 end
 $$;
-comment on function coordinator.log_empty(coordinator.logs, boolean, timestamptz) is
-  'Delete the entries of a log that is held, and with p_deleted hide its header, which keeps the last number until retention deletes it; return how many entries there were. No event. Internal.';
+comment on function coordinator.log_empty(coordinator.logs, boolean, boolean, timestamptz) is
+  'Delete the entries of a log that is held, of those that are kept and what they need only with p_kept, and return how many; with p_deleted hide its header, which keeps the last number until retention deletes it. No event. Internal.';
 
 create or replace function coordinator.log_clear(
-  p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null) returns bigint
+  p_project text, p_kind text, p_key text, p_kept boolean default false, p_expect bigint default null, p_epoch text default null,
+  p_actor text default null) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_actor text := coordinator.actor_name(p_actor);
+  v_kept  boolean := coalesce(p_kept, false);
   v_log   coordinator.logs := coordinator.log_hold(p_project, p_kind, p_key, p_expect, p_epoch);
   v_now   timestamptz := greatest(v_log.updated_at, coordinator.now_utc());
-  v_count bigint := coordinator.log_empty(v_log, false, v_now);
+  v_count bigint;
 begin
+  if v_log.kept and not v_kept then
+    return 0;
+  end if;
+  v_count := coordinator.log_empty(v_log, v_kept, false, v_now);
   perform coordinator.event_append('log.cleared', p_project, p_kind || '/' || p_key, v_actor, v_now,
     jsonb_build_object('kind', p_kind, 'name', p_key, 'last_seq', v_log.last_seq));
   return v_count;
 end
 $$;
-comment on function coordinator.log_clear(text, text, text, bigint, text, text) is
-  'Delete all entries of a log, also kept ones, and return how many there were. The next entry has the next number. p_expect, p_epoch: as in log_append.';
+comment on function coordinator.log_clear(text, text, text, boolean, bigint, text, text) is
+  'Delete the entries of a log, and return how many. Those that are kept (log_keep), and what these need, stay: all, if the whole log is kept; p_kept deletes them, too. The next entry has the next number. p_expect, p_epoch: as in log_append.';
 
 create or replace function coordinator.log_delete(
   p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null) returns bigint
@@ -82,7 +97,7 @@ declare
   v_actor text := coordinator.actor_name(p_actor);
   v_log   coordinator.logs := coordinator.log_hold(p_project, p_kind, p_key, p_expect, p_epoch);
   v_now   timestamptz := greatest(v_log.updated_at, coordinator.now_utc());
-  v_count bigint := coordinator.log_empty(v_log, true, v_now);
+  v_count bigint := coordinator.log_empty(v_log, true, true, v_now);
 begin
   perform coordinator.audit_append(v_log.project_id, 'log_delete', p_kind || '/' || p_key, v_actor, v_now,
     jsonb_build_object('count', v_count, 'last_seq', v_log.last_seq));
@@ -92,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.log_delete(text, text, text, bigint, text, text) is
-  'Delete a log, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.';
+  'Delete a log, also what is kept of it, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.';
 
 create or replace function coordinator.log_keep(
   p_project text, p_kind text, p_key text, p_first_seq bigint default null, p_last_seq bigint default null, p_kept boolean default true,
