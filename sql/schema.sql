@@ -928,8 +928,7 @@ create table coordinator.logs (
   trim_at    timestamp with time zone, -- When retention looks at it next; null: never.
   trim_from  bigint not null default 1, -- Retention has seen the entries below, and left only those that are kept or needed.
   constraint logs_pkey PRIMARY KEY (id),
-  constraint logs_project_key UNIQUE (project_id, kind, key),
-  constraint logs_kind CHECK ((kind ~ '^[a-z][a-z0-9_-]{0,35}$'::text))
+  constraint logs_project_key UNIQUE (project_id, kind, key)
 );
 CREATE INDEX logs_session_idx ON coordinator.logs USING btree (session_id) WHERE (session_id IS NOT NULL);
 CREATE INDEX logs_trim_idx ON coordinator.logs USING btree (trim_at) WHERE (trim_at IS NOT NULL);
@@ -1987,6 +1986,11 @@ create function coordinator.access_apply()
   returns void
   volatile;
 
+-- Return the name of an actor if it is a name, see check_name. Internal.
+create function coordinator.actor_checked(p_actor text)
+  returns text
+  immutable;
+
 -- Name of the actor: the one given, else the agent's, else the role that is logged in.
 create function coordinator.actor_name(p_actor text, p_agent_name text default null)
   returns text
@@ -2720,6 +2724,11 @@ create function coordinator.epoch_begin()
 -- Begin an epoch, and return the next number of a sequence. Internal.
 create function coordinator.epoch_first_number(p_sequence regclass)
   returns bigint
+  volatile;
+
+-- Begin an epoch, and return its id as 32 bits. Internal.
+create function coordinator.epoch_first_stamp()
+  returns integer
   volatile;
 
 -- Read the id of an epoch that a caller gives, as 32 bits; null if none is given. ZC103: it is malformed. Internal.
@@ -4721,6 +4730,11 @@ create function coordinator.name_enter(p_name text)
 create function coordinator.name_missing(p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200)
   returns void
   stable;
+
+-- Return whether check_name has nothing to look for in a name, as in most. Inlined: the hottest functions ask it themselves. Internal.
+create function coordinator.name_plain(p_value text, p_max integer)
+  returns boolean
+  immutable;
 
 -- Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.
 create function coordinator.name_reserved(p_project text, p_name text)

@@ -33,12 +33,18 @@ comment on function coordinator.check_text(text, text, integer) is
 
 -- Two names that people cannot tell apart are a way to act as somebody else: nothing that has no shape, and nothing that changes the
 -- direction of what follows. Variation selectors choose among emoji, and are invisible after letters.
+create or replace function coordinator.name_plain(p_value text, p_max integer) returns boolean
+language sql immutable parallel safe
+return length(p_value) between 1 and p_max and p_value !~ '[^ -~]|^ | $';
+comment on function coordinator.name_plain(text, integer) is
+  'Return whether check_name has nothing to look for in a name, as in most. Inlined: the hottest functions ask it themselves. Internal.';
+
 create or replace function coordinator.check_name(p_what text, p_value text, p_max integer default 200) returns void
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if length(p_value) between 1 and p_max and p_value !~ '[^ -~]|^ | $' then
+  if coordinator.name_plain(p_value, p_max) then
     return;
   end if;
   perform coordinator.check_text(p_what, p_value, p_max);
@@ -351,16 +357,22 @@ $$;
 comment on function coordinator.name_missing(text, text, text, text, text[], text, integer) is
   'Raise p_code for something that a project does not have, for instance p_noun => ''queue'', with the one of p_names that was probably meant. Internal.';
 
-create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
-language plpgsql stable
+create or replace function coordinator.actor_checked(p_actor text) returns text
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_actor is not null then
-    perform coordinator.check_name('the actor', p_actor);
-  end if;
-  return coalesce(p_actor, p_agent_name, session_user::text);
+  perform coordinator.check_name('the actor', p_actor);
+  return p_actor;
 end
 $$;
+comment on function coordinator.actor_checked(text) is
+  'Return the name of an actor if it is a name, see check_name. Internal.';
+
+-- Inlined.
+create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
+language sql stable parallel safe
+return coalesce(case when coordinator.name_plain(p_actor, 200) then p_actor when p_actor is not null then coordinator.actor_checked(p_actor) end,
+                p_agent_name, session_user::text);
 comment on function coordinator.actor_name(text, text) is
   'Name of the actor: the one given, else the agent''s, else the role that is logged in.';

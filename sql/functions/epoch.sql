@@ -86,18 +86,23 @@ return case when coordinator.epoch_holds() then nextval(p_sequence) else coordin
 comment on function coordinator.epoch_number(regclass) is
   'Return the next number of a sequence, greater than those of all earlier epochs. Internal: fencing tokens, tickets and versions.';
 
--- What rows are stamped with: the id as 32 bits.
-create or replace function coordinator.epoch_stamp() returns integer
+create or replace function coordinator.epoch_first_stamp() returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if coordinator.epoch_holds() is not true then
-    perform coordinator.epoch_begin();
-  end if;
+  perform coordinator.epoch_begin();
   return (pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32)::integer;
 end
 $$;
+comment on function coordinator.epoch_first_stamp() is
+  'Begin an epoch, and return its id as 32 bits. Internal.';
+
+-- What rows are stamped with: the id as 32 bits. Inlined.
+create or replace function coordinator.epoch_stamp() returns integer
+language sql volatile
+return case when coordinator.epoch_holds() then (pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32)::integer
+            else coordinator.epoch_first_stamp() end;
 comment on function coordinator.epoch_stamp() is
   'Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.';
 

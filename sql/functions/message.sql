@@ -80,10 +80,11 @@ comment on column coordinator.conversations.session         is 'Key of the sessi
 comment on column coordinator.conversations.status          is 'Status of the session.';
 
 -- Inlined, and therefore without a search_path. A message without any of these has no links and needs nothing; a letter of a name
--- may be escaped.
+-- may be escaped. A regular expression takes ten times as long.
 create or replace function coordinator.message_linked(p_text text) returns boolean
 language sql immutable parallel safe
-return p_text ~ '"type"|"tool|"function|\\u00[567]';
+return strpos(p_text, '"type"') > 0 or strpos(p_text, '"tool') > 0 or strpos(p_text, '"function') > 0 or strpos(p_text, '\u005') > 0
+       or strpos(p_text, '\u006') > 0 or strpos(p_text, '\u007') > 0;
 comment on function coordinator.message_linked(text) is
   'Return whether messages, as the text of their JSON, may have links: cheap, and false for most. Internal.';
 

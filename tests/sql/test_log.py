@@ -493,6 +493,8 @@ PLAIN = [
     '[{"data":{"role":"user","content":"a"}},{"data": [1, {"role": "user"}]}]',
     '[ {"data":"role"} , {"data":null}, {"data": {"role": {"role": "user"}}}]',
     '[{"data": {"role": "a\\"\\n\\\\", "role": "b"}}, {"data": {"role": ""}}]',
+    '[{"data":{"role":"a\\"b"}},{"data":{"role":"a","role":1}},{"data":{"role":"","x":"role"}}]',
+    '[{"data":{"role":"a","x":{"role":"b"}}},{"data":{"role":"a\\\\"}},{"data":{"role":"ä"}}]',
     json.dumps([{"data": {"role": "ä" * length}} for length in (200, 201)], ensure_ascii=False),
     '[{"data": "' + "[{1.5e10" * 8 + '"}]',
 ]

@@ -21,16 +21,20 @@ declare
   v_drafts coordinator.log_draft[];
   v_plain  boolean;
 begin
-  if p_entries::text !~ '\\u|[0-9.]{200}|[0-9.][eE][+-]?[0-9]{3}' and octet_length(p_entries::text) <= 1048576
+  if strpos(p_entries::text, '\u') = 0 and octet_length(p_entries::text) <= 1048576
+     and p_entries::text !~ '[0-9]{40}|[0-9.][eE][+-]?[0-9]{3}'
      and octet_length(p_entries::text) - octet_length(replace(replace(p_entries::text, '[', ''), '{', '')) <= 64
      and json_typeof(p_entries) = 'array' then
     select array_agg(row(
-             null, case when left(d.role::text, 1) = '"' and length(d.role #>> '{}') between 1 and 200 then d.role #>> '{}' end,
+             null, case when length(d.role) between 1 and 200 then d.role end,
              case p_kind when 'message' then (octet_length(d.data::text) + 3) / 4 end, null, d.data, null)::coordinator.log_draft),
            bool_and(starts_with(d.entry::text, '{"data":') and octet_length(d.entry::text) <= octet_length(d.data::text) + 10)
     into v_drafts, v_plain
-    from (select g.entry, g.data, g.data -> 'role' as role
-          from (select e as entry, e -> 'data' as data from json_array_elements(p_entries) e offset 0) g offset 0) d; -- each parsed once
+    from (select g.entry, g.data, -- a role at the beginning, as in most messages, is found without parsing them
+                 case when starts_with(g.data::text, '{"role":"') and strpos(substr(g.data::text, 10), '"role"') = 0
+                           and strpos(split_part(substr(g.data::text, 10), '"', 1), '\') = 0 then split_part(substr(g.data::text, 10), '"', 1)
+                      when json_typeof(g.data -> 'role') = 'string' then g.data ->> 'role' end as role
+          from (select e as entry, e -> 'data' as data from json_array_elements(p_entries) e offset 0) g offset 0) d;
   end if;
   return case when v_plain and cardinality(v_drafts) <= 1000 then v_drafts end;
 end
@@ -193,7 +197,7 @@ as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
   v_actor    text := coordinator.actor_name(p_actor);
-  v_expected integer := coordinator.epoch_given(p_epoch);
+  v_expected integer := case when p_epoch is not null then coordinator.epoch_given(p_epoch) end;
   v_epoch    integer := coordinator.epoch_stamp();
   v_drafts   coordinator.log_draft[];
   v_count    integer;
@@ -214,7 +218,9 @@ begin
   if p_kind is null or p_kind = 'audit' or p_kind !~ '^[a-z][a-z0-9_-]{0,35}$' then
     perform coordinator.log_check_writer(p_kind);
   end if;
-  perform coordinator.check_key('the key', p_key);
+  if coordinator.name_plain(p_key, 512) is not true then
+    perform coordinator.check_key('the key', p_key);
+  end if;
   if p_kind in ('message', 'step') then
     p_session := coalesce(p_session, p_key);
   end if;
@@ -291,7 +297,10 @@ begin
   end loop;
 
   if v_log.session_id is not null then
-    perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
+    if not exists (select from coordinator.sessions s
+                   where s.id = v_log.session_id and s.status <> 'archived' and s.updated_at >= v_log.updated_at - interval '1 minute') then
+      perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
+    end if;
   elsif p_session is not null and v_session is null and v_log.count = v_count - cardinality(v_known) then -- deleted with its session
     v_session := coordinator.session_enter(v_project, p_session, v_log.updated_at, v_actor);
     update coordinator.logs set session_id = v_session where id = v_log.id;
@@ -332,7 +341,7 @@ begin
   insert into coordinator.events (type, project, key, actor, at, data)
   values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
           jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_base + 1, 'last_seq', v_log.last_seq));
-  return query select p_kind, p_key, least(v_base + 1, v_first), v_log.last_seq, coordinator.epoch_text(v_epoch), v_count;
+  return next row(p_kind, p_key, least(v_base + 1, v_first), v_log.last_seq, coordinator.epoch_text(v_epoch), v_count)::coordinator.log_receipt;
 end
 $$;
 comment on function coordinator.log_append(text, text, text, json, bigint, text, text, text) is
