@@ -166,30 +166,31 @@ async def test_every_daemon_and_sidecar_stores_and_reads_what_the_leader_moves(
 
 
 @pytest.mark.slow
-async def test_a_store_that_does_not_answer_delays_its_own_readers_for_a_bounded_time_and_nobody_else(
+async def test_a_store_that_takes_its_time_delays_its_own_readers_and_nobody_else(
     database_url: str, fake_s3: FakeS3
 ) -> None:
-    """The store answers nothing until the end of the test: neither a GET, for which a reader waits, nor a PUT of the leader."""
-    with Daemon(database_url, constants=FAST, artifact_store=STORE, call_timeout_s=600) as daemon:
+    """It holds a GET, for which a reader waits, and a PUT of the leader, until the end of the test. The daemon has one connection for calls."""
+    settings = {"artifact_store": STORE, "call_timeout_s": 600, "max_connections": 1}
+    with Daemon(database_url, constants=FAST, **settings) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as http, anyio.create_task_group() as tasks:
             assert (await http.put(PATH, content=DATA)).status_code == 200
             await until_moved(database_url)
-            fake_s3.silent.set()
-            answers: list[int] = []
+            reading, moving = fake_s3.hold("GET", done=True), fake_s3.hold("PUT", done=True)
+            read: list[bytes] = []
 
-            async def read() -> None:
-                answers.append((await http.get(PATH)).status_code)
+            async def reader() -> None:
+                read.append((await http.get(PATH)).content)
 
-            tasks.start_soon(read)
+            tasks.start_soon(reader)
+            await until_reached(reading)
             assert (await http.post("/v1/projects/create", json={"project": "other"})).status_code == 200
             other = f"{PATH}?project=other"
             assert (await http.put(other, content=b"of another project")).status_code == 200
-
-            async def asked() -> bool:
-                return {"GET", "PUT"} <= {method for method, _ in fake_s3.unanswered}
-
-            await until(asked, "a reader and the leader wait for the store")
+            await until_reached(moving)
+            async with opened(database_url) as connection:
+                open_since = "select count(*) from pg_stat_activity where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()"
+                await until_true(connection, f"select ({open_since}) = 0")
             assert (await http.get(other)).content == b"of another project"  # it is still in the database
             await http.post("/v1/signals/set", json={"project": "other", "key": "k", "value": 1, "ttl": "1h"})
             await admin(database_url, "update coordinator.signals set expires_at = now()")
@@ -198,9 +199,12 @@ async def test_a_store_that_does_not_answer_delays_its_own_readers_for_a_bounded
                 return (await http.get("/v1/signals?project=other")).json()["items"] == []
 
             await until(expired, "the other loops of the leader go on")
-
-            assert not answers
-            tasks.cancel_scope.cancel()
+            assert not read
+            reading.go.set()
+            moving.go.set()
+        assert read == [DATA]
+        await until_moved(database_url)
+    fake_s3.silent.set()
     with pytest.raises(StoreUnavailable, match="gave no answer") as raised:
         await ObjectStore(Config(artifact_store=STORE, call_timeout_s=0.1)).read(STORE, "any", 0, 1)
     assert raised.value.hint
