@@ -217,7 +217,8 @@ def _json(value: Any) -> str:
 
 async def _acquire(values: Mapping[str, Any], local: Local) -> Reply:
     """Acquire locks, and wait for them as long as ``wait`` says. A call that is cancelled leaves the queue."""
-    answer = await request(locks.Acquire, values, local)
+    with anyio.CancelScope(shield=True):  # it may wait at the server before its ticket is known here
+        answer = await request(locks.Acquire, values, local)
     if not answer.ok:
         return answer
     (grant, *_) = json.loads(answer.body)["items"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
+import anyio
 import pytest
 
-from coordinator.mcp.tools import TOOLS, McpCaller, Tool
+from coordinator.api.local import Local, Reply
+from coordinator.mcp.tools import TOOLS, McpCaller, Tool, call
 from coordinator.model.token import Role
+from tests.waiting import DEADLINE_S
 
 OWN = McpCaller("shop", "coder-1", Role.admin)
 NAMELESS = McpCaller("shop", None, Role.admin)
@@ -45,3 +49,30 @@ def test_a_tool_that_reads_is_not_destructive(tool: Tool) -> None:
     assert not (tool.operation.reads and tool.destructive)
     assert tool.description
     assert "``" not in tool.description
+
+
+async def test_a_call_that_is_cancelled_before_its_ticket_is_known_leaves_the_queue() -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+    cancelled: list[Any] = []
+
+    class Queue:
+        """Gives a ticket at once, and says so late."""
+
+        async def post(self, path: str, body: bytes, _query: object = None) -> Reply:
+            if path == "/v1/locks/acquire":
+                asked.set()
+                await answered.wait()
+            elif path == "/v1/locks/cancel":
+                cancelled.append(json.loads(body)["ticket"])
+            else:
+                await anyio.sleep_forever()
+            return Reply(200, b'{"items": [{"granted": false, "ticket": 7}]}')
+
+    arguments = {"resources": ["a"], "wait": "1h"}
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, TOOLS["lock_acquire"], arguments, OWN, cast("Local", Queue()))
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+            answered.set()
+    assert cancelled == [7]
