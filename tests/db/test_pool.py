@@ -18,6 +18,7 @@ from coordinator.db import pool as pool_module
 from coordinator.db.connection import connect
 from coordinator.db.pool import Pool
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.telemetry import metrics
 from tests.conftest import admin
 from tests.daemon import opened
 from tests.faults.proxy import Proxy
@@ -69,6 +70,32 @@ async def test_calls_that_time_out_leave_nothing_running_and_never_more_backends
         assert 0 < most <= 3
         await until_true(watcher, f"select ({ASLEEP}) = 0")
         await call(pool)
+
+
+async def test_metrics_say_what_a_pool_has_who_waits_and_who_got_nothing(database_url: str) -> None:
+    def of(metric: str, **labels: str) -> float | None:
+        return metrics.REGISTRY.get_sample_value(f"coordinator_pool_{metric}", {"pool": "tried", **labels})
+
+    async def waits() -> bool:
+        return of("waiting") == 1
+
+    pool = Pool(lambda: connect(database_url), min_size=0, max_size=1, name="tried")
+    try:
+        held = await pool.acquire(DEADLINE_S)
+        assert (of("size"), of("connections", state="busy"), of("connections", state="idle")) == (1, 1, 0)
+        with pytest.raises(DatabaseUnavailable):
+            await pool.acquire(0)
+        assert of("timeouts_total") == 1
+        had = of("wait_seconds_count")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, pool)
+            await until(waits, "the call waits")
+            pool.release(held, sound=True)
+        assert of("wait_seconds_count") == (had or 0) + 1
+        assert (of("waiting"), of("connections", state="busy"), of("connections", state="idle")) == (0, 0, 1)
+    finally:
+        await pool.terminate()
+    assert (of("connections", state="busy"), of("connections", state="idle")) == (0, 0)
 
 
 async def test_a_call_that_is_cancelled_ends_at_the_server_too(database_url: str) -> None:

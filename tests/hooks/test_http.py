@@ -40,6 +40,9 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
             assert await post(client, edit(tmp_path, "a.py")) == {}
             refusal = await post(client, edit(tmp_path, "a.py", "s2"))
             assert "claude-code-s1" in refusal["permissionDecisionReason"]
+            for decision in ("deny", "none"):
+                verdicts = f'coordinator_hook_verdicts_total{{decision="{decision}",tool="claude-code"}}'
+                assert await daemon.metric(verdicts) == 1
             # A shell command needs the lock of its rule until it is done.
             shell = {"tool_name": "Bash", "tool_input": {"command": "git checkout ."}}
             assert await post(client, payload("PreToolUse", tmp_path, **shell)) == {}

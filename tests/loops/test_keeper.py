@@ -44,6 +44,11 @@ async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Da
                 return await daemon.metric('coordinator_loop_errors_total{loop="signal_expire"}') >= 2
 
             await until(failed, "the loop has failed twice", every_s=0.1)
+
+            async def late() -> bool:
+                return await daemon.metric('coordinator_loop_lag_seconds{loop="signal_expire"}') > 0
+
+            await until(late, "the loop is late", every_s=0.1)
             pauses = [line["retry_s"] for line in daemon.lines("loop.failed")]
             assert pauses[:2] == [0.5, 1.0], "the pause between two tries does not grow"
             assert {line["loop"] for line in daemon.lines("loop.failed")} == {"signal_expire"}
@@ -67,7 +72,11 @@ async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Da
                 """The event may be in the log before the daemon has the answer of the loop's call."""
                 return await daemon.metric('coordinator_loop_handled_total{loop="signal_expire"}') == 1
 
+            async def in_time() -> bool:
+                return await daemon.metric('coordinator_loop_lag_seconds{loop="signal_expire"}') == 0
+
             await until(counted, "the loop has counted what it did")
+            await until(in_time, "the loop is in time")
             await daemon.ready()
 
 

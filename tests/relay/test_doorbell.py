@@ -107,6 +107,34 @@ async def test_a_lost_doorbell_costs_at_most_two_heartbeats(database_url: str) -
             assert max(took) <= 4, took
 
 
+def woken(outcome: str) -> float:
+    return metrics.REGISTRY.get_sample_value("coordinator_relay_doorbells_total", {"outcome": outcome}) or 0
+
+
+async def test_doorbells_that_rang_and_those_that_a_heartbeat_replaced_are_counted(
+    db: Database, database_url: str
+) -> None:
+    rung, missed = woken("rung"), woken("missed")
+    async with opened(database_url) as writer, relaying(db) as relay:
+
+        async def asleep(rings: int) -> bool:
+            sleeping = metrics.REGISTRY.get_sample_value("coordinator_relay_sleeping")
+            return sleeping == 1 and woken("rung") + woken("missed") >= rung + missed + rings
+
+        await until(partial(asleep, 1), "the relay sleeps, after it was woken by its connection", every_s=0.001)
+        async with writer.transaction():
+            await writer.execute("set local coordinator.doorbell = off")
+            await writer.execute(EMIT, "silent")
+        relay.nudge()
+        await delivered(writer, "silent")
+        assert woken("missed") == missed + 1
+        await until(partial(asleep, 2), "the relay sleeps again", every_s=0.001)
+        before = woken("rung")
+        await writer.execute(EMIT, "loud")
+        await delivered(writer, "loud")
+        assert (woken("rung"), woken("missed")) == (before + 1, missed + 1)
+
+
 async def test_a_long_transaction_holds_nobody_back_and_comes_after_its_commit(db: Database, database_url: str) -> None:
     async with opened(database_url) as slow, opened(database_url) as writer, relaying(db):
         async with slow.transaction():
