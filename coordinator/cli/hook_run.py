@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from msgspec.structs import replace
 
 from coordinator.cli.located import located
 from coordinator.errors import CoordinatorError
-from coordinator.hooks.decide import HookOptions, decide, of_tool, unanswered
+from coordinator.hooks.decide import HookOptions, decide, hashes, of_tool, unanswered
 from coordinator.hooks.dialects import PAYLOAD_BYTES, decode, load, recognise
 from coordinator.hooks.event import HookEvent, HookReply, Verdict
 from coordinator.hooks.shell import rules_of
@@ -43,6 +44,7 @@ __all__ = ["Running"]
 R = TypeVar("R")
 
 STDIN_S = 10.0  # for the whole payload
+FILES_S = 10.0  # for the files that it names
 MALFORMED = 1  # not 2, which would refuse what the tool is about to do
 
 
@@ -106,7 +108,7 @@ class Running:
         self._unreachable = unreachable
         self._worktrees = worktrees
         self._clock = _Clock(limit.total_seconds())
-        self._options = HookOptions(pause=self._pause, unreachable=unreachable, **options)
+        self._options = HookOptions(pause=self._pause, hashes=self._hashes, unreachable=unreachable, **options)
         self._url = ""
         self._known: tuple[Dialect, HookEvent] | None = None
         self._reply: HookReply | None = None
@@ -173,6 +175,10 @@ class Running:
         if self._clock.stopped.is_set():
             raise _Stopped
         return True
+
+    async def _hashes(self, paths: Iterable[str | None]) -> list[str]:
+        self._clock.end_in(FILES_S)  # to read large files is not to wait for the coordinator
+        return hashes(paths)
 
     def _unanswered(self, reason: str) -> HookReply:
         if self._known is None:

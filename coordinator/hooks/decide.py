@@ -41,6 +41,7 @@ LOOK_MAX_S = 1.0
 PLACE_S = 10.0  # a place in the queue outlasts the last look at it by this: a call that is killed leaves
 AGAIN = 5  # times that an edit is repeated because a file keeps changing
 MOST = 2000  # characters of a reason
+MOST_FILES = 1000  # of a call that are looked at; it takes a while to find out what each is called
 NAMED = 5  # files that a reason describes
 TASK = 200
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -154,6 +155,8 @@ class _Hook:
 
     async def verdict(self) -> Verdict:
         event, options = self._event, self._options
+        if len(event.files) > MOST_FILES and event.kind in (Kind.BEFORE_EDIT, Kind.BEFORE_SHELL):
+            return _many(len(event.files))
         match event.kind:
             case Kind.SESSION_END:
                 await self._leave("", end=True)
@@ -216,7 +219,7 @@ class _Hook:
     def _resources(self, given: Sequence[File]) -> dict[str, str | None]:
         """Return the locks of files, each with the path whose content is compared; None: that of no single file."""
         found: dict[str, str | None] = {}
-        for file in given:
+        for file in given[:MOST_FILES]:
             link = file.action in (Action.RENAME, Action.DELETE)
             resource = self._place.resource(file.path, link=link)
             if resource is not None:
@@ -269,11 +272,7 @@ class _Hook:
             await self._join()
             return Verdict()
         if len(resources) > LIMITS["lock_resources"]:
-            return Verdict(
-                Decision.DENY,
-                f"This call changes {len(resources)} files; at most {LIMITS['lock_resources']} can be leased together."
-                " Split it into smaller calls.",
-            )
+            return _many(len(resources))
         try:
             grants = await self._granted(resources, shared=shared)
         finally:
@@ -389,6 +388,14 @@ class _Hook:
                 f"Or ask the holder: coordinator directive send {body} --project {project} --to-agent {shlex.quote(shortened(holder, 80))}"
             )
         return sentences
+
+
+def _many(count: int) -> Verdict:
+    return Verdict(
+        Decision.DENY,
+        f"This call changes {count} files; at most {LIMITS['lock_resources']} can be leased together."
+        " Split it into smaller calls.",
+    )
 
 
 def _clock(at: datetime | None) -> str:

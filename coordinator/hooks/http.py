@@ -14,7 +14,6 @@ import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar, cast
 
 import anyio
@@ -112,7 +111,7 @@ def _found(
     cwd: str, project: str | None, worktrees: str | None, near: bool
 ) -> tuple[Place, tuple[ShellRule, ...], bool]:
     """Return the place of a directory, its rules, and whether its files are here; if not, the texts of paths have to do."""
-    if near and Path(cwd).is_dir():
+    if near and os.path.isdir(cwd):  # noqa: PTH112 - false also for a name that is too long for one
         place = locate(cwd, {"COORDINATOR_PROJECT": project or "", "COORDINATOR_WORKTREES": worktrees or ""})
         return place, rules_of(place.root), True
     root = cwd or os.sep

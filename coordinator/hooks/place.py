@@ -29,6 +29,7 @@ __all__ = ["WORKTREES", "Place", "locate", "lockable"]
 
 WORKTREES = ".git/worktrees/"  # above the paths of linked work trees
 SEGMENTS = 32
+MOST = 4096  # characters of a path that the system takes; a program may shorten a longer one before it asks
 _KINDS = ("name:", "path:", "glob:")
 _WILD = re.compile(r"[*?\[]")
 # Beyond what is not printable: what check_name refuses, and \, which no lock of a path may contain.
@@ -55,13 +56,14 @@ class Place(msgspec.Struct, frozen=True):
         line end, stands for the directory that contains it.
         """
         try:
-            place = _real(os.path.join(self.cwd, path), link=link)
+            path, cut = _shortened(os.path.join(self.cwd, path))
+            place = _real(path, link=link)
             root, worktree = self._home(place)
             if root is None:
                 return None
             relative = os.path.relpath(place, root)
             below = "" if relative == "." else relative.replace(os.sep, "/")
-            if below and not (link and os.path.islink(place)) and os.path.isdir(place):
+            if below and not (link and os.path.islink(place)) and (cut or os.path.isdir(place)):
                 below += "/"
         except ValueError:  # NUL: no file has such a name
             return None
@@ -102,7 +104,8 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT`` replaces the work tree.
     """
     try:
-        cwd = _real(os.path.abspath(cwd))
+        cwd, _ = _shortened(os.path.abspath(cwd))
+        cwd = _real(cwd)
     except (OSError, ValueError):  # the process has no directory any more, or the name is none
         return Place(project=environ.get("COORDINATOR_PROJECT") or "default", cwd=os.sep)
     given = environ.get("COORDINATOR_ROOT")
@@ -137,6 +140,15 @@ def lockable(path: str) -> str:
     if not path:
         return "glob:**"
     return f"path:{path}" if _WILD.search(path) or path.startswith(_KINDS) else path
+
+
+def _shortened(path: str) -> tuple[str, bool]:
+    """Return an absolute path that is short enough for the system, and whether that is a directory above it."""
+    if len(path) > MOST:
+        path = os.path.normpath(path)
+    if len(path) > MOST:
+        return path[:MOST].rpartition(os.sep)[0] or os.sep, True
+    return path, False
 
 
 def _real(path: str, *, link: bool = False) -> str:

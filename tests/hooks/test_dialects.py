@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coordinator.errors import InvalidArgument
 from coordinator.hooks import dialects
+from coordinator.hooks.dialects.reading import Effect, files
 from coordinator.hooks.event import Decision, HookEvent, Kind, Verdict
 
 FILES = {path.stem: json.loads(path.read_text("utf-8")) for path in (Path(__file__).parent / "payloads").glob("*.json")}
@@ -148,3 +149,13 @@ def test_an_unknown_dialect_has_a_hint() -> None:
     with pytest.raises(InvalidArgument) as refused:
         dialects.load("claude")
     assert refused.value.hint == 'Did you mean "claude-code"?'
+
+
+def test_a_patch_with_a_line_of_spaces_is_read_in_time_of_its_size() -> None:
+    """Eight megabytes: what looks at each space once for each space never ends."""
+    gap = " " * (8 << 20)
+    patch = (
+        f"*** Begin Patch\n*** Add File: a{gap}b\n*** Update File: c.py \t\r\n{gap}*** Delete File: d.py\n*** End Patch"
+    )
+    found = files({"input": patch}, Effect.EDIT)
+    assert [file.path for file in found] == [f"a{gap}b", "c.py", "d.py"]

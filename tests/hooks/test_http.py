@@ -82,6 +82,14 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
                 refused = await client.post("/v1/hooks/claude-code", content=body)
                 assert 400 <= refused.status_code < 500, refused.text
             assert (await client.post("/v1/hooks/nobody", json={})).status_code == 404
+            for cwd in ("x" * 5000, "d/" * 1_000_000, "\0"):
+                assert await post(client, payload("Stop", cwd)) == {}
+            many = "\n".join(["*** Begin Patch", *(f"*** Add File: {n}" for n in range(2_000)), "*** End Patch"])
+            for event, decision in (("PreToolUse", "deny"), ("PostToolUse", None)):
+                answer = await post(
+                    client, payload(event, tmp_path, "s9", tool_name="apply_patch", tool_input={"input": many})
+                )
+                assert answer.get("permissionDecision") == decision
             daemon.send(signal.SIGTERM)
             assert '"b.py" is held by agent "claude-code-r' in (await waiting)["permissionDecisionReason"]
             assert await daemon.ended() == 0

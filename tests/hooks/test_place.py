@@ -382,3 +382,12 @@ def test_the_name_of_a_file_does_not_depend_on_who_asks(main: Path, path: str) -
     assert place(main.parent / "beside").resource(absolute) == one
     assert place(main / "src").resource(path) == one
     assert place(main / ".agents" / "inner", GIT_DIR=str(main.parent / "plain.git")).resource(absolute) == one
+
+
+def test_a_path_of_megabytes_takes_no_longer_than_to_read_it(main: Path) -> None:
+    here = place(main)
+    assert here.resource("src/../" * 1_000_000 + "src/a.py") == "src/a.py"  # a program may shorten it
+    assert here.resource("d/" * 4_000_000 + "a.py") == "d/" * 32
+    assert here.resource("d" * 8_000_000) == "glob:**"
+    for folder in ("d/" * 4_000_000, "d" * 8_000_000, "\0"):
+        assert locate(f"{main}/{folder}", {}).project

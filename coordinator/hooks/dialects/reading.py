@@ -47,7 +47,7 @@ PATHS = (
 LISTS = ("files", "file_paths", "filePaths", "paths", "edits", "replacements", "changes")
 PATCHES = ("command", "input", "patch", "patchText", "diff")
 NESTED = 3  # lists of edits have files, which have edits
-PATCH = re.compile(r"^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*?)[ \t\r]*$", re.MULTILINE)
+PATCH = re.compile(r"^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*)$", re.MULTILINE)
 BEGIN = "*** Begin Patch"
 CALLS = {
     "before": {Effect.READ: Kind.BEFORE_READ, Effect.SHELL: Kind.BEFORE_SHELL},
@@ -121,7 +121,7 @@ def _patched(arguments: dict[str, Any] | str) -> Iterator[File]:
             continue
         marks = PATCH.findall(patch)
         for (verb, path), (following, _) in zip(marks, [*marks[1:], ("", "")], strict=True):
-            if path:
+            if path := path.rstrip(" \t\r"):
                 yield File(path, _action(verb, moves=following == "Move to"))
 
 
