@@ -56,7 +56,7 @@ __all__ = ["serve"]
 
 LOOPS = 2  # connections on which loops run
 LOOP_TIMEOUT_S = 60.0
-DELIVERERS = 2  # connections for webhooks, from the first one on
+DELIVERERS = 1  # connections for webhooks, from the first one on
 READY_WITHIN_S = 5.0  # without progress of gateway or relay
 PROBE_S = 5.0
 

@@ -1268,7 +1268,6 @@ create table coordinator.webhooks (
   due_at        timestamp with time zone, -- When its next delivery is due; while it is claimed, when the claim ends; null: there is none.
   claim         bigint not null default 0, -- Number of its newest claim: who claimed it before changes nothing more.
   claimed_until timestamp with time zone, -- Until when a daemon delivers for it; null: none does.
-  handed        boolean not null default false, -- True: webhook_finish made the claim, for whoever had the one before it.
   slow          boolean not null default false, -- True: its last attempt failed, or took over a second.
   failing_since timestamp with time zone, -- Since when every attempt has failed; null: the last one succeeded.
   error         text, -- Why the last attempt failed; null: it succeeded.
@@ -1280,10 +1279,13 @@ create table coordinator.webhooks (
   actor         text not null, -- Who added it.
   created_at    timestamp with time zone not null, -- When it was added (database clock).
   updated_at    timestamp with time zone not null, -- When it was last rotated, paused or resumed (database clock).
+  slots         integer not null default 1, -- How many of the slots of a daemon its next delivery takes, or while it is claimed, the claim.
+  holder        uuid, -- Who has the newest claim: a random number of a daemon.
   constraint webhooks_pkey PRIMARY KEY (id),
   constraint webhooks_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
 );
 CREATE INDEX webhooks_behind_idx ON coordinator.webhooks USING btree (after_seq) WHERE (behind AND (paused_at IS NULL) AND (waiting < 100) AND (waiting_bytes < 1048576));
+CREATE INDEX webhooks_claimed_idx ON coordinator.webhooks USING btree (project_id) WHERE (claimed_until IS NOT NULL);
 CREATE INDEX webhooks_due_idx ON coordinator.webhooks USING btree (due_at) WHERE (due_at IS NOT NULL);
 CREATE INDEX webhooks_following_idx ON coordinator.webhooks USING btree (after_seq) WHERE (NOT behind);
 CREATE INDEX webhooks_project_idx ON coordinator.webhooks USING btree (project_id, id);
@@ -2376,7 +2378,7 @@ create function coordinator.check_path(p_path text[])
   returns void
   immutable;
 
--- Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102).
+-- Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); none is accepted.
 create function coordinator.check_reason(p_value text)
   returns void
   immutable;
@@ -4861,6 +4863,11 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
+-- Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has stay. No event. Internal.
+create function coordinator.prune_rows(p_table regclass, p_instant name, p_retention interval, p_limit integer, p_which text default 'true')
+  returns integer
+  volatile;
+
 -- Let the queued jobs of classes have the places that the policy of their queues and their limits give them: up to 1,000 at once, the others by queue_place. p_ageings: what the queue had for an ageing. Its caller has the keys of the queues exclusively. No event. Internal.
 create function coordinator.queue_arrange(p_classes bigint[], p_ageings interval[] default '{}')
   returns void
@@ -5474,8 +5481,13 @@ create function coordinator.webhook_add(p_project text, p_url text, p_topics tex
   returns SETOF coordinator.webhook_secret
   volatile security definer;
 
--- Claim up to p_limit webhooks that have something to deliver, for p_lease: of a project at most 16, of those whose last attempt was slow or failed at most p_slow, and 8 of a project. No event.
-create function coordinator.webhook_claim(p_limit integer default 64, p_slow integer default 32, p_lease interval default '00:01:00')
+-- Return the body of a request; p_data: the JSON text of data in it. Internal.
+create function coordinator.webhook_body(p_type text, p_at timestamp with time zone, p_data text)
+  returns text
+  stable;
+
+-- Claim webhooks that have something to deliver, for p_lease, and return it, in order: while fewer than p_limit slots are taken, of a project at most 16, of those whose last attempt was slow or failed at most p_slow, and 8 of a project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims, with all that it has claimed and not yet finished in p_held; another claim of it was lost with an answer, and ends. No event.
+create function coordinator.webhook_claim(p_limit integer default 64, p_slow integer default 32, p_lease interval default '00:01:00', p_holder uuid default null, p_held bigint[] default '{}')
   returns SETOF coordinator.webhook_work
   volatile security definer;
 
@@ -5499,10 +5511,15 @@ create function coordinator.webhook_fill(p_limit integer default 20)
   returns integer
   volatile security definer;
 
--- Store how an attempt ended: delivered, or p_error; p_response: the HTTP status; p_retry: what the receiver asks for. Without an error, p_more claims the next delivery of the webhook and returns it. Nothing happens if another daemon has claimed the webhook since; repeated, it returns the same.
-create function coordinator.webhook_finish(p_webhook bigint, p_claim bigint, p_delivery bigint, p_seconds double precision, p_response integer default null, p_error text default null, p_retry interval default null, p_more boolean default true, p_lease interval default '00:01:00')
-  returns SETOF coordinator.webhook_work
+-- Store how attempts ended, and end their claims. p_claims: an array of {webhook, claim, attempts}, whose attempts are, in their order, {delivery, seconds, response, error, retry_s}; no error: it was delivered; response: the HTTP status; retry_s: what the receiver asks for. What another daemon has claimed since is passed over, as is a repetition. Returns the webhooks that another transaction has: repeat those.
+create function coordinator.webhook_finish(p_claims jsonb)
+  returns bigint[]
   volatile security definer;
+
+-- Return what a webhook delivers first of what waits. Internal.
+create function coordinator.webhook_first(p_webhook bigint, p_paused boolean, p_limit integer)
+  returns SETOF coordinator.webhook_deliveries
+  stable;
 
 -- Return the row of a webhook, locked. ZC223: there is no such webhook. Internal.
 create function coordinator.webhook_hold(p_project text, p_webhook bigint)
@@ -5519,12 +5536,12 @@ create function coordinator.webhook_missing(p_project text, p_webhook bigint)
   returns void
   stable;
 
--- Set when the next delivery of a webhook is due. Called after every change of what it depends on. No event. Internal.
-create function coordinator.webhook_next(p_webhook bigint, p_now timestamp with time zone)
+-- Set when the next delivery of webhooks is due, and how many slots it takes. Called after every change of what it depends on, with the rows locked. No event. Internal.
+create function coordinator.webhook_next(p_webhooks bigint[], p_now timestamp with time zone)
   returns void
   volatile;
 
--- Pause a webhook: it delivers nothing but tests, and its events wait in the log. An attempt that has begun still ends. Pausing it again changes nothing. ZC223: there is no such webhook.
+-- Pause a webhook: it delivers nothing but tests, and its events wait in the log. What a daemon has claimed, it still delivers. Pausing it again changes nothing. ZC223: there is no such webhook.
 create function coordinator.webhook_pause(p_project text, p_webhook bigint, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.webhooks_live
   volatile security definer;
@@ -5536,11 +5553,11 @@ create function coordinator.webhook_prune(p_limit integer default 1000)
 
 -- Insert deliveries of the events of a chunk, after p_after and up to p_until, for webhooks whose rows are locked. The number of an event and its transaction make the webhook-id, so that it stays the same after a fail-over. No event. Internal.
 create function coordinator.webhook_put(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamp with time zone)
-  returns integer
+  returns void
   volatile;
 
--- Insert a delivery that waits; p_data: the JSON text of data in the body. No event. Internal.
-create function coordinator.webhook_queue(p_webhook bigint, p_message text, p_type text, p_key text, p_at timestamp with time zone, p_data text, p_now timestamp with time zone, p_test boolean default false)
+-- Insert a delivery that is not an event, but a test or a reset. No event. Internal.
+create function coordinator.webhook_queue(p_webhook bigint, p_name text, p_type text, p_key text, p_data jsonb, p_now timestamp with time zone)
   returns bigint
   volatile;
 
@@ -5569,11 +5586,6 @@ create function coordinator.webhook_rotate(p_project text, p_webhook bigint, p_o
   returns SETOF coordinator.webhook_secret
   volatile security definer;
 
--- Return a webhook as readers see it. Internal.
-create function coordinator.webhook_row(p_webhook bigint)
-  returns SETOF coordinator.webhooks_live
-  stable;
-
 -- Sample the metrics of webhooks. Internal.
 create function coordinator.webhook_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
@@ -5584,12 +5596,22 @@ create function coordinator.webhook_show(p_project text, p_webhook bigint)
   returns SETOF coordinator.webhooks_live
   stable security definer;
 
+-- Return how many slots an attempt takes: one for each 128 KiB of its body, and at most 8. Internal.
+create function coordinator.webhook_slots(p_body text)
+  returns integer
+  immutable;
+
+-- Return whether a webhook takes further events now; it leaves others in the log. As in webhooks_behind_idx. Internal.
+create function coordinator.webhook_takes(p_webhook coordinator.webhooks)
+  returns boolean
+  immutable;
+
 -- Deliver a message of type test, once, before what waits, even if the webhook is paused. Returns its delivery; webhook_delivery shows what became of it. No event until it has ended. ZC223: there is no such webhook.
 create function coordinator.webhook_test(p_project text, p_webhook bigint, p_actor text default null)
   returns SETOF coordinator.webhook_deliveries_live
   volatile security definer;
 
--- Return what a webhook that is claimed has to deliver next. Internal.
+-- Return what a webhook that is claimed has to deliver next, in order: up to 16 deliveries with 128 KiB, or one that is larger. Internal.
 create function coordinator.webhook_work_of(p_webhook bigint, p_now timestamp with time zone)
   returns SETOF coordinator.webhook_work
   stable;

@@ -104,7 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         int,
         Setting(
-            "Maximum connections for calls; a daemon has up to nine more",
+            "Maximum connections for calls; a daemon has up to eight more",
             "count",
             1,
             1000,

@@ -61,7 +61,7 @@ class WebhookDelivery(msgspec.Struct, frozen=True):
 
 
 class WebhookWork(msgspec.Struct, frozen=True):
-    """A delivery to attempt under a claim: the request, and the secrets that sign it."""
+    """A delivery to attempt under a claim: the request, the secrets that sign it, and how many slots the claim takes."""
 
     webhook: int
     project: str
@@ -72,3 +72,4 @@ class WebhookWork(msgspec.Struct, frozen=True):
     secrets: list[str]
     body: str
     attempt: int
+    slots: int

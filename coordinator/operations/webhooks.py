@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
+
+import msgspec
 
 from coordinator.model.network import Networks
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import Json, Operation, Scope
 from coordinator.model.webhook import Webhook, WebhookDelivery, WebhookSecret, WebhookWork
 
 __all__ = [
@@ -224,7 +227,10 @@ class Fill(Operation[int | None], frozen=True, kw_only=True):
 
 
 class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
-    """Claim up to ``limit`` webhooks that have something to deliver; at most ``slow`` of them are slow or fail."""
+    """Claim webhooks that have something to deliver, while fewer than ``limit`` slots are taken, ``slow`` of them by slow or failing ones.
+
+    ``holder`` is who claims, with all webhooks that it has claimed and not finished in ``held``: other claims of it end.
+    """
 
     function = "webhook_claim"
     internal = True
@@ -232,26 +238,21 @@ class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
     limit: int = 64
     slow: int = 32
     lease: timedelta = timedelta(minutes=1)
+    holder: UUID | None = None
+    held: list[int] = msgspec.field(default_factory=list)
 
 
-class Finish(Operation[list[WebhookWork]], frozen=True, kw_only=True):
-    """Store how an attempt ended; with ``more``, claim the next delivery of the webhook and return it.
+class Finish(Operation[list[int]], frozen=True, kw_only=True):
+    """Store how attempts ended, and end their claims; returns the webhooks that another transaction has, which are to be repeated.
 
-    Without effect if another daemon has claimed the webhook since.
+    ``claims`` are objects of webhook, claim and attempts, which are objects of delivery, seconds, response, error and retry_s. Without
+    effect on a webhook that another daemon has claimed since.
     """
 
     function = "webhook_finish"
     internal = True
 
-    webhook: int
-    claim: int
-    delivery: int
-    seconds: float
-    response: int | None = None
-    error: str | None = None
-    retry: timedelta | None = None
-    more: bool = True
-    lease: timedelta = timedelta(minutes=1)
+    claims: Json
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):

@@ -1,11 +1,13 @@
 """Delivers events to webhooks while this process leads.
 
-The guarantees come from ``sql/functions/webhook.sql``: what has to be delivered is a row before it is sent, a claim names who sends it, and only who
+The guarantees come from ``sql/functions/webhook/``: what has to be delivered is a row before it is sent, a claim names who sends it, and only who
 has the claim stores what became of it. This process may be killed, paused or run twice at any point: a delivery whose outcome was
 not stored is attempted again when its claim ends, with the same webhook-id.
 
-At most ``SLOTS`` attempts are in progress, half of them of webhooks that are slow or fail, so those keep the others from nothing. After ``TURN``
-deliveries in a row, a webhook gives its slot to whoever waits.
+One loop talks to the database: it stores how attempts ended, compares new events with topics, and claims what is due. Claims are carried out beside
+it, each by a task that sends the deliveries of one webhook in their order. So a call serves all claims that ended during the one before.
+
+What is in memory fits into ``SLOTS``, half of which are for webhooks that are slow or fail, so those keep the others from nothing.
 
 It does nothing until a heartbeat finds a webhook with work. Then each step of the relay wakes it.
 """
@@ -15,10 +17,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+from uuid import UUID, uuid4
 
 import anyio
+import msgspec
 import structlog
-from anyio.abc import TaskGroup
 
 from coordinator.backoff import Backoff
 from coordinator.errors import DatabaseUnavailable
@@ -33,22 +39,21 @@ from coordinator.webhooks.sender import Sender, WebhookAttempt
 __all__ = ["WebhookDeliveries"]
 
 SLOTS = 64
-TURN = 20
-STORE_S = 30.0  # half of a claim: for as long, storing an outcome is repeated
+TURN_S = 1.0  # after which a claim begins no further attempt, so that it ends before its lease does
+AGAIN_S = 0.5  # until an outcome is stored again whose webhook another transaction has
 GONE = 410
 
 log = structlog.get_logger()
 
 
 class WebhookDeliveries:
-    """Fills, claims and delivers. ``database`` opens connections of its own, once there is a webhook."""
+    """Fills, claims and delivers. ``database`` opens a connection of its own, once there is a webhook."""
 
     def __init__(self, database: Callable[[], AbstractAsyncContextManager[Runner]], networks: Networks) -> None:
         self._database = database
         self._networks = networks
         self._woken = anyio.Event()
         self._listening = False
-        self._busy = 0
 
     def nudge(self) -> None:
         """Look for work: a heartbeat found some."""
@@ -65,77 +70,90 @@ class WebhookDeliveries:
         while True:
             await self._woken.wait()
             try:
-                async with self._database() as runner, Sender.open(self._networks) as sender:
+                async with self._database() as runner:
                     backoff.reset()
-                    async with anyio.create_task_group() as tasks:
-                        await self._run(runner, sender, tasks)
+                    await self._run(_Claims(runner, self.nudge), Sender(self._networks))
             except Exception as error:  # noqa: BLE001 - it never stops at an error
                 log.warning("webhook.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
             finally:
                 self._listening = False
-                self._busy = 0
             await backoff.wait()
 
-    async def _run(self, runner: Runner, sender: Sender, tasks: TaskGroup) -> None:
-        backoff = Backoff(0.5, 30.0)
-        while True:
-            self._woken = anyio.Event()
-            try:
-                found = await runner.run(webhooks.Fill())
-                free = SLOTS - self._busy
-                claimed = await runner.run(webhooks.ClaimDeliveries(limit=free)) if free else []
-            except Exception as error:  # noqa: BLE001 - attempts in progress continue
-                log.warning("webhook.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
-                await backoff.wait()
-                continue
-            backoff.reset()
-            self._listening = found is not None
-            for work in claimed:
-                self._busy += 1
-                tasks.start_soon(self._deliver, runner, sender, work)
-            if not found:
-                await self._woken.wait()
+    async def _run(self, claims: _Claims, sender: Sender) -> None:
+        backoff = Backoff()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._woken = anyio.Event()
+                try:
+                    await claims.store()
+                    found = await claims.runner.run(webhooks.Fill())
+                    claimed = await claims.claim()
+                except Exception as error:  # noqa: BLE001 - attempts in progress continue
+                    log.warning("webhook.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
+                    await backoff.wait()
+                    continue
+                backoff.reset()
+                self._listening = found is not None
+                for works in claimed:
+                    tasks.start_soon(claims.carry_out, sender, works)
+                if not found:
+                    with anyio.move_on_after(AGAIN_S if claims.ended else None):
+                        await self._woken.wait()
 
-    async def _deliver(self, runner: Runner, sender: Sender, work: WebhookWork) -> None:
-        try:
-            for turn in range(1, TURN + 1):
-                attempt = await sender.send(work)
+
+class _Claims:
+    """The webhooks that this process has claimed, from the claim until it is stored how it ended."""
+
+    def __init__(self, runner: Runner, on_end: Callable[[], None]) -> None:
+        self.runner = runner
+        self.ended: dict[int, dict[str, Any]] = {}
+        self._slots: dict[int, int] = {}
+        self._holder: UUID = uuid4()
+        self._on_end = on_end
+
+    async def claim(self) -> list[list[WebhookWork]]:
+        """Claim what fits into the slots that are free; return what is to be delivered, of each webhook."""
+        free = SLOTS - sum(self._slots.values())
+        if free <= 0:
+            return []
+        works = await self.runner.run(
+            webhooks.ClaimDeliveries(limit=free, slow=SLOTS // 2, holder=self._holder, held=list(self._slots))
+        )
+        claimed = [list(group) for _, group in groupby(works, attrgetter("webhook"))]
+        self._slots |= {works[0].webhook: works[0].slots for works in claimed}
+        return claimed
+
+    async def carry_out(self, sender: Sender, works: list[WebhookWork]) -> None:
+        """Deliver what a claim has handed out, until an attempt fails or the turn is over."""
+        began = time.monotonic()
+        attempts: list[dict[str, Any]] = []
+        async with sender.connected() as line:
+            for work in works:
+                attempt = await line.send(work)
                 _count(work, attempt)
-                further = await _store(runner, work, attempt, more=turn < TURN)
-                if not further:
+                attempts.append({"delivery": work.delivery, **msgspec.structs.asdict(attempt)})
+                if attempt.error is not None or time.monotonic() - began > TURN_S:
                     break
-                (work,) = further
-        except Exception as error:  # noqa: BLE001 - the claim ends, and it is attempted again
-            log.warning("webhook.unstored", webhook=work.webhook, delivery=work.delivery, error=str(error))
-        finally:
-            self._busy -= 1
-            self._woken.set()
+        self.ended[works[0].webhook] = {"webhook": works[0].webhook, "claim": works[0].claim, "attempts": attempts}
+        self._on_end()
 
+    async def store(self) -> None:
+        """Store how claims ended. What cannot be stored now is kept for the next time.
 
-async def _store(runner: Runner, work: WebhookWork, attempt: WebhookAttempt, *, more: bool) -> list[WebhookWork]:
-    """Store how an attempt ended; return the next delivery of the webhook, if there is one.
-
-    Raises: ``DatabaseUnavailable`` after ``STORE_S``.
-    """
-    operation = webhooks.Finish(
-        webhook=work.webhook,
-        claim=work.claim,
-        delivery=work.delivery,
-        seconds=attempt.seconds,
-        response=attempt.response,
-        error=attempt.error,
-        retry=attempt.retry,
-        more=more,
-    )
-    backoff = Backoff()
-    until = time.monotonic() + STORE_S
-    while True:
+        Raises: ``DatabaseUnavailable``.
+        """
+        ended = [*self.ended.values()]
+        if not ended:
+            return
+        busy: list[int] = []
         try:
-            return await runner.run(operation)
+            busy = await self.runner.run(webhooks.Finish(claims=ended))
         except DatabaseUnavailable:
-            if time.monotonic() > until:
-                raise
-        await backoff.wait()
+            raise
+        except Exception as error:  # noqa: BLE001 - these claims end by themselves, and are attempted again
+            log.warning("webhook.unstored", webhooks=[one["webhook"] for one in ended], error=str(error))
+        for webhook in {one["webhook"] for one in ended} - {*busy}:
+            del self.ended[webhook], self._slots[webhook]
 
 
 def _count(work: WebhookWork, attempt: WebhookAttempt) -> None:

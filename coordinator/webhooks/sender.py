@@ -1,8 +1,8 @@
-"""Sends one request of a webhook to a receiver that may be hostile, and says what became of it.
+"""Sends the requests of webhooks to receivers that may be hostile, and says what became of each.
 
 Guarantees: an attempt ends within ``ATTEMPT_S``. It connects only to addresses that ``Networks`` allows: each address is checked when a socket
 for it is made, so it does not matter what a name resolved to before, or how an address is written. Redirects are not followed, the body of the response
-is not read, proxies and cookies are not used, and each attempt has a connection of its own.
+is not read, proxies and cookies are not used. The deliveries of one claim share a connection, which no other webhook uses.
 
 Requests are signed as Standard Webhooks says (https://www.standardwebhooks.com): ``docs/webhooks.md``.
 """
@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
@@ -33,50 +33,44 @@ from coordinator.model.network import Networks
 from coordinator.model.webhook import WebhookWork
 from coordinator.version import version
 
-__all__ = ["Sender", "WebhookAttempt", "signatures"]
+__all__ = ["Line", "Sender", "WebhookAttempt", "signatures"]
 
 ATTEMPT_S = 15.0
 CONNECT_S = 5.0
 LOOKUPS = 64  # names that are being resolved; each has a thread, which the system's resolver may hold for longer than an attempt
 LARGE_BYTES = 1 << 20  # of a body, which is then sent piece by piece
 RESPONSE_BYTES = 4096  # of a body that arrived with the head; the rest is not read
+DAY_S = 86_400.0
+CLOSED = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+)  # perhaps by a receiver that was done with the connection
 
 
 class WebhookAttempt(msgspec.Struct, frozen=True):
-    """How an attempt ended: ``error`` is None if it was delivered. ``retry`` is what the receiver asks for."""
+    """How an attempt ended: ``error`` is None if it was delivered. ``retry_s`` is what the receiver asks for."""
 
     seconds: float
     response: int | None = None
     error: str | None = None
-    retry: timedelta | None = None
+    retry_s: float | None = None
 
 
 class Sender:
-    """Sends requests."""
+    """What all requests share: which networks they reach, the certificate authorities, and how names are resolved."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+        self._context = ssl.create_default_context()  # reads SSL_CERT_FILE now; aiohttp's own is as old as its import
+        self._resolver = _Resolver()
 
-    @classmethod
     @asynccontextmanager
-    async def open(cls, networks: Networks) -> AsyncIterator[Sender]:
-        """Make a sender that reaches public addresses and ``networks``; connect nothing yet."""
-
-        def connectable(info: tuple[Any, ...]) -> socket.socket:
-            family, kind, protocol, _, address = info
-            if reason := networks.refusal(address[0]):
-                raise OSError(errno.EACCES, f"{reason}, and the setting webhook_networks does not allow it")
-            return socket.socket(family, kind, protocol)
-
+    async def connected(self) -> AsyncIterator[Line]:
+        """Make a line to one receiver, which connects at the first request."""
         connector = aiohttp.TCPConnector(
-            ssl=ssl.create_default_context(),  # reads SSL_CERT_FILE now; aiohttp's own is as old as its import
-            limit=0,
-            force_close=True,
-            use_dns_cache=False,
-            resolver=_Resolver(),
-            socket_factory=connectable,
+            ssl=self._context, use_dns_cache=False, resolver=self._resolver, socket_factory=self._socket
         )
-        session = aiohttp.ClientSession(
+        async with aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -84,9 +78,22 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             headers={"User-Agent": f"coordinator/{version()}", "Content-Type": "application/json"},
             skip_auto_headers=("Accept", "Accept-Encoding"),
-        )
-        async with session:
-            yield cls(session)
+        ) as session:
+            yield Line(session)
+
+    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if reason := self._networks.refusal(address[0]):
+            raise OSError(errno.EACCES, f"{reason}, and the setting webhook_networks does not allow it")
+        return socket.socket(family, kind, protocol)
+
+
+class Line:
+    """A connection to the receiver of one webhook, which is made again when the receiver has closed it."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._used = False
 
     async def send(self, work: WebhookWork) -> WebhookAttempt:
         """Make one attempt, which never raises."""
@@ -98,26 +105,31 @@ class Sender:
             "webhook-timestamp": timestamp,
             "webhook-signature": signatures(work.secrets, work.message, timestamp, body),
         }
-        response = retry = None
+        response = retry_s = None
         try:
-            async with (
-                asyncio.timeout(ATTEMPT_S),
-                self._session.post(
-                    URL(work.url, encoded=True),
-                    data=body if len(body) < LARGE_BYTES else BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                ) as answer,
-            ):
-                response = answer.status
-                retry = _retry(answer.headers.get("retry-after"))
-                answer.close()
+            async with asyncio.timeout(ATTEMPT_S):
+                try:
+                    response, retry_s = await self._post(work.url, body, headers)
+                except CLOSED as closed:
+                    if not self._used or isinstance(closed, aiohttp.ClientConnectorError):
+                        raise
+                    response, retry_s = await self._post(work.url, body, headers)
+            self._used = True
             error = _refusal(response)
         except TimeoutError as timeout:
             error = str(timeout) or f"no response within {ATTEMPT_S:g} seconds"
         except Exception as failure:  # noqa: BLE001 - whatever a receiver does ends only its own attempt
-            error = str(failure) or type(failure).__name__
-        return WebhookAttempt(time.monotonic() - began, response, error, retry)
+            error = _plain(str(failure)) or type(failure).__name__
+        return WebhookAttempt(time.monotonic() - began, response, error, retry_s)
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, float | None]:
+        """Return the status of the response, and how long the receiver asks to wait."""
+        data = body if len(body) < LARGE_BYTES else BytesIO(body)
+        async with self._session.post(
+            URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
+        ) as answer:
+            answer.release()  # closes the connection unless the whole response is here
+            return answer.status, _retry_s(answer.headers.get("retry-after"))
 
 
 def signatures(secrets: Sequence[str], message: str, timestamp: str, body: bytes) -> str:
@@ -125,6 +137,11 @@ def signatures(secrets: Sequence[str], message: str, timestamp: str, body: bytes
     signed = f"{message}.{timestamp}.".encode() + body
     keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)
     return " ".join(f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}" for key in keys)
+
+
+def _plain(text: str) -> str:
+    """Return what a receiver made of an error as one line that PostgreSQL can store."""
+    return "".join(character if character.isprintable() else "?" for character in text[:1000])
 
 
 def _refusal(status: int) -> str | None:
@@ -138,14 +155,14 @@ def _refusal(status: int) -> str | None:
             return f"the receiver responded with {status}"
 
 
-def _retry(value: str | None) -> timedelta | None:
+def _retry_s(value: str | None) -> float | None:
     """Return how long a receiver asks to wait, if it says so: seconds, or a date."""
     if value is None:
         return None
     try:
         if value.isascii() and value.isdigit():
-            return timedelta(seconds=min(int(value[:9]), 86_400))
-        return max(min(parsedate_to_datetime(value) - datetime.now(UTC), timedelta(days=1)), timedelta())
+            return min(float(value[:9]), DAY_S)
+        return max(min((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), DAY_S), 0.0)
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -115,9 +115,7 @@ begin
       told = coalesce((select jsonb_object_agg(s.key, coalesce(b.told -> s.key, to_jsonb(s.version)))
                        from coordinator.briefing_signals(v_project, p_patterns) s), '{}')
   where b.project_id = v_project and b.agent_name = v_name;
-  return query
-    select p_project, b.agent_name, b.patterns, b.told, b.read_at from coordinator.briefings b
-    where b.project_id = v_project and b.agent_name = v_name;
+  return query select * from coordinator.briefings_read b where b.project = p_project and b.agent = v_name;
 end
 $$;
 comment on function coordinator.briefing_subscribe(text, text, text[]) is
@@ -224,17 +222,12 @@ comment on function coordinator.briefing_list(text, text[], integer) is
   'List what the agents of a project watch and were told of, by name. p_after: array[agent] of the last row read.';
 
 create or replace function coordinator.briefing_prune(p_retention interval default '30 days', p_limit integer default 10000) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.check_ttl(p_retention);
-  select coordinator.check_page(p_limit);
-  with pruned as (
-    delete from coordinator.briefings
-    where ctid = any (array(select ctid from coordinator.briefings where read_at < coordinator.now_utc() - p_retention
-                            order by read_at limit p_limit for update skip locked))
-    returning agent_name)
-  select count(*)::integer from pruned;
+begin
+  return coordinator.prune_rows('coordinator.briefings', 'read_at', p_retention, p_limit);
+end
 $$;
 comment on function coordinator.briefing_prune(interval, integer) is
   'Forget up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.';

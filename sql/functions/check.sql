@@ -87,9 +87,9 @@ comment on function coordinator.check_kind(text) is
 
 create or replace function coordinator.check_reason(p_value text) returns void
 language sql immutable parallel safe
-return coordinator.check_text('the reason', p_value, 2000);
+return case when p_value is not null then coordinator.check_text('the reason', p_value, 2000) end;
 comment on function coordinator.check_reason(text) is
-  'Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102).';
+  'Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); none is accepted.';
 
 create or replace function coordinator.check_list(p_what text, p_values text[]) returns void
 language plpgsql immutable parallel safe

@@ -216,9 +216,8 @@ begin
       hint = 'Use seen, done or refused.';
   elsif p_status = 'refused' and p_reason is null then
     raise exception using errcode = 'ZC101', message = 'a refusal needs a reason', hint = 'Tell the sender why, in a sentence.';
-  elsif p_reason is not null then
-    perform coordinator.check_reason(p_reason);
   end if;
+  perform coordinator.check_reason(p_reason);
   -- Shared with other recipients. A revocation waits for this lock, or this for the revocation.
   select * into v_directive from coordinator.directives d where d.id = p_directive and d.project_id = v_project for share;
   if v_directive.id is null then
@@ -307,9 +306,7 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_status  text;
 begin
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   update coordinator.directives set status = 'revoked', ended_at = v_now, reason = p_reason
   where id = p_directive and project_id = v_project and status = 'open' and expires_at > v_now;
   if not found then
@@ -439,17 +436,12 @@ comment on function coordinator.directive_expire(integer) is
   'Mark up to p_limit open directives as expired whose time is over, or whose job has ended; returns how many. Repeat until 0.';
 
 create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.check_ttl(p_retention);
-  select coordinator.check_page(p_limit);
-  with pruned as (
-    delete from coordinator.directives where id = any (array(
-      select id from coordinator.directives where status <> 'open' and ended_at < coordinator.now_utc() - p_retention
-      order by ended_at limit p_limit for update skip locked))
-    returning id)
-  select count(*)::integer from pruned;
+begin
+  return coordinator.prune_rows('coordinator.directives', 'ended_at', p_retention, p_limit, 'status <> ''open''');
+end
 $$;
 comment on function coordinator.directive_prune(interval, integer) is
   'Delete up to p_limit directives that ended more than p_retention ago, with their receipts; returns how many. Repeat until 0. No events.';

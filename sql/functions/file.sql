@@ -315,17 +315,12 @@ comment on function coordinator.file_list(text, text, text[], integer) is
   'List what the agents of a project, or the one that is called p_agent, have seen of files, by path. p_after: array[path, agent, owner] of the last row read.';
 
 create or replace function coordinator.file_prune(p_retention interval default '14 days', p_limit integer default 10000) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.check_ttl(p_retention);
-  select coordinator.check_page(p_limit);
-  with pruned as (
-    delete from coordinator.files_seen
-    where ctid = any (array(select ctid from coordinator.files_seen where seen_at < coordinator.now_utc() - p_retention
-                            order by seen_at limit p_limit for update skip locked))
-    returning path)
-  select count(*)::integer from pruned;
+begin
+  return coordinator.prune_rows('coordinator.files_seen', 'seen_at', p_retention, p_limit);
+end
 $$;
 comment on function coordinator.file_prune(interval, integer) is
   'Forget up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.';

@@ -155,7 +155,7 @@ begin
     case when exists (select from coordinator.artifacts where trim_at <= v_now) then 'artifact_expire' end,
     case when exists (select from coordinator.retention_sweeps) then 'retention_sweep' end,
     case when exists (select from coordinator.webhooks where due_at <= v_now)
-           or exists (select from coordinator.webhooks where behind and paused_at is null and waiting < 100 and waiting_bytes < 1048576)
+           or exists (select from coordinator.webhooks w where w.behind and coordinator.webhook_takes(w))
            or exists (select from coordinator.webhooks where not behind)
               and exists (select from coordinator.webhook_log l
                           where l.late <> '{}' or l.seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))

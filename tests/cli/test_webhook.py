@@ -34,11 +34,9 @@ async def test_a_test_says_what_became_of_it(program: Program, db: Database) -> 
     assert program.json("webhook", "test", number, "--wait", "0s")["status"] == "waiting"
     program.fails(8, "webhook", "test", number, "--wait", "0.01s")
     for work in await db.run(webhooks.ClaimDeliveries()):
-        await db.run(
-            webhooks.Finish(
-                webhook=work.webhook, claim=work.claim, delivery=work.delivery, seconds=1, error="no", response=500
-            )
-        )
+        attempt = {"delivery": work.delivery, "seconds": 1, "error": "no", "response": 500}
+        claim = {"webhook": work.webhook, "claim": work.claim, "attempts": [attempt]}
+        await db.run(webhooks.Finish(claims=[claim]))
     (dead,) = program.json("webhook", "deliveries", number, "--status", "dead")
     assert (dead["response"], dead["error"]) == (500, "no")
     assert program.json("webhook", "delivery", str(dead["delivery"])) == dead

@@ -35,8 +35,7 @@ ARGUMENTS = {
     ("webhook_add", "topics"): "'{{*}}'",
     "webhook": "{webhook}",
     "delivery": "{delivery}",
-    "claim": "1",
-    "seconds": "0.1",
+    ("webhook_finish", "claims"): "'[]'",
 }
 
 OPTIONS_ADD = {"webhook_test": {"wait": "the test is delivered while the command waits"}}
@@ -49,16 +48,9 @@ async def deliver(tx: Transaction, response: int) -> None:
         pass
     for work in await tx.run(webhooks.ClaimDeliveries()):
         error = None if response == 200 else f"the receiver responded with {response}"
-        finish = webhooks.Finish(
-            webhook=work.webhook,
-            claim=work.claim,
-            delivery=work.delivery,
-            seconds=0.1,
-            response=response,
-            error=error,
-            more=False,
-        )
-        await tx.run(finish)
+        attempt = {"delivery": work.delivery, "seconds": 0.1, "response": response, "error": error}
+        claim = {"webhook": work.webhook, "claim": work.claim, "attempts": [attempt]}
+        await tx.run(webhooks.Finish(claims=[claim]))
 
 
 async def drive(tx: Transaction) -> None:
@@ -69,10 +61,7 @@ async def drive(tx: Transaction) -> None:
     await deliver(tx, 200)
     await tx.run(webhooks.Pause(**this, reason="why"))
     await tx.run(webhooks.Resume(**this))
-    await tx.connection.execute(
-        "select coordinator.webhook_queue($1, 'msg', 'x', null, now(), '{}', now())", added.webhook
-    )
-    await tx.connection.execute("select coordinator.webhook_next($1, now())", added.webhook)
+    await tx.connection.execute("select coordinator.webhook_queue($1, '', 'x', null, '{}', now())", added.webhook)
     await tx.set_clock(timedelta(minutes=1))
     await deliver(tx, 410)
     await tx.run(webhooks.Redrive(**this))
@@ -85,7 +74,7 @@ async def populate(connection: asyncpg.Connection, project: str, known: Known) -
     await connection.execute(
         "select coordinator.webhook_pause($1, $2)", project, known["webhook"]
     )  # no daemon delivers
-    queue = "select coordinator.webhook_queue($1, 'msg', 'x', null, now(), '{}', now())"
+    queue = "select coordinator.webhook_queue($1, '', 'x', null, '{}', now())"
     known["delivery"] = await connection.fetchval(queue, known["webhook"])
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -52,6 +53,11 @@ class Hooks:
             await self.run(events.Emit(project=project, type=type, key=key))
         await self.number()
 
+    async def emit_large(self, size: int) -> None:
+        """Emit an event of type custom.y, with this many bytes of data."""
+        await self.run(events.Emit(project="default", type="custom.y", data={"x": "x" * size}))
+        await self.number()
+
     async def number(self) -> None:
         while await self.connection.fetchval("select moved from coordinator.relay_step()"):
             pass
@@ -64,26 +70,19 @@ class Hooks:
         await self.fill()
         return await self.run(webhooks.ClaimDeliveries(**fields))
 
-    async def finish(self, work: WebhookWork, error: str | None = None, **fields: Any) -> list[WebhookWork]:
-        return await self.run(
-            webhooks.Finish(
-                webhook=work.webhook,
-                claim=work.claim,
-                delivery=work.delivery,
-                error=error,
-                **{"seconds": 0.1, **fields},
-            )
-        )
+    async def finish(self, *works: WebhookWork, error: str | None = None, **fields: Any) -> list[int]:
+        """Finish attempts that all ended in the same way."""
+        return await self.run(webhooks.Finish(claims=outcomes(*works, error=error, **fields)))
+
+    async def fail(self, work: WebhookWork, error: str = "no", **fields: Any) -> None:
+        assert await self.finish(work, error=error, **fields) == []
 
     async def deliver(self) -> list[tuple[int, str | None]]:
         """Deliver everything that is due; return to which webhook, and the keys."""
         delivered = []
         while claimed := await self.claim():
-            for first in claimed:
-                work = [first]
-                while work:
-                    delivered.append((work[0].webhook, key_of(work[0])))
-                    work = await self.finish(work[0], response=200)
+            delivered += [(work.webhook, key_of(work)) for work in claimed]
+            assert await self.finish(*claimed, response=200) == []
         return delivered
 
     async def due(self) -> bool:
@@ -93,6 +92,20 @@ class Hooks:
         await self.number()
         found = await self.run(events.Since(topics=[type]))
         return [event.data for event in found]
+
+
+def outcomes(*works: WebhookWork, **fields: Any) -> list[Any]:
+    """Return what ``Finish`` takes: of each webhook its claim, and how each attempt ended."""
+    return [
+        {
+            "webhook": webhook,
+            "claim": claim,
+            "attempts": [
+                {"delivery": work.delivery, "seconds": 0.1, **fields} for work in works if work.webhook == webhook
+            ],
+        }
+        for webhook, claim in {work.webhook: work.claim for work in works}.items()
+    ]
 
 
 def key_of(work: WebhookWork) -> str | None:
@@ -192,14 +205,14 @@ async def test_a_failed_delivery_blocks_those_after_it_is_retried_with_backoff_a
     waits = []
     message = None
     for attempt in range(1, 11):
-        work = {one.webhook: one for one in await hooks.claim()}
-        if other in work:
-            assert await hooks.finish(work[other], more=False) == []
-        mine = work[webhook]
+        claimed = await hooks.claim()
+        if attempt == 1:
+            await hooks.finish(*(one for one in claimed if one.webhook == other))
+        mine = next(one for one in claimed if one.webhook == webhook)
         assert (key_of(mine), mine.attempt) == ("a", attempt)
         assert message in (None, mine.message)
         message = mine.message
-        assert await hooks.finish(mine, "refused", response=503) == []
+        await hooks.fail(mine, "refused", response=503)
         (delivery,) = [
             one for one in await hooks.run(webhooks.Deliveries(project="default", webhook=webhook)) if one.key == "a"
         ]
@@ -226,7 +239,7 @@ async def test_a_receiver_says_when_to_try_again_within_an_hour(hooks: Hooks) ->
     await hooks.emit("a")
     for retry, wanted in ((timedelta(minutes=20), 1200), (timedelta(days=3), 3600)):
         (work,) = await hooks.claim()
-        await hooks.finish(work, "slow down", response=429, retry=retry)
+        await hooks.fail(work, "slow down", response=429, retry_s=retry.total_seconds())
         (delivery,) = await hooks.run(webhooks.Deliveries(project="default", webhook=webhook))
         assert (delivery.due_at - delivery.attempted_at).total_seconds() == wanted  # type: ignore[operator]
         await hooks.set_clock(HOUR)
@@ -236,12 +249,13 @@ async def test_a_receiver_that_is_gone_or_fails_for_three_days_disables_the_webh
     gone, failing = await hooks.add(), await hooks.add()
     await hooks.emit("a", "b")
     for work in await hooks.claim():
-        await hooks.finish(work, "no", response=410 if work.webhook == gone else None)
+        if key_of(work) == "a":
+            await hooks.fail(work, response=410 if work.webhook == gone else None)
     assert (await hooks.show(gone)).status == "disabled"
     await hooks.set_clock(timedelta(days=3, seconds=1))
-    (work,) = await hooks.claim()
+    work, _ = await hooks.claim()
     assert work.webhook == failing
-    await hooks.finish(work, "no")
+    await hooks.fail(work)
     shown = await hooks.show(failing)
     assert (shown.status, shown.paused_by) == ("disabled", "coordinator")
     assert "three days" in (shown.pause_reason or "")
@@ -258,16 +272,16 @@ async def test_dead_deliveries_are_redriven_by_number_and_by_filter_with_the_sam
     for key in ("a", "b", "c"):
         await hooks.emit(key, type=f"custom.{key}")
         (work,) = await hooks.claim()
-        await hooks.finish(work, "no", response=410)
+        await hooks.fail(work, response=410)
         await hooks.run(webhooks.Resume(project="default", webhook=webhook))
     dead = await hooks.run(webhooks.Deliveries(project="default", webhook=webhook, status="dead"))
     assert [one.key for one in dead] == ["c", "b", "a"]
     redrive = webhooks.Redrive(project="default", webhook=webhook)
     assert await hooks.run(webhooks.Redrive(project="default", webhook=webhook, delivery=dead[1].delivery)) == 1
     await hooks.emit("later")
-    (work,) = await hooks.claim()
+    work, _ = await hooks.claim()
     assert (work.message, work.attempt) == (dead[1].message, 1)
-    await hooks.finish(work, more=False)
+    await hooks.finish(work)
     with pytest.raises(NotFound):
         await hooks.run(webhooks.Redrive(project="default", webhook=webhook, delivery=dead[1].delivery))
     nothing = webhooks.Redrive(project="default", webhook=webhook, until=dead[2].at)
@@ -290,7 +304,7 @@ async def test_a_paused_webhook_keeps_its_events_in_the_log_and_delivers_tests(h
     sent = await hooks.run(webhooks.Test(**this))
     (work,) = await hooks.claim()
     assert (json.loads(work.body)["type"], work.delivery) == ("test", sent.delivery)
-    await hooks.finish(work, "no", response=500)
+    await hooks.fail(work, response=500)
     assert (await hooks.run(webhooks.Delivery(project="default", delivery=sent.delivery))).status == "dead"
     assert [data["response"] for data in await hooks.events("webhook.tested")] == [500]
     assert (await hooks.show(webhook)).failing_since is None
@@ -304,11 +318,11 @@ async def test_a_test_goes_before_what_is_retried(hooks: Hooks) -> None:
     webhook = await hooks.add()
     await hooks.emit("a")
     (work,) = await hooks.claim()
-    await hooks.finish(work, "no")
+    await hooks.fail(work)
     sent = await hooks.run(webhooks.Test(project="default", webhook=webhook))
     (work,) = await hooks.claim()
     assert work.delivery == sent.delivery
-    assert await hooks.finish(work) == []
+    await hooks.finish(work)
     assert await hooks.claim() == []
 
 
@@ -323,7 +337,7 @@ async def test_a_rotated_secret_signs_with_the_former_one_until_the_overlap_ends
     await hooks.emit("a")
     (work,) = await hooks.claim()
     assert work.secrets == [third.secret, second.secret]
-    await hooks.finish(work, "no")
+    await hooks.fail(work)
     await hooks.set_clock(2 * HOUR)
     (work,) = await hooks.claim()
     assert work.secrets == [third.secret]
@@ -334,20 +348,86 @@ async def test_a_rotated_secret_signs_with_the_former_one_until_the_overlap_ends
 async def test_a_claim_that_ended_is_taken_over_and_its_holder_changes_nothing_more(hooks: Hooks) -> None:
     webhook = await hooks.add()
     await hooks.emit("a", "b")
-    (first,) = await hooks.claim()
+    first, _ = await hooks.claim()
     assert await hooks.claim() == []
     await hooks.set_clock(timedelta(seconds=61))
-    (second,) = await hooks.claim()
+    second, third = await hooks.claim()
     assert (second.message, second.claim) == (first.message, first.claim + 1)
-    assert await hooks.finish(first, "no") == []
+    await hooks.fail(first)
     assert (await hooks.show(webhook)).failing_since is None
-    (third,) = await hooks.finish(second)
-    assert key_of(third) == "b"
-    assert await hooks.finish(second) == [third], "the answer was lost"
-    assert await hooks.finish(first) == []
-    assert await hooks.finish(third) == []
-    statuses = [one.status for one in await hooks.run(webhooks.Deliveries(project="default", webhook=webhook))]
-    assert statuses == ["delivered", "delivered"]
+    for _ in range(2):  # the answer was lost
+        assert await hooks.finish(second, third) == []
+    await hooks.fail(first)
+    found = await hooks.run(webhooks.Deliveries(project="default", webhook=webhook))
+    assert [(one.status, one.attempts) for one in found] == [("delivered", 1), ("delivered", 1)]
+
+
+async def test_a_claim_whose_answer_was_lost_ends_when_its_holder_claims_again(hooks: Hooks) -> None:
+    held, lost = await hooks.add(), await hooks.add()
+    await hooks.emit("a")
+    me, other = uuid4(), uuid4()
+    first = await hooks.claim(holder=me)
+    assert [work.webhook for work in first] == [held, lost]
+    assert await hooks.claim(holder=other) == []
+    assert await hooks.claim(holder=me, held=[held, lost]) == []
+    (again,) = await hooks.claim(holder=me, held=[held])
+    assert (again.webhook, again.claim) == (lost, first[1].claim + 1)
+    await hooks.finish(first[0], again)
+    assert not await hooks.due()
+
+
+async def test_an_outcome_waits_for_whoever_has_the_webhook_and_holds_up_no_other(
+    hooks: Hooks, database_url: str
+) -> None:
+    held, other = await hooks.add(), await hooks.add()
+    await hooks.emit("a")
+    claimed = await hooks.claim()
+    session = await connect(database_url)
+    try:
+        async with session.transaction():
+            await call(session, webhooks.Pause(project="default", webhook=held))
+            assert await hooks.finish(*claimed) == [held]
+            assert (await hooks.show(other)).waiting_count == 0
+        assert await hooks.finish(*claimed) == []
+        assert (await hooks.show(held)).waiting_count == 0
+    finally:
+        await session.close()
+
+
+async def test_a_claim_hands_out_what_fits_into_a_slot_up_to_what_is_not_due(hooks: Hooks) -> None:
+    webhook = await hooks.add()
+    await hooks.emit(*map(str, range(20)))
+    assert [key_of(work) for work in await hooks.claim()] == [str(n) for n in range(16)]
+    sized = await hooks.add("custom.y")
+    for size in (60_000, 60_000, 60_000, 200_000):
+        await hooks.emit_large(size)
+    claims = []
+    while mine := [work for work in await hooks.claim() if work.webhook == sized]:
+        claims.append((len(mine), mine[0].slots))
+        await hooks.finish(*mine)
+    assert claims == [(2, 1), (1, 1), (1, 2)]
+    await hooks.set_clock(timedelta(seconds=61))
+    first, *_ = await hooks.claim()
+    await hooks.fail(first, response=500)
+    await hooks.connection.execute("update coordinator.webhook_deliveries set due_at = now() where key = '0'")
+    await hooks.connection.execute("update coordinator.webhook_deliveries set due_at = '2040-01-01' where key = '2'")
+    await hooks.connection.execute("select coordinator.webhook_next(array[$1::bigint], coordinator.now_utc())", webhook)
+    assert [key_of(work) for work in await hooks.claim()] == ["0", "1"]
+
+
+async def test_claims_are_bounded_by_bytes_and_one_is_always_possible(hooks: Hooks) -> None:
+    """A delivery takes a slot for each 128 KiB, so large ones of one project take its 16 slots, and slow ones its 8."""
+    number = [await hooks.add("custom.y") for _ in range(5)]
+    await hooks.emit_large(200_000)
+    one, two = await hooks.claim(limit=3)
+    assert (one.slots, two.slots) == (2, 2), "it begins while fewer than 3 are taken"
+    for work in (one, two):
+        await hooks.fail(work)
+    rest = await hooks.claim()
+    assert [work.webhook for work in rest] == number[2:]
+    await hooks.finish(*rest)
+    await hooks.set_clock(HOUR)
+    assert [len(await hooks.claim(slow=slow)) for slow in (1, 2, 3, 4)] == [0, 1, 0, 1], "both failed, and take 2 slots each"
 
 
 async def test_a_claim_that_ends_after_a_pause_leaves_nothing_due(hooks: Hooks) -> None:
@@ -385,11 +465,11 @@ async def test_projects_take_turns_and_slow_webhooks_leave_half_of_the_slots(hoo
     assert len(rest) == 15, "a project has at most 16 attempts in progress"
     assert {work.project for work in rest} == {"many"}
     for work in [*first, *rest]:
-        await hooks.finish(work, None if work.webhook == few else "no")
+        await hooks.finish(work, error=None if work.webhook == few else "no")
     left = await hooks.claim()
     assert sorted(work.webhook for work in left) == many[16:]
     for work in left:
-        await hooks.finish(work, "no")
+        await hooks.fail(work)
     await hooks.set_clock(HOUR)
     assert len(await hooks.claim(slow=5)) == 5
     assert len(await hooks.claim()) == 3, "of slow ones, a project has at most 8"
@@ -439,7 +519,7 @@ async def test_an_event_about_dead_deliveries_is_delivered_to_no_webhook(hooks: 
     await hooks.number()
     (work,) = await hooks.claim()
     assert json.loads(work.body)["type"] == "webhook.rotated"
-    await hooks.finish(work, "no", response=410)
+    await hooks.fail(work, response=410)
     await hooks.run(webhooks.Resume(project="default", webhook=webhook))
     await hooks.number()
     await hooks.deliver()

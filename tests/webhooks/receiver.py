@@ -41,6 +41,7 @@ class Receiver:
         self.respond = respond or answer(200)
         self.received: list[Received] = []
         self.connections = 0
+        self.keeps = False  # a connection for further requests
         self._context = context
         self._tasks: set[asyncio.Task[Any]] = set()
         self.url = ""
@@ -72,12 +73,16 @@ class Receiver:
         self._tasks.add(task)
         self.connections += 1
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) if ": " in line else (line, "") for line in head[1:] if line)
-            headers |= {line.split(": ", 1)[0].lower(): line.split(": ", 1)[1] for line in head[1:] if ": " in line}
-            received = Received(head[0].split()[1], headers, await reader.readexactly(int(headers["content-length"])))
-            self.received.append(received)
-            await self.respond(received, writer)
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+                }
+                body = await reader.readexactly(int(headers["content-length"]))
+                self.received.append(Received(head[0].split()[1], headers, body))
+                await self.respond(self.received[-1], writer)
+                if not self.keeps:
+                    break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

@@ -26,8 +26,8 @@ def verify() -> Callable[..., None]:
 
 
 async def request() -> Received:
-    async with Receiver() as receiver, Sender.open(Networks("127.0.0.0/8")) as sender:
-        assert (await sender.send(work(receiver.url, '{"é": "\\u0000"}'))).error is None
+    async with Receiver() as receiver, Sender(Networks("127.0.0.0/8")).connected() as line:
+        assert (await line.send(work(receiver.url, '{"é": "\\u0000"}'))).error is None
         return receiver.received[0]
 
 

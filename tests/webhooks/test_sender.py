@@ -12,7 +12,6 @@ import ssl
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,13 @@ SECRETS = ["whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2)
 
 
 def work(url: str, body: str = '{"type": "x"}') -> WebhookWork:
-    return WebhookWork(1, "default", 1, 1, "msg_1_ab", url, SECRETS, body, 1)
+    return WebhookWork(1, "default", 1, 1, "msg_1_ab", url, SECRETS, body, 1, 1)
 
 
 async def send(url: str, networks: str | None = "127.0.0.0/8", body: str = "{}") -> WebhookAttempt:
-    async with Sender.open(Networks(networks)) as sender:
+    async with Sender(Networks(networks)).connected() as line:
         with anyio.fail_after(DEADLINE_S):
-            return await sender.send(work(url, body))
+            return await line.send(work(url, body))
 
 
 async def test_a_request_is_signed_with_each_secret_as_standard_webhooks_says() -> None:
@@ -90,7 +89,7 @@ async def test_retry_after_is_read(value: str, wanted: int | None) -> None:
     async with Receiver(answer(429, f"retry-after: {value}")) as receiver:
         attempt = await send(receiver.url)
     assert attempt.response == 429
-    assert attempt.retry == (None if wanted is None else timedelta(seconds=wanted))
+    assert attempt.retry_s == wanted
 
 
 async def test_a_receiver_that_never_responds_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +162,23 @@ async def test_a_certificate_that_nobody_trusts_is_a_failure(tmp_path: Path, mon
         assert (await send(plain.url.replace("http:", "https:"))).error
 
 
+@pytest.mark.parametrize("header", ["", "connection: keep-alive", "connection: close"])
+async def test_deliveries_of_a_claim_share_a_connection_that_is_made_again_when_it_was_closed(header: str) -> None:
+    """Without a header, this receiver closes connections and does not say so: the request is sent again at once."""
+    async with Receiver(answer(200, header, body=b"ok") if header else answer(200)) as receiver:
+        receiver.keeps = "keep" in header
+        async with Sender(Networks("127.0.0.0/8")).connected() as line:
+            attempts = [await line.send(work(receiver.url)) for _ in range(3)]
+    assert [attempt.error for attempt in attempts] == [None] * 3
+    assert (len(receiver.received), receiver.connections) == (3, 1 if receiver.keeps else 3)
+
+
+async def test_an_error_is_text_that_can_be_stored() -> None:
+    attempt = await _raw(b"HTTP/1.1 2\x0000 \x1b[2J\r\n\r\n")
+    assert attempt.error
+    assert attempt.error.isprintable()
+
+
 async def test_a_port_where_nobody_listens_is_a_failure() -> None:
     assert "Cannot connect" in ((await send(f"http://127.0.0.1:{reserve_port()}/hook")).error or "")
 
@@ -200,10 +216,10 @@ async def test_a_name_is_checked_at_each_delivery_on_the_address_that_is_connect
         url = receiver.url.replace("127.0.0.1", "rebinding.example")
         async with (
             resolving(monkeypatch, ["127.0.0.2"], ["127.0.0.1"]) as asked,
-            Sender.open(Networks("127.0.0.2/32")) as sender,
+            Sender(Networks("127.0.0.2/32")).connected() as line,
         ):
-            first = await sender.send(work(url))
-            second = await sender.send(work(url))
+            first = await line.send(work(url))
+            second = await line.send(work(url))
         assert "is not a public address" not in (first.error or "")
         assert "127.0.0.1 is not a public address" in (second.error or "")
         assert asked == ["rebinding.example"] * 2
@@ -230,17 +246,17 @@ async def test_a_name_server_that_never_answers_ends_only_its_own_attempt(monkey
 
     monkeypatch.setattr(sending.socket, "getaddrinfo", look)
     try:
-        async with Receiver() as receiver, Sender.open(Networks("127.0.0.0/8")) as sender:
+        async with Receiver() as receiver, Sender(Networks("127.0.0.0/8")).connected() as line:
             stuck = receiver.url.replace("127.0.0.1", "stuck.example")
             for _ in range(2):
-                assert "no response" in ((await sender.send(work(stuck))).error or "")
-            assert "names are being resolved" in ((await sender.send(work(stuck))).error or "")
+                assert "no response" in ((await line.send(work(stuck))).error or "")
+            assert "names are being resolved" in ((await line.send(work(stuck))).error or "")
             monkeypatch.setattr(sending, "ATTEMPT_S", DEADLINE_S)
-            assert (await sender.send(work(receiver.url))).error is None
+            assert (await line.send(work(receiver.url))).error is None
             release.set()
 
             async def again() -> bool:
-                return (await sender.send(work(receiver.url.replace("127.0.0.1", "fine.example")))).error is None
+                return (await line.send(work(receiver.url.replace("127.0.0.1", "fine.example")))).error is None
 
             with anyio.fail_after(DEADLINE_S):
                 while not await again():

@@ -14,9 +14,7 @@ declare
   v_actor   text := coordinator.actor_name(p_actor);
   v_job     record;
 begin
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   if p_tree then
     perform coordinator.job_find(v_project, p_job);
     if coordinator.job_cancel_tree(v_project, p_project, array[p_job], p_reason, v_actor, v_now) > 0 then

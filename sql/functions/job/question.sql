@@ -128,9 +128,7 @@ declare
   v_step    coordinator.job_steps;
 begin
   perform coordinator.check_isolation('questions are answered');
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   perform coordinator.job_step_name(coalesce(p_step, 'any'), coalesce(p_ordinal, 1));
   perform coordinator.check_json('the answer', p_value);
   perform from coordinator.jobs_waiting w where w.id = p_job for update;

@@ -181,9 +181,7 @@ declare
   v_below    uuid[] := coordinator.job_members(v_project, p_job, false);
   v_stranger uuid;
 begin
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   if p_children is null then
     p_children := array(
       select j.id from coordinator.jobs_open j join coordinator.jobs_open p on p.id = p_job
@@ -256,9 +254,7 @@ as $$
 declare
   v_actor text := coordinator.actor_name(p_actor);
 begin
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   p_tree := coalesce(p_tree, false);
   perform coordinator.job_change_pause(p_project, p_job, p_tree,
     jsonb_build_object('by', v_actor, 'at', coordinator.now_utc(), 'reason', p_reason, 'job', p_job, 'tree', p_tree),

@@ -21,9 +21,7 @@ declare
   v_now     timestamptz;
 begin
   perform coordinator.check_ttl(p_ttl);
-  if p_reason is not null then
-    perform coordinator.check_reason(p_reason);
-  end if;
+  perform coordinator.check_reason(p_reason);
   select l.id into v_limit from coordinator.job_limits l where l.project_id = v_project and l.name = p_name for no key update;
   if not found then
     perform coordinator.limit_missing(p_project, p_name);

@@ -139,17 +139,12 @@ comment on function coordinator.lock_waiting(text, text, text[], integer) is
   'List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.';
 
 create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.check_ttl(p_retention);
-  select coordinator.check_page(p_limit);
-  with pruned as (
-    delete from coordinator.lock_breaks
-    where id = any (array(select id from coordinator.lock_breaks where broken_at < coordinator.now_utc() - p_retention
-                          order by broken_at limit p_limit for update skip locked))
-    returning id)
-  select count(*)::integer from pruned;
+begin
+  return coordinator.prune_rows('coordinator.lock_breaks', 'broken_at', p_retention, p_limit);
+end
 $$;
 comment on function coordinator.lock_break_prune(interval, integer) is
   'Delete up to p_limit breaks from the audit trail that are older than p_retention; returns how many. Repeat until 0.';
