@@ -27,6 +27,7 @@ NAMES = (
     "mcp",
     "hooks",
     "metrics",
+    "webhooks",
     "state.logs",
     "state.documents",
     "state.search",

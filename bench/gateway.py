@@ -363,7 +363,7 @@ async def _bare(request: Request) -> JSONResponse:
 def _main(kind: str, port: int, *arguments: str) -> None:
     logs.configure(level="error")
     if kind == "daemon":
-        config = Config(database_url=arguments[0], port=port, access="open")
+        config = Config(database_url=arguments[0], port=port, access="open", webhook_networks="127.0.0.0/8")
         anyio.run(serve, config, backend_options={"use_uvloop": True})
     elif kind == "broadcast":
         anyio.run(

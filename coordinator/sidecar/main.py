@@ -176,6 +176,8 @@ async def _run(  # noqa: PLR0917
     session = backend.session()
     liveness = None if isinstance(source, Upstream) else Liveness(session, "sidecar")
     config = _lowered(config)
+    if is_gateway(config.database_url or ""):
+        config = replace(config, webhook_networks="all")  # the daemon checks addresses, by its own setting
     gateway = Gateway(backend, config)
     access = Access(session if config.access == "tokens" else None)
 

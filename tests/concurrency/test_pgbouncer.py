@@ -15,12 +15,13 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.model.event import Event
 from coordinator.model.json import decoded
-from coordinator.operations import agents, directives, events, locks, signals
+from coordinator.operations import agents, directives, events, locks, signals, webhooks
 from tests.concurrency.lock_fleet import Fleet, prepare
 from tests.concurrency.lock_history import grants
 from tests.concurrency.pooler import CACHE_SIZE, pooled
 from tests.daemon import Daemon, note
 from tests.waiting import DEADLINE_S, until
+from tests.webhooks.receiver import Receiver
 
 CLIENTS = 12
 TURNS = 9
@@ -66,6 +67,24 @@ async def test_operations_work_through_a_pooler_when_connections_change_hands(
         async with anyio.create_task_group() as tasks:
             for n in range(CLIENTS):
                 tasks.start_soon(work, n)
+
+
+async def test_webhooks_are_managed_and_delivered_behind_a_pooler(pooler_url: str, database_url: str) -> None:
+    settings = {"direct_url": database_url, "statement_cache_size": CACHE_SIZE, "webhook_networks": "127.0.0.0/8"}
+    async with Receiver() as receiver, Database.open(pooler_url, CONFIG, direct_dsn=database_url) as database:
+        with Daemon(pooler_url, **settings) as daemon:
+            await (await daemon.ready()).lead()
+            added = await database.run(webhooks.Add(project="default", url=receiver.url, topics=["custom.*"]))
+            await database.run(events.Emit(project="default", type="custom.x", key="a"))
+            await receiver.got(1)
+            sent = await database.run(webhooks.Test(project="default", webhook=added.webhook))
+
+            async def delivered() -> bool:
+                found = await database.run(webhooks.Delivery(project="default", delivery=sent.delivery))
+                return found.status == "delivered"
+
+            await until(delivered, "the test is delivered")
+            assert len(receiver.received) == 2
 
 
 async def test_a_daemon_works_behind_a_pooler_with_a_direct_connection(pooler_url: str, database_url: str) -> None:

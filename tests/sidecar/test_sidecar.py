@@ -19,7 +19,7 @@ from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
-from coordinator.errors import NotFound
+from coordinator.errors import InvalidArgument, NotFound, PermissionDenied
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, events, locks, projects, tokens
 from tests.api.sse import stream
@@ -341,6 +341,34 @@ async def test_a_failed_start_has_a_message_and_an_exit_code(
         assert await beside.ended() == code
         assert wanted in beside.output()
         assert "Traceback" not in beside.output()
+
+
+async def test_webhooks_are_managed_through_it_with_the_rights_of_its_token(db: Database, database_url: str) -> None:
+    """The daemon that delivers says which networks are allowed, not the sidecar."""
+    secrets = {role: new_secret() for role in ("agent", "manager")}
+    for role, secret in secrets.items():
+        create = tokens.Create(name=role, role=role, hash=secret.hash, prefix=secret.prefix, project="default")
+        await db.run(create)
+    with Daemon(database_url, access="tokens", webhook_networks="10.0.0.0/8") as daemon:
+        await daemon.logged("daemon.started")
+        for role, secret in secrets.items():
+            with sidecar(daemon.url, "--agent", f"its-{role}", COORDINATOR_TOKEN=secret.text) as beside:
+                await beside.started()
+                async with coordinator.connect(beside.url) as client:
+                    if role == "agent":
+                        with pytest.raises(PermissionDenied):
+                            await client.webhooks.add("https://10.0.0.1/hook", ["lock.broken"])
+                        with pytest.raises(PermissionDenied):
+                            await client.webhooks.list()
+                        continue
+                    with pytest.raises(InvalidArgument, match=r"127\.0\.0\.1"):
+                        await client.webhooks.add("http://127.0.0.1/hook", ["lock.broken"])
+                    added = await client.webhooks.add("https://10.0.0.1/hook", ["lock.broken"])
+                    assert added.secret.startswith("whsec_")
+                    assert (await client.webhooks.pause(added.webhook)).paused_by == "its-manager"
+                    (shown,) = await client.webhooks.list()
+                    assert (shown.webhook, shown.actor) == (added.webhook, "its-manager")
+                    assert await client.webhooks.remove(added.webhook)
 
 
 async def test_through_a_daemon_with_a_token_of_one_project_its_streams_have_every_event_once_and_in_order(

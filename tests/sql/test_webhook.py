@@ -427,7 +427,9 @@ async def test_claims_are_bounded_by_bytes_and_one_is_always_possible(hooks: Hoo
     assert [work.webhook for work in rest] == number[2:]
     await hooks.finish(*rest)
     await hooks.set_clock(HOUR)
-    assert [len(await hooks.claim(slow=slow)) for slow in (1, 2, 3, 4)] == [0, 1, 0, 1], "both failed, and take 2 slots each"
+    assert [len(await hooks.claim(slow=slow)) for slow in (1, 2, 3, 4)] == [0, 1, 0, 1], (
+        "both failed, and take 2 slots each"
+    )
 
 
 async def test_a_claim_that_ends_after_a_pause_leaves_nothing_due(hooks: Hooks) -> None:
