@@ -20,6 +20,7 @@ REQUEST = '{"requests": [{"feature_id": "F1", "instruction": "Check UI", "status
     ("arguments", "said", "key", "value"),
     [
         (["blocker", "Something is wrong"], "Blocker signal set.\n", "BLOCKER", "Something is wrong"),
+        (["blocker", "", "and more"], "Blocker signal set.\n", "BLOCKER", ""),
         (["qa"], "QA trigger signal set.\n", "TRIGGER_QA", "true"),
         (["manager"], "Manager trigger signal set.\n", "TRIGGER_MANAGER", "true"),
         (["signal", "MY_KEY", "MY_VALUE"], "Signal MY_KEY set to MY_VALUE.\n", "MY_KEY", "MY_VALUE"),
@@ -98,10 +99,19 @@ def test_the_last_feature_that_is_done_completes_the_project(anywhere: Agent) ->
     assert anywhere.says("feature", "list") == kept.replace('"features":', '"features":') + "\n"
 
 
-@pytest.mark.parametrize("words", [["completed"], ["--status"], ["--unknown", "x"]])
-def test_what_feature_set_does_not_know_says_nothing(agent: Agent, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["completed"], ""),
+        (["--status"], ""),
+        (["--unknown", "x"], ""),
+        (["--status", "--passes", "true"], "--passes"),
+        (["--status", "a", "--passes", "TRUE", "--status", "b"], "b"),
+    ],
+)
+def test_what_feature_set_does_not_know_says_nothing(agent: Agent, words: list[str], status: str) -> None:
     agent.says("import", stdin=TWO)
-    assert agent.says("feature", "set", "F2", *words) == "Feature F2 updated: status=, passes=false\n"
+    assert agent.says("feature", "set", "F2", *words) == f"Feature F2 updated: status={status}, passes=false\n"
 
 
 def test_a_feature_that_is_unknown_is_refused(agent: Agent) -> None:
@@ -168,7 +178,12 @@ def test_the_blocker_is_cleared_when_no_verification_is_left(anywhere: Agent) ->
         "UI verification for F2 updated to pass.\nAll UI verifications complete. Clearing blocker.\n"
     )
     assert anywhere.signal("BLOCKER") is None
+    twice = [{"feature_id": "F3", "status": "pending_human"}] * 2
+    file.write_text(json.dumps({"requests": twice}), "utf-8")
     anywhere.says("blocker", "No database")
+    assert anywhere.says("verify", "F3", "looks odd", "and more") == "UI verification for F3 updated to looks odd.\n"
+    assert [one["status"] for one in json.loads(file.read_text("utf-8"))["requests"]] == ["looks odd"] * 2
+    file.write_text(json.dumps({"requests": [waiting]}), "utf-8")
     assert anywhere.says("verify", "F2", "pass") == "UI verification for F2 updated to pass.\n"
     assert anywhere.signal("BLOCKER") == "No database"
 

@@ -189,6 +189,15 @@ def test_a_file_that_is_not_text_is_refused(repository: Program) -> None:
     assert "Is a directory" in repository.fails(78, "hook", "install", "gemini", "--yes")["message"]
 
 
+def test_the_status_names_the_project_of_the_repository(repository: Program) -> None:
+    said = "Sessions here belong to the project {}.\n"
+    assert repository.run("hook", "status", "-o", "text", COORDINATOR_PROJECT="other").stderr == said.format("other")
+    for name in ("HEAD", "objects", "refs"):  # what a repository is known by
+        (repository.folder / ".git" / name).mkdir()
+    (repository.folder / ".git/config").write_text("[coordinator]\n\tproject = shop\n")
+    assert repository.run("hook", "status", "-o", "text").stderr == said.format("shop")
+
+
 def test_nobody_is_asked_where_nobody_answers(repository: Program) -> None:
     error = repository.fails(2, "hook", "install", "codex")
     assert error["message"] == "give --yes to make these changes without being asked"

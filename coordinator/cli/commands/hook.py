@@ -180,14 +180,17 @@ def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool
 def status(
     call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None, worktrees: str | None
 ) -> None:
-    """Show in which settings the hooks are.
+    """Show in which settings the hooks are, and to which project sessions in this directory belong.
 
     They are outdated if they differ from what "install" would write with the same --url, --worktrees and OPTIONS.
     """
+    from coordinator.hooks.place import locate  # noqa: PLC0415
+
     url = daemon(call)
     options = _with(options, worktrees)
     tools = [tool] if tool else [*TOOLS.choices]
     states(call, tools, scope, lambda name, kind, root: _setup(name, kind, root, options, url))
+    call.output.note(f"Sessions here belong to the project {locate(str(Path.cwd()), os.environ).project}.")
 
 
 def _with(options: tuple[str, ...], worktrees: str | None) -> tuple[str, ...]:
