@@ -34,7 +34,7 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
         assert answer.status_code == 200, answer.text
         return answer.json().get("hookSpecificOutput", {})
 
-    with Daemon(database_url) as daemon:
+    with Daemon(database_url, constants={"coordinator.api.server.DRAIN_S": 600}) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as client:
             assert await post(client, edit(tmp_path, "a.py")) == {}

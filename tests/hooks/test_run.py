@@ -225,7 +225,7 @@ async def test_a_call_that_is_killed_while_it_waits_soon_leaves_the_queue(
             process.kill()
             process.wait()
         # Its place ends on its own. What it was granted in the last moment goes to the next, whose wait is as long as it likes.
-        bound = f"select bool_and(expires_at <= coordinator.now_utc() + interval '{PLACE_S} seconds') from coordinator.lock_waits"
+        bound = f"select coalesce(bool_and(expires_at <= coordinator.now_utc() + interval '{PLACE_S} seconds'), true) from coordinator.lock_waits"
         assert await connection.fetchval(bound)
         await connection.execute("update coordinator.lock_waits set expires_at = coordinator.now_utc()")
         with waiting(program, "s3", *options) as patient:
@@ -245,15 +245,14 @@ async def test_a_lease_that_a_killed_call_was_granted_goes_to_the_next(
         await until_true(connection, TICKETS, 1)
         process.kill()
         process.wait()
+    await connection.execute("update coordinator.lock_waits set expires_at = coordinator.now_utc() + interval '1 hour'")
     with waiting(program, "s3") as patient:
         await until_true(connection, TICKETS, 2)
-        call(program, "Stop")
-        assert (
-            await connection.fetchval("select agent_name from coordinator.locks where not claimed") == "claude-code-s2"
-        )
-        await connection.execute(
-            "update coordinator.locks set expires_at = coordinator.now_utc(), free_at = coordinator.now_utc()"
-        )
+        async with connection.transaction():  # s3 gets it once the time to claim it is over, and not before
+            await connection.execute("select coordinator.file_leave('shop', 'claude-code-s1', 's1')")
+            granted = "select string_agg(agent_name, ',') from coordinator.locks where not claimed"
+            assert await connection.fetchval(granted) == "claude-code-s2"
+            await connection.execute("update coordinator.locks set expires_at = now(), free_at = now()")
         assert await asyncio.to_thread(patient.communicate) == ("", "")
     assert await connection.fetchval("select string_agg(agent_name, ',') from coordinator.locks") == "claude-code-s3"
 
@@ -299,6 +298,7 @@ async def test_a_session_within_agent_run_ends_with_it(
     program: Program, database_url: str, connection: asyncpg.Connection
 ) -> None:
     program.install()
+    program.constants = {"coordinator.cli.agent_run.END_S": 3600}
     (program.folder / "payload").write_bytes(payload("SessionStart", program.folder, source="startup"))
     (program.folder / "edit").write_bytes(
         payload("PreToolUse", program.folder, tool_name="Edit", tool_input={"file_path": "a.py"})
