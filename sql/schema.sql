@@ -789,7 +789,7 @@ create table coordinator.jobs_running (
   cancel_reason text, -- Why it was requested.
   constraint jobs_running_pkey PRIMARY KEY (id)
 );
-CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id);
+CREATE INDEX jobs_running_agent_idx ON coordinator.jobs_running USING btree (agent_id, request_id);
 CREATE INDEX jobs_running_due_idx ON coordinator.jobs_running USING btree (LEAST(deadline_at, stall_at, cancel_at));
 CREATE INDEX jobs_running_key_idx ON coordinator.jobs_running USING btree (key_hash) WHERE (key_hash IS NOT NULL);
 
@@ -3453,8 +3453,8 @@ create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
 
--- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and the last place by class. No event. Internal.
-create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default '{}', OUT ids uuid[], OUT short integer[], OUT last jsonb)
+-- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and unless p_floors is null the last place by class. No event. Internal.
+create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default null, OUT ids uuid[], OUT short integer[], OUT last jsonb)
   returns record
   volatile;
 
@@ -4963,7 +4963,7 @@ create function coordinator.relay_room()
   returns double precision
   volatile;
 
--- Step until every event has a number, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
+-- Step until every event has a number and for 10 ms no other was written, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
 create procedure coordinator.relay_run(INOUT chunks integer[] default null, IN p_duration interval default '00:00:00.1');
 
 -- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. The first step of an epoch only begins it. Called by the relay; harmless for others.

@@ -52,8 +52,8 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False) -
         "" if shape is Shape.SCALAR else ", ".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(result))
     )
     source = f"coordinator.{operation.function}({arguments})"
-    if _writes(operation):  # evaluated after the call, which then has its transaction id
-        columns, source = (f"{columns}, {_POSITION}", source) if columns else ("", f"{source}, {_POSITION}")
+    if _writes(operation):  # evaluated once, after the call, which then has its transaction id
+        columns, source = (f"{columns}, (select {_POSITION})", source) if columns else ("", f"{source}, {_POSITION}")
     if not operation.durable:  # of this transaction alone; it is one value, so nothing else is in "from"
         return f"select {source} from set_config('synchronous_commit', 'off', true)"  # noqa: S608
     if not _pages(operation):
@@ -151,14 +151,13 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
             report(rows[0][-1])
         if shape is Shape.SCALAR:
             return cast("R", rows[0][0])
-        rows = [row[:-1] for row in rows]
     if shape is Shape.ONE:
-        return cast("R", result(*rows[0]))
+        return cast("R", result(*rows[0][: -1 if writes else None]))
     if pages:
         page = Page([result(*row[:-1]) for row in rows])
         page.cut = bool(rows) and rows[0][-1] > len(rows)
         return cast("R", page)
-    return cast("R", [result(*row) for row in rows])
+    return cast("R", [result(*row[:-1]) for row in rows] if writes else [result(*row) for row in rows])
 
 
 class Transaction:

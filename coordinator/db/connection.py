@@ -34,7 +34,7 @@ from coordinator.errors import (
 from coordinator.model.json import encode, fault_of, readable, unreadable
 from coordinator.telemetry import metrics
 
-__all__ = ["APPLICATION_NAME", "LOST", "answers", "connect", "mapped_errors", "prepare", "retire"]
+__all__ = ["APPLICATION_NAME", "LOST", "answers", "connect", "from_postgres", "mapped_errors", "prepare", "retire"]
 
 APPLICATION_NAME = "coordinator"
 # What the driver raises on a connection that is lost, besides the server's own last word. It is InternalClientError when the loss comes between two
@@ -252,6 +252,8 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
         hint = "Try again. While a call waits, pg_blocking_pids() names the sessions in its way."
     elif hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
+    elif state == "25006":
+        hint = "A standby answers reads alone. Give the address of the primary, or several hosts and target_session_attrs=read-write."
     elif state.startswith("54"):  # the server's hint is about its settings
         hint = "Nest JSON at most 64 levels deep, and give smaller values."
     elif kind is SchemaMismatch and not state.startswith("ZC"):  # the server's hint is about casts

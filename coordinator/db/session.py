@@ -24,7 +24,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
-from coordinator.db.connection import LOST, retire
+from coordinator.db.connection import LOST, from_postgres, retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
@@ -213,6 +213,8 @@ class ServerSession:
         except BaseException as error:
             self._link = None
             connection.terminate()
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):  # a standby, where nobody can listen
+                raise from_postgres(error) from error
             if isinstance(error, LOST):
                 raise DatabaseUnavailable(f"the direct connection was lost: {error}") from error
             raise

@@ -1,6 +1,6 @@
 """The work of one agent: it claims jobs, runs their functions, and ends them, until it shall stop or is reaped.
 
-One call both ends what was completed and claims as much again; two such calls may be under way. A look for jobs happens when a hint
+One call both ends what was completed and claims as much again; two or three such calls may be under way. A look for jobs happens when a hint
 says that there may be some, when the last look found some, with each completion, and every 10 seconds. Hints come with the events of
 ``Claim.woken_by``, over one listening connection.
 
@@ -44,6 +44,7 @@ __all__ = ["Shift"]
 BATCH = 200  # jobs that one call claims and ends
 BATCH_BYTES = 1 << 19  # of results; a body over HTTP has a megabyte
 CALLS = 2  # under way at once
+MOST_CALLS = 3  # where there are places for as many batches: one is written to disk while others are worked on
 POLL_S = 30.0  # beyond the time after which a listening connection gives a hint without an event
 FUTILE = 3  # looks in a row that found nothing; beyond, there is a pause between them
 PAUSE_S = 0.05
@@ -75,6 +76,7 @@ class Shift:
         self._futile = 0
         self._looked_at = 0.0
         self._changed = anyio.Event()
+        self._stirred = False  # it is set, which a look of our own tells faster
         self._doubt = anyio.Event()  # the server may have ended an attempt
         self._ends: set[asyncio.Task[None]] = set()
         self._progress = Progress()
@@ -103,7 +105,7 @@ class Shift:
                 tasks.start_soon(self._hear)
                 tasks.start_soon(self._reconcile_forever)
                 tasks.start_soon(watch, self._attempts)
-                for _ in range(CALLS):
+                for _ in range(max(CALLS, min(MOST_CALLS, self._worker.concurrency // BATCH))):
                     tasks.start_soon(self._claim_forever)
                 await self._over.wait()
                 if self._client.agent.lost.is_set():
@@ -161,11 +163,14 @@ class Shift:
 
     def _change(self) -> None:
         """Have whoever waits look again."""
-        self._changed.set()
+        if not self._stirred:
+            self._stirred = True
+            self._changed.set()
 
     async def _change_made(self) -> None:
         """Wait for a change after the caller's last look, since which it has not waited for anything else."""
-        if self._changed.is_set():
+        if self._stirred:
+            self._stirred = False
             self._changed = anyio.Event()
         await self._changed.wait()
 

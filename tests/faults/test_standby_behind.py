@@ -9,9 +9,11 @@ import pytest
 
 import coordinator
 from coordinator import embedded
+from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.call import call
-from coordinator.errors import WaitTimedOut
+from coordinator.db.database import Database
+from coordinator.errors import DatabaseUnavailable, WaitTimedOut
 from coordinator.operations.positions import Included
 from coordinator.operations.work import RelayRecover, RelayStep
 from tests.daemon import opened
@@ -50,6 +52,13 @@ async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, mon
             assert (await reads.jobs.why(job)).cause == "no_worker"
             assert [one.queued for one in await reads.jobs.stats()] == [1]
             assert (await reads.jobs.attempts(job), await reads.workers.list()) == ([], [])
+
+            with pytest.raises(DatabaseUnavailable) as unwritten:
+                await reader.signals.set("k", 20)
+            with pytest.raises(DatabaseUnavailable) as unheard:
+                async with Database.open(url, Config()) as database, database.wake():
+                    pass
+            assert ["primary" in (raised.value.hint or "") for raised in (unwritten, unheard)] == [True, True]
 
             await replay.execute("select pg_wal_replay_pause()")
             await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")

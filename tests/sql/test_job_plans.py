@@ -14,6 +14,7 @@ import pytest
 from coordinator.db.connection import connect
 from tests.conftest import Transaction
 from tests.sql.test_job_history import enqueue, worker
+from tests.sql.test_queue_place import at_once
 
 MANY = 5_000
 MOST = 200  # rows of one table that a call for a handful of jobs may read
@@ -119,6 +120,7 @@ HOT = [
     "job_tree_waits",
     "job_lock_waits",
     "job_charges",
+    "job_placements",
     "agents",
 ]
 SIZES = {
@@ -257,7 +259,13 @@ ENDS = {
     "fail for good": ["uncompleted"],
     "cancel": ["uncompleted"],
 }
-LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune", "job_wait_match", "limit_refill"]
+LOOPS = ["job_promote", "job_rescue", "job_expire", "job_dedupe_prune", "job_wait_match", "limit_refill", "queue_place"]
+# Of a queue whose jobs have neither lanes nor ages, of one with slots, and of one whose keys have limits and so keep their lanes.
+POLICIES = {
+    "q0": "p_fair_by => 'key'",
+    "q1": "p_ageing => '1 minute'",
+    "q2": "p_fair_by => 'none', p_ageing => '1 minute'",
+}
 
 
 async def of_verbs(tx: Transaction) -> dict[str, str]:
@@ -328,4 +336,21 @@ async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(filled: Transacti
             await seen.call(filled, f"select coordinator.{loop}()")
         if found := seen.faults(set()):
             faults[loop] = found
+    assert faults == {}
+
+
+async def test_a_batch_of_a_new_policy_reads_the_jobs_that_it_places_and_scans_no_table(filled: Transaction) -> None:
+    await at_once(filled.connection)
+    while await filled.connection.fetchval("select coordinator.queue_place()"):  # what the limits began
+        pass
+    faults = {}
+    for queue, policy in POLICIES.items():
+        await filled.connection.execute(f"select coordinator.queue_set('default', '{queue}', {policy})", timeout=600)
+        await filled.connection.fetchval("select coordinator.queue_place(20)", timeout=600)  # the first one counts them
+        seen = Seen()
+        for _ in range(7):
+            await seen.call(filled, "select coordinator.queue_place(20)")
+        if found := seen.faults(set()):
+            faults[queue] = found
+        await filled.connection.execute("truncate coordinator.job_placements")  # of the rest, for the next queue
     assert faults == {}

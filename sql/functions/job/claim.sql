@@ -46,7 +46,7 @@ comment on function coordinator.job_floor_raise(jsonb, bigint, timestamptz) is
   'Keep where a look that began at p_began ended, if this session has floors, or the look read p_excess entries too many, thousands of them. Internal.';
 
 create or replace function coordinator.job_take_best(
-  p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default '{}', out ids uuid[], out short integer[], out last jsonb)
+  p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default null, out ids uuid[], out short integer[], out last jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
@@ -70,13 +70,14 @@ begin
          array(select w.place from want w
                left join (select t.class_id, t.lane_id, count(*) as jobs from taken t group by 1, 2) t using (class_id, lane_id)
                where w.jobs > coalesce(t.jobs, 0)),
-         (select jsonb_object_agg(l.class_id, jsonb_build_array(l.rank, l.id))
-          from (select distinct on (t.class_id) t.* from taken t order by t.class_id, t.rank desc, t.id desc) l)
+         case when p_floors is not null then
+           (select jsonb_object_agg(l.class_id, jsonb_build_array(l.rank, l.id))
+            from (select distinct on (t.class_id) t.* from taken t order by t.class_id, t.rank desc, t.id desc) l) end
   into ids, short, last;
 end
 $$;
 comment on function coordinator.job_take_best(bigint[], bigint[], integer[], jsonb) is
-  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and the last place by class. No event. Internal.';
+  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and unless p_floors is null the last place by class. No event. Internal.';
 
 create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb) returns uuid[]
 language plpgsql volatile
@@ -94,6 +95,7 @@ declare
   v_last    jsonb := '{}';
   v_began   timestamptz := clock_timestamp();
   v_read    bigint := pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass);
+  v_floored constant boolean := p_floors <> '{}' or coalesce(current_setting('coordinator.job_floors', true), '') <> '';
 begin
   loop
     if cardinality(v_open) > 1 then
@@ -107,7 +109,9 @@ begin
             group by m.class_id) b;
       exit when v_classes is null;
     end if;
-    v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts, p_floors);
+    v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts,
+                                          -- The looks before this one, of the claim too, have met what it will meet.
+                                          case when v_floored or pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass) > 4000 then p_floors end);
     v_ids := v_ids || v_taken.ids;
     v_last := v_last || coalesce(v_taken.last, '{}');
     exit when cardinality(v_ids) = p_limit or cardinality(v_open) = 1;
@@ -218,11 +222,13 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  -- A look for each lane: an anti-join would read the class.
+  -- A look for each lane: an anti-join would read the class. Also those that gave their share: few keys have more than a few jobs, and a lane that
+  -- is empty costs a turn.
   v_next := array(
-    select n from unnest(v_short || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0')) n
-    where (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = n limit 1) is null);
-  v_next := array(select l.id from coordinator.job_lanes l where l.id = any (v_next) order by l.id for update skip locked);
+    select l.id from coordinator.job_lanes l
+    where l.id = any (v_short || v_more || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'))
+      and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
+    order by l.id for update skip locked);
   delete from coordinator.job_lanes l
   where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
@@ -432,11 +438,11 @@ begin
                  + coalesce(octet_length(j.checkpoint::text), 0)) over best as bytes
         from coordinator.jobs_open j
         where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now) and j.paused is null
-        window best as (order by j.priority desc, j.scheduled_at, j.id)),
+        window best as (order by j.priority desc, j.scheduled_at, j.id rows unbounded preceding)),
       job as materialized (
-        select j.id, coalesce(l.fence, nextval('coordinator.job_fences')) as fence, l.tokens, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
+        select j.id, coalesce(v_fences[array_position(v_owned, j.id)], nextval('coordinator.job_fences')) as fence, v_tokens[array_position(v_owned, j.id)] as tokens, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
                j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps
-        from open j left join unnest(v_owned, v_fences, v_tokens) l (id, fence, tokens) on l.id = j.id where j.place = 1 or j.bytes <= 1048576),
+        from open j where j.place = 1 or j.bytes <= 1048576),
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,

@@ -129,6 +129,9 @@ comment on function coordinator.queue_arrange(bigint[], interval[]) is
 create or replace function coordinator.queue_place(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
   v_of    record;
