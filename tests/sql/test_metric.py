@@ -16,6 +16,7 @@ from coordinator.operations import events
 from coordinator.operations.work import RelayStep, SampleMetrics
 from coordinator.telemetry.samples import Samples
 from tests.conftest import Transaction
+from tests.daemon import opened
 from tests.populated import populate
 
 # What is there only with a standby, an extension, or events that have been committed.
@@ -180,22 +181,19 @@ async def test_names_of_users_cannot_break_the_format_or_grow_without_bound(tx: 
     assert not any(name.startswith("evil") for name in families)
 
 
-async def test_a_table_that_is_large_is_read_in_part_and_the_rest_estimated(tx: Transaction) -> None:
-    share = await tx.connection.fetchval("select coordinator.metric_share('coordinator.jobs_ready')")
-    assert share == 1
-    await tx.connection.execute("alter table coordinator.jobs_ready set (fillfactor = 10)")  # a page for 12 rows
-    await tx.connection.execute(
-        "insert into coordinator.queues (project_id, name, actor, created_at, updated_at) select id, 'q', 'a', now(), now() from coordinator.projects"
-    )
-    kind = await tx.connection.fetchval(
-        "insert into coordinator.job_classes (project_id, queue, type) select id, 'q', 't' from coordinator.projects returning id"
-    )
-    await tx.connection.execute(
-        "insert into coordinator.jobs_ready (class_id, lane_id, rank, id)"
-        " select $1, 0, n, coordinator.job_id(n, gen_random_uuid()) from generate_series(1, 40000) n",
-        kind,
-    )
-    pages = await tx.connection.fetchval("select pg_relation_size('coordinator.jobs_ready') / 8192")
-    share = await tx.connection.fetchval("select coordinator.metric_share('coordinator.jobs_ready')")
-    assert 0 < share * pages <= 2001
-    assert (await figures(tx, "coordinator_jobs"))["queued",] == pytest.approx(40_000, rel=0.2)
+async def test_a_table_that_is_large_is_read_in_part_and_the_rest_estimated(db: Database, database_url: str) -> None:
+    """In a database of its own: what is rolled back leaves a large table."""
+    share = "select coordinator.metric_share('coordinator.jobs_ready')"
+    async with opened(database_url) as connection:
+        assert await connection.fetchval(share) == 1
+        await connection.execute("select coordinator.job_enqueue('default', 't', '1')")
+        await connection.execute("alter table coordinator.jobs_ready set (fillfactor = 10)")  # a page for 12 rows
+        await connection.execute(
+            "insert into coordinator.jobs_ready (class_id, lane_id, rank, id)"
+            " select c.id, 0, n, coordinator.job_id(n, gen_random_uuid()) from coordinator.job_classes c, generate_series(1, 40000) n"
+        )
+        pages = await connection.fetchval("select pg_relation_size('coordinator.jobs_ready') / 8192")
+        assert 0 < await connection.fetchval(share) * pages <= 2001 < pages
+    found = await db.run(SampleMetrics(samplers=["job_sample"]))
+    (queued,) = [one.value for one in found if one.name == "coordinator_jobs" and one.labels == ["queued"]]
+    assert queued == pytest.approx(40_000, rel=0.2)
