@@ -90,8 +90,12 @@ async def test_a_stream_loses_nothing_over_a_restart_of_the_database(tmp_path: P
         connection = await connect(server.dsn)
         await schema.apply(connection)
         await connection.close()
-        config = Config(min_connections=1, max_connections=2)
-        async with Database.open(server.dsn, config) as db, relayed(db), coordinator.connect(server.dsn) as client:
+        config = Config(min_connections=1, max_connections=2, call_timeout_s=DEADLINE_S)
+        async with (
+            Database.open(server.dsn, config) as db,
+            relayed(db),
+            coordinator.connect(server.dsn, config=config) as client,
+        ):
             stream = client.events.stream(topics=["custom.tick"], after=await client.events.head())
             await client.events.emit("custom.tick", data={"number": 1})
             assert await numbers(stream, 1) == [1]
