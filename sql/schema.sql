@@ -2003,6 +2003,11 @@ create function coordinator.advisory_enter(p_key bigint, p_shared boolean defaul
   returns void
   volatile;
 
+-- End the session of the same role that holds an advisory lock, and take its lock the moment it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.
+create function coordinator.advisory_inherit(p_class integer, p_object integer)
+  returns boolean
+  volatile;
+
 -- Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.
 create function coordinator.agent_check(p_agent uuid, p_project text default null)
   returns void
@@ -4788,7 +4793,7 @@ create function coordinator.process_alive(p_process integer)
   returns boolean
   stable security definer;
 
--- Register this session's process and hold its liveness lock until the session ends. With p_id, return after a lost connection. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.
+-- Register this session's process and hold its liveness lock until the session ends. With p_id, return after a lost connection, whose session ends if the server still has it. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.
 create function coordinator.process_register(p_kind text, p_name text, p_id integer default null)
   returns integer
   volatile security definer;

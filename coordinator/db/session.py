@@ -3,7 +3,8 @@
 After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
 new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
 ``call_timeout_s``. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
-session at the server may live on, with the locks that it holds; the next connection ends it. Notifications that were sent while there
+session at the server may live on, with the locks that it holds; the next connection ends it (``end_former``), at the latest
+after ``on_connect``, which may take over a lock first. Notifications that were sent while there
 was no connection are lost, and nothing may rely on them. The log says once that there is no connection, and once that there is one
 again, however many attempts that takes.
 """
@@ -43,7 +44,10 @@ select pg_backend_pid(), (select backend_start from pg_stat_activity where pid =
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '3', false)
 """
-_END = "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2"
+_END = """
+select pg_terminate_backend(a.pid) from pg_stat_activity a
+join unnest($1::integer[], $2::timestamptz[]) former (pid, since) on former.pid = a.pid and former.since = a.backend_start
+"""
 
 _TYPE = re.compile(
     '"type": "([^"]*)"'
@@ -110,7 +114,9 @@ class ServerSession:
         self._channels = channels
         self._call_timeout_s = call_timeout_s
         self._awaited = awaited
-        self._ended: tuple[int, datetime] | None = None  # the previous connection, as the server knows it
+        self._former: list[
+            tuple[int, datetime]
+        ] = []  # connections as the server knows them; the last one is the present
         self._link: _Link | None = None
         self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
@@ -147,6 +153,14 @@ class ServerSession:
         self.heard_at = time.monotonic()
         return result
 
+    async def end_former(self) -> None:
+        """End the sessions of earlier connections that the server may still have; ``on_connect`` may need them to be over."""
+        former = self._former[:-1]
+        if former and self._link is not None:
+            async with self._lock:
+                await self._link.connection.execute(_END, *zip(*former, strict=True))
+            self._former = [one for one in self._former if one not in former]
+
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[ServerSession]:
         """Keep the session, connected from the start, until the context ends.
@@ -176,25 +190,32 @@ class ServerSession:
             if progress.failed(error):
                 log.warning("session.lost", error=str(error) or type(error).__name__)
 
-        while True:
-            try:
-                link = opened or await self._open()
-                opened = None
-            except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
-                failed(error)
-                await backoff.wait()
-                continue
-            backoff.reset()
-            if progress.made():
-                log.info("session.back")
-            self.on_change()
-            try:
-                failed(await self._watch(link))
-            finally:
-                self.connected, self._link = False, None
+        lost: asyncpg.Connection | None = None
+        try:
+            while True:
+                try:
+                    link = opened or await self._open()
+                    opened = None
+                except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
+                    failed(error)
+                    await _retire(lost)  # there may be no room for two
+                    lost = None
+                    await backoff.wait()
+                    continue
+                if lost is not None:
+                    lost.terminate()
+                lost = link.connection  # until another one has taken over its locks
+                backoff.reset()
+                if progress.made():
+                    log.info("session.back")
                 self.on_change()
-                with anyio.move_on_after(END_S, shield=True):  # a daemon that ends does not wait for a silent server
-                    await retire(link.connection)
+                try:
+                    failed(await self._watch(link))
+                finally:
+                    self.connected, self._link = False, None
+                    self.on_change()
+        finally:
+            await _retire(lost)
 
     async def _open(self) -> _Link:
         connection = await self._connect()
@@ -202,14 +223,13 @@ class ServerSession:
         try:
             connection.add_termination_listener(lambda _: link.lost.set())
             pid, since, *_ = await connection.fetchrow(_BEGIN)
-            if self._ended is not None:
-                await connection.execute(_END, *self._ended)
-            self._ended = (pid, since)
+            self._former.append((pid, since))
             for channel in self._channels:
                 await connection.add_listener(channel, self._heard)
             self._link = link
             if self.on_connect is not None:
                 await self.on_connect(self)
+            await self.end_former()
         except BaseException as error:
             self._link = None
             connection.terminate()
@@ -250,3 +270,10 @@ class ServerSession:
             except Exception as error:  # noqa: BLE001 - the connection is useless, whatever the cause
                 return error
         return DatabaseUnavailable("the connection was closed")
+
+
+async def _retire(connection: asyncpg.Connection | None) -> None:
+    """Close a connection, but do not wait for a silent server."""
+    if connection is not None:
+        with anyio.move_on_after(END_S, shield=True):
+            await retire(connection)

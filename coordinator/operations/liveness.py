@@ -17,7 +17,7 @@ from coordinator.operations.work import ProcessRegister
 
 __all__ = ["Liveness"]
 
-TAKE_AGAIN_S = 0.2
+TAKE_AGAIN_S = 0.05
 
 
 class Liveness:
@@ -40,8 +40,9 @@ class Liveness:
             try:
                 self.process = await session.run(ProcessRegister(kind=self._kind, name=name, id=self.process))
             except Conflict:
-                # The server has not noticed yet that the old connection is gone. Another id would not help: what
+                # The old session has not ended in time, or only its own role may end it. Another id would not help: what
                 # depends on this process ends with this one.
+                await session.end_former()
                 await anyio.sleep(TAKE_AGAIN_S)
             else:
                 break

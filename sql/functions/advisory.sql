@@ -38,3 +38,26 @@ end
 $$;
 comment on function coordinator.advisory_enter(bigint, boolean) is
   'Take an advisory lock until the end of the transaction. Waits at most one second; then 55P03 names the session that holds it. Internal.';
+
+create or replace function coordinator.advisory_inherit(p_class integer, p_object integer) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+begin
+  perform pg_terminate_backend(a.pid)
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and a.usename = session_user
+    and l.database = (select oid from pg_database where datname = current_database())
+    and l.classid = p_class::oid and l.objid = p_object::oid;
+  if not found then
+    return pg_try_advisory_lock(p_class, p_object);
+  end if;
+  perform pg_advisory_lock(p_class, p_object);
+  return true;
+exception when lock_not_available or insufficient_privilege then -- the owner of the schema may not be allowed to end it
+  return false;
+end
+$$;
+comment on function coordinator.advisory_inherit(integer, integer) is
+  'End the session of the same role that holds an advisory lock, and take its lock the moment it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';

@@ -18,7 +18,10 @@ begin
   end if;
   -- The lock is taken before the row is visible: nobody can find the row while its lock is free.
   if v_id is not null then
-    if not pg_try_advisory_lock(1129267026, v_id) then
+    -- After a lost connection, its session may live on: it ends, and its lock passes to this one, so that nobody finds it free.
+    if not pg_try_advisory_lock(1129267026, v_id)
+       and not (exists (select from coordinator.processes where id = v_id and kind = p_kind and name = p_name)
+                and coordinator.advisory_inherit(1129267026, v_id)) then
       raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
         hint = 'Register without an id.';
     end if;
@@ -39,7 +42,7 @@ begin
 end
 $$;
 comment on function coordinator.process_register(text, text, integer) is
-  'Register this session''s process and hold its liveness lock until the session ends. With p_id, return after a lost connection. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.';
+  'Register this session''s process and hold its liveness lock until the session ends. With p_id, return after a lost connection, whose session ends if the server still has it. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.';
 
 create or replace function coordinator.process_alive(p_process integer) returns boolean
 language sql stable security definer

@@ -14,7 +14,7 @@ import structlog
 from coordinator.db.connection import answers, connect, retire
 from coordinator.db.session import ServerSession
 from coordinator.errors import DatabaseUnavailable
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 ATTEMPTS = 3
 
@@ -74,6 +74,50 @@ async def test_a_connection_counts_once_its_work_is_done_and_not_if_it_is_lost_b
         await until(true(lambda: len(changes) == 3), "the session is back")
     assert seen == [False, False, False]
     assert changes[:3] == [True, False, True], "each state is followed by the notice of its change"
+
+
+async def test_a_connection_that_does_not_answer_is_kept_until_another_one_has_taken_over(database_url: str) -> None:
+    """The server may still have its session, with the locks that prove that this process lives."""
+    connections: list[asyncpg.Connection] = []
+    asked, go = anyio.Event(), anyio.Event()
+
+    async def opened() -> asyncpg.Connection:
+        if connections:
+            asked.set()
+            await go.wait()
+        connections.append(await connect(database_url))
+        return connections[-1]
+
+    async def take_over(_: ServerSession) -> None:
+        assert not connections[0].is_closed()
+
+    session = ServerSession(opened, (), 5.0)
+    session.on_connect = take_over
+    async with session.kept():
+        assert session._link is not None
+        session._link.lost.set()
+        with anyio.fail_after(DEADLINE_S):
+            await asked.wait()
+        assert not session.connected
+        assert not connections[0].is_closed()
+        go.set()
+        await until(true(lambda: session.connected and connections[0].is_closed()), "the other one took over")
+
+
+async def test_a_connection_that_does_not_answer_goes_if_the_server_has_no_room_for_another(database_url: str) -> None:
+    connections: list[asyncpg.Connection] = []
+
+    async def opened() -> asyncpg.Connection:
+        if connections and not connections[-1].is_closed():
+            raise DatabaseUnavailable("too many connections")
+        connections.append(await connect(database_url))
+        return connections[-1]
+
+    session = ServerSession(opened, (), 5.0)
+    async with session.kept():
+        assert session._link is not None
+        session._link.lost.set()
+        await until(true(lambda: session.connected and len(connections) == 2), "it has another connection")
 
 
 async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: str) -> None:

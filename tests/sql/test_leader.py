@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,8 +14,11 @@ from coordinator.model.work import Lead
 from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister
 from tests.conftest import Transaction
+from tests.db.test_pool import limited_role
 from tests.sql.refusal import refused
-from tests.waiting import until_true
+from tests.waiting import until, until_blocked, until_true
+
+DAY = timedelta(days=1)
 
 
 @asynccontextmanager
@@ -35,9 +39,9 @@ async def test_one_leads_and_the_other_learns_the_term(database_url: str) -> Non
     async with session(database_url) as one, session(database_url) as two:
         first, second = await register(one), await register(two)
         assert first != second
-        assert await one.run(LeaderRenew(process=first)) == Lead(leads=True, term=1, due=[])
-        assert await two.run(LeaderRenew(process=second)) == Lead(leads=False, term=1, due=[])
-        assert (await one.run(LeaderRenew(process=first))).term == 1
+        assert await one.run(LeaderRenew(process=first, ttl=DAY)) == Lead(leads=True, term=1, due=[])
+        assert await two.run(LeaderRenew(process=second, ttl=DAY)) == Lead(leads=False, term=1, due=[])
+        assert (await one.run(LeaderRenew(process=first, ttl=DAY))).term == 1
 
 
 async def test_the_lead_of_a_dead_process_is_taken_at_once(database_url: str) -> None:
@@ -45,7 +49,7 @@ async def test_the_lead_of_a_dead_process_is_taken_at_once(database_url: str) ->
         second = await register(two)
         async with session(database_url) as one:
             first = await register(one)
-            await one.run(LeaderRenew(process=first, ttl=timedelta(days=1)))
+            await one.run(LeaderRenew(process=first, ttl=DAY))
         await until_true(two.connection, "select not coordinator.process_alive($1)", first)
         assert await two.run(LeaderRenew(process=second)) == Lead(leads=True, term=2, due=["agent_reap"])
 
@@ -55,7 +59,7 @@ async def test_an_expired_lead_of_a_living_process_is_taken_and_it_learns_so(dat
         first, second = await register(one), await register(two)
         await one.run(LeaderRenew(process=first))
         await two.connection.execute("update coordinator.leaders set expires_at = clock_timestamp()")
-        assert (await two.run(LeaderRenew(process=second))).leads
+        assert (await two.run(LeaderRenew(process=second, ttl=DAY))).leads
         assert await one.run(LeaderRenew(process=first)) == Lead(leads=False, term=2, due=[])
 
 
@@ -89,6 +93,45 @@ async def test_the_id_of_a_living_process_cannot_be_taken(database_url: str) -> 
     async with session(database_url) as one, session(database_url) as two:
         living = await register(one)
         await refused(two, ProcessRegister(kind="daemon", name="x", id=living), "ZC302")
+
+
+async def test_a_process_that_returns_ends_the_session_that_it_lost_and_takes_its_lock(database_url: str) -> None:
+    async with session(database_url) as lost, session(database_url) as new:
+        process = await register(lost)
+        assert await new.run(ProcessRegister(kind="daemon", name="host:1", id=process)) == process
+
+        async def ended() -> bool:
+            return lost.connection.is_closed()
+
+        await until(ended, "the lost session has ended")
+        assert await new.connection.fetchval("select coordinator.process_alive($1)", process)
+
+
+async def test_the_lock_of_a_process_that_returns_is_free_at_no_moment(database_url: str) -> None:
+    """It waits for the lock before the session that it lost has ended. Here, that one takes its time."""
+    async with session(database_url) as lost, session(database_url) as new, session(database_url) as watcher:
+        inherit = await watcher.connection.fetchval(
+            "select pg_get_functiondef('coordinator.advisory_inherit'::regproc)"
+        )
+        assert "pg_terminate_backend(a.pid)" in inherit
+        await watcher.connection.execute(inherit.replace("pg_terminate_backend(a.pid)", "a.pid"))
+        process = await register(lost)
+        returns = asyncio.create_task(new.run(ProcessRegister(kind="daemon", name="host:1", id=process)))
+        await until_blocked(watcher.connection, new.connection)
+        await lost.connection.close()
+        assert await returns == process
+
+
+async def test_no_session_of_another_role_is_ended_for_a_process_that_returns(
+    server_url: str, database_url: str
+) -> None:
+    async with limited_role(server_url, database_url, 2) as (_, url), session(database_url) as new:
+        stranger = await connect(url)
+        process = await register(new)
+        await new.connection.execute("select pg_advisory_unlock_all()")
+        await stranger.execute("select pg_advisory_lock(1129267026, $1)", process)
+        await refused(new, ProcessRegister(kind="daemon", name="host:1", id=process), "ZC302")
+        await stranger.close()
 
 
 async def test_the_id_of_a_reaped_process_is_not_used_again(tx: Transaction) -> None:
