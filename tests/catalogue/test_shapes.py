@@ -171,7 +171,7 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(
         attempt = tx.connection.transaction()
         await attempt.start()
         try:
-            await tx.connection.fetch(query, timeout=20)
+            await tx.connection.fetch(query)
         except asyncpg.PostgresError as error:
             await attempt.rollback()
             fine = error.sqlstate.startswith(("ZC", "22", "54")) or error.sqlstate == "42501"

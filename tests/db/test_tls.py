@@ -113,7 +113,8 @@ async def test_every_connection_of_a_daemon_is_encrypted(place: Place) -> None:
         await daemon.ready()
         async with opened(url) as connection:
             encrypted = await connection.fetch(
-                "select ssl from pg_stat_ssl join pg_stat_activity using (pid) where backend_type = 'client backend'"
+                "select ssl from pg_stat_ssl join pg_stat_activity using (pid)"
+                " where backend_type = 'client backend' and usename is not null"  # the others are still connecting
             )
         assert len(encrypted) > 3  # the pool's, the gateway's, the one that proves the process alive, and this one
         assert all(row["ssl"] for row in encrypted)

@@ -107,9 +107,11 @@ class Daemon:
             self.kill()
         if self.process.stdout:
             self.process.stdout.close()
-        for pid in self.server_pids:
+        pids = self.server_pids
+        for pid in pids:
             processes.send(self.data_dir / "postgres", pid, signal.SIGQUIT)
-        until(lambda: not self.server_pids, "the server ended")
+        # Another daemon may start the next one at once.
+        until(lambda: not {*pids} & {*self.server_pids}, "the server ended")
 
 
 async def _main(*arguments: str) -> int:

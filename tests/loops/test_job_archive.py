@@ -56,6 +56,7 @@ async def run(tx: Transaction, loop: ArchivingPrune) -> int:
 
 
 async def test_each_day_becomes_a_file_with_all_that_is_known_of_its_jobs(tx: Transaction, tmp_path: Path) -> None:
+    await tx.set_clock(timedelta(0))  # the day does not end meanwhile
     day = await tx.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
     await ended(tx)
     jobs = await tx.run(job_history.List(project="default"))

@@ -16,6 +16,7 @@ from coordinator import JobContext, Worker
 from coordinator.db.database import Database
 from tests.client.conftest import relayed
 from tests.daemon import Daemon, opened
+from tests.db.test_pool import limited_role
 from tests.sidecar.conftest import sidecar
 from tests.waiting import until
 from tests.worker.conftest import working
@@ -122,36 +123,40 @@ async def test_a_worker_works_through_a_sidecar(database_url: str, db: Database)
 
 
 @pytest.mark.slow
-async def test_an_idle_worker_asks_less_than_once_a_second(database_url: str) -> None:
+async def test_an_idle_worker_asks_less_than_once_a_second(server_url: str, database_url: str) -> None:
+    """It has a role of its own, by which the server tells its sessions from those of the daemon."""
     worker = Worker(name="idle")
 
     @worker.job("one")
     async def one(context: JobContext, payload: Any) -> None:
         pass
 
-    with Daemon(database_url) as daemon:
-        await daemon.ready()
-        async with opened(database_url) as connection:
-            others = {row[0] for row in await connection.fetch("select pid from pg_stat_activity")}
-            async with working(worker, database_url):
-                await connection.execute("select coordinator.job_enqueue('default', 'one')")
-                await until(lambda: _ended(connection), "the job has ended")
-                mine = {row[0] for row in await connection.fetch("select pid from pg_stat_activity")} - others
+    async with limited_role(server_url, database_url, 20) as (role, url), opened(database_url) as connection:
+        await connection.execute(f"select coordinator.schema_grant('{role}')")
+        try:
+            with Daemon(database_url) as daemon:
+                await daemon.ready()
+                async with working(worker, url):
+                    await connection.execute("select coordinator.job_enqueue('default', 'one')")
+                    await until(lambda: _ended(connection), "the job has ended")
+                    assert await connection.fetchval("select count(*) from pg_stat_activity where usename = $1", role)
 
-                async def idle() -> bool:
-                    """It may still be busy with the end of its job."""
-                    return len(await asked(connection, mine)) < 4
+                    async def idle() -> bool:
+                        """It may still be busy with the end of its job."""
+                        return len(await asked(connection, role)) < 4
 
-                await until(idle, "it asks less than once a second")
+                    await until(idle, "it asks less than once a second")
+        finally:
+            await connection.execute(f"drop owned by {role}")
 
 
-async def asked(connection: asyncpg.Connection, pids: set[int]) -> set[tuple[int, object]]:
-    """Return what these sessions ask within 4 seconds of the server's clock."""
+async def asked(connection: asyncpg.Connection, role: str) -> set[tuple[int, object]]:
+    """Return what the sessions of a role ask within 4 seconds of the server's clock."""
     found: set[tuple[int, object]] = set()
     began = await connection.fetchval("select clock_timestamp()")
     while await connection.fetchval("select clock_timestamp() < $1::timestamptz + interval '4 seconds'", began):
         rows = await connection.fetch(
-            "select pid, query_start from pg_stat_activity where pid = any ($1) and query_start > $2", pids, began
+            "select pid, query_start from pg_stat_activity where usename = $1 and query_start > $2", role, began
         )
         found.update((row["pid"], row["query_start"]) for row in rows)
         await anyio.sleep(0.02)

@@ -301,6 +301,7 @@ async def test_a_worker_sleeps_until_a_job_is_enqueued_and_wakes_at_once(
     monkeypatch.setattr(shift, "POLL_S", DEADLINE_S * 2)
     monkeypatch.setattr("coordinator.operations.events.POLL_S", DEADLINE_S * 2)
     monkeypatch.setattr("coordinator.client.events.events.POLL_S", DEADLINE_S * 2)
+    monkeypatch.setattr("coordinator.db.session.PING_S", DEADLINE_S * 2)  # no connection is lost for want of an answer
     woken_by: list[frozenset[str]] = []
     listen = coordinator.client.events.Events.wake
 
@@ -466,11 +467,12 @@ async def test_progress_and_checkpoint_reach_the_job_and_a_stale_fence_ends_the_
         await context.progress(50, "half", checkpoint={"page": 3})
         job = await context.client.jobs.show(context.id)
         seen.extend([job.percent, job.message, job.checkpoint, context.checkpoint])
-        await context.client.jobs.fail(context.id, "somebody", fence=context.fence, final=True)
-        try:
-            await context.progress(60)
-        except Conflict as error:
-            seen.append(error.code)
+        with anyio.CancelScope(shield=True):  # the worker may notice at any time that it has lost the job
+            await context.client.jobs.fail(context.id, "somebody", fence=context.fence, final=True)
+            try:
+                await context.progress(60)
+            except Conflict as error:
+                seen.append(error.code)
         await anyio.sleep_forever()
 
     async with work(worker) as bench:
@@ -520,11 +522,12 @@ async def test_a_function_writes_in_a_transaction_under_its_fence(work: Any) -> 
         wanted = signals.Set(project=context.client.project, key=payload, value=context.fence)
         await context.client.transactions.run(wanted, conditions=[context.guard])
         if payload == "late":
-            await context.client.jobs.complete(context.id, fence=context.fence)
-            try:
-                await context.client.transactions.run(wanted, conditions=[context.guard])
-            except Conflict as error:
-                codes.append(error.code)
+            with anyio.CancelScope(shield=True):  # the worker may notice at any time that it has lost the job
+                await context.client.jobs.complete(context.id, fence=context.fence)
+                try:
+                    await context.client.transactions.run(wanted, conditions=[context.guard])
+                except Conflict as error:
+                    codes.append(error.code)
 
     async with work(worker) as bench:
         done = await bench.done("write", "good")
@@ -599,7 +602,8 @@ async def test_at_its_end_a_worker_lets_functions_finish_and_releases_the_jobs_o
 
         await until(released, "the other job is back in its queue, without an attempt")
         after = await bench.client.jobs.enqueue("short")
-        assert (await bench.client.jobs.show(after.id)).status == "queued"
+        # A call that was under way when it stopped may still claim the job, which is released.
+        await until(lambda: _status(bench, after.id, "queued"), "it is not run")
 
 
 async def test_a_job_whose_claim_is_answered_after_the_worker_shall_stop_is_released_at_once(
