@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
 import anyio
 import httpx
@@ -32,11 +33,13 @@ MODES = ["legacy", "auto"]
 async def connected(url: str, mode: str = "auto", token: str | None = None) -> AsyncIterator[Client]:
     """A client of the protocol; ``mode`` is its generation, as the SDK names it."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http,
-        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-    ):
-        yield client
+    patience = mock.patch("mcp.client.session.DISCOVER_TIMEOUT_SECONDS", DEADLINE_S)  # then it speaks an older version
+    with patience:
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http,
+            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+        ):
+            yield client
 
 
 async def called(client: Client, tool: str, **arguments: Any) -> Any:

@@ -33,7 +33,8 @@ PROMPT = {"coordinator.client.lease.RENEWALS_PER_TTL": OFTEN}
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a session end in order, however slow the machine is."""
+    """Let a session begin in the newest version and end in order, however slow the machine is."""
+    monkeypatch.setattr("mcp.client.session.DISCOVER_TIMEOUT_SECONDS", DEADLINE_S)
     monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", DEADLINE_S)
 
 
