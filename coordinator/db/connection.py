@@ -34,12 +34,23 @@ from coordinator.errors import (
 from coordinator.model.json import encode, fault_of, readable, unreadable
 from coordinator.telemetry import metrics
 
-__all__ = ["APPLICATION_NAME", "LOST", "answers", "connect", "from_postgres", "mapped_errors", "prepare", "retire"]
+__all__ = [
+    "APPLICATION_NAME",
+    "LOST",
+    "NO_ROOM",
+    "answers",
+    "connect",
+    "from_postgres",
+    "mapped_errors",
+    "prepare",
+    "retire",
+]
 
 APPLICATION_NAME = "coordinator"
 # What the driver raises on a connection that is lost, besides the server's own last word. It is InternalClientError when the loss comes between two
 # steps of a statement.
 LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError, asyncpg.PostgresError)
+NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 CONNECT_TIMEOUT_S = 10.0
 CHECK_S = 2.0  # for a ping
 RETIRE_S = 2.0  # for the server to confirm that a call was cancelled

@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import asyncpg
 
-from coordinator.db.connection import answers, retire
+from coordinator.db.connection import NO_ROOM, answers, retire
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.telemetry import metrics
 
@@ -34,8 +34,6 @@ __all__ = ["Pool", "is_sound"]
 IDLE_S = 60.0
 CHECK_AFTER_S = 5.0
 GROW_AGAIN_S = 1.0  # after the server refused another connection
-
-_NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 
 
 def is_sound(error: CoordinatorError) -> bool:
@@ -189,7 +187,7 @@ class Pool:
             connection = await self._connect()
             self._open[connection] = time.monotonic()
         except DatabaseUnavailable as error:
-            if not (error.code.startswith(_NO_ROOM) and self._open):
+            if not (error.code.startswith(NO_ROOM) and self._open):
                 self._offer_room()  # whoever waits learns the reason, too
                 raise
             self._full_until = time.monotonic() + GROW_AGAIN_S

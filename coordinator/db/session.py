@@ -25,7 +25,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
-from coordinator.db.connection import LOST, from_postgres, retire
+from coordinator.db.connection import LOST, NO_ROOM, from_postgres, retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
@@ -198,8 +198,9 @@ class ServerSession:
                     opened = None
                 except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
                     failed(error)
-                    await _retire(lost)  # there may be no room for two
-                    lost = None
+                    if isinstance(error, DatabaseUnavailable) and error.code.startswith(NO_ROOM):  # for two
+                        await _retire(lost)
+                        lost = None
                     await backoff.wait()
                     continue
                 if lost is not None:

@@ -109,7 +109,7 @@ async def test_a_connection_that_does_not_answer_goes_if_the_server_has_no_room_
 
     async def opened() -> asyncpg.Connection:
         if connections and not connections[-1].is_closed():
-            raise DatabaseUnavailable("too many connections")
+            raise DatabaseUnavailable("too many connections", code="53300")
         connections.append(await connect(database_url))
         return connections[-1]
 

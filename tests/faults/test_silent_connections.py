@@ -191,7 +191,7 @@ async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url:
 async def test_a_sidecars_agent_and_lock_outlive_connections_that_died(database_url: str) -> None:
     async with Proxy(database_url).serving() as network, reaping(database_url) as survives:
         with sidecar(
-            network.url, "--agent", "a", "--ttl", "1m", constants=QUICK, COORDINATOR_CALL_TIMEOUT_S="2"
+            network.url, "--agent", "a", "--ttl", "1m", constants=QUICK, COORDINATOR_CALL_TIMEOUT_S="4"
         ) as beside:
             await beside.started()
             async with coordinator.connect(beside.url) as client:

@@ -50,6 +50,7 @@ async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Da
                 return (0.5, 1.0) in pairwise(line["retry_s"] for line in failures())
 
             await until(backs_off, "the pause between two tries grows", every_s=0.1)
+
             async def late() -> bool:
                 return await daemon.metric('coordinator_loop_lag_seconds{loop="signal_expire"}') > 0
 
