@@ -166,7 +166,7 @@ async def _run(  # noqa: PLR0917
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
-        mount = Mount(access, lifetime.stop)
+        mount = Mount(access, lifetime.stop, config.mcp_listeners)
         tasks.start_soon(mount.run_forever)
         app = create_app(
             readiness, database, gateway, access, middleware, hook_handlers(database, lifetime.stop), mount.over

@@ -93,6 +93,12 @@ def test_a_direct_url_applies_only_to_its_own_database(tmp_path: Path) -> None:
         settings({"COORDINATOR_DIRECT_URL": DATABASE})
 
 
+def test_a_variable_called_like_the_flag_is_no_mistake_beside_an_address() -> None:
+    other = {"COORDINATOR_URL": "https://of.another.program"}
+    assert settings({**other, "COORDINATOR_DATABASE_URL": DATABASE}).database_url == DATABASE
+    assert load(environment=other, flags={"database_url": ("--url", DATABASE)}).database_url == DATABASE
+
+
 def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{DATABASE}\n")
     (tmp_path / "coordinator.yaml").write_text("profile: dev\nprofiles: {dev: {database_url_file: secret}}")
@@ -142,6 +148,7 @@ def test_the_nearest_file_is_used(tmp_path: Path) -> None:
         ({"COORDINATOR_HOST": " "}, "COORDINATOR_HOST is empty", ""),
         ({"COORDINATOR_MIN_CONNECTIONS": "9", "MAX_CONNECTIONS": "3"}, "COORDINATOR_MIN_CONNECTIONS is 9", "Lower"),
         ({"COORDINATOR_DATABSE_URL": "x"}, "COORDINATOR_DATABSE_URL", "Did you mean COORDINATOR_DATABASE_URL?"),
+        ({"COORDINATOR_URL": DATABASE}, "unknown setting COORDINATOR_URL", "Did you mean COORDINATOR_DATABASE_URL?"),
         ({"COORDINATOR_DATABASE_URL_FILE": "none"}, "named by COORDINATOR_DATABASE_URL_FILE, cannot be read", ""),
         ({"COORDINATOR_HTTP_BODY_BYTES": "1MB"}, "not a whole number", ""),
         ({"COORDINATOR_HTTP_PAGE": "10001"}, "out of range", "1 to 10000"),

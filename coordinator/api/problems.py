@@ -162,7 +162,7 @@ def problem_response(error: Exception) -> Response:
 def _with_route(command: re.Match[str]) -> str:
     """Add to a command in a hint what does the same over HTTP."""
     route = _routes().get(f"{command[1]}_{command[2]}")
-    return f"{command[0]} ({route})" if route else command[0]
+    return f"{command[0]} or {route}" if route else command[0]
 
 
 @cache

@@ -21,7 +21,7 @@ from coordinator.model.position import reported
 
 if TYPE_CHECKING:
     from coordinator.db.single import Connection
-    from coordinator.operations.executor import Executor
+    from coordinator.operations.executor import AtLeastRunner, Executor
 
 __all__ = ["Invocation"]
 
@@ -85,6 +85,30 @@ class Invocation:
         return embedded.address(self.config.data_dir)
 
     @asynccontextmanager
+    async def _brief(self) -> AsyncIterator[AtLeastRunner]:
+        """Connect for a few calls, one after the other; reads include ``--at-least``. Run what uses it with ``_finish_brief``."""
+        from coordinator.client import brief  # noqa: PLC0415
+
+        dsn = self.dsn()
+        objects = None
+        if not is_gateway(dsn):
+            from coordinator.objects import ObjectStore  # noqa: PLC0415
+
+            objects = ObjectStore(self.config)
+        async with brief.opened(dsn, self.config, objects) as reader:
+            if self.at_least is None:
+                yield reader
+                return
+            from coordinator.operations.at_least import ReadsAtLeast  # noqa: PLC0415
+
+            yield ReadsAtLeast(reader, self.at_least)
+
+    def _finish_brief(self, function: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        from coordinator.client import brief  # noqa: PLC0415
+
+        return brief.finish(self.dsn(), function())
+
+    @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
         """Connect to the database, or to a daemon or sidecar; reads include ``--at-least``."""
         async with self._open(direct=direct) as executor:
@@ -137,7 +161,7 @@ class Invocation:
         async def each() -> list[R]:
             nonlocal wrote
             results = []
-            async with self.open() as executor:
+            async with self._brief() as executor:
                 for operation in operations:
                     wrote = not operation.reads
                     if not is_gateway(self.dsn()):
@@ -146,7 +170,7 @@ class Invocation:
             return results
 
         with reported() as positions:
-            results = _finish(each())
+            results = self._finish_brief(each)
         if self.position and wrote:
             for position in positions:
                 self.output.line(position)
@@ -176,13 +200,13 @@ class Invocation:
 
         async def read() -> Page[S]:
             rows: Page[S] = Page()
-            async with self.open() as executor:
+            async with self._brief() as executor:
                 async for page in walk(executor.run, operation, limit):
                     rows += page
                     rows.cursor = page.cursor
             return rows
 
-        return _finish(read())
+        return self._finish_brief(read)
 
     def list(
         self,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from coordinator.client.problem import error_of
-from coordinator.client.wire import Message, message_of, result_of
+from coordinator.client.wire import Message, including, message_of, result_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.address import is_gateway
@@ -29,7 +29,9 @@ from coordinator.model.operation import Operation
 from coordinator.model.position import report
 
 if TYPE_CHECKING:
-    from coordinator.operations.executor import Runner
+    from coordinator.model.operation import Objects
+    from coordinator.operations.executor import AtLeastRunner
+    from coordinator.operations.positions import Included
 
 __all__ = ["finish", "opened", "pause"]
 
@@ -41,8 +43,10 @@ R = TypeVar("R")
 
 
 @asynccontextmanager
-async def opened(url: str, config: Config) -> AsyncIterator[Runner]:
+async def opened(url: str, config: Config, objects: Objects | None = None) -> AsyncIterator[AtLeastRunner]:
     """Open the database, daemon or sidecar at an address, and close it when the context ends.
+
+    ``objects`` completes answers of the database; a daemon has done so.
 
     Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
     """
@@ -55,7 +59,7 @@ async def opened(url: str, config: Config) -> AsyncIterator[Runner]:
         return
     from coordinator.db.single import Single  # noqa: PLC0415 - the driver takes 0.1 s to import
 
-    async with Single.open(url, config) as single:
+    async with Single.open(url, config, objects) as single:
         yield single
 
 
@@ -90,7 +94,7 @@ class _Answered(NamedTuple):
 
 
 class _BriefExecutor:
-    """Runs operations over HTTP, one after the other, on one connection; a ``Runner``."""
+    """Runs operations over HTTP, one after the other, on one connection; an ``AtLeastRunner``."""
 
     def __init__(self, url: str, config: Config) -> None:
         parts = urlsplit(url)
@@ -117,6 +121,14 @@ class _BriefExecutor:
         Raises: what the operation raises; ``DatabaseUnavailable`` if no response came.
         """
         return cast("R", result_of(operation, self._send(message_of(operation), repeatable=operation.reads)))
+
+    async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
+        """Run a read that includes a position; the server waits for it.
+
+        Raises: as ``run``.
+        """
+        message = including(message_of(operation), included.position)
+        return cast("R", result_of(operation, self._send(message, repeatable=True)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -172,20 +184,36 @@ class _BriefExecutor:
         return response
 
     def _unavailable(self, error: OSError | HTTPException) -> DatabaseUnavailable:
+        hint = (
+            "A write may or may not have succeeded."
+            if self._sent
+            else "Is the server running, and is the address correct?"
+        )
         if isinstance(error, TimeoutError):
             reason = f"no complete response within {self._timeout_s:.1f} seconds"
+        elif self._url.startswith("https:") and not self._sent:
+            reason, hint = _refused(error, hint)
         elif isinstance(error, IncompleteRead):
             reason = "the connection was lost in the middle of the response"
         elif isinstance(error, HTTPException):
             reason = f"the response is not HTTP: {error!s:.100}"
         else:
             reason = error.strerror or str(error)
-        hint = (
-            "A write may or may not have succeeded."
-            if self._sent
-            else "Is the server running, and is the address correct?"
-        )
         return DatabaseUnavailable(f"no response from {self._url}: {reason}", hint=hint)
+
+
+def _refused(error: OSError | HTTPException, hint: str) -> tuple[str, str]:
+    """Return why no TLS connection was made, and what to check."""
+    import ssl  # noqa: PLC0415 - slow to import, and loaded by now
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted: {error.verify_message}",
+            "SSL_CERT_FILE names a file with the trusted authorities.",
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.strerror}", "Does that port speak HTTPS?"
+    return getattr(error, "strerror", None) or str(error), hint
 
 
 class _UnixConnection(HTTPConnection):

@@ -27,7 +27,7 @@ import anyio
 from coordinator.backoff import Backoff
 from coordinator.client.http_pool import Disconnected, HttpPool, NoResponse, NotSent
 from coordinator.client.problem import error_of
-from coordinator.client.wire import Message, decoded, message_of, result_of
+from coordinator.client.wire import Message, decoded, including, message_of, result_of
 from coordinator.config import Config
 from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable, InvalidArgument
@@ -84,10 +84,8 @@ class HttpExecutor:
 
         Raises: as ``run``.
         """
-        message = message_of(operation)
-        query = urlencode({"at_least": included.position})
-        path = f"{message.path}{'&' if '?' in message.path else '?'}{query}"
-        return cast("R", result_of(operation, await self._send(message._replace(path=path), None, repeatable=True)))
+        message = including(message_of(operation), included.position)
+        return cast("R", result_of(operation, await self._send(message, None, repeatable=True)))
 
     async def get(self, path: str, type: type[R]) -> R:
         """Read a path that belongs to no operation.

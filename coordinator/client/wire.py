@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
 
@@ -18,7 +18,7 @@ from coordinator.model.page import Page, cursor_of
 from coordinator.model.password import Password
 from coordinator.model.route import route_of
 
-__all__ = ["Message", "decoded", "message_of", "result_of"]
+__all__ = ["Message", "decoded", "including", "message_of", "result_of"]
 
 R = TypeVar("R")
 
@@ -75,6 +75,12 @@ def message_of(operation: Operation[Any]) -> Message:
     except (TypeError, UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
         raise InvalidArgument(f"cannot encode the arguments: {error}", hint="Use valid UTF-8 text and JSON.") from error
     return Message("GET", f"{path}?{encoded}" if encoded else path, None)
+
+
+def including(message: Message, position: str) -> Message:
+    """Return the message of a read that includes a position; the server waits for it."""
+    query = urlencode({"at_least": position})
+    return message._replace(path=f"{message.path}{'&' if '?' in message.path else '?'}{query}")
 
 
 def result_of(operation: Operation[Any], body: bytes) -> Any:

@@ -100,7 +100,10 @@ def _given(
 ) -> dict[str, Given]:
     given = from_profile(profile, file, environment, note)
     given |= from_environment(environment)
-    return given | {name: Given(value, spelling, 0) for name, (spelling, value) in flags.items()}
+    given |= {name: Given(value, spelling, 0) for name, (spelling, value) in flags.items()}
+    if environment.get(f"{PREFIX}URL") and "database_url" not in given:  # the flag is --url
+        raise ConfigurationError(f"unknown setting {PREFIX}URL", hint=f"Did you mean {PREFIX}DATABASE_URL?")
+    return given
 
 
 def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Config:

@@ -193,6 +193,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Setting("Open streams and long-polls; the next one gets 503", "count", 1, 1_000_000, sidecar_max=1000),
     ] = 20_000
+    mcp_listeners: Annotated[
+        int,
+        Setting(
+            "Requests that listen to resources over MCP, half of them for one token; the next one gets 503",
+            "count",
+            1,
+            100_000,
+            sidecar_max=100,
+        ),
+    ] = 1000
     http_wait_s: Annotated[float, Setting("Longest long-poll; beyond: 422", "duration", 0.1, 3600)] = 60.0
     http_heartbeat_s: Annotated[
         float,

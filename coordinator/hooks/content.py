@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 
-__all__ = ["ABSENT", "UNKNOWN", "fingerprint"]
+__all__ = ["ABSENT", "UNKNOWN", "fingerprint", "size"]
 
 ABSENT = "-"
 UNKNOWN = ""
@@ -34,3 +34,11 @@ def fingerprint(path: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return UNKNOWN
+
+
+def size(path: str | None) -> int:
+    """Return how many bytes of a file ``fingerprint`` would read now."""
+    try:
+        return 0 if path is None else os.stat(path).st_size
+    except (OSError, ValueError):
+        return 0

@@ -28,10 +28,12 @@ from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler
 from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument
+from coordinator.hooks.content import size
 from coordinator.hooks.decide import HookOptions, Unreachable, decide, hashes, of_tool, unanswered
 from coordinator.hooks.dialects import NAMES, PAYLOAD_BYTES, decode, load
-from coordinator.hooks.place import Place, locate
-from coordinator.hooks.shell import DEFAULTS, ShellRule, rules_of
+from coordinator.hooks.known_places import Known, KnownPlaces
+from coordinator.hooks.place import Place
+from coordinator.hooks.shell import DEFAULTS
 from coordinator.model import duration
 from coordinator.model.operation import Operation
 from coordinator.operations import locks
@@ -44,6 +46,7 @@ R = TypeVar("R")
 
 OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 WAIT_MAX = timedelta(minutes=10)
+SMALL_BYTES = 64 << 10  # of the files of one call, which are read within the event loop
 COPIES = 8  # of a payload, as bytes and as Python's objects
 
 log = structlog.get_logger()
@@ -65,6 +68,7 @@ class _Permitted:
 
 def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str, Handler]]:
     """Return what responds to each dialect, by path and method. Once ``stop`` is set, no call waits for a file."""
+    places = KnownPlaces()
 
     async def pause(seconds: float) -> bool:
         with anyio.move_on_after(seconds):
@@ -73,7 +77,7 @@ def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str,
 
     def handler(name: str) -> Handler:
         async def post(request: Request) -> Response:
-            return await _respond(name, request, executor, pause)
+            return await _respond(name, request, executor, pause, places)
 
         return post
 
@@ -81,7 +85,7 @@ def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str,
 
 
 async def _respond(
-    name: str, request: Request, executor: Runner, pause: Callable[[float], Awaitable[bool]]
+    name: str, request: Request, executor: Runner, pause: Callable[[float], Awaitable[bool]], places: KnownPlaces
 ) -> Response:
     query = dict(request.query())
     if unknown := query.keys() - {*OPTIONS}:
@@ -92,10 +96,11 @@ async def _respond(
     event = dialect.read(payload)
     project = request.principal.project or query.get("project")
     try:
-        place, rules, sees = await to_thread.run_sync(
-            _found, event.cwd, project, query.get("worktrees"), _near(request)
+        known = await _known((event.cwd, project, query.get("worktrees")), places) if _near(request) else None
+        options = msgspec.structs.replace(
+            of_tool(options, dialect), sees_files=known is not None, rules=DEFAULTS if known is None else known.rules
         )
-        options = msgspec.structs.replace(of_tool(options, dialect), sees_files=sees, rules=rules)
+        place = known.place if known is not None else _far(event.cwd, project)
         verdict = await decide(event, place, _Permitted(request.principal, executor), options)
     except CoordinatorError as error:
         if not isinstance(error, DatabaseUnavailable):
@@ -107,19 +112,22 @@ async def _respond(
     return Response(200, dialect.answer(event, verdict).stdout.encode() or b"{}")
 
 
-def _found(
-    cwd: str, project: str | None, worktrees: str | None, near: bool
-) -> tuple[Place, tuple[ShellRule, ...], bool]:
-    """Return the place of a directory, its rules, and whether its files are here; if not, the texts of paths have to do."""
-    if near and os.path.isdir(cwd):  # noqa: PTH112 - false also for a name that is too long for one
-        place = locate(cwd, {"COORDINATOR_PROJECT": project or "", "COORDINATOR_WORKTREES": worktrees or ""})
-        return place, rules_of(place.root), True
+async def _known(where: tuple[str, str | None, str | None], places: KnownPlaces) -> Known | None:
+    return places.get(*where) or await to_thread.run_sync(places.find, *where)
+
+
+def _far(cwd: str, project: str | None) -> Place:
+    """Return the place of a directory that is not on this machine: the texts of paths have to do."""
     root = cwd or os.sep
-    return Place(project=project or DEFAULT_PROJECT, cwd=root, root=root), DEFAULTS, False
+    return Place(project=project or DEFAULT_PROJECT, cwd=root, root=root)
 
 
 async def _hashes(paths: Iterable[str | None]) -> list[str]:
-    return await to_thread.run_sync(hashes, [*paths])
+    """Read files; large ones on a thread, which takes longer than to read a small one."""
+    wanted = [*paths]
+    if sum(map(size, wanted)) <= SMALL_BYTES:
+        return hashes(wanted)
+    return await to_thread.run_sync(hashes, wanted)
 
 
 def _near(request: Request) -> bool:

@@ -1,6 +1,7 @@
 """The protocol over HTTP, at ``/mcp`` of a daemon or sidecar: each request stands alone, so any replica serves any of them.
 
-A request is made by whoever its token names. ``?project=`` says in which project; a token for one project is for that one.
+A request is made by whoever its token names. ``?project=`` says in which project; a token for one project is for that one. No session
+is kept, so there is no stream beside the requests (GET), and nothing to end (DELETE).
 
 What serves it is loaded at the first request: it takes 25 MB and half a second, and few daemons need it.
 """
@@ -17,7 +18,7 @@ from anyio import to_thread
 
 from coordinator.api.access import Access
 from coordinator.api.app import Application
-from coordinator.api.problems import NoRoute, TooLarge, problem_response
+from coordinator.api.problems import MethodNotAllowed, NoRoute, TooLarge, problem_response
 from coordinator.api.request import DISCARD_FACTOR
 
 __all__ = ["Mount"]
@@ -28,11 +29,14 @@ log = structlog.get_logger()
 
 
 class Mount:
-    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; ``closing`` ends what listens."""
+    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; ``closing`` ends what listens, at most ``listeners``."""
 
-    def __init__(self, access: Access, closing: anyio.Event, agent: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self, access: Access, closing: anyio.Event, listeners: int, agent: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._access = access
         self._closing = closing
+        self._listeners = listeners
         self._agent = agent
         self._wanted = anyio.Event()
         self._ready = anyio.Event()
@@ -54,7 +58,7 @@ class Mount:
             log.warning("mcp.absent", error=str(error))
         if module is not None:
             assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
-            async with module.serving(self._inner, self._access, self._closing, self._agent) as app:
+            async with module.serving(self._inner, self._access, self._closing, self._agent, self._listeners) as app:
                 self._app = app
                 self._ready.set()
                 await anyio.sleep_forever()
@@ -64,6 +68,7 @@ class Mount:
         try:
             _check_length(scope)
             await self._access.identify(scope)
+            _check_method(scope["method"])
         except Exception as error:  # noqa: BLE001 - a bug is logged there
             if isinstance(error, TooLarge):
                 await _discard_body(receive)
@@ -72,6 +77,11 @@ class Mount:
         self._wanted.set()
         await self._ready.wait()
         await (self._app or _absent)(scope, receive, send)
+
+
+def _check_method(method: str) -> None:
+    if method != "POST":
+        raise MethodNotAllowed(method, ["POST"])
 
 
 def _check_length(scope: Any) -> None:

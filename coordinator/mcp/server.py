@@ -23,15 +23,17 @@ from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp.shared.exceptions import MCPError
 
 from coordinator.api.local import Local, Reply
+from coordinator.api.problems import Overloaded
 from coordinator.backoff import Backoff
-from coordinator.errors import CoordinatorError, NotFound
+from coordinator.errors import CoordinatorError, InvalidArgument, NotFound
 from coordinator.mcp import resources, tools
+from coordinator.mcp.listeners import Listeners
 from coordinator.mcp.tools import McpCaller
 from coordinator.model.event import RESET
 from coordinator.suggestion import nearest
 from coordinator.version import version
 
-__all__ = ["Face"]
+__all__ = ["LISTEN", "Face"]
 
 INSTRUCTIONS = (
     "Coordinates agents that work at once: lock a file before you edit it, and release it afterwards; read directive_inbox "
@@ -39,7 +41,9 @@ INSTRUCTIONS = (
     "is in the way and what to do."
 )
 WAIT_S = 30  # of one look at the log
-SUBSCRIPTIONS = 1000
+SUBSCRIPTIONS = 1000  # of one session or request
+SUBSCRIPTION_BYTES = 64 << 10  # of their URIs
+LISTEN = "subscriptions/listen"
 
 Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller]]]
 """Returns where the calls of a request go, and who calls."""
@@ -52,9 +56,12 @@ class Face:
     one session, which may subscribe.
     """
 
-    def __init__(self, resolve: Resolve, closing: anyio.Event, tasks: TaskGroup | None = None) -> None:
+    def __init__(
+        self, resolve: Resolve, closing: anyio.Event, listeners: Listeners, tasks: TaskGroup | None = None
+    ) -> None:
         self._resolve = resolve
         self._closing = closing
+        self._listeners = listeners
         self._tasks = tasks
         self._subscribed: dict[str, str] | None = None  # how the session wrote a URI, by the URI
         self.server: Server[Any] = Server(
@@ -165,8 +172,7 @@ class Face:
             after = await _head(local, caller.project)
             self._subscribed = {}
             self._tasks.start_soon(self._tell, context.session, _Changes(local, caller.project, after, self._closing))
-        if len(self._subscribed) >= SUBSCRIPTIONS:
-            raise MCPError(types.INVALID_PARAMS, f"A session subscribes to at most {SUBSCRIPTIONS} resources.")
+        _check_size([*self._subscribed.values(), parameters.uri])
         self._subscribed[uri] = parameters.uri
         return types.EmptyResult()
 
@@ -190,9 +196,23 @@ class Face:
     ) -> types.SubscriptionsListenResult:
         local, caller = await self._resolve(context)
         asked = parameters.notifications.resource_subscriptions or []
-        if len(asked) > SUBSCRIPTIONS:
-            raise MCPError(types.INVALID_PARAMS, f"A request listens to at most {SUBSCRIPTIONS} resources.")
+        _check_size(asked)
         written = {_found(uri, caller.project)[2]: uri for uri in asked}
+        try:
+            with self._listeners.one(caller.token):
+                return await self._told(context, local, caller, asked, written)
+        except Overloaded as error:
+            raise _refusal(error) from None
+
+    async def _told(
+        self,
+        context: ServerRequestContext[Any],
+        local: Local,
+        caller: McpCaller,
+        asked: list[str],
+        written: dict[str, str],
+    ) -> types.SubscriptionsListenResult:
+        """Confirm, and notify of what changes, by the URIs as the request has ``written`` them."""
         changes = _Changes(local, caller.project, await _head(local, caller.project), self._closing)
         meta = {SUBSCRIPTION_ID_META_KEY: context.request_id}
 
@@ -276,7 +296,30 @@ def _found(uri: str, project: str) -> tuple[resources.McpResource, dict[str, str
     try:
         return resources.found(uri, project)
     except NotFound as error:
-        raise MCPError(types.INVALID_PARAMS, _sentence(error.code, error.message, error.hint)) from None
+        raise _refusal(error) from None
+
+
+def _check_size(uris: list[str]) -> None:
+    """Bound what is subscribed to.
+
+    Raises: ``MCPError``.
+    """
+    size = sum(map(len, uris))
+    if len(uris) > SUBSCRIPTIONS or size > SUBSCRIPTION_BYTES:
+        raise _refusal(
+            InvalidArgument(
+                f"{len(uris)} resources with {size} characters of URIs are too many to listen to",
+                hint=f"At most {SUBSCRIPTIONS}, with {SUBSCRIPTION_BYTES} characters; listen to a whole list instead.",
+                code="ZC102",
+            )
+        )
+
+
+def _refusal(error: CoordinatorError) -> MCPError:
+    """Return an error of ours as one of the protocol."""
+    code = types.INVALID_PARAMS if error.http_status < 500 else types.INTERNAL_ERROR
+    data = {"code": error.code, "detail": error.message, "hint": error.hint}
+    return MCPError(code, _sentence(error.code, error.message, error.hint), data)
 
 
 def _result(answer: Reply) -> types.CallToolResult:

@@ -16,6 +16,7 @@ from mcp.server.stdio import stdio_server
 
 from coordinator.api.local import Local
 from coordinator.errors import InvalidArgument
+from coordinator.mcp.listeners import Listeners
 from coordinator.mcp.server import Face
 from coordinator.mcp.tools import McpCaller
 
@@ -26,14 +27,14 @@ MESSAGE_BYTES = 16 << 20
 
 
 @asynccontextmanager
-async def serving_stdio(local: Local, caller: McpCaller, stop: anyio.Event) -> AsyncIterator[None]:
+async def serving_stdio(local: Local, caller: McpCaller, stop: anyio.Event, listeners: int) -> AsyncIterator[None]:
     """Serve within the context; set ``stop`` when the input ends."""
 
     async def resolve(_context: object) -> tuple[Local, McpCaller]:
         return local, caller
 
     async with anyio.create_task_group() as tasks:
-        face = Face(resolve, stop, tasks)
+        face = Face(resolve, stop, Listeners(listeners), tasks)
 
         async def run() -> None:
             with _claimed() as (source, sink):

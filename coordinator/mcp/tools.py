@@ -40,7 +40,7 @@ from coordinator.operations import (
 )
 from coordinator.suggestion import suggestion
 
-__all__ = ["TOOLS", "McpCaller", "Tool", "call", "request"]
+__all__ = ["TOOLS", "WAITING", "McpCaller", "Tool", "call", "request"]
 
 ACQUIRE = (
     "Lock resources, all or none, so that nobody else changes them: files and directories (src/app.py, src/), or names "
@@ -129,11 +129,14 @@ TOOLS: Mapping[str, Tool] = {
     )
 }
 
+WAITING = (locks.Acquire.function,)  # tools whose call may take long
+
 
 class McpCaller:
-    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known."""
+    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known. ``token`` is the id of a token."""
 
-    def __init__(self, project: str, agent: str | None, role: Role) -> None:
+    def __init__(self, project: str, agent: str | None, role: Role, token: str = "") -> None:
+        self.token = token
         self.project = project
         self.agent = agent
         self.role = role

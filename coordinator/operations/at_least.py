@@ -7,18 +7,18 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from coordinator.model.operation import Operation
-from coordinator.operations.executor import Executor, Wake
+from coordinator.operations.executor import AtLeastRunner, Executor, Wake
 from coordinator.operations.positions import Included
 
-__all__ = ["AtLeast"]
+__all__ = ["AtLeast", "ReadsAtLeast"]
 
 R = TypeVar("R")
 
 
-class AtLeast:
-    """An executor whose reads include a position: they wait for it. Writes are as before."""
+class ReadsAtLeast:
+    """A reader whose reads include a position: they wait for it. Writes are as before."""
 
-    def __init__(self, executor: Executor, position: str) -> None:
+    def __init__(self, executor: AtLeastRunner, position: str) -> None:
         self._executor = executor
         self._position = position
 
@@ -35,6 +35,15 @@ class AtLeast:
         """Run a read that includes another position, too."""
         both = f"{self._position},{included.position}"
         return await self._executor.run_at_least(Included(position=both, in_log=included.in_log), operation)
+
+
+class AtLeast(ReadsAtLeast):
+    """The same of an executor."""
+
+    _executor: Executor
+
+    def __init__(self, executor: Executor, position: str) -> None:
+        super().__init__(executor, position)
 
     def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
         """Listen for growth of the event log while the context lasts."""

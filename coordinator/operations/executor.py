@@ -12,7 +12,7 @@ from coordinator.operations.positions import Included
 if TYPE_CHECKING:  # a command imports no driver before it connects
     from coordinator.db.session import ServerSession
 
-__all__ = ["Executor", "Runner", "Source", "Wake"]
+__all__ = ["AtLeastRunner", "Executor", "Runner", "Source", "Wake"]
 
 R = TypeVar("R")
 
@@ -38,14 +38,18 @@ class Runner(Protocol):
         """
 
 
-class Executor(Runner, Protocol):
-    """Runs operations, and wakes readers of the log."""
+class AtLeastRunner(Runner, Protocol):
+    """Runs operations, also reads that include a position."""
 
     async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
         """Run a read on a server that includes a position, and wait until there is one.
 
         Raises: as ``run``; ``WaitTimedOut`` after ``AT_LEAST_S``; what ``Included`` raises.
         """
+
+
+class Executor(AtLeastRunner, Protocol):
+    """Runs operations, and wakes readers of the log."""
 
     def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AbstractAsyncContextManager[Wake]:
         """Listen for growth of the event log while the context lasts.

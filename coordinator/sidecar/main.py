@@ -118,7 +118,7 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
         @asynccontextmanager
         async def stdio(app: Application, presence: Presence) -> AsyncIterator[None]:
             caller = McpCaller(config.project, presence.name, role)
-            async with serving_stdio(Local(app), caller, lifetime.stop):
+            async with serving_stdio(Local(app), caller, lifetime.stop, _lowered(config).mcp_listeners):
                 log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
                 yield
 
@@ -222,7 +222,7 @@ async def _run(  # noqa: PLR0917
 
         middleware = origin_middleware(config, loopback=True)
         paths = {**face(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
-        mount = Mount(access, lifetime.stop, lambda: presence.name)
+        mount = Mount(access, lifetime.stop, config.mcp_listeners, lambda: presence.name)
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)
         try:

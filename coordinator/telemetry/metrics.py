@@ -28,6 +28,7 @@ __all__ = [
     "LOOP_LAG_SECONDS",
     "LOOP_RUNS",
     "LOOP_SECONDS",
+    "MCP_LISTENERS",
     "POOL_CONNECTIONS",
     "POOL_SIZE",
     "POOL_TIMEOUTS",
@@ -151,6 +152,7 @@ ARTIFACT_TRANSFERS = Gauge(
     "coordinator_artifact_transfers", "Artifacts that are being uploaded or downloaded over HTTP.", registry=REGISTRY
 )
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
+MCP_LISTENERS = Gauge("coordinator_mcp_listeners", "Requests that listen to resources over MCP.", registry=REGISTRY)
 STREAM_BEHIND = Gauge(
     "coordinator_stream_behind", "Open streams that are behind and catch up at their own pace.", registry=REGISTRY
 )

@@ -24,9 +24,10 @@ from coordinator.model.token import new_secret
 from coordinator.operations import tokens
 from tests.daemon import Daemon
 from tests.http_client import http_client
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 MODES = ["legacy", "auto"]
+LISTENING = "2026-07-28"  # "auto" gives a busy server 10 seconds, and then speaks the older generation
 
 
 @asynccontextmanager
@@ -142,7 +143,7 @@ async def test_an_unknown_tool_is_an_error_of_the_protocol_that_names_the_likely
 
 async def test_resources_are_read_and_watched(daemon: Daemon, project: str, http: httpx.AsyncClient) -> None:
     signal = f"coordinator://{project}/signals/done"
-    async with connected(f"{daemon.url}/mcp?project={project}") as client:
+    async with connected(f"{daemon.url}/mcp?project={project}", LISTENING) as client:
         listed = {resource.uri for resource in (await client.list_resources()).resources}
         assert f"coordinator://{project}/locks" in listed
         with pytest.raises(MCPError, match="ZC2"):
@@ -154,6 +155,44 @@ async def test_resources_are_read_and_watched(daemon: Daemon, project: str, http
                 assert (await anext(aiter(changes))).uri == signal
         contents = (await client.read_resource(signal)).contents
         assert json.loads(contents[0].text)["value"] == 1
+
+
+async def test_beyond_the_limit_of_those_that_listen_a_request_is_refused_until_one_ends(database_url: str) -> None:
+    locks = "coordinator://default/locks"
+    with Daemon(database_url, mcp_listeners=2) as daemon:
+        await daemon.ready()
+        async with connected(f"{daemon.url}/mcp", LISTENING) as client:
+            async with client.listen(resource_subscriptions=[locks]), client.listen(resource_subscriptions=[locks]):
+                assert await daemon.metric("coordinator_mcp_listeners") == 2
+                with pytest.raises(MCPError, match="ZH503") as refusal:
+                    async with client.listen(resource_subscriptions=[locks]):
+                        pass
+                assert refusal.value.error.data["code"] == "ZH503"
+                assert "mcp_listeners" in refusal.value.error.data["hint"]
+                assert (await called(client, "lock_list"))["items"] == []
+
+            async def room() -> bool:
+                return await daemon.metric("coordinator_mcp_listeners") == 0
+
+            await until(room, "those that listened are gone")
+            async with client.listen(resource_subscriptions=[locks]):
+                pass
+
+
+@pytest.mark.parametrize("uris", [["signals/x"] * 1001, ["signals/" + "x" * 30_000] * 3], ids=["number", "bytes"])
+async def test_what_one_request_listens_to_is_bounded(daemon: Daemon, project: str, uris: list[str]) -> None:
+    async with connected(f"{daemon.url}/mcp?project={project}", LISTENING) as client:
+        with pytest.raises(MCPError, match="ZC102"):
+            async with client.listen(resource_subscriptions=[f"coordinator://{project}/{uri}" for uri in uris]):
+                pass
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_no_session_is_kept_so_there_is_no_stream_beside_the_requests(
+    http: httpx.AsyncClient, method: str
+) -> None:
+    answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
+    assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (405, "POST", "ZH405")
 
 
 async def test_a_session_over_http_cannot_subscribe(daemon: Daemon, project: str) -> None:
@@ -195,7 +234,7 @@ async def test_an_sdk_that_cannot_be_loaded_ends_nothing_but_this_path(monkeypat
         raise ImportError("no module named mcp")
 
     monkeypatch.setattr("coordinator.mcp.mount.import_module", missing)
-    mount = Mount(Access(None), anyio.Event())
+    mount = Mount(Access(None), anyio.Event(), 1)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -204,7 +243,7 @@ async def test_an_sdk_that_cannot_be_loaded_ends_nothing_but_this_path(monkeypat
     with anyio.fail_after(DEADLINE_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(mount.run_forever)
-            await mount.over(send)({"type": "http", "headers": []}, send, send)  # type: ignore[arg-type]
+            await mount.over(send)({"type": "http", "method": "POST", "headers": []}, send, send)  # type: ignore[arg-type]
             tasks.cancel_scope.cancel()
     assert sent[0]["status"] == 404
     assert "coordinatord[mcp]" in sent[1]["body"].decode()

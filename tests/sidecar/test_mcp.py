@@ -13,9 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
 from coordinator.config import Config
 from coordinator.db.database import Database
@@ -25,6 +28,7 @@ from coordinator.operations import agents, locks, signals
 from coordinator.relay import Relay
 from coordinator.sidecar.main import serve_mcp
 from tests.forked import forking
+from tests.sidecar.conftest import sidecar
 from tests.waiting import DEADLINE_S, LASTING_S, OFTEN, until
 
 ARGUMENTS = ["mcp", "--agent", "coder-1", "--log-format", "json"]
@@ -134,6 +138,20 @@ async def test_what_is_changed_in_sql_is_pushed_to_a_session(db: Database, datab
 
         assert await until(told, "the session is told") == ["coordinator://default/signals/build/42"]
         tasks.cancel_scope.cancel()
+
+
+async def test_a_sidecar_bounds_those_that_listen(database_url: str) -> None:
+    with sidecar(database_url, "--agent", "coder-1", COORDINATOR_MCP_LISTENERS="1") as beside:
+        await beside.started()
+        async with (
+            httpx2.AsyncClient(timeout=DEADLINE_S) as http,
+            Client(streamable_http_client(f"{beside.url}/mcp", http_client=http), mode="2026-07-28") as client,
+            client.listen(resource_subscriptions=["coordinator://default/locks"]),
+        ):
+            with pytest.raises(MCPError, match="ZH503"):
+                async with client.listen(resource_subscriptions=["coordinator://default/agents"]):
+                    pass
+            assert not (await client.call_tool("lock_list", {})).is_error
 
 
 async def test_a_signal_ends_it_in_order_while_nothing_arrives(db: Database, database_url: str) -> None:
