@@ -114,9 +114,8 @@ class ServerSession:
         self._channels = channels
         self._call_timeout_s = call_timeout_s
         self._awaited = awaited
-        self._former: list[
-            tuple[int, datetime]
-        ] = []  # connections as the server knows them; the last one is the present
+        # Connections as the server knows them. The last one is the newest; the others have to end.
+        self._former: list[tuple[int, datetime]] = []
         self._link: _Link | None = None
         self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
         self._lock = anyio.Lock()  # a connection carries one call at a time
