@@ -19,10 +19,11 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.catalogue import ROLES
 from coordinator.model.operation import Operation, Scope
+from tests.catalogue.conftest import Populated
 from tests.catalogue.written import SCANS, Written, readers
 from tests.conftest import Sessions, Transaction
 from tests.nouns import Known
-from tests.populated import Parameter, parameters, populate, valid_arguments
+from tests.populated import Parameter, parameters, valid_arguments
 
 STRANGE = {
     "bytea": ["null", "''", "repeat('x', 2000000)::bytea"],
@@ -128,9 +129,12 @@ async def lists(tx: Transaction, known: Known, among: Container[str], *, events:
         rows = await call(tx.connection, kind(**{name: valid[name] for name in required}))
         sent = json.encode(rows, enc_hook=str)
         assert len(json.decode(sent, type=list[kind.answer()[1]])) == len(rows)
-    if not events:
-        return
-    for event in await tx.connection.fetch("select * from coordinator.events where xid = pg_current_xact_id()"):
+    if events:
+        legible(await tx.events())
+
+
+def legible(events: list[asyncpg.Record]) -> None:
+    for event in events:
         assert isinstance(event["data"], dict)
         assert "unreadable" not in event["data"]
         assert len(event["key"] or "") <= 1100
@@ -146,32 +150,43 @@ async def read_by(kept: Sessions, shared_url: str) -> dict[str, set[str]]:
     return found
 
 
-async def test_every_table_that_a_list_reads_is_known(tx: Transaction, read_by: dict[str, set[str]]) -> None:
-    known = await populate(tx.connection)
+async def test_every_table_that_a_list_reads_is_known(
+    full: Transaction, populated: Populated, read_by: dict[str, set[str]]
+) -> None:
+    known = populated.known
+    legible(await full.connection.fetch("select * from coordinator.events"))
     for kind, _ in every_list():
-        before = {row["name"]: row["scans"] for row in await tx.connection.fetch(SCANS)}
-        await lists(tx, known, {kind.function}, events=False)
-        scanned = {row["name"] for row in await tx.connection.fetch(SCANS) if row["scans"] != before.get(row["name"])}
+        before = {row["name"]: row["scans"] for row in await full.connection.fetch(SCANS)}
+        await lists(full, known, {kind.function}, events=False)
+        scanned = {row["name"] for row in await full.connection.fetch(SCANS) if row["scans"] != before.get(row["name"])}
         assert scanned, kind
         assert {name for name in scanned if kind.function not in read_by.get(name, ())} == set(), kind
 
 
+async def test_tables_that_were_written_are_known(full: Transaction) -> None:
+    written = Written(full.connection)
+    assert "signals" not in await written.tables()
+    await full.connection.execute("select coordinator.signal_set('default', 'k', '1')")
+    assert "signals" in await written.tables()
+    assert "signals" not in await written.tables()
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(
-    tx: Transaction, function: str, read_by: dict[str, set[str]]
+    full: Transaction, populated: Populated, function: str, read_by: dict[str, set[str]]
 ) -> None:
-    known = await populate(tx.connection)
-    taken = await parameters(tx.connection, function)
-    writes = await tx.connection.fetchval(WRITES, function)
-    before = await tx.events()
-    written = Written(tx.connection)
-    assert "signals" in await written.tables()
+    known = populated.known
+    taken = await parameters(full.connection, function)
+    writes = await full.connection.fetchval(WRITES, function)
+    before = await full.events()
+    written = Written(full.connection)
+    await written.tables()
     faults = []
     for what, query in calls(function, taken, known):
-        attempt = tx.connection.transaction()
+        attempt = full.connection.transaction()
         await attempt.start()
         try:
-            await tx.connection.fetch(query)
+            await full.connection.fetch(query)
         except asyncpg.PostgresError as error:
             await attempt.rollback()
             fine = error.sqlstate.startswith(("ZC", "22", "54")) or error.sqlstate == "42501"
@@ -179,13 +194,13 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(
                 faults.append(f"{what[:90]}: {error.sqlstate} {str(error)[:150]}")
             if len(str(error)) > 5000:
                 faults.append(f"{what[:90]}: its message has {len(str(error))} characters")
-            if await tx.events() != before:
+            if await full.events() != before:
                 faults.append(f"{what[:90]}: refused, and changed something")
         else:
             try:
                 if writes:
                     tables = await written.tables()
-                    await lists(tx, known, set().union(*(read_by.get(table, ()) for table in tables)))
+                    await lists(full, known, set().union(*(read_by.get(table, ()) for table in tables)))
             except (CoordinatorError, AssertionError, TypeError, ValueError, ValidationError) as error:
                 faults.append(f"{what[:90]}: accepted, and then {error!r}"[:300])
             await attempt.rollback()
@@ -193,10 +208,10 @@ async def test_a_strange_argument_is_harmless_or_refused_with_a_hint(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function: str) -> None:
+async def test_no_name_has_characters_that_nobody_sees(full: Transaction, populated: Populated, function: str) -> None:
     """A call with such a name fails: it is refused, or nothing has the name."""
-    known = await populate(tx.connection)
-    taken = await parameters(tx.connection, function)
+    known = populated.known
+    taken = await parameters(full.connection, function)
     faults = []
     for row in taken:
         if row.type not in ("text", "text[]") or row.name in NO_NAMES:
@@ -207,16 +222,16 @@ async def test_no_name_has_characters_that_nobody_sees(tx: Transaction, function
                 f"p_{name} => {value}"
                 for name, value in {**valid_arguments(function, taken, known), row.name: strange}.items()
             )
-            attempt = tx.connection.transaction()
+            attempt = full.connection.transaction()
             await attempt.start()
-            before = await tx.events()
+            before = await full.events()
             try:
-                rows = await tx.connection.fetch(f"select * from coordinator.{function}({arguments})")
+                rows = await full.connection.fetch(f"select * from coordinator.{function}({arguments})")
             except asyncpg.PostgresError as error:
                 if not error.sqlstate.startswith("ZC") and error.sqlstate != "42501":
                     faults.append(f"{row.name} with {character!r}: {error.sqlstate} {error}")
             else:
-                if await tx.events() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
+                if await full.events() != before or any(f"coder{character}1" in map(str, one.values()) for one in rows):
                     faults.append(f"{row.name} with {character!r} is accepted")
             await attempt.rollback()
     assert faults == []
