@@ -109,30 +109,6 @@ async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_ne
             assert first.pushed == []
 
 
-async def test_metrics_say_which_streams_are_behind_and_how_long_events_take_to_them(db: Database) -> None:
-    def of(name: str) -> float:
-        return metrics.REGISTRY.get_sample_value(f"coordinator_stream_{name}") or 0
-
-    async def behind() -> bool:
-        return (of("behind"), of("behind_events")) == (1, 2)
-
-    async def sent() -> bool:
-        return of("send_seconds_count") > before
-
-    async with running(db) as gateway:
-        stream = Stream(gateway)
-        await emit(db, "a", "b")
-        async with gateway.connection(stream):
-            await until(behind, "it is two events behind")
-            stream.seq = gateway.ring.head
-            gateway.join(stream)
-            assert (of("behind"), of("behind_events")) == (0, 0)
-            before = of("send_seconds_count")
-            await emit(db, "c")
-            await stream.got.wait()
-            await until(sent, "the time until it was sent is observed")
-
-
 async def test_while_nobody_is_connected_nothing_is_read(db: Database) -> None:
     async with running(db) as gateway:
 

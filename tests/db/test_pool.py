@@ -92,9 +92,10 @@ async def test_metrics_say_what_a_pool_has_who_waits_and_who_got_nothing(databas
     try:
         held = await pool.acquire(DEADLINE_S)
         assert (of("size"), of("connections", state="busy"), of("connections", state="idle")) == (1, 1, 0)
+        before = of("timeouts_total") or 0
         with pytest.raises(DatabaseUnavailable):
             await pool.acquire(0)
-        assert of("timeouts_total") == 1
+        assert of("timeouts_total") == before + 1
         had = of("wait_seconds_count")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call, pool)
