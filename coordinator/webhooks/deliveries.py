@@ -150,7 +150,7 @@ class _Claims:
             busy = await self.runner.run(webhooks.Finish(claims=ended))
         except DatabaseUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - these claims end by themselves, and are attempted again
+        except Exception as error:  # noqa: BLE001 - these claims end without it, and are attempted again
             log.warning("webhook.unstored", webhooks=[one["webhook"] for one in ended], error=str(error))
         for webhook in {one["webhook"] for one in ended} - {*busy}:
             del self.ended[webhook], self._slots[webhook]
