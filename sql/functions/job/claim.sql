@@ -222,11 +222,11 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  -- A look for each lane: an anti-join would read the class. Also those that gave their share: few keys have more than a few jobs, and a lane that
-  -- is empty costs a turn.
+  -- A look for each lane: an anti-join would read the class. Not for those that gave their share, though few of them have more: the next job of the
+  -- key would have to make a lane again, which costs an enqueue more than an empty turn costs a claim.
   v_next := array(
     select l.id from coordinator.job_lanes l
-    where l.id = any (v_short || v_more || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'))
+    where l.id = any (v_short || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'))
       and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
     order by l.id for update skip locked);
   delete from coordinator.job_lanes l
