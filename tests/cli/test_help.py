@@ -110,7 +110,16 @@ def test_the_help_of_a_command_is_also_a_command(lone: Program) -> None:
     assert lone.fails(2, "help", "lock", "run", "x")["message"] == 'unknown command "coordinator lock run x"'
 
 
-SLOW = ("starlette", "aiohttp", "uvicorn", "rich", "structlog", "coordinator.client", "coordinator.daemon", "yaml")
+SLOW = (
+    "starlette",
+    "aiohttp",
+    "uvicorn",
+    "rich",
+    "structlog",
+    "coordinator.client.connection",
+    "coordinator.daemon",
+    "yaml",
+)
 
 
 @pytest.mark.parametrize(

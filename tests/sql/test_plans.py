@@ -196,13 +196,11 @@ async def test_directives_that_are_due_or_old_are_found_by_their_time(full: Tran
         full, "directive_expire", r"select d\.id from .*?for update skip locked", v_now="now()", p_limit="10"
     )
     assert {"directives_expires_at_idx", "directives_job_idx"} <= indexes(await explain(full, sql))
-    sql = await statement(
-        full,
-        "directive_prune",
-        r"select id from .*?for update skip locked",
-        p_retention="interval '8 hours'",
-        p_limit="10",
-    )
+    call = await statement(full, "directive_prune", r"\('coordinator\..*?\);")
+    table, instant, _, _, which = re.findall(r"'(?:[^']|'')+'|\w+", call)
+    text = await statement(full, "prune_rows", r"(?<=format\()'.*?'(?=,)")
+    sql = await full.connection.fetchval(f"select format({text}, {table}, {which}, {instant})")
+    sql = sql.replace("$1", "now() - interval '8 hours'").replace("$2", "10")
     assert "directives_ended_at_idx" in indexes(await explain(full, sql))
 
 

@@ -180,7 +180,7 @@ def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool
 def status(
     call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None, worktrees: str | None
 ) -> None:
-    """Show in which settings the hooks are, and to which project sessions in this directory belong.
+    """Show where the hooks are set, and the project of sessions here.
 
     They are outdated if they differ from what "install" would write with the same --url, --worktrees and OPTIONS.
     """

@@ -259,9 +259,9 @@ def pop(call: Invocation, *, kind: str, key: str, last: int, expect: int | None,
 @_epoch
 @click.pass_obj
 def clear(call: Invocation, *, kind: str, key: str, kept: bool, expect: int | None, epoch: str | None) -> None:
-    """Delete the entries of a log, except those that are kept and what these need.
+    """Delete the entries of a log that are not kept.
 
-    The next entry has the next number.
+    What a kept entry needs stays, too. The next entry has the next number.
     """
     count = call.run(call.operation(logs.Clear, kind=kind, key=key, kept=kept, expect=expect, epoch=epoch))
     call.output.one(

@@ -227,7 +227,7 @@ declare
   v_lock    coordinator.locks;
   v_count   integer := 0;
 begin
-  perform coordinator.check_text('the reason', p_reason, 2000);
+  perform coordinator.check_reason(coalesce(p_reason, '')); -- it is required
   if p_delay is not null then
     perform coordinator.lock_check_options(v_all, false, null, null, p_delay);
   end if;
