@@ -7,7 +7,7 @@ not stored is attempted again when its claim ends, with the same webhook-id.
 One loop talks to the database: it stores how attempts ended, compares new events with topics, and claims what is due. Claims are carried out beside
 it, each by a task that sends the deliveries of one webhook in their order. So a call serves all claims that ended during the one before.
 
-What is in memory fits into ``SLOTS``, half of which are for webhooks that are slow or fail, so those keep the others from nothing.
+What is in memory fits into ``SLOTS``, half of which are for webhooks that are slow or fail, so these never delay the others.
 
 It does nothing until a heartbeat finds a webhook with work. Then each step of the relay wakes it.
 """
