@@ -176,6 +176,7 @@ class ServerSession:
             keeping.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([keeping])
+                await _retire(first.connection)  # still open if the task had not begun
 
     async def run_forever(self) -> None:
         """Keep the session until cancelled, with back-off from the first connection on."""

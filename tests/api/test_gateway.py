@@ -222,3 +222,43 @@ async def test_a_stream_that_leaves_its_group_continues_in_the_epoch_of_the_gate
         gateway.epoch = "later"
         stream.push(b"what a full socket does not take", 9)
         assert (stream.epoch, stream.seq) == ("later", 8)
+
+
+async def test_metrics_say_which_streams_are_behind_and_how_soon_events_were_sent(db: Database) -> None:
+    await emit(db, "first")  # the first step in a copy of a database begins an epoch
+    async with running(db) as gateway:
+        slow, live = Stream(gateway), Stream(gateway)
+        async with gateway.connection(slow), gateway.connection(live):
+            _, head = parsed_cursor(await db.run(Head()))
+
+            async def read() -> bool:
+                return gateway.ring.head == head
+
+            async def behind() -> bool:
+                return gateway.ring.head == head + 2
+
+            async def sent() -> bool:
+                await emit(db, "more")
+                return sends() > before
+
+            await until(read, "the gateway has read the log")
+            slow.seq = live.seq = head
+            gateway.join(live)
+            await emit(db, "a", "b")
+            await until(behind, "the gateway has read both")
+            assert value("coordinator_stream_connections") == 2
+            assert value("coordinator_stream_behind") == 1
+            assert value("coordinator_stream_behind_events") == 2
+            slow.seq = head + 2
+            gateway.join(slow)
+            assert value("coordinator_stream_behind") == value("coordinator_stream_behind_events") == 0
+            before = sends()
+            await until(sent, "how soon an event was sent")
+
+
+def value(name: str) -> float | None:
+    return metrics.REGISTRY.get_sample_value(name)
+
+
+def sends() -> float:
+    return value("coordinator_stream_send_seconds_count") or 0

@@ -218,7 +218,7 @@ async def test_without_a_database_the_command_ends_before_the_lock_does(
     note = tmp_path / "pids"
     name = urlsplit(database_url).path.removeprefix("/")
     script = f"echo $$ > {note}; exec sleep 600"
-    with running(program, "a", "--ttl", "2s", "--", "sh", "-c", script) as process:
+    with running(program, "a", "--ttl", "6s", "--", "sh", "-c", script) as process:
         (pid,) = await pids(note, 1)
         await admin(
             server_url,

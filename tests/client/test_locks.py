@@ -502,7 +502,7 @@ async def test_a_process_that_was_stopped_past_the_ttl_sees_the_loss_when_it_wak
     process = Forked(
         "tests.client.lock_process",
         database_url,
-        "1",
+        "4",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

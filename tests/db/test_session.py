@@ -51,6 +51,18 @@ async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> N
     ]
 
 
+async def test_a_context_that_ends_at_once_leaves_no_connection(database_url: str) -> None:
+    connections: list[asyncpg.Connection] = []
+
+    async def opened() -> asyncpg.Connection:
+        connections.append(await connect(database_url))
+        return connections[-1]
+
+    async with ServerSession(opened, (), 5.0).kept():
+        pass
+    assert [connection.is_closed() for connection in connections] == [True]
+
+
 async def test_a_connection_counts_once_its_work_is_done_and_not_if_it_is_lost_before(database_url: str) -> None:
     connections: list[asyncpg.Connection] = []
     seen: list[bool] = []
