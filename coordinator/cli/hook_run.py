@@ -9,6 +9,7 @@ for it no longer than the limit, and ends the process. A signal ends a wait in t
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -116,6 +117,7 @@ class Running:
 
     def finish(self) -> NoReturn:
         """Answer the payload on standard input, and end the process at once: the thread may be stuck, and an orderly end takes 30 ms."""
+        gc.disable()  # it ends before it has garbage
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         thread = threading.Thread(target=self._work, daemon=True)

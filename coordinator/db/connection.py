@@ -32,7 +32,6 @@ from coordinator.errors import (
     from_sqlstate,
 )
 from coordinator.model.json import encode, fault_of, readable, unreadable
-from coordinator.telemetry import metrics
 
 __all__ = [
     "APPLICATION_NAME",
@@ -118,6 +117,8 @@ def _encode_jsonb(value: object) -> bytes:
 def _decode_jsonb(value: bytes) -> object:
     found: object = readable(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
     if fault := fault_of(found):
+        from coordinator.telemetry import metrics  # noqa: PLC0415 - slow to import, and hardly ever needed
+
         metrics.VALUE_UNREADABLE.labels(fault).inc()
     return found
 

@@ -199,6 +199,14 @@ def test_on_a_kept_connection_that_was_closed_a_read_is_repeated_and_a_write_is_
     assert len(requests) == 2
 
 
+def test_a_short_program_on_the_database_imports_neither_metrics_nor_http() -> None:
+    code = "import coordinator.client.brief, coordinator.db.single, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {*done.stdout.split()}
+    assert "asyncpg" in loaded
+    assert {"prometheus_client", "http.client", "anyio", "structlog", "opentelemetry"}.isdisjoint(loaded)
+
+
 def test_a_short_program_imports_neither_a_driver_nor_an_event_loop() -> None:
     code = "import coordinator.client.brief, coordinator.operations.signals, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
