@@ -24,7 +24,7 @@ from coordinator.model.agent_ref import takes_agent
 from coordinator.model.operation import Json, Operation, Positioned, Shape
 from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.model.position import AT_LEAST_S, not_included, report
-from coordinator.telemetry.calls import CALLS
+from coordinator.telemetry.call_meter import CALL_METER
 
 __all__ = ["Transaction", "call", "call_at_least", "statement"]
 
@@ -98,7 +98,7 @@ class _Plan(NamedTuple):
 @cache
 def _plan(operation: type[Operation[Any]]) -> _Plan:
     shape, result = operation.answer()
-    observe = CALLS.timer(operation.function)
+    observe = CALL_METER.timer(operation.function)
     sql = by_name = statement(operation)
     fields = msgspec.structs.fields(operation)
     agent_at = next((index for index, field in enumerate(fields) if takes_agent(field.type)), None)
@@ -142,7 +142,7 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
                 return cast("R", await connection.fetchval(sql, *values, timeout=timeout_s))
             rows = await connection.fetch(sql, *values, timeout=timeout_s)
     except CoordinatorError as error:
-        CALLS.failed(kind.function, error.code)
+        CALL_METER.failed(kind.function, error.code)
         raise
     finally:
         observe(time.perf_counter() - started)

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from coordinator.model.catalogue import METRICS
-from coordinator.telemetry.calls import CALLS
+from coordinator.telemetry.call_meter import CALL_METER
 from coordinator.telemetry.samples import Samples
 
 __all__ = [
@@ -68,8 +68,8 @@ CALL_SECONDS = Histogram(
     buckets=_LATENCY_BUCKETS_S,
 )
 CALL_ERRORS = Counter("coordinator_call_errors", "Calls that failed.", ["function", "sqlstate"], registry=REGISTRY)
-CALLS.timer = lambda function: CALL_SECONDS.labels(function).observe
-CALLS.failed = lambda function, sqlstate: CALL_ERRORS.labels(function, sqlstate).inc()
+CALL_METER.timer = lambda function: CALL_SECONDS.labels(function).observe
+CALL_METER.failed = lambda function, sqlstate: CALL_ERRORS.labels(function, sqlstate).inc()
 POOL_SIZE = Gauge("coordinator_pool_size", "Most connections that a pool opens.", ["pool"], registry=REGISTRY)
 POOL_CONNECTIONS = Gauge(
     "coordinator_pool_connections", "Connections of a pool: idle or busy.", ["pool", "state"], registry=REGISTRY

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["CALLS", "Calls"]
+__all__ = ["CALL_METER", "CallMeter"]
 
 
-class Calls:
+class CallMeter:
     """``timer`` returns what takes the seconds of each call of a function, ``failed`` counts one by function and SQLSTATE.
 
     A function keeps the timer that it had at its first call.
@@ -21,4 +21,4 @@ class Calls:
         self.failed: Callable[[str, str], None] = lambda _function, _sqlstate: None
 
 
-CALLS = Calls()
+CALL_METER = CallMeter()
