@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults tools operations format lint schema docs clean
+.PHONY: help run test quick coverage demo bench faults tools operations format lint schema docs site clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -19,7 +19,7 @@ help:            ## this list
 	@touch $@
 
 .venv/test: .venv/run
-	$(PIP) --quiet -e '.[embedded,s3,dev]'
+	$(PIP) --quiet -e '.[embedded,s3,docs,dev]'
 	@touch $@
 
 run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQL if none is configured
@@ -67,8 +67,12 @@ operations: .venv/test ## what needs Debian packages: Prometheus on our rules an
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema
 
-docs: .venv/test ## generate the tables in docs/ after a change to what they list
+docs: .venv/test ## generate the tables and references in docs/ after a change to what they list
 	$(BIN)/python -m tests.generate docs
 
+# Quietly it would also keep quiet about what is broken.
+site: .venv/test ## build docs/ as a site into site/; a broken link or a page that the navigation lacks is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean:           ## remove what the other targets made
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .tools site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,9 +1,9 @@
-"""The generated tables in `docs/`. Each stands between two comments, which name it; the prose around it is by hand."""
+"""The generated tables and references in `docs/`. Each stands between two comments, which name it; the prose around it is by hand."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import asyncpg
@@ -16,9 +16,13 @@ from coordinator.model.metric import Metric
 from coordinator.model.token import Role
 from coordinator.telemetry import metrics
 from coordinator.telemetry.samples import Samples
+from tests.generate.commands import commands, global_options
+from tests.generate.functions import functions, views
+from tests.generate.http import http
+from tests.generate.markdown import names, table
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PART = re.compile(r'(<!-- "make docs" generates this table: (\w+) -->\n).*?(<!-- end -->\n)', re.DOTALL)
+PART = re.compile(r'(<!-- "make docs" generates this (?:table|part): (\w+) -->\n).*?(<!-- end -->\n)', re.DOTALL)
 
 
 async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
@@ -32,29 +36,29 @@ async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
         "http_settings": _settings(one for one in SETTINGS.values() if one.name.startswith("http_")),
         "metrics": _metrics(),
         "errors": _errors(),
+        "global_options": global_options(),
+        "commands": commands(),
+        "http": http(),
+        "functions": await functions(connection),
+        "views": await views(connection),
     }
-    found = {page: page.read_text("utf-8") for page in sorted(DOCS.glob("*.md"))}
+    found = {page: page.read_text("utf-8") for page in sorted(DOCS.rglob("*.md"))}
     placed = [name for text in found.values() for _, name, _ in PART.findall(text)]
-    assert sorted(placed) == sorted(tables), "each table has one place in docs/"
+    assert sorted(placed) == sorted(tables), "each part has one place in docs/"
     return {page: PART.sub(lambda part: part[1] + tables[part[2]] + part[3], text) for page, text in found.items()}
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
 
 
 async def _events(connection: asyncpg.Connection) -> str:
     rows = await connection.fetch("select * from coordinator.event_types order by ordinal")
-    return _table(
+    return table(
         ("type", "key", "data", "what happened"),
-        ((f"`{row['type']}`", row["key"], _names(row["data"]), row["meaning"]) for row in rows),
+        ((f"`{row['type']}`", row["key"], names(row["data"]), row["meaning"]) for row in rows),
     )
 
 
 async def _limits(connection: asyncpg.Connection) -> str:
     rows = await connection.fetch("select * from coordinator.limits order by ordinal")
-    return _table(
+    return table(
         ("limit", "value", "unit", "where it applies"),
         ((f"`{row['name']}`", f"{row['value']:,}", row["unit"] or "", row["meaning"]) for row in rows),
     )
@@ -62,9 +66,9 @@ async def _limits(connection: asyncpg.Connection) -> str:
 
 async def _rights(connection: asyncpg.Connection) -> str:
     rows = await connection.fetch("select function, role from coordinator.rights order by function")
-    return _table(
+    return table(
         ("role", "functions"),
-        ((f"`{role.name}`", _names(row["function"] for row in rows if row["role"] == role.name)) for role in Role),
+        ((f"`{role.name}`", names(row["function"] for row in rows if row["role"] == role.name)) for role in Role),
     )
 
 
@@ -79,9 +83,9 @@ async def _transaction_verbs(connection: asyncpg.Connection) -> str:
         join pg_proc p on p.proname = v.function and p.pronamespace = 'coordinator'::regnamespace
         order by v.part, v.ordinal"""
     )
-    return _table(
+    return table(
         ("verb", "part", "role", "fields; * is required"),
-        ((f"`{row['function']}`", row["part"], f"`{row['role']}`", _names(row["fields"])) for row in rows),
+        ((f"`{row['function']}`", row["part"], f"`{row['role']}`", names(row["fields"])) for row in rows),
     )
 
 
@@ -89,12 +93,12 @@ def _settings(settings: Iterable[Setting]) -> str:
     def number(value: float) -> str:
         return f"{value:,.16g}"
 
-    return _table(
+    return table(
         ("setting", "environment", "default", "range", "unit", "meaning"),
         (
             (
                 f"`{one.name}`",
-                _names(
+                names(
                     [
                         one.variable,
                         *([one.alias] if one.alias else []),
@@ -127,10 +131,10 @@ def declared_metrics() -> dict[str, Metric]:
 
 
 def _metrics() -> str:
-    return _table(
+    return table(
         ("metric", "type", "labels", "unit", "sampled by", "meaning"),
         (
-            (f"`{name}`", one.kind, _names(one.labels), one.unit, one.sampler and f"`{one.sampler}`", one.meaning)
+            (f"`{name}`", one.kind, names(one.labels), one.unit, one.sampler and f"`{one.sampler}`", one.meaning)
             for name, one in declared_metrics().items()
         ),
     )
@@ -139,13 +143,13 @@ def _metrics() -> str:
 def _errors() -> str:
     everything = [error for name, error in vars(errors).items() if name in errors.__all__ and isinstance(error, type)]
     own = [error for error in everything if error is not CoordinatorError]
-    return _table(
+    return table(
         ("class", "name", "SQLSTATE", "HTTP status", "exit code", "meaning", "what to do"),
         (
             (
                 f"`{error.__name__}`",
                 f"`{error.name}`",
-                _names(prefix + "…" * (len(prefix) < 5) for prefix, its in errors.BY_SQLSTATE_PREFIX if its is error),
+                names(prefix + "…" * (len(prefix) < 5) for prefix, its in errors.BY_SQLSTATE_PREFIX if its is error),
                 str(error.http_status),
                 str(error.exit_code),
                 (error.__doc__ or "").partition("\n")[0],
@@ -154,7 +158,3 @@ def _errors() -> str:
             for error in own
         ),
     )
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -103,16 +103,21 @@ async def dump(connection: asyncpg.Connection) -> str:
             lines = _aligned([(c["name"], c["type"], c["comment"]) for c in columns], last="")
             parts.append(f"-- {row['comment']}\ncreate view coordinator.{row['name']} (\n{lines}\n);\n")
         for row in await connection.fetch(FUNCTIONS):
-            # Some versions of the server write a default's type where others do not.
-            arguments = re.sub(r"DEFAULT ('[^']*'|NULL)::[a-z\[\] ]+?(?=,|$)", r"default \1", row["arguments"])
-            arguments = arguments.replace("DEFAULT ", "default ").replace("default NULL", "default null")
+            arguments, result = spelled(row["arguments"], row["result"])
             head = f"-- {row['comment']}\ncreate {row['kind']} coordinator.{row['name']}({arguments})"
             if row["kind"] == "procedure":
                 parts.append(f"{head};\n")
             else:
-                result = re.sub(r"^TABLE\(", "table (", row["result"])
                 parts.append(f"{head}\n  returns {result}\n  {row['properties']};\n")
     return "\n".join(parts)
+
+
+def spelled(arguments: str, result: str | None) -> tuple[str, str]:
+    """Return the arguments and the result of a function as people write them, whatever the version of the server."""
+    # Some versions write a default's type where others do not.
+    arguments = re.sub(r"DEFAULT ('[^']*'|NULL)::[a-z\[\] ]+?(?=,|$)", r"default \1", arguments)
+    arguments = arguments.replace("DEFAULT ", "default ").replace("default NULL", "default null")
+    return arguments, re.sub(r"^TABLE\(", "table (", result or "")
 
 
 async def _table(connection: asyncpg.Connection, table: asyncpg.Record) -> str:
