@@ -27,6 +27,7 @@ PART = re.compile(r'(<!-- "make docs" generates this (?:table|part): (\w+) -->\n
 
 async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
     """Return the pages with their tables made again; the database gives events, limits and rights."""
+    roles = dict(await connection.fetch("select function, role from coordinator.rights"))
     tables = {
         "events": await _events(connection),
         "limits": await _limits(connection),
@@ -38,8 +39,8 @@ async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
         "errors": _errors(),
         "global_options": global_options(),
         "commands": commands(),
-        "http": http(),
-        "functions": await functions(connection),
+        "http": http(roles),
+        "functions": await functions(connection, roles),
         "views": await views(connection),
     }
     found = {page: page.read_text("utf-8") for page in sorted(DOCS.rglob("*.md"))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import asyncpg
 
 from tests.generate.markdown import escaped, table
@@ -10,9 +12,8 @@ from tests.generate.schema import COLUMNS, FUNCTIONS, VIEWS, spelled
 __all__ = ["functions", "views"]
 
 
-async def functions(connection: asyncpg.Connection) -> str:
+async def functions(connection: asyncpg.Connection, roles: Mapping[str, str]) -> str:
     """Describe the functions that a role may call, by noun."""
-    roles = dict(await connection.fetch("select function, role from coordinator.rights"))
     parts: list[str] = []
     noun = ""
     for row in await connection.fetch(FUNCTIONS):

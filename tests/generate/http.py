@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coordinator.api import openapi
-from coordinator.model.catalogue import ROLES
 from tests.generate.markdown import escaped, table
 
 __all__ = ["http"]
@@ -15,8 +14,8 @@ __all__ = ["http"]
 GENERAL = ("project", "limit", "after", "at_least", "wait", "Idempotency-Key")  # described once, in the page
 
 
-def http() -> str:
-    """Describe every path, by noun, and then every object that is returned."""
+def http(roles: Mapping[str, str]) -> str:
+    """Describe every path, by noun, and then every object that is returned; ``roles`` has those that functions need."""
     document = openapi.document()
     schemas = document["components"]["schemas"]
     by_noun: dict[str, list[str]] = {}
@@ -24,7 +23,9 @@ def http() -> str:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             lines = by_noun.setdefault(operation["tags"][0], [])
-            lines += _operation(method.upper(), path, operation, schemas, bodies)
+            lines += _operation(
+                method.upper(), path, operation | {"role": roles.get(operation["operationId"])}, schemas, bodies
+            )
     parts = [line for noun, lines in sorted(by_noun.items()) for line in (f"## {noun}\n", *lines)]
     parts.append("## Objects\n")
     for name in sorted(schemas, key=_short):
@@ -37,16 +38,19 @@ def http() -> str:
 
 
 def _operation(
-    method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], bodies: set[str]
+    method: str,
+    path: str,
+    operation: Mapping[str, Any],
+    schemas: Mapping[str, Any],
+    bodies: set[str],
 ) -> Iterator[str]:
     yield f"### {method} {path}\n"
     yield f"{escaped(operation['summary'])}\n"
     for paragraph in operation.get("description", "").split("\n\n"):
         if paragraph:
             yield f"{escaped(paragraph)}\n"
-    role = ROLES.get(operation["operationId"])
-    if role is not None:
-        yield f"Role: `{role.name}`\n"
+    if operation["role"]:
+        yield f"Role: `{operation['role']}`\n"
     parameters = operation.get("parameters", ())
     if general := [f"`{one['name']}`" for one in parameters if one["name"] in GENERAL and not one["required"]]:
         yield f"General parameters: {', '.join(general)}\n"
