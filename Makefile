@@ -61,8 +61,8 @@ tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm ha
 	  @github/copilot@1.0.102 @google/gemini-cli@0.61.0
 	$(BIN)/pytest -q tests/hooks/real_tools.py
 
-operations: .venv/test ## what needs Debian packages: Prometheus on our rules and alerts, and on a real daemon
-	$(BIN)/pytest -q tests/prometheus/real_prometheus.py
+operations: .venv/test ## what needs packages of Debian or npm: Prometheus on our rules and a real daemon, schemas of custom resources
+	$(BIN)/pytest -q $$(find tests -name "real_*.py" -not -name real_tools.py)
 
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema

@@ -9,7 +9,7 @@ from uuid import uuid4
 from coordinator.db import schema
 from coordinator.db.connection import connect
 from tests.conftest import admin, local_server, with_database
-from tests.generate import docs
+from tests.generate import docs, manifests
 from tests.generate.schema import CATALOGUE, SCHEMA, catalogue, dump
 
 
@@ -22,7 +22,7 @@ async def _write(server_url: str, what: str) -> None:
         if what == "schema":
             files = {SCHEMA: await dump(connection), CATALOGUE: await catalogue(connection)}
         else:
-            files = await docs.pages(connection)
+            files = await docs.pages(connection) | manifests.files()
         for path, text in files.items():
             path.write_text(text, "utf-8")
     finally:
