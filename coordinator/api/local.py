@@ -9,7 +9,9 @@ import anyio
 import msgspec
 from starlette.types import Message
 
+from coordinator.api.access import IDENTIFIED
 from coordinator.api.app import Application
+from coordinator.api.principal import Principal
 
 __all__ = ["Local", "Reply"]
 
@@ -27,11 +29,17 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Local:
-    """An application, and the headers that each request to it has."""
+    """An application, and the headers that each request to it has.
 
-    def __init__(self, app: Application, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    ``principal`` is who was just found to be behind them, and makes the first request; for later ones, their token is checked again.
+    """
+
+    def __init__(
+        self, app: Application, headers: Iterable[tuple[bytes, bytes]] = (), principal: Principal | None = None
+    ) -> None:
         self._app = app
         self._headers = [(b"host", b"localhost"), *headers]
+        self._principal = principal
 
     async def get(self, path: str, query: Mapping[str, str | list[str]]) -> Reply:
         """Send a GET. A list in ``query`` repeats its name."""
@@ -42,6 +50,7 @@ class Local:
         return await self._request("POST", path, urlencode(query or {}), body)
 
     async def _request(self, method: str, path: str, query: str, body: bytes) -> Reply:
+        principal, self._principal = self._principal, None
         status = 500
         parts: list[bytes] = []
         sent = False
@@ -77,6 +86,7 @@ class Local:
                     (b"content-length", b"%d" % len(body)),
                 ],
                 "extensions": {},
+                IDENTIFIED: principal,
             },
             receive,
             send,

@@ -16,7 +16,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from coordinator.api.access import Access
+from coordinator.api.access import IDENTIFIED, Access
 from coordinator.api.app import Application
 from coordinator.api.problems import MethodNotAllowed, NoRoute, TooLarge, problem_response
 from coordinator.api.request import DISCARD_FACTOR
@@ -67,7 +67,7 @@ class Mount:
     async def _serve(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         try:
             _check_length(scope)
-            await self._access.identify(scope)
+            principal = await self._access.identify(scope)
             _check_method(scope["method"])
         except Exception as error:  # noqa: BLE001 - a bug is logged there
             if isinstance(error, TooLarge):
@@ -76,7 +76,7 @@ class Mount:
             return
         self._wanted.set()
         await self._ready.wait()
-        await (self._app or _absent)(scope, receive, send)
+        await (self._app or _absent)({**scope, IDENTIFIED: principal}, receive, send)
 
 
 def _check_method(method: str) -> None:

@@ -107,11 +107,12 @@ class Face:
         tool = tools.TOOLS.get(parameters.name)
         if tool is None or not caller.may_use(tool):
             raise MCPError(types.INVALID_PARAMS, _unknown(parameters.name, [tool.name for tool in caller.tools()]))
-        try:
-            answer = await tools.call(tool, parameters.arguments or {}, caller, local)
-        except CoordinatorError as error:
-            return _failure(error.code, error.message, error.hint, error.detail)
-        return _result(answer)
+        result = await tools.result_of(tool, parameters.arguments or {}, caller, local)
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=result.text)],
+            structured_content=json.loads(result.structured),
+            is_error=result.is_error,
+        )
 
     async def _list_resources(
         self, context: ServerRequestContext[Any], _parameters: types.PaginatedRequestParams | None
@@ -288,7 +289,7 @@ def _body(answer: Reply) -> dict[str, Any]:
     page: dict[str, Any] = json.loads(answer.body)
     if answer.ok:
         return page
-    text = _sentence(page["code"], page["detail"], page.get("hint"))
+    text = tools.sentence(page["code"], page["detail"], page.get("hint"))
     raise MCPError(types.INVALID_PARAMS if answer.status < 500 else types.INTERNAL_ERROR, text, page)
 
 
@@ -319,28 +320,7 @@ def _refusal(error: CoordinatorError) -> MCPError:
     """Return an error of ours as one of the protocol."""
     code = types.INVALID_PARAMS if error.http_status < 500 else types.INTERNAL_ERROR
     data = {"code": error.code, "detail": error.message, "hint": error.hint}
-    return MCPError(code, _sentence(error.code, error.message, error.hint), data)
-
-
-def _result(answer: Reply) -> types.CallToolResult:
-    value = json.loads(answer.body)
-    if not answer.ok:
-        return _failure(value["code"], value["detail"], value.get("hint"), value.get("facts"))
-    text = answer.body.decode(errors="replace")
-    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], structured_content=value)
-
-
-def _failure(code: str, message: str, hint: str | None, facts: Any) -> types.CallToolResult:
-    error = {"code": code, "message": message, "hint": hint, "facts": facts}
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=_sentence(code, message, hint))],
-        structured_content={"error": {name: value for name, value in error.items() if value is not None}},
-        is_error=True,
-    )
-
-
-def _sentence(code: str, message: str, hint: str | None) -> str:
-    return f"{code}: {message}." + (f" {hint}" if hint else "")
+    return MCPError(code, tools.sentence(error.code, error.message, error.hint), data)
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from coordinator.api.endpoint import Endpoint, endpoint_of
 from coordinator.api.local import Local, Reply
 from coordinator.api.openapi import schema_hook
-from coordinator.errors import InvalidArgument
+from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Operation
@@ -40,7 +40,7 @@ from coordinator.operations import (
 )
 from coordinator.suggestion import suggestion
 
-__all__ = ["TOOLS", "WAITING", "McpCaller", "Tool", "call", "request"]
+__all__ = ["TOOLS", "WAITING", "McpCaller", "Tool", "ToolResult", "call", "request", "result_of", "sentence"]
 
 ACQUIRE = (
     "Lock resources, all or none, so that nobody else changes them: files and directories (src/app.py, src/), or names "
@@ -159,6 +159,37 @@ class McpCaller:
         return (tool.operation.least_role() or Role.admin) <= self.role
 
 
+class ToolResult(msgspec.Struct, frozen=True):
+    """The result of a tool: as text, and as JSON. An error is one, too, so that a model can correct itself."""
+
+    text: str
+    structured: bytes
+    is_error: bool = False
+
+
+async def result_of(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> ToolResult:
+    """Call a tool, and return the result."""
+    try:
+        answer = await call(tool, arguments, caller, local)
+    except CoordinatorError as error:
+        return _failure(error.code, error.message, error.hint, error.detail)
+    if answer.ok:
+        return ToolResult(answer.body.decode(errors="replace"), answer.body)
+    problem = json.loads(answer.body)
+    return _failure(problem["code"], problem["detail"], problem.get("hint"), problem.get("facts"))
+
+
+def _failure(code: str, message: str, hint: str | None, facts: Any) -> ToolResult:
+    error = {"code": code, "message": message, "hint": hint, "facts": facts}
+    shown = {name: value for name, value in error.items() if value is not None}
+    return ToolResult(sentence(code, message, hint), json.dumps({"error": shown}).encode(), is_error=True)
+
+
+def sentence(code: str, message: str, hint: str | None) -> str:
+    """Return an error as one text."""
+    return f"{code}: {message}." + (f" {hint}" if hint else "")
+
+
 async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> Reply:
     """Call a tool; the answer is that of HTTP, an error included.
 
@@ -208,13 +239,17 @@ def _text(value: Any) -> str | list[str]:
 def _json(value: Any) -> str:
     """Encode a value that was read from JSON.
 
-    Raises: ``InvalidArgument`` for a number that was too large to be read.
+    Raises: ``InvalidArgument`` for a number that was too large to be read, and for one that is nested too deeply.
     """
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
         raise InvalidArgument(
             "an argument has a number out of range", hint="Give numbers up to 1e308, or text.", code="ZC104"
+        ) from None
+    except RecursionError:
+        raise InvalidArgument(
+            "an argument is nested too deeply", hint="Nest JSON at most 64 levels deep.", code="ZC104"
         ) from None
 
 
