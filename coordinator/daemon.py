@@ -20,7 +20,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -49,6 +49,7 @@ from coordinator.objects import ObjectStore
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
+from coordinator.replica import Replica
 from coordinator.version import version
 from coordinator.webhooks.deliveries import WebhookDeliveries
 
@@ -150,6 +151,14 @@ async def _run(  # noqa: PLR0917
         on_due=lambda name: wakers[name]() if name in wakers else None,
     )
 
+    replica = None
+    if (url := config.replica_url) is not None:
+
+        def opened() -> AbstractAsyncContextManager[Database]:
+            return Database.open(url, config, direct_dsn=url, raw_json=True, name="replica")
+
+        replica = Replica(opened, checks)
+
     def readiness() -> Readiness:
         reason = "shutting down" if lifetime.stop.is_set() else keeper.obstacle() or gateway.obstacle(READY_WITHIN_S)
         if reason is None and (obstacle := relay.progress.obstacle(READY_WITHIN_S)):
@@ -162,6 +171,8 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(keeper.while_leading, relay.run_forever)
         tasks.start_soon(keeper.while_leading, deliveries.run_forever)
         tasks.start_soon(gateway.run_forever)
+        if replica is not None:
+            tasks.start_soon(replica.run_forever)
         tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
@@ -169,7 +180,14 @@ async def _run(  # noqa: PLR0917
         mount = Mount(access, lifetime.stop, config.mcp_listeners)
         tasks.start_soon(mount.run_forever)
         app = create_app(
-            readiness, database, gateway, access, middleware, hook_handlers(database, lifetime.stop), mount.over
+            readiness,
+            database,
+            gateway,
+            access,
+            middleware,
+            hook_handlers(database, lifetime.stop),
+            mount.over,
+            replica,
         )
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)

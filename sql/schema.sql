@@ -818,6 +818,7 @@ create table coordinator.leaders (
   process_id integer, -- The leading process, see processes; null when none leads.
   term       bigint not null default 0, -- Increases by one with each change of leader.
   expires_at timestamp with time zone, -- The lead is free after this, or as soon as the process's advisory lock is.
+  renewed_at timestamp with time zone, -- When the leader last renewed its lead, once a second (server clock). On a standby it shows how old the data is: see leader_beat.
   constraint leaders_pkey PRIMARY KEY (singleton),
   constraint leaders_singleton CHECK (singleton)
 );
@@ -3726,6 +3727,11 @@ create function coordinator.knowledge_rows(p_project text, p_project_id bigint, 
 -- Search knowledge for words (word other, "a phrase", or, -without), an embedding, or both; from a source, or with these members in the metadata. The rank of words and embedding is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, key] of the last row read.
 create function coordinator.knowledge_search(p_project text, p_words text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_language text default 'english', p_embedding double precision[] default null, p_after text[] default null, p_limit integer default 20)
   returns SETOF coordinator.knowledge_match
+  stable security definer;
+
+-- Return which history of which database this is, when its leader last renewed its lead, and the server's time. A standby with the origin of its primary has everything that was committed until its renewed_at. Internal.
+create function coordinator.leader_beat()
+  returns table (origin text, renewed_at timestamp with time zone, now timestamp with time zone)
   stable security definer;
 
 -- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.

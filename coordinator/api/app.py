@@ -24,6 +24,7 @@ from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler, OperationRoutes
 from coordinator.operations.executor import Source
+from coordinator.replica import Replica
 from coordinator.telemetry import metrics
 from coordinator.version import version
 
@@ -48,11 +49,12 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
     middleware: Sequence[Middleware],
     further: Mapping[str, Mapping[str, Handler]] | None = None,
     mcp: Callable[[Application], Application] | None = None,
+    replica: Replica | None = None,
 ) -> Application:
     """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
 
     ``further`` maps other paths below ``/v1`` to what responds to each of their methods. ``mcp`` makes what serves ``/mcp``, given what
-    serves all the rest.
+    serves all the rest. ``replica`` serves lists while it can.
     """
 
     async def livez(_request: Request) -> Response:
@@ -84,7 +86,7 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
         "/schema": show_schema,
         "/schema/openapi.json": show_openapi,
     }
-    operations = OperationRoutes(database, gateway, access, further or {})
+    operations = OperationRoutes(database, gateway, access, further or {}, replica)
     others = Starlette(
         routes=[_get(path, handler) for path, handler in handlers.items()],
         exception_handlers={HTTPException: _problem, Exception: _problem},

@@ -9,6 +9,9 @@ The header ``Position`` of a response to a POST is the position of the write. A 
 An operation that can be waited for is repeated whenever an event passes that may give it a result, until it has one or
 the time is up.
 
+A list or search with ``max_lag`` comes from the replica, if there is one that is behind by no more than that and includes ``at_least``. The
+header ``Replica-Lag`` says so, and the event cursor is read there, too. Else, and if that fails, it comes from the primary.
+
 With ``Idempotency-Key``, a write and the record of its response are one transaction. For a day, a repetition with the same
 key from the same token in the same project gets the recorded response. A request with the same key and other parameters is a conflict; one that
 arrives while the first is in progress waits for it. Failures are not recorded, so a repetition tries again.
@@ -22,13 +25,14 @@ from typing import Any, cast
 
 import anyio
 import msgspec
+import structlog
 
 from coordinator.api.admission import Admission
 from coordinator.api.endpoint import Endpoint
 from coordinator.api.filter import Filter
 from coordinator.api.following import END, HEADERS, following, wants_events
 from coordinator.api.gateway import Gateway
-from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, wait_of
+from coordinator.api.parameters import at_least_of, expecting, from_body, from_query, max_lag_of, wait_of
 from coordinator.api.problems import unmet
 from coordinator.api.request import Request
 from coordinator.api.response import PartStream, Response
@@ -38,15 +42,18 @@ from coordinator.model.operation import Conditional, Operation, Shape, complete
 from coordinator.model.page import page_of, place_of
 from coordinator.model.position import AT_LEAST_S, not_included, report, reported
 from coordinator.objects import ObjectStore
-from coordinator.operations.events import POLL_S
+from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.executor import Runner, Source
 from coordinator.operations.idempotency import Claim, Position, Store
 from coordinator.operations.positions import Included
+from coordinator.replica import Replica
+from coordinator.telemetry import metrics
 
 __all__ = ["Calls"]
 
 LOOK_S = 0.2  # for a position whose transaction may have no event that wakes
 
+log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,15 +75,16 @@ class _Tagged(msgspec.Struct):
 class Calls:
     """Runs operations for requests; made once, by the application."""
 
-    def __init__(self, database: Source, gateway: Gateway) -> None:
+    def __init__(self, database: Source, gateway: Gateway, replica: Replica | None = None) -> None:
         self._database = database
+        self._replica = replica
         self._gateway = gateway
         self._config = gateway.config
         self._admission = Admission(gateway.config)
         self._objects = ObjectStore(gateway.config)
 
-    async def run(self, operation: Operation[Any]) -> Any:
-        """Run an operation when it is its turn.
+    async def run(self, operation: Operation[Any], server: Runner | None = None) -> Any:
+        """Run an operation when it is its turn, on the primary if no other server is given.
 
         Raises: ``Overloaded``, and what the operation raises.
         """
@@ -85,7 +93,7 @@ class Calls:
         project = _project(operation)
         await self._admission.enter(project)
         try:
-            result = await self._database.run(operation)
+            result = await (server or self._database).run(operation)
         finally:
             self._admission.leave(project)
         return await complete(operation, result, self._objects)
@@ -97,22 +105,47 @@ class Calls:
         if operation.grows and wants_events(request):
             return await self._follow(endpoint, operation, request)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
-        await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
-        event_cursor = await self._gateway.cursor(
-            self
-        )  # before the data: what happens in between is seen twice, not missed
+        max_lag_s = max_lag_of(request)
         if endpoint.result_cost:
             await request.hold.reserve(endpoint.result_cost)
-        result = await self._result(operation, wait_s, request)
+        if max_lag_s and not wait_s and (found := await self._replicated(operation, request, max_lag_s)):
+            result, event_cursor, lag = found
+        else:
+            await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
+            # Before the data: what happens in between is seen twice, not missed.
+            event_cursor = await self._gateway.cursor(self)
+            result, lag = await self._result(operation, wait_s, request), []
         if endpoint.shape is Shape.MANY:
             rows = request.principal.confine(operation, result)
-            return Response(
-                200, _encode(_ListBody(rows, page_of(operation, result, waited=bool(wait_s)).cursor, event_cursor))
-            )
+            cursor = page_of(operation, result, waited=bool(wait_s)).cursor
+            return Response(200, _encode(_ListBody(rows, cursor, event_cursor)), lag)
         headers = [(b"event-cursor", event_cursor.encode()), *_etag(endpoint, result)]
         if (b"etag", (request.header("if-none-match") or "").encode()) in headers:
             return Response(304, b"", headers)
         return Response(200, _body(endpoint, result), headers)
+
+    async def _replicated(
+        self, operation: Operation[Any], request: Request, max_lag_s: float
+    ) -> tuple[Any, str, list[tuple[bytes, bytes]]] | None:
+        """Return the result of a list from the replica, the event cursor there, and a header with the lag; None: ask the primary."""
+        if self._replica is None or (replica := self._replica.within(max_lag_s)) is None:
+            return None
+        lag_s = self._replica.lag_s or 0.0
+        at_least = at_least_of(request)
+        try:
+            if at_least and not await self.run(Included(position=at_least, in_log=operation.of_log), replica):
+                metrics.REPLICA_READS.labels("behind").inc()
+                return None
+            event_cursor = await self.run(Head(), replica)
+            result = await self.run(operation, replica)
+        except (
+            CoordinatorError
+        ) as error:  # such as of a project that is not there yet, or a conflict with what is replayed
+            metrics.REPLICA_READS.labels("failed").inc()
+            log.debug("replica.failed", function=operation.function, error=error.message)
+            return None
+        metrics.REPLICA_READS.labels("served").inc()
+        return result, event_cursor, [(b"replica-lag", b"%.3f" % lag_s)]
 
     async def _follow(self, endpoint: Endpoint, operation: Operation[Any], request: Request) -> Response | PartStream:
         resumed = request.header("last-event-id")

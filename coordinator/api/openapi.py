@@ -52,6 +52,12 @@ _EVENT_CURSOR = {
         "schema": {"type": "string"},
     }
 }
+_REPLICA_LAG = {
+    "Replica-Lag": {
+        "description": "Seconds by which the replica, which served this, was at most behind; absent if the primary served it.",
+        "schema": {"type": "number"},
+    }
+}
 _POSITION = {
     "Position": {
         "description": "The position of the write, for at_least; absent if it changed nothing.",
@@ -202,6 +208,9 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         rows = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": limit.default}
         parameters.append(_parameter("limit", rows, "Rows of one page."))
         parameters.append(_parameter("after", {"type": "string"}, "The cursor of the previous page."))
+        parameters.append(
+            _parameter("max_lag", _DURATION, "Let the replica respond if what it has is at most this old.")
+        )
     if endpoint.operation.woken_by:
         parameters.append(_parameter("wait", _DURATION, "Wait up to this long for a result that is not empty."))
     parameters.append(_parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."))
@@ -209,7 +218,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     headers: dict[str, Any] = dict(_EVENT_CURSOR)
     errors = list(_READ_ERRORS)
     if endpoint.shape is Shape.MANY:
-        headers = {}
+        headers = dict(_REPLICA_LAG) if endpoint.pages else {}
         result = _object(
             items={"type": "array", "items": result},
             cursor={"type": ["string", "null"]},

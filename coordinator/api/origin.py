@@ -28,7 +28,7 @@ _REQUEST_HEADERS = (
     "authorization", "idempotency-key", "if-match", "if-none-match", "if-range", "last-event-id", "range", "repr-digest",
 )  # fmt: skip
 _RESPONSE_HEADERS = (
-    "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "repr-digest", "retry-after",
+    "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "replica-lag", "repr-digest", "retry-after",
     "www-authenticate",
 )  # fmt: skip
 

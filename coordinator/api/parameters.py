@@ -1,7 +1,8 @@
 """Parameters: the operation that a request asks for, read from its path, query, body and headers.
 
 A GET has its parameters in path and query, a POST in a JSON body. What both can have in the query is ``wait``, if the
-operation can be waited for. Each GET can have ``at_least``, also repeated: the positions that it includes. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
+operation can be waited for. Each GET can have ``at_least``, also repeated: the positions that it includes; and ``max_lag``: how old a
+response from the replica may be. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
 ``If-None-Match: *``.
 """
 
@@ -18,10 +19,11 @@ from coordinator.api.request import Request
 from coordinator.api.shape import fields_hint, shape_hint
 from coordinator.errors import InvalidArgument
 from coordinator.model.embedding import unpack
+from coordinator.model.lag import MAX_LAG, MAX_LAG_S
 from coordinator.model.operation import Operation
 from coordinator.model.page import place_of
 
-__all__ = ["AT_LEAST", "at_least_of", "duration_of", "expecting", "from_body", "from_query", "wait_of"]
+__all__ = ["AT_LEAST", "at_least_of", "duration_of", "expecting", "from_body", "from_query", "max_lag_of", "wait_of"]
 
 AT_LEAST = "at_least"
 _CONTENT_TAG = re.compile(r'"([0-9a-f]{64})"')
@@ -35,17 +37,14 @@ def from_query(endpoint: Endpoint, request: Request) -> Operation[Any]:
     """
     values: dict[str, Any] = {}
     kinds = _kinds(endpoint.parameters)
+    further = [*(["wait"] if endpoint.operation.woken_by else []), *([MAX_LAG] if endpoint.pages else []), AT_LEAST]
     if endpoint.parameter is not None:
         values[endpoint.parameter] = request.argument
     for name, text in request.query():
-        if name == AT_LEAST or (name == "wait" and endpoint.operation.woken_by):
+        if name in further:
             continue
         if name not in kinds or name == endpoint.parameter:
-            known = [
-                *(kind for kind in kinds if kind != endpoint.parameter),
-                *(["wait"] if endpoint.operation.woken_by else []),
-                AT_LEAST,
-            ]
+            known = [*(kind for kind in kinds if kind != endpoint.parameter), *further]
             raise InvalidArgument(f'unknown parameter "{name[:100]}"', hint=fields_hint(known, unknown=name))
         is_cursor = name == "after" and endpoint.pages
         if kinds[name] == "list" and not is_cursor:
@@ -98,17 +97,28 @@ def wait_of(endpoint: Endpoint, request: Request, max_s: float) -> float:
     return duration_of(given[-1], max_s) if given else 0.0
 
 
-def duration_of(text: str, max_s: float) -> float:
-    """Read a wait, in seconds.
+def max_lag_of(request: Request) -> float:
+    """Read how old a response from the replica may be, in seconds; 0: the primary responds.
+
+    Raises: ``InvalidArgument``.
+    """
+    if b"max_lag" not in request.scope["query_string"]:  # nearly always
+        return 0.0
+    given = [text for name, text in request.query() if name == MAX_LAG]
+    return duration_of(given[-1], MAX_LAG_S, MAX_LAG) if given else 0.0
+
+
+def duration_of(text: str, max_s: float, name: str = "wait") -> float:
+    """Read a duration, by default a wait, in seconds.
 
     Raises: ``InvalidArgument``.
     """
     try:
         seconds: float = msgspec.convert(text, HttpDuration, dec_hook=decode_hook).total_seconds()
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid wait: {error}", hint="Write it like 30s.") from None
+        raise InvalidArgument(f"invalid {name}: {error}", hint="Write it like 30s.") from None
     if not 0 <= seconds <= max_s:
-        raise InvalidArgument(f"a wait of {text[:50]} is out of range", hint=f"Wait 0 to {max_s:g} seconds.")
+        raise InvalidArgument(f"a {name} of {text[:50]} is out of range", hint=f"Give 0 to {max_s:g} seconds.")
     return seconds
 
 

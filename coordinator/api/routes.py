@@ -28,6 +28,7 @@ from coordinator.api.subscriptions import Subscriptions
 from coordinator.api.transfers import PATH, Transfers
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
+from coordinator.replica import Replica
 from coordinator.telemetry import metrics
 
 __all__ = ["Handler", "OperationRoutes"]
@@ -39,14 +40,19 @@ class OperationRoutes:
     """All operations as one application, which finds the handler by path and method."""
 
     def __init__(
-        self, database: Source, gateway: Gateway, access: Access, further: Mapping[str, Mapping[str, Handler]]
+        self,
+        database: Source,
+        gateway: Gateway,
+        access: Access,
+        further: Mapping[str, Mapping[str, Handler]],
+        replica: Replica | None = None,
     ) -> None:
         self._access = access
         self._memory = Memory(gateway.config.http_memory_bytes, gateway.config.http_queue_s)
         self._deadline_s = gateway.config.http_write_deadline_s
         self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
         self._beneath: dict[str, dict[str, tuple[str, Handler]]] = {}
-        calls = Calls(database, gateway)
+        calls = Calls(database, gateway, replica)
         subscriptions = Subscriptions(calls, gateway, database)
         for endpoint in endpoints():
             handler: Handler = partial(calls.read if endpoint.operation.reads else calls.write, endpoint)

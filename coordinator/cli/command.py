@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -200,12 +201,24 @@ class Noun(click.Group):
 
 
 def paged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of ``Invocation.list`` to a verb: ``after`` and ``limit``."""
+    """Add the options of ``Invocation.list`` to a verb: ``after`` and ``limit``; and how old the list may be."""
     limit = click.option("--limit", type=INTEGER, metavar="N", help="Maximum number of rows.  [default: all]")
     after = click.option(
         "--after", metavar="CURSOR", help="Start after this cursor, which a list with --limit printed."
     )
-    return after(limit(function))
+    return after(limit(_max_lag(function)))
+
+
+def _max_lag(function: Callable[..., Any]) -> Callable[..., Any]:
+    def remember(ctx: click.Context, _param: click.Parameter, value: timedelta | None) -> None:
+        if value is not None and isinstance(ctx.obj, Invocation):
+            ctx.obj.max_lag = value
+
+    text = "Let the replica of a daemon serve the list if what it has is at most this old.  [default: the primary serves it]"
+    option = click.option(
+        "--max-lag", type=DURATION, metavar="DURATION", expose_value=False, callback=remember, help=text
+    )
+    return option(function)
 
 
 def worker(function: F) -> F:

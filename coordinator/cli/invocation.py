@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -15,6 +16,7 @@ from coordinator import config as settings
 from coordinator.cli.output import Output, plain
 from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway
+from coordinator.model.lag import tolerating
 from coordinator.model.operation import Operation
 from coordinator.model.page import Page, place_of, walk
 from coordinator.model.position import reported
@@ -40,6 +42,7 @@ class Invocation:
         self.file: str | None = None
         self.wide = False
         self.at_least: str | None = None
+        self.max_lag: timedelta | None = None
         self.position = False
 
     @cached_property
@@ -206,7 +209,8 @@ class Invocation:
                     rows.cursor = page.cursor
             return rows
 
-        return self._finish_brief(read)
+        with tolerating(None if self.max_lag is None else self.max_lag.total_seconds()):
+            return self._finish_brief(read)
 
     def list(
         self,

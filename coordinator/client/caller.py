@@ -13,6 +13,7 @@ from coordinator.backoff import Backoff
 from coordinator.client.presence import Presence
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from coordinator.model.agent_ref import AgentRef
+from coordinator.model.lag import tolerating
 from coordinator.model.operation import Operation
 from coordinator.model.position import Positions, reported
 from coordinator.operations import agents
@@ -38,11 +39,19 @@ class Caller:
         self.plain = self
         """The caller whose reads wait for nothing."""
         self._timeout_s = timeout_s
+        self.max_lag_s: float | None = None
+        """How old its lists may be, in seconds."""
 
     def at_least(self, position: str) -> Caller:
         """Return a caller for the same client whose reads include a position."""
         caller = copy.copy(self)
         caller.executor = AtLeast(self.executor, position)
+        return caller
+
+    def max_lag(self, max_lag_s: float) -> Caller:
+        """Return a caller for the same client whose lists may be this old."""
+        caller = copy.copy(self)
+        caller.max_lag_s = max_lag_s
         return caller
 
     async def run(self, operation: Operation[R], *, again: bool = False) -> R:
@@ -53,7 +62,7 @@ class Caller:
         Raises: what the operation raises; ``DatabaseUnavailable`` when the time is up.
         """
         begun_after = self.positions.last
-        with reported() as positions:
+        with reported() as positions, tolerating(self.max_lag_s):
             result = await self._run(operation, again=again)
         self.positions.add(positions, begun_after)
         return result

@@ -44,7 +44,8 @@ from coordinator.client.webhooks import Webhooks
 from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
-from coordinator.errors import ConfigurationError
+from coordinator.errors import ConfigurationError, InvalidArgument
+from coordinator.model.lag import MAX_LAG_S
 from coordinator.model.operation import Json
 from coordinator.model.status import Status
 from coordinator.operations import agents, status
@@ -109,6 +110,21 @@ class Client:
         will ever include it: its transaction was rolled back, or may be lost.
         """
         return Client(self._caller.at_least(position), self._tasks, self)
+
+    def max_lag(self, max_lag: Duration) -> Client:
+        """Return this client, with lists and searches that may be this old: ``client.max_lag(5).jobs.list()``.
+
+        A daemon with a replica then reads there if what the replica has is at most this old, in seconds or as a timedelta, and else on the
+        primary, as everybody else does: see ``docs/replica.md``. For a list that is as new as an event, add ``at_least`` with its cursor.
+
+        Raises: ``InvalidArgument`` for a duration that is negative or longer than a day.
+        """
+        max_lag_s = as_duration(max_lag).total_seconds()
+        if not 0 <= max_lag_s <= MAX_LAG_S:
+            raise InvalidArgument(
+                f"a max_lag of {max_lag_s:g} seconds is out of range", hint=f"Give 0 to {MAX_LAG_S:g} seconds."
+            )
+        return Client(self._caller.max_lag(max_lag_s), self._tasks, self)
 
     async def status(self) -> Status:
         """Return the server, the schema, the leader, what the project contains, and what needs attention.

@@ -13,6 +13,7 @@ from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidA
 from coordinator.model.embedding import pack
 from coordinator.model.event import Event
 from coordinator.model.json import encode, exactly_decoded, fault_of, readable
+from coordinator.model.lag import MAX_LAG, tolerated
 from coordinator.model.operation import Json, Operation, Shape
 from coordinator.model.page import Page, cursor_of
 from coordinator.model.password import Password
@@ -71,6 +72,8 @@ def message_of(operation: Operation[Any]) -> Message:
             query = [(name, text) for name, text in query if name != route.parameter]
             # Dots, too: the key ".." must not lead to the parent path.
             path = path.partition("{")[0] + quote(value, safe="").replace(".", "%2E")
+        if operation.page_by and (max_lag_s := tolerated()):
+            query = [*query, (MAX_LAG, f"{max_lag_s:f}s")]
         encoded = "&".join([f"{name}={quote_plus(text)}" for name, text in query])
     except (TypeError, UnicodeEncodeError, msgspec.MsgspecError, OverflowError) as error:
         raise InvalidArgument(f"cannot encode the arguments: {error}", hint="Use valid UTF-8 text and JSON.") from error

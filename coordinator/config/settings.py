@@ -92,6 +92,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = None
+    replica_url: Annotated[
+        str | None,
+        Setting(
+            "Address of a standby of the database, which serves the lists and searches that may be up to max_lag old",
+            "URL",
+            unset="the primary alone",
+            secret=True,
+        ),
+    ] = None
     token: Annotated[
         str | None, Setting("API token (coo_…) for a daemon or sidecar", "token", unset="no token", secret=True)
     ] = None

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
-__all__ = ["Lead", "Step"]
+__all__ = ["Beat", "Lead", "Step"]
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """Which history of which database a server has, when its leader last renewed its lead, and the server's time."""
+
+    origin: str
+    renewed_at: datetime | None
+    now: datetime
 
 
 class Lead(msgspec.Struct, frozen=True):

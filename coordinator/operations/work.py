@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 
 from coordinator.model.metric import Sample
 from coordinator.model.operation import Operation
-from coordinator.model.work import Lead, Step
+from coordinator.model.work import Beat, Lead, Step
 
 __all__ = [
+    "LeaderBeat",
     "LeaderRenew",
     "ProcessRegister",
     "RelayArm",
@@ -38,6 +39,14 @@ class LeaderRenew(Operation[Lead], frozen=True, kw_only=True):
 
     process: int
     ttl: timedelta = timedelta(seconds=5)
+
+
+class LeaderBeat(Operation[Beat], frozen=True, kw_only=True):
+    """Return how far the leader's renewals have arrived at this server."""
+
+    function = "leader_beat"
+    reads = True
+    internal = True
 
 
 class RelayRecover(Operation[bool], frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ __all__ = [
     "RELAY_BATCH_EVENTS",
     "RELAY_DOORBELLS",
     "RELAY_SLEEPING",
+    "REPLICA_LAG",
+    "REPLICA_READS",
     "REQUESTS",
     "REQUEST_SECONDS",
     "RETENTION_REMOVED",
@@ -153,6 +155,17 @@ HOOK_VERDICTS = Counter(
 )
 ARTIFACT_TRANSFERS = Gauge(
     "coordinator_artifact_transfers", "Artifacts that are being uploaded or downloaded over HTTP.", registry=REGISTRY
+)
+REPLICA_LAG = Gauge(
+    "coordinator_replica_lag_seconds",
+    "How old what the replica of this daemon has may be; NaN: that is not known, or there is no replica.",
+    registry=REGISTRY,
+)
+REPLICA_READS = Counter(
+    "coordinator_replica_reads_total",
+    "Lists and searches for which the replica was asked: served, failed, or behind the position that the reader gave; the last two were served by the primary.",
+    ["outcome"],
+    registry=REGISTRY,
 )
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
 MCP_LISTENERS = Gauge("coordinator_mcp_listeners", "Requests that listen to resources over MCP.", registry=REGISTRY)

@@ -84,12 +84,22 @@ begin
     end if;
     v_leader.term := v_leader.term + 1;
   end if;
-  update coordinator.leaders set process_id = p_process, term = v_leader.term, expires_at = v_now + p_ttl;
+  update coordinator.leaders set process_id = p_process, term = v_leader.term, expires_at = v_now + p_ttl, renewed_at = v_now;
   return query select true, v_leader.term, coordinator.work_due();
 end
 $$;
 comment on function coordinator.leader_renew(integer, interval) is
   'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.';
+
+create or replace function coordinator.leader_beat()
+returns table (origin text, renewed_at timestamptz, now timestamptz)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.identity || '.' || r.epoch, l.renewed_at, clock_timestamp() from coordinator.relay r, coordinator.leaders l
+$$;
+comment on function coordinator.leader_beat() is
+  'Return which history of which database this is, when its leader last renewed its lead, and the server''s time. A standby with the origin of its primary has everything that was committed until its renewed_at. Internal.';
 
 -- Its plan is one for any instant, which expects a third of each table to be due, and so would read whole tables until it finds a
 -- row: once a second, when none is due. Each of these conditions has an index; "order by" names it where the planner might take another

@@ -11,6 +11,7 @@ OPTIONS = [
     setting("host", "--host"),
     setting("port", "--port"),
     setting("data_dir", "--data-dir"),
+    setting("replica_url", "--replica-url"),
     setting(
         "schema",
         "--verify-schema",

@@ -1,0 +1,109 @@
+"""The replica: a standby of the database, which serves the lists, searches and statistics whose readers say how old they may be.
+
+The leader renews its lead once a second, in a row that has the time by the clock of the primary. A standby that has replayed a
+renewal has everything that was committed before it. So the age of what a standby has is the time at the primary, less that
+of the newest renewal at the standby: the clocks of the standby and of this process do not matter, and an idle primary does not look late.
+
+A standby of another database, or of a history that a fail-over left behind, has another origin and is not used. Nor is one that
+does not answer. Everything that cannot be read here is read from the primary instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import NamedTuple
+
+import anyio
+import structlog
+
+from coordinator.backoff import Backoff
+from coordinator.db.database import Database
+from coordinator.errors import CoordinatorError
+from coordinator.operations.executor import Runner
+from coordinator.operations.work import LeaderBeat
+from coordinator.progress import Progress
+from coordinator.telemetry import metrics
+
+__all__ = ["Replica"]
+
+LOOK_S = 0.5  # between looks at how far the standby is; the leader renews its lead once a second
+LOOK_TIMEOUT_S = 4.0
+
+log = structlog.get_logger()
+
+
+class _Seen(NamedTuple):
+    """The time at the primary, the instant on this process's monotonic clock before it was asked, and the newest renewal at the standby."""
+
+    primary_now: datetime
+    asked_at: float
+    renewed_at: datetime
+
+
+class Replica:
+    """Follows how far a standby is, while ``run_forever`` runs. ``primary`` must not queue behind calls."""
+
+    def __init__(self, open: Callable[[], AbstractAsyncContextManager[Database]], primary: Runner) -> None:
+        self._open = open
+        self._primary = primary
+        self._database: Database | None = None
+        self._seen: _Seen | None = None
+        self._progress = Progress()
+        metrics.REPLICA_LAG.set_function(self._lag)
+
+    @property
+    def lag_s(self) -> float | None:
+        """How old what it has may be, in seconds; None if that is not known."""
+        seen = self._seen
+        if seen is None:
+            return None
+        lag_s = (seen.primary_now - seen.renewed_at).total_seconds() + time.monotonic() - seen.asked_at
+        return lag_s if lag_s >= 0 else None  # negative: the primary's clock was set back, so the renewal says nothing
+
+    def within(self, max_lag_s: float) -> Database | None:
+        """Return the standby if what it has is at most this old."""
+        lag_s = self.lag_s
+        return self._database if lag_s is not None and lag_s <= max_lag_s else None
+
+    async def run_forever(self) -> None:
+        """Follow the standby until cancelled; connect when it is there."""
+        backoff = Backoff(0.1, 5.0)
+        while True:
+            try:
+                async with self._open() as database, database.aside("replica", 1, LOOK_TIMEOUT_S) as standby:
+                    self._database = database
+                    backoff.reset()
+                    await self._follow(standby)
+            except CoordinatorError as error:
+                self._failed(error.message)
+            finally:
+                self._database = self._seen = None
+            await backoff.wait()
+
+    async def _follow(self, standby: Runner) -> None:
+        while True:
+            try:
+                asked_at = time.monotonic()
+                here = await standby.run(LeaderBeat())
+                there = await self._primary.run(LeaderBeat())
+                if here.origin != there.origin:
+                    self._failed("it is of another database, or of another history of this one")
+                    self._seen = None
+                elif here.renewed_at is not None:
+                    self._seen = _Seen(there.now, asked_at, here.renewed_at)
+                    if self._progress.made():
+                        log.info("replica.used", lag_s=self.lag_s)
+            except CoordinatorError as error:
+                self._failed(error.message)  # what was seen last grows old
+            await anyio.sleep(LOOK_S)
+
+    def _failed(self, reason: str) -> None:
+        if self._progress.failed(CoordinatorError(reason)):
+            log.warning("replica.unused", reason=reason)
+
+    def _lag(self) -> float:
+        lag_s = self.lag_s
+        return float("nan") if lag_s is None else lag_s
