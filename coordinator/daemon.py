@@ -117,8 +117,8 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
             applied = await schema.apply(connection)
             if applied:
                 log.info("schema.applied", files=len(applied))
-        else:
-            await schema.verify(connection)
+        if newer := await schema.verify(connection):
+            log.info("schema.newer", program=newer)
     finally:
         connection.terminate()
 

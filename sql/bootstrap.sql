@@ -26,3 +26,13 @@ create table if not exists coordinator.schema_roles (
 );
 comment on table  coordinator.schema_roles      is 'Roles that coordinator.schema_grant admitted to the schema; granted again after every apply.';
 comment on column coordinator.schema_roles.role is 'Name of a PostgreSQL role.';
+
+create table if not exists coordinator.schema_compatibility (
+  singleton boolean not null default true constraint schema_compatibility_pkey primary key,
+  oldest    integer not null,
+  constraint schema_compatibility_singleton check (singleton)
+);
+comment on table  coordinator.schema_compatibility           is 'Which programs this schema serves; one row. A migration that removes what earlier releases use raises oldest.';
+comment on column coordinator.schema_compatibility.singleton is 'Always true.';
+comment on column coordinator.schema_compatibility.oldest    is 'Number of the newest migration that a program must know to run on this schema.';
+insert into coordinator.schema_compatibility (oldest) values (36) on conflict do nothing;

@@ -1067,6 +1067,14 @@ create table coordinator.role_projects (
   constraint role_projects_role CHECK (((length(role) >= 1) AND (length(role) <= 63)))
 );
 
+-- Which programs this schema serves; one row. A migration that removes what earlier releases use raises oldest.
+create table coordinator.schema_compatibility (
+  singleton boolean not null default true, -- Always true.
+  oldest    integer not null, -- Number of the newest migration that a program must know to run on this schema.
+  constraint schema_compatibility_pkey PRIMARY KEY (singleton),
+  constraint schema_compatibility_singleton CHECK (singleton)
+);
+
 -- The SQL files that made this schema, written by "coordinator schema apply".
 create table coordinator.schema_files (
   kind       text not null, -- migration (applied once, never edited) or functions (applied again whenever any file changed).

@@ -262,6 +262,10 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     if hint is None and kind is DatabaseBusy:
         message = "another transaction held for too long what this call needs"
         hint = "Try again. While a call waits, pg_blocking_pids() names the sessions in its way."
+    elif message.startswith("cache lookup failed for function"):  # it was dropped between planning and execution
+        kind, state = DatabaseBusy, DatabaseBusy.sqlstate
+        message = "the schema was changed during the call"
+        hint = "Try again: nothing was done."
     elif hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
     elif state == "25006":

@@ -1,9 +1,17 @@
 """The schema: SQL files applied in one transaction, under one advisory lock, with their checksums on record.
 
 Migrations (tables) are numbered, applied once and never edited. When anything changed, all function files are applied
-again, in the order of ``sql/functions/order.txt``. Twenty programs that start at once apply the schema once. An edited
-migration and a database changed by a newer program are refused before anything is done. It is all or nothing:
+again, in the order of ``sql/functions/order.txt``. Twenty programs that start at once apply the schema once. It is all or nothing:
 PostgreSQL's DDL is transactional, and no migration runs outside the transaction.
+
+Programs of two releases run on one database during an upgrade. A database is ahead of a program if it has migrations that the program
+does not know, or functions that a later version applied. Such a program changes nothing, and runs if the schema still serves it:
+``coordinator.schema_compatibility`` has the number of the newest migration that a program must know. ``sql/README.md`` has the rules that
+keep the previous release served. Refused before anything is done: an edited migration, a schema that does not serve the program, and one
+of another line of development, which has migrations that the program does not know and lacks some that it has.
+
+A change of the schema makes no call fail that queues behind it: it waits for a lock for less time than calls do. Then all is undone, and
+tried again, for ``DDL_LIMIT_S``.
 """
 
 from __future__ import annotations
@@ -11,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -18,17 +27,19 @@ from typing import Literal
 
 import asyncpg
 import msgspec
+import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.connection import mapped_errors
 from coordinator.errors import DatabaseBusy, PermissionDenied, SchemaMismatch
 from coordinator.version import version
 
-__all__ = ["FileStatus", "SqlFile", "apply", "files", "grant", "script", "status", "verify"]
+__all__ = ["FileStatus", "SqlFile", "apply", "files", "files_in", "grant", "pending", "script", "status", "verify"]
 
 OLDEST_SERVER = 15
 APPLY_TIMEOUT_S = 600.0
-DDL_WAIT_S = 10.0  # longer, and the callers that queue behind the wait would suffer
+DDL_WAIT_S = 0.5  # callers queue behind the wait, and wait for LOCK_WAIT_S at most
+DDL_LIMIT_S = 60.0
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
 _HOLDER = """
@@ -38,12 +49,33 @@ where l.locktype = 'advisory' and l.granted and l.objsubid = 1
   and l.database = (select oid from pg_database where datname = current_database())
   and l.classid = (key >> 32 & 4294967295)::oid and l.objid = (key & 4294967295)::oid
 """
+_OLDEST_TRANSACTION = """
+select format('session %s of role "%s", whose transaction has been open for %s s', a.pid, a.usename,
+              round(extract(epoch from clock_timestamp() - a.xact_start), 1))
+from pg_stat_activity a
+where a.pid <> pg_backend_pid() and a.datname = current_database() and exists (
+  select from pg_locks l join pg_class c on c.oid = l.relation and c.relnamespace = 'coordinator'::regnamespace
+  where l.pid = a.pid and l.granted and l.database = (select oid from pg_database where datname = current_database()))
+order by a.xact_start limit 1
+"""
 
 # Not to_regclass: that may still answer, from the session's cache, as before the wait for the lock.
-_IS_THERE = "select exists (select from pg_tables where schemaname = 'coordinator' and tablename = 'schema_files')"
+_IS_THERE = "select exists (select from pg_tables where schemaname = 'coordinator' and tablename = $1)"
+_RECORD = """
+select coordinator.schema_record(kind, name, checksum, $4)
+from unnest($1::text[], $2::text[], $3::text[]) file (kind, name, checksum)
+"""
+# What a script for psql was made for.
+_RECORDED = "select md5(string_agg(concat_ws(' ', kind, name, checksum), e'\\n' order by kind collate \"C\", name collate \"C\")) from coordinator.schema_files"
 
 Kind = Literal["bootstrap", "migration", "functions"]
 State = Literal["applied", "pending", "changed", "edited", "newer"]
+
+log = structlog.get_logger()
+
+
+class _BlockedError(Exception):
+    """Another session holds what the schema's change needs."""
 
 
 class SqlFile(msgspec.Struct, frozen=True):
@@ -56,12 +88,30 @@ class SqlFile(msgspec.Struct, frozen=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True):
-    """One file and the database: applied, pending, changed (functions to re-apply), edited or newer (both refused)."""
+    """One file and the database.
+
+    ``state``: applied; pending; changed (functions to apply again); newer (of a program that is ahead: this one leaves it as it is);
+    edited (a migration that was changed after it was applied: refused).
+    """
 
     kind: str
     name: str
     state: State
     applied_at: datetime | None
+
+
+class _Comparison(msgspec.Struct, frozen=True):
+    """The database beside the program. ``ahead``: the version of the newer program whose schema it has, if it has one."""
+
+    files: list[FileStatus]
+    ahead: str | None = None
+    oldest: int = 0
+    """The number of the newest migration that a program must know, to be served."""
+
+    @property
+    def waiting(self) -> list[FileStatus]:
+        """What this program has to apply."""
+        return [] if self.ahead else [file for file in self.files if file.state in ("pending", "changed")]
 
 
 def _root() -> Path:
@@ -73,7 +123,11 @@ def _root() -> Path:
 @cache
 def files() -> tuple[SqlFile, ...]:
     """Read the program's SQL files in the order they are applied: bootstrap, migrations, functions as in order.txt."""
-    root = _root()
+    return files_in(_root())
+
+
+def files_in(root: Path) -> tuple[SqlFile, ...]:
+    """Read the SQL files of a folder, as ``files``."""
     migrations = sorted(path.name for path in (root / "migrations").glob("*.sql"))
     return (
         _read(root, "bootstrap", "bootstrap.sql"),
@@ -103,15 +157,60 @@ def _read(folder: Path, kind: Kind, name: str) -> SqlFile:
 
 
 def script() -> str:
-    """Write the whole schema as one script for psql, for databases where a person applies it."""
-    parts = ["\\set ON_ERROR_STOP on", "begin;", "set local client_min_messages = warning;", _LOCK + ";"]
-    parts += [f"-- {file.kind} {file.name}\n{file.text}" for file in files()]
+    """Return the whole schema as one script for psql, for an empty database where a person applies it."""
+    there = "exists (select from pg_tables where schemaname = 'coordinator' and tablename = 'schema_files')"
+    return _script(files(), there, "the database has a schema: use coordinator schema apply --dry-run")
+
+
+async def pending(connection: asyncpg.Connection) -> str:
+    """Return what ``apply`` would do, as one script for psql; an empty text if that is nothing.
+
+    The script refuses to run if the schema has changed since.
+
+    Raises: as ``apply``.
+    """
+    comparison = await _compare(connection)
+    _refuse(comparison)
+    if not comparison.waiting:
+        return ""
+    recorded = None
+    if await connection.fetchval(_IS_THERE, "schema_files"):
+        recorded = await connection.fetchval(_RECORDED)
+    if recorded is None:
+        return script()
+    changed = f"({_RECORDED}) is distinct from '{recorded}'"
+    return _script(_to_run(comparison), changed, "the schema has changed since this script was made: make it again")
+
+
+def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
+    """Return a script for psql that runs files, and ends before that where a condition holds."""
+    guard = f"do $guard$ begin if {refused} then raise exception using message = $message${message}$message$; end if; end $guard$;"
+    parts = ["\\set ON_ERROR_STOP on", "begin;", "set local client_min_messages = warning;", _LOCK + ";", guard]
+    for file in run:
+        parts += [f"-- {file.kind} {file.name}", f"{_bounded()};", file.text]
     parts += [
         f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{version()}');"
         for file in files()
         if file.kind != "bootstrap"
     ]
+    names = ", ".join(f"'{name}'" for name in _function_files())
+    parts += [f"select coordinator.schema_forget('functions', array[{names}]);"]
     return "\n".join([*parts, "select coordinator.schema_close();", "commit;", ""])
+
+
+def _bounded() -> str:
+    """Return the statement that bounds each wait for a lock; it precedes each file, which may have set something else."""
+    return f"set local lock_timeout = '{DDL_WAIT_S * 1000:.0f}ms'"
+
+
+def _to_run(comparison: _Comparison) -> list[SqlFile]:
+    """Return the files to run: bootstrap, the migrations that are not applied, and all functions."""
+    waiting = {file.name for file in comparison.waiting if file.kind == "migration"}
+    return [file for file in files() if file.kind != "migration" or file.name in waiting]
+
+
+def _function_files() -> list[str]:
+    return [file.name for file in files() if file.kind == "functions"]
 
 
 async def status(connection: asyncpg.Connection) -> list[FileStatus]:
@@ -119,6 +218,10 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
 
     Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 15.
     """
+    return (await _compare(connection)).files
+
+
+async def _compare(connection: asyncpg.Connection) -> _Comparison:
     with mapped_errors():
         server = connection.get_server_version()
         if server.major < OLDEST_SERVER:
@@ -127,72 +230,99 @@ async def status(connection: asyncpg.Connection) -> list[FileStatus]:
                 hint=f"PostgreSQL {OLDEST_SERVER} or newer is needed.",
             )
         recorded = {}
-        if await connection.fetchval(_IS_THERE):
-            for row in await connection.fetch("select * from coordinator.schema_files"):
+        oldest = 0
+        if await connection.fetchval(_IS_THERE, "schema_files"):
+            for row in await connection.fetch(
+                "select kind, name, checksum, program, applied_at from coordinator.schema_files"
+            ):
                 recorded[row["kind"], row["name"]] = row
+        if await connection.fetchval(_IS_THERE, "schema_compatibility"):
+            oldest = await connection.fetchval("select oldest from coordinator.schema_compatibility")
+    ours = {(file.kind, file.name): file for file in files() if file.kind != "bootstrap"}
+    differing = [row for key, row in recorded.items() if key not in ours or ours[key].checksum != row["checksum"]]
+    later = [row for row in differing if _parts(row["program"]) > _parts(version())]
+    unknown = [row for key, row in recorded.items() if key not in ours and key[0] == "migration"]
+    ahead = max((row["program"] for row in later or unknown), key=_parts, default=None)
     result = []
-    ours = [file for file in files() if file.kind != "bootstrap"]
-    for file in ours:
-        row = recorded.pop((file.kind, file.name), None)
+    for key, file in ours.items():
+        row = recorded.get(key)
         state: State = "applied"
         if row is None:
-            state = "pending"
+            state = "newer" if ahead and file.kind == "functions" else "pending"
         elif row["checksum"] != file.checksum:
-            if file.kind == "migration":
-                state = "edited"
-            else:
-                state = "newer" if _parts(row["program"]) > _parts(version()) else "changed"
+            state = "edited" if file.kind == "migration" else "newer" if ahead else "changed"
         result.append(FileStatus(file.kind, file.name, state, row and row["applied_at"]))
-    for (kind, name), row in sorted(recorded.items()):
-        newer = kind == "migration" or _parts(row["program"]) > _parts(version())
-        result.append(FileStatus(kind, name, "newer" if newer else "changed", row["applied_at"]))
-    return result
+    theirs: State = "newer" if ahead else "changed"
+    result += [FileStatus(*key, theirs, recorded[key]["applied_at"]) for key in sorted(recorded.keys() - ours.keys())]
+    return _Comparison(result, ahead, oldest)
 
 
-async def verify(connection: asyncpg.Connection) -> None:
-    """Check that the database has exactly this program's schema.
+async def verify(connection: asyncpg.Connection) -> str | None:
+    """Check that the database's schema serves this program.
+
+    Returns the version of the newer program whose schema the database has; None: it has exactly this program's.
 
     Raises: ``SchemaMismatch`` with what to do.
     """
-    found = await status(connection)
-    _refuse_foreign(found)
-    waiting = [file.name for file in found if file.state != "applied"]
-    if waiting:
+    comparison = await _compare(connection)
+    _refuse(comparison)
+    if waiting := comparison.waiting:
         raise SchemaMismatch(
-            f"the database lacks {len(waiting)} of the schema's files, first {waiting[0]}",
+            f"the database lacks {len(waiting)} of the schema's files, first {waiting[0].name}",
             hint='Run "coordinator schema apply" as the owner of the schema.',
         )
+    return comparison.ahead
 
 
 async def apply(connection: asyncpg.Connection) -> list[str]:
     """Bring the database to this program's schema, and return the names of the files that were applied.
 
-    Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do.
+    Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do. The schema of a newer
+    program stays as it is.
 
-    Raises: ``SchemaMismatch`` for an edited migration, a newer database, or a role without the right to change it;
+    Raises: ``SchemaMismatch`` for an edited migration, a schema that does not serve this program, or a role without the right to change it;
     ``DatabaseBusy`` if other sessions hold what has to change.
     """
-    if all(file.state == "applied" for file in await status(connection)):
+    comparison = await _compare(connection)
+    _refuse(comparison)
+    if not comparison.waiting:
         return []
-    try:
-        with mapped_errors():
-            async with connection.transaction():
-                await connection.execute("set local client_min_messages = warning")
-                await connection.execute("set local statement_timeout = 0")
-                await connection.execute(f"set local lock_timeout = '{DDL_WAIT_S:g}s'")
-                await _take_turn(connection)
-                found = await status(connection)
-                _refuse_foreign(found)
-                waiting = {(file.kind, file.name) for file in found if file.state != "applied"}
-                if not waiting:
-                    return []
-                await _apply(connection, waiting)
-    except PermissionDenied as error:
-        raise SchemaMismatch(
-            f"the database's schema is not up to date, and this role may not change it: {error.message}",
-            hint='Run "coordinator schema apply" as the owner of the schema, then "coordinator schema grant ROLE".',
-        ) from error
-    return sorted(name for _, name in waiting)
+    backoff = Backoff()
+    deadline = time.monotonic() + DDL_LIMIT_S
+    while True:
+        try:
+            return await _attempt(connection)
+        except PermissionDenied as error:
+            raise SchemaMismatch(
+                f"the database's schema is not up to date, and this role may not change it: {error.message}",
+                hint='Run "coordinator schema apply" as the owner of the schema, then "coordinator schema grant ROLE".',
+            ) from error
+        except _BlockedError as error:
+            holder = await connection.fetchval(_OLDEST_TRANSACTION)
+            if time.monotonic() + backoff.next_s > deadline:
+                raise DatabaseBusy(
+                    f"for {DDL_LIMIT_S:g} seconds, other transactions have held what the schema's change needs: {error}",
+                    hint=f"Nothing was changed. In the way is {holder or 'another session'}. Wait for it, or end it with pg_terminate_backend.",
+                ) from error
+            log.info("schema.waits", reason=str(error), holder=holder, retry_s=backoff.next_s)
+        await backoff.wait()
+
+
+async def _attempt(connection: asyncpg.Connection) -> list[str]:
+    with mapped_errors():
+        async with connection.transaction():
+            await connection.execute("set local client_min_messages = warning")
+            await connection.execute("set local statement_timeout = 0")
+            await connection.execute("set local idle_in_transaction_session_timeout = 0")
+            await _take_turn(connection)
+            comparison = await _compare(connection)
+            _refuse(comparison)
+            if comparison.waiting:
+                try:
+                    await _apply(connection, _to_run(comparison))
+                except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+                    raise _BlockedError(str(error)) from error
+    return sorted(file.name for file in comparison.waiting)
 
 
 async def _take_turn(connection: asyncpg.Connection) -> None:
@@ -212,14 +342,12 @@ async def _take_turn(connection: asyncpg.Connection) -> None:
         await backoff.wait()
 
 
-async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) -> None:
-    ours = files()
-    for file in ours:
-        if file.kind == "migration" and (file.kind, file.name) not in waiting:
-            continue
+async def _apply(connection: asyncpg.Connection, run: list[SqlFile]) -> None:
+    for file in run:
         try:
+            await connection.execute(_bounded())
             await connection.execute(file.text, timeout=APPLY_TIMEOUT_S)
-        except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError):
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             raise
         except asyncpg.PostgresError as error:
             raise SchemaMismatch(
@@ -227,19 +355,9 @@ async def _apply(connection: asyncpg.Connection, waiting: set[tuple[str, str]]) 
                 hint="Nothing was changed. Was the schema edited by hand?",
                 detail=getattr(error, "detail", None),
             ) from error
-    for file in ours:
-        if file.kind != "bootstrap":
-            await connection.execute(
-                "select coordinator.schema_record($1, $2, $3, $4)",
-                file.kind,
-                file.name,
-                file.checksum,
-                version(),
-            )
-    await connection.execute(
-        "select coordinator.schema_forget('functions', $1)",
-        [file.name for file in ours if file.kind == "functions"],
-    )
+    recorded = [(file.kind, file.name, file.checksum) for file in files() if file.kind != "bootstrap"]
+    await connection.execute(_RECORD, *zip(*recorded, strict=True), version())
+    await connection.execute("select coordinator.schema_forget('functions', $1)", _function_files())
     await connection.execute("select coordinator.schema_close()")
 
 
@@ -249,18 +367,39 @@ async def grant(connection: asyncpg.Connection, role: str) -> None:
         await connection.execute("select coordinator.schema_grant($1)", role)
 
 
-def _refuse_foreign(found: list[FileStatus]) -> None:
-    for file in found:
+def _refuse(comparison: _Comparison) -> None:
+    """Refuse to go on with a database whose schema is neither an older one of this program nor one that serves it.
+
+    Raises: ``SchemaMismatch``.
+    """
+    migrations = [file for file in comparison.files if file.kind == "migration"]
+    for file in migrations:
         if file.state == "edited":
             raise SchemaMismatch(
                 f"migration {file.name} is not the one that was applied to this database",
                 hint="Released migrations are never edited; restore the file and write a new one.",
             )
-        if file.state == "newer":
-            raise SchemaMismatch(
-                f"the database has {file.name} of a newer program than {version()}",
-                hint="Update this program; older ones do not run on a newer schema.",
-            )
+    if comparison.ahead is None:
+        return
+    unknown = next((file.name for file in migrations if file.state == "newer"), None)
+    lacking = next((file.name for file in migrations if file.state == "pending"), None)
+    theirs = f"migration {unknown}" if unknown else f"functions of {comparison.ahead}"
+    if lacking:
+        raise SchemaMismatch(
+            f"the database has {theirs}, which this program does not know, and lacks its migration {lacking}",
+            hint="They are of different lines of development. Use the program that applied the schema, or another database.",
+        )
+    newest = max(_number(file.name) for file in migrations if file.state == "applied")
+    if newest < comparison.oldest:
+        raise SchemaMismatch(
+            f"the database has {theirs} of coordinator {comparison.ahead}; its schema serves programs that know migration"
+            f" {comparison.oldest:04}, and coordinator {version()} ends with {newest:04}",
+            hint=f"Update this program to {comparison.ahead}; an upgrade without a stop goes from release to release.",
+        )
+
+
+def _number(name: str) -> int:
+    return int(name[:4])
 
 
 def _parts(text: str) -> tuple[int, ...]:

@@ -34,9 +34,15 @@ $$;
 comment on function coordinator.event_ring() is
   'Ring the doorbell if the relay sleeps, and return the id of the next event. Internal: the default of events.id. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
 
--- Nearly always the first: the relay is awake, or nobody emits.
-alter table coordinator.events alter column id set default
-  case when pg_sequence_last_value('coordinator.relay_bell') = 0 then nextval('coordinator.event_ids') else coordinator.event_ring() end;
+-- Nearly always the first: the relay is awake, or nobody emits. Set once, since that stops all writers; a migration changes it.
+do $$
+begin
+  if not (select atthasdef from pg_attribute where attrelid = 'coordinator.events'::regclass and attname = 'id') then
+    alter table coordinator.events alter column id set default
+      case when pg_sequence_last_value('coordinator.relay_bell') = 0 then nextval('coordinator.event_ids') else coordinator.event_ring() end;
+  end if;
+end
+$$;
 
 -- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest. The hottest
 -- functions write the same insert themselves, which saves 1.4 µs; a test compares them.

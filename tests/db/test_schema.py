@@ -1,4 +1,4 @@
-"""Applying the schema: concurrently, interrupted, edited, older, newer, without rights, by hand, on every PostgreSQL found."""
+"""Applying the schema: concurrently, interrupted, edited, without rights, by hand, on every PostgreSQL found."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_function_file_that_is_not_in_the_order_once_is_an_error(tmp_path: Pat
         schema.function_order(tmp_path)
 
 
-# --------------------------------------------------------------------------------------------------- other programs
+# ---------------------------------------------------------------------------------------------------- other files
 
 
 async def test_an_edited_migration_is_refused_before_anything_is_done(
@@ -201,38 +201,6 @@ async def test_an_edited_migration_is_refused_before_anything_is_done(
         assert raised.value.hint
         assert (raised.value.exit_code, raised.value.code[:3]) == (6, "ZC6")
     assert await dump(connection) == before
-
-
-async def test_a_database_with_a_migration_of_a_newer_program_is_refused(
-    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = schema.files()
-    newer = schema.SqlFile("migration", "9999_newer.sql", "create table coordinator.newer (a integer)", "0")
-    pretend(monkeypatch, *ours[:2], newer, *ours[2:])
-    pretend(
-        monkeypatch, *sorted((*ours, newer), key=lambda file: ("bootstrap", "migration", "functions").index(file.kind))
-    )
-    await schema.apply(connection)
-    pretend(monkeypatch, *ours)
-    for attempt in (schema.apply, schema.verify):
-        with pytest.raises(SchemaMismatch) as raised:
-            await attempt(connection)
-        assert "9999_newer.sql" in raised.value.message
-        assert "Update this program" in str(raised.value.hint)
-
-
-async def test_functions_of_a_newer_program_are_not_taken_back(
-    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = schema.files()
-    functions = first("functions")
-    monkeypatch.setattr(schema, "version", lambda: "999.0")
-    pretend(monkeypatch, *(edited(file, file.text + "\n") if file == functions else file for file in ours))
-    await schema.apply(connection)
-    monkeypatch.undo()
-    with pytest.raises(SchemaMismatch) as raised:
-        await schema.apply(connection)
-    assert functions.name in raised.value.message
 
 
 async def test_changed_functions_are_applied_again_and_only_they_are_new_on_record(

@@ -11,31 +11,62 @@ from coordinator.cli.output import plain
 command = noun("The database schema: apply, verify and print it.")
 
 
-@command.verb(examples=["coordinator schema apply --url postgresql://owner@db.example/agents"])
+NOTHING = "nothing to apply: up to date"
+
+
+@command.verb(
+    examples=[
+        "coordinator schema apply --url postgresql://owner@db.example/agents",
+        "coordinator schema apply --dry-run > upgrade.sql",
+    ]
+)
+@click.option("--dry-run", is_flag=True, help="Print the pending SQL as a script for psql, and apply nothing.")
 @click.pass_obj
-def apply(call: Invocation) -> None:
-    """Apply this program's schema to the database. Repeated and concurrent runs are safe."""
+def apply(call: Invocation, *, dry_run: bool) -> None:
+    """Apply this program's schema to the database. Repeated and concurrent runs are safe.
+
+    The schema of a newer release stays as it is.
+    """
     from coordinator.db import schema  # noqa: PLC0415
 
+    if dry_run:
+        call.output.raw(call.on_connection(schema.pending) or f"-- {NOTHING}\n")
+        return
     applied = call.on_connection(schema.apply)
-    text = f"applied {len(applied)} files: {', '.join(applied)}" if applied else "nothing to apply: up to date"
-    call.output.one({"applied": applied}, text)
+    newer = None if applied else call.on_connection(schema.verify)
+    text = NOTHING
+    if applied:
+        text = f"applied {len(applied)} files: {', '.join(applied)}"
+    elif newer:
+        text = f"nothing to apply: {_ahead(newer)}"
+    call.output.one({"applied": applied, "newer": newer}, text)
 
 
 @command.verb(examples=["coordinator schema verify && echo fits"])
 @click.pass_obj
 def verify(call: Invocation) -> None:
-    """Verify that the schema fits this program. Exit code 6: it does not."""
+    """Verify that the schema serves this program. Exit code 6: it does not.
+
+    It is the program's own, or that of a newer release.
+    """
     from coordinator.db import schema  # noqa: PLC0415
 
-    call.on_connection(schema.verify)
-    call.output.one({"verified": True}, "the database has this program's schema")
+    newer = call.on_connection(schema.verify)
+    text = _ahead(newer) if newer else "the database has this program's schema"
+    call.output.one({"verified": True, "newer": newer}, text)
+
+
+def _ahead(newer: str) -> str:
+    return f"the database has the schema of a newer program, coordinator {plain(newer)}, which serves this one"
 
 
 @command.verb(examples=["coordinator schema status"])
 @click.pass_obj
 def status(call: Invocation) -> None:
-    """List the schema's files and their state in the database. Warn of an outdated embedded PostgreSQL."""
+    """List the schema's files and their state in the database. Warn of an outdated embedded PostgreSQL.
+
+    pending, changed: to be applied. newer: of a newer release, which this program leaves as it is. edited: refused.
+    """
     from coordinator import embedded  # noqa: PLC0415
     from coordinator.db import schema  # noqa: PLC0415
 
@@ -49,7 +80,7 @@ def status(call: Invocation) -> None:
 @command.verb(name="print", examples=["coordinator schema print | psql -f - postgresql://owner@db.example/agents"])
 @click.pass_obj
 def print_(call: Invocation) -> None:
-    """Print the schema as a script for psql. This needs no database."""
+    """Print the schema as a script for psql, for an empty database. This needs no database."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.output.raw(schema.script())
