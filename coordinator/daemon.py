@@ -25,6 +25,7 @@ from pathlib import Path
 
 import anyio
 import structlog
+from anyio import to_thread
 
 from coordinator import embedded
 from coordinator.api.access import Access, is_loopback, is_open
@@ -50,6 +51,7 @@ from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness
 from coordinator.relay import Relay
 from coordinator.replica import Replica
+from coordinator.telemetry import tracing
 from coordinator.version import version
 from coordinator.webhooks.deliveries import WebhookDeliveries
 
@@ -85,7 +87,12 @@ async def serve(config: Config) -> None:
             ):
                 await _run(config, database, checks, executor, listener, place, lifetime, certificate)
 
-    await run_until_shutdown("daemon", run)
+    if config.tracing == "on":
+        tracing.start("coordinator-daemon")
+    try:
+        await run_until_shutdown("daemon", run)
+    finally:
+        await to_thread.run_sync(tracing.stop)  # with what is left of the spans
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ On failure the relay logs the error, drops the connection, backs off and starts 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import anyio
@@ -22,7 +23,7 @@ from coordinator.db.database import Database
 from coordinator.db.session import ServerSession, SessionWake
 from coordinator.operations.work import RelayArm, RelayRecover, RelayRun
 from coordinator.progress import Progress
-from coordinator.telemetry import metrics
+from coordinator.telemetry import metrics, tracing
 
 __all__ = ["BELL_CHANNEL", "Relay"]
 
@@ -32,6 +33,13 @@ REARM_S = 10.0  # the bell is armed for 15 s
 STEP_TIMEOUT_S = 30.0  # large events on a slow disk; a connection without answer for longer is replaced
 WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
 WATCH_MAX_S = 0.05
+
+_BATCH = {
+    "messaging.system": "coordinator",
+    "messaging.operation.name": "relay",
+    "db.system.name": "postgresql",
+    "db.stored_procedure.name": f"coordinator.{RelayRun.function}",
+}
 
 log = structlog.get_logger()
 
@@ -97,8 +105,11 @@ class Relay:
         """Run steps until no event is left; return whether there were any."""
         found = False
         while True:
+            began_ns = time.time_ns()
             chunks = await session.run(RelayRun())
             self.progress.made()
+            if moved := sum(chunks):
+                tracing.record("relay batch", began_ns, {**_BATCH, "messaging.batch.message_count": moved})
             for moved in filter(None, chunks):
                 found = True
                 metrics.EVENT_NUMBERED.inc(moved)

@@ -31,6 +31,7 @@ from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
     from tests.fake_s3 import FakeS3
+    from tests.spans import Spans
 
 R = TypeVar("R")
 
@@ -318,3 +319,12 @@ async def kept() -> AsyncIterator[Sessions]:
 async def tx(kept: Sessions, shared_url: str) -> AsyncIterator[Transaction]:
     async with kept.transaction(shared_url) as connection:
         yield Transaction(connection)
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    """The spans of this test, which are made from now on."""
+    from tests.spans import kept  # imports OpenTelemetry
+
+    with kept() as spans:
+        yield spans

@@ -20,7 +20,7 @@ from coordinator.telemetry import logs
 
 async def main(settings: str) -> int:
     config = msgspec.json.decode(settings, type=Config, strict=False)
-    logs.configure(format="json", level=config.log_level)
+    logs.configure(format="json", level=config.log_level, slow_call_s=config.slow_call_s)
     try:
         await serve(config)
     except CoordinatorError as error:

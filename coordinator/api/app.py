@@ -23,6 +23,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler, OperationRoutes
+from coordinator.api.tracing import Traced, routed
 from coordinator.operations.executor import Source
 from coordinator.replica import Replica
 from coordinator.telemetry import metrics
@@ -66,10 +67,11 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
         state = readiness()
         return Response(200 if state.ready else 503, msgspec.json.encode(state))
 
-    async def render_metrics(_request: Request) -> Response:
-        """Respond with all metrics in Prometheus' text format."""
-        text = await to_thread.run_sync(metrics.renderer())  # thousands of lines
-        return Response(200, text, media_type=b"text/plain; version=0.0.4; charset=utf-8")
+    async def render_metrics(request: Request) -> Response:
+        """Respond with all metrics in Prometheus' text format; as OpenMetrics, with exemplars, to who asks for that."""
+        render, media_type = metrics.renderer(request.headers.get("accept", ""))
+        text = await to_thread.run_sync(render)  # thousands of lines
+        return Response(200, text, media_type=media_type.encode())
 
     async def show_schema(_request: Request) -> Response:
         """Respond with the API's description for people."""
@@ -95,17 +97,23 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         below_v1 = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        if not below_v1 and scope.get("path") in handlers:
+            routed(scope, scope["path"])
         await (operations if below_v1 else others)(scope, receive, send)
 
-    app: Application = dispatch if mcp is None else _beside(dispatch, "/mcp", mcp(dispatch))
+    # A tool's call is a request of its own, within that to /mcp.
+    app: Application = dispatch if mcp is None else _beside(dispatch, "/mcp", mcp(Traced(dispatch)))
     for layer, arguments, options in reversed(middleware):
         app = layer(app, *arguments, **options)
-    return app
+    return Traced(app)
 
 
 def _beside(app: Application, path: str, other: Application) -> Application:
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = other if scope["type"] == "http" and scope["path"] == path else app
+        chosen = app
+        if scope["type"] == "http" and scope["path"] == path:
+            routed(scope, path)
+            chosen = other
         await chosen(scope, receive, send)
 
     return dispatch

@@ -26,10 +26,11 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READ = (b"host", b"origin", b"sec-fetch-site")
 _REQUEST_HEADERS = (
     "authorization", "idempotency-key", "if-match", "if-none-match", "if-range", "last-event-id", "range", "repr-digest",
+    "traceparent", "tracestate", "x-request-id",
 )  # fmt: skip
 _RESPONSE_HEADERS = (
     "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "replica-lag", "repr-digest", "retry-after",
-    "www-authenticate",
+    "www-authenticate", "x-request-id",
 )  # fmt: skip
 
 

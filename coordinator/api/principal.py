@@ -21,6 +21,7 @@ from coordinator.api.tokens import Tokens
 from coordinator.errors import PermissionDenied
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.token import Role, Token
+from coordinator.telemetry import cause
 
 __all__ = ["Principal"]
 
@@ -96,6 +97,7 @@ class Principal:
         parts = operation.parts()
         if parts:
             operation = operation.with_parts([await self.permit(part) for part in parts])
+        cause.about(operation)
         if self._token is None or self._tokens is None:
             return operation
         about = operation.about()
@@ -103,6 +105,7 @@ class Principal:
             project = await self._tokens.agents.project_of(about) if isinstance(about, UUID) else about
             self.check_projects(None if project is None else (project,))
         operation = operation.spoken_by(self._token.name)
+        cause.about(operation)
         known = self._role >= Role.manager
         for name in operation.speaker_names():
             if name == LOOPS:

@@ -25,6 +25,7 @@ from coordinator.api.problems import MalformedRequest, MethodNotAllowed, NoRoute
 from coordinator.api.request import Request
 from coordinator.api.response import TRANSPORT, Response
 from coordinator.api.subscriptions import Subscriptions
+from coordinator.api.tracing import routed
 from coordinator.api.transfers import PATH, Transfers
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
@@ -34,6 +35,7 @@ from coordinator.telemetry import metrics
 __all__ = ["Handler", "OperationRoutes"]
 
 Handler = Callable[[Request], Awaitable[responses.Response]]
+_Target = tuple[str, str, Handler]  # the name of the operation, its route, and what serves it
 
 
 class OperationRoutes:
@@ -50,8 +52,8 @@ class OperationRoutes:
         self._access = access
         self._memory = Memory(gateway.config.http_memory_bytes, gateway.config.http_queue_s)
         self._deadline_s = gateway.config.http_write_deadline_s
-        self._exact: dict[str, dict[str, tuple[str, Handler]]] = {}
-        self._beneath: dict[str, dict[str, tuple[str, Handler]]] = {}
+        self._exact: dict[str, dict[str, _Target]] = {}
+        self._beneath: dict[str, dict[str, _Target]] = {}
         calls = Calls(database, gateway, replica)
         subscriptions = Subscriptions(calls, gateway, database)
         for endpoint in endpoints():
@@ -60,16 +62,17 @@ class OperationRoutes:
                 handler = subscriptions.read
             prefix, _, parameter = endpoint.path.partition("{")
             table = self._beneath if parameter else self._exact
-            table.setdefault(prefix, {})[endpoint.method] = (endpoint.operation.function, handler)
+            table.setdefault(prefix, {})[endpoint.method] = (endpoint.operation.function, endpoint.path, handler)
         transfers = Transfers(calls, gateway.config)
         self._beneath[PATH.partition("{")[0]] = {
-            "PUT": ("artifact_upload", transfers.put),
-            "GET": ("artifact_download", transfers.get),
-            "HEAD": ("artifact_head", transfers.get),
+            "PUT": ("artifact_upload", PATH, transfers.put),
+            "GET": ("artifact_download", PATH, transfers.get),
+            "HEAD": ("artifact_head", PATH, transfers.get),
         }
-        self._exact[STREAM_PATH] = {"GET": ("event_stream", subscriptions.stream)}
+        self._exact[STREAM_PATH] = {"GET": ("event_stream", STREAM_PATH, subscriptions.stream)}
         for path, handlers in further.items():
-            self._exact[path] = {method: (path.rpartition("/")[2], handler) for method, handler in handlers.items()}
+            name = path.rpartition("/")[2]
+            self._exact[path] = {method: (name, path, handler) for method, handler in handlers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -84,7 +87,8 @@ class OperationRoutes:
                 if connection is not None:
                     connection.on_lost = running.cancel
                 try:
-                    name, handler, argument = self._find(scope["method"], scope["raw_path"])
+                    (name, route, handler), argument = self._find(scope["method"], scope["raw_path"])
+                    routed(scope, route)
                     principal = await self._access.identify(scope)
                     response = await handler(Request(scope, receive, send, argument, principal, hold))
                     size = len(response.body) if isinstance(response, Response) else 0
@@ -105,19 +109,19 @@ class OperationRoutes:
             except Exception as error:  # noqa: BLE001 - a stream that may not begin, or a bug
                 await problem_response(error)(scope, receive, send)
 
-    def _find(self, method: str, raw_path: bytes) -> tuple[str, Handler, str | None]:
+    def _find(self, method: str, raw_path: bytes) -> tuple[_Target, str | None]:
         try:
             path = unquote(raw_path.decode("ascii"), errors="strict")
         except UnicodeDecodeError:
             raise MalformedRequest("the path is not UTF-8", hint="Write other characters as %XX.") from None
         exact = self._exact.get(path, {})
         if method in exact:
-            return *exact[method], None
+            return exact[method], None
         # /v1/<noun>/<rest>: the rest is the parameter, whatever it contains.
         prefix = "/".join(path.split("/", 3)[:3]) + "/"
         beneath = self._beneath.get(prefix, {}) if path.startswith(prefix) else {}
         if method in beneath:
-            return *beneath[method], path[len(prefix) :]
+            return beneath[method], path[len(prefix) :]
         if allowed := exact | beneath:
             raise MethodNotAllowed(method, allowed)
         raise NoRoute(path)

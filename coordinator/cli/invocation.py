@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+import click
 import msgspec
 from click.exceptions import Exit
 
@@ -20,6 +21,7 @@ from coordinator.model.lag import tolerating
 from coordinator.model.operation import Operation
 from coordinator.model.page import Page, place_of, walk
 from coordinator.model.position import reported
+from coordinator.telemetry import tracing
 
 if TYPE_CHECKING:
     from coordinator.db.single import Connection
@@ -98,13 +100,14 @@ class Invocation:
             from coordinator.objects import ObjectStore  # noqa: PLC0415
 
             objects = ObjectStore(self.config)
-        async with brief.opened(dsn, self.config, objects) as reader:
-            if self.at_least is None:
-                yield reader
-                return
-            from coordinator.operations.at_least import ReadsAtLeast  # noqa: PLC0415
+        with self._span():
+            async with brief.opened(dsn, self.config, objects) as reader:
+                if self.at_least is None:
+                    yield reader
+                    return
+                from coordinator.operations.at_least import ReadsAtLeast  # noqa: PLC0415
 
-            yield ReadsAtLeast(reader, self.at_least)
+                yield ReadsAtLeast(reader, self.at_least)
 
     def _finish_brief(self, function: Callable[[], Coroutine[Any, Any, R]]) -> R:
         from coordinator.client import brief  # noqa: PLC0415
@@ -114,13 +117,14 @@ class Invocation:
     @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
         """Connect to the database, or to a daemon or sidecar; reads include ``--at-least``."""
-        async with self._open(direct=direct) as executor:
-            if self.at_least is None:
-                yield executor
-                return
-            from coordinator.operations.at_least import AtLeast  # noqa: PLC0415
+        with self._span():
+            async with self._open(direct=direct) as executor:
+                if self.at_least is None:
+                    yield executor
+                    return
+                from coordinator.operations.at_least import AtLeast  # noqa: PLC0415
 
-            yield AtLeast(executor, self.at_least)
+                yield AtLeast(executor, self.at_least)
 
     @asynccontextmanager
     async def _open(self, *, direct: bool) -> AsyncIterator[Executor]:
@@ -137,13 +141,23 @@ class Invocation:
         async with Single.open(dsn, self.config, ObjectStore(self.config)) as single:
             yield single
 
+    def _span(self) -> tracing.Span:
+        """Return the span of this command, below that of who started it; start tracing, if it is on."""
+        config = self.config
+        if config.tracing == "on":
+            tracing.start("coordinator-cli")
+        context = click.get_current_context(silent=True)
+        name = "coordinator" if context is None else context.command_path
+        return tracing.received(name, "internal", {}, tracing.parsed(config.traceparent))
+
     def serve(self, program: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run a program that logs, on an event loop of its own, until it ends."""
         import anyio  # noqa: PLC0415 - as all below, slow to import
 
         from coordinator.telemetry import logs  # noqa: PLC0415
 
-        logs.configure(format=self.config.log_format, level=self.config.log_level)
+        config = self.config
+        logs.configure(format=config.log_format, level=config.log_level, slow_call_s=config.slow_call_s)
         anyio.run(program, *args, backend_options={"use_uvloop": True})
 
     def run(self, operation: Operation[R]) -> R:

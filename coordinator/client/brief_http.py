@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from coordinator.client.problem import error_of
+from coordinator.client.request_span import outgoing, request_span, status_of
 from coordinator.client.wire import Message, including, message_of, result_of
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.model.position import report
+from coordinator.telemetry import tracing
 
 if TYPE_CHECKING:
     from coordinator.operations.positions import Included
@@ -67,15 +69,17 @@ class BriefExecutor:
 
         Raises: what the operation raises; ``DatabaseUnavailable`` if no response came.
         """
-        return cast("R", result_of(operation, self._send(message_of(operation), repeatable=operation.reads)))
+        with tracing.operation(operation):
+            return cast("R", result_of(operation, self._send(message_of(operation), repeatable=operation.reads)))
 
     async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
         """Run a read that includes a position; the server waits for it.
 
         Raises: as ``run``.
         """
-        message = including(message_of(operation), included.position)
-        return cast("R", result_of(operation, self._send(message, repeatable=True)))
+        with tracing.operation(operation):
+            message = including(message_of(operation), included.position)
+            return cast("R", result_of(operation, self._send(message, repeatable=True)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -86,12 +90,12 @@ class BriefExecutor:
         kept = self._connection.sock is not None
         try:
             try:
-                answer = self._attempt(message)
+                answer = self._traced(message, again=False)
             except ConnectionError:
                 if not (kept and repeatable):
                     raise
                 self.close()
-                answer = self._attempt(message)
+                answer = self._traced(message, again=True)
         except (OSError, HTTPException) as error:
             self.close()
             raise self._unavailable(error) from error
@@ -100,9 +104,17 @@ class BriefExecutor:
         report(answer.position)
         return answer.body
 
+    def _traced(self, message: Message, *, again: bool) -> _Answered:
+        with request_span(message, self._url, again=again) as span:
+            answer = self._attempt(message)
+            status_of(span, answer.status)
+        return answer
+
     def _attempt(self, message: Message) -> _Answered:
         connection = self._connection
-        headers = {"Content-Type": "application/json"} if message.content is not None else {}
+        headers = outgoing()
+        if message.content is not None:
+            headers["Content-Type"] = "application/json"
         self._sent = False
         connection.timeout = self._left_s()
         if connection.sock is None:

@@ -50,6 +50,7 @@ from coordinator.model.operation import Json
 from coordinator.model.status import Status
 from coordinator.operations import agents, status
 from coordinator.operations.liveness import Liveness
+from coordinator.telemetry import tracing
 
 __all__ = ["Client", "connect", "settings_for"]
 
@@ -171,6 +172,8 @@ async def connect(
     Raises: ``ConfigurationError`` for the address; ``DatabaseUnavailable``; what ``agents.Register`` raises.
     """
     url, config = settings_for(url, config)
+    if config.tracing == "on":
+        tracing.start("coordinator-client")
     if project is None:
         project = config.project
     if token is not None:

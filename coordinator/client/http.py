@@ -25,8 +25,9 @@ from urllib.parse import urlencode
 import anyio
 
 from coordinator.backoff import Backoff
-from coordinator.client.http_pool import Disconnected, HttpPool, NoResponse, NotSent
+from coordinator.client.http_pool import Disconnected, HttpPool, HttpResponse, NoResponse, NotSent
 from coordinator.client.problem import error_of
+from coordinator.client.request_span import outgoing, request_span, status_of
 from coordinator.client.wire import Message, decoded, including, message_of, result_of
 from coordinator.config import Config
 from coordinator.db.session import SessionWake
@@ -35,6 +36,7 @@ from coordinator.model.operation import Operation
 from coordinator.model.position import report
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.positions import Included
+from coordinator.telemetry import tracing
 
 __all__ = ["HttpExecutor"]
 
@@ -77,15 +79,17 @@ class HttpExecutor:
         Raises: what the operation raises; ``DatabaseUnavailable`` if no response came.
         """
         repeatable = operation.reads or idempotency_key is not None
-        return cast("R", result_of(operation, await self._send(message_of(operation), idempotency_key, repeatable)))
+        with tracing.operation(operation):
+            return cast("R", result_of(operation, await self._send(message_of(operation), idempotency_key, repeatable)))
 
     async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
         """Run a read that includes a position; the server waits for it.
 
         Raises: as ``run``.
         """
-        message = including(message_of(operation), included.position)
-        return cast("R", result_of(operation, await self._send(message, None, repeatable=True)))
+        with tracing.operation(operation):
+            message = including(message_of(operation), included.position)
+            return cast("R", result_of(operation, await self._send(message, None, repeatable=True)))
 
     async def get(self, path: str, type: type[R]) -> R:
         """Read a path that belongs to no operation.
@@ -163,11 +167,11 @@ class HttpExecutor:
         ends_at = time.monotonic() + self._timeout_s
         try:
             try:
-                response = await self._pool.send(*message, headers, self._timeout_s)
+                response = await self._attempt(message, headers, self._timeout_s)
             except Disconnected as error:
                 if error.sent and not repeatable:
                     raise
-                response = await self._pool.send(*message, headers, ends_at - time.monotonic(), fresh=True)
+                response = await self._attempt(message, headers, ends_at - time.monotonic(), fresh=True)
         except (NotSent, NoResponse) as error:
             raise self._unavailable(error) from error
         except ValueError as error:
@@ -176,6 +180,14 @@ class HttpExecutor:
             raise error_of(response.status, response.body)
         report(response.position)
         return response.body
+
+    async def _attempt(
+        self, message: Message, headers: dict[str, str], timeout_s: float, *, fresh: bool = False
+    ) -> HttpResponse:
+        with request_span(message, self._address, again=fresh) as span:
+            response = await self._pool.send(*message, headers | outgoing(), timeout_s, fresh=fresh)
+            status_of(span, response.status)
+        return response
 
     def _unavailable(self, error: NotSent | NoResponse) -> DatabaseUnavailable:
         hint = error.hint if isinstance(error, NotSent) else "A write may or may not have succeeded."

@@ -256,6 +256,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Setting("Lowest level of the log lines that are written", "choice"),
     ] = "info"
+    slow_call_s: Annotated[
+        float,
+        Setting(
+            "Time after which the log has a line about a call of an SQL function; 0: about each", "duration", 0, 3600
+        ),
+    ] = 1.0
+    tracing: Annotated[
+        Literal["off", "on"],
+        Setting(
+            "Whether spans are sent to an OpenTelemetry collector, which OTEL_… variables name; see tracing.md",
+            "choice",
+        ),
+    ] = "off"
+    traceparent: Annotated[
+        str | None,
+        Setting(
+            "Trace (W3C traceparent) that the calls of a command belong to",
+            "traceparent",
+            unset="none",
+            alias="TRACEPARENT",
+        ),
+    ] = None
     event_retention: Annotated[timedelta, Setting("Age at which events are pruned", "duration", 1, YEAR_S)] = timedelta(
         days=7
     )

@@ -24,6 +24,7 @@ from coordinator.model.agent_ref import takes_agent
 from coordinator.model.operation import Json, Operation, Positioned, Shape
 from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.model.position import AT_LEAST_S, not_included, report
+from coordinator.telemetry import slow, tracing
 from coordinator.telemetry.call_meter import CALL_METER
 
 __all__ = ["Transaction", "call", "call_at_least", "statement"]
@@ -92,7 +93,7 @@ class _Plan(NamedTuple):
     result: Any
     pages: bool
     writes: bool
-    observe: Callable[[float], None]
+    observe: Callable[[float, dict[str, str] | None], None]
 
 
 @cache
@@ -135,17 +136,22 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
     values = values_of(operation)
     if agent_at is not None and isinstance(values[agent_at], str):
         sql = sql_by_name
-    started = time.perf_counter()
-    try:
-        with mapped_errors():
-            if shape is Shape.SCALAR and not writes:
-                return cast("R", await connection.fetchval(sql, *values, timeout=timeout_s))
-            rows = await connection.fetch(sql, *values, timeout=timeout_s)
-    except CoordinatorError as error:
-        CALL_METER.failed(kind.function, error.code)
-        raise
-    finally:
-        observe(time.perf_counter() - started)
+    with tracing.statement(operation, sql) as span:
+        started = time.perf_counter()
+        try:
+            with mapped_errors():
+                if shape is Shape.SCALAR and not writes:
+                    return cast("R", await connection.fetchval(sql, *values, timeout=timeout_s))
+                rows = await connection.fetch(sql, *values, timeout=timeout_s)
+        except CoordinatorError as error:
+            CALL_METER.failed(kind.function, error.code)
+            span.set("db.response.status_code", error.code)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            observe(seconds, tracing.exemplar())
+            if seconds >= slow.threshold_s:
+                slow.log_slow(operation, sql, seconds)
     if writes:
         if rows:
             report(rows[0][-1])
@@ -168,7 +174,8 @@ class Transaction:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in the transaction."""
-        return await call(self._connection, operation)
+        with tracing.operation(operation):
+            return await call(self._connection, operation)
 
 
 async def call_at_least(

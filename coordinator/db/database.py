@@ -26,6 +26,7 @@ from coordinator.db.session import CALL_TIMEOUT_S, ServerSession, SessionWake
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.model.address import without_password
 from coordinator.model.operation import Objects, Operation, complete
+from coordinator.telemetry import tracing
 
 __all__ = ["HEAD_CHANNEL", "Database", "Transaction", "connect_within"]
 
@@ -107,15 +108,16 @@ class Database:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
-        if operation.prepares:
-            operation = await operation.prepared(self)
-        try:
-            result = await self._run(operation)
-        except DatabaseUnavailable:
-            if not operation.reads:
-                raise
-            result = await self._run(operation)
-        return await complete(operation, result, self._objects)
+        with tracing.operation(operation):
+            if operation.prepares:
+                operation = await operation.prepared(self)
+            try:
+                result = await self._run(operation)
+            except DatabaseUnavailable:
+                if not operation.reads:
+                    raise
+                result = await self._run(operation)
+            return await complete(operation, result, self._objects)
 
     async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
         """Run a read on a server that includes a position."""

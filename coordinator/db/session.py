@@ -29,6 +29,7 @@ from coordinator.db.connection import LOST, NO_ROOM, from_postgres, retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
+from coordinator.telemetry import tracing
 
 __all__ = ["ServerSession", "SessionWake"]
 
@@ -139,16 +140,17 @@ class ServerSession:
             raise DatabaseUnavailable(
                 "no direct connection to the database", hint="Try again: it reconnects automatically."
             )
-        async with self._lock:
-            try:
-                result = await call(link.connection, operation, self._call_timeout_s)
-            except DatabaseUnavailable as error:
-                if isinstance(error.__cause__, TimeoutError):
-                    link.lost.set()
-                raise
-            finally:
-                if link.connection.is_closed():  # the driver does not report a connection that it closed itself
-                    link.lost.set()
+        with tracing.operation(operation):
+            async with self._lock:
+                try:
+                    result = await call(link.connection, operation, self._call_timeout_s)
+                except DatabaseUnavailable as error:
+                    if isinstance(error.__cause__, TimeoutError):
+                        link.lost.set()
+                    raise
+                finally:
+                    if link.connection.is_closed():  # the driver does not report a connection that it closed itself
+                        link.lost.set()
         self.heard_at = time.monotonic()
         return result
 

@@ -15,6 +15,7 @@ from coordinator.config import Config
 from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import LOST, connect, mapped_errors
 from coordinator.model.operation import Objects, Operation, complete
+from coordinator.telemetry import tracing
 
 if TYPE_CHECKING:
     from coordinator.db.session import SessionWake
@@ -63,9 +64,10 @@ class Single:
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation in a transaction."""
-        if operation.prepares:
-            operation = await operation.prepared(self)
-        return await complete(operation, await call(self._connection, operation), self._objects)
+        with tracing.operation(operation):
+            if operation.prepares:
+                operation = await operation.prepared(self)
+            return await complete(operation, await call(self._connection, operation), self._objects)
 
     async def run_at_least(self, included: Operation[bool], operation: Operation[R]) -> R:
         """Run a read on a server that includes a position."""

@@ -27,7 +27,7 @@ from coordinator.operations.events import Head
 from coordinator.operations.executor import Runner
 from coordinator.operations.work import LeaderRenew
 from coordinator.progress import Progress
-from coordinator.telemetry import metrics
+from coordinator.telemetry import metrics, tracing
 
 __all__ = ["Keeper"]
 
@@ -179,7 +179,9 @@ class Keeper:
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
             try:
-                run = await loop.run(self._executor)
+                with tracing.span(f"loop {loop.name}", attributes={"coordinator.loop": loop.name}) as span:
+                    run = await loop.run(self._executor)
+                    span.set("coordinator.loop.handled", run.handled)
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error
                 metrics.LOOP_ERRORS.labels(loop.name).inc()
                 log.warning("loop.failed", loop=loop.name, error=str(error), retry_s=backoff.next_s)

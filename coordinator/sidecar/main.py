@@ -27,6 +27,7 @@ from uuid import uuid4
 
 import anyio
 import structlog
+from anyio import to_thread
 from msgspec.structs import replace
 
 from coordinator.api.access import Access
@@ -57,6 +58,7 @@ from coordinator.sidecar.face import AgentReport, SidecarReport, face
 from coordinator.sidecar.listeners import listeners
 from coordinator.sidecar.pod import agent_name, metadata
 from coordinator.sidecar.upstream import Upstream
+from coordinator.telemetry import cause, tracing
 from coordinator.version import version
 
 __all__ = ["serve", "serve_mcp"]
@@ -93,7 +95,12 @@ async def serve(
             async with _source(config) as source:
                 await _run(config, source, registration, AgentProcess(pid), http, lifetime)
 
-    await run_until_shutdown("sidecar", run)
+    if config.tracing == "on":
+        tracing.start("coordinator-sidecar")
+    try:
+        await run_until_shutdown("sidecar", run)
+    finally:
+        await to_thread.run_sync(tracing.stop)  # with what is left of the spans
 
 
 async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
@@ -125,7 +132,12 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
         async with _source(config) as source:
             await _run(config, source, registration, AgentProcess(None), stdio, lifetime)
 
-    await run_until_shutdown("mcp", run)
+    if config.tracing == "on":
+        tracing.start("coordinator-mcp")
+    try:
+        await run_until_shutdown("mcp", run)
+    finally:
+        await to_thread.run_sync(tracing.stop)
 
 
 def _registration(
@@ -197,6 +209,7 @@ async def _run(  # noqa: PLR0917
         presence = await Presence.register(registration, liveness, source)
         if liveness is not None:
             backend.process = lambda: liveness.process
+        cause.identify(project=registration.project, agent=presence.name)
         backend.actor = backend.book.name = backend.jobs.name = presence.name
         backend.book.agent = backend.jobs.agent = presence.id
         backend.book.project = backend.jobs.project = registration.project

@@ -10,14 +10,17 @@ from collections.abc import Callable
 __all__ = ["CALL_METER", "CallMeter"]
 
 
+Timer = Callable[[float, dict[str, str] | None], None]
+
+
 class CallMeter:
-    """``timer`` returns what takes the seconds of each call of a function, ``failed`` counts one by function and SQLSTATE.
+    """``timer`` returns what takes the seconds of each call of a function, and its span as an exemplar; ``failed`` counts one by function and SQLSTATE.
 
     A function keeps the timer that it had at its first call.
     """
 
     def __init__(self) -> None:
-        self.timer: Callable[[str], Callable[[float], None]] = lambda _function: lambda _seconds: None
+        self.timer: Callable[[str], Timer] = lambda _function: lambda _seconds, _exemplar: None
         self.failed: Callable[[str, str], None] = lambda _function, _sqlstate: None
 
 

@@ -1,23 +1,31 @@
-"""Log lines: JSON, or readable text on a terminal. Events are named ``<noun>.<past participle>``."""
+"""Log lines: JSON, or readable text on a terminal. Events are named ``<noun>.<past participle>``.
+
+Every line has what is known of its cause (``telemetry.cause``) beside its own facts.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
+
+from coordinator.telemetry import cause, slow
 
 __all__ = ["LogFormat", "configure"]
 
 LogFormat = Literal["auto", "json", "console"]
 
 
-def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
-    """Write log lines to standard error; ``auto`` is readable text on a terminal, else JSON."""
+def configure(*, format: LogFormat = "auto", level: str = "info", slow_call_s: float = math.inf) -> None:
+    """Write log lines to standard error; ``auto`` is readable text on a terminal, else JSON. Calls of ``slow_call_s`` have a line."""
+    slow.threshold_s = slow_call_s
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_cause,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -44,3 +52,10 @@ def configure(*, format: LogFormat = "auto", level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
+
+
+def _with_cause(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add to a line what is known of its cause; what it says itself stays."""
+    for name, value in cause.facts().items():
+        line.setdefault(name, value)
+    return line

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -214,6 +215,10 @@ class _Collected(Collector):
         return self._families
 
 
-def renderer() -> Callable[[], bytes]:
-    """Take the value of every metric; return what renders them in the text format of Prometheus, in any thread."""
-    return partial(generate_latest, _Collected())
+def renderer(accept: str = "") -> tuple[Callable[[], bytes], str]:
+    """Take the value of every metric; return what renders them, in any thread, and the media type of that.
+
+    It is the text format of Prometheus, or OpenMetrics if that is what ``accept`` names: it has exemplars.
+    """
+    encode, media_type = choose_encoder(accept)
+    return partial(encode, _Collected()), media_type

@@ -13,8 +13,9 @@ import msgspec
 from coordinator.client import Client
 from coordinator.errors import CoordinatorError
 from coordinator.model.job import JobGrant
+from coordinator.telemetry import tracing
 from coordinator.worker.context import JobContext, StopReason
-from coordinator.worker.end import End, end_of
+from coordinator.worker.end import End, SnoozeJob, end_of
 from coordinator.worker.handler import Handler
 
 __all__ = ["Attempt"]
@@ -71,6 +72,34 @@ class Attempt:
             self.error = error
         finally:
             self.context.drop_output()
+
+    def span(self) -> tracing.Span:
+        """Return the span of this attempt, if spans are made."""
+        grant = self.grant
+        return tracing.received(
+            f"process {grant.queue}",
+            "consumer",
+            {
+                "messaging.system": "coordinator",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": grant.queue or "",
+                "messaging.message.id": str(grant.id),
+                "coordinator.project": self.context.client.project,
+                "coordinator.job.type": grant.type or "",
+                "coordinator.job.attempt": grant.attempt or 1,
+            }
+            if tracing.on()
+            else {},
+            None,
+        )
+
+    @property
+    def failure(self) -> str | None:
+        """How the attempt failed; None: it did not, it waits without a worker, or it was snoozed."""
+        if self.stopped is not None:
+            return None if self.stopped is StopReason.SUSPENDED else self.stopped.name.lower()
+        return None if self.error is None or isinstance(self.error, SnoozeJob) else type(self.error).__name__
 
     @property
     def end(self) -> End | None:

@@ -26,6 +26,7 @@ from coordinator.model.job_history import JobStep
 from coordinator.model.job_wait import JobSuspension
 from coordinator.model.operation import Json
 from coordinator.operations import jobs
+from coordinator.telemetry import tracing
 from coordinator.worker.journal import Journal
 from coordinator.worker.output import JobOutput
 from coordinator.worker.step import DurableStep
@@ -106,9 +107,10 @@ class JobContext:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for a process that the function starts: that of the worker, with the job, its fence and the agent."""
+        """The environment for a process that the function starts: that of the worker, with the job, its fence, the agent, and TRACEPARENT."""
         return {
             **os.environ,
+            **{name.upper(): value for name, value in tracing.headers().items()},
             "COORDINATOR_PROJECT": self.client.project,
             "COORDINATOR_AGENT_ID": str(self.client.agent.id),
             "COORDINATOR_JOB_ID": str(self.id),

@@ -31,6 +31,7 @@ from coordinator.model.catalogue import LIMITS
 from coordinator.model.job import JobGrant
 from coordinator.operations import jobs
 from coordinator.progress import Progress
+from coordinator.telemetry import cause
 from coordinator.worker.attempt import Attempt
 from coordinator.worker.context import StopReason
 from coordinator.worker.end import End, FailJob, SnoozeJob, end_of
@@ -89,6 +90,7 @@ class Shift:
         """
         failure: BaseException | None = None
         time_s = ABORT_S
+        cause.identify(project=self._client.project, agent=self._client.agent.name)
         log.info(
             "worker.started",
             agent=self._client.agent.name,
@@ -315,11 +317,14 @@ class Shift:
                 if self._worker.logs_jobs:
                     facts = {"fence": attempt.grant.fence, "attempt": attempt.grant.attempt}
                     log.info("job.started", job=str(attempt.grant.id), type=attempt.grant.type, **facts)
-                try:
-                    if attempt.stopped is None:
-                        await attempt.run()
-                finally:
-                    self._run_ended(attempt)
+                with attempt.span() as span:
+                    try:
+                        if attempt.stopped is None:
+                            await attempt.run()
+                    finally:
+                        if (failure := attempt.failure) is not None:
+                            span.fail(failure)
+                        self._run_ended(attempt)
                 if attempt.stopped is not None or copy_context() != before:
                     break
 

@@ -23,6 +23,7 @@ from coordinator.client.connection import settings_for
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.lifetime import Lifetime, run_until_shutdown
+from coordinator.telemetry import tracing
 from coordinator.worker.handler import Function, Handler
 from coordinator.worker.shift import Shift
 
@@ -118,6 +119,8 @@ class Worker:
         for handler in self.handlers.values():
             handler.resolve()
         url, config = settings_for(url, config)
+        if config.tracing == "on":
+            tracing.start("coordinator-worker")
         self._stop = anyio.Event()
 
         @asynccontextmanager

@@ -1,0 +1,102 @@
+"""Gives each request an id, and a span that continues its client's trace.
+
+``X-Request-ID`` comes from the client, or from a proxy, if it is sane; else it is made here. The response and every log line of the request
+have it. The address in the span has no query, since values may be secret. What asks whether the daemon lives, or reads its metrics, has no span.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coordinator.telemetry import tracing
+from coordinator.telemetry.cause import Cause
+
+__all__ = ["Traced", "routed"]
+
+SPAN = "coordinator.span"  # in the scope
+UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
+FAILED = 500
+
+_READ = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
+_SANE = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+
+
+class Traced:
+    """Middleware around everything else, so that a refusal has an id, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = [header for header in scope["headers"] if header[0] in _READ]
+        request_id = _id_of(given) if given else None
+        if request_id is None:
+            request_id = b"%016x" % random.getrandbits(64)
+        context = _context_of(given) if given else None
+        span = tracing.OFF
+        if scope["path"] not in UNTRACED and (context is not None or tracing.on()):
+            method = scope["method"]
+            span = tracing.received(method, "server", _attributes(scope) if tracing.on() else {}, context)
+
+        async def respond(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                span.set("http.response.status_code", message["status"])
+                if message["status"] >= FAILED:
+                    span.fail(str(message["status"]))
+            await send(message)
+
+        with span, Cause(request_id.decode("ascii")):
+            if span is not tracing.OFF:
+                scope[SPAN] = span
+            await self._app(scope, receive, respond)
+
+
+def routed(scope: Scope, route: str) -> None:
+    """Name the request's span after its route."""
+    span: tracing.Span | None = scope.get(SPAN)
+    if span is not None:
+        span.rename(f"{scope['method']} {route}")
+        span.set("http.route", route)
+
+
+def _id_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    found = [value for name, value in headers if name == b"x-request-id"]
+    return found[0] if len(found) == 1 and _SANE.fullmatch(found[0]) else None
+
+
+def _context_of(headers: list[tuple[bytes, bytes]]) -> tracing.TraceContext | None:
+    parents = [value for name, value in headers if name == b"traceparent"]
+    if len(parents) != 1:
+        return None
+    states = [value for name, value in headers if name == b"tracestate"]
+    state = b",".join(states).decode("latin-1") if states else None
+    return tracing.parsed(parents[0].decode("latin-1"), state)
+
+
+def _attributes(scope: Scope) -> dict[str, str | int]:
+    headers = dict(scope["headers"])
+    attributes: dict[str, str | int] = {
+        "http.request.method": scope["method"],
+        "url.path": scope["path"],
+        "url.scheme": scope.get("scheme", "http"),
+        "network.protocol.version": scope.get("http_version", "1.1"),
+    }
+    if (server := scope.get("server")) is not None:
+        attributes["server.address"] = str(server[0])
+        if server[1] is not None:
+            attributes["server.port"] = server[1]
+    if (client := scope.get("client")) is not None:
+        attributes["client.address"] = str(client[0])
+    if agent := headers.get(b"user-agent"):
+        attributes["user_agent.original"] = agent.decode("latin-1")[:256]
+    return attributes

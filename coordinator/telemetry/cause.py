@@ -1,0 +1,77 @@
+"""What a line of the log is due to: its request and trace, its project and agent.
+
+A request costs one object; who it is about is read out of its operation when a line is written. It is cheap to import.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Self
+
+from coordinator.telemetry import tracing
+
+if TYPE_CHECKING:
+    from coordinator.model.operation import Operation
+
+__all__ = ["Cause", "about", "facts", "facts_of", "identify", "request_id"]
+
+
+class Cause:
+    """What lines within the context are due to: a request, and the operation that it asks for, once that is known."""
+
+    __slots__ = ("_token", "operation", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.operation: Operation[Any] | None = None
+
+    def __enter__(self) -> Self:
+        self._token: Token[Cause | None] = _cause.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _cause.reset(self._token)
+
+
+_cause: ContextVar[Cause | None] = ContextVar("cause", default=None)
+_identity: dict[str, str] = {}  # of the process
+
+
+def about(operation: Operation[Any]) -> None:
+    """Have the lines of this request name project and agent of an operation."""
+    cause = _cause.get()
+    if cause is not None:
+        cause.operation = operation
+
+
+def identify(**facts: str) -> None:
+    """Have all lines of this process say who it is: its ``project``, its ``agent``."""
+    _identity.update(facts)
+
+
+def facts() -> dict[str, str]:
+    """Return what is known of the cause of what happens now."""
+    cause = _cause.get()
+    found = dict(_identity)
+    if cause is not None:
+        found["request_id"] = cause.request_id
+        if cause.operation is not None:
+            found |= facts_of(cause.operation)
+    if trace_id := tracing.trace_id():
+        found["trace_id"] = trace_id
+    return found
+
+
+def request_id() -> str | None:
+    """Return the id of the request that is being served."""
+    cause = _cause.get()
+    return None if cause is None else cause.request_id
+
+
+def facts_of(operation: Operation[Any]) -> dict[str, str]:
+    """Return the project that an operation is about, and the agent that speaks or is spoken of, as far as it names them."""
+    project = operation.about()
+    facts = {"project": project} if isinstance(project, str) else {}
+    named = (getattr(operation, field, None) for field in (*operation.speakers, "agent"))
+    agent = next((str(value) for value in named if value is not None), None)
+    return facts if agent is None else {**facts, "agent": agent}
