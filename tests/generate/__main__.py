@@ -1,23 +1,30 @@
-"""Write the generated files, each from a fresh database: `schema`, `docs`, or both."""
+"""Write the generated files, each from a fresh database: `schema`, `docs`, or both; or `previous <commit>`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
+from pathlib import Path
 from uuid import uuid4
 
 from coordinator.db import schema
 from coordinator.db.connection import connect
 from tests.conftest import admin, local_server, with_database
 from tests.generate import docs, manifests
+from tests.generate.previous import PREVIOUS, previous, written
 from tests.generate.schema import CATALOGUE, SCHEMA, catalogue, dump
 
 
-async def _write(server_url: str, what: str) -> None:
+async def _write(server_url: str, what: str, commit: str | None = None) -> None:
     name = f"generate_{uuid4().hex[:8]}"
     await admin(server_url, f"create database {name}")
     connection = await connect(with_database(server_url, name))
     try:
+        if commit is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                PREVIOUS.write_text(written(await previous(connection, commit, Path(folder))), "utf-8")
+            return
         await schema.apply(connection)
         if what == "schema":
             files = {SCHEMA: await dump(connection), CATALOGUE: await catalogue(connection)}
@@ -32,5 +39,8 @@ async def _write(server_url: str, what: str) -> None:
 
 if __name__ == "__main__":
     with local_server() as url:
-        for what in sys.argv[1:]:
-            asyncio.run(_write(url, what))
+        if sys.argv[1] == "previous":
+            asyncio.run(_write(url, *sys.argv[1:]))
+        else:
+            for what in sys.argv[1:]:
+                asyncio.run(_write(url, what))
