@@ -184,7 +184,7 @@ async def _run(  # noqa: PLR0917
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
         middleware = origin_middleware(config, loopback=is_loopback(config.host))
-        mount = Mount(access, lifetime.stop, config.mcp_listeners)
+        mount = Mount(access, gateway, config.mcp_listeners)
         tasks.start_soon(mount.run_forever)
         app = create_app(
             readiness,

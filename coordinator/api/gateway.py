@@ -29,6 +29,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 import structlog
 from anyio.lowlevel import checkpoint
 
@@ -61,6 +62,7 @@ TICK_S = 1.0
 log = structlog.get_logger()
 
 Concern = Callable[[dict[str, Any]], bool]
+Tap = Callable[[Event | None], None]
 
 
 def _any(_data: dict[str, Any]) -> bool:
@@ -86,19 +88,24 @@ class Reader(Protocol):
 
 
 class _Group:
-    """Streams and waiters with equal filters."""
+    """Streams, waiters and taps with equal filters."""
 
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
         self.readers: set[Reader] = set()
         self.wakes: dict[SessionWake, Concern] = {}
+        self.taps: dict[object, Tap] = {}
 
     def wake(self, event: Event) -> None:
-        if self.wakes:
+        if self.wakes or self.taps:
             data = decoded(event.data)
             for wake, concern in self.wakes.items():
                 if concern(data):
                     wake.set()
+            if self.taps:
+                event = msgspec.structs.replace(event, data=data)
+                for take in self.taps.values():
+                    take(event)
 
     def deliver(self, frames: list[Frame]) -> None:
         data = chunk(b"".join([frame.data for frame in frames]))
@@ -311,6 +318,27 @@ class Gateway:
             del group.wakes[wake]
             self._tidy(group)
 
+    @contextmanager
+    def tap(self, filter: Filter, take: Tap) -> Iterator[None]:
+        """Call ``take`` with each event that passes a filter; with null where some may be missing, and when the gateway closes.
+
+        Within ``connection``, it gets what is emitted after that was entered. It must not wait.
+        """
+        joined = self.epoch, max(self.ring.head, self._woken_at)
+
+        def take_new(event: Event | None) -> None:
+            if event is None or self.epoch != joined[0] or event.seq > joined[1]:
+                take(event)
+
+        key = object()
+        group = self._group(filter)
+        group.taps[key] = take_new
+        try:
+            yield
+        finally:
+            del group.taps[key]
+            self._tidy(group)
+
     def _group(self, filter: Filter) -> _Group:
         group = self._groups.get(filter.identity)
         if group is None:
@@ -320,7 +348,7 @@ class Gateway:
         return group
 
     def _tidy(self, group: _Group) -> None:
-        if group.readers or group.wakes or self._groups.pop(group.filter.identity, None) is None:
+        if group.readers or group.wakes or group.taps or self._groups.pop(group.filter.identity, None) is None:
             return
         for project in group.filter.projects or (None,):
             self._by_project[project].discard(group)
@@ -386,6 +414,8 @@ class Gateway:
         for group in groups:
             for wake in group.wakes:
                 wake.set()
+            for take in group.taps.values():
+                take(None)
 
     async def _beat_forever(self) -> None:
         while True:

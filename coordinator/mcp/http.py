@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
-import anyio
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from coordinator.api.access import Access
 from coordinator.api.app import Application
 from coordinator.api.endpoint import DEFAULT_PROJECT
+from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.api.response import Response
 from coordinator.mcp.envelopes import Envelopes, repeated_call
@@ -32,7 +32,7 @@ _LONG = tuple(name.encode() for name in (LISTEN, *WAITING))
 
 @asynccontextmanager
 async def serving(
-    inner: Application, access: Access, closing: anyio.Event, agent: Callable[[], str | None], listeners: int
+    inner: Application, access: Access, gateway: Gateway, agent: Callable[[], str | None], listeners: int
 ) -> AsyncIterator[Application]:
     """Yield the application of the path."""
 
@@ -40,12 +40,12 @@ async def serving(
         principal = await access.identify(scope)
         headers = [(name, value) for name, value in scope["headers"] if name == b"authorization"]
         project = principal.project or _query(scope).get("project") or DEFAULT_PROJECT
-        return Local(inner, headers, principal), McpCaller(project, agent(), principal.role, principal.caller)
+        return Local(inner, headers, principal), McpCaller(project, agent(), principal.role, principal)
 
     async def resolve(context: Any) -> tuple[Local, McpCaller]:
         return await caller_of(context.request.scope)
 
-    server = Face(resolve, closing, Listeners(listeners)).server
+    server = Face(resolve, gateway, Listeners(listeners)).server
     brief = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
     long = StreamableHTTPSessionManager(server, stateless=True)
     envelopes = Envelopes()

@@ -18,6 +18,7 @@ from anyio import to_thread
 
 from coordinator.api.access import IDENTIFIED, Access
 from coordinator.api.app import Application
+from coordinator.api.gateway import Gateway
 from coordinator.api.problems import MethodNotAllowed, NoRoute, TooLarge, problem_response
 from coordinator.api.request import DISCARD_FACTOR
 
@@ -29,13 +30,13 @@ log = structlog.get_logger()
 
 
 class Mount:
-    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; ``closing`` ends what listens, at most ``listeners``."""
+    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; at most ``listeners`` listen to the ``gateway``."""
 
     def __init__(
-        self, access: Access, closing: anyio.Event, listeners: int, agent: Callable[[], str | None] = lambda: None
+        self, access: Access, gateway: Gateway, listeners: int, agent: Callable[[], str | None] = lambda: None
     ) -> None:
         self._access = access
-        self._closing = closing
+        self._gateway = gateway
         self._listeners = listeners
         self._agent = agent
         self._wanted = anyio.Event()
@@ -58,7 +59,7 @@ class Mount:
             log.warning("mcp.absent", error=str(error))
         if module is not None:
             assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
-            async with module.serving(self._inner, self._access, self._closing, self._agent, self._listeners) as app:
+            async with module.serving(self._inner, self._access, self._gateway, self._agent, self._listeners) as app:
                 self._app = app
                 self._ready.set()
                 await anyio.sleep_forever()

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from coordinator.errors import NotFound
+from coordinator.model.event import Event
 from coordinator.model.operation import Operation
 from coordinator.operations import agents, directives, documents, job_history, locks, messages, signals
 
@@ -32,7 +33,7 @@ class McpResource(msgspec.Struct, frozen=True):
     fields: tuple[str, ...]
     title: str
     topic: str
-    place: Callable[[Mapping[str, Any]], Iterator[tuple[str, ...]]]
+    place: Callable[[Event], Iterator[tuple[str, ...]]]
     further: Mapping[str, str] = {}
 
     @property
@@ -41,28 +42,29 @@ class McpResource(msgspec.Struct, frozen=True):
         return "/".join([self.noun, *(f"{{{field}}}" for field in self.fields)])
 
 
-def _whole(_event: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _whole(_event: Event) -> Iterator[tuple[str, ...]]:
     yield ()
 
 
-def _keyed(event: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    if event["key"]:
-        yield (event["key"],)
+def _keyed(event: Event) -> Iterator[tuple[str, ...]]:
+    if event.key:
+        yield (event.key,)
 
 
-def _document(event: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    kind, _, key = str(event["key"]).partition("/")
+def _document(event: Event) -> Iterator[tuple[str, ...]]:
+    kind, _, key = str(event.key).partition("/")
     yield kind, key
 
 
-def _conversation(event: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    if event["data"].get("kind") == "message":
-        yield (event["data"]["name"],)
+def _conversation(event: Event) -> Iterator[tuple[str, ...]]:
+    if event.data.get("kind") == "message":
+        yield (str(event.data["name"]),)
 
 
-def _jobs(event: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for job in event["data"].get("ids", ()):
-        yield (job,)
+def _jobs(event: Event) -> Iterator[tuple[str, ...]]:
+    ids = event.data.get("ids")
+    for job in ids if isinstance(ids, list) else ():
+        yield (str(job),)
 
 
 RESOURCES = (
@@ -107,11 +109,11 @@ def found(uri: str, project: str) -> tuple[McpResource, dict[str, str], str]:
     )
 
 
-def changed_by(event: Mapping[str, Any]) -> set[str]:
+def changed_by(event: Event) -> set[str]:
     """Return the URIs of what an event changed."""
-    noun = str(event["type"]).partition(".")[0] + ".*"
+    noun = event.type.partition(".")[0] + ".*"
     return {
-        uri_of(event["project"], resource.noun, parts)
+        uri_of(event.project or "", resource.noun, parts)
         for resource in RESOURCES
         if resource.topic == noun
         for parts in resource.place(event)

@@ -10,26 +10,27 @@ where a request listens.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import anyio
 import mcp_types as types
-from anyio.abc import TaskGroup
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
 from mcp.server import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp.shared.exceptions import MCPError
 
+from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local, Reply
-from coordinator.api.problems import Overloaded
-from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError, InvalidArgument, NotFound
 from coordinator.mcp import resources, tools
+from coordinator.mcp.changes import Changes, NewestChange
 from coordinator.mcp.listeners import Listeners
 from coordinator.mcp.tools import McpCaller
-from coordinator.model.event import RESET
+from coordinator.operations.events import Since
 from coordinator.suggestion import nearest
 from coordinator.version import version
 
@@ -40,7 +41,6 @@ INSTRUCTIONS = (
     "when you begin and from time to time; leave signals, messages and observations for others. A refused call says who "
     "is in the way and what to do."
 )
-WAIT_S = 30  # of one look at the log
 SUBSCRIPTIONS = 1000  # of one session or request
 SUBSCRIPTION_BYTES = 64 << 10  # of their URIs
 LISTEN = "subscriptions/listen"
@@ -52,15 +52,17 @@ Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller
 class Face:
     """The handlers of one server.
 
-    ``resolve`` says who is behind a request. ``closing`` ends what listens. ``tasks`` outlive a request: with them, the server is that of
-    one session, which may subscribe.
+    ``resolve`` says who is behind a request. The end of the ``gateway`` ends what listens. ``tasks`` outlive a request: with them, the server is
+    that of one session, which may subscribe.
     """
 
     def __init__(
-        self, resolve: Resolve, closing: anyio.Event, listeners: Listeners, tasks: TaskGroup | None = None
+        self, resolve: Resolve, gateway: Gateway, listeners: Listeners, tasks: TaskGroup | None = None
     ) -> None:
         self._resolve = resolve
-        self._closing = closing
+        self._gateway = gateway
+        self._newest = NewestChange()
+        self._subscribing = anyio.Lock()
         self._listeners = listeners
         self._tasks = tasks
         self._subscribed: dict[str, str] | None = None  # how the session wrote a URI, by the URI
@@ -163,16 +165,20 @@ class Face:
     async def _subscribe(
         self, context: ServerRequestContext[Any], parameters: types.SubscribeRequestParams
     ) -> types.EmptyResult:
-        local, caller = await self._resolve(context)
+        _, caller = await self._resolve(context)
         _, _, uri = _found(parameters.uri, caller.project)
         if self._tasks is None:
             raise MCPError(
                 types.METHOD_NOT_FOUND, "Over HTTP, subscriptions need version 2026-07-28 of the protocol: listen."
             )
-        if self._subscribed is None:
-            after = await _head(local, caller.project)
-            self._subscribed = {}
-            self._tasks.start_soon(self._tell, context.session, _Changes(local, caller.project, after, self._closing))
+        async with self._subscribing:
+            if self._subscribed is None:
+                subscribed: dict[str, str] = {}
+                try:
+                    await self._tasks.start(self._tell, context.session, self._changes(caller, subscribed), subscribed)
+                except CoordinatorError as error:
+                    raise _refusal(error) from None
+                self._subscribed = subscribed
         _check_size([*self._subscribed.values(), parameters.uri])
         self._subscribed[uri] = parameters.uri
         return types.EmptyResult()
@@ -185,36 +191,50 @@ class Face:
             self._subscribed.pop(_found(parameters.uri, caller.project)[2], None)
         return types.EmptyResult()
 
-    async def _tell(self, session: ServerSession, changes: _Changes) -> None:
-        subscribed = self._subscribed or {}
-        async for changed in changes:
-            for uri, written in list(subscribed.items()):
-                if changed is None or uri in changed:
-                    await session.send_resource_updated(written)
+    def _changes(self, caller: McpCaller, wanted: Collection[str]) -> Changes:
+        """Return what changes for a caller.
+
+        Raises: ``PermissionDenied``.
+        """
+        caller.principal.check_role(Since)
+        caller.principal.check_projects([caller.project])
+        return Changes(self._gateway, self._newest, caller.principal, caller.project, wanted)
+
+    @staticmethod
+    async def _tell(
+        session: ServerSession,
+        changes: Changes,
+        subscribed: Mapping[str, str],
+        *,
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
+    ) -> None:
+        async with changes.listening() as changed:
+            task_status.started()
+            async for uri in changed:
+                if uri in subscribed:
+                    await session.send_resource_updated(subscribed[uri])
 
     async def _listen(
         self, context: ServerRequestContext[Any], parameters: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        local, caller = await self._resolve(context)
+        _, caller = await self._resolve(context)
         asked = parameters.notifications.resource_subscriptions or []
         _check_size(asked)
         written = {_found(uri, caller.project)[2]: uri for uri in asked}
         try:
-            with self._listeners.one(caller.token):
-                return await self._told(context, local, caller, asked, written)
-        except Overloaded as error:
+            with self._listeners.one(caller.principal.caller):
+                return await self._told(context, self._changes(caller, written), asked, written)
+        except CoordinatorError as error:
             raise _refusal(error) from None
 
     async def _told(
         self,
         context: ServerRequestContext[Any],
-        local: Local,
-        caller: McpCaller,
+        changes: Changes,
         asked: list[str],
         written: dict[str, str],
     ) -> types.SubscriptionsListenResult:
         """Confirm, and notify of what changes, by the URIs as the request has ``written`` them."""
-        changes = _Changes(local, caller.project, await _head(local, caller.project), self._closing)
         meta = {SUBSCRIPTION_ID_META_KEY: context.request_id}
 
         async def send(notification: types.ServerNotification) -> None:
@@ -222,67 +242,12 @@ class Face:
 
         honored = types.SubscriptionFilter(resource_subscriptions=asked or None)
         confirmed = types.SubscriptionsAcknowledgedNotificationParams(notifications=honored, _meta=meta)
-        await send(types.SubscriptionsAcknowledgedNotification(params=confirmed))
-        async for changed in changes:
-            for uri in sorted(written if changed is None else changed & written.keys()):
+        async with changes.listening() as changed:
+            await send(types.SubscriptionsAcknowledgedNotification(params=confirmed))
+            async for uri in changed:
                 updated = types.ResourceUpdatedNotificationParams(uri=written[uri], _meta=meta)
                 await send(types.ResourceUpdatedNotification(params=updated))
         return types.SubscriptionsListenResult(_meta=meta)
-
-
-class _Changes:
-    """What changes after a cursor, until the process closes: sets of URIs, or None if anything may have changed."""
-
-    def __init__(self, local: Local, project: str, after: str, closing: anyio.Event) -> None:
-        self._local = local
-        self._project = project
-        self._after = after
-        self._closing = closing
-
-    async def __aiter__(self) -> AsyncIterator[set[str] | None]:
-        backoff = Backoff()
-        while not self._closing.is_set():
-            page = await self._page()
-            if page is None:
-                await backoff.wait()
-                continue
-            backoff.reset()
-            self._after = page["cursor"]
-            if any(event["type"] == RESET for event in page["items"]):
-                yield None
-            elif page["items"]:
-                yield {uri for event in page["items"] for uri in resources.changed_by(event)}
-
-    async def _page(self) -> dict[str, Any] | None:
-        """Return the next events, or none after a while.
-
-        Raises: ``MCPError`` for a refusal, of a token that was revoked for instance.
-        """
-        answers: list[Reply] = []
-        async with anyio.create_task_group() as tasks:
-
-            async def close() -> None:
-                await self._closing.wait()
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(close)
-            answers.append(await _events(self._local, self._project, self._after, WAIT_S))
-            tasks.cancel_scope.cancel()
-        if not answers or answers[0].status >= 500:
-            return None
-        return _body(answers[0])
-
-
-async def _events(local: Local, project: str, after: str, wait_s: int) -> Reply:
-    return await local.get("/v1/events", {"project": project, "after": after, "wait": f"{wait_s}s"})
-
-
-async def _head(local: Local, project: str) -> str:
-    """Return the cursor of the head of the log.
-
-    Raises: ``MCPError``.
-    """
-    return str(_body(await _events(local, project, "now", 0))["cursor"])
 
 
 def _body(answer: Reply) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import anyio
 from mcp.server.stdio import stdio_server
 
+from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.errors import InvalidArgument
 from coordinator.mcp.listeners import Listeners
@@ -27,14 +28,16 @@ MESSAGE_BYTES = 16 << 20
 
 
 @asynccontextmanager
-async def serving_stdio(local: Local, caller: McpCaller, stop: anyio.Event, listeners: int) -> AsyncIterator[None]:
+async def serving_stdio(
+    local: Local, caller: McpCaller, gateway: Gateway, stop: anyio.Event, listeners: int
+) -> AsyncIterator[None]:
     """Serve within the context; set ``stop`` when the input ends."""
 
     async def resolve(_context: object) -> tuple[Local, McpCaller]:
         return local, caller
 
     async with anyio.create_task_group() as tasks:
-        face = Face(resolve, stop, Listeners(listeners), tasks)
+        face = Face(resolve, gateway, Listeners(listeners), tasks)
 
         async def run() -> None:
             with _claimed() as (source, sink):

@@ -19,6 +19,7 @@ import msgspec
 from coordinator.api.endpoint import Endpoint, endpoint_of
 from coordinator.api.local import Local, Reply
 from coordinator.api.openapi import schema_hook
+from coordinator.api.principal import Principal
 from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
@@ -133,10 +134,10 @@ WAITING = (locks.Acquire.function,)  # tools whose call may take long
 
 
 class McpCaller:
-    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known. ``token`` is the id of a token."""
+    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known. ``role`` is that of the tools that are offered."""
 
-    def __init__(self, project: str, agent: str | None, role: Role, token: str = "") -> None:
-        self.token = token
+    def __init__(self, project: str, agent: str | None, role: Role, principal: Principal | None = None) -> None:
+        self.principal = principal or Principal()
         self.project = project
         self.agent = agent
         self.role = role

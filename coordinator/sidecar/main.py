@@ -84,7 +84,7 @@ async def serve(
         with listeners(config.listen, config.socket) as sockets:
 
             @asynccontextmanager
-            async def http(app: Application, presence: Presence) -> AsyncIterator[None]:
+            async def http(app: Application, presence: Presence, _gateway: Gateway) -> AsyncIterator[None]:
                 async with serving(app, sockets[0], config, also=sockets[1:]):
                     addresses = [url_of(listener) for listener in sockets]
                     log.info(
@@ -123,9 +123,9 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
 
     async def run(lifetime: Lifetime) -> None:
         @asynccontextmanager
-        async def stdio(app: Application, presence: Presence) -> AsyncIterator[None]:
+        async def stdio(app: Application, presence: Presence, gateway: Gateway) -> AsyncIterator[None]:
             caller = McpCaller(config.project, presence.name, role)
-            async with serving_stdio(Local(app), caller, lifetime.stop, _lowered(config).mcp_listeners):
+            async with serving_stdio(Local(app), caller, gateway, lifetime.stop, _lowered(config).mcp_listeners):
                 log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
                 yield
 
@@ -181,7 +181,7 @@ async def _run(  # noqa: PLR0917
     source: Source,
     registration: agents.Register,
     process: AgentProcess,
-    front: Callable[[Application, Presence], AbstractAsyncContextManager[None]],
+    front: Callable[[Application, Presence, Gateway], AbstractAsyncContextManager[None]],
     lifetime: Lifetime,
 ) -> None:
     backend = Backend(source)
@@ -235,11 +235,11 @@ async def _run(  # noqa: PLR0917
 
         middleware = origin_middleware(config, loopback=True)
         paths = {**face(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
-        mount = Mount(access, lifetime.stop, config.mcp_listeners, lambda: presence.name)
+        mount = Mount(access, gateway, config.mcp_listeners, lambda: presence.name)
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)
         try:
-            async with front(app, presence):
+            async with front(app, presence, gateway):
                 await lifetime.stop.wait()
                 gateway.close()
         finally:

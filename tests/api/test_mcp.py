@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import anyio
@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from coordinator.api.access import Access
+from coordinator.api.gateway import Gateway
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.mcp.mount import Mount
@@ -234,7 +235,7 @@ async def test_an_sdk_that_cannot_be_loaded_ends_nothing_but_this_path(monkeypat
         raise ImportError("no module named mcp")
 
     monkeypatch.setattr("coordinator.mcp.mount.import_module", missing)
-    mount = Mount(Access(None), anyio.Event(), 1)
+    mount = Mount(Access(None), cast("Gateway", None), 1)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
-import anyio
 import pytest
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from coordinator.api.access import Access
 from coordinator.api.app import Application
+from coordinator.api.gateway import Gateway
 from coordinator.mcp.envelopes import MOST, Envelopes, repeated_call
 from coordinator.mcp.http import serving
 
@@ -49,7 +49,7 @@ async def inner(scope: Any, _receive: Any, send: Any) -> None:
 
 
 def served() -> AbstractAsyncContextManager[Application]:
-    return serving(inner, Access(None), anyio.Event(), lambda: None, 10)
+    return serving(inner, Access(None), cast("Gateway", None), lambda: None, 10)
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.errors import NotFound
 from coordinator.mcp.resources import RESOURCES, changed_by, found, uri_of
+from coordinator.model.event import Event
 
 PARTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
@@ -68,5 +71,5 @@ def test_another_uri_is_refused_with_those_that_there_are(uri: str) -> None:
 def test_an_event_names_the_resources_that_it_changes(
     type: str, key: str | None, data: dict[str, object], uris: set[str]
 ) -> None:
-    event = {"type": type, "key": key, "data": data, "project": "shop"}
+    event = Event("", 1, type, "shop", key, "a", datetime.now(UTC), data)
     assert {uri.removeprefix("coordinator://shop/") for uri in changed_by(event)} == uris
