@@ -332,18 +332,22 @@ create table coordinator.event_types (
 
 -- The event log, partitioned by id. Events are inserted in the transaction of the change and never changed; event_prune drops whole partitions. event_chunks numbers them; read them with events_since.
 create table coordinator.events (
-  xid     xid8 not null default pg_current_xact_id(), -- The writing transaction.
-  id      bigint not null default 
+  xid         xid8 not null default pg_current_xact_id(), -- The writing transaction.
+  id          bigint not null default 
 CASE
     WHEN (pg_sequence_last_value('coordinator.relay_bell'::regclass) = 0) THEN nextval('coordinator.event_ids'::regclass)
     ELSE coordinator.event_ring()
 END, -- Order within the transaction. The default also rings the relay's doorbell if the relay sleeps.
-  type    text not null, -- See event_types.
-  project text not null, -- Name of the project.
-  key     text, -- What the event is about: the key of a signal, the id of a directive or agent, the name of a project.
-  actor   text not null, -- Who did it: the name of an agent or of a database role.
-  at      timestamp with time zone not null, -- When it happened (database clock).
-  data    jsonb not null -- See event_types.
+  type        text not null, -- See event_types.
+  project     text not null, -- Name of the project.
+  key         text, -- What the event is about: the key of a signal, the id of a directive or agent, the name of a project.
+  actor       text not null, -- Who did it: the name of an agent or of a database role.
+  at          timestamp with time zone not null, -- When it happened (database clock).
+  data        jsonb not null, -- See event_types.
+  role        text default SESSION_USER, -- The database role that logged in (session_user), such as that of the daemon; no caller chooses it. Null before there was this column.
+  address     inet default inet_client_addr(), -- From where it connected to the database; null: through a unix socket.
+  origin      text default coordinator.origin(), -- What the role says about the origin of the call, as JSON: a daemon gives token (id) and name of the token, address (of the client), process or loop. Null: nothing. Only that of a role that is trusted with this is worth anything.
+  traceparent text default coordinator.traceparent() -- The W3C trace context of the call; null: there is none.
 ) partition by RANGE (id);
 CREATE INDEX events_xid_idx ON ONLY coordinator.events USING btree (xid, id);
 
@@ -2414,7 +2418,7 @@ create function coordinator.check_weights(p_weights jsonb)
 
 -- Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.
 create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
-  returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb)
+  returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, traceparent text, origin text, role text, address inet)
   stable;
 
 -- Return the first time of a schedule after an instant. ZC104: it never fires. Internal.
@@ -4787,6 +4791,11 @@ create function coordinator.observation_keys(p_project text, p_part jsonb)
   returns SETOF jsonb
   stable;
 
+-- Return what the caller says about where the call comes from; null: nothing. Internal: the default of columns; inlined.
+create function coordinator.origin()
+  returns text
+  stable;
+
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()
   returns boolean
@@ -5404,6 +5413,11 @@ create function coordinator.token_use(p_token bigint)
 create function coordinator.topic_pattern(p_topics text[])
   returns text
   immutable;
+
+-- Return the W3C trace context of the call; null: there is none, or it is malformed. Internal: the default of columns; inlined.
+create function coordinator.traceparent()
+  returns text
+  stable;
 
 -- Check the parts of a transaction, take their locks until its end, and return the statement of each, conditions first. Called by transaction_run.
 create function coordinator.transaction_enter(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)

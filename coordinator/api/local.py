@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -29,15 +30,20 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Local:
-    """An application, and the headers that each request to it has.
+    """An application, the headers that each request to it has, and the client that sends it, if that is another one.
 
     ``principal`` is who was just found to be behind them, and makes the first request; for later ones, their token is checked again.
     """
 
     def __init__(
-        self, app: Application, headers: Iterable[tuple[bytes, bytes]] = (), principal: Principal | None = None
+        self,
+        app: Application,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        principal: Principal | None = None,
+        client: Sequence[Any] | None = None,
     ) -> None:
         self._app = app
+        self._client = client
         self._headers = [(b"host", b"localhost"), *headers]
         self._principal = principal
 
@@ -79,6 +85,7 @@ class Local:
                 "path": path,
                 "raw_path": quote(path, safe="/").encode(),
                 "root_path": "",
+                "client": self._client,
                 "query_string": query.encode(),
                 "headers": [
                     *self._headers,

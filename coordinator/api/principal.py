@@ -19,6 +19,7 @@ import msgspec
 
 from coordinator.api.tokens import Tokens
 from coordinator.errors import PermissionDenied
+from coordinator.model.call_origin import CallOrigin, current
 from coordinator.model.operation import Operation, Scope
 from coordinator.model.token import Role, Token
 from coordinator.telemetry import cause
@@ -55,6 +56,11 @@ class Principal:
     def caller(self) -> str:
         """Whose idempotency keys these are; empty where access is open."""
         return "" if self._token is None else str(self._token.id)
+
+    def origin(self, address: str | None) -> CallOrigin:
+        """Return where its calls come from, sent from ``address``."""
+        token = self._token
+        return msgspec.structs.replace(current(), address=address, token=token and token.id, name=token and token.name)
 
     def check_role(self, operation: type[Operation[Any]]) -> None:
         """Refuse a role that does not suffice for an operation.

@@ -27,6 +27,7 @@ from coordinator.api.response import TRANSPORT, Response
 from coordinator.api.subscriptions import Subscriptions
 from coordinator.api.tracing import routed
 from coordinator.api.transfers import PATH, Transfers
+from coordinator.model.call_origin import coming_from
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
 from coordinator.replica import Replica
@@ -90,7 +91,8 @@ class OperationRoutes:
                     (name, route, handler), argument = self._find(scope["method"], scope["raw_path"])
                     routed(scope, route)
                     principal = await self._access.identify(scope)
-                    response = await handler(Request(scope, receive, send, argument, principal, hold))
+                    with coming_from(principal.origin(_address(scope))):
+                        response = await handler(Request(scope, receive, send, argument, principal, hold))
                     size = len(response.body) if isinstance(response, Response) else 0
                     hold.keep(size)
                     if size > max(SMALL_BYTES, hold.size):
@@ -125,3 +127,9 @@ class OperationRoutes:
         if allowed := exact | beneath:
             raise MethodNotAllowed(method, allowed)
         raise NoRoute(path)
+
+
+def _address(scope: Scope) -> str | None:
+    """Return the address of the client; None on a unix socket."""
+    client = scope.get("client")
+    return None if client is None else str(client[0])

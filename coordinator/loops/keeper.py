@@ -22,6 +22,7 @@ import structlog
 from coordinator.backoff import Backoff
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.loops.loop import Loop
+from coordinator.model.call_origin import CallOrigin, coming_from
 from coordinator.model.work import Lead
 from coordinator.operations.events import Head
 from coordinator.operations.executor import Runner
@@ -179,7 +180,10 @@ class Keeper:
             began = time.perf_counter()
             metrics.LOOP_RUNS.labels(loop.name).inc()
             try:
-                with tracing.span(f"loop {loop.name}", attributes={"coordinator.loop": loop.name}) as span:
+                with (
+                    tracing.span(f"loop {loop.name}", attributes={"coordinator.loop": loop.name}) as span,
+                    coming_from(CallOrigin(loop=loop.name)),
+                ):
                     run = await loop.run(self._executor)
                     span.set("coordinator.loop.handled", run.handled)
             except Exception as error:  # noqa: BLE001 - a loop never stops at an error

@@ -40,7 +40,8 @@ async def serving(
         principal = await access.identify(scope)
         headers = [(name, value) for name, value in scope["headers"] if name == b"authorization"]
         project = principal.project or _query(scope).get("project") or DEFAULT_PROJECT
-        return Local(inner, headers, principal), McpCaller(project, agent(), principal.role, principal)
+        local = Local(inner, headers, principal, scope.get("client"))
+        return local, McpCaller(project, agent(), principal.role, principal)
 
     async def resolve(context: Any) -> tuple[Local, McpCaller]:
         return await caller_of(context.request.scope)

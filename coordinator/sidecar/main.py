@@ -47,6 +47,7 @@ from coordinator.hooks.http import hook_handlers
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import is_gateway
+from coordinator.model.call_origin import CallOrigin, coming_from
 from coordinator.model.token import Role
 from coordinator.objects import ObjectStore
 from coordinator.operations import agents
@@ -92,8 +93,9 @@ async def serve(
                     )
                     yield
 
-            async with _source(config) as source:
-                await _run(config, source, registration, AgentProcess(pid), http, lifetime)
+            with coming_from(CallOrigin(process="sidecar")):
+                async with _source(config) as source:
+                    await _run(config, source, registration, AgentProcess(pid), http, lifetime)
 
     if config.tracing == "on":
         tracing.start("coordinator-sidecar")
@@ -129,8 +131,9 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
                 log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
                 yield
 
-        async with _source(config) as source:
-            await _run(config, source, registration, AgentProcess(None), stdio, lifetime)
+        with coming_from(CallOrigin(process="mcp")):
+            async with _source(config) as source:
+                await _run(config, source, registration, AgentProcess(None), stdio, lifetime)
 
     if config.tracing == "on":
         tracing.start("coordinator-mcp")

@@ -28,6 +28,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.errors import DatabaseUnavailable
+from coordinator.model.call_origin import CallOrigin, coming_from
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.network import Networks
 from coordinator.model.webhook import WebhookWork
@@ -70,9 +71,10 @@ class WebhookDeliveries:
         while True:
             await self._woken.wait()
             try:
-                async with self._database() as runner:
-                    backoff.reset()
-                    await self._run(_Claims(runner, self.nudge), Sender(self._networks))
+                with coming_from(CallOrigin(loop="webhook")):
+                    async with self._database() as runner:
+                        backoff.reset()
+                        await self._run(_Claims(runner, self.nudge), Sender(self._networks))
             except Exception as error:  # noqa: BLE001 - it never stops at an error
                 log.warning("webhook.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
             finally:

@@ -225,10 +225,11 @@ comment on function coordinator.key_patterns(text[]) is
 create or replace function coordinator.chunk_events(
   p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null,
   p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
-returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamptz, data jsonb)
+returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamptz, data jsonb,
+               traceparent text, origin text, role text, address inet)
 language sql stable
 as $$
-  select n.seq, n.xid::text, n.more, n.type, n.project, n.key, n.actor, n.at, n.data
+  select n.seq, n.xid::text, n.more, n.type, n.project, n.key, n.actor, n.at, n.data, n.traceparent, n.origin, n.role, n.address
   from (select p_chunk.first_seq - 1 + row_number() over place as seq, l.*,
                coalesce(lead(l.xid) over place = l.xid, p_chunk.more) as more
         from coordinator.events l

@@ -463,8 +463,8 @@ begin
     where l.id > v_low and l.id <= v_top
       and not exists (select from coordinator.event_chunks c where l.id between c.first_id and c.last_id and l.xid = any (c.xids))
     returning l.*)
-  insert into coordinator.events (type, project, key, actor, at, data)
-  select type, project, key, actor, at, data from unnumbered order by xid, id;
+  insert into coordinator.events (type, project, key, actor, at, data, role, address, origin, traceparent)
+  select type, project, key, actor, at, data, role, address, origin, traceparent from unnumbered order by xid, id;
   update coordinator.event_chunks set step_xid = null where step_xid is not null;
   update coordinator.event_chunks
   set base = coordinator.event_snapshot(pg_snapshot_xmax(s), array(

@@ -38,7 +38,7 @@ from coordinator.operations import (
 )
 from tests.api.test_problems import problem
 from tests.conftest import admin, with_database
-from tests.daemon import Daemon
+from tests.daemon import Daemon, opened
 from tests.http_client import http_client
 from tests.nouns import Known
 from tests.populated import populate
@@ -664,3 +664,31 @@ async def test_a_transaction_speaks_as_nobody_else_and_reaches_no_other_project(
         await agent.post("/v1/agents/register", json={"project": "alpha", "name": "coder-7"})
         answer = await transact(agent, first, {**first, "actor": "coder-7"})
         assert [item["result"]["actor"] for item in answer.json()["items"]] == ["the agent", "coder-7"], answer.text
+
+
+async def test_an_event_says_whose_token_and_which_address_or_loop_it_comes_from(
+    issuer: Issuer, guarded_url: str
+) -> None:
+    token, secret = await issuer.token("admin")
+    key = uuid4().hex
+    async with issuer.client(secret) as client, opened(guarded_url) as connection:
+        called = {"project": "alpha", "key": key, "value": 1}
+        for headers in ({}, {"Idempotency-Key": key}):
+            assert (await client.post("/v1/signals/set", json=called, headers=headers)).status_code == 200
+        await connection.execute(
+            "update coordinator.signals set expires_at = coordinator.now_utc() where key = $1", key
+        )
+
+        async def look() -> list[tuple[str, dict[str, Any], bool]] | None:
+            rows = await connection.fetch(
+                "select type, origin, role = session_user from coordinator.events where project = 'alpha' and key = $1 order by id",
+                key,
+            )
+            return [(row[0], json.loads(row[1]), row[2]) for row in rows] if len(rows) > 2 else None
+
+        asked = {"token": token.id, "name": token.name, "address": "127.0.0.1"}
+        assert await until(look, "the signal has expired") == [
+            ("signal.set", asked, True),
+            ("signal.set", asked, True),
+            ("signal.expired", {"loop": "signal_expire"}, True),
+        ]

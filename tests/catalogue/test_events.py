@@ -100,4 +100,5 @@ def test_every_insert_of_an_event_is_the_same() -> None:
     """The hottest functions do not call event_append; what they write instead must not drift from it."""
     inserts = re.findall(r"insert into coordinator\.events\b[^;]*?\)", CODE)
     assert len(inserts) >= 4
-    assert [insert for insert in inserts if not re.fullmatch(INSERT, insert)] == []
+    again = INSERT.replace(r"\)", ", role, address, origin, traceparent\\)")  # events that were written before
+    assert [insert for insert in inserts if not re.fullmatch(f"{INSERT}|{again}", insert)] == []

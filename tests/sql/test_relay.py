@@ -589,10 +589,18 @@ async def test_a_restored_database_begins_a_new_epoch_and_loses_nothing(bench: B
     await bench.step()
     old = await call(bench.relay, events.Head())
     await bench.emit("b")
+    await bench.relay.execute(
+        "update coordinator.events set role = 'old', address = '192.0.2.4', origin = '{}', traceparent = 'x'"
+    )
     await pretend_restored(bench)
     assert await call(bench.relay, RelayRecover()) is True
     await bench.emit("c")
     await bench.step()
+    where = await bench.relay.fetch(
+        f"select key, role, host(address), origin, traceparent from {LOG} order by seq desc limit 2"
+    )
+    assert tuple(where[1]) == ("b", "old", "192.0.2.4", "{}", "x"), "what is written again comes from where it came"
+    assert where[0]["role"] != "old"
     log = await bench.log()
     assert log[0] == "a"
     assert log[-2:] == ["b", "c"]
