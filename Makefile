@@ -41,6 +41,7 @@ lint: .venv/test ## formatting check, lint, import floors, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/squawk sql/migrations/*.sql
 	$(BIN)/mypy
 
 format: .venv/test ## format and fix what can be fixed
