@@ -2,7 +2,7 @@
 
 Every error that leaves the program is one of these. The database raises class ``ZC`` (``ZC1xx`` invalid, ``ZC2xx`` not
 found, ``ZC3xx`` conflict or lost, ``ZC4xx`` wait timed out, ``ZC5xx`` no valid token, ``ZC6xx`` schema, ``ZC7xx`` event log, ``ZC8xx`` object
-store); Python raises
+store, ``ZC9xx`` backup); Python raises
 the classes below. HTTP responds with ``http_status``, and the command line exits with ``exit_code``. An exception outside
 the tree is a bug and exits with 1. ``docs/errors.md`` lists the tree.
 """
@@ -13,6 +13,7 @@ from typing import ClassVar
 
 __all__ = [
     "BY_SQLSTATE_PREFIX",
+    "BackupFailed",
     "ConfigurationError",
     "Conflict",
     "CoordinatorError",
@@ -137,6 +138,13 @@ class ConfigurationError(CoordinatorError):
     remedy = "Correct the setting that the message names."
 
 
+class BackupFailed(CoordinatorError):
+    """A backup could not be made or restored, is damaged, or differs from what it was made of. No other backup was changed."""
+
+    sqlstate, http_status, exit_code, name = "ZC900", 500, 9, "backup-failed"
+    remedy = "Follow the hint; until then, rely on another backup."
+
+
 BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC1", InvalidArgument),
     ("ZC2", NotFound),
@@ -146,6 +154,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC6", SchemaMismatch),
     ("ZC7", LogFull),
     ("ZC8", StoreUnavailable),
+    ("ZC9", BackupFailed),
     ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
     ("42501", PermissionDenied),
     ("42703", SchemaMismatch),  # undefined column

@@ -129,6 +129,20 @@ CREATE INDEX artifacts_blob_idx ON coordinator.artifacts USING btree (blob_id);
 CREATE INDEX artifacts_session_idx ON coordinator.artifacts USING btree (session_id, name);
 CREATE INDEX artifacts_trim_at_idx ON coordinator.artifacts USING btree (trim_at) WHERE (trim_at IS NOT NULL);
 
+-- The newest 1,000 backups of this database. Written by backup_record, backup_verified and backup_restored.
+create table coordinator.backups (
+  backup       text collate "C" not null, -- Name of the backup.
+  tool         text not null, -- What made it: dump (coordinator backup create), or another program, such as pgbackrest.
+  started_at   timestamp with time zone not null, -- When it began: a restore brings back what had been committed then (database clock).
+  ended_at     timestamp with time zone not null, -- When it was recorded as complete, or as failed (database clock).
+  bytes        bigint, -- Its size; null: unknown.
+  error        text, -- Why it failed; null: it is complete.
+  verified_at  timestamp with time zone, -- When it was last restored and compared (database clock).
+  verify_error text, -- What differed then, or why it could not be restored; null: nothing.
+  restored_at  timestamp with time zone, -- When this database was restored from it (database clock).
+  constraint backups_pkey PRIMARY KEY (backup)
+);
+
 -- What each agent has been told of; the directives are in directive_receipts. Read briefings_read. Written by briefing_read, briefing_subscribe and briefing_prune.
 create table coordinator.briefings (
   project_id bigint not null, -- The project. Not a foreign key: all writers would lock its row.
@@ -2305,6 +2319,41 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
 create function coordinator.audit_append(p_project_id bigint, p_action text, p_subject text, p_actor text, p_now timestamp with time zone, p_detail jsonb default '{}')
   returns void
   volatile;
+
+-- Return in one row the last good backup and its age, the backup that was last verified with success, and what failed if the newest backup or the newest verification did. Nulls: there is none.
+create function coordinator.backup_last()
+  returns table (backup text, tool text, started_at timestamp with time zone, age interval, verified_backup text, verified_at timestamp with time zone, failed_backup text, failed_at timestamp with time zone, error text)
+  stable security definer;
+
+-- List the backups that were recorded, newest first, failed ones included.
+create function coordinator.backup_list(p_limit integer default 1000)
+  returns SETOF coordinator.backups
+  stable security definer;
+
+-- Forget the oldest of more than 1,000 backups, emit an event of one, and return it. Internal.
+create function coordinator.backup_note(p_backup text, p_type text, p_actor text, p_data jsonb)
+  returns SETOF coordinator.backups
+  volatile;
+
+-- Record that a backup of this database is complete, or with p_error that it failed. p_started_at: what had been committed then is in it. Idempotent: the same name again replaces what was recorded.
+create function coordinator.backup_record(p_backup text, p_tool text default 'dump', p_started_at timestamp with time zone default null, p_bytes bigint default null, p_error text default null, p_actor text default null)
+  returns SETOF coordinator.backups
+  volatile security definer;
+
+-- Record that this database was restored from a backup. ZC224: it is not recorded.
+create function coordinator.backup_restored(p_backup text, p_actor text default null)
+  returns SETOF coordinator.backups
+  volatile security definer;
+
+-- Sample the metrics of backups. Internal.
+create function coordinator.backup_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
+-- Record that a backup was restored elsewhere and compared; p_error: what differed, or why it could not be restored. ZC224: it is not recorded.
+create function coordinator.backup_verified(p_backup text, p_error text default null, p_actor text default null)
+  returns SETOF coordinator.backups
+  volatile security definer;
 
 -- Return what is open for an agent and unseen, or with p_again also what it has seen. Internal.
 create function coordinator.briefing_directives(p_project text, p_agent text, p_again boolean)
@@ -4795,6 +4844,11 @@ create function coordinator.observation_keys(p_project text, p_part jsonb)
 create function coordinator.origin()
   returns text
   stable;
+
+-- Keep backups from beginning until the end of the transaction; false while one runs: then no partition is added or dropped. Internal.
+create function coordinator.partition_turn()
+  returns boolean
+  volatile;
 
 -- Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.paths_have_case()

@@ -307,6 +307,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="the database",
         ),
     ] = None
+    backup_dir: Annotated[
+        Path | None, Setting("Directory of backups", "dir", unset="the directory backups in data_dir")
+    ] = None
+    pg_bin_dir: Annotated[
+        Path | None,
+        Setting(
+            "Directory of pg_dump and pg_restore", "dir", unset="the embedded ones, the system's, or those in PATH"
+        ),
+    ] = None
     webhook_networks: Annotated[
         str | None,
         Setting(
@@ -393,6 +402,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     output: Annotated[
         Literal["auto", "text", "json"], Setting("Format of results; auto: text on a terminal, else json", "choice")
     ] = "auto"
+
+    @property
+    def backups(self) -> Path:
+        """The directory of backups."""
+        return self.backup_dir or self.data_dir / "backups"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,12 +16,11 @@ __all__ = ["Given", "convert"]
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as given, where it was given, and its level: the lowest level wins. ``path`` is the file that holds a secret."""
+    """A value as given, where it was given, and its level: the lowest level wins."""
 
     value: object
     origin: str
     level: int
-    path: Path | None = None
 
 
 def convert(setting: Setting, given: Given) -> Any:

@@ -21,6 +21,7 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["AccountRefused", "Binaries", "choose", "folders"]
 
+SERVER = ("postgres", "initdb")
 SYSTEM_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 VERSION_TIMEOUT_S = 10.0
 _INSTALL_HINT = (
@@ -87,15 +88,15 @@ async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: i
     )
 
 
-def folders() -> Iterator[Path]:
-    """List the folders that have the programs, best place first, each once."""
-    return (folder for place in _places() for folder in place)
+def folders(*programs: str) -> Iterator[Path]:
+    """List the folders that have these programs, those of a server by default, best place first, each once."""
+    return (folder for place in _places(programs or SERVER) for folder in place)
 
 
-def _places() -> Iterator[list[Path]]:
+def _places(programs: tuple[str, ...] = SERVER) -> Iterator[list[Path]]:
     seen: set[Path] = set()
-    for found in (_carried(), _system(), _path()):
-        place = [folder for folder in dict.fromkeys(found) if folder not in seen and _has_programs(folder)]
+    for found in (_carried(), _system(), _path(programs[0])):
+        place = [folder for folder in dict.fromkeys(found) if folder not in seen and _has_programs(folder, programs)]
         seen.update(place)
         yield place
 
@@ -112,15 +113,18 @@ def _system() -> Iterator[Path]:
         yield from sorted(Path("/").glob(pattern[1:]), reverse=True)
 
 
-def _path() -> Iterator[Path]:
+def _path(name: str) -> Iterator[Path]:
     for entry in os.get_exec_path():
-        program = Path(entry) / "postgres"
+        program = Path(entry) / name
         if entry and program.exists():
-            yield program.resolve().parent
+            real = program.resolve()
+            yield (
+                real.parent if real.name == name else program.parent
+            )  # Debian's wrapper goes by the name it is called by
 
 
-def _has_programs(folder: Path) -> bool:
-    return all((folder / name).is_file() and os.access(folder / name, os.X_OK) for name in ("postgres", "initdb"))
+def _has_programs(folder: Path, programs: tuple[str, ...] = SERVER) -> bool:
+    return all((folder / name).is_file() and os.access(folder / name, os.X_OK) for name in programs)
 
 
 async def _examine(folder: Path, account: Account, home: Path) -> Binaries | str:

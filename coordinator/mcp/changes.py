@@ -18,7 +18,7 @@ from coordinator.errors import Unauthenticated
 from coordinator.mcp import resources
 from coordinator.model.event import Event
 
-__all__ = ["NewestChange", "ResourceChanges"]
+__all__ = ["Changes", "NewestChange"]
 
 
 class NewestChange:
@@ -35,7 +35,7 @@ class NewestChange:
         return self._uris
 
 
-class ResourceChanges:
+class Changes:
     """Changes of what is ``wanted``, which may grow meanwhile, for a principal."""
 
     def __init__(

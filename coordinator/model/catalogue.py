@@ -203,6 +203,11 @@ ROLES: Final[Mapping[str, Role]] = {
     "token_create": Role.admin,
     "token_list": Role.admin,
     "token_revoke": Role.admin,
+    "backup_last": Role.reader,
+    "backup_list": Role.manager,
+    "backup_record": Role.admin,
+    "backup_restored": Role.admin,
+    "backup_verified": Role.admin,
     "status_show": Role.reader,
 }
 
@@ -359,6 +364,8 @@ LIMITS: Final[Mapping[str, int]] = {
     "chunk": 500,
     "notify_payload": 7900,
     "role_name": 63,
+    "backup_name": 200,
+    "backup_error": 2000,
 }
 
 EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -475,6 +482,10 @@ EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "role.unbound": (),
     "token.created": ("name", "role", "everywhere", "expires_at"),
     "token.revoked": ("name", "role"),
+    "backup.created": ("tool", "bytes"),
+    "backup.failed": ("tool", "error"),
+    "backup.verified": ("error",),
+    "backup.restored": (),
 }
 
 METRICS: Final[Mapping[str, Metric]] = {
@@ -585,6 +596,23 @@ METRICS: Final[Mapping[str, Metric]] = {
         (),
         "seconds",
         "Time from an event, shortly before its commit, to its number: of the first event of each chunk, of at most 200 chunks in a sample.",
+    ),
+    "coordinator_backup_age_seconds": Metric(
+        "backup_sample",
+        "gauge",
+        (),
+        "seconds",
+        "Age of the last good backup: since it began. Without one, age of the schema.",
+    ),
+    "coordinator_backup_verified_age_seconds": Metric(
+        "backup_sample",
+        "gauge",
+        (),
+        "seconds",
+        "Time since a backup was last restored, compared and found good. Without one, age of the schema.",
+    ),
+    "coordinator_backup_failed": Metric(
+        "backup_sample", "gauge", (), "", "1 if the newest backup, or the newest verification, failed; else 0."
     ),
     "coordinator_postgres_connections": Metric(
         "server_sample",

@@ -18,3 +18,10 @@ end
 $$;
 comment on function coordinator.prune_rows(regclass, name, interval, integer, text) is
   'Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has stay. No event. Internal.';
+
+-- pg_dump's workers lock tables without waiting, so that whoever only asks for an exclusive lock in the middle of a dump would end it.
+create or replace function coordinator.partition_turn() returns boolean
+language sql volatile
+return pg_try_advisory_xact_lock_shared(hashtextextended('coordinator.partitions', 0));
+comment on function coordinator.partition_turn() is
+  'Keep backups from beginning until the end of the transaction; false while one runs: then no partition is added or dropped. Internal.';

@@ -39,6 +39,9 @@ declare
   v_made  integer := 0;
   v_name  text;
 begin
+  if not coordinator.partition_turn() then
+    return 0; -- a backup runs; there is room
+  end if;
   for v_n in v_first .. v_first + p_ahead loop
     v_name := 'events_' || to_char(v_n, 'FM000000');
     continue when to_regclass('coordinator.' || v_name) is not null;
@@ -528,7 +531,7 @@ begin
   select max(last_seq), coalesce(bool_or(stamped_at >= coordinator.now_utc() - p_retention), false) into v_new, v_young
   from coordinator.event_chunks where first_id < v_end;
   select last_value into v_floor from coordinator.event_floor;
-  if v_young then
+  if v_young or not coordinator.partition_turn() then
     return 0;
   end if;
   begin

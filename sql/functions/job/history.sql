@@ -24,6 +24,9 @@ declare
   v_used  boolean;
   v_full  boolean;
 begin
+  if not coordinator.partition_turn() then
+    return 0; -- a backup runs; the default partition takes what has no other
+  end if;
   for v_from, v_root in
     select (v_now at time zone 'UTC')::date::timestamp at time zone 'UTC' + n * interval '24 hours', r
     from generate_series(0, p_ahead) n, unnest('{jobs_completed,jobs_uncompleted}'::text[]) r order by 1, 2
@@ -165,6 +168,7 @@ begin
       v_count := v_count + v_rows;
       continue;
     end if;
+    continue when not coordinator.partition_turn();
     v_root := regexp_replace(v_old.relation, '_\d+$', '');
     begin
       perform set_config('lock_timeout', '20ms', true); -- a queue behind this lock stops all who end jobs

@@ -1,0 +1,340 @@
+"""The directory of backups: what is a backup, which are good, and what retention deletes.
+
+    20261126T190229Z-5f0c9a1e/                a backup: its manifest, the dump, and what the last verification found
+    20261126T190229Z-5f0c9a1e.unfinished/     one that is being written, or was interrupted
+    20261126T190229Z-5f0c9a1e.deleted/        one that is being deleted
+
+The directory may hold other things: they are neither listed nor changed. Symbolic links are not followed. Of a backup, only files that pg_dump
+and we name are deleted; what somebody else has put beside them stays. An unfinished backup is locked as long as its program or a pg_dump of it
+runs, so what is left of a dead one can be told from one that grows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from coordinator.errors import BackupFailed, ConfigurationError, NotFound
+from coordinator.model.backup import FORMAT, PRODUCT, Backup, BackupCheck, Manifest
+
+__all__ = [
+    "Found",
+    "Unfinished",
+    "begin",
+    "dump_of",
+    "find",
+    "found",
+    "make",
+    "prune",
+    "refused",
+    "remove_remains",
+    "write_verification",
+]
+
+MANIFEST = "manifest.json"
+VERIFICATION = "verification.json"
+LOCK = "unfinished.lock"
+DUMP = "dump"
+MAX_MANIFEST_BYTES = 16 << 20
+_NAME = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
+_BACKUP = re.compile(_NAME)
+_REMAINS = re.compile(rf"{_NAME}\.(unfinished|deleted)")
+_DUMPED = re.compile(r"toc\.dat(\.tmp)?|\d+\.dat(\.gz|\.lz4|\.zst)?|blobs(_\d+)?\.toc")
+_OURS = re.compile(rf"({MANIFEST}|{VERIFICATION}|{LOCK})(\.new)?")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A backup that is complete, or was: ``damage`` says what is missing of it."""
+
+    path: Path
+    manifest: Manifest
+    verification: BackupCheck | None
+    damage: str | None
+
+    @property
+    def good(self) -> bool:
+        """Whether it is whole, and no verification has found otherwise."""
+        return self.damage is None and (self.verification is None or self.verification.error is None)
+
+    def shown(self) -> Backup:
+        """Return what a list shows of it."""
+        manifest = self.manifest
+        return Backup(
+            backup=manifest.backup,
+            status="good" if self.good else "damaged" if self.damage else "differs",
+            started_at=manifest.started_at,
+            verified_at=self.verification.at if self.verification else None,
+            bytes=manifest.bytes,
+            rows=manifest.rows,
+            database=manifest.database,
+            program=manifest.program,
+            postgres=manifest.postgres,
+            path=str(self.path),
+        )
+
+
+def dump_of(path: Path) -> Path:
+    """Return the directory of pg_dump in that of a backup."""
+    return path / DUMP
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into an error that names the file.
+
+    Raises: ``BackupFailed`` if the disk is full or broken; ``ConfigurationError`` if the directory cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else path
+        if isinstance(error, (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)):
+            raise ConfigurationError(
+                f"cannot use {name}: {error.strerror}",
+                hint="Correct --dir (COORDINATOR_BACKUP_DIR), or the permissions there.",
+            ) from None
+        raise BackupFailed(
+            f"cannot write {name}: {error.strerror}", hint="Check the disk; free some space if it is full."
+        ) from None
+
+
+def found(folder: Path) -> list[Found]:
+    """Return the backups in a directory, newest first.
+
+    Raises: ``ConfigurationError`` if it cannot be read.
+    """
+    with refused(folder):
+        if not folder.exists():
+            return []
+        paths = [path for path in folder.iterdir() if _BACKUP.fullmatch(path.name) and not path.is_symlink()]
+    backups = [each for each in map(_read, paths) if each is not None and each.manifest.backup == each.path.name]
+    return sorted(backups, key=lambda each: (each.manifest.started_at, each.path.name), reverse=True)
+
+
+def find(folder: Path, name: str | None) -> Found:
+    """Return a backup by its name or path; None: the newest good one.
+
+    Raises: ``NotFound``; ``BackupFailed`` if it is damaged.
+    """
+    if name is None:
+        for each in found(folder):
+            if each.good:
+                return each
+        raise NotFound(
+            f"there is no good backup in {folder}",
+            hint='Make one with "coordinator backup create", or give its directory with --dir.',
+        )
+    path = Path(name) if "/" in name else folder / name
+    if "\0" in name or (backup := _read(path)) is None:
+        raise NotFound(f"{path} is not a complete backup", hint='See "coordinator backup list".')
+    if backup.damage:
+        raise BackupFailed(
+            f"the backup {path} is damaged: {backup.damage}", hint='Use another one: "coordinator backup list".'
+        )
+    return backup
+
+
+def _read(path: Path) -> Found | None:
+    """Read a backup; None if there is none of ours."""
+    try:
+        with (path / MANIFEST).open("rb") as file:
+            manifest = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES), type=Manifest)
+        if manifest.product != PRODUCT or manifest.format != FORMAT:
+            return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    verification = None
+    with (
+        suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError),
+        (path / VERIFICATION).open("rb") as file,
+    ):
+        verification = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES), type=BackupCheck)
+    return Found(path, manifest, verification, _damage(path / DUMP, manifest))
+
+
+def _damage(dump: Path, manifest: Manifest) -> str | None:
+    for name, size in manifest.files.items():
+        try:
+            there = (dump / name).stat().st_size if _DUMPED.fullmatch(name) else -1
+        except (OSError, ValueError):
+            return f"{name} is missing"
+        if there != size:
+            return f"{name} has {there} bytes instead of {size}"
+    return None if "toc.dat" in manifest.files else "it has no table of contents"
+
+
+class Unfinished:
+    """A backup that is being written. ``lock`` is a descriptor: while somebody has it, nobody removes the backup."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self._final = folder / name
+        self.path = folder / f"{name}.unfinished"
+        hidden = folder / f".{name}"  # nobody looks at it before it is locked
+        hidden.mkdir(mode=0o700)
+        self.lock = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        hidden.rename(self.path)
+
+    @property
+    def dump(self) -> Path:
+        """Where pg_dump writes; it makes the directory itself."""
+        return self.path / DUMP
+
+    def files(self) -> dict[str, int]:
+        """Return the size of each file of the dump."""
+        with refused(self.dump):
+            return {path.name: path.stat().st_size for path in sorted(self.dump.iterdir())}
+
+    def finish(self, manifest: Manifest) -> Path:
+        """Write the manifest, and give the backup its name, so that it survives a loss of power from here on.
+
+        Raises: ``BackupFailed``, ``ConfigurationError``.
+        """
+        with refused(self.path):
+            _flush(self.dump)
+            _write(self.path / MANIFEST, manifest)
+            self.path.rename(self._final)
+            (self._final / LOCK).unlink()
+            _flush(self._final)
+            _flush(self._final.parent)
+        return self._final
+
+    def close(self) -> None:
+        """Remove what is not finished."""
+        os.close(self.lock)
+        with suppress(OSError):
+            _remove(self.path)
+
+
+def make(folder: Path) -> None:
+    """Make the directory of backups, unless it is there.
+
+    Raises: ``ConfigurationError``, ``BackupFailed``.
+    """
+    with refused(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def begin(folder: Path, at: datetime) -> Iterator[Unfinished]:
+    """Begin a backup; remove it if the block does not finish it.
+
+    Raises: ``ConfigurationError`` if nothing can be written there.
+    """
+    with refused(folder):
+        unfinished = Unfinished(folder, f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
+    try:
+        yield unfinished
+    finally:
+        unfinished.close()
+
+
+def write_verification(backup: Found, verification: BackupCheck) -> None:
+    """Keep what a verification found beside the backup.
+
+    Raises: ``ConfigurationError``, ``BackupFailed``.
+    """
+    with refused(backup.path):
+        _write(backup.path / VERIFICATION, verification)
+
+
+def remove_remains(folder: Path) -> list[Path]:
+    """Remove what dead programs left: unfinished and half-deleted backups. Return what could not be removed as a whole.
+
+    Raises: ``ConfigurationError`` if the directory cannot be read.
+    """
+    left = []
+    with refused(folder):
+        remains = [path for path in folder.iterdir() if _REMAINS.fullmatch(path.name) and not path.is_symlink()]
+    for path in remains:
+        with suppress(OSError):
+            if _is_dead(path):
+                _remove(path)
+        if path.exists() and path.name.endswith(".deleted"):
+            left.append(path)
+    return left
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return path.name.endswith(".deleted")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def prune(folder: Path, origin: str, keep: timedelta) -> list[str]:
+    """Delete the backups of a database that are older than ``keep``; return their names.
+
+    The last good backup stays, and the last one that was verified, however old they are. So do those of other databases.
+
+    Raises: ``BackupFailed``, ``ConfigurationError``.
+    """
+    ours = [each for each in found(folder) if each.manifest.origin == origin]
+    good = [each for each in ours if each.good]
+    verified = [each for each in good if each.verification]
+    kept = {each.path for each in (*good[:1], *verified[:1])}
+    oldest = datetime.now(UTC) - keep
+    deleted = []
+    for each in ours:
+        if each.manifest.started_at < oldest and each.path not in kept:
+            with refused(each.path):
+                doomed = each.path.rename(each.path.with_name(f"{each.path.name}.deleted"))
+                _remove(doomed)
+            deleted.append(each.manifest.backup)
+    return deleted
+
+
+def _remove(path: Path) -> None:
+    """Remove our files of a directory, and the directory if nothing else is in it."""
+    dump = path / DUMP
+    if dump.is_dir() and not dump.is_symlink():
+        _unlink(dump, _DUMPED)
+    _unlink(path, _OURS)
+    with suppress(OSError):  # somebody else's file is in it
+        path.rmdir()
+
+
+def _unlink(folder: Path, ours: re.Pattern[str]) -> None:
+    for each in list(folder.iterdir()):
+        if ours.fullmatch(each.name) and not each.is_dir():
+            each.unlink()
+    if folder.name == DUMP:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    temporary = path.with_name(f"{path.name}.new")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush(path.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
