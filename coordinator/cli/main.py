@@ -141,6 +141,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
             known = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
             if meant := nearest(error.command_name, known):
                 hint = f'Did you mean "{path} {meant}"?'
+            elif 0 < len(known) <= 20:
+                hint = f"It is one of {', '.join(known)}. {hint}"
         case click.MissingParameter() if error.param:
             called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
             message = f"{called} is missing"
@@ -148,6 +150,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
                 hint = " ".join(ctx.get_usage().split())
         case _:
             message = message[:1].lower() + message[1:]
+            if ctx and "extra argument" in message:
+                hint = " ".join(ctx.get_usage().split())
             hint = getattr(error, "hint", hint)
     return message, hint
 

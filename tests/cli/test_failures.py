@@ -37,7 +37,7 @@ from tests.waiting import DEADLINE_S
             ["lock", "release", "a", "--token", "1"],
             'Give the name of an agent, or the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
         ),
-        (["signal", "get", "a", "b"], 'See "coordinator signal get --help".'),
+        (["signal", "get", "a", "b"], "Usage: coordinator signal get [OPTIONS] KEY"),
     ],
 )
 def test_a_usage_error_exits_with_2_and_a_suggestion(lone: Program, line: list[str], hint: str) -> None:

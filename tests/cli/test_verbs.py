@@ -167,7 +167,7 @@ def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url:
     assert "pending" in {file["state"] for file in program.json(*at, "schema", "status")}
     assert program.json(*at, "schema", "apply")["applied"]
     assert program.json(*at, "schema", "apply")["applied"] == []
-    assert program.json(*at, "schema", "verify") == {"verified": True}
+    assert program.json(*at, "schema", "verify") == {"verified": True, "newer": None}
     assert program.json(*at, "signal", "list") == []
     program.fails(3, *at, "schema", "grant", "nobody_has_this_name")
     assert "create schema if not exists coordinator;" in program.run("schema", "print").stdout
