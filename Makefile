@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults tools operations format lint schema docs site clean
+.PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema docs site clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -41,6 +41,7 @@ lint: .venv/test ## formatting check, lint, import floors, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/squawk sql/migrations/*.sql
 	$(BIN)/mypy
 
 format: .venv/test ## format and fix what can be fixed
@@ -63,6 +64,10 @@ tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm ha
 
 operations: .venv/test ## what needs packages of Debian or npm: Prometheus on our rules and a real daemon, schemas of custom resources
 	$(BIN)/pytest -q $$(find tests -name "real_*.py" -not -name real_tools.py)
+
+advisories: .venv/test ## look for known vulnerabilities in the versions of constraints.txt, with pip-audit; needs the internet
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema

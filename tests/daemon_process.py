@@ -1,6 +1,6 @@
 """The program that `tests.daemon` starts: `python -m tests.daemon_process <settings as JSON>`.
 
-It runs one daemon, logs JSON to standard error, and exits with the code of the error table. It imports little beside the
+The secrets among the settings may come from an environment, as `variables`. It runs one daemon, logs JSON to standard error, and exits with the code of the error table. It imports little beside the
 product, since the suite starts it often.
 """
 
@@ -12,14 +12,20 @@ import sys
 import anyio
 import msgspec
 
-from coordinator.config import Config
+from coordinator.config import SETTINGS, Config, load
 from coordinator.daemon import serve
 from coordinator.errors import CoordinatorError
 from coordinator.telemetry import logs
 
 
 async def main(settings: str) -> int:
-    config = msgspec.json.decode(settings, type=Config, strict=False)
+    given = json.loads(settings)
+    variables = given.pop("variables", None)
+    config = msgspec.convert(given, Config, strict=False, dec_hook=lambda kind, value: kind(value))
+    if variables:
+        loaded = load(environment=variables)
+        names = [name for name, setting in SETTINGS.items() if setting.secret and getattr(loaded, name) is not None]
+        config = msgspec.structs.replace(config, **{name: getattr(loaded, name) for name in names})
     logs.configure(format="json", level=config.log_level, slow_call_s=config.slow_call_s)
     try:
         await serve(config)

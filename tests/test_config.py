@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from coordinator import config
 from coordinator.config import SETTINGS, Config, load
@@ -17,6 +18,7 @@ from coordinator.errors import ConfigurationError
 from coordinator.model import address, duration
 
 DATABASE = "postgresql://u@h/d"
+TOKEN = "coo_" + "a" * 42
 
 
 @pytest.fixture(autouse=True)
@@ -328,3 +330,89 @@ def test_settings_cost_no_slow_import() -> None:
     code = "import sys; from coordinator.config import load; load(environment={}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"yaml", "ssl", "asyncpg"} & set(done.stdout.split())
+
+
+def test_a_secret_from_a_file_is_read_again_each_time(home: Path) -> None:
+    (home / "token").write_text(f"{TOKEN}1\n")
+    loaded = settings({"COORDINATOR_TOKEN_FILE": "token"}).token
+    assert loaded is not None
+    assert (loaded, config.current(loaded)) == (f"{TOKEN}1", f"{TOKEN}1")
+    (home / "token").write_text(f"{TOKEN}2\n")
+    with structlog.testing.capture_logs() as logs:
+        assert [config.current(loaded), config.current(loaded)] == [f"{TOKEN}2"] * 2
+    assert [line["event"] for line in logs] == ["secret.reloaded"], "once, and without the secret"
+    assert TOKEN not in str(logs)
+    assert loaded == f"{TOKEN}1"
+    assert config.current("as given") == "as given"
+
+
+@pytest.mark.parametrize("content", [None, "", "coo_half", "\0"])
+def test_a_file_that_is_no_longer_usable_leaves_the_last_secret(home: Path, content: str | None) -> None:
+    path = home / "token"
+    path.write_text(f"{TOKEN}1")
+    loaded = settings({"COORDINATOR_TOKEN_FILE": "token"}).token
+    assert loaded is not None
+    path.write_text(f"{TOKEN}2")
+    assert config.current(loaded) == f"{TOKEN}2"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with structlog.testing.capture_logs() as logs:
+        assert [config.current(loaded), config.current(loaded)] == [f"{TOKEN}2"] * 2
+    assert [line["event"] for line in logs] == ["secret.refused"], "once"
+    path.write_text(f"{TOKEN}3")
+    assert config.current(loaded) == f"{TOKEN}3"
+
+
+@pytest.mark.parametrize("name", ["database_url", "direct_url"])
+@pytest.mark.parametrize(
+    ("new", "taken"),
+    [
+        ("postgresql://u:two@h/d?sslmode=require", True),
+        ("postgresql://v:two@h/d?sslmode=require", True),
+        ("postgresql://h/d?sslmode=require&user=v&password=two", True),
+        ("postgresql://u:two@other/d?sslmode=require", False),
+        ("postgresql://u:two@h/other?sslmode=require", False),
+        ("postgresql://u:two@h/d", False),
+        ("postgresql://u:two@h/d?sslmode=verfy-full", False),
+        ("https://h", False),
+        ("", False),
+    ],
+)
+def test_a_file_may_change_the_user_and_password_of_an_address_and_nothing_else(
+    home: Path, name: str, new: str, taken: bool
+) -> None:
+    old = "postgresql://u:one@h/d?sslmode=require"
+    (home / "url").write_text(old)
+    address_of = {"COORDINATOR_DATABASE_URL": old, f"COORDINATOR_{name.upper()}_FILE": "url"}
+    if name == "database_url":
+        del address_of["COORDINATOR_DATABASE_URL"]
+    loaded = getattr(settings(address_of), name)
+    (home / "url").write_text(new)
+    with structlog.testing.capture_logs() as logs:
+        assert config.current(loaded) == (new if taken else old)
+    assert [line["event"] for line in logs] == ["secret.reloaded" if taken else "secret.refused"]
+    assert "two" not in str(logs)
+
+
+def test_a_secret_file_of_a_profile_is_read_again(home: Path) -> None:
+    (home / "coordinator.yaml").write_text("profiles: {dev: {token_file: secrets/token}}")
+    (home / "secrets").mkdir()
+    (home / "secrets" / "token").write_text(f"{TOKEN}1")
+    loaded = load(profile="dev", environment={}).token
+    assert loaded is not None
+    (home / "secrets" / "token").write_text(f"{TOKEN}2")
+    assert config.current(loaded) == f"{TOKEN}2"
+
+
+def test_every_setting_that_holds_a_secret_can_come_from_a_file(home: Path) -> None:
+    """A new secret is declared as one: its name says so, and this test asks."""
+    telling = {name for name in SETTINGS if re.search(r"(^|_)(token|password|secret|url|dsn|headers?)(_|$)", name)}
+    assert telling <= {name for name, setting in SETTINGS.items() if setting.secret}
+    for name, setting in SETTINGS.items():
+        if setting.secret:
+            (home / name).write_text(f"{TOKEN}1" if name == "token" else "postgresql://u:one@h/d")
+            needed = {"COORDINATOR_DATABASE_URL": "postgresql://h/d"} if name == "direct_url" else {}
+            loaded = getattr(settings({**needed, f"{setting.variable}_FILE": name}), name)
+            assert config.current(loaded) == loaded
+            assert type(loaded) is not str, f"{name} is not read again"

@@ -29,7 +29,7 @@ from coordinator.client.http_pool import Disconnected, HttpPool, HttpResponse, N
 from coordinator.client.problem import error_of
 from coordinator.client.request_span import outgoing, request_span, status_of
 from coordinator.client.wire import Message, decoded, including, message_of, result_of
-from coordinator.config import Config
+from coordinator.config import Config, current
 from coordinator.db.session import SessionWake
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.operation import Operation
@@ -51,10 +51,11 @@ R = TypeVar("R")
 class HttpExecutor:
     """Runs operations through a daemon or a sidecar."""
 
-    def __init__(self, pool: HttpPool, address: str, timeout_s: float) -> None:
+    def __init__(self, pool: HttpPool, address: str, timeout_s: float, token: str | None = None) -> None:
         self._pool = pool
         self._address = address
         self._timeout_s = timeout_s
+        self._token = token
 
     @classmethod
     @asynccontextmanager
@@ -63,15 +64,13 @@ class HttpExecutor:
 
         Raises: ``ConfigurationError`` for a token that cannot be sent.
         """
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        if config.token is not None:
-            headers["authorization"] = f"Bearer {config.token}"
+        headers = {"accept": "application/json", "accept-encoding": "identity", **_authorization(config.token)}
         async with AsyncExitStack() as stack:
             try:
                 pool = await stack.enter_async_context(HttpPool.open(url, headers))
             except ValueError as error:
                 raise ConfigurationError(str(error), hint="Copy the whole token, and nothing else.") from None
-            yield cls(pool, url, config.call_timeout_s)
+            yield cls(pool, url, config.call_timeout_s, config.token)
 
     async def run(self, operation: Operation[R], *, idempotency_key: str | None = None) -> R:
         """Run one operation.
@@ -155,7 +154,7 @@ class HttpExecutor:
 
     async def _follow(self, path: str, heard: Callable[[bytes], None]) -> None:
         try:
-            response = await self._pool.follow(path, heard, SILENT_S)
+            response = await self._pool.follow(path, heard, SILENT_S, _authorization(self._token))
         except (NotSent, NoResponse) as error:
             raise self._unavailable(error) from error
         if response.status != OK:
@@ -163,7 +162,9 @@ class HttpExecutor:
 
     async def _send(self, message: Message, idempotency_key: str | None, repeatable: bool) -> bytes:
         """Send a message; repeat it once if its connection turned out to be dead and repeating does no harm."""
-        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        headers = _authorization(self._token)  # a token from a file may have been replaced
+        if idempotency_key is not None:
+            headers["idempotency-key"] = idempotency_key
         ends_at = time.monotonic() + self._timeout_s
         try:
             try:
@@ -192,3 +193,7 @@ class HttpExecutor:
     def _unavailable(self, error: NotSent | NoResponse) -> DatabaseUnavailable:
         hint = error.hint if isinstance(error, NotSent) else "A write may or may not have succeeded."
         return DatabaseUnavailable(f"no response from {self._address}: {error}", hint=hint)
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {current(token)}"}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import NamedTuple
@@ -86,6 +86,7 @@ class HttpPool:
         """
         _check(headers)
         parts = urlsplit(url)
+        context: ssl.SSLContext | None = None
         kept: aiohttp.BaseConnector
         fresh: aiohttp.BaseConnector
         if parts.scheme == "unix":
@@ -95,10 +96,12 @@ class HttpPool:
         else:
             base = url.rstrip("/")
             # Read SSL_CERT_FILE now; aiohttp's own context is as old as its import.
-            trust = ssl.create_default_context() if parts.scheme == "https" else True
+            context = ssl.create_default_context() if parts.scheme == "https" else None
+            trust = context or True
             kept = _KeptTcp(ssl=trust, limit=0, keepalive_timeout=KEEP_ALIVE_S)
             fresh = aiohttp.TCPConnector(ssl=trust, limit=0, force_close=True)
-        sessions = _session(kept, headers), _session(fresh, headers)
+        middlewares = (_once,) if context is None else (_once, _trusting(context))
+        sessions = _session(kept, headers, middlewares), _session(fresh, headers, middlewares)
         try:
             yield cls(base, *sessions)
         finally:
@@ -144,7 +147,9 @@ class HttpPool:
         finally:
             self._permits.release()
 
-    async def follow(self, path: str, heard: Callable[[bytes], None], silent_s: float) -> HttpResponse:
+    async def follow(
+        self, path: str, heard: Callable[[bytes], None], silent_s: float, headers: Mapping[str, str]
+    ) -> HttpResponse:
         """Read a stream until it ends, and pass each piece to ``heard``; read a response other than 200 whole.
 
         Raises: ``NotSent``, ``Disconnected``; ``NoResponse``, also when nothing came for ``silent_s``.
@@ -153,6 +158,7 @@ class HttpPool:
         try:
             async with self._kept.get(
                 URL(self._base + path, encoded=True),
+                headers=headers,
                 allow_redirects=False,
                 timeout=_timeout(connect_s=silent_s, silent_s=silent_s),
             ) as response:
@@ -249,11 +255,26 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise NoResponse(f"the head of the response is malformed: {error.message}") from error
 
 
-def _session(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+def _trusting(context: ssl.SSLContext) -> aiohttp.ClientMiddlewareType:
+    """Trust also what SSL_CERT_FILE names by now, when a certificate is not trusted: authorities are replaced like certificates."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorCertificateError:  # nothing was sent
+            context.load_default_certs()
+            return await handler(request)
+
+    return send
+
+
+def _session(
+    connector: aiohttp.BaseConnector, headers: Mapping[str, str], middlewares: Sequence[aiohttp.ClientMiddlewareType]
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         headers=headers,
-        middlewares=(_once,),
+        middlewares=middlewares,
         skip_auto_headers=("User-Agent",),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

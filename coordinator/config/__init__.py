@@ -4,7 +4,7 @@ A setting comes from the first of these that has it: a command-line flag, the en
 empty variable counts as unset. ``settings`` declares every setting; ``docs/settings.md`` lists them and explains profiles.
 
 A malformed value raises ``ConfigurationError`` before any connection is made. The error names where the value came from
-and never repeats a secret. Deliberately absent: settings that change while the program runs.
+and never repeats a secret. Only secrets that come from files change while the program runs; see ``secret_file``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 
 from coordinator.config.environment import from_environment
 from coordinator.config.profile import from_profile
+from coordinator.config.secret_file import SecretFile, current
 from coordinator.config.settings import PREFIX, SETTINGS, Config, Setting
 from coordinator.config.tls import check_files
 from coordinator.config.value import Given, convert
@@ -25,8 +26,21 @@ from coordinator.errors import ConfigurationError
 from coordinator.model import address
 from coordinator.model.token import SECRET
 
-__all__ = ["PREFIX", "SETTINGS", "Config", "Origin", "Setting", "debugging", "load", "origins", "output_form"]
+__all__ = [
+    "PREFIX",
+    "SETTINGS",
+    "Config",
+    "Origin",
+    "Setting",
+    "current",
+    "debugging",
+    "load",
+    "origins",
+    "output_form",
+]
 
+
+Check = Callable[[str, str, Mapping[str, str]], None]  # of a secret, where it comes from, and the environment
 
 _STORE = re.compile(r"s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+){0,20}")
 
@@ -108,18 +122,19 @@ def _given(
 
 def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Config:
     values = {name: convert(SETTINGS[name], one) for name, one in given.items()}
-    if "token" in values and not SECRET.fullmatch(values["token"]):
-        raise ConfigurationError(
-            f"{given['token'].origin} is not a token", hint='A token is coo_…; see "coordinator token create".'
-        )
-    for name in values.keys() & {"database_url", "direct_url"}:
-        try:
-            if name == "database_url" and not address.is_database(values[name]):
-                address.check_gateway(values[name])
-            else:
-                check_files(address.check(values[name], environment))
-        except address.AddressError as error:
-            raise ConfigurationError(f"{given[name].origin} {error}", hint=error.hint) from None
+    for name in values.keys() & _SECRETS.keys():
+        check, origin, path = _SECRETS[name], given[name].origin, given[name].path
+        check(values[name], origin, environment)
+        if path is not None:
+
+            def replaces(old: str, new: str, check: Check = check, origin: str = origin) -> None:
+                check(new, origin, environment)
+                if address.is_database(old) and address.without_credentials(new) != address.without_credentials(old):
+                    raise ConfigurationError(
+                        f"{origin} names another database or other options", hint="Restart to go to another database."
+                    )
+
+            values[name] = SecretFile(values[name], path, origin, replaces)
     if "artifact_store" in values:
         values["artifact_store"] = _store_of(values["artifact_store"], given["artifact_store"].origin)
     # A direct_url that is farther from the caller than the database_url may belong to another database.
@@ -133,6 +148,36 @@ def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Conf
             del values["direct_url"]
     _fit_pool(values, given)
     return Config(**values)
+
+
+def _check_token(token: str, origin: str, _environment: Mapping[str, str]) -> None:
+    if not SECRET.fullmatch(token):
+        raise ConfigurationError(f"{origin} is not a token", hint='A token is coo_…; see "coordinator token create".')
+
+
+def _check_database(url: str, origin: str, environment: Mapping[str, str]) -> None:
+    try:
+        check_files(address.check(url, environment))
+    except address.AddressError as error:
+        raise ConfigurationError(f"{origin} {error}", hint=error.hint) from None
+
+
+def _check_address(url: str, origin: str, environment: Mapping[str, str]) -> None:
+    if address.is_database(url):
+        _check_database(url, origin, environment)
+        return
+    try:
+        address.check_gateway(url)
+    except address.AddressError as error:
+        raise ConfigurationError(f"{origin} {error}", hint=error.hint) from None
+
+
+_SECRETS: Mapping[str, Check] = {
+    "token": _check_token,
+    "database_url": _check_address,
+    "direct_url": _check_database,
+    "replica_url": _check_database,
+}
 
 
 def _store_of(url: str, origin: str) -> str:

@@ -43,7 +43,6 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
                 raise ConfigurationError(
                     f"{setting.variable} and {setting.variable}_FILE are both set", hint="Unset one."
                 )
-            given[setting.name] = Given(
-                read(Path(path), f"{setting.variable}_FILE").strip(), f"{setting.variable}_FILE", 1
-            )
+            origin = f"{setting.variable}_FILE"
+            given[setting.name] = Given(read(Path(path), origin).strip(), origin, 1, Path(path).absolute())
     return given

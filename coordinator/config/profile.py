@@ -90,7 +90,8 @@ def from_profile(
             raise ConfigurationError(f"{where}: {setting} is set, too", hint="Remove one of the two.")
         if not isinstance(value, str):
             raise ConfigurationError(f"{where} is not a path", hint="Write the path of a file as text.")
-        given[setting] = Given(read(path.parent / Path(value).expanduser(), where).strip(), where, 2)
+        secret = path.parent / Path(value).expanduser()
+        given[setting] = Given(read(secret, where).strip(), where, 2, secret.absolute())
     return given
 
 

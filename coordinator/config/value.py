@@ -16,11 +16,12 @@ __all__ = ["Given", "convert"]
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as given, where it was given, and its level: the lowest level wins."""
+    """A value as given, where it was given, and its level: the lowest level wins. ``path`` is the file that holds a secret."""
 
     value: object
     origin: str
     level: int
+    path: Path | None = None
 
 
 def convert(setting: Setting, given: Given) -> Any:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 import asyncpg
 import msgspec
 
+from coordinator.config import current
 from coordinator.errors import (
     ConfigurationError,
     CoordinatorError,
@@ -147,20 +148,21 @@ async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> 
 async def connect(
     dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0, raw_json: bool = False
 ) -> asyncpg.Connection:
-    """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``.
+    """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``. An address from a file is read again.
 
     Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address, or a session whose settings change what calls do.
     """
     bounds = {"lock_timeout": LOCK_WAIT_S, "statement_timeout": call_timeout_s * STATEMENT_SHARE}
     pinned = {**PINNED, **{name: f"{max(1, round(value_s * 1000))}ms" for name, value_s in bounds.items()}}
+    address = current(dsn)
 
     async def opened(settings: dict[str, str]) -> asyncpg.Connection:
         return await asyncpg.connect(
-            dsn,
+            address,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=call_timeout_s,
             statement_cache_size=statement_cache_size,
-            **(_SOCKET if "?host=/" in dsn and not _REMOTE.search(dsn) else {}),
+            **(_SOCKET if "?host=/" in address and not _REMOTE.search(address) else {}),
             server_settings={"application_name": APPLICATION_NAME, **settings},
         )
 

@@ -18,7 +18,7 @@ from coordinator.errors import Unauthenticated
 from coordinator.mcp import resources
 from coordinator.model.event import Event
 
-__all__ = ["Changes", "NewestChange"]
+__all__ = ["NewestChange", "ResourceChanges"]
 
 
 class NewestChange:
@@ -35,7 +35,7 @@ class NewestChange:
         return self._uris
 
 
-class Changes:
+class ResourceChanges:
     """Changes of what is ``wanted``, which may grow meanwhile, for a principal."""
 
     def __init__(

@@ -33,7 +33,7 @@ class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Request(msgspec.Struct, forbid_unknown_fields=True):
+class _ToolRequest(msgspec.Struct, forbid_unknown_fields=True):
     jsonrpc: Literal["2.0"]
     id: int | str
     method: Literal["tools/call"]
@@ -112,4 +112,4 @@ class Envelopes:
             self._known.popitem(last=False)
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(_ToolRequest).decode

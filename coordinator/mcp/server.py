@@ -27,7 +27,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local, Reply
 from coordinator.errors import CoordinatorError, InvalidArgument, NotFound
 from coordinator.mcp import resources, tools
-from coordinator.mcp.changes import Changes, NewestChange
+from coordinator.mcp.changes import NewestChange, ResourceChanges
 from coordinator.mcp.listeners import Listeners
 from coordinator.mcp.tools import McpCaller
 from coordinator.operations.events import Since
@@ -191,19 +191,19 @@ class Face:
             self._subscribed.pop(_found(parameters.uri, caller.project)[2], None)
         return types.EmptyResult()
 
-    def _changes(self, caller: McpCaller, wanted: Collection[str]) -> Changes:
+    def _changes(self, caller: McpCaller, wanted: Collection[str]) -> ResourceChanges:
         """Return what changes for a caller.
 
         Raises: ``PermissionDenied``.
         """
         caller.principal.check_role(Since)
         caller.principal.check_projects([caller.project])
-        return Changes(self._gateway, self._newest, caller.principal, caller.project, wanted)
+        return ResourceChanges(self._gateway, self._newest, caller.principal, caller.project, wanted)
 
     @staticmethod
     async def _tell(
         session: ServerSession,
-        changes: Changes,
+        changes: ResourceChanges,
         subscribed: Mapping[str, str],
         *,
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
@@ -230,7 +230,7 @@ class Face:
     async def _told(
         self,
         context: ServerRequestContext[Any],
-        changes: Changes,
+        changes: ResourceChanges,
         asked: list[str],
         written: dict[str, str],
     ) -> types.SubscriptionsListenResult:

@@ -21,6 +21,7 @@ __all__ = [
     "check_gateway",
     "is_database",
     "is_gateway",
+    "without_credentials",
     "without_password",
 ]
 
@@ -182,6 +183,13 @@ def _tls_files(parameters: Mapping[str, str], environment: Mapping[str, str]) ->
         return {}
     found = {name: parameters.get(name) or environment.get(variable) for name, variable in _TLS_FILES.items()}
     return {name: value for name, value in {**found, "sslpassword": parameters.get("sslpassword")}.items() if value}
+
+
+def without_credentials(address: str) -> str:
+    """Return the address of a database without its user and passwords: the server, the database and the options."""
+    parts = urlsplit(without_password(address))
+    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] != "user"]
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(filter(None, pairs))))
 
 
 def without_password(address: str) -> str:

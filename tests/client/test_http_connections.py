@@ -512,12 +512,12 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
     heard: list[bytes] = []
     follow = http_pool.HttpPool.follow
 
-    async def noted(self: http_pool.HttpPool, path: str, hear: Callable[[bytes], None], silent_s: float) -> Any:
+    async def noted(self: http_pool.HttpPool, path: str, hear: Callable[[bytes], None], *given: Any) -> Any:
         def note(piece: bytes) -> None:
             heard.append(piece)
             hear(piece)
 
-        return await follow(self, path, note, silent_s)
+        return await follow(self, path, note, *given)
 
     monkeypatch.setattr(http_pool.HttpPool, "follow", noted)
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL with TLS on a TCP port of loopback, in a process that ends with the block."""
+"""A PostgreSQL with TLS on a TCP port of loopback, in a process that ends with the block. Other roles than its own need a password."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def tls_server(folder: Path, certificate: Path, key: Path) -> Iterator[int]:
             break
     else:
         pytest.skip("no PostgreSQL here was built with TLS (Debian, Ubuntu: apt-get install postgresql)")
-    (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 trust\n")
+    methods = {ROLE: "trust", "all": "scram-sha-256"}
+    lines = (f"hostssl all {role} 127.0.0.1/32 {method}\n" for role, method in methods.items())
+    (data / "pg_hba.conf").write_text("".join(lines))
     port = reserve_port()
     settings = {
         "ssl": "on",

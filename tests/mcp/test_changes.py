@@ -12,14 +12,14 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.principal import Principal
 from coordinator.db.database import Database
 from coordinator.errors import Unauthenticated
-from coordinator.mcp.changes import Changes, NewestChange
+from coordinator.mcp.changes import NewestChange, ResourceChanges
 from tests.api.test_gateway import emit, running
 
 A, B, ALL = (f"coordinator://default/signals{end}" for end in ("/a", "/b", ""))
 
 
-def changes(gateway: Gateway, *wanted: str, principal: Principal | None = None) -> Changes:
-    return Changes(gateway, NewestChange(), principal or Principal(), "default", wanted)
+def changes(gateway: Gateway, *wanted: str, principal: Principal | None = None) -> ResourceChanges:
+    return ResourceChanges(gateway, NewestChange(), principal or Principal(), "default", wanted)
 
 
 async def test_changes_since_it_listened_are_told_once_for_each_uri_until_the_process_closes(db: Database) -> None:
