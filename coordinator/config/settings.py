@@ -124,6 +124,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     connect_limit_s: Annotated[
         float, Setting("Time that a daemon or sidecar waits for its first connection", "duration", 0, 86_400)
     ] = 60.0
+    max_connection_age_s: Annotated[
+        float,
+        Setting(
+            "Age at which a connection is replaced by a new one, between calls; each by up to a fifth earlier",
+            "duration",
+            1,
+            2_592_000,
+        ),
+    ] = 3600.0
     call_timeout_s: Annotated[float, Setting("Time after which a call fails", "duration", 0.1, 3600)] = 10.0
     statement_cache_size: Annotated[
         int, Setting("Prepared statements cached for each connection; 0 disables the cache", "count", 0, 10_000)

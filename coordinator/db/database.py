@@ -89,6 +89,7 @@ class Database:
             opened,
             min_size=min(config.min_connections, config.max_connections),
             max_size=config.max_connections,
+            max_age_s=config.max_connection_age_s,
             name=name,
         )
         direct_dsn = direct_dsn or config.direct_url or dsn
@@ -193,7 +194,7 @@ class Database:
     ) -> ServerSession:
         """Return a direct connection that listens and reconnects; run it in a task group."""
         timeout_s = min(call_timeout_s or CALL_TIMEOUT_S, self._config.call_timeout_s)
-        return ServerSession(self.connect, channels, timeout_s, awaited)
+        return ServerSession(self.connect, channels, timeout_s, awaited, self._config.max_connection_age_s)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:

@@ -9,6 +9,9 @@ cancelled at the server before its connection is closed, because its next respon
 when the server has confirmed that, or after ``RETIRE_S``. Callers beyond ``max_size`` wait in order. So do callers beyond what
 the server admits, as long as the pool has a connection.
 
+A connection that has reached its age is closed when no call has it; the next call that needs one opens another. So memory and caches of
+backends do not grow for ever, and a changed password, certificate or address of the server takes effect.
+
 On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S`` is used when it has answered a ping. If it does
 not, or does not confirm a cancellation, the other connections that were idle since before then are closed too: whatever
 silenced one has probably silenced them.
@@ -17,6 +20,7 @@ silenced one has probably silenced them.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +29,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import asyncpg
 
-from coordinator.db.connection import NO_ROOM, answers, retire
+from coordinator.db.connection import NO_ROOM, age_limit_s, answers, retire
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.telemetry import metrics
 
@@ -53,15 +57,19 @@ class Pool:
         *,
         min_size: int,
         max_size: int,
+        max_age_s: float = math.inf,
         name: str = "calls",
     ) -> None:
         self._connect = connect
         self._min_size = min_size
         self._max_size = max_size
+        self._max_age_s = max_age_s
         self._full_until = 0.0
         self._opening = 0
         self._open: dict[asyncpg.Connection, float] = {}  # when each was taken or returned
         self._free: deque[asyncpg.Connection] = deque()
+        self._ageing: dict[asyncpg.Connection, asyncio.TimerHandle] = {}
+        self._aged: set[asyncpg.Connection] = set()
         # Who waits is given a connection, or None: then there may be room for another one.
         self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -118,7 +126,7 @@ class Pool:
     def release(self, connection: asyncpg.Connection, *, sound: bool) -> None:
         """Return a connection to the pool; ``sound`` says that its call ended, with a result or with an error of the server."""
         now = time.monotonic()
-        if not sound or connection.is_closed() or connection.is_in_transaction():
+        if not sound or connection in self._aged or connection.is_closed() or connection.is_in_transaction():
             self._retire(connection)
         else:
             self._open[connection] = now
@@ -147,6 +155,9 @@ class Pool:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        for timer in self._ageing.values():
+            timer.cancel()
+        self._ageing.clear()
         self._free.clear()
         self._open.clear()
 
@@ -186,6 +197,9 @@ class Pool:
         try:
             connection = await self._connect()
             self._open[connection] = time.monotonic()
+            if self._max_age_s < math.inf:
+                age_s = age_limit_s(self._max_age_s)
+                self._ageing[connection] = asyncio.get_running_loop().call_later(age_s, self._age, connection)
         except DatabaseUnavailable as error:
             if not (error.code.startswith(NO_ROOM) and self._open):
                 self._offer_room()  # whoever waits learns the reason, too
@@ -245,6 +259,13 @@ class Pool:
             self._retire_idle(began)
         return alive
 
+    def _age(self, connection: asyncpg.Connection) -> None:
+        """Close a connection that has reached its age: now if it is free, else after its call."""
+        self._aged.add(connection)
+        if connection in self._free:
+            self._free.remove(connection)
+            self._retire(connection)
+
     def _retire_idle(self, since: float) -> None:
         """Retire the free connections that were last used before ``since``."""
         for connection in [free for free in self._free if self._open[free] < since]:
@@ -270,4 +291,7 @@ class Pool:
 
     def _forget(self, connection: asyncpg.Connection) -> None:
         self._open.pop(connection, None)
+        self._aged.discard(connection)
+        if (timer := self._ageing.pop(connection, None)) is not None:
+            timer.cancel()
         self._offer_room()

@@ -5,13 +5,15 @@ new connection. A connection that has died silently is noticed within 5 seconds:
 ``call_timeout_s``. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
 session at the server may live on, with the locks that it holds; the next connection ends it (``end_former``), at the latest
 after ``on_connect``, which may take over a lock first. Notifications that were sent while there
-was no connection are lost, and nothing may rely on them. The log says once that there is no connection, and once that there is one
-again, however many attempts that takes.
+was no connection are lost, and nothing may rely on them. A connection that has reached its age is replaced: the new one listens, takes
+over calls and locks (``on_connect``), and then the old one is closed, so neither a notification nor a lock is lost. The log says once that
+there is no connection, and once that there is one again, however many attempts that takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,7 +27,7 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
-from coordinator.db.connection import LOST, NO_ROOM, from_postgres, retire
+from coordinator.db.connection import LOST, NO_ROOM, age_limit_s, from_postgres, retire
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
@@ -37,6 +39,7 @@ PING_S = 2.5  # without news
 PING_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 4.0
 END_S = 0.4
+RENEW_AGAIN_S = 60.0  # after a connection could not be replaced at its age
 
 # With these the server notices within seconds that this host is gone, and releases the session's locks. They are not startup
 # parameters, because poolers reject those.
@@ -106,6 +109,7 @@ class ServerSession:
         channels: Sequence[str],
         call_timeout_s: float,
         awaited: Callable[[], bool] = lambda: True,
+        max_age_s: float = math.inf,
     ) -> None:
         self.connected = False
         """Whether there is a connection now, on which ``on_connect`` has done its work."""
@@ -115,6 +119,7 @@ class ServerSession:
         self._channels = channels
         self._call_timeout_s = call_timeout_s
         self._awaited = awaited
+        self._max_age_s = max_age_s
         # Connections as the server knows them. The last one is the newest; the others have to end.
         self._former: list[tuple[int, datetime]] = []
         self._link: _Link | None = None
@@ -142,6 +147,7 @@ class ServerSession:
             )
         with tracing.operation(operation):
             async with self._lock:
+                link = self._link or link  # another one has replaced it meanwhile
                 try:
                     result = await call(link.connection, operation, self._call_timeout_s)
                 except DatabaseUnavailable as error:
@@ -213,23 +219,29 @@ class ServerSession:
                     log.info("session.back")
                 self.on_change()
                 try:
-                    failed(await self._watch(link))
+                    while isinstance(ended := await self._watch(link), _Link):
+                        link = ended
+                        lost = link.connection
+                    failed(ended)
                 finally:
                     self.connected, self._link = False, None
                     self.on_change()
         finally:
             await _retire(lost)
 
+    async def _listening(self, connection: asyncpg.Connection) -> _Link:
+        link = _Link(connection, anyio.Event())
+        connection.add_termination_listener(lambda _: link.lost.set())
+        pid, since, *_ = await connection.fetchrow(_BEGIN)
+        self._former.append((pid, since))
+        for channel in self._channels:
+            await connection.add_listener(channel, self._heard)
+        return link
+
     async def _open(self) -> _Link:
         connection = await self._connect()
-        link = _Link(connection, anyio.Event())
         try:
-            connection.add_termination_listener(lambda _: link.lost.set())
-            pid, since, *_ = await connection.fetchrow(_BEGIN)
-            self._former.append((pid, since))
-            for channel in self._channels:
-                await connection.add_listener(channel, self._heard)
-            self._link = link
+            link = self._link = await self._listening(connection)
             if self.on_connect is not None:
                 await self.on_connect(self)
             await self.end_former()
@@ -247,6 +259,32 @@ class ServerSession:
             wake.set()
         return link
 
+    async def _renew(self, old: _Link) -> _Link | None:
+        """Replace a connection by a new one; return None if that fails: then the old one goes on, unless it was lost meanwhile."""
+        connection, known = None, self._former[-1]
+        try:
+            connection = await self._connect()
+            link = await self._listening(connection)
+            async with self._lock:  # no call is running on the old one
+                self._link = link
+            if self.on_connect is not None:
+                await self.on_connect(self)
+            await _retire(old.connection)
+            await self.end_former()
+        except BaseException as error:
+            self._link = old
+            self._former = [*(one for one in self._former if one != known), known]
+            if connection is not None:
+                connection.terminate()
+            if not isinstance(error, Exception):
+                raise
+            log.warning("session.not_renewed", error=str(error) or type(error).__name__, retry_s=RENEW_AGAIN_S)
+            return None
+        self.heard_at = time.monotonic()
+        for _, _, wake in self._wakes:  # the old one may have been lost before the new one listened
+            wake.set()
+        return link
+
     def _heard(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         self.heard_at = time.monotonic()
         for name, topics, wake in self._wakes:
@@ -257,12 +295,19 @@ class ServerSession:
             elif found[1] in topics:
                 wake.set(found[1])
 
-    async def _watch(self, link: _Link) -> Exception:
-        """Return why the connection is of no use, once it is lost or does not answer."""
+    async def _watch(self, link: _Link) -> Exception | _Link:
+        """Return why the connection is of no use, once it is lost or does not answer; or what replaced it, once it has its age."""
+        renew_at = time.monotonic() + age_limit_s(self._max_age_s)
         while not link.lost.is_set():
-            wait_s = self.heard_at + PING_S - time.monotonic()
+            now = time.monotonic()
+            if now >= renew_at:
+                if (renewed := await self._renew(link)) is not None:
+                    return renewed
+                renew_at = time.monotonic() + RENEW_AGAIN_S
+                continue
+            wait_s = self.heard_at + PING_S - now
             if wait_s > 0 or not self._awaited():
-                with anyio.move_on_after(wait_s if wait_s > 0 else PING_S):
+                with anyio.move_on_after(min(wait_s if wait_s > 0 else PING_S, renew_at - now)):
                     await link.lost.wait()
                 continue
             try:

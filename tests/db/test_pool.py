@@ -278,3 +278,46 @@ async def test_random_calls_that_fail_and_are_cancelled_lose_no_place(database_u
 
 async def settled(pool: Pool) -> bool:
     return not pool._retiring
+
+
+# ------------------------------------------------------------------------------------------------------------- their age
+
+
+async def test_a_connection_at_its_age_is_closed_after_its_call_and_another_one_serves_the_next(
+    database_url: str,
+) -> None:
+    pool = Pool(lambda: connect(database_url), min_size=1, max_size=1, max_age_s=0.01)
+    try:
+        connection = await pool.acquire(DEADLINE_S)
+
+        async def aged() -> bool:
+            return connection in pool._aged
+
+        await until(aged, "it has its age")
+        assert await connection.fetchval("select 1") == 1  # the call that has it goes on
+        pool.release(connection, sound=True)
+        other = await pool.acquire(DEADLINE_S)  # there is room for one: the first is closed
+        assert other is not connection
+        assert connection.is_closed()
+        pool.release(other, sound=True)
+    finally:
+        await pool.terminate()
+
+
+async def test_a_connection_that_nobody_uses_is_closed_at_its_age(database_url: str) -> None:
+    pool = Pool(lambda: connect(database_url), min_size=1, max_size=1, max_age_s=0.01)
+    try:
+        await call(pool)
+        async with opened(database_url) as watcher:
+            await until_true(watcher, f"select ({BACKENDS}) = 0")
+        await call(pool)
+    finally:
+        await pool.terminate()
+    assert not pool._ageing
+
+
+def test_connections_that_were_opened_together_do_not_end_together() -> None:
+    ages = [connection_module.age_limit_s(3600.0) for _ in range(100)]
+    assert len(set(ages)) > 90
+    assert min(ages) >= 2880
+    assert max(ages) <= 3600

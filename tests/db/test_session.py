@@ -11,9 +11,12 @@ import asyncpg
 import pytest
 import structlog
 
+from coordinator.db import session as session_module
 from coordinator.db.connection import answers, connect, retire
 from coordinator.db.session import ServerSession
 from coordinator.errors import DatabaseUnavailable
+from coordinator.operations.events import Head
+from coordinator.operations.liveness import Liveness
 from tests.waiting import DEADLINE_S, until
 
 ATTEMPTS = 3
@@ -130,6 +133,74 @@ async def test_a_connection_that_does_not_answer_goes_if_the_server_has_no_room_
         assert session._link is not None
         session._link.lost.set()
         await until(true(lambda: session.connected and len(connections) == 2), "it has another connection")
+
+
+async def test_a_connection_at_its_age_is_replaced_without_a_gap_in_its_lock_or_its_calls(database_url: str) -> None:
+    pids: list[int] = []
+
+    async def opened() -> asyncpg.Connection:
+        connection = await connect(database_url)
+        pids.append(connection.get_server_pid())
+        return connection
+
+    watcher = await connect(database_url)
+    session = ServerSession(opened, ("some_channel",), DEADLINE_S, max_age_s=0.1)
+    liveness = Liveness(session, "client")
+    changes: list[bool] = []
+    try:
+        async with session.kept():
+            first = liveness.process
+            session.on_change = lambda: changes.append(session.connected)
+            # Whoever finds it free, even for an instant, would reap what depends on this process.
+            free = f"select pg_try_advisory_lock(1129267026, {first})"
+
+            async def renewed() -> bool:
+                assert not await watcher.fetchval(free), "the lock was free"
+                assert await session.run(Head()) is not None
+                return len(pids) > 4
+
+            await until(renewed, "connections were replaced", every_s=0)
+            assert liveness.process == first
+            assert False not in changes, "it was lost"
+    finally:
+        await watcher.close()
+
+
+async def test_a_connection_that_cannot_be_replaced_at_its_age_goes_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has no room, the network is cut, or the new connection is lost while it takes over."""
+    monkeypatch.setattr(session_module, "RENEW_AGAIN_S", 0.01)
+    connections: list[asyncpg.Connection] = []
+    refused = 0
+
+    async def opened() -> asyncpg.Connection:
+        nonlocal refused
+        if connections and refused < ATTEMPTS:
+            refused += 1
+            raise DatabaseUnavailable("too many connections", code="53300")
+        connections.append(await connect(database_url))
+        return connections[-1]
+
+    async def begin(_: ServerSession) -> None:
+        if len(connections) == 2:
+            connections[1].terminate()
+            raise DatabaseUnavailable("it was lost again")
+
+    session = ServerSession(opened, (), DEADLINE_S, max_age_s=0.01)
+    session.on_connect = begin
+    changes: list[bool] = []
+    with structlog.testing.capture_logs() as lines:
+        async with session.kept():
+            session.on_change = lambda: changes.append(session.connected)
+
+            async def renewed() -> bool:
+                assert await session.run(Head()) is not None
+                return len(connections) > 2 and connections[0].is_closed()
+
+            await until(renewed, "it was replaced in the end")
+            assert False not in changes, "it was lost"
+    assert [line["event"] for line in lines][: ATTEMPTS + 1] == ["session.not_renewed"] * (ATTEMPTS + 1)
 
 
 async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: str) -> None:
