@@ -118,6 +118,10 @@ async def create(dsn: str, config: Config, *, folder: Path, jobs: int, keep: tim
                 path = unfinished.finish(manifest)
             except Exception as error:
                 await _record_failure(dsn, config, unfinished.name, error)
+                if connection.is_closed() and not isinstance(error, DatabaseUnavailable):  # with its snapshot
+                    raise DatabaseUnavailable(
+                        "the connection that held the snapshot was lost", hint="Try again when the server answers."
+                    ) from error
                 raise
         if recorded := await record(connection, manifest):
             notes.append(recorded)

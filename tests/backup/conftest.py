@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.waiting import until
 
 
 class Backups(Program):
-    """The program with a directory of backups. ``said`` has what the last command reported."""
+    """The program with a directory of backups."""
 
     @property
     def folder_of_backups(self) -> Path:
@@ -34,6 +35,11 @@ class Backups(Program):
         notices = [json.loads(line) for line in done.stderr.splitlines()]
         assert all("notice" in each for each in notices), done.stderr
         return json.loads(done.stdout)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command; what it says is in the file ``said``."""
+        with (self.folder / "said").open("ab") as said:
+            return self.start(*arguments, stdout=said, stderr=said)
 
     def refused(self, code: int, *arguments: str, **environment: str) -> dict[str, Any]:
         """Run a verb that must fail in this way, perhaps after some progress; return the error."""
