@@ -1,0 +1,157 @@
+"""Recovery to an instant with Debian's pgBackRest, as docs/backup.md describes it: part of ``make operations``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+import asyncpg
+import pytest
+
+from coordinator import embedded
+from coordinator.db import schema
+from coordinator.embedded import binaries
+from tests.backup.test_backup import LAST, claimed
+from tests.daemon import Daemon, opened
+from tests.faults.forks import SETTINGS, check_fork, give, issue
+from tests.waiting import until_true
+
+ROOT = Path(__file__).parents[2]
+UNPACKED = ROOT / ".tools" / "pgbackrest"
+DOCS = (ROOT / "docs" / "backup.md").read_text("utf-8")
+STANZA = "coordinator"
+
+
+def unpack(package: str) -> None:
+    """Unpack a package of Debian, without installing it: nothing is started."""
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["apt-get", "-qq", "download", package], cwd=UNPACKED, check=True)
+        (file,) = UNPACKED.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg-deb", "-x", file, UNPACKED], check=True)
+        file.unlink()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.fail(f"{package} is missing (Debian: apt-get install {package}): {error}")
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    if installed := shutil.which("pgbackrest"):
+        return Path(installed)
+    path = UNPACKED / "usr" / "bin" / "pgbackrest"
+    if not path.exists():
+        unpack("pgbackrest")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bin_dir() -> Path:
+    """The PostgreSQL of the same distribution: pgBackRest knows none that is newer than itself."""
+    for folder in binaries.folders():
+        if str(folder).startswith("/usr/lib/postgresql/"):
+            return folder
+    found = sorted(UNPACKED.glob("usr/lib/postgresql/*/bin"))
+    if not found:
+        listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=False)
+        package = re.search(r"Depends: (postgresql-\d+)", listed.stdout)
+        if package is None:
+            pytest.fail("PostgreSQL is missing (Debian: apt-get install postgresql)")
+        unpack(package[1])
+        found = sorted(UNPACKED.glob("usr/lib/postgresql/*/bin"))
+    return found[-1]
+
+
+class BackRest:
+    """pgBackRest with a repository, a configuration and logs of the test's own."""
+
+    def __init__(self, program: Path, folder: Path, cluster: Path) -> None:
+        (text,) = re.findall(r"```ini\n(\[global\].*?)```", DOCS, re.DOTALL)
+        places = {"repo1-path": "repository", "spool-path": "spool", "log-path": "log", "lock-path": "lock"}
+        folder.mkdir()
+        for name, place in places.items():
+            (folder / place).mkdir()
+            text = re.sub(rf"^{name}=.*\n", "", text, flags=re.MULTILINE)
+            text = text.replace("[global]\n", f"[global]\n{name}={folder / place}\n")
+        text = re.sub(r"^pg1-path=.*$", f"pg1-path={cluster}\npg1-user=coordinator", text, flags=re.MULTILINE)
+        self.config = folder / "pgbackrest.conf"
+        self.config.write_text(text, "utf-8")
+        self._program = program
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self._program), f"--config={self.config}", f"--stanza={STANZA}", *arguments]
+
+    def reach(self, server: embedded.Server) -> None:
+        """Name the socket of the server."""
+        with self.config.open("a", encoding="utf-8") as file:
+            file.write(f"pg1-socket-path={server.socket_dir}\n")
+
+    async def run(self, *arguments: str) -> str:
+        done = await anyio.run_process(self.command(*arguments), check=False)
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+        return done.stdout.decode()
+
+
+def documented(option: str) -> list[str]:
+    """Return the arguments of the documented command with this option, apart from the stanza."""
+    lines = [shlex.split(line, comments=True) for line in DOCS.splitlines() if line.startswith("pgbackrest ")]
+    (words,) = [words for words in lines if option in words]
+    return words[2:]
+
+
+async def load(connection: asyncpg.Connection, name: str) -> None:
+    await connection.execute(
+        "select coordinator.log_append('default', 'note', 'k' || n % 9, '[{\"data\": 1}]'),"
+        " coordinator.signal_set('default', $1 || n, '1') from generate_series(1, 500) n",
+        name,
+    )
+
+
+async def test_an_instant_is_recovered_and_nothing_is_issued_twice(
+    program: Path, bin_dir: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "server"
+    rest = BackRest(program, tmp_path / "pgbackrest", data / "postgres")
+    archiving = {"archive_mode": "on", "archive_command": " ".join(rest.command("archive-push %p"))}
+    settings = {**SETTINGS, **archiving}
+    async with embedded.run(data, bin_dir=bin_dir, settings=settings) as server:
+        rest.reach(server)
+        give(tmp_path / "pgbackrest", data / "postgres")
+        async with opened(server.dsn) as connection:
+            await schema.apply(connection)
+            with Daemon(server.dsn) as daemon:
+                await daemon.ready()
+                await rest.run("stanza-create")
+                await rest.run("check")
+                await load(connection, "before")
+                await rest.run(*documented("--type=full"))
+                await connection.execute("select coordinator.backup_record('full', p_tool => 'pgbackrest')")
+                await load(connection, "after")
+                await daemon.lead()
+            shared, fence = await issue(connection, "shared"), await claimed(connection)
+            instant: datetime = await connection.fetchval("select clock_timestamp()")
+            lost, lost_fence = await issue(connection, "lost", times=3), await claimed(connection)
+            assert lost_fence > fence
+            await load(connection, "lost")
+            await connection.execute("drop table coordinator.signals cascade")
+            last = await connection.fetchval("select pg_walfile_name(pg_switch_wal())")
+            await until_true(connection, "select last_archived_wal >= $1 from pg_stat_archiver", last)
+    target = f"--target={instant.isoformat(' ')}"
+    words = documented("--delta")
+    await rest.run(*(target if word.startswith("--target=") else word for word in words))
+    give(data / "postgres", tmp_path / "pgbackrest")
+    async with embedded.run(data, bin_dir=bin_dir, settings=settings) as server, opened(server.dsn) as connection:
+        await until_true(connection, "select not pg_is_in_recovery()")
+        assert await connection.fetchval("select count(*) from coordinator.signals where key like 'after%'") == 500
+        assert await connection.fetchval("select count(*) from coordinator.signals where key like 'lost%'") == 0
+        found = await connection.fetchrow(LAST)
+        assert found is not None
+        assert (found["backup"], found["tool"]) == ("full", "pgbackrest")
+        await check_fork(connection, shared, lost)
+        assert await claimed(connection) > lost_fence
+        with Daemon(server.dsn) as daemon:
+            await (await daemon.ready()).lead()
