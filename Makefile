@@ -62,7 +62,7 @@ tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm ha
 	  @github/copilot@1.0.102 @google/gemini-cli@0.61.0
 	$(BIN)/pytest -q tests/hooks/real_tools.py
 
-operations: .venv/test ## what needs packages of Debian or npm: Prometheus on our rules and a real daemon, schemas of custom resources
+operations: .venv/test ## what needs packages of Debian or npm, or git's history: the previous release beside this one, Prometheus on our rules and a real daemon, schemas of custom resources
 	$(BIN)/pytest -q $$(find tests -name "real_*.py" -not -name real_tools.py)
 
 advisories: .venv/test ## look for known vulnerabilities in the versions of constraints.txt, with pip-audit; needs the internet

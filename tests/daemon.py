@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import weakref
@@ -28,11 +29,16 @@ class Daemon:
     """One daemon process, killed when the block ends.
 
     `constants` sets constants of the daemon's modules, by their dotted names. Make a fallback slower than `DEADLINE_S`, and
-    the test passes only by the mechanism that it is about.
+    the test passes only by the mechanism that it is about. `root` is another tree of the sources, whose daemon it is.
     """
 
     def __init__(
-        self, database_url: str | None, *, constants: Mapping[str, float] | None = None, **settings: object
+        self,
+        database_url: str | None,
+        *,
+        constants: Mapping[str, float] | None = None,
+        root: Path | None = None,
+        **settings: object,
     ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         given = {
@@ -44,8 +50,16 @@ class Daemon:
             "access": "open",
             **settings,
         }
-        self.process = Forked(
-            "tests.daemon_process", json.dumps(given, default=str), constants=constants, stderr=self._output
+        arguments = ("tests.daemon_process", json.dumps(given, default=str))
+        self.process: subprocess.Popen[Any] = (
+            Forked(*arguments, constants=constants, stderr=self._output)
+            if root is None
+            else subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(root)},
+                stderr=self._output,
+            )
         )
         weakref.finalize(self, self.process.kill)  # whatever became of the test
 

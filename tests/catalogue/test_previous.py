@@ -6,12 +6,23 @@ import copy
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.generate.previous import PREVIOUS, ROOT, contract, digest, migrations, text_of, version_of
+from tests.generate.previous import (
+    PREVIOUS,
+    ROOT,
+    HistoryMissing,
+    contract,
+    digest,
+    migrations,
+    text_of,
+    unpack,
+    version_of,
+)
 
 LADDER = ("reader", "agent", "manager", "admin", None)  # None: the daemon alone
 # What takes something away from those who use it. Functions are compared by name.
@@ -156,6 +167,11 @@ def test_each_change_that_breaks_the_previous_release_is_found(change: Callable[
     after = copy.deepcopy(BEFORE)
     change(after)
     assert len(broken(BEFORE, after)) == 1
+
+
+def test_a_clone_without_the_history_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(HistoryMissing, match=r"0{40}.*git fetch --unshallow"):
+        unpack("0" * 40, tmp_path)
 
 
 def test_what_is_added_at_the_end_breaks_nothing() -> None:
