@@ -29,7 +29,7 @@ from anyio import to_thread
 
 from coordinator import embedded
 from coordinator.api.access import Access, is_loopback, is_open
-from coordinator.api.app import Readiness, create_app
+from coordinator.api.app import create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import bind, serving, url_of
@@ -46,6 +46,7 @@ from coordinator.loops.table import table
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import without_password
 from coordinator.model.network import Networks
+from coordinator.model.readiness import Readiness
 from coordinator.objects import ObjectStore
 from coordinator.operations.executor import Runner
 from coordinator.operations.liveness import Liveness

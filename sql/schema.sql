@@ -154,6 +154,18 @@ create table coordinator.briefings (
 );
 CREATE INDEX briefings_read_at_idx ON coordinator.briefings USING btree (read_at);
 
+-- What doctor_run examines. The files of sql/functions/doctor insert the rows; doctor_<name> is the function that looks.
+create table coordinator.checks (
+  ordinal  bigint not null generated always as identity, -- Order of declaration, in which they are examined.
+  name     text collate "C" not null, -- Name of the check.
+  warning  double precision, -- From this value on, a finding is a warning; null: the check has no threshold.
+  critical double precision, -- From this value on, a finding is critical; less than warning where small values are bad.
+  unit     text not null, -- Unit of the thresholds; empty for plain numbers.
+  fix      text, -- What doctor_fix does about it; null: nothing that is sure to destroy nothing.
+  meaning  text not null, -- What is examined.
+  constraint checks_pkey PRIMARY KEY (name)
+);
+
 -- Jobs that are enqueued at times that recur.
 create table coordinator.crons (
   project_id   bigint not null, -- The project.
@@ -2015,6 +2027,16 @@ create function coordinator.access_apply()
   returns void
   volatile;
 
+-- List what the roles of the schema lack of what rights and schema_roles give them, and the statements that grant it: one for each role and kind (usage, execute, select). Internal.
+create function coordinator.access_missing()
+  returns table (role text, kind text, count bigint, statement text)
+  stable;
+
+-- List what every role may read. Internal.
+create function coordinator.access_views()
+  returns SETOF oid
+  stable;
+
 -- Return the name of an actor if it is a name, see check_name. Internal.
 create function coordinator.actor_checked(p_actor text)
   returns text
@@ -2614,6 +2636,206 @@ create function coordinator.directive_sample(p_since timestamp with time zone)
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
+
+-- Name sessions that hold advisory keys of the schema for long. Internal.
+create function coordinator.doctor_advisory_keys(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- List the advisory keys of the schema, of 1,000 projects and queues, that have a name. Internal.
+create function coordinator.doctor_advisory_names()
+  returns table (key bigint, name text)
+  stable;
+
+-- Write how long something has lasted, for people. Internal.
+create function coordinator.doctor_age(p_seconds double precision)
+  returns text
+  immutable;
+
+-- Look whether WAL reaches the archive. Internal.
+create function coordinator.doctor_archive(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look how old the last good backup is. Internal.
+create function coordinator.doctor_backup(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Estimate how much of each table is free: the five worst. Internal.
+create function coordinator.doctor_bloat(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Compare the clock of the schema with that of the server. Internal.
+create function coordinator.doctor_clock(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Count the sessions of the server. Internal.
+create function coordinator.doctor_connections(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for blocks that were damaged. Internal.
+create function coordinator.doctor_corruption(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for tables with many dead rows: five. Internal.
+create function coordinator.doctor_dead_rows(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Examine the database: all checks, or these. Internal.
+create function coordinator.doctor_examine(p_checks text[])
+  returns table ("check" text, severity text, message text, remedy text)
+  stable;
+
+-- Fix what a check finds, where that destroys nothing (see fix in the table checks); return what was done. For administrators.
+create function coordinator.doctor_fix(p_check text)
+  returns text[]
+  volatile security definer;
+
+-- Grant what is missing. Internal.
+create function coordinator.doctor_fix_grants()
+  returns SETOF text
+  volatile;
+
+-- Make partitions ahead, as the leader does. Internal.
+create function coordinator.doctor_fix_partitions()
+  returns SETOF text
+  volatile;
+
+-- Analyze the tables that need it: ten. Internal.
+create function coordinator.doctor_fix_statistics()
+  returns SETOF text
+  volatile;
+
+-- Measure how far the server is from the end of its transaction numbers. Internal.
+create function coordinator.doctor_freezing(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Return the severity of a value by the thresholds of its check. Internal.
+create function coordinator.doctor_grade(p_value double precision, p_warning double precision, p_critical double precision)
+  returns text
+  immutable;
+
+-- Compare roles and grants with what they should be. Internal.
+create function coordinator.doctor_grants(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for invalid indexes: ten. Internal.
+create function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Find the leader. Internal.
+create function coordinator.doctor_leader(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for limits of projects that are close to full: twenty. Internal.
+create function coordinator.doctor_limits(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Measure the queue of NOTIFY. Internal.
+create function coordinator.doctor_notifications(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for contents that do not reach the object store. Internal.
+create function coordinator.doctor_objects(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for partitions that will be missing. Internal.
+create function coordinator.doctor_partitions(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Name prepared transactions that were left: the ten oldest. Internal.
+create function coordinator.doctor_prepared_transactions(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Measure how far the readers in the database are behind. Internal.
+create function coordinator.doctor_readers(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Measure how late the relay is. Internal.
+create function coordinator.doctor_relay(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown where it could not look. remedy says what to do; null: nothing. Changes nothing.
+create function coordinator.doctor_run(p_checks text[] default null)
+  returns table ("check" text, severity text, message text, remedy text)
+  stable security definer;
+
+-- Look for settings that endanger data. Internal.
+create function coordinator.doctor_settings(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Measure the database. Internal.
+create function coordinator.doctor_size(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Look for replication slots that keep much WAL: ten. Internal.
+create function coordinator.doctor_slots(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Name who holds the oldest snapshots: five. Internal.
+create function coordinator.doctor_snapshots(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Measure how late standbys are, or this one. Internal.
+create function coordinator.doctor_standbys(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Return the start of a statement of a role without its literals, after a colon; nothing where the role that is logged in may not see it. Internal.
+create function coordinator.doctor_statement(p_text text, p_role name)
+  returns text
+  stable;
+
+-- Look for tables that need to be analyzed: ten. Internal.
+create function coordinator.doctor_statistics(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Name sessions whose transaction stays open: the ten oldest. Internal.
+create function coordinator.doctor_transactions(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- List tables of at least this number of rows whose statistics are missing or of no use. Internal.
+create function coordinator.doctor_unanalyzed(p_rows double precision)
+  returns table (name name, n bigint, changed bigint)
+  stable;
+
+-- Find out what is hidden from the owner of the schema. Internal.
+create function coordinator.doctor_visibility(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Name sessions that wait for another one: the ten that have waited longest. Internal.
+create function coordinator.doctor_waits(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Count webhooks that are disabled. Internal.
+create function coordinator.doctor_webhooks(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
 
 -- Reject a state that is not an object, and todo lists and features without a list of items that have ids (ZC105), or with one id twice (ZC333). Internal.
 create function coordinator.document_check_shape(p_kind text, p_value jsonb)

@@ -24,22 +24,15 @@ from coordinator.api.problems import MethodNotAllowed, NoRoute, problem_response
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler, OperationRoutes
 from coordinator.api.tracing import Traced, routed
+from coordinator.model.readiness import Readiness
 from coordinator.operations.executor import Source
 from coordinator.replica import Replica
 from coordinator.telemetry import metrics
 from coordinator.version import version
 
-__all__ = ["Application", "Readiness", "create_app"]
+__all__ = ["Application", "create_app"]
 
 Application = ASGIApp
-
-
-class Readiness(msgspec.Struct, frozen=True):
-    """Whether the daemon can serve, and why not."""
-
-    ready: bool
-    leads: bool
-    reason: str | None = None
 
 
 def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the daemon

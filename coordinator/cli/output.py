@@ -30,7 +30,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON has them all
-TEXT = ("body", "description", "text", "value", "reason")  # columns that may wrap
+TEXT = ("body", "description", "text", "value", "reason", "message", "remedy")  # columns that may wrap
 
 
 class NobodyReadsError(Exception):

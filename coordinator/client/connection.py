@@ -45,10 +45,11 @@ from coordinator.client.workers import Workers
 from coordinator.config import Config, load
 from coordinator.embedded import address
 from coordinator.errors import ConfigurationError, InvalidArgument
+from coordinator.model.doctor import Finding
 from coordinator.model.lag import MAX_LAG_S
 from coordinator.model.operation import Json
 from coordinator.model.status import Status
-from coordinator.operations import agents, status
+from coordinator.operations import agents, doctor, status
 from coordinator.operations.liveness import Liveness
 from coordinator.telemetry import tracing
 
@@ -133,6 +134,13 @@ class Client:
         Raises: ``NotFound`` if there is no such project.
         """
         return await self._caller.run(status.Show(project=self.project))
+
+    async def doctor(self, *checks: str) -> list[Finding]:
+        """Examine the database, and return what was found: all checks, or these.
+
+        Raises: ``InvalidArgument`` for a check that the database does not know; ``PermissionDenied`` for who may not see all projects.
+        """
+        return await self._caller.run(doctor.Run(checks=list(checks) or None))
 
     @property
     def agent(self) -> Presence:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar, cast
 from urllib.parse import urlencode
@@ -90,12 +90,13 @@ class HttpExecutor:
             message = including(message_of(operation), included.position)
             return cast("R", result_of(operation, await self._send(message, None, repeatable=True)))
 
-    async def get(self, path: str, type: type[R]) -> R:
-        """Read a path that belongs to no operation.
+    async def get(self, path: str, type: type[R], *, statuses: Collection[int] = (OK,)) -> R:
+        """Read a path that belongs to no operation, whose body has the type in responses with these statuses.
 
         Raises: as ``run``.
         """
-        return decoded(await self._send(Message("GET", path, None), None, repeatable=True), type)
+        body = await self._send(Message("GET", path, None), None, repeatable=True, statuses=statuses)
+        return decoded(body, type)
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:
@@ -160,7 +161,9 @@ class HttpExecutor:
         if response.status != OK:
             raise error_of(response.status, response.body)
 
-    async def _send(self, message: Message, idempotency_key: str | None, repeatable: bool) -> bytes:
+    async def _send(
+        self, message: Message, idempotency_key: str | None, repeatable: bool, statuses: Collection[int] = (OK,)
+    ) -> bytes:
         """Send a message; repeat it once if its connection turned out to be dead and repeating does no harm."""
         headers = _authorization(self._token)  # a token from a file may have been replaced
         if idempotency_key is not None:
@@ -177,7 +180,7 @@ class HttpExecutor:
             raise self._unavailable(error) from error
         except ValueError as error:
             raise InvalidArgument(str(error), hint="Use printable ASCII characters.") from None
-        if response.status != OK:
+        if response.status not in statuses:
             raise error_of(response.status, response.body)
         report(response.position)
         return response.body

@@ -31,7 +31,7 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from coordinator.api.access import Access
-from coordinator.api.app import Application, Readiness, create_app
+from coordinator.api.app import Application, create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.api.origin import origin_middleware, origins_of
@@ -48,6 +48,7 @@ from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.mcp.mount import Mount
 from coordinator.model.address import is_gateway
 from coordinator.model.call_origin import CallOrigin, coming_from
+from coordinator.model.readiness import Readiness
 from coordinator.model.token import Role
 from coordinator.objects import ObjectStore
 from coordinator.operations import agents

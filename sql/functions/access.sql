@@ -98,17 +98,72 @@ $$;
 comment on function coordinator.role_statements() is
   'List the statements that a database administrator must run before the next "coordinator schema apply" if the schema''s owner may not create roles; no rows: all roles exist.';
 
+-- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only. One that is
+-- internal itself has all projects.
+create or replace function coordinator.access_views() returns setof oid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid
+  from pg_class c
+  where c.relnamespace = 'coordinator'::regnamespace
+    and (c.relkind = 'v' or c.relrowsecurity or c.relname in ('event_types', 'rights', 'limits', 'checks', 'transaction_verbs'))
+    and coalesce(obj_description(c.oid, 'pg_class'), '') !~ '\mInternal\M'
+    and not exists (
+      select from pg_rewrite w
+      join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
+      join pg_proc p on p.oid = d.refobjid and p.pronamespace = 'coordinator'::regnamespace
+      where w.ev_class = c.oid and p.proname not in (select function from coordinator.rights))
+$$;
+comment on function coordinator.access_views() is
+  'List what every role may read. Internal.';
+
+create or replace function coordinator.access_missing() returns table (role text, kind text, count bigint, statement text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with ladder (role, place) as (
+    select l.role, l.place from unnest(array['reader', 'agent', 'manager', 'admin']) with ordinality l (role, place)),
+  groups as (
+    select g.rolname, l.place from ladder l join pg_roles g on g.rolname = 'coordinator_' || l.role where l.place < 4),
+  whole as (
+    select g.rolname from pg_roles g where g.rolname = 'coordinator_admin' or g.rolname in (select s.role from coordinator.schema_roles s)),
+  wanted (role, kind, object, shown) as (
+    select g.rolname, 'usage', null::oid, null from (select rolname from groups union select rolname from whole) g
+    union all
+    select g.rolname, 'execute', p.oid, p.oid::regprocedure::text
+    from groups g
+    join coordinator.rights r on (select l.place from ladder l where l.role = r.role) <= g.place
+    join pg_proc p on p.proname = r.function and p.pronamespace = 'coordinator'::regnamespace
+    union all
+    select w.rolname, 'execute', p.oid, p.oid::regprocedure::text
+    from whole w join pg_proc p on p.pronamespace = 'coordinator'::regnamespace
+    where p.proname not in ('schema_record', 'schema_forget', 'schema_close', 'schema_grant', 'access_apply')
+    union all
+    select g.rolname, 'select', v.oid, v.oid::regclass::text from groups g cross join coordinator.access_views() v (oid)
+    union all -- who reads a partitioned table needs no right on its partitions
+    select w.rolname, 'select', c.oid, c.oid::regclass::text
+    from whole w join pg_class c on c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition)
+  select w.role, w.kind, count(*),
+         case w.kind when 'usage' then format('grant usage on schema coordinator to %I', w.role)
+                     when 'execute' then format('grant execute on routine %s to %I', string_agg(w.shown, ', ' order by w.shown), w.role)
+                     else format('grant select on %s to %I', string_agg(w.shown, ', ' order by w.shown), w.role) end
+  from wanted w
+  where not case w.kind when 'usage' then has_schema_privilege(w.role, 'coordinator', 'usage')
+                        when 'execute' then has_function_privilege(w.role, w.object, 'execute')
+                        else has_table_privilege(w.role, w.object, 'select') end
+  group by w.role, w.kind
+$$;
+comment on function coordinator.access_missing() is
+  'List what the roles of the schema lack of what rights and schema_roles give them, and the statements that grant it: one for each role and kind (usage, execute, select). Internal.';
+
 create or replace function coordinator.access_apply() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ladder    constant text[] := array['reader', 'agent', 'manager', 'admin'];
   v_statement text;
-  v_place     integer;
   v_group     text;
-  v_functions text;
-  v_views     text;
 begin
   if (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) then
     for v_statement in select * from coordinator.role_statements() loop
@@ -119,33 +174,15 @@ begin
       end;
     end loop;
   end if;
-  -- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only. One that is
-  -- internal itself has all projects.
-  select string_agg(format('coordinator.%I', c.relname), ', ') into v_views
-  from pg_class c
-  where c.relnamespace = 'coordinator'::regnamespace
-    and (c.relkind = 'v' or c.relrowsecurity or c.relname in ('event_types', 'rights', 'limits', 'transaction_verbs'))
-    and coalesce(obj_description(c.oid, 'pg_class'), '') !~ '\mInternal\M'
-    and not exists (
-      select from pg_rewrite w
-      join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
-      join pg_proc p on p.oid = d.refobjid and p.pronamespace = 'coordinator'::regnamespace
-      where w.ev_class = c.oid and p.proname not in (select function from coordinator.rights));
-  for v_place in 1 .. 4 loop
-    v_group := 'coordinator_' || v_ladder[v_place];
-    continue when not exists (select from pg_roles where rolname = v_group);
-    if v_ladder[v_place] = 'admin' then
-      perform coordinator.schema_grant(v_group);
-      continue;
-    end if;
+  for v_group in select g.rolname from pg_roles g where g.rolname in ('coordinator_reader', 'coordinator_agent', 'coordinator_manager') loop
     execute format('revoke all on all routines in schema coordinator from %I', v_group);
     execute format('revoke all on all tables in schema coordinator from %I', v_group);
-    select string_agg(p.oid::regprocedure::text, ', ') into v_functions
-    from pg_proc p join coordinator.rights r on r.function = p.proname
-    where p.pronamespace = 'coordinator'::regnamespace and array_position(v_ladder, r.role) <= v_place;
-    execute format('grant usage on schema coordinator to %I', v_group);
-    execute format('grant execute on function %s to %I', v_functions, v_group);
-    execute format('grant select on %s to %I', v_views, v_group);
+  end loop;
+  if exists (select from pg_roles where rolname = 'coordinator_admin') then
+    perform coordinator.schema_grant('coordinator_admin');
+  end if;
+  for v_statement in select m.statement from coordinator.access_missing() m loop
+    execute v_statement;
   end loop;
 end
 $$;

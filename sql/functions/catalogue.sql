@@ -1,8 +1,9 @@
--- The catalogue: emptied here, and filled by the files that follow, each of which inserts the events, rights, limits, metrics and verbs of
--- transactions of its own noun. All files run in one transaction, so readers never see the tables empty.
+-- The catalogue: emptied here, and filled by the files that follow, each of which inserts the events, rights, limits, metrics, checks and
+-- verbs of transactions of its own noun. All files run in one transaction, so readers never see the tables empty.
 
 delete from coordinator.event_types;
 delete from coordinator.rights;
 delete from coordinator.limits;
 delete from coordinator.transaction_verbs;
 delete from coordinator.metrics;
+delete from coordinator.checks;

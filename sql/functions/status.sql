@@ -22,22 +22,9 @@ begin
            c.project, c.agent_count, c.signal_count, c.directive_count, c.lock_count,
            (select count(*) from coordinator.lock_waits where project_id = v_project and expires_at > coordinator.now_utc()),
            coordinator.event_head(),
-           array_remove(array[
-             case when leader is null
-                  then 'No daemon leads: events are not numbered and nothing expires. Start one with "coordinator serve".' end,
+           array(select concat_ws(' ', d.message, d.remedy) from coordinator.doctor_examine('{leader,notifications,objects}') d where d.severity <> 'ok')
+           || array_remove(array[
              case when pg_is_in_recovery() then 'The database is a standby: it accepts no writes.' end,
-             case when pg_notification_queue_usage() > 0.5
-                  then format('The notification queue is %s %% full: end the listener that does not read.',
-                              round(100 * pg_notification_queue_usage())) end,
-             (select format('Contents of artifacts have waited for the object store %s since %s: see "loop.failed" in the log of the leader.',
-                            o.store, to_char(min(o.created_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))
-              from coordinator.artifact_objects o
-              where o.blob_id is not null and o.stored_at is null and o.created_at < coordinator.now_utc() - interval '1 minute'
-              group by o.store order by min(o.created_at) limit 1),
-             (select format('%s objects of %s wait for their deletion: a daemon with this artifact_store deletes them.', count(*), o.store)
-              from coordinator.artifact_objects o
-              where o.blob_id is null and o.due_at < coordinator.now_utc() - interval '1 hour'
-              group by o.store order by o.store limit 1),
              (select format('%s webhooks of the project are disabled: see "coordinator webhook list", and resume them.', count(*))
               from coordinator.webhooks w where w.project_id = v_project and w.disabled having count(*) > 0),
              case when not coordinator.server_settled()

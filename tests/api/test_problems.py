@@ -12,11 +12,12 @@ import structlog
 from starlette.responses import Response
 
 from coordinator.api.access import Access
-from coordinator.api.app import Readiness, create_app
+from coordinator.api.app import create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.request import Request
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.model.readiness import Readiness
 from tests.http_client import http_client
 
 JSON = {"content-type": "application/json"}

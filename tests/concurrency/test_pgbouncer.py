@@ -13,6 +13,8 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.database import Database
+from coordinator.doctor.examination import examine
+from coordinator.model.doctor import Finding
 from coordinator.model.event import Event
 from coordinator.model.json import decoded
 from coordinator.operations import agents, directives, events, locks, signals, webhooks
@@ -167,3 +169,19 @@ async def test_histories_through_a_pooler_have_no_fault(pooler_url: str, databas
     granted = grants(fleet.lines())
     note("histories through a pooler: grants", [len(granted)])
     assert len(granted) > GRANTS
+
+
+async def test_the_doctor_sees_the_pooler_and_what_it_needs(
+    pooler_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pooler(direct_url: str | None, cache_size: int = CACHE_SIZE) -> dict[str, Finding]:
+        config = Config(database_url=pooler_url, direct_url=direct_url, statement_cache_size=cache_size)
+        return {found.check: found async for found in examine(pooler_url, direct_url or pooler_url, config)}
+
+    found = await pooler(database_url)
+    assert [found[check].severity for check in ("connection", "direct", "pooler", "listening", "grants")] == ["ok"] * 5
+    assert "A pooler stands between" in found["pooler"].message
+    monkeypatch.setattr("coordinator.doctor.checks.HEARD_S", 0.1)  # a listener behind the pooler waits in vain
+    assert (await pooler(database_url, cache_size=100))["pooler"].severity == "warning"
+    assert (await pooler(None))["pooler"].severity == "critical"
+    assert (await pooler(pooler_url))["direct"].severity == "critical"

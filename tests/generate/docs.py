@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator import errors
 from coordinator.config import SETTINGS, Setting
+from coordinator.doctor.checks import CHECKS
 from coordinator.errors import CoordinatorError
 from coordinator.model.metric import Metric
 from coordinator.model.token import Role
@@ -36,6 +37,7 @@ async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
         "settings": _settings(one for one in SETTINGS.values() if not one.name.startswith("http_")),
         "http_settings": _settings(one for one in SETTINGS.values() if one.name.startswith("http_")),
         "metrics": _metrics(),
+        "checks": await _checks(connection),
         "errors": _errors(),
         "global_options": global_options(),
         "commands": commands(),
@@ -54,6 +56,29 @@ async def _events(connection: asyncpg.Connection) -> str:
     return table(
         ("type", "key", "data", "what happened"),
         ((f"`{row['type']}`", row["key"], names(row["data"]), row["meaning"]) for row in rows),
+    )
+
+
+async def _checks(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch("select * from coordinator.checks order by ordinal")
+
+    def threshold(value: float | None, unit: str) -> str:
+        return "" if value is None else f"{value:,.{0 if value >= 1 else 2}f} {unit}".strip()
+
+    return table(
+        ("check", "warning at", "critical at", "what is examined"),
+        [
+            *((f"[{check.name}](#{check.name})", "", "", check.meaning) for check in CHECKS),
+            *(
+                (
+                    f"[{row['name']}](#{row['name']})",
+                    threshold(row["warning"], row["unit"]),
+                    threshold(row["critical"], row["unit"]),
+                    row["meaning"],
+                )
+                for row in rows
+            ),
+        ],
     )
 
 

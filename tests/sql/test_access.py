@@ -26,7 +26,7 @@ PUBLIC = [kind for kind in operations.every() if not kind.internal]
 LADDER = [role.name for role in Role]
 IN_PROJECT = (Scope.IN_PROJECT, Scope.PROJECT, Scope.AGENT)
 INTERNAL = {"job_rows", "webhooks_live", "webhook_deliveries_live"}  # of all projects, for functions
-CATALOGUE = {"event_types", "rights", "limits", "transaction_verbs"}
+CATALOGUE = {"event_types", "rights", "limits", "checks", "transaction_verbs"}
 
 # A call of each function that somebody may call; NULL arguments are enough to learn whether one is let in.
 ARGUMENTS = "select string_agg('null::' || format_type(t, null), ', ' order by n) from unnest(proargtypes) with ordinality u (t, n)"

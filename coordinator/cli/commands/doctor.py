@@ -1,0 +1,58 @@
+"""``coordinator doctor``."""
+
+from __future__ import annotations
+
+import click
+from click.exceptions import Exit
+
+from coordinator.cli.command import Verb
+from coordinator.cli.invocation import Invocation
+from coordinator.config import SETTINGS
+from coordinator.errors import ConfigurationError
+from coordinator.model.address import is_gateway
+from coordinator.model.doctor import SEVERITIES, Finding, worst
+from coordinator.version import version
+
+EXIT_CODES = {"ok": 0, "unknown": 0, "warning": 9, "critical": 10}
+
+
+@click.command(
+    cls=Verb,
+    examples=[
+        "coordinator doctor",
+        "coordinator doctor --fix",
+        """coordinator doctor --output json | jq '.findings[] | select(.severity == "critical")'""",
+    ],
+)
+@click.option("--fix", is_flag=True, help="Do what destroys nothing: missing grants, missing partitions, ANALYZE.")
+@click.pass_obj
+def command(call: Invocation, *, fix: bool) -> None:
+    """Find what is wrong, and say what to do about it.
+
+    It looks at the connections, a pooler between, clocks, the schema, rights, sessions that are in the way, the relay, tables, standbys and
+    limits. It says what it could not see: a role in pg_monitor sees all. Through a daemon (--url https://…), it shows what the daemon and the
+    functions of the database see; on the host of the daemon, give the address of the database.
+
+    Exit code 9: the worst finding is a warning; 10: it is critical.
+    """
+    import asyncio  # noqa: PLC0415 - help does not need it
+
+    from coordinator.doctor.examination import examine  # noqa: PLC0415
+
+    dsn = call.dsn()
+    if fix and is_gateway(dsn):
+        raise ConfigurationError("--fix needs a direct connection to the database", hint="Give --url postgresql://…")
+
+    async def findings() -> list[Finding]:
+        return [finding async for finding in examine(dsn, call.dsn(direct=True), call.config, fix=fix)]
+
+    found = asyncio.run(findings())
+    severity = worst(found)
+    if call.output.json:
+        where = SETTINGS["database_url"].written(dsn)
+        call.output.one({"address": where, "version": version(), "severity": severity, "findings": found})
+    else:
+        found.sort(key=lambda finding: SEVERITIES.index(finding.severity), reverse=True)
+        call.output.many(found, ("severity", "check", "message", "remedy"), empty="")
+    if code := EXIT_CODES[severity]:
+        raise Exit(code)

@@ -1,0 +1,85 @@
+"""Questions about a connection and its server, which need no schema: what a doctor asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from typing import NamedTuple
+from uuid import uuid4
+
+import asyncpg
+
+from coordinator.db.connection import mapped_errors
+
+__all__ = ["ServerFacts", "pid", "pinned", "queue_usage", "round_trip", "server", "server_time"]
+
+CHANNEL = "coordinator.doctor"
+
+
+class ServerFacts(NamedTuple):
+    """A server and a database of it, as a session sees them."""
+
+    version: str
+    major: int
+    standby: bool
+    database: str
+    role: str
+    started_at: datetime
+
+
+async def server(connection: asyncpg.Connection) -> ServerFacts:
+    """Return which server and database a connection leads to."""
+    with mapped_errors():
+        row = await connection.fetchrow(
+            "select current_setting('server_version'), current_setting('server_version_num')::integer / 10000, pg_is_in_recovery(),"
+            " current_database(), session_user, pg_postmaster_start_time()"
+        )
+    return ServerFacts(*row)
+
+
+async def pid(connection: asyncpg.Connection) -> int:
+    """Return the process of the server that answers now."""
+    with mapped_errors():
+        return int(await connection.fetchval("select pg_backend_pid()"))
+
+
+async def pinned(connection: asyncpg.Connection) -> bool:
+    """Return whether the settings of a connection were sent when it was opened, which a pooler refuses or ignores."""
+    with mapped_errors():
+        return bool(await connection.fetchval("select current_setting('coordinator.pinned', true) = 'on'"))
+
+
+async def server_time(connection: asyncpg.Connection) -> datetime:
+    """Return the time by the server's clock."""
+    with mapped_errors():
+        found: datetime = await connection.fetchval("select clock_timestamp()")
+    return found
+
+
+async def queue_usage(connection: asyncpg.Connection) -> float:
+    """Return the used share of the queue of NOTIFY; when it is full, NOTIFY fails, and so does the commit."""
+    with mapped_errors():
+        return float(await connection.fetchval("select pg_notification_queue_usage()"))
+
+
+async def round_trip(listener: asyncpg.Connection, notifier: asyncpg.Connection, timeout_s: float) -> float | None:
+    """Return after how many seconds one connection hears what another one notifies; None: not within ``timeout_s``."""
+    heard, token = asyncio.Event(), uuid4().hex
+
+    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        if payload == token:
+            heard.set()
+
+    with mapped_errors():
+        await listener.add_listener(CHANNEL, hear)
+        try:
+            began = time.perf_counter()
+            await notifier.execute(f"notify \"{CHANNEL}\", '{token}'")
+            async with asyncio.timeout(timeout_s):
+                await heard.wait()
+        except TimeoutError:
+            return None
+        finally:
+            await listener.remove_listener(CHANNEL, hear)
+    return time.perf_counter() - began

@@ -1,0 +1,150 @@
+"""What only a client sees: a table of small functions, each of which returns its findings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from coordinator.config import SETTINGS, Config
+from coordinator.db import probes, schema
+from coordinator.db.single import Connection
+from coordinator.doctor.diagnosis import Diagnosis, critical, ok, unknown, warning
+from coordinator.errors import CoordinatorError, PermissionDenied, SchemaMismatch
+
+__all__ = ["CHECKS", "ClientCheck", "Site"]
+
+CLOCK_WARNING_S, CLOCK_CRITICAL_S = 2.0, 60.0
+HEARD_S = 3.0  # for a notification
+QUEUE_FULL = 0.9
+
+DIRECT_URL = SETTINGS["direct_url"].variable
+CACHE_SIZE = SETTINGS["statement_cache_size"].variable
+
+
+def host_time() -> datetime:
+    """Return the time by this host's clock."""
+    return datetime.now(UTC)
+
+
+class Site(NamedTuple):
+    """What is examined: the settings, and two connections, each with what leads to it or the error of opening it."""
+
+    config: Config
+    call: Connection
+    direct: Connection | CoordinatorError
+
+
+async def pooler(site: Site) -> Diagnosis:
+    """Find out whether a pooler stands between, by what it does: two clients that are connected have one server process."""
+    if await probes.pinned(site.call):
+        return ok("No pooler stands between: the settings of the connection reach the server.")
+    if isinstance(site.direct, CoordinatorError) or site.config.direct_url is None:
+        return critical(
+            "A pooler stands between, and no direct connection: nothing can listen, lead, or prove that it lives.",
+            f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
+        )
+    if site.config.statement_cache_size:
+        return warning(
+            "A pooler stands between, and statements are prepared.",
+            f"Set {CACHE_SIZE}=0, unless it is PgBouncer 1.21 or newer with max_prepared_statements; see docs/pgbouncer.md.",
+        )
+    return ok("A pooler stands between; listeners and leaders have a direct connection.")
+
+
+async def direct(site: Site) -> Diagnosis:
+    """Compare the direct connection with that of calls: it has to be one, and to lead to the same database."""
+    if isinstance(site.direct, CoordinatorError):
+        return critical(f"The direct connection fails: {site.direct.message}.", site.direct.hint)
+    ours, theirs = await probes.server(site.call), await probes.server(site.direct)
+    if (ours.started_at, ours.database) != (theirs.started_at, theirs.database):
+        return critical(
+            f'The direct connection leads to another server or database than calls do: "{theirs.database}", started {theirs.started_at:%F %T}.',
+            f"Correct {DIRECT_URL}: it is the address of the same database, past any pooler.",
+        )
+    if site.config.direct_url is not None and not await probes.pinned(site.direct):
+        return critical(
+            "The direct connection leads through a pooler, too.",
+            f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
+        )
+    return ok("The direct connection leads to the server of calls.")
+
+
+async def version(site: Site) -> Diagnosis:
+    """Compare the version of the server with the oldest that is supported."""
+    found = await probes.server(site.call)
+    if found.major < schema.OLDEST_SERVER:
+        return critical(
+            f"The server is PostgreSQL {found.version}.",
+            f"Update it: PostgreSQL {schema.OLDEST_SERVER} or newer is needed.",
+        )
+    return ok(f"The server is PostgreSQL {found.version}.")
+
+
+async def schema_(site: Site) -> Diagnosis:
+    """Ask whether the schema serves this program."""
+    try:
+        files = await schema.status(site.call)
+        if not any(file.applied_at for file in files):
+            return critical("The database has no schema.", 'Run "coordinator schema apply", or start a daemon.')
+        newer = await schema.verify(site.call)
+    except PermissionDenied as error:
+        return unknown(f"This role may not read which files made the schema: {error.message}.", "Look as its owner.")
+    except SchemaMismatch as error:
+        return critical(f"The schema does not serve this program: {error.message}.", error.hint)
+    if newer is not None:
+        return ok(f"The database has the schema of coordinator {newer}, which serves this program.")
+    return ok(f"The database has this program's schema: {len(files)} files.")
+
+
+async def host_clock(site: Site) -> Diagnosis:
+    """Compare the server's clock with that of this host."""
+    before = host_time()
+    theirs = await probes.server_time(site.call)
+    after = host_time()
+    distance = max(before - theirs, theirs - after, timedelta(0)).total_seconds()
+    ahead = "ahead of" if theirs > after else "behind"
+    if distance < CLOCK_WARNING_S:
+        return ok("The clocks of the database and of this host agree.")
+    finding = critical if distance >= CLOCK_CRITICAL_S else warning
+    return finding(
+        f"The clock of the database is {distance:.1f} s {ahead} that of this host.",
+        "Synchronize both with NTP. Leases and TTLs count by the database; logs, tokens and certificates do not.",
+    )
+
+
+async def listening(site: Site) -> Diagnosis:
+    """Listen on the direct connection to what the other one notifies, as every daemon does."""
+    if isinstance(site.direct, CoordinatorError):
+        return unknown("Nothing can listen without a direct connection.")
+    if (await probes.server(site.direct)).standby:
+        return ok("The server is a standby, where nobody can listen: readers poll.")
+    if await probes.queue_usage(site.call) > QUEUE_FULL:
+        return critical("The notification queue is full: no notification can be sent.", 'See "notifications".')
+    took_s = await probes.round_trip(site.direct, site.call, HEARD_S)
+    if took_s is None:
+        return critical(
+            f"A notification was not heard within {HEARD_S:g} s.",
+            'See "pooler", "direct" and "notifications". Nothing is lost meanwhile: events come up to a second late.',
+        )
+    return ok(f"A notification was heard after {1000 * took_s:.0f} ms.")
+
+
+class ClientCheck(NamedTuple):
+    """A check of the client: its name, its function, and what it examines."""
+
+    name: str
+    look: Callable[[Site], Awaitable[Diagnosis]]
+    meaning: str
+
+
+CHECKS = (
+    ClientCheck(
+        "direct", direct, "The direct connection, past any pooler, which listens and proves that a process lives."
+    ),
+    ClientCheck("pooler", pooler, "Whether a pooler stands between, and the settings that it needs."),
+    ClientCheck("version", version, "Version of the server."),
+    ClientCheck("schema", schema_, "The schema, compared with the files of this program."),
+    ClientCheck("host_clock", host_clock, "The clock of the database, compared with that of this host."),
+    ClientCheck("listening", listening, "Whether a notification is heard."),
+)

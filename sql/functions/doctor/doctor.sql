@@ -1,0 +1,191 @@
+-- The doctor: what is wrong with the database, and what to do about it. A check is a row of the table checks and a function
+-- doctor_<name>(p_warning, p_critical), which returns its findings; there is always one, so that silence is not taken for health. The files
+-- of this folder have the checks by subject, each row beside its function. "coordinator doctor" adds what only a client can see:
+-- the connection, a pooler, the clock of its own host, its own schema files.
+--
+-- A check reads what the metrics sample wherever they have it. It changes nothing, waits for no lock longer than 100 ms, and runs on a
+-- standby. One that fails is a finding of its own (unknown), and stops no other. The client runs one check per call, and bounds each.
+--
+-- What is hidden from the owner of the schema is said to be hidden (visibility). The texts of statements are shown without their
+-- literals, to roles to which PostgreSQL shows them itself.
+
+insert into coordinator.rights (function, role) values
+  ('doctor_run', 'reader');
+
+create or replace function coordinator.doctor_examine(p_checks text[])
+returns table ("check" text, severity text, message text, remedy text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+set jit = off
+as $$
+declare
+  v_check coordinator.checks;
+  v_text  text;
+  v_hint  text;
+begin
+  select u.name into v_text from unnest(p_checks) u (name) where not exists (select from coordinator.checks c where c.name = u.name) limit 1;
+  if v_text is not null then
+    raise exception using errcode = 'ZC105', message = format('there is no check "%s"', left(v_text, 200)),
+      hint = 'See: select name, meaning from coordinator.checks';
+  end if;
+  for v_check in select * from coordinator.checks c where p_checks is null or c.name = any (p_checks) order by c.ordinal loop
+    begin
+      return query execute format('select $1, severity, message, remedy from coordinator.%I($2, $3)', 'doctor_' || v_check.name)
+        using v_check.name::text, v_check.warning, v_check.critical;
+    exception when others then
+      get stacked diagnostics v_text = message_text, v_hint = pg_exception_hint;
+      return query values (v_check.name::text, 'unknown', format('Could not look: %s.', v_text), nullif(v_hint, ''));
+    end;
+  end loop;
+end
+$$;
+comment on function coordinator.doctor_examine(text[]) is
+  'Examine the database: all checks, or these. Internal.';
+
+create or replace function coordinator.doctor_run(p_checks text[] default null)
+returns table ("check" text, severity text, message text, remedy text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  return query select * from coordinator.doctor_examine(p_checks);
+end
+$$;
+comment on function coordinator.doctor_run(text[]) is
+  'Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown where it could not look. remedy says what to do; null: nothing. Changes nothing.';
+
+create or replace function coordinator.doctor_fix(p_check text) returns text[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  v_done text[];
+begin
+  if not exists (select from coordinator.checks where name = p_check and fix is not null) then
+    raise exception using errcode = 'ZC105', message = format('nothing fixes "%s"', left(p_check, 200)),
+      hint = (select 'Use one of ' || string_agg(name, ', ' order by ordinal) || '.' from coordinator.checks where fix is not null);
+  end if;
+  execute format('select array(select coordinator.%I())', 'doctor_fix_' || p_check) into v_done;
+  return v_done;
+end
+$$;
+comment on function coordinator.doctor_fix(text) is
+  'Fix what a check finds, where that destroys nothing (see fix in the table checks); return what was done. For administrators.';
+
+create or replace function coordinator.doctor_grade(p_value double precision, p_warning double precision, p_critical double precision) returns text
+language sql immutable parallel safe
+return case when p_critical < p_warning and p_value <= p_critical or p_critical >= p_warning and p_value >= p_critical then 'critical'
+            when p_critical < p_warning and p_value <= p_warning or p_critical >= p_warning and p_value >= p_warning then 'warning'
+            else 'ok' end;
+comment on function coordinator.doctor_grade(double precision, double precision, double precision) is
+  'Return the severity of a value by the thresholds of its check. Internal.';
+
+create or replace function coordinator.doctor_age(p_seconds double precision) returns text
+language sql immutable parallel safe
+return coordinator.duration_text(make_interval(secs => case
+  when p_seconds < 10 then round(p_seconds::numeric, 1)
+  when p_seconds < 600 then round(p_seconds::numeric)
+  when p_seconds < 86400 then round(p_seconds::numeric / 60) * 60
+  else round(p_seconds::numeric / 3600) * 3600 end));
+comment on function coordinator.doctor_age(double precision) is
+  'Write how long something has lasted, for people. Internal.';
+
+create or replace function coordinator.doctor_statement(p_text text, p_role name) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_text is null or p_text = '' or p_text = '<insufficient privilege>' then ''
+    when session_user <> p_role and not pg_has_role(session_user, 'pg_read_all_stats', 'usage') then ''
+    else ': ' || left(regexp_replace(regexp_replace(regexp_replace(p_text, '\$(\w*?)\$.*?(\$\1\$|$)', '''…''', 'g'), '''([^'']|'''')*(''|$)', '''…''', 'g'), '\s+', ' ', 'g'), 120)
+  end
+$$;
+comment on function coordinator.doctor_statement(text, name) is
+  'Return the start of a statement of a role without its literals, after a colon; nothing where the role that is logged in may not see it. Internal.';
+
+insert into coordinator.checks (name, warning, critical, unit, meaning) values
+  ('visibility', null, null, '', 'Whether the owner of the schema may see the sessions, standbys and settings of the whole server.'),
+  ('settings', null, null, '', 'Settings of the server on which durability and vacuuming depend.'),
+  ('clock', 1, 10, 'seconds', 'Whether coordinator.now_utc() is the clock of the server, and not one that a test has put in its place.'),
+  ('corruption', 1, 1, 'blocks', 'Blocks of the database whose checksums were wrong.');
+
+create or replace function coordinator.doctor_visibility(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when seen then 'ok' else 'unknown' end,
+         case when seen then format('The owner of the schema, "%s", sees all sessions of the server.', current_user)
+              else format('Sessions of other roles, and standbys, are hidden from "%s", the owner of the schema: what they do is missing below.', current_user) end,
+         case when not seen then format('As a superuser: grant pg_monitor to %I', current_user) end
+  from (select pg_has_role(current_user, 'pg_read_all_stats', 'usage') and pg_has_role(current_user, 'pg_read_all_settings', 'usage')) v (seen)
+$$;
+comment on function coordinator.doctor_visibility(double precision, double precision) is
+  'Find out what is hidden from the owner of the schema. Internal.';
+
+create or replace function coordinator.doctor_settings(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with needed (name, value, severity, why) as (values
+    ('fsync', 'on', 'critical', 'a crash of the machine can destroy the database'),
+    ('full_page_writes', 'on', 'critical', 'a crash of the machine can destroy the database'),
+    ('synchronous_commit', null, 'critical', 'a crash loses the last writes, which were acknowledged'),
+    ('zero_damaged_pages', 'off', 'critical', 'damaged blocks are emptied without an error'),
+    ('ignore_checksum_failure', 'off', 'critical', 'damaged blocks are read without an error'),
+    ('autovacuum', 'on', 'critical', 'dead rows are never removed, and in the end the server stops writing'),
+    ('track_counts', 'on', 'critical', 'autovacuum does not know where dead rows are'),
+    ('track_activities', 'on', 'warning', 'nobody sees what sessions do')),
+  wrong as (
+    select n.severity, s.name, s.setting, n.why from needed n join pg_settings s on s.name = n.name
+    where case n.name when 'synchronous_commit' then s.setting = 'off' else s.setting <> n.value end)
+  select w.severity, format('%s is %s: %s.', w.name, w.setting, w.why),
+         format('alter system set %s = %s; select pg_reload_conf()', w.name, case w.setting when 'on' then 'off' else 'on' end)
+  from wrong w
+  union all
+  select 'ok', format('PostgreSQL %s: durability, autovacuum and statistics are on.', current_setting('server_version')), null
+  where not exists (select from wrong)
+$$;
+comment on function coordinator.doctor_settings(double precision, double precision) is
+  'Look for settings that endanger data. Internal.';
+
+create or replace function coordinator.doctor_clock(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_off double precision := extract(epoch from coordinator.now_utc() - clock_timestamp());
+begin
+  if pg_get_functiondef('coordinator.now_utc()'::regprocedure) ~* 'return\s+clock_timestamp\(\)' and abs(v_off) < p_warning then
+    return query values ('ok', 'coordinator.now_utc() is the clock of the server.', null);
+  else
+    return query values (
+      'critical',
+      format('coordinator.now_utc() was replaced, as tests do: whoever can move it can take what others hold. It differs from the server''s clock by %s.',
+             coordinator.doctor_age(abs(v_off))),
+      'Run "coordinator schema apply" after a change of its files; or define the function again as sql/functions/clock.sql does.');
+  end if;
+end
+$$;
+comment on function coordinator.doctor_clock(double precision, double precision) is
+  'Compare the clock of the schema with that of the server. Internal.';
+
+create or replace function coordinator.doctor_corruption(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coordinator.doctor_grade(coalesce(d.checksum_failures, 0), p_warning, p_critical),
+         case when d.checksum_failures is null then 'The server keeps no checksums of blocks.'
+              else format('Blocks with wrong checksums: %s.', d.checksum_failures) end,
+         case when d.checksum_failures > 0
+              then 'The disk or memory of the server is damaged: fail over to a standby, or restore a backup, and run pg_amcheck.' end
+  from pg_stat_database d where d.datname = current_database()
+$$;
+comment on function coordinator.doctor_corruption(double precision, double precision) is
+  'Look for blocks that were damaged. Internal.';

@@ -1,0 +1,195 @@
+-- The doctor on tables and indexes: what is dead, bloated, not analyzed or invalid, how large they are, and which limits are close to full.
+
+insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
+  ('size', null, null, '', null, 'Size of the database and of its largest tables.'),
+  ('dead_rows', 1e6, 1e8, 'rows', null, 'Tables with more dead rows than live ones: vacuum does not keep up.'),
+  ('bloat', 1e9, 1e11, 'bytes', null, 'Tables of which more than half is free, by an estimate of the statistics.'),
+  ('statistics', 1000, null, 'rows', 'analyzes these tables', 'Tables that were never analyzed, or of which most rows changed since.'),
+  ('indexes', null, null, '', null, 'Indexes that are invalid, since their creation was interrupted.'),
+  ('freezing', 5e8, 1e9, 'transactions', null, 'Age of the oldest row that is not frozen; the server stops writing at 2 billion.'),
+  ('limits', 0.9, 1, 'of the limit', null, 'Limits of projects that are close to full (see the table limits), and budgets of jobs.');
+
+create or replace function coordinator.doctor_size(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with largest as (
+    select s.labels[1] as name, s.value::bigint as bytes from coordinator.table_sample(null) s
+    where s.name = 'coordinator_table_bytes' order by s.value desc, s.labels[1] limit 5)
+  select 'ok', format('The database has %s; largest are %s.', pg_size_pretty(pg_database_size(current_database())),
+                      string_agg(format('%s (%s)', l.name, pg_size_pretty(l.bytes)), ', ' order by l.bytes desc, l.name)),
+         null
+  from largest l
+$$;
+comment on function coordinator.doctor_size(double precision, double precision) is
+  'Measure the database. Internal.';
+
+create or replace function coordinator.doctor_dead_rows(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with tables as (
+    select s.labels[1] as name, max(s.value) filter (where s.name = 'coordinator_table_rows') as live,
+           max(s.value) filter (where s.name = 'coordinator_table_dead_rows') as dead
+    from coordinator.table_sample(null) s group by 1),
+  worst as (
+    select t.* from tables t where t.dead >= p_warning and t.dead > t.live order by t.dead desc limit 5)
+  select coordinator.doctor_grade(w.dead, p_warning, p_critical),
+         format('coordinator.%s has %s dead rows, and %s live ones.', w.name, w.dead, w.live),
+         format('See "snapshots" and "transactions"; then: vacuum (verbose, analyze) coordinator.%I', w.name)
+  from worst w
+  union all
+  select 'ok', format('Dead rows of all tables: %s.', sum(t.dead)), null from tables t having not exists (select from worst)
+$$;
+comment on function coordinator.doctor_dead_rows(double precision, double precision) is
+  'Look for tables with many dead rows: five. Internal.';
+
+-- A row takes its columns, 24 bytes of header and 4 of pointer. Columns of text and JSON that are stored out of line are pointers here. What is
+-- never analyzed has no estimate.
+create or replace function coordinator.doctor_bloat(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with widths as (
+    select s.tablename, sum(s.avg_width * (1 - s.null_frac)) as width from pg_stats s
+    where s.schemaname = 'coordinator' and not s.inherited group by s.tablename),
+  sizes as (
+    select c.relname, pg_relation_size(c.oid)::double precision as bytes, c.reltuples * (28 + w.width) * 1.1 + 8192 as needed
+    from pg_class c join widths w on w.tablename = c.relname
+    where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r' and c.reltuples >= 0),
+  bloated as (
+    select s.*, s.bytes - s.needed as free from sizes s
+    where s.bytes - s.needed >= p_warning and s.bytes > 2 * s.needed order by s.bytes - s.needed desc limit 5)
+  select coordinator.doctor_grade(b.free, p_warning, p_critical),
+         format('About %s of %s of coordinator.%s are free space.', pg_size_pretty(b.free::bigint), pg_size_pretty(b.bytes::bigint), b.relname),
+         format('New rows fill it. To return it to the disk without locking out callers: pg_repack -t coordinator.%s; vacuum full locks them out.', b.relname)
+  from bloated b
+  union all
+  select 'ok', format('Tables of which more than half is free: %s.', count(*) filter (where s.bytes > 2 * s.needed)), null
+  from sizes s having not exists (select from bloated)
+$$;
+comment on function coordinator.doctor_bloat(double precision, double precision) is
+  'Estimate how much of each table is free: the five worst. Internal.';
+
+create or replace function coordinator.doctor_unanalyzed(p_rows double precision) returns table (name name, n bigint, changed bigint)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.relname, s.n_live_tup, s.n_mod_since_analyze
+  from pg_stat_all_tables s
+  where s.schemaname = 'coordinator' and s.n_live_tup >= p_rows
+    and (s.last_analyze is null and s.last_autoanalyze is null or s.n_mod_since_analyze > greatest(10000, s.n_live_tup))
+    and s.relname !~ '^events_[0-9]+$' -- nothing is planned by their statistics: see event_extend
+  order by s.n_live_tup desc, s.relname
+$$;
+comment on function coordinator.doctor_unanalyzed(double precision) is
+  'List tables of at least this number of rows whose statistics are missing or of no use. Internal.';
+
+create or replace function coordinator.doctor_statistics(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with wrong as (
+    select u.name, u.n, u.changed from coordinator.doctor_unanalyzed(p_warning) u limit 10)
+  select 'warning', format('The planner knows nothing of what coordinator.%s has: %s rows, of which %s changed since they were analyzed.', w.name, w.n, w.changed),
+         format('"coordinator doctor --fix" does it, or: analyze coordinator.%I', w.name)
+  from wrong w
+  union all
+  select 'ok', 'The planner has statistics of all tables.', null where not exists (select from wrong)
+$$;
+comment on function coordinator.doctor_statistics(double precision, double precision) is
+  'Look for tables that need to be analyzed: ten. Internal.';
+
+create or replace function coordinator.doctor_fix_statistics() returns setof text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name name;
+begin
+  for v_name in
+    select u.name from coordinator.checks c cross join lateral coordinator.doctor_unanalyzed(c.warning) u where c.name = 'statistics' limit 10
+  loop
+    execute format('analyze coordinator.%I', v_name);
+    return next format('analyzed coordinator.%s', v_name);
+  end loop;
+end
+$$;
+comment on function coordinator.doctor_fix_statistics() is
+  'Analyze the tables that need it: ten. Internal.';
+
+create or replace function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with invalid as (
+    select c.relname, i.indrelid::regclass as of_table from pg_index i join pg_class c on c.oid = i.indexrelid
+    where c.relnamespace = 'coordinator'::regnamespace and not i.indisvalid and c.relkind = 'i' order by c.relname limit 10)
+  select 'warning', format('Index coordinator.%s of %s is invalid: writes maintain it, and no query uses it.', v.relname, v.of_table),
+         format('reindex index concurrently coordinator.%I', v.relname)
+  from invalid v
+  union all
+  select 'ok', 'All indexes are valid.', null where not exists (select from invalid)
+$$;
+comment on function coordinator.doctor_indexes(double precision, double precision) is
+  'Look for invalid indexes: ten. Internal.';
+
+create or replace function coordinator.doctor_freezing(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coordinator.doctor_grade(a.age, p_warning, p_critical),
+         format('The oldest row that is not frozen is %s transactions old.', to_char(a.age, 'FM9,999,999,999')),
+         case when a.age >= p_warning
+              then 'See "snapshots"; then, for the tables with the greatest age(relfrozenxid): vacuum (freeze, verbose).' end
+  from (select greatest(age(d.datfrozenxid), mxid_age(d.datminmxid)) from pg_database d where d.datname = current_database()) a (age)
+$$;
+comment on function coordinator.doctor_freezing(double precision, double precision) is
+  'Measure how far the server is from the end of its transaction numbers. Internal.';
+
+create or replace function coordinator.doctor_limits(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with counted (name, project_id, n) as (
+    select 'queues', q.project_id, count(*) from coordinator.queues q group by q.project_id
+    union all
+    select 'crons', c.project_id, count(*) from coordinator.crons c group by c.project_id
+    union all
+    select 'job_limits', l.project_id, count(*) from coordinator.job_limits l group by l.project_id
+    union all
+    select 'job_classes', c.project_id, count(*) from coordinator.job_classes c group by c.project_id
+    union all
+    select 'webhooks', w.project_id, count(*) from coordinator.webhooks w group by w.project_id
+    union all
+    select 'artifacts', u.project_id, u.count from coordinator.artifact_usage u
+    union all
+    select 'artifacts_bytes', u.project_id, u.bytes from coordinator.artifact_usage u),
+  shares as (
+    select format('%s of %s %s', c.n, l.value, l.unit) as what, l.name, p.name as project, c.n / l.value::double precision as share
+    from counted c join coordinator.limits l on l.name = c.name join coordinator.projects p on p.id = c.project_id
+    union all
+    select format('%s %% of budget "%s"', round((100 * s.value)::numeric), s.labels[2]), 'budget', s.labels[1], s.value
+    from coordinator.limit_sample(null) s where s.name = 'coordinator_limit_used_ratio' and s.labels[3] = 'budget'),
+  full_ones as (
+    select s.* from shares s where s.share >= p_warning order by s.share desc, s.project, s.name limit 20)
+  select coordinator.doctor_grade(f.share, p_warning, p_critical),
+         format('Project "%s" uses %s (%s).', f.project, f.what, f.name),
+         case f.name when 'budget' then 'See "coordinator limit show"; raise it with "coordinator limit set" if that is intended.'
+                     when 'artifacts' then 'Delete artifacts, or set a retention: "coordinator retention set".'
+                     when 'artifacts_bytes' then 'Delete artifacts, or set a retention: "coordinator retention set".'
+                     else 'Delete what is no longer used, or use another project.' end
+  from full_ones f
+  union all
+  select 'ok', format('The fullest limit of a project is used to %s %%.', coalesce(round((100 * max(s.share))::numeric), 0)), null
+  from shares s having not exists (select from full_ones)
+$$;
+comment on function coordinator.doctor_limits(double precision, double precision) is
+  'Look for limits of projects that are close to full: twenty. Internal.';
