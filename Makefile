@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
-.PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema docs site clean
+.PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema pins docs site clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -62,7 +62,7 @@ tools: .venv/test ## drive Claude Code, Codex, Copilot and Gemini CLI, as npm ha
 	  @github/copilot@1.0.102 @google/gemini-cli@0.61.0
 	$(BIN)/pytest -q tests/hooks/real_tools.py
 
-operations: .venv/test ## what needs packages of Debian or npm, or git's history: the previous release beside this one, Prometheus on our rules and a real daemon, schemas of custom resources
+operations: .venv/test ## what needs packages of Debian or npm, git's history, root or minutes: every tests/**/real_*.py
 	$(BIN)/pytest -q $$(find tests -name "real_*.py" -not -name real_tools.py)
 
 advisories: .venv/test ## look for known vulnerabilities in the versions of constraints.txt, with pip-audit; needs the internet
@@ -71,6 +71,15 @@ advisories: .venv/test ## look for known vulnerabilities in the versions of cons
 
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema
+
+# What the image installs, with the hashes of all files of each release; those of an extra are what it adds to run.txt.
+PINS := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.13 -c constraints.txt
+pins: .venv/test ## generate deploy/image/*.txt after a change to dependencies or constraints.txt
+	$(PIP) --quiet uv
+	$(PINS) pyproject.toml -o deploy/image/run.txt
+	for extra in embedded mcp otel s3; do $(PINS) pyproject.toml --extra $$extra -o deploy/image/$$extra.txt \
+	  $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' deploy/image/run.txt) || exit 1; done
+	printf 'hatchling\ncyclonedx-bom\n' | $(PINS) - -o deploy/image/build.txt
 
 docs: .venv/test ## generate the tables and references in docs/ after a change to what they list
 	$(BIN)/python -m tests.generate docs
