@@ -27,6 +27,7 @@ NAMES = (
     "mcp",
     "hooks",
     "metrics",
+    "tracing",
     "webhooks",
     "state.logs",
     "state.documents",

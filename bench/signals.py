@@ -19,7 +19,7 @@ APPEND = re.compile(
 # The payload that a writer without a log would send; it has no number, because none is assigned.
 NOTIFY = (
     "perform pg_notify('coordinator.' || p_project || '.signal', "
-    "'{' || coordinator.event_members('', 0, 'signal.set'{arguments}, '', false) || '}');\n"
+    "'{' || coordinator.event_members('', 0, 'signal.set'{arguments}, '', false, null) || '}');\n"
 )
 VARIANTS = {
     "events": "coordinator.signal_set",

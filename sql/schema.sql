@@ -206,21 +206,22 @@ create table coordinator.directive_receipts (
 
 -- Instructions from managers to agents. Written by directive_send, directive_revoke and directive_expire; pruned some time after they end.
 create table coordinator.directives (
-  id         bigint not null generated always as identity, -- Number of the directive, in the order of sending.
-  project_id bigint not null, -- See projects.
-  to_agent   text collate "C", -- Name of the agent that it addresses.
-  to_role    text collate "C", -- Role of the agents that it addresses.
-  to_job     uuid, -- Job whose worker it addresses. All null: everyone in the project, now or later.
-  body       text not null, -- The text; at most 65,536 characters.
-  data       jsonb not null default '{}'::jsonb, -- A JSON object for programs; may be empty.
-  priority   smallint not null, -- -100 to 100; higher comes first in an inbox, then in the order of sending.
-  key        text collate "C", -- A newer directive with the same key and target supersedes the older; may be null.
-  status     text not null, -- open, revoked, superseded or expired.
-  reason     text, -- Why it was revoked; may be null.
-  actor      text not null, -- Who sent it: the name of an agent or of a database role.
-  sent_at    timestamp with time zone not null, -- When it was sent (database clock).
-  ended_at   timestamp with time zone, -- When it stopped being open.
-  expires_at timestamp with time zone not null, -- No agent receives it after this.
+  id          bigint not null generated always as identity, -- Number of the directive, in the order of sending.
+  project_id  bigint not null, -- See projects.
+  to_agent    text collate "C", -- Name of the agent that it addresses.
+  to_role     text collate "C", -- Role of the agents that it addresses.
+  to_job      uuid, -- Job whose worker it addresses. All null: everyone in the project, now or later.
+  body        text not null, -- The text; at most 65,536 characters.
+  data        jsonb not null default '{}'::jsonb, -- A JSON object for programs; may be empty.
+  priority    smallint not null, -- -100 to 100; higher comes first in an inbox, then in the order of sending.
+  key         text collate "C", -- A newer directive with the same key and target supersedes the older; may be null.
+  status      text not null, -- open, revoked, superseded or expired.
+  reason      text, -- Why it was revoked; may be null.
+  actor       text not null, -- Who sent it: the name of an agent or of a database role.
+  sent_at     timestamp with time zone not null, -- When it was sent (database clock).
+  ended_at    timestamp with time zone, -- When it stopped being open.
+  expires_at  timestamp with time zone not null, -- No agent receives it after this.
+  traceparent text default coordinator.traceparent(), -- The W3C trace context of the call that sent it; null: there is none.
   constraint directives_pkey PRIMARY KEY (id),
   constraint directives_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE,
   constraint directives_body CHECK (((length(body) >= 1) AND (length(body) <= 65536))),
@@ -776,6 +777,7 @@ create table coordinator.jobs_open (
   checkpoint   jsonb, -- What the last attempt left for the next one.
   error        text, -- Error of the last attempt.
   past         jsonb, -- Attempts that ended, as an array, newest last.
+  traceparent  text default coordinator.traceparent(), -- The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.
   constraint jobs_open_pkey PRIMARY KEY (id),
   constraint jobs_open_after_mode CHECK ((after_mode = 'any'::text)),
   constraint jobs_open_on_failure CHECK ((on_failure = ANY (ARRAY['ignore'::text, 'run'::text]))),
@@ -1479,19 +1481,20 @@ create view coordinator.directives_pending (
 
 -- Directives, open and ended.
 create view coordinator.directives_sent (
-  id         bigint, -- Number of the directive, in the order of sending.
-  project    text, -- Name of the project.
-  to_agent   text, -- Name of the agent that it addresses.
-  to_role    text, -- Role of the agents that it addresses.
-  to_job     uuid, -- Job whose worker it addresses. All null: everyone in the project.
-  body       text, -- The text.
-  data       jsonb, -- A JSON object for programs; may be empty.
-  priority   integer, -- Higher comes first.
-  key        text, -- A newer directive with the same key and target supersedes the older; may be null.
-  status     text, -- open, revoked, superseded or expired; in an inbox unseen or seen.
-  actor      text, -- Who sent it.
-  sent_at    timestamp with time zone, -- When it was sent.
-  expires_at timestamp with time zone -- No agent receives it after this.
+  id          bigint, -- Number of the directive, in the order of sending.
+  project     text, -- Name of the project.
+  to_agent    text, -- Name of the agent that it addresses.
+  to_role     text, -- Role of the agents that it addresses.
+  to_job      uuid, -- Job whose worker it addresses. All null: everyone in the project.
+  body        text, -- The text.
+  data        jsonb, -- A JSON object for programs; may be empty.
+  priority    integer, -- Higher comes first.
+  key         text, -- A newer directive with the same key and target supersedes the older; may be null.
+  status      text, -- open, revoked, superseded or expired; in an inbox unseen or seen.
+  actor       text, -- Who sent it.
+  sent_at     timestamp with time zone, -- When it was sent.
+  expires_at  timestamp with time zone, -- No agent receives it after this.
+  traceparent text -- The W3C trace context of the call that sent it; null: there is none.
 );
 
 -- Documents that are neither deleted nor expired, with the latest version of each.
@@ -3122,8 +3125,8 @@ create function coordinator.event_id_before(p_xid xid8)
   returns bigint
   stable;
 
--- Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more. Internal.
-create function coordinator.event_members(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean)
+-- Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. Internal.
+create function coordinator.event_members(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean, p_traceparent text)
   returns text
   stable;
 
@@ -3172,9 +3175,9 @@ create function coordinator.event_turn(p_age interval)
   returns boolean
   volatile security definer;
 
--- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
+-- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
-  returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean)
+  returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean, traceparent text)
   stable security definer;
 
 -- Return when each committed event happened that has no number yet, of up to p_limit. Internal.

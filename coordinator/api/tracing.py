@@ -38,27 +38,31 @@ class Traced:
             await self._app(scope, receive, send)
             return
         given = [header for header in scope["headers"] if header[0] in _READ]
-        request_id = _id_of(given) if given else None
+        request_id = context = None
+        if given:
+            request_id, context = _id_of(given), _context_of(given)
         if request_id is None:
             request_id = b"%016x" % random.getrandbits(64)
-        context = _context_of(given) if given else None
         span = tracing.OFF
-        if scope["path"] not in UNTRACED and (context is not None or tracing.on()):
-            method = scope["method"]
-            span = tracing.received(method, "server", _attributes(scope) if tracing.on() else {}, context)
+        if (context is not None or tracing.on()) and scope["path"] not in UNTRACED:
+            attributes = _attributes(scope) if tracing.on() else {}
+            span = scope[SPAN] = tracing.received(scope["method"], "server", attributes, context)
 
         async def respond(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                span.set("http.response.status_code", message["status"])
-                if message["status"] >= FAILED:
-                    span.fail(str(message["status"]))
+                if span is not tracing.OFF:
+                    _answered(span, message["status"])
             await send(message)
 
-        with span, Cause(request_id.decode("ascii")):
-            if span is not tracing.OFF:
-                scope[SPAN] = span
+        with span, Cause(request_id):
             await self._app(scope, receive, respond)
+
+
+def _answered(span: tracing.Span, status: int) -> None:
+    span.set("http.response.status_code", status)
+    if status >= FAILED:
+        span.fail(str(status))
 
 
 def routed(scope: Scope, route: str) -> None:

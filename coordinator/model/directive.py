@@ -12,12 +12,7 @@ from coordinator.model.operation import Json
 __all__ = ["Directive", "Pending", "Receipt", "Sent"]
 
 
-class Directive(msgspec.Struct, frozen=True):
-    """An instruction to agents; without ``to_agent``, ``to_role`` and ``to_job``, to everyone.
-
-    ``status`` is unseen or seen in an agent's inbox, and the directive's own status elsewhere.
-    """
-
+class _Instruction(msgspec.Struct, frozen=True):
     id: int
     project: str
     to_agent: str | None
@@ -33,6 +28,16 @@ class Directive(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
+class Directive(_Instruction, frozen=True):
+    """An instruction to agents; without ``to_agent``, ``to_role`` and ``to_job``, to everyone.
+
+    ``status`` is unseen or seen in an agent's inbox, and the directive's own status elsewhere. ``traceparent`` is the trace of the call
+    that sent it (W3C Trace Context), if there was one.
+    """
+
+    traceparent: str | None = None
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """An agent's answer: seen, done or refused."""
 
@@ -44,7 +49,7 @@ class Receipt(msgspec.Struct, frozen=True):
     acknowledged_at: datetime
 
 
-class Sent(Directive, frozen=True):
+class Sent(_Instruction, frozen=True):
     """A directive that was just sent. ``recipients`` is how many registered agents receive it now.
 
     If there are none, ``meant`` is the name or role that was probably meant, if there is one like it.
@@ -52,6 +57,7 @@ class Sent(Directive, frozen=True):
 
     recipients: int
     meant: str | None
+    traceparent: str | None = None
 
 
 class Pending(msgspec.Struct, frozen=True):

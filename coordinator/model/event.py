@@ -19,7 +19,8 @@ class Event(msgspec.Struct, frozen=True):
 
     ``cursor`` is opaque: pass it as ``after`` to continue after this event. An event of type ``reset`` says that events between
     the reader's cursor and this one are missing; the reason is in ``data``. ``transaction`` names the transaction that wrote the
-    event, and ``more`` says whether more events of it follow in the log.
+    event, and ``more`` says whether more events of it follow in the log. ``traceparent`` is the trace of the call (W3C Trace Context), if there
+    was one.
     """
 
     cursor: str
@@ -32,6 +33,7 @@ class Event(msgspec.Struct, frozen=True):
     data: dict[str, Json]
     transaction: str | None = None
     more: bool = False
+    traceparent: str | None = None
 
 
 def parsed_cursor(cursor: str) -> tuple[str, int]:

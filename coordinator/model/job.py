@@ -28,7 +28,8 @@ class JobGrant(msgspec.Struct, frozen=True):
 
     With ``stale``, it is a job that the claim named as finished and the worker no longer had; only ``id`` and ``fence`` are set.
     ``steps`` counts its finished steps: if there are any, read them before the work begins.
-    ``tokens`` has the fencing token of each of its locks, by resource.
+    ``tokens`` has the fencing token of each of its locks, by resource. ``traceparent`` is the trace of the call that enqueued it (W3C Trace
+    Context), if there was one.
     """
 
     id: UUID
@@ -43,6 +44,7 @@ class JobGrant(msgspec.Struct, frozen=True):
     stale: bool
     steps: int | None
     tokens: dict[str, int] | None = None
+    traceparent: str | None = None
 
     @property
     def owner(self) -> str:

@@ -21,7 +21,7 @@ class Cause:
 
     __slots__ = ("_token", "operation", "request_id")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: bytes) -> None:
         self.request_id = request_id
         self.operation: Operation[Any] | None = None
 
@@ -54,7 +54,7 @@ def facts() -> dict[str, str]:
     cause = _cause.get()
     found = dict(_identity)
     if cause is not None:
-        found["request_id"] = cause.request_id
+        found["request_id"] = cause.request_id.decode("ascii")
         if cause.operation is not None:
             found |= facts_of(cause.operation)
     if trace_id := tracing.trace_id():
@@ -65,7 +65,7 @@ def facts() -> dict[str, str]:
 def request_id() -> str | None:
     """Return the id of the request that is being served."""
     cause = _cause.get()
-    return None if cause is None else cause.request_id
+    return None if cause is None else cause.request_id.decode("ascii")
 
 
 def facts_of(operation: Operation[Any]) -> dict[str, str]:

@@ -74,7 +74,7 @@ class Attempt:
             self.context.drop_output()
 
     def span(self) -> tracing.Span:
-        """Return the span of this attempt, if spans are made."""
+        """Return the span of this attempt, which continues the trace of whoever enqueued the job."""
         grant = self.grant
         return tracing.received(
             f"process {grant.queue}",
@@ -91,7 +91,7 @@ class Attempt:
             }
             if tracing.on()
             else {},
-            None,
+            tracing.parsed(grant.traceparent),
         )
 
     @property

@@ -28,7 +28,7 @@ insert into coordinator.transaction_verbs (function, part, entered_by) values
 create or replace view coordinator.directives_sent with (security_barrier) as
   select d.id, p.name as project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer as priority, d.key,
          case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end as status,
-         d.actor, d.sent_at, d.expires_at
+         d.actor, d.sent_at, d.expires_at, d.traceparent
   from coordinator.directives d join coordinator.projects p on p.id = d.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.directives_sent            is 'Directives, open and ended.';
@@ -45,6 +45,7 @@ comment on column coordinator.directives_sent.status     is 'open, revoked, supe
 comment on column coordinator.directives_sent.actor      is 'Who sent it.';
 comment on column coordinator.directives_sent.sent_at    is 'When it was sent.';
 comment on column coordinator.directives_sent.expires_at is 'No agent receives it after this.';
+comment on column coordinator.directives_sent.traceparent is 'The W3C trace context of the call that sent it; null: there is none.';
 
 create or replace view coordinator.directives_pending with (security_barrier) as
   select d.id, t.agent, coalesce(r.status, 'unseen') as status, d.priority::integer as priority, d.body, d.actor, d.sent_at, d.expires_at,
@@ -157,7 +158,7 @@ begin
       where a.project_id = v_project and (p_to_agent is not null or a.role is not null)));
   end if;
   return query select v_id, p_project, p_to_agent, p_to_role, p_to_job, p_body, p_data, p_priority, p_key, 'open', v_actor, v_now, v_now + p_ttl,
-    v_count, v_meant;
+    v_count, v_meant, coordinator.traceparent();
 end
 $$;
 comment on function coordinator.directive_send(text, text, text, text, uuid, boolean, integer, interval, text, jsonb, text) is
@@ -182,7 +183,7 @@ begin
   v_jobs := array(select r.id from coordinator.agents a join coordinator.jobs_running r on r.agent_id = a.id
                   where a.project_id = v_project and a.name = p_agent);
   return query
-    select d.id, p_project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer, d.key, coalesce(r.status, 'unseen'), d.actor, d.sent_at, d.expires_at
+    select d.id, p_project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer, d.key, coalesce(r.status, 'unseen'), d.actor, d.sent_at, d.expires_at, d.traceparent
     from coordinator.directives d
     left join coordinator.directive_receipts r on r.directive_id = d.id and r.agent = p_agent
     where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()
@@ -342,7 +343,7 @@ begin
   return query
     select d.id, p_project, d.to_agent, d.to_role, d.to_job, d.body, d.data, d.priority::integer, d.key,
            case when d.status = 'open' and d.expires_at <= coordinator.now_utc() then 'expired' else d.status end,
-           d.actor, d.sent_at, d.expires_at
+           d.actor, d.sent_at, d.expires_at, d.traceparent
     from coordinator.directives d
     where d.project_id = v_project and d.id > coalesce(p_after[1]::bigint, 0)
       and (not p_open or d.status = 'open' and d.expires_at > coordinator.now_utc())

@@ -140,14 +140,14 @@ comment on function coordinator.event_head() is
 -- Concatenated: json_build_object takes twice as long. Epoch, type and project need no quoting.
 create or replace function coordinator.event_members(
   p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb,
-  p_transaction text, p_more boolean) returns text
+  p_transaction text, p_more boolean, p_traceparent text) returns text
 language sql stable parallel safe
 return '"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "' || p_project
   || '", "key": ' || coalesce(to_json(p_key)::text, 'null') || ', "actor": ' || to_json(p_actor)::text || ', "at": "'
   || to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '", "data": ' || p_data::text || ', "transaction": "'
-  || p_transaction || '", "more": ' || p_more;
-comment on function coordinator.event_members(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean) is
-  'Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more. Internal.';
+  || p_transaction || '", "more": ' || p_more || ', "traceparent": ' || coalesce('"' || p_traceparent || '"', 'null');
+comment on function coordinator.event_members(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean, text) is
+  'Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. Internal.';
 
 create or replace function coordinator.event_data_checked(p_data jsonb) returns jsonb
 language plpgsql immutable parallel safe
@@ -260,7 +260,7 @@ create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,
   p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
 returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamptz, data jsonb,
-               transaction text, more boolean)
+               transaction text, more boolean, traceparent text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
@@ -317,7 +317,7 @@ begin
       -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
       v_after := case v_reason when 'pruned' then v_floor else v_head end;
       return query select v_epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
-        clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_floor, 'head', v_head), null::text, false;
+        clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_floor, 'head', v_head), null::text, false, null::text;
       v_left := v_left - 1;
     elsif v_of <> v_epoch then
       v_last := v_after; -- so that a bookmark tells the reader the present epoch
@@ -340,7 +340,7 @@ begin
             from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e window w as (order by e.seq)) m;
     end if;
     return query
-      select v_epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more
+      select v_epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more, e.traceparent
       from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e
       where e.seq <= coalesce(v_until, v_chunk.last_seq)
       order by e.seq;
@@ -353,9 +353,9 @@ begin
   end loop;
   if p_bookmarks and v_left > 0 and v_last is not null then
     return query select v_epoch || '.' || v_last, v_last, 'bookmark', p_project, null::text, 'coordinator',
-      clock_timestamp(), '{}'::jsonb, null::text, false;
+      clock_timestamp(), '{}'::jsonb, null::text, false, null::text;
   end if;
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean, text[], text[]) is
-  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';
+  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';

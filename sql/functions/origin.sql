@@ -29,3 +29,5 @@ alter table coordinator.events
   alter column address set default inet_client_addr(),
   alter column origin set default coordinator.origin(),
   alter column traceparent set default coordinator.traceparent();
+alter table coordinator.jobs_open alter column traceparent set default coordinator.traceparent();
+alter table coordinator.directives alter column traceparent set default coordinator.traceparent();

@@ -197,7 +197,7 @@ begin
     from waiting w cross join counted c where w.xid < c.cut or c.cut is null window place as (order by w.xid, w.id)
   ), told as (
     select t.*, case when v_relay.payloads = 'full' then coordinator.event_members(
-                       v_relay.epoch, t.seq, t.type, t.project, t.key, t.actor, t.at, coordinator.event_data(t.data), t.xid::text, t.more) end as members
+                       v_relay.epoch, t.seq, t.type, t.project, t.key, t.actor, t.at, coordinator.event_data(t.data), t.xid::text, t.more, t.traceparent) end as members
     from taken t offset 0
   )
   -- In the order of the window. The last event of each transaction has no more.
@@ -261,7 +261,7 @@ begin
     for v_next in select * from coordinator.event_chunks where first_seq > head_seq order by first_seq loop
       select array_agg(coordinator.event_channel(e.project, e.type)), array_agg(coordinator.event_told(v_relay.epoch, e.seq, e.type, e.project,
                case when v_relay.payloads = 'full' then coordinator.event_members(
-                 v_relay.epoch, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more) end))
+                 v_relay.epoch, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more, e.traceparent) end))
       into v_channels, v_events
       from (select * from coordinator.chunk_events(v_next) order by seq offset 0) e;
       v_room := coordinator.relay_tell(v_next.first_seq - 1, v_channels, v_events, v_room);

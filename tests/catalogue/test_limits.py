@@ -111,7 +111,7 @@ async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: 
         most = await writer.fetchval("select value from coordinator.limits where name = 'notify_payload'")
         frame = await writer.fetchval(
             "select 2 + octet_length(coordinator.event_members(epoch, 1, 'custom.x', 'default', null, session_user, now(), '{\"k\": \"\"}',"
-            " pg_current_xact_id()::text, false)) from coordinator.relay"
+            " pg_current_xact_id()::text, false, null)) from coordinator.relay"
         )
         await listener.add_listener("coordinator.default.custom", lambda *heard_: heard.append(heard_[3]))
         text = "x" * (most - frame + surplus)

@@ -236,11 +236,11 @@ async def test_an_event_of_ones_own_is_rolled_back_with_its_transaction(tx: Tran
 
 async def test_the_members_of_an_event_are_in_order_and_utc(tx: Transaction) -> None:
     text = await tx.connection.fetchval(
-        "select coordinator.event_members('e', 7, 't', 'p', null, 'a', '2026-01-31 13:00:00.5+01', '{\"k\": 1}', '9', true)"
+        "select coordinator.event_members('e', 7, 't', 'p', null, 'a', '2026-01-31 13:00:00.5+01', '{\"k\": 1}', '9', true, '00-1-2-01')"
     )
     assert text == (
         '"cursor": "e.7", "seq": 7, "type": "t", "project": "p", "key": null, "actor": "a", '
-        '"at": "2026-01-31T12:00:00.500000Z", "data": {"k": 1}, "transaction": "9", "more": true'
+        '"at": "2026-01-31T12:00:00.500000Z", "data": {"k": 1}, "transaction": "9", "more": true, "traceparent": "00-1-2-01"'
     )
 
 

@@ -344,7 +344,7 @@ begin
     v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
     if cardinality(v_done) is distinct from cardinality(p_finished) then
       return query
-        select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer, null::jsonb
+        select u.id, u.fence, null::text, null::text, null::text, null::integer, null::jsonb, null::jsonb, null::timestamptz, true, null::integer, null::jsonb, null::text
         from unnest(p_finished, p_fences) u (id, fence)
         where (u.id = any (v_done)) is not true and not coordinator.job_finished(v_project, u.id, u.fence);
     end if;
@@ -352,7 +352,7 @@ begin
   if p_request_id is not null then
     return query
       select j.id, r.fence, j.type, j.queue, j.key, r.attempt::integer, j.payload, j.checkpoint, r.deadline_at, false,
-             coordinator.job_step_count(j.id), r.tokens
+             coordinator.job_step_count(j.id), r.tokens, j.traceparent
       from coordinator.jobs_running r join coordinator.jobs_open j on j.id = r.id
       where r.agent_id = p_agent and r.request_id = p_request_id order by r.fence;
     if found then
@@ -430,7 +430,7 @@ begin
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
     return query
       with open as (
-        select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall,
+        select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall, j.traceparent,
                case when num_nonnulls(j.past, j.retry_of) = 0 then 0 else coordinator.job_step_count(j.id) end as steps,
                row_number() over best as place, sum(
                  -- Small values are as small in text; others are measured.
@@ -441,7 +441,7 @@ begin
         window best as (order by j.priority desc, j.scheduled_at, j.id rows unbounded preceding)),
       job as materialized (
         select j.id, coalesce(v_fences[array_position(v_owned, j.id)], nextval('coordinator.job_fences')) as fence, v_tokens[array_position(v_owned, j.id)] as tokens, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
-               j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps
+               j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps, j.traceparent
         from open j where j.place = 1 or j.bytes <= 1048576),
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
@@ -454,7 +454,7 @@ begin
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
-      select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false, j.steps, j.tokens
+      select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false, j.steps, j.tokens, j.traceparent
       from (select count(*) from told) t, job j order by j.place;
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
