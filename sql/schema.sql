@@ -5578,6 +5578,11 @@ create function coordinator.session_taken(p_key text)
   returns void
   immutable;
 
+-- Return a text as one word of a shell, for the command that a hint names. Internal.
+create function coordinator.shell_word(p_text text)
+  returns text
+  immutable;
+
 -- Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.
 create function coordinator.signal_clear(p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamp with time zone)
   returns void

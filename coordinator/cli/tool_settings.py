@@ -52,12 +52,16 @@ class Installation(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How our entries stand in a file: installed, outdated, missing, or what is wrong with the file."""
+    """How our entries stand in a file: installed, outdated, missing, or what is wrong with the file.
+
+    ``project`` is that of the sessions here, where it does not depend on the settings of the coordinator.
+    """
 
     tool: str
     scope: str
     state: str
     file: str
+    project: str | None = None
 
 
 def scopes() -> list[click.Option]:
@@ -137,7 +141,11 @@ def apply(
 
 
 def states(
-    call: Invocation, tools: Sequence[str], scope: str | None, setup: Callable[[str, SettingsScope, Path], Setup]
+    call: Invocation,
+    tools: Sequence[str],
+    scope: str | None,
+    setup: Callable[[str, SettingsScope, Path], Setup],
+    project: str | None = None,
 ) -> None:
     """Show how our entries stand in the settings of tools, in both scopes or in one."""
     from coordinator.hooks.dialects.entries import SettingsScope  # noqa: PLC0415
@@ -161,7 +169,7 @@ def states(
                 state = installed(path, entries)
             except ConfigurationError as error:
                 state = error.message.removeprefix(f"{path}: ")
-            found.append(State(tool=tool, scope=str(kind), state=state, file=str(path)))
+            found.append(State(tool=tool, scope=str(kind), state=state, file=str(path), project=project))
     call.output.many(found, ["tool", "scope", "state", "file"], empty="No settings.")
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,17 +59,23 @@ async def _hashes(paths: Iterable[str | None]) -> list[str]:
     return hashes(paths)
 
 
+async def _look(_count: int, work: Callable[[], Any]) -> Any:
+    return work()
+
+
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How hooks decide.
 
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
     ``news_later``: it shows the model no text at a prompt, so news comes after its next call. ``process``: with which the session ends.
-    ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files.
+    ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files, and ``look`` does
+    work that looks up a number of them.
     """
 
     pause: Callable[[float], Awaitable[bool]]
     hashes: Callable[[Iterable[str | None]], Awaitable[list[str]]] = _hashes
+    look: Callable[[int, Callable[[], Any]], Awaitable[Any]] = _look
     wait: timedelta = timedelta(0)
     ttl: timedelta = files.TTL
     shared_reads: bool = False
@@ -152,6 +158,7 @@ class _Hook:
         self._agent = agent_of(event)
         self._owner = owner_of(event)
         self._waiting: FileGrant | None = None
+        self._found: dict[str, str | None] | None = None
 
     async def verdict(self) -> Verdict:
         event, options = self._event, self._options
@@ -167,11 +174,11 @@ class _Hook:
             case Kind.AFTER_READ:
                 await self._record(FileStep.READ)
             case Kind.BEFORE_EDIT:
-                return await self._lease(self._resources(event.files))
+                return await self._lease(await self._resources(event.files))
             case Kind.AFTER_EDIT:
                 await self._record(FileStep.WRITTEN)
             case Kind.BEFORE_SHELL:
-                return await self._lease(self._resources(event.files) | dict.fromkeys(self._rules()))
+                return await self._lease(await self._resources(event.files) | dict.fromkeys(self._rules()))
             case Kind.AFTER_SHELL:
                 await self._record(FileStep.WRITTEN)
                 if needed := self._rules():
@@ -216,8 +223,13 @@ class _Hook:
     def _rules(self) -> list[str]:
         return [self._place.scoped(lock) for lock in locks_of(self._event.command or "", self._options.rules)]
 
-    def _resources(self, given: Sequence[File]) -> dict[str, str | None]:
+    async def _resources(self, given: Sequence[File]) -> dict[str, str | None]:
         """Return the locks of files, each with the path whose content is compared; None: that of no single file."""
+        if self._found is None:
+            self._found = await self._options.look(len(given), lambda: self._look_up(given))
+        return self._found
+
+    def _look_up(self, given: Sequence[File]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         for file in given[:MOST_FILES]:
             link = file.action in (Action.RENAME, Action.DELETE)
@@ -228,7 +240,7 @@ class _Hook:
         return found
 
     async def _read(self) -> Verdict:
-        resources = self._resources(self._event.files)
+        resources = await self._resources(self._event.files)
         if self._options.shared_reads and resources:
             refusal = await self._lease(resources, shared=True)
             if refusal.decision is not None:
@@ -240,7 +252,7 @@ class _Hook:
         """Record what files contain; a call about none is a heartbeat."""
         seen = {
             resource: path
-            for resource, path in self._resources(self._event.files).items()
+            for resource, path in (await self._resources(self._event.files)).items()
             if path is not None or (not self._options.sees_files and not resource.endswith("/"))
         }
         if not seen:

@@ -14,7 +14,7 @@ import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import msgspec
@@ -47,6 +47,7 @@ R = TypeVar("R")
 OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 WAIT_MAX = timedelta(minutes=10)
 SMALL_BYTES = 64 << 10  # of the files of one call, which are read within the event loop
+FEW = 20  # files of one call
 COPIES = 8  # of a payload, as bytes and as Python's objects
 
 log = structlog.get_logger()
@@ -130,6 +131,11 @@ async def _hashes(paths: Iterable[str | None]) -> list[str]:
     return await to_thread.run_sync(hashes, wanted)
 
 
+async def _look(count: int, work: Callable[[], Any]) -> Any:
+    """Find out what files are called; many on a thread, since each takes system calls."""
+    return work() if count <= FEW else await to_thread.run_sync(work)
+
+
 def _near(request: Request) -> bool:
     """Return whether the caller is on this machine."""
     client = request.client
@@ -160,6 +166,7 @@ def _options(query: Mapping[str, str], pause: Callable[[float], Awaitable[bool]]
     options = HookOptions(
         pause=pause,
         hashes=_hashes,
+        look=_look,
         wait=wait,
         until_commit=query.get("hold") == "until-commit",
         shared_reads=query.get("shared_reads") == "true",

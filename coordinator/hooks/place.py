@@ -29,6 +29,7 @@ __all__ = ["WORKTREES", "Place", "locate", "lockable"]
 
 WORKTREES = ".git/worktrees/"  # above the paths of linked work trees
 SEGMENTS = 32
+DEEP = 100  # directories below the root of a work tree: each costs system calls, and a lock has no more than SEGMENTS
 MOST = 4096  # characters of a path that the system takes; a program may shorten a longer one before it asks
 _KINDS = ("name:", "path:", "glob:")
 _WILD = re.compile(r"[*?\[]")
@@ -56,7 +57,7 @@ class Place(msgspec.Struct, frozen=True):
         line end, stands for the directory that contains it.
         """
         try:
-            path, cut = _shortened(os.path.join(self.cwd, path))
+            path, cut = _shortened(os.path.join(self.cwd, path), (self.root or "").count(os.sep) + DEEP)
             place = _real(path, link=link)
             root, worktree = self._home(place)
             if root is None:
@@ -142,13 +143,16 @@ def lockable(path: str) -> str:
     return f"path:{path}" if _WILD.search(path) or path.startswith(_KINDS) else path
 
 
-def _shortened(path: str) -> tuple[str, bool]:
-    """Return an absolute path that is short enough for the system, and whether that is a directory above it."""
-    if len(path) > MOST:
+def _shortened(path: str, deep: int = MOST) -> tuple[str, bool]:
+    """Return an absolute path that is short enough for the system and at most ``deep``, and whether that is a directory above it."""
+    if len(path) > MOST or path.count(os.sep) > deep:
         path = os.path.normpath(path)
+    cut = path.count(os.sep) > deep
+    if cut:
+        path = os.sep.join(path.split(os.sep, deep + 1)[: deep + 1])
     if len(path) > MOST:
         return path[:MOST].rpartition(os.sep)[0] or os.sep, True
-    return path, False
+    return path, cut
 
 
 def _real(path: str, *, link: bool = False) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ __all__ = ["DEFAULTS", "FILE", "ShellRule", "locks_of", "rules_of"]
 
 FILE = "coordinator.yaml"
 MOST = 64 << 10  # characters of a command that are looked at
+MOST_COMMANDS = 5000  # within it
+MOST_WORDS = 50  # of one
 MOST_RULES = 200
 AROUND = frozenset(
     {"sudo", "env", "time", "nohup", "command", "exec", "nice", "then", "do", "else", "if", "while", "!", "{"}
 )
-_ENDS = frozenset({";", "&", "&&", "|", "||", "|&", "(", ")", ";;", "\n"})
+# A word; what redirects; or what ends a command. Each position is looked at once or twice, so the time grows with the length.
+_TOKEN = re.compile(r"""((?:[^\s;&|()<>'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|&>+|[<>]+[&|]?|([;&|()]+)|(['"\\])""")
+_QUOTED = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""")
+_OPEN = re.compile(r"[;&|()]+|[^\s;&|()'\"]+")  # of a line with a quote that ends on another
+_WILD = re.compile(r"[*?\[]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "-u", "-n"})
 
@@ -70,13 +77,26 @@ DEFAULTS = (
 def locks_of(command: str, rules: Sequence[ShellRule]) -> list[str]:
     """Return the locks that a command needs, each once."""
     found: dict[str, None] = {}
-    for words in _commands(command[:MOST]):
-        for rule in rules:
-            pattern = rule.pattern.split()
+    by_program, others = _table(tuple(rules))
+    for words in islice(_commands(command[:MOST]), MOST_COMMANDS):
+        candidates = by_program.get(words[0], others)
+        for pattern, locks in candidates:
             if len(words) >= len(pattern) and all(map(fnmatchcase, words, pattern)):
-                found |= dict.fromkeys(rule.locks)
+                found |= dict.fromkeys(locks)
                 break
     return list(found)
+
+
+_Patterns = list[tuple[list[str], tuple[str, ...]]]
+
+
+@lru_cache(100)
+def _table(rules: tuple[ShellRule, ...]) -> tuple[dict[str, _Patterns], _Patterns]:
+    """Return the rules that a program can fit, in their order, by its name; and those that any other can."""
+    split = [(rule.pattern.split(), rule.locks) for rule in rules]
+    names = {words[0] for words, _ in split if not _WILD.search(words[0])}
+    by_program = {name: [rule for rule in split if fnmatchcase(name, rule[0][0])] for name in names}
+    return by_program, [rule for rule in split if _WILD.search(rule[0][0])]
 
 
 def rules_of(root: str | None) -> tuple[ShellRule, ...]:
@@ -117,39 +137,51 @@ def _rule(entry: Any, path: os.PathLike[str]) -> ShellRule:
 
 
 def _commands(command: str) -> Iterator[list[str]]:
-    """Yield the words of each simple command."""
-    words: list[str] = []
-    for token in [*_tokens(command.replace("$(", "(").replace("`", "\n")), "\n"]:
-        if token not in _ENDS:
-            words.append(token)
-            continue
-        if found := _plain(words):
-            yield found
-        words = []
+    """Yield the first words of each simple command."""
+    command = command.replace("\\\n", " ").replace("$(", "(").replace("`", "\n")
+    for line in command.split("\n"):
+        words: list[str] = []
+        for token in [*_tokens(line), None]:
+            if token is not None:
+                words.append(token)
+            elif words:
+                if found := _plain(words):
+                    yield found
+                words = []
 
 
-def _tokens(command: str) -> Iterator[str]:
-    for line in command.replace("\\\n", " ").split("\n"):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        lexer.commenters = ""
-        try:
-            yield from list(lexer)
-        except ValueError:  # a quote that ends on another line
-            yield from re.findall(r"[;&|()]+|[^\s;&|()'\"]+", line)
-        yield "\n"
+def _tokens(line: str) -> Iterator[str | None]:
+    """Yield the words of a line, without quotes; null where a command ends."""
+    found: list[str | None] = []
+    for token in _TOKEN.finditer(line):
+        word, end, open_quote = token.groups()
+        if open_quote:  # it ends on another line
+            yield from (None if part[0] in ";&|()" else part for part in _OPEN.findall(line))
+            return
+        if word is not None and ("'" in word or '"' in word or "\\" in word):
+            word = _QUOTED.sub(_unquoted, word)
+        found.append(None if end else word or token[0])
+    yield from found
+
+
+def _unquoted(quoted: re.Match[str]) -> str:
+    single, double, escaped = quoted.groups()
+    if double is not None:
+        return re.sub(r'\\(["\\])', r"\1", double)
+    return escaped if single is None else single
 
 
 def _plain(words: list[str]) -> list[str]:
     """Return a simple command without what stands around it, nor the options before the verb of git."""
-    while words and (words[0] in AROUND or _ASSIGNMENT.match(words[0])):
-        inside = words[0] in ("sudo", "env", "nice")
-        words = words[1:]
-        while inside and words and words[0].startswith("-"):
-            words = words[2 if words[0] in _WITH_VALUE else 1 :]
-    if not words:
+    count, at = len(words), 0
+    while at < count and (words[at] in AROUND or _ASSIGNMENT.match(words[at])):
+        inside = words[at] in ("sudo", "env", "nice")
+        at += 1
+        while inside and at < count and words[at].startswith("-"):
+            at += 2 if words[at] in _WITH_VALUE else 1
+    if at >= count:
         return []
-    program, rest = words[0].rpartition("/")[2] or words[0], words[1:]
-    while program == "git" and rest and rest[0].startswith("-"):
-        rest = rest[2 if rest[0] in _WITH_VALUE else 1 :]
-    return [program, *rest]
+    program, at = words[at].rpartition("/")[2] or words[at], at + 1
+    while program == "git" and at < count and words[at].startswith("-"):
+        at += 2 if words[at] in _WITH_VALUE else 1
+    return [program, *words[at : at + MOST_WORDS]]

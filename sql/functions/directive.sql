@@ -223,7 +223,7 @@ begin
   select * into v_directive from coordinator.directives d where d.id = p_directive and d.project_id = v_project for share;
   if v_directive.id is null then
     raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
-      hint = 'See "coordinator directive inbox --agent NAME".';
+      hint = format('See "coordinator directive inbox --agent %s".', coordinator.shell_word(p_agent));
   end if;
   p_agent := coordinator.agent_name(p_project, p_agent);
   select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;

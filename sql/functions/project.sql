@@ -127,7 +127,7 @@ begin
   end if;
   if v_id is null then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', left(p_project, 200)),
-      hint = 'List projects with "coordinator project list"; create one with "coordinator project create NAME".';
+      hint = format('List projects with "coordinator project list"; create one with "coordinator project create %s".', coordinator.shell_word(p_project));
   end if;
   return v_id;
 end

@@ -55,7 +55,7 @@ begin
     select u.* into v_user from coordinator.users u where u.id = v_id;
     if v_user.disabled_at is not null then
       raise exception using errcode = 'ZC105', message = format('user "%s" is disabled', v_user.username),
-        hint = 'Enable the user first ("coordinator user set NAME --enabled").';
+        hint = format('Enable the user first ("coordinator user set %s --enabled").', coordinator.shell_word(v_user.username));
     elsif array_position('{reader,agent,manager,admin}'::text[], p_role) > array_position('{reader,agent,manager,admin}'::text[], v_user.role) then
       raise exception using errcode = 'ZC105', message = format('user "%s" is %s, and the token would be %s', v_user.username, v_user.role, p_role),
         hint = format('Create a token with the role %s, or change the role of the user first.', v_user.role);

@@ -230,7 +230,8 @@ begin
     select u.id into v_user from coordinator.users u where u.username = p_line ->> 'username';
     if v_user is null and not p_allow_missing_users then
       raise exception using errcode = 'ZC220', message = format('there is no user "%s"', left(p_line ->> 'username', 64)),
-        hint = 'Create it ("coordinator user create NAME") and continue; or allow missing users (--allow-missing-users): then what is theirs is nobody''s.';
+        hint = format('Create it ("coordinator user create %s") and continue; or allow missing users (--allow-missing-users): then what is theirs is nobody''s.',
+          coordinator.shell_word(left(p_line ->> 'username', 64)));
     end if;
   end if;
   case coalesce(p_line ->> 'type', '')

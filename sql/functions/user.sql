@@ -47,7 +47,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'ZC220', message = format('there is no user "%s"', p_username),
-    hint = 'See "coordinator user list"; create one with "coordinator user create NAME".';
+    hint = format('See "coordinator user list"; create one with "coordinator user create %s".', coordinator.shell_word(p_username));
 end
 $$;
 comment on function coordinator.user_missing(text) is
@@ -224,7 +224,7 @@ begin
     raise exception using errcode = 'ZC504', message = 'wrong username or password', hint = 'Check both, and try again.';
   elsif v_user.disabled_at is not null then
     raise exception using errcode = 'ZC504', message = format('user "%s" is disabled', v_username),
-      hint = 'An administrator can enable the user ("coordinator user set NAME --enabled").';
+      hint = format('An administrator can enable the user ("coordinator user set %s --enabled").', coordinator.shell_word(v_username));
   end if;
   delete from coordinator.user_attempts where username = v_username;
   return next v_user;

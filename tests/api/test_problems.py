@@ -247,4 +247,4 @@ async def test_a_hint_names_the_route_beside_the_command(http: httpx.AsyncClient
     hint = problem(await http.get("/v1/signals/absent"), 404, "not-found")["hint"]
     assert '"coordinator signal list" or GET /v1/signals' in hint
     hint = problem(await http.get("/v1/signals/k?project=absent"), 404, "not-found")["hint"]
-    assert '"coordinator project create NAME" or POST /v1/projects/create' in hint
+    assert '"coordinator project create absent" or POST /v1/projects/create' in hint

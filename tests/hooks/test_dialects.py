@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coordinator.errors import InvalidArgument
 from coordinator.hooks import dialects
-from coordinator.hooks.dialects.reading import Effect, files
+from coordinator.hooks.dialects.reading import MOST, Effect, files
 from coordinator.hooks.event import Decision, HookEvent, Kind, Verdict
 
 FILES = {path.stem: json.loads(path.read_text("utf-8")) for path in (Path(__file__).parent / "payloads").glob("*.json")}
@@ -149,6 +149,17 @@ def test_an_unknown_dialect_has_a_hint() -> None:
     with pytest.raises(InvalidArgument) as refused:
         dialects.load("claude")
     assert refused.value.hint == 'Did you mean "claude-code"?'
+
+
+@pytest.mark.parametrize("use", Effect)
+def test_a_patch_that_names_no_file_is_read(use: Effect) -> None:
+    assert files({"command": "grep '*** Begin Patch' a"}, use) == ()
+
+
+def test_of_very_many_files_the_first_are_read() -> None:
+    patch = "*** Begin Patch\n" + "".join(f"*** Update File: {number}\n" for number in range(MOST + 1))
+    for arguments in ({"patch": patch}, {"files": [str(number) for number in range(MOST + 1)]}):
+        assert [file.path for file in files(arguments, Effect.EDIT)] == [str(number) for number in range(MOST)]
 
 
 def test_a_patch_with_a_line_of_spaces_is_read_in_time_of_its_size() -> None:

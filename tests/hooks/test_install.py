@@ -196,6 +196,7 @@ def test_the_status_names_the_project_of_the_repository(repository: Program) -> 
         (repository.folder / ".git" / name).mkdir()
     (repository.folder / ".git/config").write_text("[coordinator]\n\tproject = shop\n")
     assert repository.run("hook", "status", "-o", "text").stderr == said.format("shop")
+    assert {entry["project"] for entry in repository.json("hook", "status")} == {"shop"}
 
 
 def test_nobody_is_asked_where_nobody_answers(repository: Program) -> None:

@@ -384,6 +384,14 @@ def test_the_name_of_a_file_does_not_depend_on_who_asks(main: Path, path: str) -
     assert place(main / ".agents" / "inner", GIT_DIR=str(main.parent / "plain.git")).resource(absolute) == one
 
 
+def test_a_path_with_very_many_directories_stands_for_the_one_above_them(main: Path) -> None:
+    here = place(main)
+    deep = "d/" * 2000
+    assert here.resource(f"{deep}x") == here.resource("d/" * 50 + "x") == "d/" * 32
+    assert here.resource(f"{deep}{'../' * 2000}x") == "x"
+    assert here.resource(f"{'../' * 2000}{main}/x") == "x"
+
+
 def test_a_path_of_megabytes_takes_no_longer_than_to_read_it(main: Path) -> None:
     here = place(main)
     assert here.resource("src/../" * 1_000_000 + "src/a.py") == "src/a.py"  # a program may shorten it

@@ -35,6 +35,15 @@ WORKTREE, BUILD, MIGRATIONS = ["name:worktree"], ["name:build"], ["name:migratio
         ("make -n", []),
         ("ls; cat Makefile", []),
         ("echo 'an open quote\ngit clean -f'", WORKTREE),  # it is not a shell: what cannot be told apart counts
+        ("true;(git checkout x)", WORKTREE),
+        ("cd a&&(make)", BUILD),
+        ("find . -exec grep x {} \\; -name make", []),
+        ("echo a\\;make 2>&1", []),
+        ("git status 2>&1 | cat>make", []),
+        ("'git' \"checkout\" x", WORKTREE),
+        ("sudo " * 20 + "git stash", WORKTREE),
+        ("git " + "-c a=b " * 20 + "stash", WORKTREE),
+        ("git -", []),
         ("", []),
         ("git", []),
         ("\0", []),
@@ -45,8 +54,30 @@ def test_commands_need_the_locks_of_the_first_rule_that_fits(command: str, locks
     assert locks_of(command, DEFAULTS) == locks
 
 
-def test_a_long_command_is_looked_at_up_to_a_limit() -> None:
-    assert locks_of("git checkout x; " + "a" * 10_000_000, DEFAULTS) == WORKTREE
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "a",
+        "a ",
+        "git -",
+        "git - ",
+        "sudo ",
+        "A=1 ",
+        "env -x ",
+        "'",
+        "'a' ",
+        '"',
+        "\\",
+        "ls\n",
+        "ls;",
+        "(",
+        "$(",
+        "`",
+        "> ",
+    ],
+)
+def test_a_long_command_is_looked_at_up_to_a_limit(rest: str) -> None:
+    assert locks_of("git checkout x\n" + rest * (10_000_000 // len(rest)), DEFAULTS) == WORKTREE
 
 
 def test_rules_of_the_repository_come_first(tmp_path: Path) -> None:

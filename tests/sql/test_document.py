@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -128,6 +129,15 @@ async def test_an_expired_document_is_absent_for_everybody(tx: Transaction) -> N
     assert (await tx.run(put(expect=0))).version == 3
 
 
+async def test_the_command_that_a_hint_names_is_one_for_a_shell(tx: Transaction) -> None:
+    key = "it's $HOME"
+    await tx.run(put(key=key))
+    await tx.run(delete(key=key))
+    error = await refused(tx, get(key=key), "ZC217")
+    command = (error.hint or "").rpartition('"')[0].rpartition('"')[2]
+    assert shlex.split(command) == ["coordinator", "document", "restore", "plan", key]
+
+
 async def test_a_restore_brings_back_a_version_or_what_was_deleted(tx: Transaction) -> None:
     for number in (1, 2):
         await tx.run(put({"n": number}))
@@ -135,7 +145,7 @@ async def test_a_restore_brings_back_a_version_or_what_was_deleted(tx: Transacti
     assert (await tx.run(get())).value == {"n": 1}
     await tx.run(delete())
     error = await refused(tx, get(), "ZC217")
-    assert 'It was deleted; "coordinator document restore plan KEY" brings it back.' in (error.hint or "")
+    assert 'It was deleted; "coordinator document restore plan k" brings it back.' in (error.hint or "")
     assert (await tx.run(restore(expect=0))).version == 5
     assert (await tx.run(get())).value == {"n": 1}
     await refused(tx, restore(version=4), "ZC217")

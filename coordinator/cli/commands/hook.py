@@ -189,8 +189,9 @@ def status(
     url = daemon(call)
     options = _with(options, worktrees)
     tools = [tool] if tool else [*TOOLS.choices]
-    states(call, tools, scope, lambda name, kind, root: _setup(name, kind, root, options, url))
-    call.output.note(f"Sessions here belong to the project {locate(str(Path.cwd()), os.environ).project}.")
+    project = locate(str(Path.cwd()), os.environ).project
+    states(call, tools, scope, lambda name, kind, root: _setup(name, kind, root, options, url), project)
+    call.output.note(f"Sessions here belong to the project {project}.")
 
 
 def _with(options: tuple[str, ...], worktrees: str | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from coordinator.hooks.event import Action, File, Kind
@@ -46,6 +47,7 @@ PATHS = (
 )
 LISTS = ("files", "file_paths", "filePaths", "paths", "edits", "replacements", "changes")
 PATCHES = ("command", "input", "patch", "patchText", "diff")
+MOST = 10_000  # files of a call; far fewer can be leased together
 NESTED = 3  # lists of edits have files, which have edits
 PATCH = re.compile(r"^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*)$", re.MULTILINE)
 BEGIN = "*** Begin Patch"
@@ -83,15 +85,15 @@ def kind_of(moment: str, use: Effect | None) -> Kind:
 
 
 def files(arguments: object, use: Effect | None) -> tuple[File, ...]:
-    """Return the files that a call names, each once, in their order."""
+    """Return the files that a call names, each once, in their order; of very many, the first."""
     if use is None or not isinstance(arguments, dict | str):
         return ()
     found: dict[str, File] = {}
     if use is not Effect.READ:
-        for file in _patched(arguments):
+        for file in islice(_patched(arguments), MOST):
             found.setdefault(file.path, file)
     if use is not Effect.SHELL:
-        for path in _paths(arguments, NESTED):
+        for path in islice(_paths(arguments, NESTED), MOST):
             found.setdefault(path, File(path, Action(use.value)))
     return tuple(found.values())
 
@@ -119,10 +121,14 @@ def _patched(arguments: dict[str, Any] | str) -> Iterator[File]:
             patch = "\n".join(part for part in patch if isinstance(part, str))  # noqa: PLW2901
         if not isinstance(patch, str) or BEGIN not in patch:
             continue
-        marks = PATCH.findall(patch)
-        for (verb, path), (following, _) in zip(marks, [*marks[1:], ("", "")], strict=True):
+        for (verb, path), (following, _) in pairwise(chain(_marks(patch), [("", "")])):
             if path := path.rstrip(" \t\r"):
                 yield File(path, _action(verb, moves=following == "Move to"))
+
+
+def _marks(patch: str) -> Iterator[tuple[str, str]]:
+    for mark in PATCH.finditer(patch):
+        yield mark[1], mark[2]
 
 
 def _action(verb: str, *, moves: bool) -> Action:

@@ -95,7 +95,7 @@ begin
   if v_part.store is not null then
     raise exception using errcode = 'ZC801', message = format('the bytes of artifact "%s" are in the object store %s', p_artifact, v_part.store),
       detail = jsonb_build_object('store', v_part.store, 'object', v_part.object)::text,
-      hint = 'Read it through a daemon: "coordinator artifact get NAME", or GET /v1/artifacts/NAME.';
+      hint = format('Read it through a daemon: "coordinator artifact get %s", or GET /v1/artifacts/NAME.', coordinator.shell_word(p_artifact));
   end if;
   return v_part.data;
 end

@@ -82,7 +82,8 @@ create or replace function coordinator.document_restorable(p_project text, p_kin
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select format('It %s; "coordinator document restore %s KEY" brings it back.', case when d.deleted then 'was deleted' else 'has expired' end, p_kind)
+  select format('It %s; "coordinator document restore %s %s" brings it back.', case when d.deleted then 'was deleted' else 'has expired' end,
+    coordinator.shell_word(p_kind), coordinator.shell_word(p_key))
   from coordinator.documents d
   where d.project_id = coordinator.project_id(p_project) and d.kind = p_kind and d.key = p_key
     and (d.deleted or d.expires_at <= coordinator.now_utc())

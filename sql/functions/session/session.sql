@@ -80,10 +80,11 @@ create or replace function coordinator.session_refuse(p_session_id bigint) retur
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_key text := (select s.key from coordinator.sessions s where s.id = p_session_id);
 begin
-  raise exception using errcode = 'ZC332',
-    message = format('session "%s" is archived', (select s.key from coordinator.sessions s where s.id = p_session_id)),
-    hint = 'Give it another status to continue it ("coordinator session set KEY --status active"), or fork it.';
+  raise exception using errcode = 'ZC332', message = format('session "%s" is archived', v_key),
+    hint = format('Give it another status to continue it ("coordinator session set %s --status active"), or fork it.', coordinator.shell_word(v_key));
 end
 $$;
 comment on function coordinator.session_refuse(bigint) is
