@@ -144,6 +144,10 @@ def test_what_selects_pods_selects_the_daemons_and_no_others() -> None:
             for one in objects
             if one["kind"] in ("Deployment", "StatefulSet", "Job")
         }
+        labels |= {
+            name: one["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"].items()
+            for name, one in named(objects, "CronJob").items()
+        }
 
         def selected(selector: dict[str, str], labels: dict[str, Any] = labels) -> set[str]:
             return {name for name, found in labels.items() if selector.items() <= found}
@@ -156,7 +160,7 @@ def test_what_selects_pods_selects_the_daemons_and_no_others() -> None:
             assert selected(selector) == {"coordinator"}
         assert selected(daemon["selector"]["matchLabels"]) == {"coordinator"}
         policy = named(objects, "NetworkPolicy")["coordinator"]["spec"]["podSelector"]["matchLabels"]
-        assert selected(policy) == {"coordinator", f"coordinator-schema-{version()}"}
+        assert selected(policy) == {"coordinator", f"coordinator-schema-{version()}", *named(objects, "CronJob")}
         for monitor in named(objects, "ServiceMonitor").values():
             assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
             assert [each["port"] for each in monitor["spec"]["endpoints"]] == [
@@ -168,7 +172,7 @@ def test_what_selects_pods_selects_the_daemons_and_no_others() -> None:
 
 def test_every_command_line_is_one_that_the_program_understands(everything: dict[str, list[Object]]) -> None:
     lines = [container["args"] for objects in everything.values() for container, _ in ours(objects)]
-    assert {line[0] for line in lines} == {"serve", "schema", "sidecar"}
+    assert {line[0] for line in lines} == {"serve", "schema", "sidecar", "backup"}
     for line in lines:
         understood(list(line))
     with pytest.raises(click.NoSuchOption):
@@ -198,7 +202,7 @@ def test_daemons_and_schema_have_addresses_without_secrets_which_lead_to_service
     if folder == "base":
         services |= {"postgres"}
     containers = ours(objects)
-    assert len(containers) == 2
+    assert len(containers) == 2 + len(named(objects, "CronJob"))
     for container, pod in containers:
         given = environment(container, objects)
         assert {"PGUSER", "PGPASSWORD"} <= given.keys()
@@ -210,8 +214,8 @@ def test_daemons_and_schema_have_addresses_without_secrets_which_lead_to_service
         for variable in container.get("env", []):  # what is secret comes from a secret, never from the file
             assert "value" not in variable, variable
         if folder == "overlays/production":
-            (mount,) = container["volumeMounts"]
-            (volume,) = pod["spec"]["volumes"]
+            (mount,) = (each for each in container["volumeMounts"] if each["name"] == "database-authority")
+            (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "database-authority")
             authority = f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}"
             assert direct.query == f"sslmode=verify-full&sslrootcert={authority}"
 
@@ -237,6 +241,23 @@ def test_backups_go_where_the_archive_goes() -> None:
     assert [plugin["parameters"]["barmanObjectName"]] == [*named(objects, "ObjectStore")]
     assert backup["spec"]["pluginConfiguration"]["name"] == plugin["name"]
     assert len(backup["spec"]["schedule"].split()) == 6  # with seconds
+
+
+def test_a_dump_is_made_each_night_and_verified_each_week_where_it_was_written() -> None:
+    crons = named(rendered("overlays/production"), "CronJob")
+    made, verified = crons["coordinator-backup"], crons["coordinator-backup-verify"]
+    assert [cron["spec"]["schedule"].split()[2:] for cron in (made, verified)] == [["*", "*", "*"], ["*", "*", "0"]]
+    folders = set()
+    for cron in (made, verified):
+        assert cron["spec"]["concurrencyPolicy"] == "Forbid"
+        pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "dumps")
+        (volume,) = (each for each in pod["volumes"] if each["name"] == "dumps")
+        assert container["args"][container["args"].index("--dir") + 1] == mount["mountPath"]
+        folders.add(volume["persistentVolumeClaim"]["claimName"])
+    assert len(folders) == 1
+    assert made["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"][-2:] == ["--keep", "30d"]
 
 
 def test_no_acknowledged_commit_is_on_one_server_alone() -> None:
@@ -265,8 +286,8 @@ def test_daemons_check_the_schema_that_a_job_of_their_version_applies() -> None:
 
 
 def test_image_user_and_port_are_the_same_everywhere(everything: dict[str, list[Object]]) -> None:
-    images = {container["image"] for objects in everything.values() for container, _ in ours(objects)}
-    assert images == {f"coordinator:{version()}"}
+    images = {(one["image"], one["args"][0] == "backup") for objects in everything.values() for one, _ in ours(objects)}
+    assert images == {(f"coordinator:{version()}", False), (f"coordinator:{version()}-embedded", True)}
     for objects in everything.values():
         for container, pod in ours(objects):
             assert (
