@@ -1334,7 +1334,7 @@ CREATE INDEX webhooks_project_idx ON coordinator.webhooks USING btree (project_i
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
 
--- The present epoch: its id, drawn at random (upper 32 bits), and a hash of the run of the server and of the database in which it began (lower 32 bits). Set by epoch_begin.
+-- The present epoch: its id, drawn at random (upper 32 bits), and a hash of the run of the server and of the database in which it began (lower 32 bits). Set by epoch_begin, outside of transactions.
 create sequence coordinator.epoch_mark as bigint minvalue -9223372036854775808 start 1;
 
 -- last_value: events up to and including this seq are pruned. Set by event_prune before it drops a partition.
@@ -3030,7 +3030,7 @@ create function coordinator.epoch_given(p_epoch text)
   returns integer
   immutable;
 
--- Return a hash of 32 bits of the run of this server and of this database. Internal.
+-- Return a hash of 32 bits of the run of this server, from its start or its last crash, and of this database. Internal.
 create function coordinator.epoch_hash()
   returns bigint
   stable;

@@ -5,10 +5,11 @@
 -- its own. Fencing tokens, tickets and versions of an epoch exceed those of every other; a cursor names its epoch, and the table epochs says
 -- up to where the present log shares it.
 --
--- Detection. epoch_mark holds a hash of the server's start time and of the file of the table relay, whose name contains the ids of
--- database and table. It is compared before each number is issued and in each step of the relay, which takes 0.3 µs.
+-- Detection. epoch_mark holds a hash of the server's start time, of the start of its statistics, and of the file of the table relay, whose name
+-- contains the ids of database and table. It is compared before each number is issued and in each step of the relay, which takes 0.3 µs.
 --   promotion, restored point in time, snapshot of a volume, cold copy, pg_upgrade: another start time
---   crash, which may lose asynchronous commits without a new start time: the sequence is unlogged, hence empty
+--   crash, which may lose asynchronous commits without a new start time: recovery discards the statistics (a reset of those of the background
+--     writer by hand begins an epoch as well, which does no harm)
 --   dump and restore, copy of a database (create database … template): another file
 -- A virtual machine that resumes with its memory leaves no trace.
 --
@@ -22,9 +23,10 @@
 create or replace function coordinator.epoch_hash() returns bigint
 language sql stable
 return hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
-                        (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) & 4294967295;
+                        ((date_part('epoch', pg_postmaster_start_time())
+                          + date_part('epoch', pg_stat_get_bgwriter_stat_reset_time())) * 1000000)::bigint) & 4294967295;
 comment on function coordinator.epoch_hash() is
-  'Return a hash of 32 bits of the run of this server and of this database. Internal.';
+  'Return a hash of 32 bits of the run of this server, from its start or its last crash, and of this database. Internal.';
 
 -- Inlined, like the next one and epoch_number, and therefore without a search_path.
 create or replace function coordinator.epoch_holds() returns boolean

