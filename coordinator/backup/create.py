@@ -57,6 +57,10 @@ where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.database = 
 _SCHEMA = "select pg_try_advisory_lock_shared(hashtextextended('coordinator.schema', 0))"
 _PARTITIONS = "select pg_try_advisory_lock(hashtextextended('coordinator.partitions', 0))"
 _MIGRATIONS = "select name from coordinator.schema_files where kind = 'migration' order by name"
+_COMPRESSED = """
+select c.relname, a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid
+where c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p') and a.attcompression = 'l' and not a.attisdropped order by 1, 2
+"""
 _OBJECTS = """
 select o.store, count(*), coalesce(sum(b.bytes), 0)::bigint from coordinator.artifact_objects o join coordinator.artifact_blobs b on b.id = o.blob_id
 where o.stored_at is not null group by o.store
@@ -206,7 +210,14 @@ async def _dump(
     sizes = await contents.sizes(connection)
     # The tables are read twice: once for the dump, once for the checksums.
     advance = Advance(report, "dumping", {**sizes, **{f"{name}=": size for name, size in sizes.items()}})
-    arguments = ("--format=directory", f"--jobs={jobs}", f"--compress={COMPRESSION}", f"--snapshot={snapshot}")
+    # Not every server is built with lz4: the restore compresses what its server can.
+    arguments = (
+        "--no-toast-compression",
+        "--format=directory",
+        f"--jobs={jobs}",
+        f"--compress={COMPRESSION}",
+        f"--snapshot={snapshot}",
+    )
 
     async def dump() -> None:
         await programs.run(
@@ -223,6 +234,7 @@ async def _dump(
     await both(dump, add_up)
     with mapped_errors():
         migrations = [row[0] for row in await connection.fetch(_MIGRATIONS)]
+        compressed = [(row[0], row[1]) for row in await connection.fetch(_COMPRESSED)]
         objects = {
             row[0]: StoredObjects(row[1], row[2]) for row in await connection.fetch(_OBJECTS, timeout=UNBOUNDED_S)
         }
@@ -246,6 +258,7 @@ async def _dump(
         tables=summed,
         sequences={name: (value, after.get(name)) for name, value in before.items()},
         objects=objects,
+        compressed=compressed,
         files=unfinished.files(),
     )
 

@@ -27,6 +27,13 @@ from coordinator.version import version
 __all__ = ["finish", "fitting", "load"]
 
 LIST_TIMEOUT_S = 600.0
+_LZ4 = "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'"
+_COMPRESS = """
+select string_agg(format('alter table only coordinator.%I alter column %I set compression lz4', c.relname, a.attname), '; ')
+from unnest($1::text[], $2::text[]) given (relation, name)
+join pg_class c on c.relnamespace = 'coordinator'::regnamespace and c.relname = given.relation
+join pg_attribute a on a.attrelid = c.oid and a.attname = given.name
+"""
 
 
 async def fitting(backup: Found, config: Config, connection: Connection) -> programs.Programs:
@@ -74,6 +81,10 @@ async def load(
     with mapped_errors():
         await contents.settle(connection)
     await programs.run(restore, dsn, [*common, "--section=pre-data", "--single-transaction", dump])
+    with mapped_errors():
+        if backup.manifest.compressed and await connection.fetchval(_LZ4):
+            relations, names = (list(each) for each in zip(*backup.manifest.compressed, strict=True))
+            await connection.execute(await connection.fetchval(_COMPRESS, relations, names) or "")
     weights = {name: table.rows for name, table in backup.manifest.tables.items()}
     advance = Advance(report, "restoring", weights)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as listed:

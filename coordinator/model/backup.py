@@ -31,7 +31,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     What had been committed at ``started_at`` is in the backup. ``origin`` names the database for good: the server's system identifier and the
     database's id. ``restores_into`` is the oldest major version of PostgreSQL into which it can be restored. ``sequences`` has the value
-    before the dump and the one after it; None: none was issued. ``files`` has the size of each file of the dump, in bytes.
+    before the dump and the one after it; None: none was issued. ``compressed`` has the columns, with
+    their tables, that are compressed with lz4 where the server can. ``files`` has the size of each file of the dump, in bytes.
     """
 
     product: str
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, TableSum]
     sequences: dict[str, tuple[int | None, int | None]]
     objects: dict[str, StoredObjects]
+    compressed: list[tuple[str, str]]
     files: dict[str, int]
 
     @property

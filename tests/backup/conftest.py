@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from coordinator.embedded import binaries
+from tests.backup import distribution
 from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.waiting import until
@@ -65,6 +66,12 @@ async def fresh(server_url: str) -> AsyncIterator[str]:
     await admin(server_url, f"create database {name}")
     yield with_database(server_url, name)
     await admin(server_url, f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def bin_dir() -> Path:
+    """The PostgreSQL of the distribution."""
+    return distribution.postgres()
 
 
 class Paused:

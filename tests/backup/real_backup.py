@@ -18,6 +18,8 @@ import pytest
 
 from coordinator import embedded
 from coordinator.db import schema
+from coordinator.embedded import binaries
+from coordinator.embedded.releases import number
 from coordinator.errors import CoordinatorError
 from tests.backup.conftest import Backups, Paused
 from tests.backup.test_backup import LAST, SCRATCH
@@ -312,6 +314,68 @@ async def test_a_password_reaches_the_programs_and_a_wrong_one_is_refused(backup
         assert entries(backups) == []
         backups.backup("create", url=right)
         backups.backup("verify", url=right)
+
+
+async def test_a_server_of_another_version_is_backed_up_with_its_own_programs(
+    backups: Backups, bin_dir: Path, tmp_path: Path, server_url: str
+) -> None:
+    """And a backup of a newer server, or by newer programs, is refused by the older one before anything is restored."""
+    settings = {"fsync": "off"}
+    async with embedded.run(tmp_path / "older", bin_dir=bin_dir, settings=settings) as older:
+        async with opened(older.dsn) as connection:
+            await schema.apply(connection)
+            await connection.execute("create database same")
+            lz4 = await connection.fetchval("select count(*) from pg_attribute where attcompression = 'l'")
+        await filled(older.dsn)
+        made = backups.backup("create", url=older.dsn)
+        manifest = json.loads(Path(made["path"], "manifest.json").read_text("utf-8"))
+        assert number(manifest["pg_dump"])[0] == number(older.version)[0] == manifest["restores_into"]
+        assert len(manifest["compressed"]) > 0, "the server of the distribution has lz4, the embedded one has not"
+        backups.backup("verify", made["backup"], url=older.dsn)
+        found = backups.backup("verify", made["backup"], "--on", server_url, url=older.dsn)
+        assert found["notes"] == []
+        newer = binaries.folders("pg_dump", "pg_restore")
+        other = backups.backup("create", "--pg-bin-dir", str(next(newer)), url=older.dsn)
+        assert any("postgresql-client-" in note for note in other["notes"])
+        error = backups.refused(78, "verify", other["backup"], "--url", older.dsn)
+        assert "or newer" in error["message"]
+        assert {row["status"] for row in backups.backup("list")} == {"good"}
+        same = older.dsn.replace("/coordinator?", "/same?")
+        backups.backup("restore", made["backup"], url=same)
+        async with opened(same) as connection:
+            assert await connection.fetch(SCRATCH) == []
+            assert lz4 == await connection.fetchval("select count(*) from pg_attribute where attcompression = 'l'") > 0
+
+
+async def test_numbers_without_gaps_are_told_apart_by_their_epoch(
+    backups: Backups, database_url: str, fresh: str
+) -> None:
+    """The restored log gives the same number again, to other content, and a document the same version."""
+    append = "select last_seq, epoch from coordinator.log_append('default', 'note', 'k', $1::text::json)"
+    put = "select version, epoch from coordinator.document_put('default', 'plan', 'k', $1::text::json)"
+    async with opened(database_url) as source, opened(fresh) as target:
+        await source.fetchrow(append, '[{"data": 1}]')
+        await source.fetchrow(put, "{}")
+        backups.backup("create")
+        lost = [await source.fetchrow(append, '[{"data": "lost"}]'), await source.fetchrow(put, '{"n": "lost"}')]
+        backups.backup("restore", url=fresh)
+        found = [await target.fetchrow(append, '[{"data": "found"}]'), await target.fetchrow(put, '{"n": "found"}')]
+        for one, other in zip(lost, found, strict=True):
+            assert one is not None
+            assert other is not None
+            assert one[0] == other[0] == 2
+            assert one["epoch"] != other["epoch"]
+        with pytest.raises(asyncpg.PostgresError, match="restored") as raised:
+            await target.execute(
+                "select coordinator.log_read('default', 'note', 'k', p_after => array[$1, '2'])", lost[0]["epoch"]
+            )
+        assert raised.value.sqlstate == "ZC218"
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await target.execute(
+                "select coordinator.document_put('default', 'plan', 'k', '{}', p_expect => 2, p_epoch => $1)",
+                lost[1]["epoch"],
+            )
+        assert refused.value.sqlstate == "ZC301"
 
 
 async def _refused(url: str) -> bool:

@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
 import anyio
 import asyncpg
-import pytest
 
 from coordinator import embedded
 from coordinator.db import schema
-from coordinator.embedded import binaries
+from tests.backup import distribution
 from tests.backup.test_backup import LAST, claimed
 from tests.daemon import Daemon, opened
 from tests.faults.forks import SETTINGS, check_fork, give, issue
 from tests.waiting import until_true
 
 ROOT = Path(__file__).parents[2]
-UNPACKED = ROOT / ".tools" / "pgbackrest"
 DOCS = (ROOT / "docs" / "backup.md").read_text("utf-8")
 STANZA = "coordinator"
-
-
-def unpack(package: str) -> None:
-    """Unpack a package of Debian, without installing it: nothing is started."""
-    UNPACKED.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(["apt-get", "-qq", "download", package], cwd=UNPACKED, check=True)
-        (file,) = UNPACKED.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg-deb", "-x", file, UNPACKED], check=True)
-        file.unlink()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.fail(f"{package} is missing (Debian: apt-get install {package}): {error}")
-
-
-@pytest.fixture(scope="module")
-def program() -> Path:
-    if installed := shutil.which("pgbackrest"):
-        return Path(installed)
-    path = UNPACKED / "usr" / "bin" / "pgbackrest"
-    if not path.exists():
-        unpack("pgbackrest")
-    return path
-
-
-@pytest.fixture(scope="module")
-def bin_dir() -> Path:
-    """The PostgreSQL of the same distribution: pgBackRest knows none that is newer than itself."""
-    for folder in binaries.folders():
-        if str(folder).startswith("/usr/lib/postgresql/"):
-            return folder
-    found = sorted(UNPACKED.glob("usr/lib/postgresql/*/bin"))
-    if not found:
-        listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=False)
-        package = re.search(r"Depends: (postgresql-\d+)", listed.stdout)
-        if package is None:
-            pytest.fail("PostgreSQL is missing (Debian: apt-get install postgresql)")
-        unpack(package[1])
-        found = sorted(UNPACKED.glob("usr/lib/postgresql/*/bin"))
-    return found[-1]
 
 
 class BackRest:
@@ -111,11 +68,9 @@ async def load(connection: asyncpg.Connection, name: str) -> None:
     )
 
 
-async def test_an_instant_is_recovered_and_nothing_is_issued_twice(
-    program: Path, bin_dir: Path, tmp_path: Path
-) -> None:
+async def test_an_instant_is_recovered_and_nothing_is_issued_twice(bin_dir: Path, tmp_path: Path) -> None:
     data = tmp_path / "server"
-    rest = BackRest(program, tmp_path / "pgbackrest", data / "postgres")
+    rest = BackRest(distribution.pgbackrest(), tmp_path / "pgbackrest", data / "postgres")
     archiving = {"archive_mode": "on", "archive_command": " ".join(rest.command("archive-push %p"))}
     settings = {**SETTINGS, **archiving}
     async with embedded.run(data, bin_dir=bin_dir, settings=settings) as server:

@@ -25,7 +25,7 @@ def manifest(name: str, age: timedelta, origin: str = "1/2", files: dict[str, in
     return Manifest(
         product=PRODUCT, format=FORMAT, backup=name, program="0.1.0", postgres="18.6", pg_dump="18.6", restores_into=18,
         origin=origin, database="d", encoding="UTF8", started_at=NOW - age, ended_at=NOW - age, migrations=[], tables={},
-        sequences={}, objects={}, files=files or {"toc.dat": 3},
+        sequences={}, objects={}, compressed=[], files=files or {"toc.dat": 3},
     )  # fmt: skip
 
 
