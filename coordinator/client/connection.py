@@ -208,7 +208,8 @@ async def connect(
             presence = None
             if registration is not None:
                 presence = await Presence.register(registration, liveness, transport.executor)
-                tasks.start_soon(presence.keep)
+                with tracing.apart():
+                    tasks.start_soon(presence.keep)
             try:
                 yield Client(Caller(transport.executor, project, config.call_timeout_s, presence), tasks)
             finally:

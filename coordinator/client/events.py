@@ -23,6 +23,7 @@ from coordinator.model.operation import Json
 from coordinator.operations import events
 from coordinator.operations.log_reader import LogReader
 from coordinator.progress import Progress
+from coordinator.telemetry import tracing
 
 __all__ = ["EventStream", "Events"]
 
@@ -121,7 +122,8 @@ class Events:
             heard = None, ()
         if heard not in self.hints:
             self.hints[heard] = WeakSet()
-            self._tasks.start_soon(self._listen, *heard)
+            with tracing.apart():
+                self._tasks.start_soon(self._listen, *heard)
         wake = SessionWake()
         self.hints[heard].add(wake)
         return wake

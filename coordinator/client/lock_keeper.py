@@ -26,6 +26,7 @@ from coordinator.client.lease import LeaseState, is_refusal
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.operations import locks
 from coordinator.operations.log_reader import LogReader
+from coordinator.telemetry import tracing
 
 __all__ = ["LockKeeper"]
 
@@ -54,10 +55,12 @@ class LockKeeper:
         """
         if not self._held:
             self._watching = anyio.CancelScope()
-            self._tasks.start_soon(self._watch, self._watching)
+            with tracing.apart():
+                self._tasks.start_soon(self._watch, self._watching)
         self._held.add(held)
         try:
-            self._tasks.start_soon(held.keep)
+            with tracing.apart():
+                self._tasks.start_soon(held.keep)
             with anyio.CancelScope() as body:
                 if on_lost == "cancel":
                     held.on_lost = body.cancel

@@ -11,7 +11,8 @@ for it for ``CLOSE_S``. No span has a message of an error, or a value of a call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -89,6 +90,15 @@ class OpenTelemetry:
         context = span.get_span_context()
         text = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         return TraceContext(text, context.trace_state.to_header() or None)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Have no present span within the context."""
+        token = attach(Context())
+        try:
+            yield
+        finally:
+            detach(token)
 
     def close(self) -> None:
         """Send what is left, for at most ``CLOSE_S``."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import atexit
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from importlib.util import find_spec
 from types import TracebackType
@@ -27,6 +28,7 @@ __all__ = [
     "Span",
     "TraceContext",
     "Tracer",
+    "apart",
     "current",
     "exemplar",
     "headers",
@@ -103,6 +105,9 @@ class Tracer(Protocol):
 
     def current(self) -> TraceContext | None:
         """Return the present context."""
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Have no present span within the context."""
 
     def close(self) -> None:
         """Send what is left, for a bounded time."""
@@ -237,6 +242,17 @@ def statement(call: Operation[Any], sql: str) -> Span:
         "db.query.text": sql,
     }
     return _tracer.span(f"{verb} {function}", "client", attributes, None)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Belong to no trace within the context. What is started there outlives the present span: heartbeats, for example."""
+    token = _carried.set(None)
+    try:
+        with nullcontext() if _tracer is None else _tracer.apart():
+            yield
+    finally:
+        _carried.reset(token)
 
 
 def record(name: str, began_ns: int, attributes: Mapping[str, Value]) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import errno
 import hmac
+import re
 import socket
 import ssl
 import threading
@@ -31,6 +32,7 @@ from yarl import URL
 
 from coordinator.model.network import Networks
 from coordinator.model.webhook import WebhookWork
+from coordinator.telemetry import tracing
 from coordinator.version import version
 
 __all__ = ["Line", "Sender", "WebhookAttempt", "signatures"]
@@ -45,6 +47,10 @@ CLOSED = (
     aiohttp.ServerDisconnectedError,
     aiohttp.ClientOSError,
 )  # perhaps by a receiver that was done with the connection
+
+
+_TRACE = re.compile(r'"traceparent": "([0-9a-f-]{55})"\}\}?$')  # the last member of an event
+_TRACE_LENGTH = 80
 
 
 class WebhookAttempt(msgspec.Struct, frozen=True):
@@ -106,20 +112,26 @@ class Line:
             "webhook-signature": signatures(work.secrets, work.message, timestamp, body),
         }
         response = retry_s = None
-        try:
-            async with asyncio.timeout(ATTEMPT_S):
-                try:
-                    response, retry_s = await self._post(work.url, body, headers)
-                except CLOSED as closed:
-                    if not self._used or isinstance(closed, aiohttp.ClientConnectorError):
-                        raise
-                    response, retry_s = await self._post(work.url, body, headers)
-            self._used = True
-            error = _refusal(response)
-        except TimeoutError as timeout:
-            error = str(timeout) or f"no response within {ATTEMPT_S:g} seconds"
-        except Exception as failure:  # noqa: BLE001 - whatever a receiver does ends only its own attempt
-            error = _plain(str(failure)) or type(failure).__name__
+        with _span(work) as span:
+            headers |= tracing.headers()
+            try:
+                async with asyncio.timeout(ATTEMPT_S):
+                    try:
+                        response, retry_s = await self._post(work.url, body, headers)
+                    except CLOSED as closed:
+                        if not self._used or isinstance(closed, aiohttp.ClientConnectorError):
+                            raise
+                        response, retry_s = await self._post(work.url, body, headers)
+                self._used = True
+                error = _refusal(response)
+            except TimeoutError as timeout:
+                error = str(timeout) or f"no response within {ATTEMPT_S:g} seconds"
+            except Exception as failure:  # noqa: BLE001 - whatever a receiver does ends only its own attempt
+                error = _plain(str(failure)) or type(failure).__name__
+            if response is not None:
+                span.set("http.response.status_code", response)
+            if error is not None:
+                span.fail("timeout" if response is None else str(response))
         return WebhookAttempt(time.monotonic() - began, response, error, retry_s)
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, float | None]:
@@ -130,6 +142,24 @@ class Line:
         ) as answer:
             answer.release()  # closes the connection unless the whole response is here
             return answer.status, _retry_s(answer.headers.get("retry-after"))
+
+
+def _span(work: WebhookWork) -> tracing.Span:
+    """Return the span of an attempt, which continues the trace of the call that made the event. Its address has no path: that may be secret."""
+    found = _TRACE.search(work.body[-_TRACE_LENGTH:])
+    parent = None if found is None else tracing.parsed(found[1])
+    if not tracing.on():
+        return tracing.received("POST", "client", {}, parent)
+    url = URL(work.url, encoded=True)
+    attributes: dict[str, str | int] = {
+        "http.request.method": "POST",
+        "server.address": url.host or "",
+        "server.port": url.port or 443,
+        "http.request.resend_count": work.attempt - 1,
+        "messaging.message.id": work.message,
+        "coordinator.project": work.project,
+    }
+    return tracing.received("POST", "client", attributes, parent)
 
 
 def signatures(secrets: Sequence[str], message: str, timestamp: str, body: bytes) -> str:

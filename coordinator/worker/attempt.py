@@ -29,7 +29,19 @@ class Attempt:
     ``task`` runs it, within ``scope``; both may be those of attempts before it.
     """
 
-    __slots__ = ("began_s", "context", "ended", "error", "grant", "handler", "result", "scope", "stopped", "task")
+    __slots__ = (
+        "began_s",
+        "context",
+        "ended",
+        "error",
+        "grant",
+        "handler",
+        "result",
+        "scope",
+        "stopped",
+        "task",
+        "trace_id",
+    )
 
     def __init__(self, grant: JobGrant, handler: Handler, client: Client) -> None:
         self.grant = grant
@@ -40,6 +52,7 @@ class Attempt:
         self.result: msgspec.Raw | None = None
         self.error: BaseException | None = None
         self.ended = False
+        self.trace_id: str | None = None
         self.context = JobContext(grant, client, self.stop)
         self.task: asyncio.Task[None] | None = None
 

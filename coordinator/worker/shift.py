@@ -31,7 +31,7 @@ from coordinator.model.catalogue import LIMITS
 from coordinator.model.job import JobGrant
 from coordinator.operations import jobs
 from coordinator.progress import Progress
-from coordinator.telemetry import cause
+from coordinator.telemetry import cause, tracing
 from coordinator.worker.attempt import Attempt
 from coordinator.worker.context import StopReason
 from coordinator.worker.end import End, FailJob, SnoozeJob, end_of
@@ -314,10 +314,11 @@ class Shift:
             while self._pending:
                 attempt = self._pending.popleft()
                 attempt.task, attempt.scope = task, scope
-                if self._worker.logs_jobs:
-                    facts = {"fence": attempt.grant.fence, "attempt": attempt.grant.attempt}
-                    log.info("job.started", job=str(attempt.grant.id), type=attempt.grant.type, **facts)
                 with attempt.span() as span:
+                    attempt.trace_id = tracing.trace_id()
+                    if self._worker.logs_jobs:
+                        facts = {"fence": attempt.grant.fence, "attempt": attempt.grant.attempt}
+                        log.info("job.started", job=str(attempt.grant.id), type=attempt.grant.type, **facts)
                     try:
                         if attempt.stopped is None:
                             await attempt.run()
@@ -403,7 +404,8 @@ class Shift:
             log.warning("job.lost", job=str(attempt.grant.id), type=attempt.grant.type, error="its result was dropped")
         elif self._worker.logs_jobs:
             seconds = round(time.monotonic() - attempt.began_s, 3)
-            log.info("job.completed", job=str(attempt.grant.id), type=attempt.grant.type, seconds=seconds)
+            facts = {} if attempt.trace_id is None else {"trace_id": attempt.trace_id}  # its span has ended
+            log.info("job.completed", job=str(attempt.grant.id), type=attempt.grant.type, seconds=seconds, **facts)
 
     def _forget(self, attempt: Attempt) -> None:
         """Free the place of an attempt."""

@@ -31,6 +31,8 @@ async def stubborn(context, payload):
             pass
 """
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
@@ -70,16 +72,22 @@ def _until(process: subprocess.Popen[Any], event: str) -> dict[str, Any]:
 
 
 def test_a_worker_says_what_it_does_and_ends_in_order(program: Program) -> None:
-    good = program.json("job", "enqueue", "summarize", "21")["id"]  # before it starts, since no daemon would wake it
+    parent = f"00-{TRACE}-00f067aa0ba902b7-01"
+    done = program.run(
+        "job", "enqueue", "summarize", "21", TRACEPARENT=parent
+    )  # before it starts: no daemon would wake it
+    good = json.loads(done.stdout)["id"]
     bad = program.json("job", "enqueue", "summarize", '"x"')["id"]
     with _started(program) as process:
         started = _until(process, "worker.started")
         assert (started["agent"], started["types"], started["concurrency"]) == ("w", ["stubborn", "summarize"], 3)
-        assert {_until(process, "job.started")["job"] for _ in range(2)} == {good, bad}
+        traces = {line["job"]: line.get("trace_id") for line in (_until(process, "job.started") for _ in range(2))}
+        assert traces == {good: TRACE, bad: None}
         failed = _until(process, "job.failed")
-        assert failed["job"] == bad
+        assert (failed["job"], failed["project"], failed["agent"]) == (bad, "default", "w")
         assert "Expected `int`" in failed["error"]
-        assert _until(process, "job.completed")["job"] == good
+        completed = _until(process, "job.completed")
+        assert (completed["job"], completed["trace_id"]) == (good, TRACE)
         process.send_signal(signal.SIGTERM)
         _until(process, "worker.stopped")
         assert process.wait(DEADLINE_S) == 0

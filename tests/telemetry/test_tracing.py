@@ -2,21 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
+import coordinator
+from coordinator.client import lease
 from coordinator.db.database import Database
 from coordinator.errors import ConfigurationError, NotFound
 from coordinator.loops.keeper import Keeper
 from coordinator.loops.loop import Loop
 from coordinator.operations import jobs, signals
 from coordinator.operations.work import LeaderRenew
-from coordinator.telemetry import metrics, tracing
+from coordinator.telemetry import metrics, otel, tracing
 from coordinator.telemetry.tracing import TraceContext, parsed
 from tests.spans import Spans
-from tests.waiting import until
+from tests.waiting import LASTING_S, OFTEN, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -207,3 +211,46 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+async def test_what_keeps_an_agent_alive_is_not_in_the_trace_of_who_connected(
+    database_url: str, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else that trace would never end."""
+    monkeypatch.setattr(lease, "RENEWALS_PER_TTL", OFTEN)
+    with tracing.span("connects"), tracing.apart():
+        assert tracing.current() is None
+    with tracing.received("x", "server", {}, parsed(PARENT)):
+        async with coordinator.connect(database_url, agent="a", ttl=LASTING_S) as client:
+
+            async def beaten() -> list[Any]:
+                return spans.named("agent_heartbeat")
+
+            (beat, *_) = await until(beaten, "the agent was kept alive")
+            await client.signals.set("a", 1)
+    assert f"{beat.context.trace_id:032x}" != TRACE
+    assert f"{spans.one('signal_set').context.trace_id:032x}" == TRACE
+
+
+def test_the_end_of_a_process_waits_for_a_collector_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    class Stuck(TracerProvider):
+        def shutdown(self) -> None:
+            over.wait()
+
+    monkeypatch.setattr(otel, "CLOSE_S", 0.01)
+    tracing.use(otel.OpenTelemetry(Stuck(shutdown_on_exit=False), owned=True))
+    tracing.stop()  # returns
+    assert not tracing.on()
+    over.set()
+
+
+def test_the_provider_of_the_program_is_used_and_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(provider, "shutdown", lambda: pytest.fail("it belongs to the program"))
+    tracer = otel.OpenTelemetry.opened("test")
+    with tracer.span("x", "internal", {}, None):
+        assert tracer.current() is not None
+    tracer.close()

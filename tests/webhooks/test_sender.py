@@ -25,9 +25,11 @@ from coordinator.webhooks import sender as sending
 from coordinator.webhooks.sender import Sender, WebhookAttempt
 from tests.certificate import make_pair
 from tests.ports import reserve_port
+from tests.spans import Spans
 from tests.waiting import DEADLINE_S
 from tests.webhooks.receiver import Received, Receiver, answer
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SECRETS = ["whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2)]
 
 
@@ -53,6 +55,37 @@ async def test_a_request_is_signed_with_each_secret_as_standard_webhooks_says() 
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in SECRETS]
     expected = ["v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys]
     assert headers["webhook-signature"].split(" ") == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (f'{{"type": "x", "data": {{"more": false, "traceparent": "{PARENT}"}}}}', PARENT),
+        ('{"type": "x", "data": {"more": false, "traceparent": null}}', None),
+        (
+            f'{{"type": "x", "data": {{"data": {{"traceparent": "{PARENT}"}}, "more": false, "traceparent": null}}}}',
+            None,
+        ),
+        (f'{{"type": "x", "data": {{"more": false, "traceparent": "{PARENT[:-1]}g"}}}}', None),
+    ],
+)
+async def test_a_request_carries_the_trace_of_its_event(body: str, expected: str | None) -> None:
+    async with Receiver() as receiver:
+        assert (await send(receiver.url, body=body)).error is None
+        (received,) = receiver.received
+    assert received.headers.get("traceparent") == expected
+
+
+async def test_an_attempt_has_a_span_in_that_trace_without_the_path_of_the_address(spans: Spans) -> None:
+    body = f'{{"type": "x", "data": {{"more": false, "traceparent": "{PARENT}"}}}}'
+    async with Receiver() as receiver:
+        await send(receiver.url + "/secret", body=body)
+        (received,) = receiver.received
+    attempt = spans.one("POST")
+    assert f"{attempt.context.trace_id:032x}" == PARENT[3:35]
+    assert received.headers["traceparent"][36:52] == f"{attempt.context.span_id:016x}"
+    assert dict(attempt.attributes or {})["http.response.status_code"] == 200
+    assert "secret" not in attempt.to_json()
 
 
 def test_the_signature_of_the_specifications_example() -> None:
