@@ -2,7 +2,7 @@
 
 Guarantees: each session that a hook below the command registers has the process of this program. On PostgreSQL that process holds
 a liveness lock, so the sessions are reaped within 2 seconds of this program's death, and with them all that they hold. When the command ends, they
-end at once. On Linux, the command is killed when this program is: by its parent-death signal.
+end at once. On Linux, the command is killed when this program is, with all that it has started: see ``ward``.
 
 On failure: while the database does not answer, the command goes on. Through a daemon or sidecar there is no such lock; then a session outlives the
 death of this program by its TTL.
@@ -25,7 +25,7 @@ from uuid import uuid4
 import anyio
 from msgspec.structs import replace
 
-from coordinator.cli import launcher
+from coordinator.cli import launcher, ward
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.located import located
 from coordinator.cli.report import report
@@ -41,7 +41,7 @@ __all__ = ["run"]
 
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # the command gets them, too
-LAUNCHER = str(Path(launcher.__file__).resolve())
+STARTER = str(Path(ward.__file__ if sys.platform == "linux" else launcher.__file__).resolve())
 END_S = 5.0
 
 
@@ -87,7 +87,7 @@ async def _process(transport: Transport) -> AsyncIterator[str]:
 
 async def _command(command: Sequence[str], process: str) -> int:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), *command),
+        *(sys.executable, "-I", "-S", STARTER, str(os.getpid()), *command),
         env={**os.environ, "COORDINATOR_PROCESS": process},
     )
 

@@ -21,7 +21,7 @@ from tests.daemon import Daemon
 from tests.hooks.repositories import git
 from tests.http_client import http_client
 from tests.sidecar.conftest import sidecar
-from tests.waiting import until_true
+from tests.waiting import until, until_true
 
 PATIENT = ("--limit", "60s", "--wait", "0s")  # a busy machine may be slow
 
@@ -294,6 +294,17 @@ def test_work_trees_are_one_scope_where_the_option_says_so(program: Program) -> 
     assert edit(program, "a.py", "s3")["permissionDecision"] == "deny"
 
 
+async def number(path: Path) -> bool:
+    return path.exists() and path.read_text("utf-8").endswith("\n")
+
+
+async def gone(pid: str) -> bool:
+    try:
+        return Path("/proc", pid, "stat").read_text("utf-8").rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 async def test_a_session_within_agent_run_ends_with_it(
     program: Program, database_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -317,13 +328,17 @@ async def test_a_session_within_agent_run_ends_with_it(
     )
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()
-        tool = program.start("agent", "run", "--", "sh", "-c", script + "echo $$ > pid && exec sleep 3600")
+        apart = "setsid sh -c 'echo $$ > apart; exec sleep 3600' & "  # in a session of its own, as tools start commands
+        tool = program.start("agent", "run", "--", "sh", "-c", script + apart + "exec sleep 3600")
         try:
             await until_true(connection, held)
             assert await connection.fetchval("select expires_at > now() + interval '1 minute' from coordinator.locks")
+            await until(lambda: number(program.folder / "apart"), "the tool has started a command")
         finally:
             tool.kill()
             tool.communicate()
+        started = (program.folder / "apart").read_text("utf-8").strip()
+        await until(lambda: gone(started), "what the tool has started ends with it")
         await until_true(connection, free)
         # Through the daemon, the end of the tool is what counts.
         done = program.run("agent", "run", "--url", daemon.url, "--", "sh", "-c", script + "exit 3")
