@@ -1,7 +1,7 @@
 """Clients that call whichever daemons there are, of either release, over HTTP, and know what must come of it.
 
-Each write has an idempotency key and is repeated, at any daemon, while the answer is 503 or the connection is lost. Everything else that
-is no success is an error of the test.
+Each write has an idempotency key and is repeated, at any daemon, while the answer is 503 or the connection is lost. Any other
+failure is an error of the test.
 """
 
 from __future__ import annotations
