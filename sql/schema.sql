@@ -5723,6 +5723,16 @@ create function coordinator.transaction_run(p_project text, p_writes jsonb, p_co
   returns SETOF coordinator.transaction_outcome
   volatile;
 
+-- Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.
+create function coordinator.upkeep_analyze()
+  returns integer
+  volatile security definer;
+
+-- List B-tree indexes of at least p_least_bytes that have more than three times the size that their entries need, by the statistics of the last vacuum and analyze, with the statement that rebuilds each beside reads and writes. An index is so large after many rows were deleted in no order. The statement cannot run in a transaction. Internal.
+create function coordinator.upkeep_indexes(p_least_bytes bigint default 16777216)
+  returns table (index_name text, table_name text, bytes bigint, needed_bytes bigint, remedy text)
+  stable security definer;
+
 -- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.
 create function coordinator.user_challenge(p_username text)
   returns text

@@ -36,7 +36,7 @@ from coordinator.operations import (
     signals,
     webhooks,
 )
-from coordinator.operations.work import SampleMetrics
+from coordinator.operations.work import SampleMetrics, TablesAnalyze
 from coordinator.telemetry import metrics
 
 __all__ = ["table"]
@@ -92,6 +92,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(files.Prune(), every_s=3600),
         Loop(briefings.Prune(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
+        Loop(TablesAnalyze(), every_s=300),
         Sampling(operation=SampleMetrics(samplers=metrics.SAMPLES.samplers), every_s=15),
     )
 

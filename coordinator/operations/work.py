@@ -17,6 +17,7 @@ __all__ = [
     "RelayRun",
     "RelayStep",
     "SampleMetrics",
+    "TablesAnalyze",
 ]
 
 
@@ -94,3 +95,10 @@ class SampleMetrics(Operation[list[Sample]], frozen=True, kw_only=True):
 
     samplers: list[str]
     since: datetime | None = None
+
+
+class TablesAnalyze(Operation[int], frozen=True, kw_only=True):
+    """Analyze the table of which most has changed since it was analyzed; return how many tables that was. Repeat until 0."""
+
+    function = "upkeep_analyze"
+    internal = True

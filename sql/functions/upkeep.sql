@@ -1,0 +1,61 @@
+-- Upkeep of tables and indexes, beside what autovacuum does: its settings for each table are in the migrations.
+
+create or replace function coordinator.upkeep_analyze() returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms' -- somebody vacuums it, which is as good
+as $$
+declare
+  v_table text;
+begin
+  select c.relname into v_table
+  from pg_class c
+  where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r'
+    and pg_stat_get_mod_since_analyze(c.oid) > greatest(10000, 0.2 * c.reltuples)
+    -- Partitions of the log have no statistics, on purpose.
+    and not coalesce('autovacuum_analyze_threshold=2000000000' = any (c.reloptions), false)
+  order by pg_stat_get_mod_since_analyze(c.oid) desc limit 1;
+  if not found then
+    return 0;
+  end if;
+  execute format('analyze coordinator.%I', v_table);
+  return 1;
+exception when lock_not_available then
+  return 0;
+end
+$$;
+comment on function coordinator.upkeep_analyze() is
+  'Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.';
+
+create or replace function coordinator.upkeep_indexes(p_least_bytes bigint default 16777216)
+returns table (index_name text, table_name text, bytes bigint, needed_bytes bigint, remedy text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with widths as (
+    -- Of a column by the statistics of the table, of an expression by those of the index.
+    select i.indexrelid, sum(coalesce(s.avg_width, nullif(a.attlen, -1), 16)) as width
+    from pg_index i
+    join pg_class t on t.oid = i.indrelid
+    join pg_class x on x.oid = i.indexrelid
+    join pg_attribute a on a.attrelid = i.indexrelid
+    left join pg_attribute c on c.attrelid = i.indrelid and c.attnum = i.indkey[a.attnum - 1] and c.attnum > 0
+    left join pg_stats s on s.schemaname = 'coordinator' and s.tablename = case when c.attnum is null then x.relname else t.relname end
+                        and s.attname = coalesce(c.attname, a.attname)
+    where t.relnamespace = 'coordinator'::regnamespace
+    group by 1),
+  sizes as (
+    select x.relname as name, t.relname as of_table, pg_relation_size(x.oid) as bytes,
+           -- 12 bytes of header and pointer for an entry, which is a multiple of 8; pages are nine tenths full; and one for meta data.
+           8192 * (1 + ceil(greatest(x.reltuples, 0) * (12 + 8 * ceil(w.width / 8)) / 7300))::bigint as needed
+    from widths w
+    join pg_index i on i.indexrelid = w.indexrelid
+    join pg_class x on x.oid = i.indexrelid
+    join pg_class t on t.oid = i.indrelid
+    join pg_am m on m.oid = x.relam
+    where m.amname = 'btree' and pg_relation_size(x.oid) >= p_least_bytes)
+  select name, of_table, bytes, needed, format('reindex index concurrently coordinator.%I', name)
+  from sizes where bytes > 3 * needed order by bytes - needed desc
+$$;
+comment on function coordinator.upkeep_indexes(bigint) is
+  'List B-tree indexes of at least p_least_bytes that have more than three times the size that their entries need, by the statistics of the last vacuum and analyze, with the statement that rebuilds each beside reads and writes. An index is so large after many rows were deleted in no order. The statement cannot run in a transaction. Internal.';
