@@ -129,6 +129,42 @@ CREATE INDEX artifacts_blob_idx ON coordinator.artifacts USING btree (blob_id);
 CREATE INDEX artifacts_session_idx ON coordinator.artifacts USING btree (session_id, name);
 CREATE INDEX artifacts_trim_at_idx ON coordinator.artifacts USING btree (trim_at) WHERE (trim_at IS NOT NULL);
 
+-- Where the chains of audit trails begin of which retention has removed entries. An entry of the trail says the same. Written by log_trim.
+create table coordinator.audit_anchors (
+  log_id bigint not null, -- The log of the trail.
+  seq    bigint not null, -- Number of the last entry that was removed.
+  hash   bytea not null, -- Its hash.
+  constraint audit_anchors_pkey PRIMARY KEY (log_id),
+  constraint audit_anchors_log_id_fkey FOREIGN KEY (log_id) REFERENCES coordinator.logs(id) ON DELETE CASCADE
+);
+
+-- The policy of a project as of the last event that was copied: what happened before a change is audited by the former policy. Written by audit_copy.
+create table coordinator.audit_applied (
+  project_id bigint not null, -- The project.
+  pattern    text, -- Its topics as a regular expression; null: none.
+  constraint audit_applied_pkey PRIMARY KEY (project_id),
+  constraint audit_applied_project_id_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+
+-- How far the log of events was copied into the audit trails. One row. Written by audit_copy.
+create table coordinator.audit_cursor (
+  only_row  boolean not null default true, -- Always true.
+  seq       bigint not null, -- Events up to this number were copied, or are not audited.
+  copied_at timestamp with time zone not null, -- When that was so (database clock).
+  constraint audit_cursor_pkey PRIMARY KEY (only_row),
+  constraint audit_cursor_only_row CHECK (only_row)
+);
+
+-- Which events of a project are audited, where that is not the default. Written by audit_set and audit_reset.
+create table coordinator.audit_policies (
+  project_id bigint not null, -- The project.
+  topics     text[] not null, -- The topics; none: only what is always audited.
+  actor      text not null, -- Who set it.
+  updated_at timestamp with time zone not null, -- When (database clock).
+  constraint audit_policies_pkey PRIMARY KEY (project_id),
+  constraint audit_policies_project_id_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
+);
+
 -- The newest 1,000 backups of this database. Written by backup_record, backup_verified and backup_restored.
 create table coordinator.backups (
   backup       text collate "C" not null, -- Name of the backup.
@@ -312,6 +348,7 @@ create table coordinator.entries (
   created_at timestamp with time zone not null, -- When it was appended (database clock); never less than that of an earlier entry.
   data       json not null, -- The content, as exact text; where that has NUL or a lone surrogate, which no SQL function can read, U+FFFD stands in its place.
   raw        text, -- The exact text where it differs from data; else null.
+  hash       bytea, -- Of an entry of the audit trail: the hash of its content and of the hash before it, see functions/audit.sql; else null.
   constraint entries_pkey PRIMARY KEY (log_id, seq) INCLUDE (role, tokens, needs_seq)
 );
 CREATE INDEX entries_kept_idx ON coordinator.entries USING btree (log_id, seq) WHERE kept;
@@ -1414,16 +1451,20 @@ create view coordinator.artifacts_live (
   store      text -- The object store that has the content; null: the database.
 );
 
--- What managers and administrators did: users, roles, tokens, projects, broken locks, retention, and what was deleted.
+-- Who did what, when and from where, of all projects. Rows are for managers and administrators.
 create view coordinator.audit_trail (
-  project    text, -- Name of the project; null: it concerns no single project.
-  seq        bigint, -- Number within the log of audits of the project.
-  epoch      text, -- The epoch in which it was written.
-  action     text, -- The function.
-  subject    text, -- What it did that to.
-  detail     json, -- More about it, as an object.
-  actor      text, -- Who did it.
-  created_at timestamp with time zone -- When.
+  project    text, -- Name of the project; null: it does not exist (any more).
+  seq        bigint, -- Number within the trail of the project.
+  epoch      text, -- The epoch in which it was copied.
+  action     text, -- The type of the event.
+  subject    text, -- What it is about: the key of the event.
+  detail     json, -- The data of the event.
+  actor      text, -- Who did it, as the caller says.
+  created_at timestamp with time zone, -- When it happened.
+  role       text, -- The database role that logged in.
+  address    text, -- From where that role connected to the database; null: through a unix socket.
+  origin     json, -- What the role says about the origin of the call: a daemon gives token, name and address, or a loop.
+  hash       text -- Hash of the entry; null: it is from before there were hashes.
 );
 
 -- What each agent watches, and what it was told of.
@@ -1513,7 +1554,7 @@ create view coordinator.documents_live (
   value      jsonb -- The value, with U+FFFD for what jsonb refuses; document_get has the exact text.
 );
 
--- The entries of all logs. Name kind and key, or the whole table is read.
+-- The entries of all logs but audit trails. Name kind and key, or the whole table is read.
 create view coordinator.entries_live (
   project    text, -- Name of the project.
   kind       text, -- Kind of the log.
@@ -2340,10 +2381,85 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
   returns void
   volatile security definer;
 
--- Record what somebody did: the function as p_action, what it did that to, and details without secrets. The last row lock of a function: its header is locked until the commit. p_project_id null: it concerns no project. Internal.
-create function coordinator.audit_append(p_project_id bigint, p_action text, p_subject text, p_actor text, p_now timestamp with time zone, p_detail jsonb default '{}')
+-- Append entries to a trail whose header is locked: the members of each content, and its actor. No event: entries come from events. Internal.
+create function coordinator.audit_append(p_log coordinator.logs, p_bodies text[], p_actors text[], p_now timestamp with time zone)
   returns void
   volatile;
+
+-- Copy the events that are audited from up to p_limit chunks of the log into the audit trails; return how many chunks. Fewer than p_limit: there are no more, or another call does the same. No event: entries come from events.
+create function coordinator.audit_copy(p_limit integer default 20)
+  returns integer
+  volatile security definer;
+
+-- Return the topics that are audited in a project that has not chosen others.
+create function coordinator.audit_defaults()
+  returns text[]
+  immutable;
+
+-- Return the header of the audit trail of a project, null if it has none yet; p_project null: that of projects that do not exist. Internal.
+create function coordinator.audit_find(p_project text)
+  returns coordinator.logs
+  stable;
+
+-- Return the hash of an entry with this text after an entry with the hash p_previous; null: it is the first. Internal.
+create function coordinator.audit_hash(p_previous bytea, p_text text)
+  returns bytea
+  immutable;
+
+-- Return the header of the audit trail of a project, locked until the commit; 0: of no project. No event. Internal.
+create function coordinator.audit_header(p_project_id bigint, p_now timestamp with time zone)
+  returns coordinator.logs
+  volatile;
+
+-- Return the hash of the last entry of a trail; null: it has none. Internal.
+create function coordinator.audit_last(p_log_id bigint)
+  returns bytea
+  stable;
+
+-- Read the audit trail of a project, in order, filtered by actors, topics (signal.set, signal.*) and when it happened: from p_since on, before p_until. p_project null: what happened in projects that do not exist (any more). p_after: array[seq] of the last row read.
+create function coordinator.audit_list(p_project text default null, p_actors text[] default null, p_topics text[] default null, p_since timestamp with time zone default null, p_until timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
+  returns SETOF coordinator.audit_entry
+  stable security definer;
+
+-- Return what a role says about the origin of a call as an object. Internal.
+create function coordinator.audit_origin(p_origin text)
+  returns jsonb
+  immutable;
+
+-- Before retention removes the entries of a trail up to p_last: compute their hashes again, and append an entry with the anchor. The header is locked. No event. Internal.
+create function coordinator.audit_prune(p_log coordinator.logs, p_last bigint, p_now timestamp with time zone)
+  returns void
+  volatile;
+
+-- Do what audit_set does; topics null: what audit_reset does. Internal.
+create function coordinator.audit_put(p_project text, p_topics text[], p_actor text)
+  returns SETOF coordinator.audit_state
+  volatile;
+
+-- Let the default of what is audited apply to a project again.
+create function coordinator.audit_reset(p_project text, p_actor text default null)
+  returns SETOF coordinator.audit_state
+  volatile security definer;
+
+-- Sample the metric of the audit trails. Internal.
+create function coordinator.audit_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
+-- Choose which events of a project are audited from now on: topics such as lock.broken, lock.* or *. With none, only audit.* is, which always is: so the trail says who switched it off. See audit_defaults.
+create function coordinator.audit_set(p_project text, p_topics text[], p_actor text default null)
+  returns SETOF coordinator.audit_state
+  volatile security definer;
+
+-- Show an audit trail: which topics it has, its head (last_seq, epoch and hash), the anchor after which its chain begins, and how many events were not copied yet. p_project null: the trail of projects that do not exist.
+create function coordinator.audit_show(p_project text default null)
+  returns SETOF coordinator.audit_state
+  stable security definer;
+
+-- Compute the hashes of up to p_limit entries of an audit trail again, from its anchor on, or after entry p_after, which has p_hash. Returns how many are right, number and hash of the last of them, and the first fault. Repeat with these until checked is less than p_limit. "coordinator audit verify" does the same outside of the database, and compares an exported head.
+create function coordinator.audit_verify(p_project text default null, p_after bigint default null, p_hash text default null, p_limit integer default 1000)
+  returns table (checked integer, seq bigint, hash text, fault text)
+  stable security definer;
 
 -- Return in one row the last good backup and its age, the backup that was last verified with success, and what failed if the newest backup or the newest verification did. Nulls: there is none.
 create function coordinator.backup_last()
@@ -3130,7 +3246,7 @@ create function coordinator.event_members(p_epoch text, p_seq bigint, p_type tex
   returns text
   stable;
 
--- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.
+-- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, is in the audit trails (or older than four times that), and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.
 create function coordinator.event_prune(p_retention interval default '7 days')
   returns bigint
   volatile security definer;
@@ -4805,7 +4921,7 @@ create function coordinator.log_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
--- Return the header of a log. ZC216: there is no such log. Internal.
+-- Return the header of a log. ZC216: there is no such log. 42501: it is an audit trail. Internal.
 create function coordinator.log_find(p_project text, p_kind text, p_key text)
   returns coordinator.logs
   stable;

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.client.agents import DEFAULT_TTL_S, Agents
 from coordinator.client.artifacts import Artifacts
+from coordinator.client.audits import Audits
 from coordinator.client.briefings import Briefings
 from coordinator.client.caller import Caller, Duration, as_duration
 from coordinator.client.crons import Crons
@@ -81,6 +82,7 @@ class Client:
         self.features = Features(self.documents)
         self.queues = Queues(caller)
         self.artifacts = Artifacts(caller)
+        self.audits = Audits(caller)
         self.crons = Crons(caller)
         self.limits = Limits(caller)
         self.memories = Memories(caller)

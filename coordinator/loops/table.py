@@ -17,6 +17,7 @@ from coordinator.objects import ObjectStore
 from coordinator.operations import (
     agents,
     artifacts,
+    audits,
     briefings,
     crons,
     directives,
@@ -64,6 +65,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(jobs.Rescue()),
         Loop(crons.Fire(), every_s=SPARE_S),
         Loop(job_waits.Match(), every_s=SPARE_S),
+        Loop(audits.Copy(), every_s=SPARE_S, judge=_copied),
         Loop(limits.Refill(), every_s=SPARE_S),
         Loop(limits.Prune(), every_s=60),
         Loop(limits.PruneKeys(), every_s=3600),
@@ -131,6 +133,10 @@ def _removed(results: list[RetentionResult]) -> LoopRun:
 
 def _placed(count: int) -> LoopRun:
     return LoopRun(0, again_s=PAUSE_S if count else None)
+
+
+def _copied(chunks: int) -> LoopRun:
+    return LoopRun(0, again_s=PAUSE_S if chunks == audits.Copy().limit else None)
 
 
 def _swept(count: int) -> LoopRun:

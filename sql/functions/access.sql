@@ -60,7 +60,6 @@ begin
   if not found then
     return false;
   end if;
-  perform coordinator.audit_append(v_project, 'role_bind', p_role, coordinator.actor_name(p_actor), coordinator.now_utc());
   perform coordinator.event_append('role.bound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end
@@ -79,7 +78,6 @@ begin
   if not found then
     return false;
   end if;
-  perform coordinator.audit_append((select id from coordinator.projects where name = p_project), 'role_unbind', p_role, coordinator.actor_name(p_actor), coordinator.now_utc());
   perform coordinator.event_append('role.unbound', p_project, p_role, coordinator.actor_name(p_actor), coordinator.now_utc(), '{}');
   return true;
 end

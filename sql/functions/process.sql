@@ -172,7 +172,8 @@ begin
            or exists (select from coordinator.webhooks where not behind)
               and exists (select from coordinator.webhook_log l
                           where l.late <> '{}' or l.seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
-         then 'webhook' end
+         then 'webhook' end,
+    case when (select seq from coordinator.audit_cursor) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1) then 'audit_copy' end
   ], null);
 end
 $$;

@@ -177,7 +177,6 @@ begin
     raise exception using errcode = 'ZC301', message = format('project "%s" already exists', p_project),
       hint = 'Choose another name, or use the existing project.';
   end if;
-  perform coordinator.audit_append(null, 'project_create', p_project, v_actor, v_now, jsonb_build_object('username', p_username));
   perform coordinator.event_append('project.created', p_project, p_project, v_actor, v_now, jsonb_build_object('description', p_description));
   return query select * from coordinator.project_row(v_id);
 end
@@ -280,7 +279,6 @@ begin
     set paths = coalesce(p_paths, p.paths), description = coalesce(p_description, p.description), user_id = coalesce(v_user, p.user_id),
         title = coalesce(p_title, p.title), settings = coalesce(p_settings, p.settings), updated_at = v_now
     where p.id = v_project;
-    perform coordinator.audit_append(v_project, 'project_set', p_project, v_actor, v_now, jsonb_build_object('fields', v_fields));
     perform coordinator.event_append('project.changed', p_project, p_project, v_actor, v_now,
       jsonb_build_object('fields', v_fields, 'paths', coalesce(p_paths, v_old.paths)));
   end if;
@@ -317,7 +315,6 @@ begin
   delete from coordinator.agents_ended where project_id = v_project;
   delete from coordinator.files_seen where project_id = v_project;
   delete from coordinator.briefings where project_id = v_project;
-  perform coordinator.audit_append(null, 'project_delete', p_project, coordinator.actor_name(p_actor), coordinator.now_utc()); -- its own log is gone
   perform coordinator.event_append('project.deleted', p_project, p_project, coordinator.actor_name(p_actor),
     coordinator.now_utc(), '{}');
   return true;

@@ -534,6 +534,11 @@ begin
   if v_young or not coordinator.partition_turn() then
     return 0;
   end if;
+  -- What is not copied into the audit trails stays, but not for ever.
+  if v_new > (select seq from coordinator.audit_cursor)
+     and exists (select from coordinator.event_chunks where first_id < v_end and stamped_at >= coordinator.now_utc() - 4 * p_retention) then
+    return 0;
+  end if;
   begin
     perform set_config('lock_timeout', '20ms', true); -- a queue behind this lock stops every writer and reader
     execute format('lock table only coordinator.events, only coordinator.events_%s, only coordinator.events_beyond in access exclusive mode',
@@ -553,7 +558,7 @@ begin
 end
 $$;
 comment on function coordinator.event_prune(interval) is
-  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.';
+  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, is in the audit trails (or older than four times that), and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.';
 
 -- For the first events, and for databases without a daemon.
 select coordinator.event_extend(8);
@@ -569,7 +574,7 @@ insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) val
   ('coordinator_event_headroom', 'event_sample', 'gauge', '{}', '', 'How many more events the partitions of the log have room for.'),
   ('coordinator_events_waiting', 'event_sample', 'gauge', '{}', '', 'Committed events that have no number yet; at most 10,000 are counted.'),
   ('coordinator_event_oldest_seconds', 'event_sample', 'gauge', '{}', 'seconds', 'Age of the oldest of them.'),
-  ('coordinator_event_reader_behind', 'event_sample', 'gauge', '{reader}', '', 'Events that jobs that wait for events, or webhooks, have not been compared with yet.'),
+  ('coordinator_event_reader_behind', 'event_sample', 'gauge', '{reader}', '', 'Events that jobs that wait for events, webhooks or audit trails have not been compared with yet.'),
   ('coordinator_event_set_aside', 'event_sample', 'gauge', '{reader}', '', 'Jobs and webhooks whose events are set aside, since another transaction had them.'),
   ('coordinator_event_number_seconds', 'event_sample', 'histogram', '{}', 'seconds', 'Time from an event, shortly before its commit, to its number: of the first event of each chunk, of at most 200 chunks in a sample.');
 
@@ -600,7 +605,9 @@ begin
           union all
           select 'webhook', case when exists (select from coordinator.webhooks w where not w.behind) then v_head - l.seq end,
                  (select count(*) from jsonb_object_keys(l.late))
-          from coordinator.webhook_log l) r
+          from coordinator.webhook_log l
+          union all
+          select 'audit', v_head - c.seq, 0 from coordinator.audit_cursor c) r
     cross join lateral (values ('coordinator_event_reader_behind', greatest(0, coalesce(r.behind, 0))::double precision),
                                ('coordinator_event_set_aside', r.held::double precision)) m (name, value);
   return query

@@ -81,8 +81,6 @@ begin
   if v_id is null then
     raise exception using errcode = 'ZC301', message = 'a token with this secret already exists', hint = 'Draw a new secret.';
   end if;
-  perform coordinator.audit_append(v_project, 'token_create', v_id::text, v_actor, v_now,
-    jsonb_build_object('name', p_name, 'role', p_role, 'username', v_user.username, 'expires_at', v_now + p_ttl));
   perform coordinator.event_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));
   return query select v_id, p_name, p_role, p_project, p_prefix, v_actor, v_now, v_now + p_ttl, null::timestamptz, null::timestamptz, v_user.username;
@@ -190,8 +188,6 @@ begin
     return false;
   end if;
   update coordinator.tokens set revoked_at = v_now, expires_at = least(expires_at, v_now) where id = p_token;
-  perform coordinator.audit_append(v_token.project_id, 'token_revoke', p_token::text, coordinator.actor_name(p_actor), v_now,
-    jsonb_build_object('name', v_token.name, 'role', v_token.role));
   perform coordinator.event_append('token.revoked', coalesce(v_token.project, 'default'), p_token::text,
     coordinator.actor_name(p_actor), v_now, jsonb_build_object('name', v_token.name, 'role', v_token.role));
   perform coordinator.relay_notify('coordinator.token', '');

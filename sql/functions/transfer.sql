@@ -441,8 +441,6 @@ begin
   set lines = v_import.lines, updated_at = v_now, finished_at = coalesce(i.finished_at, case when v_finished then v_now end)
   where i.project_id = v_project;
   if v_finished then
-    perform coordinator.audit_append(v_project, 'project_import', p_project, v_actor, v_now,
-      jsonb_build_object('export', v_import.export, 'lines', v_import.lines));
     perform coordinator.event_append('project.imported', p_project, p_project, v_actor, v_now,
       jsonb_build_object('lines', v_import.lines));
   end if;

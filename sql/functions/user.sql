@@ -150,7 +150,6 @@ begin
   if p_hash is not null then
     insert into coordinator.user_passwords (user_id, hash, updated_at) values (v_user.id, p_hash, v_now);
   end if;
-  perform coordinator.audit_append(null, 'user_create', v_username, v_actor, v_now, jsonb_build_object('role', p_role));
   perform coordinator.event_append('user.created', 'default', v_username, v_actor, v_now, jsonb_build_object('role', p_role));
   return next v_user;
 end
@@ -251,7 +250,6 @@ begin
   insert into coordinator.user_passwords as w (user_id, hash, updated_at) values (v_user.id, p_hash, v_now)
   on conflict on constraint user_passwords_pkey do update set hash = excluded.hash, updated_at = excluded.updated_at;
   delete from coordinator.user_attempts where username = v_user.username;
-  perform coordinator.audit_append(null, 'user_password', v_user.username, v_actor, v_now);
   perform coordinator.event_append('user.password_changed', 'default', v_user.username, v_actor, v_now, '{}');
   return next v_user;
 end
@@ -322,8 +320,6 @@ begin
       jsonb_build_object('fields', v_fields, 'role', v_new.role, 'disabled', v_new.disabled_at is not null));
     perform coordinator.token_end(v_old.id,
       case when v_new.disabled_at is null then v_ladder[array_position(v_ladder, v_new.role) + 1:] else v_ladder end, v_actor, v_now);
-    perform coordinator.audit_append(null, 'user_set', v_old.username, v_actor, v_now,
-      jsonb_build_object('fields', v_fields, 'role', v_new.role, 'disabled', v_new.disabled_at is not null));
   end if;
   return next v_new;
 end
@@ -349,7 +345,6 @@ begin
   perform coordinator.token_end(v_user.id, '{reader,agent,manager,admin}', v_actor, v_now);
   delete from coordinator.users u where u.id = v_user.id;
   delete from coordinator.user_attempts where username = v_user.username;
-  perform coordinator.audit_append(null, 'user_delete', v_user.username, v_actor, v_now);
   perform coordinator.event_append('user.deleted', 'default', v_user.username, v_actor, v_now, '{}');
   return true;
 end

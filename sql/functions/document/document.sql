@@ -288,8 +288,6 @@ begin
   v_document := coordinator.document_step(v_project, p_project, p_kind, p_key, 'delete', p_expect, p_epoch,
     coordinator.document_leaves_at(v_project, p_kind, v_now), coordinator.actor_name(p_actor), v_now);
   perform coordinator.document_write(v_document, p_project, null, 'document.deleted');
-  perform coordinator.audit_append(v_project, 'document_delete', p_kind || '/' || p_key, v_document.actor, v_now,
-    jsonb_build_object('version', v_document.version));
   return next coordinator.document_shown(v_document, p_project);
 end
 $$;

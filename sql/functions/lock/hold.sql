@@ -269,7 +269,6 @@ begin
       hint = 'It was released or has expired; see "coordinator lock list".';
   end if;
   perform coordinator.lock_freed(v_project, p_project, v_all);
-  perform coordinator.audit_append(v_project, 'lock_break', v_all[1].resource, p_actor, v_now, jsonb_build_object('reason', p_reason));
   return v_count;
 end
 $$;

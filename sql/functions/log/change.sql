@@ -99,8 +99,6 @@ declare
   v_now   timestamptz := greatest(v_log.updated_at, coordinator.now_utc());
   v_count bigint := coordinator.log_empty(v_log, true, true, v_now);
 begin
-  perform coordinator.audit_append(v_log.project_id, 'log_delete', p_kind || '/' || p_key, v_actor, v_now,
-    jsonb_build_object('count', v_count, 'last_seq', v_log.last_seq));
   perform coordinator.event_append('log.deleted', p_project, p_kind || '/' || p_key, v_actor, v_now,
     jsonb_build_object('kind', p_kind, 'name', p_key, 'last_seq', v_log.last_seq));
   return v_count;

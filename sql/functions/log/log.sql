@@ -62,8 +62,8 @@ create or replace view coordinator.entries_live with (security_barrier) as
   from coordinator.logs l
   join coordinator.projects p on p.id = l.project_id
   join coordinator.entries e on e.log_id = l.id
-  where not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.entries_live            is 'The entries of all logs. Name kind and key, or the whole table is read.';
+  where not l.deleted and l.kind <> 'audit' and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
+comment on view   coordinator.entries_live            is 'The entries of all logs but audit trails. Name kind and key, or the whole table is read.';
 comment on column coordinator.entries_live.project    is 'Name of the project.';
 comment on column coordinator.entries_live.kind       is 'Kind of the log.';
 comment on column coordinator.entries_live.key        is 'Key of the log.';
@@ -101,6 +101,10 @@ declare
 begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key', p_key);
+  if p_kind = 'audit' then
+    raise exception using errcode = '42501', message = 'logs of kind "audit" are not for all who may read the project',
+      hint = 'Managers read them with audit_list, or "coordinator audit list".';
+  end if;
   select * into v_log from coordinator.logs l where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
   if not found then
     perform coordinator.log_missing(p_project, p_kind, p_key);
@@ -109,7 +113,7 @@ begin
 end
 $$;
 comment on function coordinator.log_find(text, text, text) is
-  'Return the header of a log. ZC216: there is no such log. Internal.';
+  'Return the header of a log. ZC216: there is no such log. 42501: it is an audit trail. Internal.';
 
 create or replace function coordinator.log_conflict(
   p_kind text, p_key text, p_expect bigint, p_epoch text, p_last_seq bigint, p_present integer) returns void

@@ -148,7 +148,6 @@ begin
   set max_age = excluded.max_age, max_count = excluded.max_count, actor = excluded.actor, updated_at = excluded.updated_at;
   insert into coordinator.retention_sweeps (project_id, subject, kind)
   values (case when not p_everywhere then v_project end, p_subject, p_kind);
-  perform coordinator.audit_append(case when not p_everywhere then v_project end, 'retention_set', p_subject || '/' || p_kind, v_actor, v_now);
   perform coordinator.event_append('retention.set', p_project, p_subject || '/' || p_kind, v_actor, v_now,
     jsonb_build_object('max_age', case when p_max_age is not null then coordinator.duration_text(p_max_age) end, 'max_count', p_max_count, 'everywhere', p_everywhere));
   return query select case when not p_everywhere then p_project end, p_subject, p_kind, p_max_age, p_max_count, v_actor, v_now;
@@ -180,7 +179,6 @@ begin
   from coordinator.retention_defaults() d where p_everywhere and d.subject = p_subject and d.kind = p_kind;
   insert into coordinator.retention_sweeps (project_id, subject, kind)
   values (case when not p_everywhere then v_project end, p_subject, p_kind);
-  perform coordinator.audit_append(case when not p_everywhere then v_project end, 'retention_reset', p_subject || '/' || p_kind, coordinator.actor_name(p_actor), v_now);
   perform coordinator.event_append('retention.reset', p_project, p_subject || '/' || p_kind, coordinator.actor_name(p_actor), v_now,
     jsonb_build_object('everywhere', p_everywhere));
   return query

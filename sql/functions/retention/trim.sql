@@ -121,6 +121,9 @@ begin
           where v_log.deleted or not w.kept and not w.seq <@ v_needed
           order by w.seq limit v_left) b
     where b.created_at <= v_cutoff or b.place <= v_excess;
+    if v_log.kind = 'audit' and v_seqs <> '{}' then
+      perform coordinator.audit_prune(v_log, v_seqs[cardinality(v_seqs)], v_now);
+    end if;
     -- Between bounds, since the planner may take log_id alone for the index, and read the whole log for the list.
     delete from coordinator.entries e
     where e.log_id = v_log.id and e.seq between v_seqs[1] and v_seqs[cardinality(v_seqs)] and e.seq = any (v_seqs);

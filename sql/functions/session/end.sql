@@ -63,7 +63,6 @@ begin
   if not coordinator.session_remove(v_id, 'deleted', v_actor, coordinator.now_utc()) then
     return false;
   end if;
-  perform coordinator.audit_append(v_project, 'session_delete', p_session, v_actor, coordinator.now_utc());
   return true;
 end
 $$;

@@ -1,0 +1,91 @@
+"""The audit trail of a project: who did what, when, and from where."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from coordinator.model.audit import AuditCheck, AuditEntry, AuditState
+from coordinator.model.operation import Operation, Scope
+
+__all__ = ["Copy", "List", "Reset", "Set", "Show", "Verify"]
+
+
+class List(Operation[list[AuditEntry]], frozen=True, kw_only=True):
+    """List the entries of a trail, in order: of ``actors``, of topics such as ``token.*``, of what happened from ``since`` on and before ``until``.
+
+    Without a project: what happened in projects that do not exist (any more).
+    """
+
+    function = "audit_list"
+    reads = True
+    scope = Scope.IN_PROJECT
+    page_by = ("seq",)
+
+    project: str | None = None
+    actors: list[str] | None = None
+    topics: list[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: list[str] | None = None
+    limit: int = 1000
+
+
+class Show(Operation[AuditState], frozen=True, kw_only=True):
+    """Show a trail: its topics, its head, where its chain begins, and how many events were not copied yet."""
+
+    function = "audit_show"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str | None = None
+
+
+class Verify(Operation[AuditCheck], frozen=True, kw_only=True):
+    """Compute the hashes of up to ``limit`` entries again, from the anchor on, or after entry ``after``, which has ``hash``.
+
+    Repeat with what it returns until ``checked`` is less than ``limit``.
+    """
+
+    function = "audit_verify"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str | None = None
+    after: int | None = None
+    hash: str | None = None
+    limit: int = 1000
+
+
+class Set(Operation[AuditState], frozen=True, kw_only=True):
+    """Choose which events of a project are audited from now on, by ``topics`` such as ``lock.broken``, ``lock.*`` or ``*``.
+
+    Without any, only ``audit.*`` is, which always is.
+    """
+
+    function = "audit_set"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    topics: list[str]
+    actor: str | None = None
+
+
+class Reset(Operation[AuditState], frozen=True, kw_only=True):
+    """Let the default of what is audited apply to a project again."""
+
+    function = "audit_reset"
+    scope = Scope.IN_PROJECT
+    speakers = ("actor",)
+
+    project: str
+    actor: str | None = None
+
+
+class Copy(Operation[int], frozen=True, kw_only=True):
+    """Copy audited events from up to ``limit`` chunks of the log into the trails; returns how many chunks it has looked at."""
+
+    function = "audit_copy"
+    internal = True
+
+    limit: int = 20
