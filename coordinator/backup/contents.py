@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection
+from coordinator.errors import ConfigurationError
 from coordinator.model.backup import Manifest, TableSum
 
 __all__ = ["COMMIT_POINT", "UNBOUNDED_S", "differences", "sentence", "sequences", "settle", "sizes", "tables"]
@@ -39,8 +40,16 @@ _SETTINGS = (
 
 
 async def settle(connection: Connection) -> None:
-    """Let a session take its time, and write values as every other one does."""
+    """Let a session take its time, and write values as every other one does.
+
+    Raises: ``ConfigurationError`` behind a pooler, which hands sessions with their locks and snapshots to others.
+    """
     with mapped_errors():
+        if await connection.fetchval("select current_setting('coordinator.pinned', true) is distinct from 'on'"):
+            raise ConfigurationError(
+                "the address leads to a pooler; backups need sessions of the server itself",
+                hint="Give the server's address: --url, or COORDINATOR_DIRECT_URL.",
+            )
         for statement in _SETTINGS:
             await connection.execute(statement)
 

@@ -107,6 +107,7 @@ async def create(dsn: str, config: Config, *, folder: Path, jobs: int, keep: tim
     """
     began = time.monotonic()
     async with connected(dsn, config) as connection:
+        await contents.settle(connection)
         about = await _checked(connection)
         tools = await programs.choose(config.pg_bin_dir, number(about.server)[0], what="the server")
         await _take_turn(connection)
@@ -200,7 +201,6 @@ async def _dump(
     jobs: int,
     report: Report,
 ) -> Manifest:
-    await contents.settle(connection)
     before = await contents.sequences(connection)
     summed: dict[str, TableSum] = {}
     with mapped_errors():

@@ -78,8 +78,7 @@ async def load(
     dump = dump_of(backup.path)
     restore = tools.folder / "pg_restore"
     common = ("--exit-on-error", "--no-owner", "--no-privileges")
-    with mapped_errors():
-        await contents.settle(connection)
+    await contents.settle(connection)
     await programs.run(restore, dsn, [*common, "--section=pre-data", "--single-transaction", dump])
     with mapped_errors():
         if backup.manifest.compressed and await connection.fetchval(_LZ4):

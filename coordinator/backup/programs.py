@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import anyio
 import msgspec
@@ -23,6 +22,7 @@ from anyio.abc import Process
 from coordinator.embedded import binaries, processes
 from coordinator.embedded.releases import number
 from coordinator.errors import BackupFailed, ConfigurationError, CoordinatorError, DatabaseBusy, DatabaseUnavailable
+from coordinator.model.address import credentials_apart
 
 __all__ = ["NEEDS_17", "Programs", "Work", "choose", "run"]
 
@@ -87,15 +87,18 @@ async def _version(folder: Path) -> str | None:
 
 
 def _connection(dsn: str) -> tuple[str, dict[str, str]]:
-    """Split an address into one without its password, and the environment that has it."""
-    parts = urlsplit(dsn)
-    user, at, hosts = parts.netloc.rpartition("@")
-    name, _, password = user.partition(":")
-    options = [("dbname" if key == "database" else key, value) for key, value in parse_qsl(parts.query)]
-    passwords = [value for key, value in options if key == "password"] + [unquote(password)]
-    query = "&".join(f"{key}={quote(value, safe='/,')}" for key, value in options if key != "password")
-    environment = {"PGPASSWORD": passwords[0]} if passwords[0] else {}
-    return urlunsplit(parts._replace(netloc=f"{name}{at}{hosts}", query=query)), environment
+    """Split an address into one without its password, and the environment that has it.
+
+    Raises: ``ConfigurationError`` for the password of a key, which could only be given where everybody sees it.
+    """
+    address, secrets = credentials_apart(dsn)
+    if "sslpassword" in secrets:
+        raise ConfigurationError(
+            "the address has an sslpassword, which the arguments of pg_dump would show to everybody",
+            hint="Give a key without a password, in a file that only this user can read.",
+        )
+    environment = {"PGPASSWORD": secrets["password"]} if "password" in secrets else {}
+    return re.sub(r"([?&])database=", r"\1dbname=", address), environment
 
 
 async def run(

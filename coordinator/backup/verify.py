@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import anyio
 import msgspec
@@ -24,6 +23,7 @@ from coordinator.config import Config
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection, connected
 from coordinator.errors import BackupFailed, CoordinatorError, DatabaseBusy, NotFound, PermissionDenied
+from coordinator.model.address import with_database
 from coordinator.model.backup import BackupCheck
 
 __all__ = ["Verified", "verify"]
@@ -132,7 +132,7 @@ async def _scratch(server: str, config: Config) -> AsyncIterator[str]:
         name = f"coordinator_verify_{pid}_{started}"
         try:
             await _make(connection, name)
-            yield _with_database(server, name)
+            yield with_database(server, name)
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(DROP_S):
                 await _drop(connection, server, config, name)
@@ -178,12 +178,6 @@ async def _drop(connection: Connection, server: str, config: Config, name: str) 
             async with connected(server, config) as another:
                 with mapped_errors():
                     await another.execute(statement, timeout=DATABASE_S)
-
-
-def _with_database(dsn: str, name: str) -> str:
-    parts = urlsplit(dsn)
-    options = [option for option in parse_qsl(parts.query) if option[0] not in ("dbname", "database")]
-    return urlunsplit(parts._replace(path=f"/{name}", query=urlencode(options, quote_via=quote, safe="/,")))
 
 
 async def _record(dsn: str | None, config: Config, backup: place.Found, found: BackupCheck) -> str | None:

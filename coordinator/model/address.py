@@ -9,7 +9,7 @@ contain its password.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from coordinator.suggestion import suggestion
 
@@ -19,14 +19,17 @@ __all__ = [
     "AddressError",
     "check",
     "check_gateway",
+    "credentials_apart",
     "is_database",
     "is_gateway",
+    "with_database",
     "without_credentials",
     "without_password",
 ]
 
 SCHEMES = ("postgresql", "postgres")
 GATEWAY_SCHEMES = ("http", "https", "unix")
+SECRETS = ("password", "sslpassword")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 PARAMETERS = frozenset(
     (
@@ -189,14 +192,35 @@ def without_credentials(address: str) -> str:
     """Return the address of a database without its user and passwords: the server, the database and the options."""
     parts = urlsplit(without_password(address))
     pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] != "user"]
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(filter(None, pairs))))
+    return _written(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(filter(None, pairs))))
 
 
 def without_password(address: str) -> str:
     """Return an address for people to read, without its password."""
+    return credentials_apart(address)[0]
+
+
+def credentials_apart(address: str) -> tuple[str, dict[str, str]]:
+    """Return an address without its secrets, and these: ``password`` and ``sslpassword``, as far as it has them."""
     parts = urlsplit(address)
     user, at, hosts = parts.netloc.rpartition("@")
-    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in ("password", "sslpassword")]
-    return urlunsplit(
-        parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query="&".join(filter(None, pairs)))
-    )
+    name, _, password = user.partition(":")
+    pairs = [pair for pair in parts.query.split("&") if pair]
+    apart = dict(parse_qsl("&".join(pair for pair in pairs if pair.partition("=")[0] in SECRETS)))
+    if password:
+        apart.setdefault("password", unquote(password))
+    query = "&".join(pair for pair in pairs if pair.partition("=")[0] not in SECRETS)
+    return _written(parts._replace(netloc=f"{name}{at}{hosts}", query=query)), apart
+
+
+def with_database(address: str, name: str) -> str:
+    """Return the address of another database on the same server."""
+    parts = urlsplit(address)
+    pairs = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in ("dbname", "database")]
+    return _written(parts._replace(path=f"/{quote(name)}", query="&".join(pairs)))
+
+
+def _written(parts: SplitResult) -> str:
+    """Write an address again; urlunsplit drops the slashes of one without a host."""
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"

@@ -23,6 +23,7 @@ from coordinator.embedded.releases import number
 from coordinator.errors import CoordinatorError
 from tests.backup.conftest import Backups, Paused
 from tests.backup.test_backup import LAST, SCRATCH
+from tests.concurrency.pooler import pooled
 from tests.conftest import admin
 from tests.daemon import opened
 from tests.waiting import until
@@ -205,6 +206,14 @@ async def test_what_a_killed_restore_leaves_is_used_by_nobody(
         await admin(fresh, "set client_min_messages = warning", "drop schema coordinator cascade")
     backups.backup("restore", url=fresh)
     assert backups.run("schema", "verify", "--url", fresh).returncode == 0
+
+
+async def test_a_pooler_is_refused(backups: Backups, database_url: str, tmp_path: Path) -> None:
+    """It would hand on a session with its locks."""
+    async with pooled(database_url, tmp_path / "pooler") as url:
+        assert "DIRECT_URL" in (await anyio.to_thread.run_sync(backups.refused, 78, "create", "--url", url))["hint"]
+        backups.environment |= {"COORDINATOR_DATABASE_URL": url, "COORDINATOR_DIRECT_URL": database_url}
+        backups.backup("create")
 
 
 async def test_two_restores_at_once_are_refused(backups: Backups, paused: Paused, fresh: str) -> None:
