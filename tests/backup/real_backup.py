@@ -26,6 +26,7 @@ from tests.backup.test_backup import LAST, SCRATCH
 from tests.concurrency.pooler import pooled
 from tests.conftest import admin
 from tests.daemon import opened
+from tests.populated import populate
 from tests.waiting import until
 
 IN_THE_WAY = "lock table coordinator.signals in access exclusive mode"
@@ -411,3 +412,49 @@ async def test_a_restore_again_and_again_issues_nothing_twice(
         finally:
             await admin(server_url, f"drop database again_{name} with (force)")
     assert issued[0] != issued[2] > 10**12
+
+
+async def test_roles_have_their_grants_after_a_restore_and_missing_ones_are_named(
+    backups: Backups, server_url: str, database_url: str, fresh: str
+) -> None:
+    await admin(server_url, "create role backup_app login", "create role backup_gone login")
+    try:
+        async with opened(database_url) as source:
+            await source.execute("select coordinator.schema_grant(r) from unnest('{backup_app,backup_gone}'::text[]) r")
+            await source.execute("revoke all on all routines in schema coordinator from backup_gone")
+            await source.execute("revoke all on all tables in schema coordinator from backup_gone")
+            await source.execute("revoke all on schema coordinator from backup_gone")
+        await admin(server_url, "drop role backup_gone")
+        backups.backup("create")
+        restored = backups.backup("restore", url=fresh)
+        assert restored["notes"] == [
+            'there is no role "backup_gone": create it, then run "coordinator schema grant backup_gone"'
+        ]
+        signal_set = "(select oid from pg_proc where proname = 'signal_set')"
+        async with opened(fresh) as target:
+            for role, may in (("backup_app", True), ("coordinator_reader", False), ("coordinator_agent", True)):
+                asked = f"select has_function_privilege($1, {signal_set}, 'execute')"
+                assert await target.fetchval(asked, role) is may, role
+            assert await target.fetchval(
+                "select has_table_privilege('coordinator_reader', 'coordinator.signals_live', 'select')"
+            )
+            assert not await target.fetchval(f"select has_function_privilege('public', {signal_set}, 'execute')")
+            assert await target.fetch("select * from coordinator.access_missing()") == []
+    finally:
+        for url in (database_url, fresh):
+            await admin(url, "drop owned by backup_app")
+        await admin(server_url, "drop role backup_app")
+
+
+async def test_contents_in_an_object_store_are_counted_and_named(backups: Backups, database_url: str) -> None:
+    async with opened(database_url) as connection:
+        await populate(connection)
+        bytes_ = await connection.fetchval(
+            "with one as (insert into coordinator.artifact_objects (blob_id, store, key, created_at, stored_at, due_at)"
+            " select id, 's3://bucket/prefix', 'k', now(), now(), now() from coordinator.artifact_blobs limit 1 returning blob_id)"
+            " select bytes from coordinator.artifact_blobs join one on id = blob_id"
+        )
+    made = backups.backup("create")
+    assert ["s3://bucket/prefix" in note for note in made["notes"]] == [True]
+    manifest = json.loads(Path(made["path"], "manifest.json").read_text("utf-8"))
+    assert manifest["objects"] == {"s3://bucket/prefix": {"count": 1, "bytes": bytes_}}
