@@ -692,3 +692,28 @@ async def test_an_event_says_whose_token_and_which_address_or_loop_it_comes_from
             ("signal.set", asked, True),
             ("signal.expired", {"loop": "signal_expire"}, True),
         ]
+
+
+async def test_what_a_token_does_is_in_the_audit_trail_and_managers_read_it(issuer: Issuer) -> None:
+    token, secret = await issuer.token("manager")
+    key = uuid4().hex
+    async with issuer.client(secret) as client, await issuer.as_("agent") as agent:
+        rule = {"project": "alpha", "when_set": key, "clears": ["X"]}
+        assert (await client.post("/v1/rules/set", json=rule)).status_code == 200
+
+        async def look() -> dict[str, Any] | None:
+            answer = await client.get("/v1/audits", params={"project": "alpha", "topics": "rule.set"})
+            entries = [item["entry"] for item in answer.json()["items"]]
+            return next((entry for entry in entries if entry["event"]["key"] == key), None)
+
+        entry = await until(look, "the leader has copied the event")
+        assert entry["origin"] == {"token": token.id, "name": token.name, "address": "127.0.0.1"}
+        answer = await client.get("/v1/audits/verify", params={"project": "alpha"})
+        assert answer.json()["fault"] is None
+        problem(await agent.get("/v1/audits", params={"project": "alpha"}), 403, "permission-denied")
+        problem(
+            await agent.get("/v1/logs/read", params={"project": "alpha", "kind": "audit", "key": "audit"}),
+            403,
+            "permission-denied",
+        )
+        problem(await client.post("/v1/audits/set", json={"project": "alpha", "topics": []}), 403, "permission-denied")
