@@ -355,6 +355,21 @@ async def test_a_session_whose_hooks_go_through_a_sidecar_ends_with_it(
         call(program, "SessionStart", "s1", "--url", f"unix://{path}", source="startup")
         named = "select count(*) from coordinator.agents where process_id in (select id from coordinator.processes where kind = 'sidecar')"
         assert await connection.fetchval(named) == 2
+        # One that is killed takes the sessions with it, and what they hold; the policy answers in its place.
+        beside_it = ("--url", f"unix://{path}")
+        assert edit(program, "a.py", "s1", *beside_it) == {}
+        assert edit(program, "a.py", "s2")["permissionDecision"] == "deny"
+        await connection.execute(
+            "create or replace function coordinator.server_settled() returns boolean language sql stable parallel safe return true"
+        )
+        with Daemon(database_url) as daemon:
+            await (await daemon.ready()).lead()
+            beside.process.kill()
+            beside.process.wait()
+            await until_true(connection, "select count(*) = 0 from coordinator.agents where name <> 'claude-code-s2'")
+            await until_true(connection, "select count(*) = 0 from coordinator.locks")
+        assert edit(program, "a.py", "s1", *beside_it)["permissionDecision"] == "ask"
+        assert edit(program, "a.py", "s2") == {}
 
 
 def test_the_command_of_a_refusal_works_in_every_directory(program: Program) -> None:
