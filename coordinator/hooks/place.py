@@ -8,6 +8,8 @@ is a scope of its own, ``.git/worktrees/feature/src/a.py``: no tracked file can 
 all are one scope. A submodule belongs to the repository around it; another repository within the work tree is part of it for
 those that work from outside.
 
+Where git says that the file system ignores case (``core.ignorecase``), a file that exists is called as its directory spells it.
+
 It never raises for what a path or a repository contains.
 """
 
@@ -18,11 +20,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import msgspec
 
-from coordinator.hooks.repository import Repository, above, at, find, named
+from coordinator.hooks.repository import TRUE, Repository, above, at, find, named
 from coordinator.model.catalogue import LIMITS
 
 __all__ = ["WORKTREES", "Place", "locate", "lockable"]
@@ -48,6 +51,7 @@ class Place(msgspec.Struct, frozen=True):
     common: str | None = None
     worktree: str = ""
     shared: bool = False
+    ignores_case: bool = False
 
     def resource(self, path: str, *, link: bool = False) -> str | None:
         """Return what a file is locked as, or null if it is outside of the repository.
@@ -63,6 +67,8 @@ class Place(msgspec.Struct, frozen=True):
             if root is None:
                 return None
             relative = os.path.relpath(place, root)
+            if self.ignores_case and relative != ".":
+                relative = _spelled(root, relative)
             below = "" if relative == "." else relative.replace(os.sep, "/")
             if below and not (link and os.path.islink(place)) and (cut or os.path.isdir(place)):
                 below += "/"
@@ -82,6 +88,13 @@ class Place(msgspec.Struct, frozen=True):
             prefix = re.sub(r"([*?\[])", r"[\1]", prefix)
         return kind + prefix + resource.removeprefix(kind)
 
+    def _shares(self, repository: Repository) -> bool:
+        if repository.common == self.common or not self.ignores_case or self.common is None:
+            return repository.common == self.common
+        with suppress(OSError):
+            return os.path.samefile(repository.common, self.common)
+        return False
+
     def _prefix(self, worktree: str) -> str:
         return f"{WORKTREES}{worktree}/" if worktree and not self.shared else ""
 
@@ -92,7 +105,7 @@ class Place(msgspec.Struct, frozen=True):
                 if folder == self.root:
                     return folder, self.worktree
                 found = at(folder)
-                if found is not None and found.common == self.common and found.root is not None:
+                if found is not None and found.root is not None and self._shares(found):
                     return found.root, found.worktree
         inside = self.root is not None and (place == self.root or place.startswith(self.root.rstrip(os.sep) + os.sep))
         return (self.root, self.worktree) if inside else (None, "")
@@ -102,20 +115,26 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     """Find the place of a directory, which need not exist.
 
     The project is ``COORDINATOR_PROJECT``, else ``coordinator.project`` of the repository's configuration, else a name that is
-    derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT`` replaces the work tree.
+    derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT``, or ``coordinator.root`` of the
+    configuration, from the root of the work tree, replaces the work tree: that of a repository within another is ``..``, for instance.
     """
     try:
         cwd, _ = _shortened(os.path.abspath(cwd))
         cwd = _real(cwd)
     except (OSError, ValueError):  # the process has no directory any more, or the name is none
         return Place(project=environ.get("COORDINATOR_PROJECT") or "default", cwd=os.sep)
-    given = environ.get("COORDINATOR_ROOT")
+    repository = find(cwd) or named(cwd, environ)
+    settings = repository.settings() if repository else {}
+    base, given = cwd, environ.get("COORDINATOR_ROOT")
+    if not given and repository and repository.root:
+        base, given = repository.root, settings.get("coordinator.root", [""])[-1]
     try:
-        root = _real(os.path.join(cwd, given)) if given else None
+        root = _real(os.path.join(base, given)) if given else None
     except ValueError:
         root = None
-    repository = find(root or cwd) or named(cwd, environ)
-    settings = repository.settings() if repository else {}
+    if root is not None:
+        repository = find(root) or named(cwd, environ)
+        settings = repository.settings() if repository else {}
     shared = environ.get("COORDINATOR_WORKTREES") or settings.get("coordinator.worktrees", [""])[-1]
     return Place(
         project=environ.get("COORDINATOR_PROJECT") or _project(repository, settings),
@@ -124,7 +143,24 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
         common=repository.common if repository and root is None else None,
         worktree=repository.worktree if repository and root is None else "",
         shared=shared == "shared",
+        ignores_case=settings.get("core.ignorecase", [""])[-1].lower() in TRUE,
     )
+
+
+def _spelled(root: str, relative: str) -> str:
+    """Return a path below a directory as its entries spell it, where case does not matter; what is absent is as it was given."""
+    folder = root
+    for part in relative.split(os.sep):
+        entries = []
+        with suppress(OSError):
+            entries = os.listdir(folder)
+        alike = [entry for entry in entries if _folded(entry) == _folded(part)] if part not in entries else []
+        folder = os.path.join(folder, min(alike, default=part))
+    return os.path.relpath(folder, root)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def lockable(path: str) -> str:

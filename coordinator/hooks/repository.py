@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["Repository", "above", "at", "find", "named"]
+__all__ = ["TRUE", "Repository", "above", "at", "find", "named"]
 
 FILE_BYTES = 1 << 20
-_TRUE = ("true", "yes", "on", "1")
+TRUE = ("true", "yes", "on", "1")
 
 
 class Repository(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ def _read(directory: str, root: str | None) -> Repository | None:
         trees = os.path.join(common, "worktrees") + os.sep
         name = directory.removeprefix(trees) if directory.startswith(trees) else os.path.basename(directory)
         return Repository(root=root, directory=directory, common=common, worktree=name)
-    bare = _settings(os.path.join(directory, "config")).get("core.bare", [""])[-1].lower() in _TRUE
+    bare = _settings(os.path.join(directory, "config")).get("core.bare", [""])[-1].lower() in TRUE
     return Repository(root=None if bare else root, directory=directory, common=directory, worktree="")
 
 

@@ -384,6 +384,38 @@ def test_the_name_of_a_file_does_not_depend_on_who_asks(main: Path, path: str) -
     assert place(main / ".agents" / "inner", GIT_DIR=str(main.parent / "plain.git")).resource(absolute) == one
 
 
+def test_a_repository_within_another_can_be_part_of_it_for_all(tmp_path: Path) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "outer/lib/inner"
+    skeleton(outer, "")
+    skeleton(inner, "")
+    own = place(inner)
+    assert own.resource("a.py") == "a.py"
+    skeleton(inner, "[coordinator]\n\troot = ../..\n")
+    (inner / "src").mkdir()
+    for folder in (inner, inner / "src"):
+        within = place(folder)
+        assert within.project == place(outer).project != own.project
+        assert within.resource(str(inner / "a.py")) == place(outer).resource("lib/inner/a.py") == "lib/inner/a.py"
+    skeleton(inner, "[coordinator]\n\troot = \0\n")
+    assert place(inner).resource("a.py") == "a.py"
+
+
+def test_where_case_does_not_matter_a_file_has_the_name_that_its_directory_gives_it(tmp_path: Path) -> None:
+    skeleton(tmp_path, "[core]\n\tignorecase = true\n")
+    (tmp_path / "Src").mkdir()
+    (tmp_path / "Src/App.py").touch()
+    (tmp_path / "Src/\N{LATIN SMALL LETTER E WITH ACUTE}.py").touch()
+    here = place(tmp_path)
+    for spelled in ("Src/App.py", "src/app.py", "SRC/../src/APP.PY"):
+        assert here.resource(spelled) == "Src/App.py"
+    assert here.resource("src/E\N{COMBINING ACUTE ACCENT}.PY") == "Src/\N{LATIN SMALL LETTER E WITH ACUTE}.py"
+    assert here.resource("src/New.py") == "Src/New.py"
+    assert here.resource("..") is None
+    assert here.resource(str(tmp_path)) == here.resource(".")
+    skeleton(tmp_path, "[core]\n\tignorecase = false\n")
+    assert place(tmp_path).resource("src/app.py") == "src/app.py"
+
+
 def test_a_path_with_very_many_directories_stands_for_the_one_above_them(main: Path) -> None:
     here = place(main)
     deep = "d/" * 2000
