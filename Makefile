@@ -48,7 +48,7 @@ format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo: .venv/run  ## a manager and six agents over this source tree
+demo: .venv/run  ## a manager, coders and QA over this source tree, with a crash and a restart
 	@$(BIN)/python -m examples.fleet .
 
 bench: .venv/test ## measure, as ratios beside a baseline; see bench/RESULTS.md

@@ -1,4 +1,4 @@
-"""Starts everything, follows the events, kills an agent half-way and tells the outcome; see the package."""
+"""Starts everything, follows the events, kills a coder and restarts the daemon half-way, and shows the outcome; see the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,16 @@ import anyio
 import msgspec
 
 import coordinator
-from examples.fleet import work
-from examples.fleet.board import AGENTS, SHARES, Board
-from examples.fleet.outcome import Kill, lines, tell
+from examples.fleet import outcome, work
+from examples.fleet.outcome import Message
+from examples.fleet.work import CODERS, HALF_DONE, PASSED, SHARES
 
 HERE = Path(__file__).parents[2]
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 START_S = 60.0
 END_S = 15.0
 SETTLES_S = 10.0  # nobody is reaped until PostgreSQL has run for this long
+RESTART_AT = SHARES // 2  # shares that are half done
 FINISHED = "custom.fleet_finished"
 # Runs a command that ends when standard input does: with this process, however it ends.
 LEASH = 'exec 3<&0; "$@" & command=$!; (cat <&3 >/dev/null; kill $command) & wait $command'
@@ -70,71 +70,106 @@ def processes(folder: Path) -> Iterator[Start]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-async def daemon(start: Start, folder: Path) -> str:
-    """Start a daemon with a PostgreSQL of its own; return the address of the database."""
-    process = start(
-        "daemon", "coordinator", "serve", "--port", "0", "--data-dir", str(folder / "data"), "--log-format", "json"
-    )
-    log = folder / "daemon.log"
-    with anyio.move_on_after(START_S):
-        while process.poll() is None:
-            for line in log.read_text().splitlines(keepends=True):
-                if line.endswith("\n") and (entry := json.loads(line))["event"] == "daemon.started":
-                    words = shlex.split(entry["psql"])
-                    return f"postgresql://coordinator@/coordinator?host={words[words.index('-h') + 1]}"
-            await anyio.sleep(0.05)
-    sys.exit(f"The daemon did not start:\n{log.read_text()}")
+class Daemon:
+    """A daemon with a PostgreSQL of its own, which can be restarted."""
+
+    def __init__(self, start: Start, folder: Path) -> None:
+        self._start = start
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    async def start(self) -> str:
+        """Start it; return the address of the database."""
+        self._starts += 1
+        name = f"daemon-{self._starts}"
+        data = str(self._folder / "data")
+        self._process = self._start(
+            name, "coordinator", "serve", "--port", "0", "--data-dir", data, "--log-format", "json"
+        )
+        log = self._folder / f"{name}.log"
+        with anyio.move_on_after(START_S):
+            while self._process.poll() is None:
+                for line in log.read_text().splitlines(keepends=True):
+                    if line.endswith("\n") and (entry := json.loads(line))["event"] == "daemon.started":
+                        words = shlex.split(entry["psql"])
+                        return f"postgresql://coordinator@/coordinator?host={words[words.index('-h') + 1]}"
+                await anyio.sleep(0.05)
+        sys.exit(f"The daemon did not start:\n{log.read_text()}")
+
+    async def restart(self) -> None:
+        """Stop it and its PostgreSQL in order, and start both again on the same data."""
+        if self._process is not None:
+            self._process.stdin.close()  # type: ignore[union-attr]
+            await anyio.to_thread.run_sync(self._process.wait)
+        await self.start()
 
 
 class Fleet:
-    """The manager and the agents, as this process sees them."""
+    """The manager, the coders and QA, as this process sees them."""
 
-    def __init__(self, client: coordinator.Client, folder: Path, start: Start) -> None:
+    def __init__(self, client: coordinator.Client, folder: Path, start: Start, daemon: Daemon | None = None) -> None:
         self.events: list[Any] = []
-        self.kill: Kill | None = None
+        self.killed: str | None = None
+        self.before: list[Message] = []  # what was said before the restart
+        self.restarted = False
         self._client = client
         self._folder = folder
         self._start = start
+        self._daemon = daemon
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    async def run(self, arguments: tuple[str, ...], after: str, settled_at: float) -> str | None:
+    async def run(self, url: str, project: str, root: str, after: str) -> str | None:
         """Run to the end; return what went wrong with the processes, if anything."""
-        self._processes["manager"] = self._start("manager", "examples.fleet.manager", *arguments)
-        for name in (f"agent-{number}" for number in range(1, AGENTS + 1)):
-            self._processes[name] = self._start(name, "examples.fleet.agent", *arguments, name)
+        where = (url, project, root)
+        self._processes["manager"] = self._start("manager", "examples.fleet.manager", *where)
+        for name in (f"coder-{number}" for number in range(1, CODERS + 1)):
+            self._processes[name] = self._start(name, "examples.fleet.coder", *where, name)
+        self._processes["qa-1"] = self._start("qa-1", "examples.fleet.qa", *where, "qa-1")
         failure = f"not finished within {LIMIT_S:g} seconds"
         with anyio.move_on_after(LIMIT_S):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._follow, after, settled_at)
+                tasks.start_soon(self._follow, after)
                 failure = await self._watch()
+                if failure:
+                    tasks.cancel_scope.cancel()
                 await self._client.events.emit(FINISHED)
         return failure
 
     async def _watch(self) -> str:
-        """Wait until every process has ended, or one has failed."""
-        running = True
-        while running:
-            running = any(process.poll() is None for process in self._processes.values())
-            for name, process in self._processes.items():  # also when all have ended since the last look
-                if process.poll() and not (self.kill and self.kill.agent == name):
+        """Wait until the manager has signed off, or a process has failed."""
+        while True:
+            signed_off = self._processes["manager"].poll() == 0
+            for name, process in self._processes.items():
+                if process.poll() is not None and name != self.killed and (name != "manager" or process.poll()):
                     return f"{name} failed:\n{(self._folder / f'{name}.log').read_text()}"
-            await anyio.sleep(0.1 if running else 0)
-        return ""
+            if signed_off:
+                return ""
+            await anyio.sleep(0.1)
 
-    async def _follow(self, after: str, settled_at: float) -> None:
-        board = Board()
+    async def _follow(self, after: str) -> None:
+        half_done = passed = 0
         async for event in self._client.events.stream(after=after):
             self.events.append(event)
-            board.apply(event)
+            passed += event.type == "signal.set" and event.key.endswith(PASSED)
+            half_done += event.type == HALF_DONE
             if event.type == FINISHED:
                 return
-            if event.type == "custom.share_half_done" and self.kill is None and time.monotonic() >= settled_at:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._processes[event.actor].pid, signal.SIGKILL)
-                self.kill = Kill(event.actor, int(event.key.rpartition("/")[2]), datetime.now(UTC))
+            if half_done == RESTART_AT and self.killed is None:
+                await self._trouble(event.actor)
             if sys.stderr.isatty():
-                progress = f"{len(self.events)} events, {len(board.accepted())} of {SHARES} shares accepted"
+                progress = f"{len(self.events)} events, {passed} of {SHARES} shares passed"
                 print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
+
+    async def _trouble(self, coder: str) -> None:
+        """Kill a coder in the middle of a share, and restart the daemon."""
+        self.killed = coder
+        with suppress(ProcessLookupError):
+            os.killpg(self._processes[coder].pid, signal.SIGKILL)
+        if self._daemon:
+            self.before = await outcome.conversation(self._client)
+            await self._daemon.restart()
+            self.restarted = True
 
     async def missing(self, after: str) -> int:
         """Count the events of the log that did not come, came twice, or came out of order."""
@@ -149,24 +184,32 @@ class Fleet:
 async def main(root: Path, url: str | None, record: Path | None) -> int:
     began, project = time.monotonic(), f"fleet-{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="coordinator-fleet-") as name, processes(Path(name)) as start:
-        address = url or await daemon(start, Path(name))
-        settled_at = began if url else time.monotonic() + SETTLES_S
+        own = None if url else Daemon(start, Path(name))
+        address = url or await own.start()  # type: ignore[union-attr]
         async with coordinator.connect(address, project=project) as client:
             await client.projects.create(project, description="A demonstration; may be deleted.")
             try:
                 after = await client.events.head()
-                fleet = Fleet(client, Path(name), start)
-                failure = await fleet.run((address, project, str(root), after), after, settled_at)
+                fleet = Fleet(client, Path(name), start, own)
+                failure = await fleet.run(address, project, str(root), after)
                 missing = await fleet.missing(after)
+                found = await outcome.read(client)
             finally:
                 with anyio.move_on_after(END_S, shield=True):
                     await client.projects.delete(project)
+    kept = found.messages[: len(fleet.before)] == fleet.before
     if record is not None:
-        await anyio.Path(record).write_bytes(msgspec.json.encode(fleet.events))
-    outcome = tell(fleet.events, fleet.kill)
+        state = {"outcome": found, "before": fleet.before, "restarted": fleet.restarted, "killed": fleet.killed}
+        await anyio.Path(record).write_bytes(msgspec.json.encode({**state, "missing": missing}))
     print("\r\x1b[K" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
-    print(*lines(outcome, fleet.kill), f"Events    {len(fleet.events)} received, {missing} missing", sep="\n")
-    if failure or missing or not outcome.complete:
+    print(*outcome.lines(found), sep="\n")
+    print(f"Killed    {fleet.killed or 'nobody'} in the middle of a share, which another coder did")
+    if fleet.restarted:
+        print(
+            f"Restarted the daemon and its PostgreSQL after {len(fleet.before)} messages, which are {'all there' if kept else 'NOT THERE'}"
+        )
+    print(f"Events    {len(fleet.events)} received, {missing} missing")
+    if failure or missing or not kept or not found.complete or not fleet.killed:
         print(f"Failed: {failure or 'not everything was done'}")
         return 1
     print(f"Nothing lost. {time.monotonic() - began:.0f} seconds.")
@@ -179,9 +222,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--url", help="a database with a running daemon; default: starts both for the time of the demonstration"
     )
-    parser.add_argument("--events", type=Path, metavar="FILE", help="write the events to this file, as JSON")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the state at the end to this file, as JSON")
     given = parser.parse_args()
     tree = given.path.expanduser().resolve()
     if len(work.find(tree)) < SHARES:
         parser.error(f"{tree} has fewer than {SHARES} files; give a larger source tree")
-    sys.exit(anyio.run(main, tree, given.url, given.events))
+    sys.exit(anyio.run(main, tree, given.url, given.record))

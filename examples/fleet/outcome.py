@@ -1,96 +1,102 @@
-"""Who did what, from the events alone, in the order in which they came."""
+"""Who did what, from the state alone: jobs, conversation, results. Nothing of it is in the memory of a process."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
-from examples.fleet.board import MANAGER, ROLE, SHARES, Board
+import msgspec
 
-__all__ = ["Kill", "Outcome", "tell"]
+import coordinator
+from coordinator.errors import NotFound
+from examples.fleet import work
+from examples.fleet.work import DONE, PASSED, PLAN, REPORT, SHARES
+
+__all__ = ["Message", "Outcome", "conversation", "lines", "read"]
 
 
-@dataclass(frozen=True)
-class Kill:
-    """Who was killed over which share, and when."""
+class Message(msgspec.Struct, frozen=True):
+    """A message of the conversation."""
 
-    agent: str
-    share: int
-    at: datetime
+    seq: int
+    role: str | None
+    actor: str
+    text: str
 
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The state at the end."""
 
-    board: Board = field(default_factory=Board)
-    ends: dict[str, str] = field(default_factory=dict)  # how each agent ended
-    acknowledged: list[str] = field(default_factory=list)
-    rejected: int | None = None
-    cleared: list[str] = field(default_factory=list)  # by the rule, in the transaction of the rejection
-    reaped_after_s: float | None = None
-    finished_by: str | None = None  # the share of the killed agent
+    jobs: list[dict[str, Any]]
+    messages: list[Message]
+    results: dict[int, dict[str, int]]
+    passed: set[int]
+    report: dict[str, int] | None
+    signed_off: bool
+
+    @property
+    def rejected(self) -> list[Message]:
+        """What QA sent back."""
+        return [message for message in self.messages if message.role == "qa" and "rejected" in message.text]
 
     @property
     def complete(self) -> bool:
-        """Whether every share is done and checked, and others finished that of the killed agent."""
-        return len(self.board.accepted()) == SHARES and self.finished_by is not None
+        """Whether every share is counted and passed, QA rejected one, and the manager signed off what the results add up to."""
+        total: Counter[str] = Counter()
+        for result in self.results.values():
+            total.update(result)
+        done = all(job["status"] == "completed" for job in self.jobs)
+        return bool(
+            done and len(self.passed) == SHARES and len(self.rejected) == 1 and self.signed_off and self.report == total
+        )
 
 
-def tell(events: Sequence[Any], kill: Kill | None) -> Outcome:
-    """Print the outcome."""
-    outcome = Outcome()
-    for event in events:
-        changed = outcome.board.apply(event)
-        match event.type:
-            case "agent.registered" if event.data["role"] == ROLE:
-                outcome.ends[event.actor] = "running"
-            case "agent.deregistered" if event.data["name"] in outcome.ends:
-                outcome.ends[event.data["name"]] = "left"
-            case "agent.reaped":
-                outcome.ends[event.data["name"]] = f"reaped: {event.data['reason']}"
-                if kill and event.data["name"] == kill.agent:
-                    outcome.reaped_after_s = (event.at - kill.at).total_seconds()
-            case "directive.acknowledged" if event.data["status"] == "done":
-                outcome.acknowledged.append(event.actor)
-            case "signal.cleared" if event.actor == MANAGER and changed:
-                outcome.cleared.append(changed[1])
-            case "signal.set" if changed and changed[1] == "REJECTED" and event.actor == MANAGER:
-                outcome.rejected = changed[0]
-            case "signal.set" if kill and changed == (kill.share, "COMPLETED"):
-                outcome.finished_by = event.actor
-    return outcome
+async def conversation(client: coordinator.Client) -> list[Message]:
+    """Read what was said so far."""
+    try:
+        return [
+            Message(entry.seq, entry.role, entry.actor, str(entry.data["content"]))
+            async for entry in client.messages.list(PLAN)
+        ]
+    except NotFound:  # nothing yet
+        return []
 
 
-def lines(outcome: Outcome, kill: Kill | None) -> list[str]:
+async def read(client: coordinator.Client) -> Outcome:
+    """Read the state."""
+    signals = {signal.key async for signal in client.signals.list()}
+    names = {artifact.artifact async for artifact in client.artifacts.list() if artifact.session == PLAN}
+
+    async def value(name: str) -> Any:
+        return json.loads(await client.artifacts.get(name, session=PLAN))
+
+    return Outcome(
+        jobs=[msgspec.to_builtins(job) async for job in client.jobs.list()],
+        messages=await conversation(client),
+        results={n: await value(work.result_of(n)) for n in range(1, SHARES + 1) if work.result_of(n) in names},
+        passed={n for n in range(1, SHARES + 1) if f"share/{n}{PASSED}" in signals},
+        report=await value(REPORT) if REPORT in names else None,
+        signed_off=DONE in signals,
+    )
+
+
+def lines(outcome: Outcome) -> list[str]:
     """Write the outcome for a person."""
-    done: dict[str, Counter[str]] = {agent: Counter() for agent in outcome.ends}
-    total: Counter[str] = Counter()
-    for number in outcome.board.accepted():
-        flags = outcome.board.shares[number]
-        result = flags["COMPLETED"].value
-        done[flags["COMPLETED"].actor].update({"shares": 1, **result})
-        done[flags["QA_PASSED"].actor].update(checked=1)
-        total.update(result)
-    columns = ("shares", "files", "lines", "checked")
-    text = ["agent    " + "".join(f"{column:>9}" for column in columns) + "  end"]
-    for agent, end in sorted(outcome.ends.items()):
-        text.append(f"{agent:9}" + "".join(f"{done[agent][column]:9,}" for column in columns) + f"  {end}")
-    counted = ", ".join(f"{number:,} {what}" for what, number in total.items())
-    text += ["", f"Counted   {counted} in {len(outcome.board.accepted())} of {SHARES} shares"]
-    if outcome.rejected is not None:
-        again = outcome.board.shares[outcome.rejected].get("COMPLETED")
-        text.append(
-            f"Rejected  share {outcome.rejected}: {' and '.join(sorted(outcome.cleared))} cleared in the same transaction; "
-            f"done again by {again.actor if again else 'nobody'}"
-        )
-    text.append(f"Directive acknowledged by {len(outcome.acknowledged)} agents")
-    if kill:
-        reaped = "not reaped" if outcome.reaped_after_s is None else f"reaped after {outcome.reaped_after_s:.1f} s"
-        text.append(
-            f"Killed    {kill.agent} over share {kill.share}: {reaped}, share finished by {outcome.finished_by or 'nobody'}"
-        )
+    done: dict[str, Counter[str]] = {}
+    for job in outcome.jobs:
+        worker = done.setdefault(job["ended_by"] or job["worker"] or "nobody", Counter())
+        worker.update({job["type"]: 1, "attempts": job["attempts"]})
+    text = [f"{'':10}{'counted':>9}{'reviewed':>10}"]
+    text += [f"{name:10}{counts['code']:9}{counts['review']:10}" for name, counts in sorted(done.items())]
+    counted = ", ".join(f"{number:,} {what}" for what, number in (outcome.report or {}).items())
+    text += ["", f"Counted   {counted or 'nothing'} in {len(outcome.results)} of {SHARES} shares"]
+    text += [f"Rejected  {message.text}" for message in outcome.rejected]
+    again = [job for job in outcome.jobs if job["attempts"] > 1]
+    text.append(f"Again     {len(again)} jobs began more than once")
+    text.append(
+        f"Said      {len(outcome.messages)} messages; the last: {outcome.messages[-1].text if outcome.messages else ''}"
+    )
     return text

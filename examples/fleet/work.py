@@ -1,4 +1,4 @@
-"""The files of a source tree, and the work on one: counting what is in it."""
+"""The files of a source tree, the work on them, which is counting, and what the processes call things."""
 
 from __future__ import annotations
 
@@ -7,14 +7,48 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["count", "find"]
+import msgspec
+
+__all__ = ["Share", "count", "find", "result_of", "shares"]
+
+CODERS = 4
+SHARES = 16
+PACE_S = 1.0  # for one share, so that a person can follow
+RETRY_S = 0.5
+RETRIES: dict[str, Any] = {"max_attempts": 20, "backoff": 1}  # of a job whose attempt broke off
+
+PLAN = "plan"  # the session of the conversation and of the results
+REPORT = "report.json"
+PASSED = "/QA_PASSED"
+DONE = "plan/DONE"
+HALF_DONE = "custom.share_half_done"
 
 MAX_FILES = 1000
 MAX_SIZE = 512 * 1024  # bytes
 SKIPPED = {"__pycache__", "node_modules", "venv", "build", "dist", "target"}
 FUNCTION = re.compile(r"^\s*(?:async )?def \w", re.MULTILINE)
 TODO = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+
+
+class Share(msgspec.Struct):
+    """What a job is about: some of the files, and what QA said of an earlier result."""
+
+    number: int = msgspec.field(name="share")
+    files: list[str]
+    feedback: str | None = None
+
+
+def result_of(share: int) -> str:
+    """Return the name of the artifact with a result, which is the name of its lock, too."""
+    return f"counts/{share}.json"
+
+
+def shares(root: Path) -> list[list[str]]:
+    """Divide the files into shares."""
+    files = find(root)
+    return [files[number::SHARES] for number in range(SHARES)]
 
 
 def find(root: Path) -> list[str]:

@@ -1,31 +1,32 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import anyio
 import asyncpg
-import msgspec
 import pytest
 
 import coordinator
 from coordinator.db.database import Database
-from coordinator.model.event import Event
 from examples.fleet import work
 from tests.client.conftest import relayed
 from tests.daemon import Daemon
-from tests.examples.verdict import faults
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "coordinator"
-LIMIT_S = 150
+LIMIT_S = 330
 fleet = importlib.import_module("examples.fleet.__main__")
 
 
@@ -60,23 +61,51 @@ async def all_gone(folder: Path) -> None:
     await until(gone, "every process is gone")
 
 
-async def check(folder: Path, *arguments: str) -> None:
-    """Run the fleet to its end, and judge what it told and recorded."""
-    record = folder / "events.json"
-    run = start(folder, "--events", str(record), *arguments)
+async def check(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run the fleet to its end; judge the state at the end, and return what it recorded."""
+    record = folder / "record.json"
+    run = start(folder, "--record", str(record), *arguments)
     out, complaint = await anyio.to_thread.run_sync(run.communicate, None, LIMIT_S)
     told = out.decode()
     assert run.returncode == 0, (told, complaint)
     assert "Nothing lost." in told
-    assert ", 0 missing" in told
-    assert "reaped: process died" in told
-    events = msgspec.json.decode(record.read_bytes(), type=list[Event])
-    plans = {event.key: event.data["value"] for event in events if (event.key or "").endswith("/FILES")}
-    counted = {int(str(key).split("/")[1]): work.count(TREE, files) for key, files in plans.items()}
-    assert faults(events, counted) == []
-    assert len(events) > 100
+    found: dict[str, Any] = json.loads(record.read_bytes())
+    assert found["missing"] == 0, "an event was lost, came twice, or out of order"
+    assert faults(found["outcome"]) == []
     await all_gone(folder)
     assert list(folder.glob("coordinator-fleet-*")) == []
+    return found
+
+
+@cache
+def true_results() -> dict[str, dict[str, int]]:
+    return {str(number): work.count(TREE, files) for number, files in enumerate(work.shares(TREE), 1)}
+
+
+def faults(outcome: dict[str, Any]) -> list[str]:
+    """List what is wrong with the state at the end; what is right is counted here again."""
+    wrong = []
+    counted = true_results()
+    shares = range(1, work.SHARES + 1)
+    if outcome["results"] != counted:
+        wrong.append("an artifact has another result")
+    total: Counter[str] = Counter()
+    for result in counted.values():
+        total.update(result)
+    if outcome["report"] != dict(total) or not outcome["signed_off"]:
+        wrong.append("the manager signed off something else")
+    jobs = Counter((job["type"], job["payload"]["share"], job["status"]) for job in outcome["jobs"])
+    once = {(kind, number, "completed"): 1 for kind in ("code", "review") for number in shares}
+    if jobs != once | {("code", 1, "completed"): 2, ("review", 1, "completed"): 2}:
+        wrong.append(f"not once, and the rejected share twice: {jobs}")
+    said = [message["text"] for message in outcome["messages"]]
+    if [message["seq"] for message in outcome["messages"]] != list(range(1, len(said) + 1)):
+        wrong.append("the conversation has gaps")
+    expected = Counter(f"Share {number} {what}" for number in shares for what in ("is counted.", "passed."))
+    expected += Counter(["Share 1 is counted.", "Share 1 is rejected: todos missing."])
+    if Counter(said[1:-1]) != expected or "Count" not in said[0] or "Signed off" not in said[-1]:
+        wrong.append(f"something else was said: {said}")
+    return wrong
 
 
 def test_the_example_uses_the_public_client_only() -> None:
@@ -85,8 +114,61 @@ def test_the_example_uses_the_public_client_only() -> None:
     assert {line.split()[1] for line in imports} == {"coordinator", "coordinator.errors"}
 
 
-async def test_the_fleet_keeps_its_promises_on_a_machine_without_a_database(short_path: Path) -> None:
-    await check(short_path)
+def without_layout(code: str) -> str:
+    """A part of a function breaks its lines elsewhere, since it has less indent."""
+    return re.sub(r",(?=[)\]}])", "", "".join(code.split()))
+
+
+def test_the_tutorial_shows_the_program_as_it_is() -> None:
+    tutorial = (ROOT / "docs" / "tutorials" / "fleet.md").read_text("utf-8")
+    program = [without_layout(path.read_text("utf-8")) for path in (ROOT / "examples" / "fleet").glob("*.py")]
+    shown = re.findall(r"^```python\n(.*?)^```$", tutorial, re.DOTALL | re.MULTILINE)
+    assert len(shown) >= 6
+    assert [block for block in shown if not any(without_layout(block) in text for text in program)] == []
+    assert "make demo" in tutorial
+    assert "python -m examples.fleet ." in (ROOT / "Makefile").read_text("utf-8"), (
+        "and make demo runs what is tested here"
+    )
+
+
+async def test_the_fleet_finishes_although_a_coder_is_killed_and_the_daemon_and_its_server_restart(
+    short_path: Path,
+) -> None:
+    found = await check(short_path)
+    assert found["restarted"]
+    assert found["before"]
+    assert found["outcome"]["messages"][: len(found["before"])] == found["before"]
+
+
+def test_the_judgement_sees_each_fault() -> None:
+    """A run as it should be passes, and each change of it fails."""
+    shares, results = range(1, work.SHARES + 1), true_results()
+    total: Counter[str] = Counter()
+    for result in results.values():
+        total.update(result)
+    said = ["Count", *(f"Share {number} is counted." for number in shares), "Share 1 is rejected: todos missing."]
+    said += ["Share 1 is counted.", *(f"Share {number} passed." for number in shares), "Signed off"]
+    done = [(kind, number) for kind in ("code", "review") for number in (*shares, 1)]
+    good: dict[str, Any] = {
+        "results": results,
+        "report": dict(total),
+        "signed_off": True,
+        "jobs": [{"type": kind, "payload": {"share": number}, "status": "completed"} for kind, number in done],
+        "messages": [{"seq": seq, "text": text} for seq, text in enumerate(said, 1)],
+    }
+    assert faults(good) == []
+    for change in (
+        {"results": {**results, "1": {}}},
+        {"report": {}},
+        {"signed_off": False},
+        {"jobs": good["jobs"][1:]},
+        {"jobs": [*good["jobs"], good["jobs"][0]]},
+        {"jobs": [{**job, "status": "failed"} for job in good["jobs"]]},
+        {"messages": good["messages"][1:]},
+        {"messages": good["messages"][:-1]},
+        {"messages": [*good["messages"][:-1], {"seq": len(said), "text": "Share 2 passed."}]},
+    ):
+        assert faults({**good, **change}), change
 
 
 @pytest.mark.long
@@ -105,7 +187,7 @@ async def test_a_fleet_that_is_ended_leaves_no_process_behind(short_path: Path, 
 
     async def working() -> bool:
         assert run.poll() is None
-        return any("examples.fleet.agent" in line for line in left_over(short_path))
+        return any("examples.fleet.coder" in line for line in left_over(short_path))
 
     try:
         await until(working, "agents run", every_s=0.05)
@@ -135,13 +217,13 @@ async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: D
         with fleet.processes(tmp_path) as start_one:
             play = fleet.Fleet(client, tmp_path, start_one)
             after = await client.events.head()
-            failure = await play.run(("postgresql:///x?host=/nowhere", "fleet", str(TREE), after), after, 0.0)
+            failure = await play.run("postgresql:///x?host=/nowhere", "fleet", str(TREE), after)
     assert " failed:\n" in failure
     assert "DatabaseUnavailable" in failure
     assert left_over(tmp_path) == []
 
 
-async def test_processes_that_have_all_failed_since_the_last_look_are_told(tmp_path: Path) -> None:
+async def test_a_process_that_has_failed_by_the_first_look_is_told(tmp_path: Path) -> None:
     play = fleet.Fleet(None, tmp_path, None)
     with subprocess.Popen(["false"]) as process:
         process.wait()
@@ -157,4 +239,4 @@ def test_a_tree_that_is_too_small_is_refused(tmp_path: Path, make: Callable[[Pat
         [sys.executable, "-m", "examples.fleet", str(make(tmp_path))], capture_output=True, cwd=ROOT, check=False
     )
     assert run.returncode == 2
-    assert b"fewer than 36 files; give a larger source tree" in run.stderr
+    assert b"fewer than 16 files; give a larger source tree" in run.stderr
