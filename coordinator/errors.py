@@ -155,7 +155,8 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC7", LogFull),
     ("ZC8", StoreUnavailable),
     ("ZC9", BackupFailed),
-    ("40", Conflict),  # rolled back, a deadlock or a failed serialization: run it again
+    ("40P01", DatabaseBusy),  # a deadlock; calls have none among themselves, but with a change of the schema
+    ("40", Conflict),  # rolled back, or a failed serialization: run it again
     ("42501", PermissionDenied),
     ("42703", SchemaMismatch),  # undefined column
     ("42883", SchemaMismatch),  # undefined function

@@ -53,7 +53,8 @@ def test_names_and_states_are_unlike_each_other() -> None:
         ("55P03", "DatabaseBusy"),
         ("57P01", "DatabaseUnavailable"),
         ("XX000", "CoordinatorError"),
-        ("40P01", "Conflict"),
+        ("40P01", "DatabaseBusy"),
+        ("40001", "Conflict"),
     ],
 )
 def test_a_state_has_its_class(state: str, name: str) -> None:

@@ -10,8 +10,9 @@ does not know, or functions that a later version applied. Such a program changes
 keep the previous release served. Refused before anything is done: an edited migration, a schema that does not serve the program, and one
 of another line of development, which has migrations that the program does not know and lacks some that it has.
 
-A change of the schema makes no call fail that queues behind it: it waits for a lock for less time than calls do. Then all is undone, and
-tried again, for ``DDL_LIMIT_S``.
+A change of the schema waits for a lock for less time than calls do, so none fails that queues behind it. Then all is undone, and
+tried again, for ``DDL_LIMIT_S``. Where only short transactions are in the way, as under load, it then waits for longer than calls do: some hold
+what it needs and wait for what it has, and these calls end as busy.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ __all__ = ["FileStatus", "SqlFile", "apply", "files", "files_in", "grant", "pend
 OLDEST_SERVER = 15
 APPLY_TIMEOUT_S = 600.0
 DDL_WAIT_S = 0.5  # callers queue behind the wait, and wait for LOCK_WAIT_S at most
+DDL_FIRM_S = 2.5  # longer than they, and than autovacuum is left alone
+OLD_S = 2.5  # beyond, a transaction is in the way that lasts
 DDL_LIMIT_S = 60.0
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
@@ -51,7 +54,8 @@ where l.locktype = 'advisory' and l.granted and l.objsubid = 1
 """
 _OLDEST_TRANSACTION = """
 select format('session %s of role "%s", whose transaction has been open for %s s', a.pid, a.usename,
-              round(extract(epoch from clock_timestamp() - a.xact_start), 1))
+              round(extract(epoch from clock_timestamp() - a.xact_start), 1)) as session,
+       extract(epoch from clock_timestamp() - a.xact_start)::float as open_s
 from pg_stat_activity a
 where a.pid <> pg_backend_pid() and a.datname = current_database() and exists (
   select from pg_locks l join pg_class c on c.oid = l.relation and c.relnamespace = 'coordinator'::regnamespace
@@ -187,7 +191,7 @@ def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
     guard = f"do $guard$ begin if {refused} then raise exception using message = $message${message}$message$; end if; end $guard$;"
     parts = ["\\set ON_ERROR_STOP on", "begin;", "set local client_min_messages = warning;", _LOCK + ";", guard]
     for file in run:
-        parts += [f"-- {file.kind} {file.name}", f"{_bounded()};", file.text]
+        parts += [f"-- {file.kind} {file.name}", f"{_bounded(DDL_FIRM_S)};", file.text]
     parts += [
         f"select coordinator.schema_record('{file.kind}', '{file.name}', '{file.checksum}', '{version()}');"
         for file in files()
@@ -198,9 +202,9 @@ def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
     return "\n".join([*parts, "select coordinator.schema_close();", "commit;", ""])
 
 
-def _bounded() -> str:
+def _bounded(wait_s: float) -> str:
     """Return the statement that bounds each wait for a lock; it precedes each file, which may have set something else."""
-    return f"set local lock_timeout = '{DDL_WAIT_S * 1000:.0f}ms'"
+    return f"set local lock_timeout = '{wait_s * 1000:.0f}ms'"
 
 
 def _to_run(comparison: _Comparison) -> list[SqlFile]:
@@ -289,16 +293,19 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
         return []
     backoff = Backoff()
     deadline = time.monotonic() + DDL_LIMIT_S
+    wait_s = DDL_WAIT_S
     while True:
         try:
-            return await _attempt(connection)
+            return await _attempt(connection, wait_s)
         except PermissionDenied as error:
             raise SchemaMismatch(
                 f"the database's schema is not up to date, and this role may not change it: {error.message}",
                 hint='Run "coordinator schema apply" as the owner of the schema, then "coordinator schema grant ROLE".',
             ) from error
         except _BlockedError as error:
-            holder = await connection.fetchval(_OLDEST_TRANSACTION)
+            found = await connection.fetchrow(_OLDEST_TRANSACTION)
+            holder, open_s = found or (None, 0.0)
+            wait_s = DDL_WAIT_S if open_s > OLD_S else DDL_FIRM_S
             if time.monotonic() + backoff.next_s > deadline:
                 raise DatabaseBusy(
                     f"for {DDL_LIMIT_S:g} seconds, other transactions have held what the schema's change needs: {error}",
@@ -308,7 +315,7 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
         await backoff.wait()
 
 
-async def _attempt(connection: asyncpg.Connection) -> list[str]:
+async def _attempt(connection: asyncpg.Connection, wait_s: float) -> list[str]:
     with mapped_errors():
         async with connection.transaction():
             await connection.execute("set local client_min_messages = warning")
@@ -319,7 +326,7 @@ async def _attempt(connection: asyncpg.Connection) -> list[str]:
             _refuse(comparison)
             if comparison.waiting:
                 try:
-                    await _apply(connection, _to_run(comparison))
+                    await _apply(connection, _to_run(comparison), wait_s)
                 except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
                     raise _BlockedError(str(error)) from error
     return sorted(file.name for file in comparison.waiting)
@@ -342,10 +349,10 @@ async def _take_turn(connection: asyncpg.Connection) -> None:
         await backoff.wait()
 
 
-async def _apply(connection: asyncpg.Connection, run: list[SqlFile]) -> None:
+async def _apply(connection: asyncpg.Connection, run: list[SqlFile], wait_s: float) -> None:
     for file in run:
         try:
-            await connection.execute(_bounded())
+            await connection.execute(_bounded(wait_s))
             await connection.execute(file.text, timeout=APPLY_TIMEOUT_S)
         except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             raise

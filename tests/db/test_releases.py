@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from uuid import uuid4
 
 import asyncpg
@@ -20,7 +21,7 @@ from tests.daemon import Daemon
 from tests.db.next_release import newest, next_release
 from tests.db.test_schema import first, pretend, process, psql
 from tests.http_client import http_client
-from tests.waiting import until, until_true
+from tests.waiting import DEADLINE_S, until, until_true
 
 NOTES = "select 'p_note' = any (proargnames) from pg_proc where oid = 'coordinator.signal_set'::regproc"
 
@@ -254,6 +255,37 @@ async def test_a_change_waits_for_a_lock_less_than_calls_do_and_begins_again(
         caller.terminate()
 
 
+async def test_a_change_gets_its_locks_although_calls_hold_one_and_wait_for_another(
+    url: str,
+    connection: asyncpg.Connection,
+    next_files: tuple[SqlFile, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They give way, as they wait for a second; the change first gives way to them, and then no longer."""
+    monkeypatch.setattr(schema, "DDL_WAIT_S", 0.05)  # too little, for as long as the caller does not end
+    monkeypatch.setattr(schema, "DDL_FIRM_S", DEADLINE_S)
+    monkeypatch.setattr(schema, "OLD_S", DEADLINE_S)
+    caller = await connect(url)
+    has_signals = """
+        select exists (select from pg_locks where relation = 'coordinator.signals'::regclass and mode = 'AccessExclusiveLock'
+                                              and granted and pid = $1)"""
+    try:
+        await caller.execute("begin; select from coordinator.sessions_live limit 0")
+        applying = asyncio.create_task(apply_as(connection, next_files))
+
+        async def conflict() -> bool:
+            return applying.done() or await caller.fetchval(has_signals, connection.get_server_pid())
+
+        while not applying.done():
+            await until(conflict, "the change has the table")
+            with suppress(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                await caller.execute("set local lock_timeout = '1s'; select count(*) from coordinator.signals")
+            await caller.execute("rollback; begin; select from coordinator.sessions_live limit 0")
+        assert await applying
+    finally:
+        caller.terminate()
+
+
 async def test_a_change_that_gets_no_lock_names_the_session_in_the_way(
     url: str, connection: asyncpg.Connection, next_files: tuple[SqlFile, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +319,7 @@ async def test_the_pending_sql_goes_through_psql_once(
     ]
     for file in schema.files():
         if file.kind == "functions":
-            assert f"\n-- functions {file.name}\nset local lock_timeout = '500ms';\n" in script
+            assert f"\n-- functions {file.name}\nset local lock_timeout = '2500ms';\n" in script
     done = await asyncio.to_thread(through_psql, url, script)
     assert (done.returncode, done.stderr) == (0, "")
     assert await schema.verify(connection) is None

@@ -39,7 +39,7 @@ KEPT = timedelta(hours=12)
 CALLS = 6  # of each kind in a step
 SHARE = 50  # of a busy day is its fiftieth; so are the numbers of rows from which autovacuum comes
 RUNS = 100  # of a loop in a step, at most: an error
-GROWTH, SLACK_BYTES = 1.1, 10 * 8192  # of a day over the day before: a few pages that happen to be full
+GROWTH, SLACK_BYTES = 1.1, 4 * 8192  # of a day over the day before: a few pages that happen to be full
 
 DUE = """
 with settings as (
