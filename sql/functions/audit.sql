@@ -209,7 +209,8 @@ begin
       if v_change is not null and v_project is not null then
         v_others := true;
         delete from coordinator.audit_applied a where a.project_id = v_project;
-        insert into coordinator.audit_applied (project_id, pattern) select v_project, coordinator.topic_pattern(v_topics) where v_topics is not null;
+        insert into coordinator.audit_applied (project_id, pattern) -- none if the project has been deleted meanwhile
+        select p.id, coordinator.topic_pattern(v_topics) from coordinator.projects p where p.id = v_project and v_topics is not null for key share;
       end if;
       v_seq := v_until;
     end loop;
