@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -130,9 +131,14 @@ async def test_a_role_that_may_not_read_everything_is_refused(
     backups: Backups, server_url: str, database_url: str
 ) -> None:
     name = "backup_reader"
-    await admin(server_url, f"drop role if exists {name}", f"create role {name} login in role coordinator_reader")
+    await admin(
+        server_url,
+        f"drop role if exists {name}",
+        f"create role {name} login password 'read' in role coordinator_reader",
+    )
     try:
-        url = database_url.replace("coordinator@", f"{name}@")
+        parts = urlsplit(database_url)
+        url = parts._replace(netloc=f"{name}:read@{parts.netloc.rpartition('@')[2]}").geturl()
         error = backups.refused(5, "create", "--url", url)
         assert (error["name"], "owner" in error["hint"]) == ("permission-denied", True)
     finally:
