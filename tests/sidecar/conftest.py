@@ -35,7 +35,7 @@ class Sidecar:
             "coordinator",
             *given,
             stderr=self._output,
-            env=kept | {"PYTHONWARNINGS": "error"} | environment,
+            env=kept | {"PYTHONWARNINGS": "error", "COORDINATOR_SLOW_CALL_S": "3600"} | environment,
             constants=constants,
         )
         weakref.finalize(self, self.process.kill)

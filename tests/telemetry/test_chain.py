@@ -17,6 +17,14 @@ from tests.telemetry.collector import CollectedSpan, Collector, collecting
 from tests.waiting import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+# The command line, which waits at its end for as long as it takes to send its spans.
+PATIENT = """
+import sys
+from coordinator.cli.main import main
+from coordinator.telemetry import otel
+otel.CLOSE_S = 600
+main(sys.argv[1:])
+"""
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
@@ -42,7 +50,7 @@ async def test_one_trace_leads_from_a_command_to_the_worker_that_ran_its_job(
             await daemon.ready()
             worker = Forked("tests.telemetry.traced_worker", daemon.url)
             try:
-                command = [sys.executable, "-m", "coordinator", "job", "enqueue", "traced", '"x"', "--url", daemon.url]
+                command = [sys.executable, "-c", PATIENT, "job", "enqueue", "traced", '"x"', "--url", daemon.url]
                 subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
                 async def ended() -> bool:
