@@ -21,7 +21,7 @@ LEFT_TABLES = {
         "job_limit_waits job_tree_waits job_keys job_budgets job_charges job_lock_waits job_lock_turns job_placements "
         "briefings files_seen webhooks webhook_deliveries webhook_log"
     ),
-    "happened here": "events event_chunks idempotency_keys",
+    "happened here": "events event_chunks idempotency_keys audit_anchors audit_applied audit_cursor audit_policies",
     "access is granted here, and secrets stay": "tokens role_projects users user_passwords user_attempts",
     "of the database, not of a project": "event_types rights limits metrics checks transaction_verbs relay epochs schema_files schema_roles schema_compatibility backups",
     "progress of work here": "retention_sweeps project_imports",
@@ -34,6 +34,7 @@ LEFT_COLUMNS = {
     "one sequence for all signals": "signals.version",
     "such signals end with their agents, which are not exported": "signals.agent_id",
     "what is deleted is not exported": "logs.deleted documents.deleted",
+    "of entries of the audit trail, which stays where it happened": "entries.hash",
     "whether an object store has the bytes, which are exported": "artifact_blobs.stored",
     "computed from the policies of retention": "sessions.trim_at logs.trim_at logs.trim_from artifacts.trim_at artifact_blobs.due_at",
     "lexemes that name the project, compared by searching": "document_words.words document_embeddings.fields",
