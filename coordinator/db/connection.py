@@ -14,11 +14,13 @@ does are compared. Functions bound their waits for locks themselves, and the cal
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import asyncpg
 import msgspec
@@ -33,6 +35,7 @@ from coordinator.errors import (
     SchemaMismatch,
     from_sqlstate,
 )
+from coordinator.model.address import hosts_apart
 from coordinator.model.json import encode, fault_of, readable, unreadable
 
 __all__ = [
@@ -54,6 +57,9 @@ APPLICATION_NAME = "coordinator"
 LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError, asyncpg.PostgresError)
 NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 CONNECT_TIMEOUT_S = 10.0
+NEXT_HOST_S = 0.5  # after which the next host of an address is asked as well
+# What another host may do better: nobody listens, it starts or stops, or it is a standby.
+NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 CHECK_S = 2.0  # for a ping
 RETIRE_S = 2.0  # for the server to confirm that a call was cancelled
 LOCK_WAIT_S = 1.0
@@ -158,7 +164,7 @@ async def connect(
     pinned = {**PINNED, **{name: f"{max(1, round(value_s * 1000))}ms" for name, value_s in bounds.items()}}
     address = current(dsn)
 
-    async def opened(settings: dict[str, str]) -> asyncpg.Connection:
+    async def opened_at(address: str, settings: dict[str, str]) -> asyncpg.Connection:
         return await asyncpg.connect(
             address,
             timeout=CONNECT_TIMEOUT_S,
@@ -167,6 +173,9 @@ async def connect(
             **(_SOCKET if "?host=/" in address and not _REMOTE.search(address) else {}),
             server_settings={"application_name": APPLICATION_NAME, **settings},
         )
+
+    async def opened(settings: dict[str, str]) -> asyncpg.Connection:
+        return await _first([partial(opened_at, each, settings) for each in hosts_apart(address)])
 
     with mapped_errors():
         try:
@@ -183,6 +192,42 @@ async def connect(
             connection.terminate()
             raise
         return connection
+
+
+async def _first(attempts: Sequence[Callable[[], Awaitable[asyncpg.Connection]]]) -> asyncpg.Connection:
+    """Return the connection of the first attempt that succeeds. Each begins when the one before has failed or kept silent for a moment.
+
+    The driver asks one host after another within one timeout, so a primary that was cut off would keep it from its successor.
+    """
+    waiting, pending = [*attempts], set[asyncio.Future[asyncpg.Connection]]()
+    failed: BaseException = OSError("no host")
+    try:
+        while waiting or pending:
+            if waiting:
+                pending.add(asyncio.ensure_future(waiting.pop(0)()))
+            ready, pending = await asyncio.wait(
+                pending, timeout=NEXT_HOST_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            while ready:
+                attempt = ready.pop()
+                error = attempt.exception()
+                if error is None:
+                    pending |= ready  # whatever became of them
+                    return attempt.result()
+                if not isinstance(error, NEXT_HOST):
+                    raise error
+                failed = error
+    finally:
+        for attempt in pending:
+            attempt.cancel()
+            attempt.add_done_callback(_close)
+    raise failed
+
+
+def _close(attempt: asyncio.Future[asyncpg.Connection]) -> None:
+    """Close the connection of an attempt that nobody waits for any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
 
 
 async def _settle(connection: asyncpg.Connection) -> None:

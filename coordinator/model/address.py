@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "check_gateway",
     "credentials_apart",
+    "hosts_apart",
     "is_database",
     "is_gateway",
     "with_database",
@@ -186,6 +187,15 @@ def _tls_files(parameters: Mapping[str, str], environment: Mapping[str, str]) ->
         return {}
     found = {name: parameters.get(name) or environment.get(variable) for name, variable in _TLS_FILES.items()}
     return {name: value for name, value in {**found, "sslpassword": parameters.get("sslpassword")}.items() if value}
+
+
+def hosts_apart(address: str) -> list[str]:
+    """Return the address of a database for each of its hosts. One that prefers a standby stays whole: its hosts have to be compared."""
+    parts = urlsplit(address)
+    user, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts or "target_session_attrs=prefer-standby" in parts.query:
+        return [address]
+    return [_written(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
 
 
 def without_credentials(address: str) -> str:
