@@ -25,7 +25,10 @@ ADDED: dict[str, list[tuple[str, str]]] = {
     ],
     "coordinator/loops/table.py": [
         ("        Loop(signals.Expire()),", "        Loop(notes.Expire()),"),
-        ("from coordinator.operations.work import SampleMetrics", "from coordinator.operations import notes"),
+        (
+            "from coordinator.operations.work import SampleMetrics, TablesAnalyze",
+            "from coordinator.operations import notes",
+        ),
     ],
     "coordinator/client/connection.py": [
         ("        self.rules = Rules(caller)", "        self.notes = Notes(caller)"),

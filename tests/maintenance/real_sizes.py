@@ -94,6 +94,7 @@ class Day:
         await self._run(RelayRecover())
         for subject in ("log", "document"):
             await self._run(retentions.Set(project=PROJECT, subject=subject, max_age=KEPT, max_count=20))
+        await self._run(retentions.Set(project=PROJECT, subject="log", kind="audit", max_age=KEPT))  # else a year
 
     async def step(self) -> None:
         self._number += 1
