@@ -39,6 +39,7 @@ async def code(context: JobContext, share: Share) -> dict[str, int]:
     await client.jobs.enqueue(
         "review",
         msgspec.to_builtins(share),
+        after=[context.id],  # QA looks when this job has ended, and not at what another attempt replaces
         dedupe_key=f"review/{context.id}",
         dedupe_for=3600,
         on_duplicate="skip",

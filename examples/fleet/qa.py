@@ -35,6 +35,7 @@ async def review(context: JobContext, share: Share) -> str | None:
         "code",
         {"share": number, "files": share.files, "feedback": reason},
         priority=10,
+        after=[context.id],  # nobody replaces the result while this job may look at it again
         locks=[work.result_of(number)],
         dedupe_key=f"again/{context.id}",
         dedupe_for=3600,
