@@ -4526,6 +4526,11 @@ create function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent
   returns boolean
   volatile security definer;
 
+-- List who waits for whom in a project: the oldest 200 tickets, at most 1,000 rows. A ticket may wait for several.
+create function coordinator.lock_chains(p_project text)
+  returns SETOF coordinator.lock_waits_for
+  stable security definer;
+
 -- Show whether an agent may write paths, taken literally. state: free, mine, or held by another agent, who is named (of several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to keep it free, acquire it.
 create function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
   returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone, owner text)
@@ -5588,6 +5593,11 @@ create function coordinator.search_vector(p_language regconfig, p_text coordinat
 create function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false)
   returns tsquery
   immutable;
+
+-- List calls by function of the schema: how many run now and for how long the longest has, and, where pg_stat_statements is there, how many ended and how many seconds they took since its figures were reset. At most 51 functions besides those that run; "other" is what calls none of ours.
+create function coordinator.server_calls()
+  returns table (function text, running bigint, longest_seconds double precision, calls double precision, seconds double precision)
+  stable security definer;
 
 -- Sample the metrics of the server. Internal.
 create function coordinator.server_sample(p_since timestamp with time zone)

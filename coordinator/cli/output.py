@@ -24,7 +24,7 @@ from coordinator.cli.table import Column, table
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Json
 
-__all__ = ["NobodyReadsError", "Output", "age", "plain", "span"]
+__all__ = ["NobodyReadsError", "Output", "age", "cell", "counted", "plain", "span"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -62,7 +62,7 @@ class Output:
                 fields = {name: value for name, value in fields.items() if not _absent(value, types.get(name))}
             width = max(map(len, fields), default=0)
             for name, value in fields.items():
-                self.line(f"{name:<{width}}  {_cell(value, None, json=types.get(name) == Json)}".rstrip())
+                self.line(f"{name:<{width}}  {cell(value, None, json=types.get(name) == Json)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
@@ -162,7 +162,7 @@ def _columns(
         values = [getattr(result, name) for result in results]
         if sparse and columns and all(_absent(value, types.get(name)) for value in values):
             continue
-        cells = [_cell(value, maximum, json=types.get(name) == Json) for value in values]
+        cells = [cell(value, maximum, json=types.get(name) == Json) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
         heading = name.removesuffix("_at").replace("_", " ").upper()
         columns.append(
@@ -171,7 +171,7 @@ def _columns(
     return columns
 
 
-def _cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) -> str:
+def cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) -> str:
     match value:
         case None:
             return "null" if json else "-"

@@ -49,8 +49,9 @@ from coordinator.errors import ConfigurationError, InvalidArgument
 from coordinator.model.doctor import Finding
 from coordinator.model.lag import MAX_LAG_S
 from coordinator.model.operation import Json
+from coordinator.model.server import ServerCalls
 from coordinator.model.status import Status
-from coordinator.operations import agents, doctor, status
+from coordinator.operations import agents, doctor, server, status
 from coordinator.operations.liveness import Liveness
 from coordinator.telemetry import tracing
 
@@ -136,6 +137,13 @@ class Client:
         Raises: ``NotFound`` if there is no such project.
         """
         return await self._caller.run(status.Show(project=self.project))
+
+    async def calls(self) -> list[ServerCalls]:
+        """Return which calls run in the server, and for how long; with pg_stat_statements also how long those took that ended.
+
+        Raises: ``PermissionDenied`` for who may not see all projects.
+        """
+        return await self._caller.run(server.ListCalls())
 
     async def doctor(self, *checks: str) -> list[Finding]:
         """Examine the database, and return what was found: all checks, or these.

@@ -28,7 +28,7 @@ from coordinator.client.lock_keeper import LockKeeper
 from coordinator.client.lock_wait import LockWait
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
+from coordinator.model.lock import Grant, Lock, LockBlocker, PathCheck, Renewal, Waiter
 from coordinator.operations import locks
 
 __all__ = ["Locks"]
@@ -240,6 +240,10 @@ class Locks:
         """List the requests that wait for a resource or for what overlaps it, in order."""
         operation = locks.ListWaiting(project=self._caller.project, resource=resource, limit=limit)
         return Listing(self._caller, operation, after)
+
+    async def chains(self) -> list[LockBlocker]:
+        """Return who waits for whom: the oldest 200 tickets."""
+        return await self._caller.run(locks.Chains(project=self._caller.project))
 
     def list(
         self, *, under: str | None = None, agent: AgentRef | None = None, after: str | None = None, limit: int = PAGE

@@ -122,6 +122,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "lock_list": Role.reader,
     "lock_show": Role.reader,
     "lock_waiting": Role.reader,
+    "lock_chains": Role.reader,
     "assert_fence": Role.agent,
     "lock_acquire": Role.agent,
     "lock_cancel": Role.agent,
@@ -213,6 +214,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "backup_record": Role.admin,
     "backup_restored": Role.admin,
     "backup_verified": Role.admin,
+    "server_calls": Role.reader,
     "doctor_run": Role.reader,
     "status_show": Role.reader,
 }

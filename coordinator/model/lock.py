@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["Grant", "Lock", "PathCheck", "Renewal", "Waiter"]
+__all__ = ["Grant", "Lock", "LockBlocker", "PathCheck", "Renewal", "Waiter"]
 
 
 class Lock(msgspec.Struct, frozen=True):
@@ -79,3 +79,19 @@ class Waiter(msgspec.Struct, frozen=True):
     slots: int | None
     project: str
     owner: str
+
+
+class LockBlocker(msgspec.Struct, frozen=True):
+    """Who waits for whom: ``agent`` for ``for_agent``, which holds what overlaps, or whose ``for_ticket`` is earlier."""
+
+    project: str
+    ticket: int
+    agent_id: UUID
+    agent: str
+    resource: str
+    for_agent_id: UUID
+    for_agent: str
+    for_resource: str
+    for_ticket: int | None
+    owner: str
+    for_owner: str

@@ -23,6 +23,7 @@ __all__ = [
     "Assert",
     "Break",
     "Cancel",
+    "Chains",
     "Check",
     "Expire",
     "List",
@@ -280,6 +281,16 @@ class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
     resource: str
     after: list[str] | None = None
     limit: int = 1000
+
+
+class Chains(Operation[list[model.LockBlocker]], frozen=True, kw_only=True):
+    """List who waits for whom: the oldest 200 tickets."""
+
+    function = "lock_chains"
+    reads = True
+    scope = Scope.IN_PROJECT
+
+    project: str
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):

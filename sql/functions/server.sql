@@ -1,6 +1,9 @@
 -- The server: PostgreSQL's own facts, as metrics (see metric.sql). Its statistics of other sessions and standbys are complete if the owner
 -- of the schema is a member of pg_monitor; else what is hidden from the owner is left out.
 
+insert into coordinator.rights (function, role) values
+  ('server_calls', 'reader');
+
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_postgres_connections', 'server_sample', 'gauge', '{state}', '', 'Sessions in this database: active, idle, idle in transaction and so on; hidden: of a role that the owner of the schema may not watch.'),
   ('coordinator_postgres_connections_max', 'server_sample', 'gauge', '{}', '', 'Sessions that the server admits in all databases.'),
@@ -143,3 +146,27 @@ end
 $$;
 comment on function coordinator.statement_sample(timestamptz) is
   'Sample the metrics of statements, where pg_stat_statements is there. Internal.';
+
+create or replace function coordinator.server_calls()
+returns table (function text, running bigint, longest_seconds double precision, calls double precision, seconds double precision)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  return query
+    with running as (
+      select coalesce(substring(a.query from 'coordinator\.([a-z_]{1,63})\('), 'other') as function, count(*) as n,
+             max(extract(epoch from clock_timestamp() - a.query_start))::double precision as longest
+      from pg_stat_activity a
+      where a.datname = current_database() and a.state = 'active' and a.pid <> pg_backend_pid() and a.backend_type = 'client backend' group by 1),
+    ended as (
+      select s.labels[1] as function, sum(s.value) filter (where s.name = 'coordinator_postgres_statement_calls_total') as calls,
+             sum(s.value) filter (where s.name = 'coordinator_postgres_statement_seconds_total') as seconds
+      from coordinator.statement_sample(null) s group by 1)
+    select coalesce(r.function, e.function), coalesce(r.n, 0), r.longest, e.calls, e.seconds
+    from running r full join ended e on e.function = r.function order by 1;
+end
+$$;
+comment on function coordinator.server_calls() is
+  'List calls by function of the schema: how many run now and for how long the longest has, and, where pg_stat_statements is there, how many ended and how many seconds they took since its figures were reset. At most 51 functions besides those that run; "other" is what calls none of ours.';

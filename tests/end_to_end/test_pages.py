@@ -80,6 +80,7 @@ EXCEPTED: dict[str, list[tuple[str, str]]] = {
     ],
     "docs/replica.md": [("export COORDINATOR_DATABASE_URL=postgresql://app@db-1.example/agents", "needs a standby")],
     "docs/state.md": [("pip install 'coordinatord[s3]'", "needs a package index and an object store")],
+    "docs/top.md": [('pip install "coordinatord[top]"', "needs a package index and a terminal")],
     "docs/tracing.md": [
         ('pip install "coordinatord[otel]"', "needs a package index and a collector"),
         ("alter role coordinator set session_preload_libraries = 'auto_explain';", "changes a role of the server"),

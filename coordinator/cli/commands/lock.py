@@ -215,6 +215,15 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
     )
 
 
+@command.verb(examples=["coordinator lock chains"])
+@click.pass_obj
+def chains(call: Invocation) -> None:
+    """List who waits for whom: the oldest 200 requests. "coordinator top" shows the chains live."""
+    found = call.run(locks.Chains(project=call.project))
+    columns = ("ticket", "agent", "resource", "for_agent", "for_resource", "for_ticket", "owner", "for_owner")
+    call.output.many(found, columns, empty="No agent waits.")
+
+
 @command.verb(
     examples=[
         "coordinator lock check src/app.py --agent coder-1",

@@ -57,6 +57,7 @@ insert into coordinator.rights (function, role) values
   ('lock_list',    'reader'),
   ('lock_show',    'reader'),
   ('lock_waiting', 'reader'),
+  ('lock_chains', 'reader'),
   ('assert_fence', 'agent'),
   ('lock_acquire', 'agent'),
   ('lock_cancel',  'agent'),

@@ -138,6 +138,24 @@ $$;
 comment on function coordinator.lock_waiting(text, text, text[], integer) is
   'List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.';
 
+create or replace function coordinator.lock_chains(p_project text) returns setof coordinator.lock_waits_for
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
+begin
+  return query
+    select * from coordinator.lock_waits_for f
+    where f.project = p_project and f.ticket in (
+      select distinct w.ticket from coordinator.lock_waits w
+      where w.project_id = v_project and w.expires_at > coordinator.now_utc() order by w.ticket limit 200)
+    order by f.ticket, f.resource, f.for_resource, f.for_agent limit 1000;
+end
+$$;
+comment on function coordinator.lock_chains(text) is
+  'List who waits for whom in a project: the oldest 200 tickets, at most 1,000 rows. A ticket may wait for several.';
+
 create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
