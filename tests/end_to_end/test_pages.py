@@ -71,6 +71,12 @@ EXCEPTED: dict[str, list[tuple[str, str]]] = {
         ("kubectl apply -k deploy/k8s/overlays/dev", "needs a cluster"),
     ],
     "docs/doctor.md": [("coordinator doctor", "its exit code says what it finds on a server")],
+    "docs/failover.md": [
+        (
+            "export COORDINATOR_DATABASE_URL='postgresql://app@db-1,db-2,db-3/agents?target_session_attrs=read-write'",
+            "needs a cluster of three servers",
+        )
+    ],
     "docs/jobs.md": [("begin;", "shows where your own write belongs")],
     "docs/mcp.md": [
         (
