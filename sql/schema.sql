@@ -5704,7 +5704,7 @@ create function coordinator.session_taken(p_key text)
   returns void
   immutable;
 
--- Return a text as one word of a shell, for the command that a hint names. Internal.
+-- Return the first 200 characters of a text as one word of a shell, for the command that a hint names. Internal.
 create function coordinator.shell_word(p_text text)
   returns text
   immutable;

@@ -65,6 +65,7 @@ class Set(Operation[AuditState], frozen=True, kw_only=True):
     function = "audit_set"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"topics": ["token.*", "lock.broken"]}
 
     project: str
     topics: list[str]
@@ -77,6 +78,7 @@ class Reset(Operation[AuditState], frozen=True, kw_only=True):
     function = "audit_reset"
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
+    examples = {"project": "shop"}
 
     project: str
     actor: str | None = None

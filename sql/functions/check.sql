@@ -346,9 +346,11 @@ comment on function coordinator.nearest(text, text[]) is
 create or replace function coordinator.shell_word(p_text text) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select case when p_text ~ '^[A-Za-z0-9_./:@%+,=-]+$' then p_text else '''' || replace(p_text, '''', '''\''''') || '''' end $$;
+as $$
+  select case when t ~ '^[A-Za-z0-9_./:@%+,=-]+$' then t else '''' || replace(t, '''', '''\''''') || '''' end from (select left(p_text, 200)) w (t)
+$$;
 comment on function coordinator.shell_word(text) is
-  'Return a text as one word of a shell, for the command that a hint names. Internal.';
+  'Return the first 200 characters of a text as one word of a shell, for the command that a hint names. Internal.';
 
 create or replace function coordinator.name_missing(
   p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200) returns void
