@@ -1,6 +1,6 @@
 # The daemon, the sidecar and the command line. Set COORDINATOR_DATABASE_URL to your PostgreSQL; or build with
-# --build-arg EXTRAS=embedded, which adds a private PostgreSQL, and mount a volume for its data at /var/lib/coordinator. Extras mcp, otel
-# and s3 are built in the same way: --build-arg EXTRAS="mcp s3".
+# --build-arg EXTRAS=embedded, which adds a private PostgreSQL, and mount a volume for its data at /var/lib/coordinator. Extras mcp, otel,
+# s3 and top are built in the same way: --build-arg EXTRAS="mcp s3".
 # The container runs as 10001:10001 on a read-only root file system and needs no capability.
 #
 # Packages are those of deploy/image/*.txt, with their hashes. The base has a tag: write its digest behind it (@sha256:…) once you have

@@ -77,7 +77,7 @@ PINS := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashe
 pins: .venv/test ## generate deploy/image/*.txt after a change to dependencies or constraints.txt
 	$(PIP) --quiet uv
 	$(PINS) pyproject.toml -o deploy/image/run.txt
-	for extra in embedded mcp otel s3; do $(PINS) pyproject.toml --extra $$extra -o deploy/image/$$extra.txt \
+	for extra in embedded mcp otel s3 top; do $(PINS) pyproject.toml --extra $$extra -o deploy/image/$$extra.txt \
 	  $$(sed -n 's/==.*//; s/^[a-z]/--no-emit-package &/p' deploy/image/run.txt) || exit 1; done
 	printf 'hatchling\ncyclonedx-bom\n' | $(PINS) - -o deploy/image/build.txt
 
