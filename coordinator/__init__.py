@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from coordinator.config import Config
     from coordinator.errors import (
+        BackupFailed,
         ConfigurationError,
         Conflict,
         CoordinatorError,
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     )
     from coordinator.model.agent import Agent, KnownAgent
     from coordinator.model.directive import Directive, Pending, Receipt, Sent
+    from coordinator.model.doctor import Finding
     from coordinator.model.document import Document, DocumentHeader, DocumentVersion
     from coordinator.model.event import Event
-    from coordinator.model.lock import Grant, Lock, PathCheck, Renewal, Waiter
+    from coordinator.model.lock import Grant, Lock, LockBlocker, PathCheck, Renewal, Waiter
     from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
     from coordinator.model.operation import JsonText
     from coordinator.model.project import Project, ProjectContents
+    from coordinator.model.server import ServerCalls
     from coordinator.model.signal import Rule, Signal
     from coordinator.model.status import Status
     from coordinator.model.transfer import ExportLine, ImportProgress
@@ -57,16 +60,18 @@ if TYPE_CHECKING:
 _PLACES = {
     "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost LogReset Page Presence connect",
     "coordinator.config": "Config",
-    "coordinator.errors": "ConfigurationError Conflict CoordinatorError DatabaseBusy DatabaseUnavailable InvalidArgument LogFull NotFound"
+    "coordinator.errors": "BackupFailed ConfigurationError Conflict CoordinatorError DatabaseBusy DatabaseUnavailable InvalidArgument LogFull NotFound"
     " PermissionDenied SchemaMismatch StoreUnavailable Unauthenticated WaitTimedOut",
     "coordinator.model.agent": "Agent KnownAgent",
     "coordinator.model.directive": "Directive Pending Receipt Sent",
+    "coordinator.model.doctor": "Finding",
     "coordinator.model.document": "Document DocumentHeader DocumentVersion",
     "coordinator.model.event": "Event",
-    "coordinator.model.lock": "Grant Lock PathCheck Renewal Waiter",
+    "coordinator.model.lock": "Grant Lock LockBlocker PathCheck Renewal Waiter",
     "coordinator.model.log": "Log LogEntry LogReceipt NewEntry",
     "coordinator.model.operation": "JsonText",
     "coordinator.model.project": "Project ProjectContents",
+    "coordinator.model.server": "ServerCalls",
     "coordinator.model.signal": "Rule Signal",
     "coordinator.model.status": "Status",
     "coordinator.model.transfer": "ExportLine ImportProgress",
@@ -76,6 +81,7 @@ _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names
 
 __all__ = [
     "Agent",
+    "BackupFailed",
     "Client",
     "Config",
     "ConfigurationError",
@@ -91,6 +97,7 @@ __all__ = [
     "EventStream",
     "ExportLine",
     "FailJob",
+    "Finding",
     "Grant",
     "Handle",
     "Held",
@@ -102,6 +109,7 @@ __all__ = [
     "LeaseState",
     "Listing",
     "Lock",
+    "LockBlocker",
     "LockLost",
     "Log",
     "LogEntry",
@@ -123,6 +131,7 @@ __all__ = [
     "Rule",
     "SchemaMismatch",
     "Sent",
+    "ServerCalls",
     "Signal",
     "SnoozeJob",
     "Status",

@@ -70,7 +70,7 @@ class Directives:
 
     async def acknowledge(
         self,
-        directive: Directive | int,
+        directive: Directive | Sent | int,
         status: Literal["seen", "done", "refused"] = "done",
         *,
         reason: str | None = None,
@@ -90,7 +90,7 @@ class Directives:
             )
         )
 
-    async def revoke(self, directive: Directive | int, *, reason: str | None = None) -> bool:
+    async def revoke(self, directive: Directive | Sent | int, *, reason: str | None = None) -> bool:
         """Revoke an open directive; return false if it was revoked already.
 
         Raises: ``Conflict`` if it ended in another way; ``NotFound``.
@@ -105,7 +105,7 @@ class Directives:
         )
 
     def pending(
-        self, directive: Directive | int | None = None, *, after: str | None = None, limit: int = PAGE
+        self, directive: Directive | Sent | int | None = None, *, after: str | None = None, limit: int = PAGE
     ) -> Listing[Pending]:
         """List the agents that have yet to acknowledge one directive, or any open directive."""
         number = None if directive is None else _number(directive)
@@ -117,5 +117,5 @@ class Directives:
         return Listing(self._caller, directives.List(project=self._caller.project, open=open, limit=limit), after)
 
 
-def _number(directive: Directive | int) -> int:
-    return directive.id if isinstance(directive, Directive) else directive
+def _number(directive: Directive | Sent | int) -> int:
+    return directive if isinstance(directive, int) else directive.id

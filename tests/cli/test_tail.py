@@ -56,7 +56,19 @@ async def test_without_follow_it_prints_what_is_retained_and_ends(program: Progr
     done = program.run("event", "tail")
     assert keys(done.stdout) == [*(f"k/{n}" for n in range(5)), "x"]
     third = json.loads(done.stdout.splitlines()[2])
-    assert set(third) == {"cursor", "seq", "type", "project", "key", "actor", "at", "data", "transaction", "more"}
+    assert set(third) == {
+        "cursor",
+        "seq",
+        "type",
+        "project",
+        "key",
+        "actor",
+        "at",
+        "data",
+        "transaction",
+        "more",
+        "traceparent",
+    }
     assert keys(program.run("event", "tail", "--after", third["cursor"]).stdout) == ["k/3", "k/4", "x"]
     assert keys(program.run("event", "tail", "--topic", "custom.*").stdout) == ["x"]
     assert keys(program.run("event", "tail", "--limit", "2").stdout) == ["k/0", "k/1"]
