@@ -2846,7 +2846,7 @@ create function coordinator.doctor_grants(p_warning double precision, p_critical
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for invalid indexes: ten. Internal.
+-- Look for invalid indexes, and for bloated ones: ten of each. Internal.
 create function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;

@@ -65,6 +65,9 @@ async def test_an_index_that_deletes_in_no_order_have_left_empty_is_named_until_
         (found,) = await connection.fetch(advice)
         assert (found["index_name"], found["table_name"]) == ("signals_pkey", "signals")
         assert found["bytes"] > 3 * found["needed_bytes"]
+        await connection.execute("update coordinator.checks set warning = 100000 where name = 'indexes'")
+        examined = "select severity, remedy from coordinator.doctor_run('{indexes}')"
+        assert await connection.fetch(examined) == [("warning", found["remedy"])]
         assert re.fullmatch(r"reindex index concurrently coordinator\.signals_pkey", found["remedy"])
         await connection.execute(found["remedy"])
         assert await connection.fetch(advice) == []

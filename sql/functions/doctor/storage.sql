@@ -5,7 +5,7 @@ insert into coordinator.checks (name, warning, critical, unit, fix, meaning) val
   ('dead_rows', 1e6, 1e8, 'rows', null, 'Tables with more dead rows than live ones: vacuum does not keep up.'),
   ('bloat', 1e9, 1e11, 'bytes', null, 'Tables of which more than half is free, by an estimate of the statistics.'),
   ('statistics', 1000, null, 'rows', 'analyzes these tables', 'Tables that were never analyzed, or of which most rows changed since.'),
-  ('indexes', null, null, '', null, 'Indexes that are invalid, since their creation was interrupted.'),
+  ('indexes', 1e8, null, 'bytes', null, 'Indexes that are invalid, since their creation was interrupted; larger ones that have three times the size that they need.'),
   ('freezing', 5e8, 1e9, 'transactions', null, 'Age of the oldest row that is not frozen; the server stops writing at 2 billion.'),
   ('limits', 0.9, 1, 'of the limit', null, 'Limits of projects that are close to full (see the table limits), and budgets of jobs.');
 
@@ -129,15 +129,21 @@ set search_path = pg_catalog, pg_temp
 as $$
   with invalid as (
     select c.relname, i.indrelid::regclass as of_table from pg_index i join pg_class c on c.oid = i.indexrelid
-    where c.relnamespace = 'coordinator'::regnamespace and not i.indisvalid and c.relkind = 'i' order by c.relname limit 10)
+    where c.relnamespace = 'coordinator'::regnamespace and not i.indisvalid and c.relkind = 'i' order by c.relname limit 10),
+  bloated as (
+    select * from coordinator.upkeep_indexes(p_warning::bigint) limit 10)
   select 'warning', format('Index coordinator.%s of %s is invalid: writes maintain it, and no query uses it.', v.relname, v.of_table),
          format('reindex index concurrently coordinator.%I', v.relname)
   from invalid v
   union all
-  select 'ok', 'All indexes are valid.', null where not exists (select from invalid)
+  select 'warning', format('Index coordinator.%s of %s has %s, and needs about %s.', u.index_name, u.table_name, pg_size_pretty(u.bytes),
+                           pg_size_pretty(u.needed_bytes)), u.remedy
+  from bloated u
+  union all
+  select 'ok', 'All indexes are valid, and none is bloated.', null where not exists (select from invalid) and not exists (select from bloated)
 $$;
 comment on function coordinator.doctor_indexes(double precision, double precision) is
-  'Look for invalid indexes: ten. Internal.';
+  'Look for invalid indexes, and for bloated ones: ten of each. Internal.';
 
 create or replace function coordinator.doctor_freezing(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
