@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
 import anyio
@@ -133,20 +133,19 @@ class Top(App[None]):
         self.run_worker(self._read_forever(), exclusive=True)
 
     async def _read_forever(self) -> None:
-        while True:
-            try:
-                async with self._opener() as self._source:
-                    while True:
-                        await self._look(self._source)
-                        self._hurry = anyio.Event()
-                        with anyio.move_on_after(self._interval_s):
-                            await self._hurry.wait()
-            except CoordinatorError as error:
-                self._say(error)
-            except NoMatches:  # the screen is being taken down
-                return
-            self._source = None
-            await anyio.sleep(RETRY_S)
+        with suppress(NoMatches):  # the screen is being taken down
+            while True:
+                try:
+                    async with self._opener() as self._source:
+                        while True:
+                            await self._look(self._source)
+                            self._hurry = anyio.Event()
+                            with anyio.move_on_after(self._interval_s):
+                                await self._hurry.wait()
+                except CoordinatorError as error:
+                    self._say(error)
+                self._source = None
+                await anyio.sleep(RETRY_S)
 
     async def _look(self, source: ViewSource) -> None:
         name = self.shown
@@ -170,7 +169,12 @@ class Top(App[None]):
         return plain(f"{found.project} at {self._where}: {shown}; {found.leader or 'nobody'} leads{warnings}")
 
     def _part(self, selector: str, kind: type[W]) -> W:
-        """Return a part of the screen, also while a question lies over it."""
+        """Return a part of the screen, also while a question lies over it.
+
+        Raises: ``NoMatches`` while the screen is being taken down.
+        """
+        if not self.screen_stack:
+            raise NoMatches("there is no screen any more")
         return self.screen_stack[0].query_one(selector, kind)
 
     def _say(self, error: CoordinatorError | None) -> None:
