@@ -46,7 +46,7 @@ async def test_sigterm_drains_in_time_under_load_with_an_http_connection_open(da
         await drained(database_url, len(load.committed))
         note("SIGTERM: another leads after, heartbeats", [handed_over])
         assert handed_over <= 2
-        assert daemon.events()[-2:] == DOWN
+        assert [event for event in daemon.events() if event in DOWN] == DOWN  # a loop may end its run between the two
         assert "Traceback" not in daemon.output()
     load.judge(await log_of(database_url))
 
@@ -62,7 +62,7 @@ async def test_a_signal_while_the_database_is_awaited_ends_the_daemon_at_once(nu
         assert [line["retry_s"] for line in daemon.lines("database.awaited")][:3] == [0.1, 0.2, 0.4]
         daemon.send(number)
         assert await daemon.ended() == 0
-        assert daemon.events()[-2:] == DOWN
+        assert [event for event in daemon.events() if event in DOWN] == DOWN  # a loop may end its run between the two
 
 
 async def test_a_database_that_cannot_be_reached_is_awaited_with_back_off_up_to_the_limit() -> None:
