@@ -77,8 +77,8 @@ class Replica:
                     self._database = database
                     backoff.reset()
                     await self._follow(standby)
-            except CoordinatorError as error:
-                self._failed(error.message)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the standby, the primary serves
+                self._failed(error)
             finally:
                 self._database = self._seen = None
             await backoff.wait()
@@ -90,19 +90,19 @@ class Replica:
                 here = await standby.run(LeaderBeat())
                 there = await self._primary.run(LeaderBeat())
                 if here.origin != there.origin:
-                    self._failed("it is of another database, or of another history of this one")
+                    self._failed(CoordinatorError("it is of another database, or of another history of this one"))
                     self._seen = None
                 elif here.renewed_at is not None:
                     self._seen = _Seen(there.now, asked_at, here.renewed_at)
                     if self._progress.made():
                         log.info("replica.used", lag_s=self.lag_s)
             except CoordinatorError as error:
-                self._failed(error.message)  # what was seen last grows old
+                self._failed(error)  # what was seen last grows old
             await anyio.sleep(LOOK_S)
 
-    def _failed(self, reason: str) -> None:
-        if self._progress.failed(CoordinatorError(reason)):
-            log.warning("replica.unused", reason=reason)
+    def _failed(self, error: Exception) -> None:
+        if self._progress.failed(error):
+            log.warning("replica.unused", reason=str(error) or type(error).__name__)
 
     def _lag(self) -> float:
         lag_s = self.lag_s

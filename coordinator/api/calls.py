@@ -138,9 +138,7 @@ class Calls:
                 return None
             event_cursor = await self.run(Head(), replica)
             result = await self.run(operation, replica)
-        except (
-            CoordinatorError
-        ) as error:  # such as of a project that is not there yet, or a conflict with what is replayed
+        except CoordinatorError as error:  # a project that is not there yet, or a conflict with what is replayed
             metrics.REPLICA_READS.labels("failed").inc()
             log.debug("replica.failed", function=operation.function, error=error.message)
             return None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import anyio
@@ -13,6 +16,7 @@ import httpx
 
 import coordinator
 from coordinator import embedded
+from coordinator.replica import Replica
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon, opened
 from tests.faults.test_log_promoted import standby
@@ -118,6 +122,27 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                     await http.post("/v1/projects/create", json={"project": "new"})
                     fresh = await http.get("/v1/signals", params={"project": "new", "max_lag": "1h"})
                     assert (fresh.status_code, LAG in fresh.headers) == (200, False)
+
+
+async def test_no_error_of_the_standby_ends_the_daemon() -> None:
+    attempts = 0
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Any]:
+        nonlocal attempts
+        attempts += 1
+        raise ZeroDivisionError
+        yield
+
+    async def again() -> bool:
+        return attempts > 1
+
+    async with anyio.create_task_group() as tasks:
+        replica = Replica(opened, cast("Any", None))
+        tasks.start_soon(replica.run_forever)
+        await until(again, "it tries again")
+        assert replica.within(3600) is None
+        tasks.cancel_scope.cancel()
 
 
 async def test_another_database_is_no_replica(server_url: str, database_url: str, template: str) -> None:
