@@ -64,7 +64,9 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                         return answer if answer and values(answer) == [value] and not await lacked(answer) else None
 
                     await write(1)
-                    found = await until(lambda: seen(1), "the replica serves the list, and its event has a number there")
+                    found = await until(
+                        lambda: seen(1), "the replica serves the list, and its event has a number there"
+                    )
                     assert 0 <= float(found.headers[LAG]) < 3600
                     assert LAG not in (await listed()).headers
                     assert LAG not in (await listed(max_lag="0s")).headers
