@@ -30,6 +30,7 @@ from anyio import to_thread
 from coordinator import embedded
 from coordinator.api.access import Access, is_loopback, is_open
 from coordinator.api.app import create_app
+from coordinator.api.forwarded import Forwarded, trusted_proxies
 from coordinator.api.gateway import Gateway
 from coordinator.api.origin import origin_middleware, origins_of
 from coordinator.api.server import bind, serving, url_of
@@ -74,6 +75,7 @@ async def serve(config: Config) -> None:
     """
     is_open(config)  # raises before anything is started
     origins_of(config)
+    trusted_proxies(config)
     ObjectStore(config).check()
     Networks(config.webhook_networks)
     certificate = certificate_of(config)
@@ -197,6 +199,8 @@ async def _run(  # noqa: PLR0917
             mount.over,
             replica,
         )
+        if proxies := trusted_proxies(config):
+            app = Forwarded(app, proxies)
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.up.set()

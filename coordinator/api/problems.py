@@ -2,7 +2,7 @@
 
 Programs read ``type``, which is stable, and ``code``, the SQLSTATE (class ``ZH`` for errors that only HTTP has). People read
 ``detail`` and ``hint``. ``facts`` says what is the case: the present version, the present holder. Any other exception is a
-bug: it is logged, and the response is 500 without details.
+bug: it is logged, and the response is 500 without details. What a caller may not do is logged, too: it has no event.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Overloaded(CoordinatorError):
 
 
 def problem_response(error: Exception) -> Response:
-    """Describe an error; log it if it is a bug."""
+    """Describe an error; log it if it is a bug, or if the caller may not do this."""
     if not isinstance(error, CoordinatorError):
         log.error("request.failed", error=repr(error), exc_info=error)
         error = CoordinatorError(
@@ -147,6 +147,8 @@ def problem_response(error: Exception) -> Response:
         )
     elif error.http_status == CoordinatorError.http_status:
         log.error("request.failed", error=error.message, code=error.code)
+    elif isinstance(error, Unauthenticated | PermissionDenied):
+        log.info("request.refused", error=error.message, code=error.code)
     problem = Problem(
         type=f"urn:coordinator:{error.name}",
         title=error.name.replace("-", " ").capitalize(),

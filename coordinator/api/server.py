@@ -126,7 +126,7 @@ async def serving(
             loop="none",
             lifespan="off",
             access_log=False,
-            proxy_headers=False,  # nothing reads the client's address
+            proxy_headers=False,  # see api/forwarded.py
             log_config=None,
             server_header=False,
             timeout_keep_alive=ceil(config.http_keep_alive_s),

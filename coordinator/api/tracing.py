@@ -55,7 +55,8 @@ class Traced:
                     _answered(span, message["status"])
             await send(message)
 
-        with span, Cause(request_id):
+        client = scope.get("client")
+        with span, Cause(request_id, None if client is None else client[0]):
             await self._app(scope, receive, respond)
 
 

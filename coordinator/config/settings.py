@@ -162,6 +162,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Origins whose web pages may use HTTP (CORS), https://…, separated by commas", "names", unset="no others"
         ),
     ] = None
+    trusted_proxies: Annotated[
+        str | None,
+        Setting(
+            "Networks of the reverse proxies whose X-Forwarded-For names the client, 10.1.0.0/16, separated by commas",
+            "networks",
+            unset="the peer is the client",
+        ),
+    ] = None
     tls_certificate: Annotated[
         Path | None,
         Setting("PEM file of the certificate and its chain; read again when it changes", "file", unset="plain HTTP"),

@@ -22,6 +22,7 @@ import structlog
 from anyio import to_thread
 
 from coordinator.api.endpoint import DEFAULT_PROJECT
+from coordinator.api.forwarded import FORWARDING
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest
 from coordinator.api.request import Request
@@ -137,7 +138,9 @@ async def _look(count: int, work: Callable[[], Any]) -> Any:
 
 
 def _near(request: Request) -> bool:
-    """Return whether the caller is on this machine."""
+    """Return whether the caller is on this machine: a proxy on it says nothing about those behind it."""
+    if any(name in FORWARDING for name, _ in request.scope["headers"]):
+        return False
     client = request.client
     if client is None:
         return True  # a Unix socket

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from coordinator.errors import ConfigurationError, InvalidArgument
 
-__all__ = ["Networks"]
+__all__ = ["Networks", "networks_of"]
 
 ALL = "all"
 CLOUD = (ip_network("168.63.129.16/32"), ip_network("192.0.0.0/24"))  # metadata services at addresses that look public
 NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def networks_of(text: str | None, setting: str, further: str = "") -> list[IPv4Network | IPv6Network]:
+    """Return the networks that a setting lists, separated by commas; ``further`` is what else it takes.
+
+    Raises: ``ConfigurationError``.
+    """
+    try:
+        return [ip_network(name.strip()) for name in (text or "").split(",") if name.strip()]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"invalid network in the setting {setting}: {str(error)[:200]}",
+            hint=f"Write networks such as 10.0.0.0/8 or fd00::/8, separated by commas{further}.",
+        ) from None
 
 
 class Networks:
@@ -21,15 +35,8 @@ class Networks:
     """
 
     def __init__(self, text: str | None) -> None:
-        names = [name.strip() for name in (text or "").split(",") if name.strip()]
-        self._all = names == [ALL]
-        try:
-            self._allowed = [] if self._all else [ip_network(name) for name in names]
-        except ValueError as error:
-            raise ConfigurationError(
-                f"invalid network in the setting webhook_networks: {error}",
-                hint="Write networks such as 10.0.0.0/8 or fd00::/8, separated by commas; or all.",
-            ) from None
+        self._all = (text or "").strip(" ,") == ALL
+        self._allowed = networks_of(None if self._all else text, "webhook_networks", "; or all")
 
     def refusal(self, address: str) -> str | None:
         """Return why an IP address must not be reached; None: it may."""

@@ -1,4 +1,4 @@
-"""What a line of the log is due to: its request and trace, its project and agent.
+"""What a line of the log is due to: its request and trace, its client, its project and agent.
 
 A request costs one object; who it is about is read out of its operation when a line is written. It is cheap to import.
 """
@@ -17,12 +17,13 @@ __all__ = ["Cause", "about", "facts", "facts_of", "identify", "request_id"]
 
 
 class Cause:
-    """What lines within the context are due to: a request, and the operation that it asks for, once that is known."""
+    """What lines within the context are due to: a request, its client, and the operation that it asks for, once that is known."""
 
-    __slots__ = ("_token", "operation", "request_id")
+    __slots__ = ("_token", "address", "operation", "request_id")
 
-    def __init__(self, request_id: bytes) -> None:
+    def __init__(self, request_id: bytes, address: str | None = None) -> None:
         self.request_id = request_id
+        self.address = address
         self.operation: Operation[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -55,6 +56,8 @@ def facts() -> dict[str, str]:
     found = dict(_identity)
     if cause is not None:
         found["request_id"] = cause.request_id.decode("ascii")
+        if cause.address is not None:
+            found["address"] = cause.address
         if cause.operation is not None:
             found |= facts_of(cause.operation)
     if trace_id := tracing.trace_id():

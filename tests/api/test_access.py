@@ -23,7 +23,7 @@ from coordinator.client.wire import message_of
 from coordinator.config import Config
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
-from coordinator.errors import ConfigurationError, Conflict, Unauthenticated
+from coordinator.errors import ConfigurationError, Conflict, PermissionDenied, Unauthenticated
 from coordinator.model.agent_ref import AgentRef, takes_agent
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.token import Role, Secret, Token, new_secret
@@ -119,6 +119,23 @@ async def test_without_a_valid_token_nothing_below_v1_is_open(issuer: Issuer) ->
             answer = await client.get("/v1/projects", headers={"Authorization": header})
             problem(answer, 401, "unauthenticated")
             assert answer.headers["www-authenticate"] == 'Bearer realm="coordinator", error="invalid_token"'
+
+
+async def test_who_is_refused_has_a_line_in_the_log(guarded: Daemon, issuer: Issuer) -> None:
+    headers = {"x-request-id": uuid4().hex}
+    async with issuer.client(None) as nobody, await issuer.as_("reader", "alpha") as reader:
+        problem(await nobody.get("/v1/projects", headers=headers), 401, "unauthenticated")
+        body = {"project": "beta", "key": "k", "value": 1}
+        problem(await reader.post("/v1/signals/set", json=body, headers=headers), 403, "permission-denied")
+
+    async def look() -> list[dict[str, Any]] | None:
+        found = [line for line in guarded.lines("request.refused") if line["request_id"] == headers["x-request-id"]]
+        return found if len(found) == 2 else None
+
+    unknown, forbidden = await until(look, "the log has both")
+    assert (unknown["code"], unknown["address"]) == (Unauthenticated.sqlstate, "127.0.0.1")
+    assert (forbidden["code"], forbidden["address"]) == (PermissionDenied.sqlstate, "127.0.0.1")
+    assert "the reader" in forbidden["error"]
 
 
 async def test_a_request_with_two_tokens_is_refused(issuer: Issuer) -> None:

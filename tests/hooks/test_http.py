@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette import requests
 
+from coordinator.hooks.http import _near
 from tests.daemon import Daemon, opened
 from tests.hooks.repositories import git
 from tests.http_client import http_client
@@ -143,3 +145,19 @@ async def test_an_error_of_the_coordinator_is_answered_by_the_policy(
         async with http_client(daemon.url) as client:
             answer = await client.post(f"/v1/hooks/claude-code?unreachable={policy}", json=edit(tmp_path, "a.py"))
     assert answer.json()["hookSpecificOutput"]["permissionDecision"] == policy
+
+
+@pytest.mark.parametrize(("client", "header", "near"), [
+    (None, None, True),  # a Unix socket
+    ("127.0.0.1", None, True),
+    ("::1", None, True),
+    ("198.51.100.7", None, False),
+    ("127.0.0.1", b"x-forwarded-for", False),  # a proxy on this machine
+    ("127.0.0.1", b"forwarded", False),
+])  # fmt: skip
+def test_files_are_read_only_for_callers_that_no_proxy_hides(
+    client: str | None, header: bytes | None, near: bool
+) -> None:
+    headers = [] if header is None else [(header, b"127.0.0.1")]
+    scope = {"type": "http", "client": client and (client, 4711), "headers": headers}
+    assert _near(requests.Request(scope)) is near  # type: ignore[arg-type] - it has what is asked
