@@ -17,7 +17,7 @@ __all__ = ["FILL", "run"]
 SAMPLES = 60
 SCRAPE_MS = 100
 SCRAPE_BYTES = 1_000_000
-# Of each project: a queue, a class, an agent, a limit, a directive, and a job in each state but running.
+# Of each project: a queue, a class, an agent, a limit, a directive, a log, a document, and a job in each state but running.
 FILL = (
     """
 with projects as (
@@ -37,7 +37,13 @@ limits as (
   select p.id, 'l', 'slots', 1, 'a', now(), now() from projects p returning 1),
 directives as (
   insert into coordinator.directives (project_id, body, priority, status, actor, sent_at, expires_at)
-  select p.id, 'x', 0, 'open', 'a', now(), now() + interval '1 day' from projects p returning 1)
+  select p.id, 'x', 0, 'open', 'a', now(), now() + interval '1 day' from projects p returning 1),
+logs as (
+  insert into coordinator.logs (project_id, kind, key, count, epoch, updated_at)
+  select p.id, 'k' || p.name, 'a', 1, 0, now() from projects p returning 1),
+documents as (
+  insert into coordinator.documents (project_id, kind, key, version, epoch, actor, created_at, updated_at)
+  select p.id, 'k' || p.name, 'a', 1, 0, 'a', now(), now() from projects p returning 1)
 select count(*) from classes
 """,
     "insert into coordinator.jobs_ready (class_id, lane_id, rank, id) select id, 0, 0, coordinator.job_id(1, gen_random_uuid()) from coordinator.job_classes",

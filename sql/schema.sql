@@ -3086,6 +3086,11 @@ create function coordinator.document_restore(p_project text, p_kind text, p_key 
   returns SETOF coordinator.document_header
   volatile security definer;
 
+-- Sample the metrics of documents. Internal.
+create function coordinator.document_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
+  stable;
+
 -- Return the ranked matches of p_query within p_within (see search_within), in no order, 500 at most. partial: more matched, and only the newest, or some of them, were ranked. With p_embedding, the places by words and by distance are merged: the sum of 1 / (60 + place) (reciprocal rank fusion). Internal.
 create function coordinator.document_search(p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null)
   returns table (document_id bigint, rank double precision, partial boolean)
@@ -4989,6 +4994,11 @@ create function coordinator.log_refuse(p_place integer, p_code text, p_message t
 -- Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.
 create function coordinator.log_repeated(p_log_id bigint, p_drafts coordinator.log_draft[])
   returns table (place bigint, seq bigint, epoch integer)
+  stable;
+
+-- Sample the metrics of logs. Internal.
+create function coordinator.log_sample(p_since timestamp with time zone)
+  returns table (name text, labels text[], value double precision)
   stable;
 
 -- Return the number of the last entry that was appended up to an instant; 0: none. Entries are in the order of time. Internal.

@@ -552,6 +552,21 @@ METRICS: Final[Mapping[str, Metric]] = {
         "",
         "Tickets that were ever given. Tickets that wait, divided by the rate of this, is how long a wait takes on average.",
     ),
+    "coordinator_logs": Metric(
+        "log_sample",
+        "gauge",
+        ("project", "kind"),
+        "",
+        'Logs; "other" has all beyond the 50 kinds with the most entries.',
+    ),
+    "coordinator_log_entries": Metric("log_sample", "gauge", ("project", "kind"), "", "Their entries."),
+    "coordinator_documents": Metric(
+        "document_sample",
+        "gauge",
+        ("project", "kind"),
+        "",
+        'Documents, except deleted ones; "other" has all beyond the 50 kinds with the most of them.',
+    ),
     "coordinator_artifact_bytes": Metric(
         "artifact_sample", "gauge", (), "bytes", "Contents of artifacts, in the database or in the object store."
     ),

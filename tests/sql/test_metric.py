@@ -111,6 +111,24 @@ async def test_a_directive_counts_until_an_agent_acknowledges_it(tx: Transaction
     assert await figures(tx, "coordinator_directives_unacknowledged") == {}
 
 
+async def test_logs_and_documents_are_counted_by_kind(tx: Transaction) -> None:
+    await tx.connection.execute("select coordinator.project_create('counted')")
+    for kind, key in (("message", "a"), ("message", "b"), ("step", "a")):
+        await tx.connection.execute(
+            "select coordinator.log_append('counted', $1, $2, '[{\"data\": 1}, {\"data\": 2}]')", kind, key
+        )
+    for key in ("a", "b", "gone"):
+        await tx.connection.execute("select coordinator.document_put('counted', 'todo', $1, '[]')", key)
+    await tx.connection.execute("select coordinator.document_delete('counted', 'todo', 'gone')")
+
+    async def counted(name: str) -> dict[str, float]:
+        return {kind: value for (project, kind), value in (await figures(tx, name)).items() if project == "counted"}
+
+    assert await counted("coordinator_logs") == {"message": 2, "step": 1}
+    assert await counted("coordinator_log_entries") == {"message": 4, "step": 2}
+    assert await counted("coordinator_documents") == {"todo": 2}
+
+
 async def test_limits_say_which_share_of_them_is_used(tx: Transaction) -> None:
     await tx.connection.execute("select coordinator.limit_set('default', 'four', p_slots => 4, p_queue => 'default')")
     await tx.connection.execute("select coordinator.limit_set('default', 'rate', p_rate => 10, p_burst => 10)")

@@ -200,3 +200,28 @@ end
 $$;
 comment on function coordinator.document_history(text, text, text, text[], integer) is
   'List the versions of a document that are kept, the newest first, also of one that is deleted or expired. p_after: array[version] of the last row read.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_documents', 'document_sample', 'gauge', '{project,kind}', '', 'Documents, except deleted ones; "other" has all beyond the 50 kinds with the most of them.');
+
+create or replace function coordinator.document_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_share double precision := coordinator.metric_share('coordinator.documents');
+begin
+  return query
+    with counted as (
+      select d.project_id, d.kind, count(*) / v_share as n
+      from coordinator.documents d tablesample system (100 * v_share) where not d.deleted group by d.project_id, d.kind),
+    placed as (
+      select c.*, row_number() over (order by c.n desc, c.project_id, c.kind) as place from counted c),
+    shown as (
+      select array[coordinator.metric_label(coalesce(p.name, ''), c.place), coordinator.metric_label(c.kind, c.place)] as labels, c.n
+      from placed c left join coordinator.projects p on p.id = c.project_id and c.place <= 50)
+    select 'coordinator_documents', s.labels, sum(s.n) from shown s group by s.labels;
+end
+$$;
+comment on function coordinator.document_sample(timestamptz) is
+  'Sample the metrics of documents. Internal.';

@@ -97,3 +97,32 @@ end
 $$;
 comment on function coordinator.log_read(text, text, text, bigint, integer, timestamptz, text[], integer) is
   'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';
+
+insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
+  ('coordinator_logs', 'log_sample', 'gauge', '{project,kind}', '', 'Logs; "other" has all beyond the 50 kinds with the most entries.'),
+  ('coordinator_log_entries', 'log_sample', 'gauge', '{project,kind}', '', 'Their entries.');
+
+create or replace function coordinator.log_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_share double precision := coordinator.metric_share('coordinator.logs');
+begin
+  return query
+    with counted as (
+      select l.project_id, l.kind, count(*) / v_share as logs, sum(l.count)::double precision / v_share as entries
+      from coordinator.logs l tablesample system (100 * v_share) where not l.deleted group by l.project_id, l.kind),
+    placed as (
+      select c.*, row_number() over (order by c.entries desc, c.project_id, c.kind) as place from counted c),
+    shown as materialized (
+      select array[coordinator.metric_label(coalesce(p.name, ''), c.place), coordinator.metric_label(c.kind, c.place)] as labels,
+             sum(c.logs) as logs, sum(c.entries) as entries
+      from placed c left join coordinator.projects p on p.id = c.project_id and c.place <= 50 group by 1)
+    select 'coordinator_logs', s.labels, s.logs from shown s
+    union all
+    select 'coordinator_log_entries', s.labels, s.entries from shown s;
+end
+$$;
+comment on function coordinator.log_sample(timestamptz) is
+  'Sample the metrics of logs. Internal.';
