@@ -762,7 +762,8 @@ create table coordinator.jobs_ended (
   after        uuid[], -- The jobs that it started after; may be null.
   after_mode   text, -- any: it started after one of them; null: after all.
   on_failure   text, -- What followed if one of them did not complete: ignore or run; null: it was cancelled.
-  awaited      boolean -- true: other jobs waited for its end; else null.
+  awaited      boolean, -- true: other jobs waited for its end; else null.
+  traceparent  text -- The W3C trace context of the call that enqueued it; null: there is none.
 ) partition by LIST (((status = 'completed'::text)));
 CREATE INDEX jobs_ended_project_idx ON ONLY coordinator.jobs_ended USING btree (project_id, id);
 CREATE INDEX jobs_ended_root_idx ON ONLY coordinator.jobs_ended USING btree (project_id, root_id, id) WHERE (root_id IS NOT NULL);
@@ -1718,7 +1719,8 @@ create view coordinator.job_rows (
   part         text, -- Where it is: open, completed or uncompleted.
   end_status   text, -- Its status if it has ended, which has statistics.
   past         jsonb, -- Attempts that ended, newest last.
-  steps        jsonb -- Finished steps of a job that has ended, in their order.
+  steps        jsonb, -- Finished steps of a job that has ended, in their order.
+  traceparent  text -- The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.
 );
 
 -- Finished steps of jobs, also of those that ended.
@@ -1778,7 +1780,8 @@ create view coordinator.jobs (
   waiting_for  text, -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
   limits       jsonb, -- Limits that it names, and what it costs of each.
   locks        text[], -- Resources that it has locked while it runs.
-  tokens       jsonb -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
+  tokens       jsonb, -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
+  traceparent  text -- The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.
 );
 
 -- Entries of knowledge.

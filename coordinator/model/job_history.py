@@ -30,7 +30,8 @@ class Job(msgspec.Struct, frozen=True):
     """A job. ``status`` is queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
 
     ``reason`` says why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced,
-    dependency or start_by. ``attempts`` counts the one that runs. ``completed_at`` is when it ended, however it ended.
+    dependency or start_by. ``attempts`` counts the one that runs. ``completed_at`` is when it ended, however it ended. ``traceparent`` is the
+    trace (W3C Trace Context) of the call that enqueued it, which its attempts continue, if there was one.
     """
 
     id: UUID
@@ -75,6 +76,7 @@ class Job(msgspec.Struct, frozen=True):
     limits: dict[str, int]
     locks: list[str]
     tokens: dict[str, int] | None
+    traceparent: str | None = None
 
     @property
     def ended(self) -> bool:

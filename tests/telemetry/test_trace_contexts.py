@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from coordinator.db.database import Database
 from coordinator.model.job import JobGrant
-from coordinator.model.operation import Operation
-from coordinator.operations import agents, directives, events, jobs, signals
+from coordinator.model.job_history import Job
+from coordinator.operations import agents, directives, events, job_history, jobs, signals
 from coordinator.telemetry import tracing
 from coordinator.telemetry.tracing import parsed
 from tests.conftest import Transaction
@@ -23,8 +26,8 @@ async def _claim(tx: Transaction | Database) -> list[JobGrant]:
     return await tx.run(jobs.Claim(project="default", agent=worker.id, limit=10))
 
 
-def _enqueue(**fields: object) -> Operation[object]:
-    return jobs.Enqueue(project="default", type="t", payload={}, **fields)  # type: ignore[arg-type,return-value]
+def _enqueue(**fields: Any) -> jobs.Enqueue:
+    return jobs.Enqueue(project="default", type="t", payload={}, **fields)
 
 
 async def test_a_claim_returns_the_context_of_the_call_that_enqueued_the_job(db: Database) -> None:
@@ -53,6 +56,38 @@ async def test_a_repeated_claim_returns_it_again_and_so_does_a_second_attempt(tx
     await tx.run(jobs.Release(project="default", agent=worker.id, job=grant.id, fence=grant.fence))
     (grant,) = await tx.run(jobs.Claim(project="default", agent=worker.id, limit=10))
     assert grant.traceparent == PARENT
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "expired"])
+async def test_a_job_has_it_while_it_waits_and_runs_and_after_its_end(tx: Transaction, status: str) -> None:
+    await tx.set_clock(timedelta())
+    now = await tx.connection.fetchval("select coordinator.now_utc()")
+    await tx.run(_enqueue(priority=-5))  # before the transaction has a context
+    with tracing.received("x", "server", {}, parsed(PARENT)):
+        job = (await tx.run(_enqueue(start_by=now + timedelta(hours=1)))).id
+
+    async def shown() -> Job:
+        found = await tx.run(job_history.Show(project="default", job=job))
+        (listed,) = [one for one in await tx.run(job_history.List(project="default")) if one.id == job]
+        assert found == listed
+        return found
+
+    assert (await shown()).traceparent == PARENT
+    if status in ("completed", "failed"):
+        worker = await tx.run(agents.Register(project="default", name="w", job_types=["t"]))
+        (grant,) = await tx.run(jobs.Claim(project="default", agent=worker.id, limit=1))
+        assert (await shown()).traceparent == PARENT
+        held = {"project": "default", "agent": worker.id, "job": job, "fence": grant.fence}
+        await tx.run(jobs.Complete(**held) if status == "completed" else jobs.Fail(**held, error="x", final=True))
+    elif status == "cancelled":
+        await tx.run(jobs.Cancel(project="default", job=job))
+    else:
+        await tx.set_clock(timedelta(hours=2))
+        await tx.run(jobs.Expire())
+    ended = await shown()
+    assert (ended.status, ended.traceparent) == (status, PARENT)
+    (other,) = await tx.run(job_history.List(project="default", status=["queued"]))
+    assert other.traceparent is None
 
 
 async def test_a_directive_has_it_for_who_sends_and_who_reads(tx: Transaction) -> None:

@@ -56,13 +56,13 @@ begin
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
         status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
-        backoff, deadline, stall, rescue, root_id, depth, after, after_mode, on_failure, limits, awaited, locks)
+        backoff, deadline, stall, rescue, root_id, depth, after, after_mode, on_failure, limits, awaited, locks, traceparent)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
              j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
              coalesce(a.attempt, j.attempts), a.agent_id, case when a.agent_id = v_agent then v_worker when a.agent_id is not null then coordinator.job_worker(a.agent_id) end,
              a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
              u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
-             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.after_mode, j.on_failure, j.limits, nullif(j.awaited, false), j.locks
+             j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.after_mode, j.on_failure, j.limits, nullif(j.awaited, false), j.locks, j.traceparent
       from job j
       join unnest(p_ids, p_results) u (id, result) on u.id = j.id
       left join unnest(p_attempts) a on a.id = j.id

@@ -25,7 +25,7 @@ begin
     ' j.started_at, j.completed_at, j.worker_id, j.worker, j.fence, j.queue, j.key, j.priority, j.labels, j.reason, j.percent, j.message,'
     ' j.checkpoint, j.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as, j.actor, j.ended_by, %L,'
     ' coalesce(j.root_id, j.id), coalesce(j.depth, 0), coalesce(j.after, ''{}''),'
-    ' case when j.after is not null then coalesce(j.after_mode, ''all'') end, case when j.after is not null then coalesce(j.on_failure, ''cancel'') end, j.cause, coalesce(j.limits, ''{}''), coalesce(j.locks, ''{}''), j.tokens'
+    ' case when j.after is not null then coalesce(j.after_mode, ''all'') end, case when j.after is not null then coalesce(j.on_failure, ''cancel'') end, j.cause, coalesce(j.limits, ''{}''), coalesce(j.locks, ''{}''), j.tokens, j.traceparent'
     ' from coordinator.job_rows j where j.project_id = %s and %s', p_project, coordinator.project_id(p_project), p_condition);
 end
 $$;

@@ -10,22 +10,22 @@ create or replace view coordinator.job_rows as
          coalesce(r.agent_id, j.agent_id) as worker_id, coalesce(a.name, j.worker) as worker, coalesce(r.fence, j.fence) as fence,
          j.queue, j.key, j.priority::integer as priority, j.labels, j.reason, r.percent::double precision as percent, r.message,
          coalesce(r.checkpoint, j.checkpoint) as checkpoint, r.cancel_at, j.start_by, j.dedupe_key, j.parent_id, j.retry_of, j.retried_as,
-         j.actor, j.ended_by, j.root_id, j.depth::integer as depth, j.after, j.after_mode, j.on_failure, j.limits, w.cause, j.locks, r.tokens, j.project_id, j.part, j.status as end_status, j.past, j.steps
+         j.actor, j.ended_by, j.root_id, j.depth::integer as depth, j.after, j.after_mode, j.on_failure, j.limits, w.cause, j.locks, r.tokens, j.project_id, j.part, j.status as end_status, j.past, j.steps, j.traceparent
   from (
     select id, type, payload, null::text as status, null::jsonb as result, error, attempts, max_attempts, created_at, scheduled_at,
            null::timestamptz as started_at, null::timestamptz as completed_at, null::uuid as agent_id, null::text as worker, null::bigint as fence,
            queue, key, priority, labels, null::text as reason, checkpoint, start_by, dedupe_key, parent_id, retry_of, null::uuid as retried_as,
-           actor, null::text as ended_by, root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'open' as part, past, null::jsonb as steps
+           actor, null::text as ended_by, root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'open' as part, past, null::jsonb as steps, traceparent
     from coordinator.jobs_open
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'completed', past, steps
+           root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'completed', past, steps, traceparent
     from coordinator.jobs_completed
     union all
     select id, type, payload, status, result, error, attempts, max_attempts, created_at, scheduled_at, started_at, completed_at, agent_id, worker,
            fence, queue, key, priority, labels, reason, checkpoint, null::timestamptz, dedupe_key, parent_id, retry_of, retried_as, actor, ended_by,
-           root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'uncompleted', past, steps
+           root_id, depth, after, after_mode, on_failure, limits, locks, project_id, 'uncompleted', past, steps, traceparent
     from coordinator.jobs_uncompleted) j
   left join coordinator.jobs_running r on r.id = j.id
   left join coordinator.jobs_later l on l.id = j.id
@@ -40,7 +40,7 @@ create or replace view coordinator.jobs with (security_barrier) as
          coalesce(j.root_id, j.id) as root_id, coalesce(j.depth, 0) as depth, coalesce(j.after, '{}') as after,
          case when j.after is not null then coalesce(j.after_mode, 'all') end as after_mode, case when j.after is not null then coalesce(j.on_failure, 'cancel') end as on_failure,
          j.cause as waiting_for, coalesce(j.limits, '{}') as limits,
-         coalesce(j.locks, '{}') as locks, j.tokens
+         coalesce(j.locks, '{}') as locks, j.tokens, j.traceparent
   from coordinator.job_rows j join coordinator.projects p on p.id = j.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.jobs              is 'Jobs: those that wait or run, and those that ended and are retained.';
@@ -84,6 +84,7 @@ comment on column coordinator.jobs.after_mode   is 'all: it starts after all of 
 comment on column coordinator.jobs.on_failure   is 'What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.';
 comment on column coordinator.jobs.locks        is 'Resources that it has locked while it runs.';
 comment on column coordinator.jobs.tokens       is 'Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.';
+comment on column coordinator.jobs.traceparent  is 'The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.';
 comment on column coordinator.jobs.waiting_for  is 'What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.';
 comment on column coordinator.jobs.limits       is 'Limits that it names, and what it costs of each.';
 
