@@ -203,7 +203,7 @@ async def _fan_out(place: Place, port: int, pid: int) -> Table:
     size = await _size(place, port) // BURST
     rows = []
     for shape, count in (("at once", BURST), ("one by one", SINGLE)):
-        found = {}
+        found: dict[str, list[tuple[float, float]]] = {}
         pieces = "burst" if count == BURST else "single"
         async with process("broadcast", pieces, str(size), str(count)) as (bare_port, bare_pid):
             for _ in range(3):
@@ -344,7 +344,7 @@ class _Broadcaster(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self.pause_s, self._write, pieces[1:])
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self.everybody.discard(self._transport)  # type: ignore[arg-type]
+        self.everybody.discard(self._transport)
 
 
 async def _broadcast(port: int, shape: str, size: int, count: int) -> None:

@@ -9,6 +9,7 @@ from bench.report import Table, load, percentile
 from coordinator import operations
 from coordinator.db.call import call
 from coordinator.db.connection import connect
+from coordinator.model.metric import Sample
 from coordinator.operations.work import SampleMetrics
 from coordinator.telemetry import metrics
 
@@ -60,7 +61,8 @@ async def run(options: Options) -> list[Table]:
         sampling: list[float] = []
         for _ in range(SAMPLES):
             began = time.perf_counter()
-            metrics.SAMPLES.keep(await call(connection, SampleMetrics(samplers=metrics.SAMPLES.samplers)))
+            samples: list[Sample] = await call(connection, SampleMetrics(samplers=metrics.SAMPLES.samplers))
+            metrics.SAMPLES.keep(samples)
             sampling.append((time.perf_counter() - began) * 1000)
         await connection.close()
     for operation in operations.every():
@@ -72,7 +74,7 @@ async def run(options: Options) -> list[Table]:
     page = b""
     for _ in range(SAMPLES):
         began = time.process_time()
-        page = metrics.renderer()()
+        page = metrics.renderer()[0]()
         scrapes.append((time.process_time() - began) * 1000)
     series = sum(not line.startswith(b"#") for line in page.splitlines())
     middle, large = percentile(scrapes, 50), len(page)

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from bench.place import Options, fresh
 from bench.report import Table
 from coordinator.api.access import Access
-from coordinator.api.app import Readiness, create_app
+from coordinator.api.app import create_app
 from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.api.server import bind, serving
@@ -27,6 +27,7 @@ from coordinator.api.tracing import Traced
 from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.model.operation import Operation
+from coordinator.model.readiness import Readiness
 from coordinator.operations import signals
 from coordinator.telemetry import slow, tracing
 

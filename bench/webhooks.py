@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -170,7 +171,7 @@ async def _receive() -> None:
     sys.stdout.flush()
 
     def asked() -> None:
-        if not sys.stdin.buffer.raw.read(1):
+        if not os.read(0, 1):
             loop.stop()
         sys.stdout.write(f"{_Counter.count}\n")
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import asyncpg
@@ -112,10 +113,11 @@ async def side(
         python or sys.executable, "-m", f"bench.queues.{module}", dsn, *arguments,
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    writer, reader = cast("asyncio.StreamWriter", process.stdin), cast("asyncio.StreamReader", process.stdout)
     try:
-        yield Side(process.stdin, process.stdout, database, _parent(database.get_server_pid()), relay)
+        yield Side(writer, reader, database, _parent(database.get_server_pid()), relay)
     finally:
-        process.stdin.close()
+        writer.close()
         await process.wait()
         await database.close()
 
