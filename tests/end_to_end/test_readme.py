@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 from pathlib import Path
 
 import anyio
@@ -14,6 +13,7 @@ import asyncpg
 from coordinator.operations import agents, directives, jobs, locks, signals
 from tests.conftest import Transaction
 from tests.daemon import Daemon
+from tests.end_to_end.test_pages import program
 from tests.waiting import DEADLINE_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -88,11 +88,12 @@ class Reader:
             await tx.run(loop)  # type: ignore[arg-type]
 
 
-async def test_the_readme_blocks_run_at_reading_speed_and_twice_in_a_row(database_url: str) -> None:
+async def test_the_readme_blocks_run_at_reading_speed_and_twice_in_a_row(database_url: str, tmp_path: Path) -> None:
+    program(tmp_path)
     environment = {
         **os.environ,
         "COORDINATOR_DATABASE_URL": database_url,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     connection = await asyncpg.connect(database_url)
     try:
