@@ -178,12 +178,13 @@ def test_completion_answers_with_the_values_of_now(program: Program, lone: Progr
         assert done.stderr == ""
         return [item.partition(",")[2] for item in done.stdout.split()]
 
-    agent = program.text("agent", "register", "coder", "--role", "developer").strip()
+    program.constants = {"coordinator.cli.candidates.WITHIN_S": DEADLINE_S}
+    agent = program.text("agent", "register", "coder", "--role", "developer", "--ttl", "1h").strip()
     program.json("project", "create", "shop")
     program.json("signal", "set", "build/1", "1")
     program.json("signal", "set", "build/1", "1", "--project", "shop")
     program.json("signal", "set", "deploy/1", "1", "--project", "shop")
-    token = program.json("lock", "acquire", "src/a.py", "--agent", agent)[0]["fencing_token"]
+    token = program.json("lock", "acquire", "src/a.py", "--agent", agent, "--ttl", "1h")[0]["fencing_token"]
     assert token
     job = program.json("job", "enqueue", "ship", "--queue", "orders", "--key", "acme")["id"]
     program.json("directive", "send", "stop", "--everyone")

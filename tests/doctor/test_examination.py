@@ -18,7 +18,7 @@ from tests.conftest import admin
 from tests.daemon import Daemon
 from tests.ports import reserve_port
 from tests.sql.test_access import as_role
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 NOBODY = f"postgresql://nobody@127.0.0.1:{reserve_port()}/nowhere"
 INCOMPATIBLE = """
@@ -29,6 +29,13 @@ REPLACED = (
     " returns table (severity text, message text, remedy text) language plpgsql stable set search_path = pg_catalog, pg_temp"
     " as $$ begin perform {}; return query values ('ok', 'Well.', null); end $$"
 )
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no check find that it took too long, however slow the machine is; a test about that sets another limit."""
+    for module, name in ((examination, "CONNECT_S"), (examination, "CHECK_S"), (checks, "HEARD_S")):
+        monkeypatch.setattr(module, name, DEADLINE_S)
 
 
 async def found(url: str, direct_url: str | None = None, **settings: object) -> dict[str, Finding]:

@@ -30,12 +30,12 @@ async def test_second_daemon_attaches_and_leaves_the_server_alone(made: Path) ->
 async def test_attached_daemon_takes_over_when_the_owner_is_killed(made: Path) -> None:
     with Daemon(made) as owner:
         dsn = owner.answer()["dsn"]
-        await query(dsn, "create table kept_10 as select 1 as it")
+        await query(dsn, "create table kept_11 as select 1 as it")
         async with embedded.run(made) as attached:
             assert not attached.owned
             owner.kill()
             await soon(lambda: (new := embedded.find(made)) and new.pid != attached.pid, "taken over")
-            assert await query_when_up(attached.dsn, "select it from kept_10") == 1
+            assert await query_when_up(attached.dsn, "select it from kept_11") == 1
     assert embedded.find(made) is None, "it was stopped by its new owner"
 
 

@@ -208,7 +208,7 @@ async def test_a_fleet_that_takes_too_long_says_so_and_ends_its_processes(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert await fleet.main(TREE, database_url, None) == 1, "nothing relays here, so nothing can come of it"
     assert "Failed: not finished within 1 seconds" in capsys.readouterr().out
-    assert left_over(tmp_path) == []
+    await all_gone(tmp_path)
 
 
 async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: Database, database_url: str) -> None:
@@ -220,7 +220,7 @@ async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: D
             failure = await play.run("postgresql:///x?host=/nowhere", "fleet", str(TREE), after)
     assert " failed:\n" in failure
     assert "DatabaseUnavailable" in failure
-    assert left_over(tmp_path) == []
+    await all_gone(tmp_path)
 
 
 async def test_a_process_that_has_failed_by_the_first_look_is_told(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
     ):
         with Daemon(server.dsn) as first:
             await first.ready()
-        async with standby(server, tmp_path / "standby", max_standby_streaming_delay="0") as url, opened(url) as replay:
+        async with standby(server, tmp_path / "standby") as url, opened(url) as replay:
             with Daemon(server.dsn, replica_url=url) as daemon:
                 await daemon.ready()
                 async with http_client(daemon.url) as http:

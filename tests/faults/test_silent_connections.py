@@ -224,8 +224,8 @@ async def test_streams_go_on_and_their_heartbeats_tell_how_old_the_news_of_the_d
                         return answer.status_code == httpx.codes.OK
 
                     await until(emitted, "a call is answered")
-                    (event,) = await frames.events(1)
-                    assert event.data["key"] == str(turn)
+                    while (await frames.events(1))[0].data["key"] != str(turn):
+                        pass  # a call that got no answer in time may have been done, and was repeated
                 while (frame := await frames.next()) and frame.comment is None:
                     pass
                 assert frame

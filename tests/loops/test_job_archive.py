@@ -30,7 +30,9 @@ def archiving(folder: Path) -> ArchivingPrune:
     return loop
 
 
-async def ended(tx: Transaction, count: int = 3) -> None:
+async def ended(tx: Transaction, count: int = 3, *, after: timedelta = timedelta(0)) -> None:
+    """End jobs at that distance from now, all on one day."""
+    await tx.set_clock(after)
     agent = await worker(tx)
     for n in range(count):
         await enqueue(tx, payload=f"""'{{"n": {n}, "text": "Zoë\\n"}}'""")
@@ -56,9 +58,8 @@ async def run(tx: Transaction, loop: ArchivingPrune) -> int:
 
 
 async def test_each_day_becomes_a_file_with_all_that_is_known_of_its_jobs(tx: Transaction, tmp_path: Path) -> None:
-    await tx.set_clock(timedelta(0))  # the day does not end meanwhile
-    day = await tx.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
     await ended(tx)
+    day = await tx.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
     jobs = await tx.run(job_history.List(project="default"))
     loop = archiving(tmp_path)
     assert await run(tx, loop) == 0
@@ -79,8 +80,7 @@ async def test_each_day_becomes_a_file_with_all_that_is_known_of_its_jobs(tx: Tr
 async def test_jobs_of_the_default_partition_are_archived_in_batches(
     tx: Transaction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await tx.set_clock(100 * DAY)
-    await ended(tx, 5)
+    await ended(tx, 5, after=100 * DAY)
     jobs = await tx.run(job_history.List(project="default"))
     monkeypatch.setattr(job_archive, "LIMITS", {"page": 2})
     await tx.set_clock(108 * DAY)
@@ -125,8 +125,7 @@ async def test_two_daemons_that_archive_at_once_prune_nothing_that_is_not_archiv
     tx: Transaction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one archives and prunes the same batch between this one's archive and its prune."""
-    await tx.set_clock(100 * DAY)
-    await ended(tx, 5)
+    await ended(tx, 5, after=100 * DAY)
     everything = await listed(tx)
     monkeypatch.setattr(job_archive, "LIMITS", {"page": 2})
     await tx.set_clock(108 * DAY)
