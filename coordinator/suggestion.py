@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 __all__ = ["nearest", "suggestion"]
 
@@ -12,6 +11,8 @@ COMPARED = 100  # characters of the word, which may be hostile
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """Return the one of ``words`` that was probably meant, or None."""
+    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+
     known, word = list(words), word[:COMPARED]
     # A part of a name is meant by more people than the letters have in common: "to" is "to_agent".
     close = get_close_matches(word, known, 1) or [name for name in known if word and word in name.split("_")]

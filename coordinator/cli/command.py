@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,12 +75,13 @@ def agent_settings() -> list[click.Option]:
     return [setting("agent", "--agent"), setting("role", "--role"), upstream, *log_settings()]
 
 
-def _global_options(*, hidden: bool) -> list[click.Parameter]:
+@cache  # shared by all commands: to make them takes a while
+def _global_options(*, hidden: bool) -> tuple[click.Option, ...]:
     def option(name: str, *spellings: str, **attributes: Any) -> click.Option:
         return setting(name, *spellings, hidden=hidden, **attributes)
 
     path = click.Path(readable=False)
-    return [
+    return (
         option("database_url", "--url"),
         option("project", "-p", "--project"),
         option("actor", "--actor"),
@@ -106,7 +108,7 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
             help="File with profiles.  [default: ./coordinator.yaml, ~/.config/coordinator/coordinator.yaml]",
         ),
         option("data_dir", "--data-dir", type=path),
-    ]
+    )
 
 
 def _candidates(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import shutil
 import stat
 import sys
 import textwrap
@@ -76,6 +75,8 @@ class Output:
             if empty:
                 self.note(empty)
             return
+        import shutil  # noqa: PLC0415 - slow to import, and JSON does without
+
         width = shutil.get_terminal_size().columns if self._sparse else None
         laid = _columns(results, columns, None if self._wide else MAX_CELL, sparse=self._sparse)
         shown, omitted = table(laid, width)

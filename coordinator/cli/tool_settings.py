@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -94,6 +93,8 @@ def located(setup: Setup, scope: SettingsScope, root: Path, environment: Mapping
 
 def program() -> list[str]:
     """Return the command that starts this program: its name if the shell finds it, else its path."""
+    import shutil  # noqa: PLC0415 - slow to import, and "hook run" does without
+
     return ["coordinator"] if shutil.which("coordinator") else [str(Path(sys.argv[0]).resolve())]
 
 

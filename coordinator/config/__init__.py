@@ -42,7 +42,7 @@ __all__ = [
 
 Check = Callable[[str, str, Mapping[str, str]], None]  # of a secret, where it comes from, and the environment
 
-_STORE = re.compile(r"s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+){0,20}")
+_STORE = r"s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+){0,20}"
 
 
 def debugging(environment: Mapping[str, str] = os.environ) -> bool:
@@ -181,7 +181,7 @@ _SECRETS: Mapping[str, Check] = {
 
 
 def _store_of(url: str, origin: str) -> str:
-    if not _STORE.fullmatch(url.rstrip("/")):
+    if not re.fullmatch(_STORE, url.rstrip("/")):
         raise ConfigurationError(
             f'{origin} "{url[:100]}" is not the address of an object store',
             hint="Write s3://bucket or s3://bucket/prefix.",

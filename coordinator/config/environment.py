@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from coordinator.config.file import read
@@ -26,6 +25,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
     known |= {f"{setting.variable}_FILE" for setting in settings if setting.secret}
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+
             close = get_close_matches(variable.removeprefix(PREFIX), [k.removeprefix(PREFIX) for k in known], 1, 0.9)
             if close:
                 raise ConfigurationError(f"unknown setting {variable}", hint=f"Did you mean {PREFIX}{close[0]}?")

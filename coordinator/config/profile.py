@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +108,8 @@ def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
 def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -> None:
     for key in settings:
         if key not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+
             close = sorted(get_close_matches(str(key), known), key=lambda name: sorted(name) != sorted(str(key)))
             raise ConfigurationError(
                 f'unknown setting "{key}" in {where}',

@@ -11,10 +11,8 @@ import re
 __all__ = ["quoted", "shortened"]
 
 _OUTSIDE = str.maketrans({"<": "‹", ">": "›", '"': "'", "`": "'", "\u201c": "'", "\u201d": "'"})  # noqa: RUF001
-# Invisible, though Python prints them: see check_name in sql/functions/check.sql.
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
+# Compiled at the first text of others. Invisible, though Python prints them: see check_name in sql/functions/check.sql.
+_INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 
 
 def quoted(text: str | None, most: int = 80) -> str:
@@ -25,6 +23,6 @@ def quoted(text: str | None, most: int = 80) -> str:
 def shortened(text: str | None, most: int) -> str:
     """Return a text on one line, harmless and cut; … stands for what is missing."""
     seen = (text or "")[: 4 * most + 100]
-    plain = "".join(sign if sign.isprintable() else " " for sign in _INVISIBLE.sub("", seen).translate(_OUTSIDE))
+    plain = "".join(sign if sign.isprintable() else " " for sign in re.sub(_INVISIBLE, "", seen).translate(_OUTSIDE))
     plain = " ".join(plain.split())
     return plain if len(plain) <= most and len(seen) == len(text or "") else plain[: max(most - 1, 0)].rstrip() + "…"

@@ -30,12 +30,13 @@ MOST_RULES = 200
 AROUND = frozenset(
     {"sudo", "env", "time", "nohup", "command", "exec", "nice", "then", "do", "else", "if", "while", "!", "{"}
 )
+# Patterns are compiled at the first shell command.
 # A word; what redirects; or what ends a command. Each position is looked at once or twice, so the time grows with the length.
-_TOKEN = re.compile(r"""((?:[^\s;&|()<>'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|&>+|[<>]+[&|]?|([;&|()]+)|(['"\\])""")
-_QUOTED = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)""")
-_OPEN = re.compile(r"[;&|()]+|[^\s;&|()'\"]+")  # of a line with a quote that ends on another
-_WILD = re.compile(r"[*?\[]")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_WORD = r"""((?:[^\s;&|()<>'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|&>+|[<>]+[&|]?|([;&|()]+)|(['"\\])"""
+_QUOTED = r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)"""
+_OPEN = r"[;&|()]+|[^\s;&|()'\"]+"  # of a line with a quote that ends on another
+_WILD = r"[*?\[]"
+_ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "-u", "-n"})
 
 
@@ -94,9 +95,9 @@ _Patterns = list[tuple[list[str], tuple[str, ...]]]
 def _table(rules: tuple[ShellRule, ...]) -> tuple[dict[str, _Patterns], _Patterns]:
     """Return the rules that a program can fit, in their order, by its name; and those that any other can."""
     split = [(rule.pattern.split(), rule.locks) for rule in rules]
-    names = {words[0] for words, _ in split if not _WILD.search(words[0])}
+    names = {words[0] for words, _ in split if not re.search(_WILD, words[0])}
     by_program = {name: [rule for rule in split if fnmatchcase(name, rule[0][0])] for name in names}
-    return by_program, [rule for rule in split if _WILD.search(rule[0][0])]
+    return by_program, [rule for rule in split if re.search(_WILD, rule[0][0])]
 
 
 def rules_of(root: str | None) -> tuple[ShellRule, ...]:
@@ -153,13 +154,13 @@ def _commands(command: str) -> Iterator[list[str]]:
 def _tokens(line: str) -> Iterator[str | None]:
     """Yield the words of a line, without quotes; null where a command ends."""
     found: list[str | None] = []
-    for token in _TOKEN.finditer(line):
+    for token in re.finditer(_WORD, line):
         word, end, open_quote = token.groups()
         if open_quote:  # it ends on another line
-            yield from (None if part[0] in ";&|()" else part for part in _OPEN.findall(line))
+            yield from (None if part[0] in ";&|()" else part for part in re.findall(_OPEN, line))
             return
         if word is not None and ("'" in word or '"' in word or "\\" in word):
-            word = _QUOTED.sub(_unquoted, word)
+            word = re.sub(_QUOTED, _unquoted, word)
         found.append(None if end else word or token[0])
     yield from found
 
@@ -174,7 +175,7 @@ def _unquoted(quoted: re.Match[str]) -> str:
 def _plain(words: list[str]) -> list[str]:
     """Return a simple command without what stands around it, nor the options before the verb of git."""
     count, at = len(words), 0
-    while at < count and (words[at] in AROUND or _ASSIGNMENT.match(words[at])):
+    while at < count and (words[at] in AROUND or re.match(_ASSIGNMENT, words[at])):
         inside = words[at] in ("sudo", "env", "nice")
         at += 1
         while inside and at < count and words[at].startswith("-"):

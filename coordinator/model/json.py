@@ -9,7 +9,6 @@ even where it only skips them. ``exactly_decoded`` hides them meanwhile.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from math import isfinite
@@ -37,8 +36,9 @@ UNREADABLE = "unreadable"
 _encode = msgspec.json.encode
 
 _HIDDEN = b"\xff"  # stands for a backslash; never occurs in UTF-8, and msgspec does not look at it where it skips
-_PAIR = re.compile(rb"\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})")
-_LONE = re.compile(rb"\\(?=u[dD][89a-fA-F])")
+# Compiled where they are used: hardly any text has one.
+_PAIR = rb"\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})"
+_LONE = rb"\\(?=u[dD][89a-fA-F])"
 
 T = TypeVar("T")
 
@@ -86,6 +86,8 @@ def text_of(value: object) -> JsonText:
     try:
         return JsonText(encode(value))
     except UnicodeEncodeError:  # half of a character
+        import json  # noqa: PLC0415 - slow to import, and hardly ever needed
+
         return JsonText(json.dumps(value, separators=(",", ":")).encode())
 
 
@@ -94,6 +96,8 @@ def value_of(text: JsonText) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
+        import json  # noqa: PLC0415 - slow to import, and hardly ever needed
+
         return json.loads(bytes(text))
 
 
@@ -115,10 +119,10 @@ def exactly_decoded(data: bytes, type: type[T], dec_hook: Callable[[Any, Any], A
 
 def _hidden(data: bytes) -> bytes:
     """Hide the backslashes of lone surrogates, unless bytes that stand for something are there already."""
-    if _LONE.search(data) is None or any(byte in data for byte in b"\x01\x02\xff"):
+    if re.search(_LONE, data) is None or any(byte in data for byte in b"\x01\x02\xff"):
         return data
-    kept = _PAIR.sub(b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01"))  # pairs, and escaped backslashes
-    return _LONE.sub(_HIDDEN, kept).replace(b"\x02", b"\\").replace(b"\x01", b"\\\\")
+    kept = re.sub(_PAIR, b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01"))  # pairs, and escaped backslashes
+    return re.sub(_LONE, _HIDDEN, kept).replace(b"\x02", b"\\").replace(b"\x01", b"\\\\")
 
 
 def _shown(value: Any) -> Any:

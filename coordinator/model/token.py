@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from datetime import datetime
 from enum import IntEnum
 
@@ -58,6 +57,8 @@ class Secret(msgspec.Struct, frozen=True):
 
 def new_secret() -> Secret:
     """Generate a secret."""
+    import secrets  # noqa: PLC0415 - slow to import, and hardly any program makes one
+
     text = "coo_" + secrets.token_urlsafe(32)
     return Secret(text, digest(text), text[:PREFIX_LENGTH])
 

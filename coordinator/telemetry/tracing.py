@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
@@ -52,10 +51,11 @@ Value = str | int | float | bool
 STATE_BYTES = 512  # of tracestate: what everyone has to pass on
 STATE_MEMBERS = 32
 
-_PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?")
+# Compiled where they are used: most short programs have no context.
+_PARENT = r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?"
 _KNOWN_FLAGS = 0x03  # sampled, random
 _PARENT_BYTES = 256  # of later versions, which may be longer
-_STATE = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+_STATE = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
 
 # What operations are to those who look for messages.
 _MESSAGING: Mapping[str, tuple[Kind, str]] = {
@@ -298,7 +298,7 @@ def headers() -> dict[str, str]:
 
 def parsed(parent: str | None, state: str | None = None) -> TraceContext | None:
     """Read a context; None if it is not valid. A state that is not valid, or too long, is dropped, and the rest stays."""
-    if parent is None or len(parent) > _PARENT_BYTES or (match := _PARENT.fullmatch(parent)) is None:
+    if parent is None or len(parent) > _PARENT_BYTES or (match := re.fullmatch(_PARENT, parent)) is None:
         return None
     version, ids, flags, rest = match.groups()
     if rest is not None and version == "00":
@@ -311,11 +311,17 @@ def _state(text: str) -> str | None:
         return None
     members = [member for part in text.split(",") if (member := part.strip(" \t"))]
     names = {member.partition("=")[0] for member in members}
-    valid = 0 < len(members) <= STATE_MEMBERS and len(names) == len(members) and all(map(_STATE.fullmatch, members))
+    valid = (
+        0 < len(members) <= STATE_MEMBERS
+        and len(names) == len(members)
+        and all(re.fullmatch(_STATE, member) for member in members)
+    )
     return ",".join(members) if valid else None
 
 
 def _installed(module: str) -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415 - slow to import, and only tracing needs it
+
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of a package above it

@@ -129,7 +129,7 @@ SLOW = (
     [
         ("--help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
         ("signal --help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
-        ("signal list", SLOW),
+        ("signal list", (*SLOW, "difflib", "json", "shutil")),
         ("event tail", SLOW),
     ],
 )

@@ -49,7 +49,7 @@ LISTS = ("files", "file_paths", "filePaths", "paths", "edits", "replacements", "
 PATCHES = ("command", "input", "patch", "patchText", "diff")
 MOST = 10_000  # files of a call; far fewer can be leased together
 NESTED = 3  # lists of edits have files, which have edits
-PATCH = re.compile(r"^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*)$", re.MULTILINE)
+PATCH = r"(?m)^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*)$"  # compiled at the first patch
 BEGIN = "*** Begin Patch"
 CALLS = {
     "before": {Effect.READ: Kind.BEFORE_READ, Effect.SHELL: Kind.BEFORE_SHELL},
@@ -127,7 +127,7 @@ def _patched(arguments: dict[str, Any] | str) -> Iterator[File]:
 
 
 def _marks(patch: str) -> Iterator[tuple[str, str]]:
-    for mark in PATCH.finditer(patch):
+    for mark in re.finditer(PATCH, patch):
         yield mark[1], mark[2]
 
 
