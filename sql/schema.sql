@@ -2759,32 +2759,32 @@ create function coordinator.directive_send(p_project text, p_body text, p_to_age
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
 
--- Name sessions that hold advisory keys of the schema for long. Internal.
+-- List sessions that hold advisory locks of the schema for a long time. Internal.
 create function coordinator.doctor_advisory_keys(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- List the advisory keys of the schema, of 1,000 projects and queues, that have a name. Internal.
+-- List the named advisory locks of the schema, for up to 1,000 projects and queues. Internal.
 create function coordinator.doctor_advisory_names()
   returns table (key bigint, name text)
   stable;
 
--- Write how long something has lasted, for people. Internal.
+-- Format a number of seconds for people. Internal.
 create function coordinator.doctor_age(p_seconds double precision)
   returns text
   immutable;
 
--- Look whether WAL reaches the archive. Internal.
+-- Check whether WAL reaches the archive. Internal.
 create function coordinator.doctor_archive(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look how old the last good backup is. Internal.
+-- Check the age of the last good backup. Internal.
 create function coordinator.doctor_backup(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Estimate how much of each table is free: the five worst. Internal.
+-- Estimate the free space of the five worst tables. Internal.
 create function coordinator.doctor_bloat(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
@@ -2799,12 +2799,12 @@ create function coordinator.doctor_connections(p_warning double precision, p_cri
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for blocks that were damaged. Internal.
+-- Check for damaged blocks. Internal.
 create function coordinator.doctor_corruption(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for tables with many dead rows: five. Internal.
+-- List the five tables with the most dead rows. Internal.
 create function coordinator.doctor_dead_rows(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
@@ -2814,27 +2814,27 @@ create function coordinator.doctor_examine(p_checks text[])
   returns table ("check" text, severity text, message text, remedy text)
   stable;
 
--- Fix what a check finds, where that destroys nothing (see fix in the table checks); return what was done. For administrators.
+-- Fix the findings of a check if that is safe (see fix in the table checks); return what was done. For administrators.
 create function coordinator.doctor_fix(p_check text)
   returns text[]
   volatile security definer;
 
--- Grant what is missing. Internal.
+-- Grant missing privileges. Internal.
 create function coordinator.doctor_fix_grants()
   returns SETOF text
   volatile;
 
--- Make partitions ahead, as the leader does. Internal.
+-- Create partitions ahead of time, as the leader does. Internal.
 create function coordinator.doctor_fix_partitions()
   returns SETOF text
   volatile;
 
--- Analyze the tables that need it: ten. Internal.
+-- Analyze ten tables that need it. Internal.
 create function coordinator.doctor_fix_statistics()
   returns SETOF text
   volatile;
 
--- Measure how far the server is from the end of its transaction numbers. Internal.
+-- Measure how close the server is to transaction id wraparound. Internal.
 create function coordinator.doctor_freezing(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
@@ -2844,12 +2844,12 @@ create function coordinator.doctor_grade(p_value double precision, p_warning dou
   returns text
   immutable;
 
--- Compare roles and grants with what they should be. Internal.
+-- Check roles and grants. Internal.
 create function coordinator.doctor_grants(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for invalid indexes, and for bloated ones: ten of each. Internal.
+-- List ten invalid and ten bloated indexes. Internal.
 create function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
@@ -2859,42 +2859,42 @@ create function coordinator.doctor_leader(p_warning double precision, p_critical
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for limits of projects that are close to full: twenty. Internal.
+-- List twenty project limits that are almost reached. Internal.
 create function coordinator.doctor_limits(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Measure the queue of NOTIFY. Internal.
+-- Measure the NOTIFY queue. Internal.
 create function coordinator.doctor_notifications(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for contents that do not reach the object store. Internal.
+-- Check for artifacts that do not reach the object store. Internal.
 create function coordinator.doctor_objects(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for partitions that will be missing. Internal.
+-- Check for missing partitions. Internal.
 create function coordinator.doctor_partitions(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Name prepared transactions that were left: the ten oldest. Internal.
+-- List the ten oldest prepared transactions. Internal.
 create function coordinator.doctor_prepared_transactions(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Measure how far the readers in the database are behind. Internal.
+-- Measure the lag of the readers in the database. Internal.
 create function coordinator.doctor_readers(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Measure how late the relay is. Internal.
+-- Measure the lag of the relay. Internal.
 create function coordinator.doctor_relay(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown where it could not look. remedy says what to do; null: nothing. Changes nothing.
+-- Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.
 create function coordinator.doctor_run(p_checks text[] default null)
   returns table ("check" text, severity text, message text, remedy text)
   stable security definer;
@@ -2909,52 +2909,52 @@ create function coordinator.doctor_size(p_warning double precision, p_critical d
   returns table (severity text, message text, remedy text)
   stable;
 
--- Look for replication slots that keep much WAL: ten. Internal.
+-- List the ten replication slots that retain the most WAL. Internal.
 create function coordinator.doctor_slots(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Name who holds the oldest snapshots: five. Internal.
+-- List the holders of the five oldest snapshots. Internal.
 create function coordinator.doctor_snapshots(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Measure how late standbys are, or this one. Internal.
+-- Measure the replay lag of the standbys, or of this one. Internal.
 create function coordinator.doctor_standbys(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Return the start of a statement of a role without its literals, after a colon; nothing where the role that is logged in may not see it. Internal.
+-- Return the start of a role's statement without its literals, after a colon; nothing if the session user may not see it. Internal.
 create function coordinator.doctor_statement(p_text text, p_role name)
   returns text
   stable;
 
--- Look for tables that need to be analyzed: ten. Internal.
+-- List ten tables that need analyze. Internal.
 create function coordinator.doctor_statistics(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Name sessions whose transaction stays open: the ten oldest. Internal.
+-- List the ten oldest open transactions. Internal.
 create function coordinator.doctor_transactions(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- List tables of at least this number of rows whose statistics are missing or of no use. Internal.
+-- List tables with at least this number of rows whose statistics are missing or outdated. Internal.
 create function coordinator.doctor_unanalyzed(p_rows double precision)
   returns table (name name, n bigint, changed bigint)
   stable;
 
--- Find out what is hidden from the owner of the schema. Internal.
+-- Check what the owner of the schema can see. Internal.
 create function coordinator.doctor_visibility(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Name sessions that wait for another one: the ten that have waited longest. Internal.
+-- List the ten sessions that have waited longest for another one. Internal.
 create function coordinator.doctor_waits(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
 
--- Count webhooks that are disabled. Internal.
+-- Count disabled webhooks. Internal.
 create function coordinator.doctor_webhooks(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;

@@ -42,7 +42,9 @@ def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
         click.echo(plain(f"coordinator: {error.message}; nothing was checked"), err=True)
         if not deny:
             return
-        refused = "coordinator: refused, because coordinator.unreachable is deny. To go on anyway: --no-verify"
+        refused = (
+            "coordinator: refused, because git config coordinator.unreachable is deny. To continue anyway: --no-verify"
+        )
     if refused:
         for line in refused.split("\n"):
             click.echo(plain(line), err=True)

@@ -124,7 +124,7 @@ class Running:
         thread.start()
         while not self._done:
             if self._clock.wait() and not self._done:
-                _end(self._unanswered("the coordinator does not answer in time."))
+                _end(self._unanswered("the coordinator did not respond in time."))
         assert self._reply is not None  # noqa: S101 - the thread is done
         _end(self._reply)
 

@@ -38,18 +38,18 @@ class Site(NamedTuple):
 async def pooler(site: Site) -> Diagnosis:
     """Find out whether a pooler stands between, by what it does: two clients that are connected have one server process."""
     if await probes.pinned(site.call):
-        return ok("No pooler stands between: the settings of the connection reach the server.")
+        return ok("There is no pooler: connection settings reach the server.")
     if isinstance(site.direct, CoordinatorError) or site.config.direct_url is None:
         return critical(
-            "A pooler stands between, and no direct connection: nothing can listen, lead, or prove that it lives.",
+            "The connection goes through a pooler, and there is no direct connection. No process can listen, lead, or hold a liveness lock.",
             f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
         )
     if site.config.statement_cache_size:
         return warning(
-            "A pooler stands between, and statements are prepared.",
-            f"Set {CACHE_SIZE}=0, unless it is PgBouncer 1.21 or newer with max_prepared_statements; see docs/pgbouncer.md.",
+            "The connection goes through a pooler, and prepared statements are on.",
+            f"Set {CACHE_SIZE}=0, unless the pooler is PgBouncer 1.21 or newer with max_prepared_statements; see docs/pgbouncer.md.",
         )
-    return ok("A pooler stands between; listeners and leaders have a direct connection.")
+    return ok("Calls go through a pooler; listeners and leaders use a direct connection.")
 
 
 async def direct(site: Site) -> Diagnosis:
@@ -60,14 +60,14 @@ async def direct(site: Site) -> Diagnosis:
     if (ours.started_at, ours.database) != (theirs.started_at, theirs.database):
         return critical(
             f'The direct connection leads to another server or database than calls do: "{theirs.database}", started {theirs.started_at:%F %T}.',
-            f"Correct {DIRECT_URL}: it is the address of the same database, past any pooler.",
+            f"Correct {DIRECT_URL}: set it to the address of the same database, without a pooler.",
         )
     if site.config.direct_url is not None and not await probes.pinned(site.direct):
         return critical(
-            "The direct connection leads through a pooler, too.",
+            "The direct connection also goes through a pooler.",
             f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
         )
-    return ok("The direct connection leads to the server of calls.")
+    return ok("The direct connection reaches the same server as calls.")
 
 
 async def version(site: Site) -> Diagnosis:
@@ -76,7 +76,7 @@ async def version(site: Site) -> Diagnosis:
     if found.major < schema.OLDEST_SERVER:
         return critical(
             f"The server is PostgreSQL {found.version}.",
-            f"Update it: PostgreSQL {schema.OLDEST_SERVER} or newer is needed.",
+            f"Upgrade it: coordinator needs PostgreSQL {schema.OLDEST_SERVER} or newer.",
         )
     return ok(f"The server is PostgreSQL {found.version}.")
 
@@ -89,12 +89,15 @@ async def schema_(site: Site) -> Diagnosis:
             return critical("The database has no schema.", 'Run "coordinator schema apply", or start a daemon.')
         newer = await schema.verify(site.call)
     except PermissionDenied as error:
-        return unknown(f"This role may not read which files made the schema: {error.message}.", "Look as its owner.")
+        return unknown(
+            f"This role cannot read the list of schema files: {error.message}.",
+            "Run the check as the owner of the schema.",
+        )
     except SchemaMismatch as error:
-        return critical(f"The schema does not serve this program: {error.message}.", error.hint)
+        return critical(f"The schema does not fit this program: {error.message}.", error.hint)
     if newer is not None:
-        return ok(f"The database has the schema of coordinator {newer}, which serves this program.")
-    return ok(f"The database has this program's schema: {len(files)} files.")
+        return ok(f"The database has the schema of coordinator {newer}, which supports this program.")
+    return ok(f"The database has the schema of this program: {len(files)} files.")
 
 
 async def host_clock(site: Site) -> Diagnosis:
@@ -105,29 +108,29 @@ async def host_clock(site: Site) -> Diagnosis:
     distance = max(before - theirs, theirs - after, timedelta(0)).total_seconds()
     ahead = "ahead of" if theirs > after else "behind"
     if distance < CLOCK_WARNING_S:
-        return ok("The clocks of the database and of this host agree.")
+        return ok("The clocks of the database and this host agree.")
     finding = critical if distance >= CLOCK_CRITICAL_S else warning
     return finding(
-        f"The clock of the database is {distance:.1f} s {ahead} that of this host.",
-        "Synchronize both with NTP. Leases and TTLs count by the database; logs, tokens and certificates do not.",
+        f"The clock of the database is {distance:.1f} s {ahead} the clock of this host.",
+        "Synchronize both with NTP. Leases and TTLs use the clock of the database; logs, tokens and certificates use the clock of the host.",
     )
 
 
 async def listening(site: Site) -> Diagnosis:
     """Listen on the direct connection to what the other one notifies, as every daemon does."""
     if isinstance(site.direct, CoordinatorError):
-        return unknown("Nothing can listen without a direct connection.")
+        return unknown("Listening needs a direct connection.")
     if (await probes.server(site.direct)).standby:
-        return ok("The server is a standby, where nobody can listen: readers poll.")
+        return ok("The server is a standby. Nobody can listen there, so readers poll.")
     if await probes.queue_usage(site.call) > QUEUE_FULL:
         return critical("The notification queue is full: no notification can be sent.", 'See "notifications".')
     took_s = await probes.round_trip(site.direct, site.call, HEARD_S)
     if took_s is None:
         return critical(
-            f"A notification was not heard within {HEARD_S:g} s.",
+            f"A notification did not arrive within {HEARD_S:g} s.",
             'See "pooler", "direct" and "notifications". Nothing is lost meanwhile: events come up to a second late.',
         )
-    return ok(f"A notification was heard after {1000 * took_s:.0f} ms.")
+    return ok(f"A notification arrived after {1000 * took_s:.0f} ms.")
 
 
 class ClientCheck(NamedTuple):
@@ -139,12 +142,10 @@ class ClientCheck(NamedTuple):
 
 
 CHECKS = (
-    ClientCheck(
-        "direct", direct, "The direct connection, past any pooler, which listens and proves that a process lives."
-    ),
-    ClientCheck("pooler", pooler, "Whether a pooler stands between, and the settings that it needs."),
+    ClientCheck("direct", direct, "The direct connection without a pooler, for listening and liveness locks."),
+    ClientCheck("pooler", pooler, "Whether the connection goes through a pooler, and the settings for it."),
     ClientCheck("version", version, "Version of the server."),
     ClientCheck("schema", schema_, "The schema, compared with the files of this program."),
-    ClientCheck("host_clock", host_clock, "The clock of the database, compared with that of this host."),
-    ClientCheck("listening", listening, "Whether a notification is heard."),
+    ClientCheck("host_clock", host_clock, "The clock of the database, compared with the clock of this host."),
+    ClientCheck("listening", listening, "Whether notifications arrive."),
 )

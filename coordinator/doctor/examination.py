@@ -31,7 +31,7 @@ GRACE_S = 1.0  # for the server, to say itself that it took too long
 TOOK_TOO_LONG = "57014"  # query_canceled
 DAEMON, CONNECTION, DATABASE = "daemon", "connection", "database"
 
-_SILENT = "The database stopped to answer, so nothing else was looked at."
+_SILENT = "The database stopped responding, so the other checks were skipped."
 
 R = TypeVar("R")
 
@@ -64,9 +64,9 @@ async def _of_database(dsn: str, direct_dsn: str, config: Config, *, fix: bool) 
             yield _finding(CONNECTION, critical(f"The database cannot be used: {call.message}.", call.hint))
             call = direct  # which may lead around a pooler that is down
             if isinstance(call, CoordinatorError):
-                raise _OverError(unknown("There is no connection, so nothing else was looked at."))
+                raise _OverError(unknown("There is no connection, so the other checks were skipped."))
         else:
-            yield _finding(CONNECTION, ok(f"The database answers at {without_password(dsn)}."))
+            yield _finding(CONNECTION, ok(f"The database responds at {without_password(dsn)}."))
         site, bounds = Site(config, call, direct), _Bounds()
         for check in CHECKS:
             yield _finding(check.name, await bounds.run(partial(check.look, site)))
@@ -87,7 +87,7 @@ async def _opened(stack: AsyncExitStack, address: str, config: Config) -> Connec
     except TimeoutError:
         return DatabaseUnavailable(
             f"no answer from {without_password(address)} within {CONNECT_S:g} seconds",
-            hint="Check that the server runs, and that no firewall stands between.",
+            hint="Check that the server is running, and that no firewall blocks the connection.",
         )
     except CoordinatorError as error:
         return error
@@ -99,8 +99,8 @@ async def _of_daemon(url: str, config: Config) -> AsyncIterator[Finding]:
         diagnosis = await bounds.run(partial(_readiness, executor))
         yield _finding(DAEMON, diagnosis)
         names = ", ".join(check.name for check in CHECKS)
-        where = "Look on the host of the daemon, with --url postgresql://…"
-        yield _finding(CONNECTION, unknown(f"Not to be seen through a daemon: {names}.", where))
+        where = "Run the doctor on the host of the daemon, with --url postgresql://…"
+        yield _finding(CONNECTION, unknown(f"These checks do not work through a daemon: {names}.", where))
         async for finding in _of_functions(executor, bounds, fix=False):
             yield finding
 
@@ -151,7 +151,9 @@ class _Bounds:
                 return await look()
         except SchemaMismatch as error:
             raise _OverError(
-                unknown(f"The schema has no doctor, so nothing else was looked at: {error.message}.", 'See "schema".')
+                unknown(
+                    f"The schema has no doctor, so the other checks were skipped: {error.message}.", 'See "schema".'
+                )
             ) from error
         except TimeoutError as error:
             if silent:
@@ -163,5 +165,5 @@ class _Bounds:
             elif error.code != TOOK_TOO_LONG:
                 raise _OverError(critical(f"{_SILENT[:-1]}: {error.message}.", error.hint)) from error
         except CoordinatorError as error:
-            return unknown(f"Could not look: {error.message}.", error.hint)
-        return unknown(f"It took longer than {CHECK_S:g} s to look.", "Look again when the server is less busy.")
+            return unknown(f"The check failed: {error.message}.", error.hint)
+        return unknown(f"The check took longer than {CHECK_S:g} s.", "Run it again when the server is less busy.")

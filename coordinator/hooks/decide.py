@@ -142,9 +142,9 @@ def unanswered(event: HookEvent, options: HookOptions, reason: str) -> Verdict:
         case "allow":
             return Verdict(reason=f"{line} Allowed without a lease.")
         case "deny":
-            return Verdict(Decision.DENY, f"{line} Denied, because the file cannot be leased; try again later.")
+            return Verdict(Decision.DENY, f"{line} Denied: the file cannot be leased. Try again later.")
         case _:
-            return Verdict(Decision.ASK, f"{line} Another agent may be editing the same files; allow it?")
+            return Verdict(Decision.ASK, f"{line} Another agent may be editing the same files. Allow this call?")
 
 
 class _Hook:
@@ -303,7 +303,7 @@ class _Hook:
         lines = [
             f"{quoted(grant.path, 120)} is also held by {quoted(elsewhere, 200)}." for grant, elsewhere in found[:5]
         ]
-        text = "coordinator: " + " ".join(lines) + " You may edit it here; the changes will have to be merged."
+        text = "coordinator: " + " ".join(lines) + " You can edit it here, but the changes will have to be merged."
         return Verdict(context=text) if self._event.hears else Verdict(reason=text)
 
     async def _granted(self, resources: dict[str, str | None], *, shared: bool) -> list[FileGrant]:
@@ -351,14 +351,14 @@ class _Hook:
         described = [grant for grant in refused if grant.state != FileState.FREE]
         sentences = [self._sentence(grant) for grant in described[:NAMED]]
         if len(described) > NAMED:
-            sentences.append(f"{len(described) - NAMED} more files are refused.")
+            sentences.append(f"{len(described) - NAMED} more files were refused.")
         if any(grant.state == FileState.STALE for grant in described):
-            sentences.append("Read what has changed again, then repeat the edit; nobody else can edit it meanwhile.")
+            sentences.append("Read the changed files again, then repeat the edit; nobody else can edit them meanwhile.")
         held = [grant for grant in described if grant.state != FileState.STALE]
         if held:
             sentences += self._remedies(held, shared=shared)
         if any(grant.state == FileState.FREE for grant in refused):
-            sentences.append("Nothing of this call was leased: files are leased together or not at all.")
+            sentences.append("This call leased no files: it leases all of them or none.")
         text = " ".join(sentences)
         return text if len(text) <= MOST else text[: MOST - 1] + "…"
 
@@ -373,20 +373,20 @@ class _Hook:
             who = f"a subagent of this session ({quoted(grant.holder_owner, 80)})"
         else:
             who = f"agent {quoted(grant.holder, 80)}"
-        about = f", whose task is {quoted(grant.holder_task, 120)}," if grant.holder_task else ""
+        about = f" (task: {quoted(grant.holder_task, 120)})" if grant.holder_task else ""
         since = f" since {_clock(grant.held_since)}" if grant.held_since else ""
         within = f", as part of {quoted(grant.held, 120)}" if grant.held and grant.held != grant.path else ""
         waiting = (grant.waiting or 0) - (grant.ticket is not None)  # without this call
-        others = f"; {waiting} more {'waits' if waiting == 1 else 'wait'} for it" if waiting > 0 else ""
-        cycle = " Waiting for it would be a deadlock." if grant.state == FileState.DEADLOCK else ""
-        return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)} or later if it goes on{others}.{cycle}"
+        others = f"; {waiting} more {'is' if waiting == 1 else 'are'} waiting for it" if waiting > 0 else ""
+        cycle = " Waiting for it would cause a deadlock." if grant.state == FileState.DEADLOCK else ""
+        return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)} or longer if it continues{others}.{cycle}"
 
     def _remedies(self, held: list[FileGrant], *, shared: bool) -> list[str]:
         project = shlex.quote(self._place.project)
         paths = shlex.join(grant.path for grant in held[:NAMED])
         sentences = ["Do not change it by other means. Work on something else first, and try again later."]
         if any(grant.state == FileState.DEADLOCK for grant in held):
-            sentences.append("Others wait for what you hold: finish that first.")
+            sentences.append("Others are waiting for files that you hold: finish those first.")
         else:
             mode = " --shared" if shared else ""
             sentences.append(

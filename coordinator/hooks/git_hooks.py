@@ -77,7 +77,7 @@ def _folder() -> Path:
     if scope in ("global", "system"):
         raise InvalidArgument(
             f"core.hooksPath is set in the {scope} configuration, so the hooks would run in all repositories",
-            hint='Set it in this one: git config --local core.hooksPath "$(git rev-parse --git-common-dir)/hooks"',
+            hint='Set it for this repository: git config --local core.hooksPath "$(git rev-parse --git-common-dir)/hooks"',
         )
     return Path(_git("rev-parse", "--git-path", "hooks").rstrip("\n")).absolute()
 
@@ -125,8 +125,8 @@ def install(program: Sequence[str]) -> list[GitHook]:
     for one in found:
         if one.state == "foreign" and one.before:
             raise InvalidArgument(
-                f"{one.file} was replaced since coordinator was installed, and {one.before} is kept from before",
-                hint="Remove or merge one of the two, and install again.",
+                f"{one.file} was replaced after coordinator was installed, and {one.before} exists already",
+                hint="Merge the two files or remove one of them, then install again.",
             )
     folder.mkdir(parents=True, exist_ok=True)
     for one in found:
@@ -280,7 +280,7 @@ async def _is_newer(at: datetime, check: PathCheck, place: Place, executor: Runn
 
 def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
     verb = {"pre-push": "push", "pre-merge-commit": "merge"}.get(hook, "commit")
-    lines = [f"coordinator: this {verb} changes files that others hold:"]
+    lines = [f"coordinator: this {verb} changes files that other agents have locked:"]
     for path, check in [*refused.items()][:SHOWN]:
         until = f" until {check.expires_at:%Y-%m-%d %H:%M}Z" if check.expires_at else ""
         lines.append(f"  {quoted(path, 200)}: agent {quoted(check.agent, 80)}{until}")
@@ -288,7 +288,8 @@ def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
         lines.append(f"  and {len(refused) - SHOWN} more")
     first = next(iter(refused.values()))
     ask = shlex.quote(f"Please release {shortened(first.resource or first.path, 200)}.")
-    lines.append(f"Wait until they are released, or leave them out{': git merge --abort' if verb == 'merge' else ''}.")
+    other = "abort: git merge --abort" if verb == "merge" else f"leave them out of the {verb}."
+    lines.append(f"Wait until they are released, or {other}")
     lines.append(
         f"Ask the holder: coordinator --project {place.project} directive send {ask} --to-agent {shlex.quote(shortened(first.agent, 80))}"
     )

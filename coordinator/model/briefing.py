@@ -23,7 +23,7 @@ class BriefingItem(msgspec.Struct, frozen=True):
     """One thing that an agent should know. ``more``: how many of the kind follow that are not shown; 0 except in its last item.
 
     ``key`` is the number of a directive, the key of a signal, the work tree of an agent, or the resource of a lock. ``agent`` is
-    who sent, set, works or holds. ``text`` is the beginning of the body, of the value, or of the task; a signal without it is not set any more.
+    who sent, set, works or holds. ``text`` is the beginning of the body, of the value, or of the task; a signal without it is no longer set.
     """
 
     kind: BriefingKind

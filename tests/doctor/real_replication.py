@@ -50,7 +50,7 @@ async def test_what_replication_and_recovery_leave_behind_is_found_on_both_sides
         ] * 3
 
         await primary.execute("select pg_switch_wal()")
-        assert (await until_found(primary, "archive", "critical", "fails since")).remedy
+        assert (await until_found(primary, "archive", "critical", "failed since")).remedy
 
         async with opened(server.dsn) as other:
             await other.execute("begin")

@@ -74,7 +74,7 @@ async def test_nothing_is_repeated_except_for_a_session_that_forgot_it(tx: Trans
     assert 'Signal "build/state" is "' in await news(PROMPT, PLACE, tx, "me")
     assert await news(PROMPT, PLACE, tx, "me") == ""
     await tx.run(signals.Delete(project="default", key="build/state", actor="ci"))
-    assert 'Signal "build/state" is not set any more.' in await news(PROMPT, PLACE, tx, "me")
+    assert 'Signal "build/state" is no longer set.' in await news(PROMPT, PLACE, tx, "me")
     resumed = HookEvent(kind=Kind.SESSION_START, tool="any", session="s", cwd="/tree", resumed=True)
     assert "Add tests." not in await greet(resumed, PLACE, tx, "me")
     assert "Add tests." in await greet(START, PLACE, tx, "me")

@@ -216,7 +216,7 @@ def test_a_hook_that_would_be_lost_stops_the_installation(repository: Repository
     hook.write_text("second", "ascii")
     done = repository.run("coordinator", "hook", "git", "install")
     assert done.returncode == 5
-    assert "is kept from before" in done.stderr
+    assert "exists already" in done.stderr
     assert (hook.read_text("ascii"), Path(f"{hook}{BEFORE}").read_text("ascii")) == ("second", "first")
 
 

@@ -338,7 +338,7 @@ def test_the_paragraph_for_agents_is_written_once_and_replaced(repository: Progr
     for _ in range(2):
         repository.json("hook", "install", "codex", "--agents-md", "--yes")
     assert path.read_text().startswith(
-        "# Shop\n\nBe kind.\n\n<!-- coordinator: start -->\n## Working beside other agents"
+        "# Shop\n\nBe kind.\n\n<!-- coordinator: start -->\n## Working with other agents"
     )
     assert path.read_text().count("coordinator: start") == 1
     path.write_text(path.read_text().replace("Working", "Sleeping") + "\n## Mine\n")

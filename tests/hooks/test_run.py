@@ -94,7 +94,7 @@ def test_an_edit_of_what_somebody_else_has_changed_is_denied_until_it_is_read_ag
     call(program, "SessionEnd")
     reason = edit(program, "a.py", "s2")["permissionDecisionReason"]
     assert '"a.py" was changed by "claude-code-s1/s1" at ' in reason
-    assert "Read what has changed again" in reason
+    assert "Read the changed files again" in reason
     for event in ("PreToolUse", "PostToolUse"):
         call(program, event, "s2", **read)
     assert edit(program, "a.py", "s2") == {}
@@ -148,7 +148,7 @@ def test_the_policy_answers_where_nobody_else_does(lone: Program, policy: str, d
     assert (done.returncode, done.stderr, "Traceback" in done.stdout) == (0, "", False)
     answer = json.loads(done.stdout)
     assert answer.get("hookSpecificOutput", {}).get("permissionDecision") == decision
-    assert "does not answer" in json.dumps(answer)
+    assert "did not respond" in json.dumps(answer)
     assert (stop.returncode, stop.stdout) == (0, "")
 
 

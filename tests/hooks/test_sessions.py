@@ -29,7 +29,7 @@ from tests.waiting import DEADLINE_S
 FILES = ("a.py", "b.py", "c.py")
 TRIES = 2000  # of one edit: work, not time
 WAIT = "30s"
-UNANSWERED = "cannot be leased; try again later"  # the policy
+UNANSWERED = "cannot be leased. Try again later"  # the policy
 
 
 class Server:

@@ -76,7 +76,7 @@ async def test_a_check_that_fails_is_a_finding_and_stops_no_other(tx: Transactio
         " as $$ begin raise exception 'the disk is gone' using hint = 'Buy one.'; end $$"
     )
     found = await tx.run(doctor.Run(checks=["size", "indexes"]))
-    assert found[0] == Finding("size", "unknown", "Could not look: the disk is gone.", "Buy one.")
+    assert found[0] == Finding("size", "unknown", "The check failed: the disk is gone.", "Buy one.")
     assert found[1] == Finding("indexes", "ok", "All indexes are valid, and none is bloated.", None)
 
 
@@ -144,7 +144,7 @@ async def test_a_clock_that_a_test_has_put_in_its_place_is_found(tx: Transaction
 async def test_a_damaged_block_is_found(database_url: str) -> None:
     async with session(database_url) as connection:
         if await connection.fetchval("show data_checksums") == "off" or "COORDINATOR_TEST_DATABASE_URL" in os.environ:
-            assert "no checksums" in (await one(connection, "corruption")).message
+            assert "checksums are off" in (await one(connection, "corruption")).message
             return
         assert (await one(connection, "corruption")).severity == "ok"
         await connection.execute("create table damaged as select generate_series(1, 1000) as n")
@@ -224,7 +224,9 @@ async def test_a_session_that_waits_is_named_with_the_one_in_its_way(tx: Transac
         await waiting
     assert finding.severity == "warning"
     assert f"Session {late.get_server_pid()} " in finding.message
-    assert finding.remedy == f"Commit or end what is in the way: select pg_terminate_backend({blocked})"
+    assert (
+        finding.remedy == f"Commit the blocking transaction, or end its session: select pg_terminate_backend({blocked})"
+    )
 
 
 async def test_who_holds_an_advisory_key_of_the_schema_is_named_with_what_it_is_for(
@@ -274,7 +276,7 @@ async def test_a_database_without_a_leader_is_found(tx: Transaction) -> None:
         finding = await one(tx.connection, "leader")
     finally:
         await tx.connection.execute("select pg_advisory_unlock_all()")
-    assert (finding.severity, finding.message) == ("ok", "host:1 leads; daemons that live: 1.")
+    assert (finding.severity, finding.message) == ("ok", "host:1 leads; running daemons: 1.")
 
 
 async def test_events_that_wait_for_their_numbers_and_readers_that_are_behind_are_found(database_url: str) -> None:
@@ -287,7 +289,7 @@ async def test_events_that_wait_for_their_numbers_and_readers_that_are_behind_ar
         await at(connection, "relay", 0)
         finding = await one(connection, "relay")
         assert finding.severity == "warning"
-        assert finding.message.startswith("2 committed events wait")
+        assert finding.message.startswith("2 committed events have no number")
         while (await call(connection, RelayStep())).again:
             pass
         await at(connection, "relay", 1e-9)
@@ -310,7 +312,7 @@ async def test_partitions_that_are_missing_are_found_and_made(tx: Transaction) -
     assert (log.severity, jobs.severity) == ("critical", "warning")
     assert f"jobs_completed{today}" in jobs.message
     (done,) = await tx.run(doctor.Fix(check="partitions"))
-    assert done.startswith("made ")
+    assert done.startswith("created ")
     assert worst(await examined(tx.connection, "partitions")) == "ok"
 
 
@@ -319,7 +321,7 @@ async def test_a_disabled_webhook_is_found(tx: Transaction) -> None:
     await tx.run(webhooks.Add(project="default", url="https://example.com/", topics=["*"]))
     await tx.connection.execute("update coordinator.webhooks set disabled = true, paused_at = coordinator.now_utc()")
     finding = await one(tx.connection, "webhooks")
-    assert (finding.severity, finding.message) == ("warning", "Webhooks that are disabled: 1, of the projects default.")
+    assert (finding.severity, finding.message) == ("warning", "Disabled webhooks: 1, in the projects default.")
 
 
 async def test_grants_that_are_missing_are_found_and_made(tx: Transaction) -> None:
@@ -368,7 +370,7 @@ async def test_the_size_names_the_largest_tables(tx: Transaction) -> None:
       group by c.relname order by sum(pg_total_relation_size(t.relid)) desc limit 1""")
     finding = await one(tx.connection, "size")
     assert finding.severity == "ok"
-    assert f"largest are {largest} (" in finding.message
+    assert f"the largest tables are {largest} (" in finding.message
 
 
 async def test_dead_rows_free_space_and_missing_statistics_are_found(database_url: str) -> None:
@@ -420,7 +422,7 @@ async def test_rows_that_are_not_frozen_are_found(tx: Transaction) -> None:
 
 async def test_limits_and_budgets_that_are_close_to_full_are_found(tx: Transaction) -> None:
     await tx.run(webhooks.Add(project="default", url="https://example.com/", topics=["*"]))
-    assert (await one(tx.connection, "limits")).message == "The fullest limit of a project is used to 3 %."
+    assert (await one(tx.connection, "limits")).message == "The highest use of a project limit is 3 %."
     await tx.connection.execute("update coordinator.limits set value = 1 where name = 'webhooks'")
     await tx.connection.execute(
         "select coordinator.limit_set('default', 'cost', p_budget => 100, p_reserve => 95, p_queue => 'default')"
@@ -440,7 +442,7 @@ async def test_a_backup_that_is_missing_old_or_failed_is_found(tx: Transaction) 
     record = "select coordinator.backup_record($1, p_started_at => coordinator.now_utc() - $2::interval, p_error => $3)"
     await tx.connection.execute(record, "old", timedelta(days=2), None)
     old = await one(tx.connection, "backup")
-    assert (old.severity, '"old", is 2d old; none was ever verified' in old.message) == ("warning", True)
+    assert (old.severity, '"old", is 2d old; no backup was ever verified' in old.message) == ("warning", True)
     await tx.connection.execute(record, "young", timedelta(hours=3), None)
     assert (await one(tx.connection, "backup")).severity == "ok"
     await tx.connection.execute(record, "torn", timedelta(hours=1), "the disk is full")

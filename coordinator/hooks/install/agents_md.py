@@ -12,16 +12,16 @@ __all__ = ["PARAGRAPH", "planned"]
 
 START, END = "<!-- coordinator: start -->", "<!-- coordinator: end -->"
 PARAGRAPH = """\
-## Working beside other agents
+## Working with other agents
 
-Other agents may work in this repository at the same time. Before you edit a file, a hook leases it to your session; nobody else
-can edit it until your session ends or commits.
+Other agents may work in this repository at the same time. Before you edit a file, a hook locks it for your session; nobody else
+can edit it until your turn or session ends, or you commit.
 
-- If an edit is refused, the message says who holds the file, for what task and until when. Work on something else, wait as the
-  message says, or send the holder a directive with `coordinator directive send`.
-- Do not go around a refusal with a shell command, another tool or a copy of the file.
-- If you are told that a file has changed since you read it, read it again before you edit it.
-- `coordinator lock list` shows what is held, and `coordinator agent list` who is at work."""
+- If an edit is refused, the message says which agent holds the file, for which task and until when. Work on something else, wait
+  as the message says, or ask the holder with `coordinator directive send`.
+- Do not bypass a refusal with a shell command, another tool or a copy of the file.
+- If a message says that a file has changed since you read it, read it again before you edit it.
+- `coordinator lock list` shows the locked files, and `coordinator agent list` shows the active agents."""
 
 
 def planned(path: Path, *, install: bool) -> Change:

@@ -26,7 +26,7 @@ declare
 begin
   select u.name into v_text from unnest(p_checks) u (name) where not exists (select from coordinator.checks c where c.name = u.name) limit 1;
   if v_text is not null then
-    raise exception using errcode = 'ZC105', message = format('there is no check "%s"', left(v_text, 200)),
+    raise exception using errcode = 'ZC105', message = format('unknown check "%s"', left(v_text, 200)),
       hint = 'See: select name, meaning from coordinator.checks';
   end if;
   for v_check in select * from coordinator.checks c where p_checks is null or c.name = any (p_checks) order by c.ordinal loop
@@ -35,7 +35,7 @@ begin
         using v_check.name::text, v_check.warning, v_check.critical;
     exception when others then
       get stacked diagnostics v_text = message_text, v_hint = pg_exception_hint;
-      return query values (v_check.name::text, 'unknown', format('Could not look: %s.', v_text), nullif(v_hint, ''));
+      return query values (v_check.name::text, 'unknown', format('The check failed: %s.', v_text), nullif(v_hint, ''));
     end;
   end loop;
 end
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.doctor_run(text[]) is
-  'Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown where it could not look. remedy says what to do; null: nothing. Changes nothing.';
+  'Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.';
 
 create or replace function coordinator.doctor_fix(p_check text) returns text[]
 language plpgsql volatile security definer
@@ -65,7 +65,7 @@ declare
   v_done text[];
 begin
   if not exists (select from coordinator.checks where name = p_check and fix is not null) then
-    raise exception using errcode = 'ZC105', message = format('nothing fixes "%s"', left(p_check, 200)),
+    raise exception using errcode = 'ZC105', message = format('check "%s" has no automatic fix', left(p_check, 200)),
       hint = (select 'Use one of ' || string_agg(name, ', ' order by ordinal) || '.' from coordinator.checks where fix is not null);
   end if;
   execute format('select array(select coordinator.%I())', 'doctor_fix_' || p_check) into v_done;
@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function coordinator.doctor_fix(text) is
-  'Fix what a check finds, where that destroys nothing (see fix in the table checks); return what was done. For administrators.';
+  'Fix the findings of a check if that is safe (see fix in the table checks); return what was done. For administrators.';
 
 create or replace function coordinator.doctor_grade(p_value double precision, p_warning double precision, p_critical double precision) returns text
 language sql immutable parallel safe
@@ -91,7 +91,7 @@ return coordinator.duration_text(make_interval(secs => case
   when p_seconds < 86400 then round(p_seconds::numeric / 60) * 60
   else round(p_seconds::numeric / 3600) * 3600 end));
 comment on function coordinator.doctor_age(double precision) is
-  'Write how long something has lasted, for people. Internal.';
+  'Format a number of seconds for people. Internal.';
 
 create or replace function coordinator.doctor_statement(p_text text, p_role name) returns text
 language sql stable
@@ -104,13 +104,13 @@ as $$
   end
 $$;
 comment on function coordinator.doctor_statement(text, name) is
-  'Return the start of a statement of a role without its literals, after a colon; nothing where the role that is logged in may not see it. Internal.';
+  'Return the start of a role''s statement without its literals, after a colon; nothing if the session user may not see it. Internal.';
 
 insert into coordinator.checks (name, warning, critical, unit, meaning) values
-  ('visibility', null, null, '', 'Whether the owner of the schema may see the sessions, standbys and settings of the whole server.'),
-  ('settings', null, null, '', 'Settings of the server on which durability and vacuuming depend.'),
-  ('clock', 1, 10, 'seconds', 'Whether coordinator.now_utc() is the clock of the server, and not one that a test has put in its place.'),
-  ('corruption', 1, 1, 'blocks', 'Blocks of the database whose checksums were wrong.');
+  ('visibility', null, null, '', 'Whether the owner of the schema can see all sessions, standbys and settings of the server.'),
+  ('settings', null, null, '', 'Server settings for durability and vacuum.'),
+  ('clock', 1, 10, 'seconds', 'Whether coordinator.now_utc() is the server clock, and not a replacement from a test.'),
+  ('corruption', 1, 1, 'blocks', 'Database blocks with wrong checksums.');
 
 create or replace function coordinator.doctor_visibility(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -119,12 +119,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case when seen then 'ok' else 'unknown' end,
          case when seen then format('The owner of the schema, "%s", sees all sessions of the server.', current_user)
-              else format('Sessions of other roles, and standbys, are hidden from "%s", the owner of the schema: what they do is missing below.', current_user) end,
+              else format('The owner of the schema, "%s", cannot see sessions of other roles or standbys. The findings below do not include them.', current_user) end,
          case when not seen then format('As a superuser: grant pg_monitor to %I', current_user) end
   from (select pg_has_role(current_user, 'pg_read_all_stats', 'usage') and pg_has_role(current_user, 'pg_read_all_settings', 'usage')) v (seen)
 $$;
 comment on function coordinator.doctor_visibility(double precision, double precision) is
-  'Find out what is hidden from the owner of the schema. Internal.';
+  'Check what the owner of the schema can see. Internal.';
 
 create or replace function coordinator.doctor_settings(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -135,11 +135,11 @@ as $$
     ('fsync', 'on', 'critical', 'a crash of the machine can destroy the database'),
     ('full_page_writes', 'on', 'critical', 'a crash of the machine can destroy the database'),
     ('synchronous_commit', null, 'critical', 'a crash loses the last writes, which were acknowledged'),
-    ('zero_damaged_pages', 'off', 'critical', 'damaged blocks are emptied without an error'),
-    ('ignore_checksum_failure', 'off', 'critical', 'damaged blocks are read without an error'),
-    ('autovacuum', 'on', 'critical', 'dead rows are never removed, and in the end the server stops writing'),
-    ('track_counts', 'on', 'critical', 'autovacuum does not know where dead rows are'),
-    ('track_activities', 'on', 'warning', 'nobody sees what sessions do')),
+    ('zero_damaged_pages', 'off', 'critical', 'the server zeroes damaged blocks without an error'),
+    ('ignore_checksum_failure', 'off', 'critical', 'the server reads damaged blocks without an error'),
+    ('autovacuum', 'on', 'critical', 'dead rows are never removed, and eventually the server stops accepting writes'),
+    ('track_counts', 'on', 'critical', 'autovacuum cannot find dead rows'),
+    ('track_activities', 'on', 'warning', 'the activity of sessions is not visible')),
   wrong as (
     select n.severity, s.name, s.setting, n.why from needed n join pg_settings s on s.name = n.name
     where case n.name when 'synchronous_commit' then s.setting = 'off' else s.setting <> n.value end)
@@ -162,13 +162,13 @@ declare
   v_off double precision := extract(epoch from coordinator.now_utc() - clock_timestamp());
 begin
   if pg_get_functiondef('coordinator.now_utc()'::regprocedure) ~* 'return\s+clock_timestamp\(\)' and abs(v_off) < p_warning then
-    return query values ('ok', 'coordinator.now_utc() is the clock of the server.', null);
+    return query values ('ok', 'coordinator.now_utc() is the server clock.', null);
   else
     return query values (
       'critical',
-      format('coordinator.now_utc() was replaced, as tests do: whoever can move it can take what others hold. It differs from the server''s clock by %s.',
+      format('coordinator.now_utc() is a replacement, as in tests. Anyone who can move this clock can make leases expire early. It differs from the server clock by %s.',
              coordinator.doctor_age(abs(v_off))),
-      'Run "coordinator schema apply" after a change of its files; or define the function again as sql/functions/clock.sql does.');
+      'Restore the function from sql/functions/clock.sql, or run "coordinator schema apply" with a newer version of the schema.');
   end if;
 end
 $$;
@@ -181,11 +181,11 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coordinator.doctor_grade(coalesce(d.checksum_failures, 0), p_warning, p_critical),
-         case when d.checksum_failures is null then 'The server keeps no checksums of blocks.'
+         case when d.checksum_failures is null then 'Data checksums are off on this server.'
               else format('Blocks with wrong checksums: %s.', d.checksum_failures) end,
          case when d.checksum_failures > 0
-              then 'The disk or memory of the server is damaged: fail over to a standby, or restore a backup, and run pg_amcheck.' end
+              then 'The disk or memory of the server may be faulty: fail over to a standby or restore a backup, then run pg_amcheck.' end
   from pg_stat_database d where d.datname = current_database()
 $$;
 comment on function coordinator.doctor_corruption(double precision, double precision) is
-  'Look for blocks that were damaged. Internal.';
+  'Check for damaged blocks. Internal.';

@@ -1,7 +1,7 @@
 -- The doctor on rights: roles that are missing, grants that are missing or too many. A restore without privileges leaves both.
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
-  ('grants', null, null, '', 'grants what is missing', 'Whether the roles coordinator_reader, _agent, _manager and _admin exist and have their rights, and PUBLIC has none.');
+  ('grants', null, null, '', 'grants what is missing', 'Whether the roles coordinator_reader, _agent, _manager and _admin exist and have their privileges, and PUBLIC has none.');
 
 create or replace function coordinator.doctor_grants(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -9,14 +9,14 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   with findings (severity, message, remedy) as (
-    select 'warning', 'Roles are missing.', format('As an administrator of the database: %s Then "coordinator schema apply".', string_agg(r, ' '))
+    select 'warning', 'Roles are missing.', format('As an administrator of the database: %s Then run: coordinator schema apply', string_agg(r, ' '))
     from coordinator.role_statements() r having count(*) > 0
     union all
     select 'critical', format('Role %s lacks %s on %s objects of the schema.', m.role, m.kind, m.count),
-           'As the owner of the schema: "coordinator doctor --fix"'
+           'As the owner of the schema: coordinator doctor --fix'
     from coordinator.access_missing() m
     union all
-    select 'critical', format('Anybody who may connect can call %s functions of the schema, such as %s.', count(*), min(p.proname)),
+    select 'critical', format('Every role that can connect can call %s functions of the schema, such as %s.', count(*), min(p.proname)),
            'revoke all on all routines in schema coordinator from public'
     from pg_proc p
     where p.pronamespace = 'coordinator'::regnamespace
@@ -24,10 +24,10 @@ as $$
     having count(*) > 0)
   select f.severity, f.message, f.remedy from findings f
   union all
-  select 'ok', 'Roles and grants are as they should be.', null where not exists (select from findings)
+  select 'ok', 'Roles and grants are correct.', null where not exists (select from findings)
 $$;
 comment on function coordinator.doctor_grants(double precision, double precision) is
-  'Compare roles and grants with what they should be. Internal.';
+  'Check roles and grants. Internal.';
 
 create or replace function coordinator.doctor_fix_grants() returns setof text
 language plpgsql volatile
@@ -43,4 +43,4 @@ begin
 end
 $$;
 comment on function coordinator.doctor_fix_grants() is
-  'Grant what is missing. Internal.';
+  'Grant missing privileges. Internal.';

@@ -1,13 +1,13 @@
 -- The doctor on tables and indexes: what is dead, bloated, not analyzed or invalid, how large they are, and which limits are close to full.
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
-  ('size', null, null, '', null, 'Size of the database and of its largest tables.'),
-  ('dead_rows', 1e6, 1e8, 'rows', null, 'Tables with more dead rows than live ones: vacuum does not keep up.'),
-  ('bloat', 1e9, 1e11, 'bytes', null, 'Tables of which more than half is free, by an estimate of the statistics.'),
-  ('statistics', 1000, null, 'rows', 'analyzes these tables', 'Tables that were never analyzed, or of which most rows changed since.'),
-  ('indexes', 1e8, null, 'bytes', null, 'Indexes that are invalid, since their creation was interrupted; larger ones that have three times the size that they need.'),
-  ('freezing', 5e8, 1e9, 'transactions', null, 'Age of the oldest row that is not frozen; the server stops writing at 2 billion.'),
-  ('limits', 0.9, 1, 'of the limit', null, 'Limits of projects that are close to full (see the table limits), and budgets of jobs.');
+  ('size', null, null, '', null, 'Size of the database and its largest tables.'),
+  ('dead_rows', 1e6, 1e8, 'rows', null, 'Tables with more dead rows than live rows: vacuum does not keep up.'),
+  ('bloat', 1e9, 1e11, 'bytes', null, 'Tables that are more than half free space, estimated from statistics.'),
+  ('statistics', 1000, null, 'rows', 'analyzes these tables', 'Tables that were never analyzed, or most of whose rows have changed since.'),
+  ('indexes', 1e8, null, 'bytes', null, 'Invalid indexes, whose creation was interrupted, and large indexes of three times the size that they need.'),
+  ('freezing', 5e8, 1e9, 'transactions', null, 'Age of the oldest unfrozen row. At 2 billion, the server stops accepting writes.'),
+  ('limits', 0.9, 1, 'of the limit', null, 'Project limits that are almost reached (see the table limits), and job budgets.');
 
 create or replace function coordinator.doctor_size(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -17,7 +17,7 @@ as $$
   with largest as (
     select s.labels[1] as name, s.value::bigint as bytes from coordinator.table_sample(null) s
     where s.name = 'coordinator_table_bytes' order by s.value desc, s.labels[1] limit 5)
-  select 'ok', format('The database has %s; largest are %s.', pg_size_pretty(pg_database_size(current_database())),
+  select 'ok', format('The database has %s; the largest tables are %s.', pg_size_pretty(pg_database_size(current_database())),
                       string_agg(format('%s (%s)', l.name, pg_size_pretty(l.bytes)), ', ' order by l.bytes desc, l.name)),
          null
   from largest l
@@ -37,14 +37,14 @@ as $$
   worst as (
     select t.* from tables t where t.dead >= p_warning and t.dead > t.live order by t.dead desc limit 5)
   select coordinator.doctor_grade(w.dead, p_warning, p_critical),
-         format('coordinator.%s has %s dead rows, and %s live ones.', w.name, w.dead, w.live),
-         format('See "snapshots" and "transactions"; then: vacuum (verbose, analyze) coordinator.%I', w.name)
+         format('coordinator.%s has %s dead rows and %s live rows.', w.name, w.dead, w.live),
+         format('Check the findings "snapshots" and "transactions", then run: vacuum (verbose, analyze) coordinator.%I', w.name)
   from worst w
   union all
-  select 'ok', format('Dead rows of all tables: %s.', sum(t.dead)), null from tables t having not exists (select from worst)
+  select 'ok', format('Dead rows in all tables: %s.', sum(t.dead)), null from tables t having not exists (select from worst)
 $$;
 comment on function coordinator.doctor_dead_rows(double precision, double precision) is
-  'Look for tables with many dead rows: five. Internal.';
+  'List the five tables with the most dead rows. Internal.';
 
 -- A row takes its columns, 24 bytes of header and 4 of pointer. Columns of text and JSON that are stored out of line are pointers here. What is
 -- never analyzed has no estimate.
@@ -64,15 +64,15 @@ as $$
     select s.*, s.bytes - s.needed as free from sizes s
     where s.bytes - s.needed >= p_warning and s.bytes > 2 * s.needed order by s.bytes - s.needed desc limit 5)
   select coordinator.doctor_grade(b.free, p_warning, p_critical),
-         format('About %s of %s of coordinator.%s are free space.', pg_size_pretty(b.free::bigint), pg_size_pretty(b.bytes::bigint), b.relname),
-         format('New rows fill it. To return it to the disk without locking out callers: pg_repack -t coordinator.%s; vacuum full locks them out.', b.relname)
+         format('About %s of %s in coordinator.%s is free space.', pg_size_pretty(b.free::bigint), pg_size_pretty(b.bytes::bigint), b.relname),
+         format('New rows will use it. To return it to the disk without blocking callers, run: pg_repack -t coordinator.%s (vacuum full blocks them).', b.relname)
   from bloated b
   union all
-  select 'ok', format('Tables of which more than half is free: %s.', count(*) filter (where s.bytes > 2 * s.needed)), null
+  select 'ok', format('Tables that are more than half free space: %s.', count(*) filter (where s.bytes > 2 * s.needed)), null
   from sizes s having not exists (select from bloated)
 $$;
 comment on function coordinator.doctor_bloat(double precision, double precision) is
-  'Estimate how much of each table is free: the five worst. Internal.';
+  'Estimate the free space of the five worst tables. Internal.';
 
 create or replace function coordinator.doctor_unanalyzed(p_rows double precision) returns table (name name, n bigint, changed bigint)
 language sql stable
@@ -86,7 +86,7 @@ as $$
   order by s.n_live_tup desc, s.relname
 $$;
 comment on function coordinator.doctor_unanalyzed(double precision) is
-  'List tables of at least this number of rows whose statistics are missing or of no use. Internal.';
+  'List tables with at least this number of rows whose statistics are missing or outdated. Internal.';
 
 create or replace function coordinator.doctor_statistics(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -95,14 +95,14 @@ set search_path = pg_catalog, pg_temp
 as $$
   with wrong as (
     select u.name, u.n, u.changed from coordinator.doctor_unanalyzed(p_warning) u limit 10)
-  select 'warning', format('The planner knows nothing of what coordinator.%s has: %s rows, of which %s changed since they were analyzed.', w.name, w.n, w.changed),
-         format('"coordinator doctor --fix" does it, or: analyze coordinator.%I', w.name)
+  select 'warning', format('The planner has no usable statistics for coordinator.%s: %s rows, %s of them changed since the last analyze.', w.name, w.n, w.changed),
+         format('Run: coordinator doctor --fix, or: analyze coordinator.%I', w.name)
   from wrong w
   union all
-  select 'ok', 'The planner has statistics of all tables.', null where not exists (select from wrong)
+  select 'ok', 'The planner has statistics for all tables.', null where not exists (select from wrong)
 $$;
 comment on function coordinator.doctor_statistics(double precision, double precision) is
-  'Look for tables that need to be analyzed: ten. Internal.';
+  'List ten tables that need analyze. Internal.';
 
 create or replace function coordinator.doctor_fix_statistics() returns setof text
 language plpgsql volatile
@@ -120,7 +120,7 @@ begin
 end
 $$;
 comment on function coordinator.doctor_fix_statistics() is
-  'Analyze the tables that need it: ten. Internal.';
+  'Analyze ten tables that need it. Internal.';
 
 create or replace function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -132,7 +132,7 @@ as $$
     where c.relnamespace = 'coordinator'::regnamespace and not i.indisvalid and c.relkind = 'i' order by c.relname limit 10),
   bloated as (
     select * from coordinator.upkeep_indexes(p_warning::bigint) limit 10)
-  select 'warning', format('Index coordinator.%s of %s is invalid: writes maintain it, and no query uses it.', v.relname, v.of_table),
+  select 'warning', format('Index coordinator.%s of %s is invalid: writes maintain it, but no query uses it.', v.relname, v.of_table),
          format('reindex index concurrently coordinator.%I', v.relname)
   from invalid v
   union all
@@ -143,7 +143,7 @@ as $$
   select 'ok', 'All indexes are valid, and none is bloated.', null where not exists (select from invalid) and not exists (select from bloated)
 $$;
 comment on function coordinator.doctor_indexes(double precision, double precision) is
-  'Look for invalid indexes, and for bloated ones: ten of each. Internal.';
+  'List ten invalid and ten bloated indexes. Internal.';
 
 create or replace function coordinator.doctor_freezing(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -151,13 +151,13 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coordinator.doctor_grade(a.age, p_warning, p_critical),
-         format('The oldest row that is not frozen is %s transactions old.', to_char(a.age, 'FM9,999,999,999')),
+         format('The oldest unfrozen row is %s transactions old.', to_char(a.age, 'FM9,999,999,999')),
          case when a.age >= p_warning
-              then 'See "snapshots"; then, for the tables with the greatest age(relfrozenxid): vacuum (freeze, verbose).' end
+              then 'Check the finding "snapshots", then run vacuum (freeze, verbose) on the tables with the greatest age(relfrozenxid).' end
   from (select greatest(age(d.datfrozenxid), mxid_age(d.datminmxid)) from pg_database d where d.datname = current_database()) a (age)
 $$;
 comment on function coordinator.doctor_freezing(double precision, double precision) is
-  'Measure how far the server is from the end of its transaction numbers. Internal.';
+  'Measure how close the server is to transaction id wraparound. Internal.';
 
 create or replace function coordinator.doctor_limits(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
@@ -188,14 +188,14 @@ as $$
     select s.* from shares s where s.share >= p_warning order by s.share desc, s.project, s.name limit 20)
   select coordinator.doctor_grade(f.share, p_warning, p_critical),
          format('Project "%s" uses %s (%s).', f.project, f.what, f.name),
-         case f.name when 'budget' then 'See "coordinator limit show"; raise it with "coordinator limit set" if that is intended.'
-                     when 'artifacts' then 'Delete artifacts, or set a retention: "coordinator retention set".'
-                     when 'artifacts_bytes' then 'Delete artifacts, or set a retention: "coordinator retention set".'
-                     else 'Delete what is no longer used, or use another project.' end
+         case f.name when 'budget' then 'See "coordinator limit show". If the use is intended, raise the budget with "coordinator limit set".'
+                     when 'artifacts' then 'Delete artifacts, or set a retention policy: coordinator retention set'
+                     when 'artifacts_bytes' then 'Delete artifacts, or set a retention policy: coordinator retention set'
+                     else 'Delete unused data, or use another project.' end
   from full_ones f
   union all
-  select 'ok', format('The fullest limit of a project is used to %s %%.', coalesce(round((100 * max(s.share))::numeric), 0)), null
+  select 'ok', format('The highest use of a project limit is %s %%.', coalesce(round((100 * max(s.share))::numeric), 0)), null
   from shares s having not exists (select from full_ones)
 $$;
 comment on function coordinator.doctor_limits(double precision, double precision) is
-  'Look for limits of projects that are close to full: twenty. Internal.';
+  'List twenty project limits that are almost reached. Internal.';
