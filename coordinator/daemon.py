@@ -159,6 +159,7 @@ async def _run(  # noqa: PLR0917
         table(config),
         process=lambda: liveness.process if session.connected else None,
         on_due=lambda name: wakers[name]() if name in wakers else None,
+        on_epoch=database.epochs.saw,
     )
 
     replica = None

@@ -24,6 +24,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "SchemaMismatch",
+    "ServerBehind",
     "StoreUnavailable",
     "Unauthenticated",
     "WaitTimedOut",
@@ -110,6 +111,13 @@ class DatabaseBusy(DatabaseUnavailable):
     remedy = "Try again; if it persists, end the transaction that the hint names."
 
 
+class ServerBehind(DatabaseUnavailable):
+    """The server has not got as far as the caller: it is a standby, or another one has succeeded it. Nothing was lost or changed."""
+
+    sqlstate, name = "ZC710", "server-behind"
+    remedy = "Try again with the same cursor; if it persists, give the address of the present primary."
+
+
 class LogFull(CoordinatorError):
     """The event log has no partition for another event, so nothing can change. Nothing was changed."""
 
@@ -152,6 +160,7 @@ BY_SQLSTATE_PREFIX: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("ZC4", WaitTimedOut),
     ("ZC5", Unauthenticated),
     ("ZC6", SchemaMismatch),
+    ("ZC710", ServerBehind),
     ("ZC7", LogFull),
     ("ZC8", StoreUnavailable),
     ("ZC9", BackupFailed),

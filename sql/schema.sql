@@ -1372,6 +1372,9 @@ CREATE INDEX webhooks_project_idx ON coordinator.webhooks USING btree (project_i
 -- 0 until a project first ignores the case of paths, then 1 for ever: from then on lock_acquire looks for the rule of paths with capital letters. Set by project_set.
 create sequence coordinator.caseless_paths as bigint minvalue 0 start 0;
 
+-- The id of the present epoch: when it began (milliseconds since 2026), and 20 random bits. Not called yet: the id is that of epoch_mark. Set by epoch_begin, outside of transactions, before epoch_mark.
+create sequence coordinator.epoch_begun as bigint minvalue 1 start 1;
+
 -- The present epoch: its id, drawn at random (upper 32 bits), and a hash of the run of the server and of the database in which it began (lower 32 bits). Set by epoch_begin, outside of transactions.
 create sequence coordinator.epoch_mark as bigint minvalue -9223372036854775808 start 1;
 
@@ -2544,6 +2547,11 @@ create function coordinator.check_embedding(p_embedding double precision[])
   returns real[]
   immutable;
 
+-- Refuse a cursor or position of a later epoch than that of this server (ZC710). Internal.
+create function coordinator.check_epoch(p_cursor text)
+  returns void
+  volatile;
+
 -- Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => 'locks change'. Internal.
 create function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.')
   returns void
@@ -3169,10 +3177,30 @@ create function coordinator.epoch_id()
   returns text
   volatile;
 
+-- Return whether an epoch began later than that of this server: then the server is behind. It is a standby, or a primary that another one has succeeded and that has not noticed; nothing it says is about the present.
+create function coordinator.epoch_later(p_epoch text)
+  returns boolean
+  volatile security definer;
+
+-- Draw the id of an epoch that begins now, after all that the database knows. Internal.
+create function coordinator.epoch_name()
+  returns bigint
+  volatile;
+
 -- Return the next number of a sequence, greater than those of all earlier epochs. Internal: fencing tokens, tickets and versions.
 create function coordinator.epoch_number(p_sequence regclass)
   returns bigint
   volatile;
+
+-- Return the place of an epoch in the order in which they began; 0: its id is older than the order. Internal.
+create function coordinator.epoch_order(p_epoch text)
+  returns bigint
+  immutable;
+
+-- Return the place in the order of epochs of one that begins at an instant. Internal.
+create function coordinator.epoch_place(p_at timestamp with time zone)
+  returns bigint
+  stable;
 
 -- Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.
 create function coordinator.epoch_stamp()
@@ -3299,7 +3327,7 @@ create function coordinator.event_turn(p_age interval)
   returns boolean
   volatile security definer;
 
--- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
+-- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not got as far as the cursor, and nothing was lost; try again. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean, traceparent text)
   stable security definer;
@@ -4144,9 +4172,9 @@ create function coordinator.leader_beat()
   returns table (origin text, renewed_at timestamp with time zone, now timestamp with time zone)
   stable security definer;
 
--- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.
+-- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. epoch: the present one, null before its first number. Every daemon calls it once a second.
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')
-  returns table (leads boolean, term bigint, due text[])
+  returns table (leads boolean, term bigint, due text[], epoch text)
   volatile security definer;
 
 -- Apply a new limit to the classes of its jobs, or to its tree, and to those that run. No event. Internal.
@@ -5214,7 +5242,7 @@ create function coordinator.paths_have_case()
   returns boolean
   volatile;
 
--- Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost.
+-- Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another one has succeeded it.
 create function coordinator.position_included(p_position text, p_in_log boolean default true)
   returns boolean
   volatile security definer;
@@ -5373,6 +5401,11 @@ create function coordinator.queue_resume(p_project text, p_queue text, p_actor t
 create function coordinator.queue_set(p_project text, p_queue text, p_fair_by text default null, p_ageing interval default null, p_weights jsonb default '{}', p_max_waiting integer default null, p_max_waiting_per_key integer default null, p_events text default null, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;
+
+-- Refuse a cursor or position that this server has not got as far as (ZC710). Internal.
+create function coordinator.refuse_behind(p_cursor text)
+  returns void
+  volatile;
 
 -- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')

@@ -46,8 +46,8 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 
 # A copy continues the epoch of its template: else its first step would begin one and do nothing more.
 ADOPT_EPOCH = """
-with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning epoch)
-select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash()) from adopted"""
+with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning 1)
+select setval('coordinator.epoch_mark', last_value >> 32 << 32 | coordinator.epoch_hash()) from coordinator.epoch_mark, adopted"""
 
 
 # The product ends a wait for another session after a second. In a test, another session waits while the test does what it is

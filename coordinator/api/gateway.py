@@ -42,8 +42,8 @@ from coordinator.backoff import Backoff
 from coordinator.config import Config
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import SessionWake
-from coordinator.errors import CoordinatorError
-from coordinator.model.event import RESET, Event, parsed_cursor
+from coordinator.errors import CoordinatorError, ServerBehind
+from coordinator.model.event import RESET, Event, epoch_order, parsed_cursor
 from coordinator.model.json import decoded
 from coordinator.operations.events import POLL_S, Head
 from coordinator.operations.executor import Runner, Source
@@ -202,6 +202,10 @@ class Gateway:
             if self._awake.is_set():
                 return
             epoch, head = parsed_cursor(await self._database.run(Head()))
+            if self.epoch is not None and epoch_order(epoch) < epoch_order(self.epoch):
+                raise ServerBehind(
+                    "the server is behind: another one has succeeded it", hint="Try again: nothing was lost."
+                )
             first = max(0, head - FILL_EVENTS)
             if epoch != self.epoch or not first <= self.ring.head <= head:
                 self.ring.clear(first)

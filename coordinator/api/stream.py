@@ -32,7 +32,7 @@ from coordinator.api.principal import Principal
 from coordinator.api.problems import Overloaded
 from coordinator.api.response import PIECE_BYTES, TRANSPORT
 from coordinator.api.ring import Frame, bookmark, chunk, frame_of, runs
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import DatabaseUnavailable, ServerBehind
 from coordinator.model.event import BOOKMARK, RESET, parsed_cursor
 from coordinator.operations.executor import Runner
 from coordinator.operations.log_reader import LogReader
@@ -42,6 +42,7 @@ __all__ = ["StreamResponse"]
 
 RECONNECT_MS = 1000
 RETRY_S = 1.0
+BEHIND_S = 10.0  # for a server that has not got as far as the cursor to be succeeded, or to get there
 LEAVE_S = 2.0  # for a closed stream to take what was written
 
 _HEADERS = [
@@ -54,6 +55,10 @@ _HEADERS = [
 _PASSES = frozenset((BOOKMARK, RESET))
 
 log = structlog.get_logger()
+
+
+class _Behind(Exception):
+    """No server has got as far as the cursor."""
 
 
 class _TooSlow(Exception):
@@ -85,6 +90,7 @@ class StreamResponse(responses.Response):
         self._marked = 0  # the last id that was written
         self._serving: anyio.CancelScope | None = None
         self._revoked = False
+        self._behind_since: float | None = None
         self._transport: Transport
         self._send: Send
         if after is not None:  # else all that is retained
@@ -110,6 +116,11 @@ class StreamResponse(responses.Response):
                     pass
             except _TooSlow:
                 await self._leave("slow: the client read nothing within the write deadline", receive)
+            except _Behind:
+                await self._leave(
+                    "behind: the server has not got as far as the cursor; keep it and come back, or begin without one",
+                    receive,
+                )
             else:
                 if self._gateway.closing:
                     await self._leave("shutdown: continue from your cursor at another daemon, or here later", receive)
@@ -173,9 +184,15 @@ class StreamResponse(responses.Response):
         while not self._over and not self._transport.is_closing():
             try:
                 with self._gateway.memory.hold() as hold:
-                    if not await self._catch_up_some(hold):
-                        return
+                    more = await self._catch_up_some(hold)
+                self._behind_since = None
+                if not more:
+                    return
             except (DatabaseUnavailable, Overloaded) as error:
+                if isinstance(error, ServerBehind):
+                    self._behind_since = self._behind_since or time.monotonic()
+                    if time.monotonic() - self._behind_since >= BEHIND_S:
+                        raise _Behind from error
                 log.warning("stream.read_failed", error=error.message)
                 await self._write(self._comment())
                 await anyio.sleep(RETRY_S)

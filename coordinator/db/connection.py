@@ -33,6 +33,7 @@ from coordinator.errors import (
     DatabaseUnavailable,
     InvalidArgument,
     SchemaMismatch,
+    ServerBehind,
     from_sqlstate,
 )
 from coordinator.model.address import hosts_apart
@@ -40,6 +41,7 @@ from coordinator.model.json import encode, fault_of, readable, unreadable
 
 __all__ = [
     "APPLICATION_NAME",
+    "CHECK_S",
     "LOST",
     "NO_ROOM",
     "age_limit_s",
@@ -58,8 +60,8 @@ LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutErr
 NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 CONNECT_TIMEOUT_S = 10.0
 NEXT_HOST_S = 0.5  # after which the next host of an address is asked as well
-# What another host may do better: nobody listens, it starts or stops, or it is a standby.
-NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
+# What another host may do better: nobody listens, it starts or stops, it is a standby, or another one has succeeded it.
+NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched, ServerBehind)
 CHECK_S = 2.0  # for a ping
 RETIRE_S = 2.0  # for the server to confirm that a call was cancelled
 LOCK_WAIT_S = 1.0
@@ -154,9 +156,16 @@ async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> 
 
 
 async def connect(
-    dsn: str, *, statement_cache_size: int = 100, call_timeout_s: float = 30.0, raw_json: bool = False
+    dsn: str,
+    *,
+    statement_cache_size: int = 100,
+    call_timeout_s: float = 30.0,
+    raw_json: bool = False,
+    check: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
 ) -> asyncpg.Connection:
     """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``. An address from a file is read again.
+
+    Of several hosts, one that ``check`` calls behind is passed over.
 
     Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address, or a session whose settings change what calls do.
     """
@@ -165,7 +174,7 @@ async def connect(
     address = current(dsn)
 
     async def opened_at(address: str, settings: dict[str, str]) -> asyncpg.Connection:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             address,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=call_timeout_s,
@@ -173,6 +182,13 @@ async def connect(
             **(_SOCKET if "?host=/" in address and not _REMOTE.search(address) else {}),
             server_settings={"application_name": APPLICATION_NAME, **settings},
         )
+        if check is not None:
+            try:
+                await check(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     async def opened(settings: dict[str, str]) -> asyncpg.Connection:
         return await _first([partial(opened_at, each, settings) for each in hosts_apart(address)])
@@ -216,7 +232,7 @@ async def _first(attempts: Sequence[Callable[[], Awaitable[asyncpg.Connection]]]
                     return attempt.result()
                 if not isinstance(error, NEXT_HOST):
                     raise error
-                failed = error
+                failed = failed if isinstance(failed, ServerBehind) else error
     finally:
         for attempt in pending:
             attempt.cancel()

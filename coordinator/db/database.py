@@ -20,6 +20,7 @@ from coordinator.backoff import Backoff
 from coordinator.config import Config
 from coordinator.db.call import Transaction, call, call_at_least
 from coordinator.db.connection import connect, mapped_errors
+from coordinator.db.epochs import Epochs
 from coordinator.db.lookout import Lookout
 from coordinator.db.pool import Pool, is_sound
 from coordinator.db.session import CALL_TIMEOUT_S, ServerSession, SessionWake
@@ -49,7 +50,9 @@ class Database:
         *,
         raw_json: bool = False,
         objects: Objects | None = None,
+        epochs: Epochs | None = None,
     ) -> None:
+        self.epochs = epochs or Epochs()
         self._pool = pool
         self.dsn = dsn
         self.direct_dsn = direct_dsn
@@ -69,13 +72,16 @@ class Database:
         raw_json: bool = False,
         objects: Objects | None = None,
         name: str = "calls",
+        epochs: Epochs | None = None,
     ) -> AsyncIterator[Database]:
         """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
 
-        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does. ``name``: of the pool, in the metrics.
+        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does. ``name``: of the pool, in the metrics. ``epochs``: what
+        other pools of this process know, too.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
+        epochs = epochs or Epochs()
 
         async def opened() -> asyncpg.Connection:
             return await connect(
@@ -83,6 +89,7 @@ class Database:
                 statement_cache_size=config.statement_cache_size,
                 call_timeout_s=config.call_timeout_s,
                 raw_json=raw_json,
+                check=epochs.check,
             )
 
         pool = Pool(
@@ -91,9 +98,10 @@ class Database:
             max_size=config.max_connections,
             max_age_s=config.max_connection_age_s,
             name=name,
+            epochs=epochs,
         )
         direct_dsn = direct_dsn or config.direct_url or dsn
-        database = cls(pool, dsn, direct_dsn, config, raw_json=raw_json, objects=objects)
+        database = cls(pool, dsn, direct_dsn, config, raw_json=raw_json, objects=objects, epochs=epochs)
         try:
             async with pool.taken(config.call_timeout_s):
                 pass
@@ -171,7 +179,9 @@ class Database:
             max_connections=size,
             call_timeout_s=call_timeout_s or self._config.call_timeout_s,
         )
-        async with Database.open(self.direct_dsn, config, direct_dsn=self.direct_dsn, name=name) as database:
+        async with Database.open(
+            self.direct_dsn, config, direct_dsn=self.direct_dsn, name=name, epochs=self.epochs
+        ) as database:
             yield database
 
     async def connect(self) -> asyncpg.Connection:
@@ -181,6 +191,7 @@ class Database:
             statement_cache_size=self._config.statement_cache_size,
             call_timeout_s=self._config.call_timeout_s,
             raw_json=self._raw_json,
+            check=self.epochs.check,
         )
 
     async def notify(self, channel: str) -> bool:

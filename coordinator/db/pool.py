@@ -12,7 +12,8 @@ the server admits, as long as the pool has a connection.
 A connection that has reached its age is closed when no call has it; the next call that needs one opens another. So memory and caches of
 backends do not grow for ever, and a changed password, certificate or address of the server takes effect.
 
-On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S`` is used when it has answered a ping. If it does
+On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S``, or whose last call took as long, is used when it has answered a ping
+and its server is not behind (``epochs``). If it does
 not, or does not confirm a cancellation, the other connections that were idle since before then are closed too: whatever
 silenced one has probably silenced them.
 """
@@ -30,6 +31,7 @@ import anyio
 import asyncpg
 
 from coordinator.db.connection import NO_ROOM, age_limit_s, answers, retire
+from coordinator.db.epochs import Epochs
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
 from coordinator.telemetry import metrics
 
@@ -59,8 +61,10 @@ class Pool:
         max_size: int,
         max_age_s: float = math.inf,
         name: str = "calls",
+        epochs: Epochs | None = None,
     ) -> None:
         self._connect = connect
+        self._epochs = epochs or Epochs()
         self._min_size = min_size
         self._max_size = max_size
         self._max_age_s = max_age_s
@@ -129,7 +133,8 @@ class Pool:
         if not sound or connection in self._aged or connection.is_closed() or connection.is_in_transaction():
             self._retire(connection)
         else:
-            self._open[connection] = now
+            if now - self._open[connection] < CHECK_AFTER_S:  # else it may have stood still, and is checked
+                self._open[connection] = now
             self._give(connection)
         while (
             len(self._open) - len(self._retiring) > self._min_size
@@ -251,7 +256,9 @@ class Pool:
         self._open[connection] = began
         alive = False
         try:
-            alive = not connection.is_closed() and (idle_s < CHECK_AFTER_S or await answers(connection))
+            alive = not connection.is_closed() and (
+                idle_s < CHECK_AFTER_S or (await answers(connection) and await self._epochs.holds(connection))
+            )
         finally:
             if not alive:
                 self._retire(connection)

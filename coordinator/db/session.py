@@ -2,7 +2,7 @@
 
 After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
 new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
-``call_timeout_s``. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
+``call_timeout_s``. One whose server is behind (``ServerBehind``) is replaced as well. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
 session at the server may live on, with the locks that it holds; the next connection ends it (``end_former``), at the latest
 after ``on_connect``, which may take over a lock first. Notifications that were sent while there
 was no connection are lost, and nothing may rely on them. A connection that has reached its age is replaced: the new one listens, takes
@@ -28,7 +28,7 @@ import structlog
 from coordinator.backoff import Backoff
 from coordinator.db.call import call
 from coordinator.db.connection import LOST, NO_ROOM, age_limit_s, from_postgres, retire
-from coordinator.errors import DatabaseUnavailable
+from coordinator.errors import DatabaseUnavailable, ServerBehind
 from coordinator.model.operation import Operation
 from coordinator.progress import Progress
 from coordinator.telemetry import tracing
@@ -94,10 +94,11 @@ class SessionWake:
 
 
 class _Link(NamedTuple):
-    """A connection, and an event that is set when it is lost."""
+    """A connection, and events that are set when it is lost, and when its server turns out to be behind."""
 
     connection: asyncpg.Connection
     lost: anyio.Event
+    behind: anyio.Event
 
 
 class ServerSession:
@@ -151,7 +152,9 @@ class ServerSession:
                 try:
                     result = await call(link.connection, operation, self._call_timeout_s)
                 except DatabaseUnavailable as error:
-                    if isinstance(error.__cause__, TimeoutError):
+                    if isinstance(error, ServerBehind):
+                        link.behind.set()
+                    if isinstance(error, ServerBehind) or isinstance(error.__cause__, TimeoutError):
                         link.lost.set()
                     raise
                 finally:
@@ -214,7 +217,6 @@ class ServerSession:
                 if lost is not None:
                     lost.terminate()
                 lost = link.connection  # until another one has taken over its locks
-                backoff.reset()
                 if progress.made():
                     log.info("session.back")
                 self.on_change()
@@ -226,11 +228,15 @@ class ServerSession:
                 finally:
                     self.connected, self._link = False, None
                     self.on_change()
+                if link.behind.is_set():
+                    await backoff.wait()
+                else:
+                    backoff.reset()
         finally:
             await _retire(lost)
 
     async def _listening(self, connection: asyncpg.Connection) -> _Link:
-        link = _Link(connection, anyio.Event())
+        link = _Link(connection, anyio.Event(), anyio.Event())
         connection.add_termination_listener(lambda _: link.lost.set())
         pid, since, *_ = await connection.fetchrow(_BEGIN)
         self._former.append((pid, since))
@@ -317,6 +323,8 @@ class ServerSession:
                         self.heard_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - the connection is useless, whatever the cause
                 return error
+        if link.behind.is_set():
+            return ServerBehind("the server is behind: another one has succeeded it")
         return DatabaseUnavailable("the connection was closed")
 
 

@@ -45,7 +45,7 @@ class Keeper:
 
     Heartbeats run on ``lead``, where no other call is in their way; loops run on ``executor``. ``process`` returns the id of
     this process, or None while it has no liveness lock. ``on_due`` is called with each name that is due but is not a loop
-    (the relay, webhooks).
+    (the relay, webhooks), and ``on_epoch`` with the epoch of the server.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Keeper:
         loops: Sequence[Loop],
         process: Callable[[], int | None],
         on_due: Callable[[str], None],
+        *,
+        on_epoch: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lead = lead
         self._executor = executor
@@ -62,6 +64,7 @@ class Keeper:
         self._due = {loop.name: anyio.Event() for loop in loops}
         self._process = process
         self._on_due = on_due
+        self._on_epoch = on_epoch
         self._leads_until = 0.0
         self._led = False
         self._changed = anyio.Event()
@@ -128,6 +131,8 @@ class Keeper:
         else:
             self._heard()
             self._leads_until = began + LEAD_S if lead.leads else 0.0
+            if lead.epoch is not None:
+                self._on_epoch(lead.epoch)
             for name in lead.due:
                 if name in self._due:
                     self._due_since.setdefault(name, time.monotonic())

@@ -14,6 +14,7 @@ __all__ = ["CHECKS", "EVENT_TYPES", "LIMITS", "METRICS", "PARTS", "ROLES"]
 
 ROLES: Final[Mapping[str, Role]] = {
     "now_utc": Role.reader,
+    "epoch_later": Role.reader,
     "projects_visible": Role.reader,
     "project_list": Role.reader,
     "project_show": Role.reader,

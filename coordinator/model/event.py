@@ -8,10 +8,12 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["BOOKMARK", "RESET", "Event", "parsed_cursor"]
+__all__ = ["BOOKMARK", "RESET", "Event", "epoch_order", "parsed_cursor"]
 
 RESET = "reset"
 BOOKMARK = "bookmark"
+
+RANDOM_ID = 8  # digits of the id of an epoch that began before ids had an order
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -40,3 +42,11 @@ def parsed_cursor(cursor: str) -> tuple[str, int]:
     """Split a cursor into the epoch of the log and the number of the event before it."""
     epoch, _, seq = cursor.partition(".")
     return epoch, int(seq)
+
+
+def epoch_order(epoch: str) -> int:
+    """Return the place of an epoch in the order in which they began; 0 for an id that is older than this order."""
+    try:
+        return int(epoch, 16) if len(epoch) > RANDOM_ID else 0
+    except ValueError:  # a cursor is opaque to those who give it
+        return 0

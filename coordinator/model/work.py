@@ -18,11 +18,12 @@ class Beat(msgspec.Struct, frozen=True):
 
 
 class Lead(msgspec.Struct, frozen=True):
-    """Whether a process leads, in which term, and which loops have work now."""
+    """Whether a process leads, in which term, and which loops have work now; and the epoch of the server, if it has begun."""
 
     leads: bool
     term: int
     due: list[str]
+    epoch: str | None = None
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -17,6 +17,11 @@
 -- (Kulkarni et al., 2014). A lost history that issued fewer than a million numbers per second stays below, if the clock of the new
 -- server is not behind the start of the old one. 2^53 is reached after 285 years.
 --
+-- Ids. The id of an epoch is when it began, in milliseconds since 2026 and later than those that the database knows, with 20 random bits: they
+-- have an order. A server that is given a cursor of a later epoch than its own has not got as far: it is a standby, or a primary that another
+-- server has succeeded and that has not noticed. A cursor of an earlier epoch that the log does not know is of a lost history. The clock decides
+-- between the two, as it does about numbers.
+--
 -- Sequences hold all of it, since their values are set and read outside of transactions: an epoch begins for everybody at once, whatever
 -- snapshot they have, and nothing waits for the transaction that began it or is undone with it.
 
@@ -28,7 +33,7 @@ return hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
 comment on function coordinator.epoch_hash() is
   'Return a hash of 32 bits of the run of this server, from its start or its last crash, and of this database. Internal.';
 
--- Inlined, like the next one and epoch_number, and therefore without a search_path.
+-- Inlined, like epoch_number, and therefore without a search_path.
 create or replace function coordinator.epoch_holds() returns boolean
 language sql volatile
 return pg_sequence_last_value('coordinator.epoch_mark'::regclass) & 4294967295 = coordinator.epoch_hash();
@@ -38,9 +43,30 @@ comment on function coordinator.epoch_holds() is
 create or replace function coordinator.epoch_id() returns text
 language sql volatile
 return case when coordinator.epoch_holds()
-            then lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0') end;
+            then coalesce(to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)), -- null: it began before there were such ids
+                          lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0')) end;
 comment on function coordinator.epoch_id() is
   'Return the id of the present epoch; null if none has begun on this server and in this database. Internal.';
+
+create or replace function coordinator.epoch_place(p_at timestamptz) returns bigint
+language sql stable parallel safe
+return (extract(epoch from p_at - timestamptz '2026-01-01 00:00:00Z') * 1000)::bigint << 20;
+comment on function coordinator.epoch_place(timestamptz) is
+  'Return the place in the order of epochs of one that begins at an instant. Internal.';
+
+create or replace function coordinator.epoch_order(p_epoch text) returns bigint
+language sql immutable parallel safe
+return case when p_epoch ~ '^[0-9a-f]{9,16}$' then ('x' || lpad(p_epoch, 16, '0'))::bit(64)::bigint else 0 end;
+comment on function coordinator.epoch_order(text) is
+  'Return the place of an epoch in the order in which they began; 0: its id is older than the order. Internal.';
+
+create or replace function coordinator.epoch_name() returns bigint
+language sql volatile
+return greatest(coordinator.epoch_place(clock_timestamp()),
+                ((coalesce(pg_sequence_last_value('coordinator.epoch_begun'::regclass), 0) >> 20) + 1) << 20)
+       | ('x' || substr(md5(gen_random_uuid()::text), 1, 5))::bit(20)::bigint;
+comment on function coordinator.epoch_name() is
+  'Draw the id of an epoch that begins now, after all that the database knows. Internal.';
 
 create or replace function coordinator.epoch_begin() returns void
 language plpgsql volatile
@@ -57,6 +83,7 @@ begin
       foreach v_sequence in array '{coordinator.lock_tokens,coordinator.lock_tickets,coordinator.signal_versions,coordinator.job_fences}'::regclass[] loop
         perform setval(v_sequence, greatest(coalesce(pg_sequence_last_value(v_sequence), 0) + 1, v_clock));
       end loop;
+      perform setval('coordinator.epoch_begun', coordinator.epoch_name());
       -- Last: who is killed before has begun nothing.
       perform setval('coordinator.epoch_mark',
         ('x' || substr(md5(gen_random_uuid()::text), 1, 8))::bit(32)::bigint << 32 | coordinator.epoch_hash());
@@ -144,3 +171,49 @@ end
 $$;
 comment on function coordinator.event_epoch() is
   'Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log.';
+
+-- For whoever opens connections: a server that is behind is none to use.
+insert into coordinator.rights (function, role) values
+  ('epoch_later', 'reader');
+
+create or replace function coordinator.epoch_later(p_epoch text) returns boolean
+language plpgsql volatile security definer -- volatile: it looks outside of the caller's snapshot
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_log text := (select epoch from coordinator.relay);
+begin
+  return p_epoch is distinct from v_log and coordinator.epoch_order(p_epoch) > case
+    when pg_is_in_recovery()        then coordinator.epoch_order(v_log)
+    when coordinator.epoch_holds()  then coordinator.epoch_order(coordinator.epoch_id())
+    else coordinator.epoch_place(clock_timestamp()) -- this run of the server begins its epoch with the first number
+  end;
+end
+$$;
+comment on function coordinator.epoch_later(text) is
+  'Return whether an epoch began later than that of this server: then the server is behind. It is a standby, or a primary that another one has succeeded and that has not noticed; nothing it says is about the present.';
+
+create or replace function coordinator.check_epoch(p_cursor text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coordinator.epoch_later(split_part(p_cursor, '.', 1)) then
+    perform coordinator.refuse_behind(p_cursor);
+  end if;
+end
+$$;
+comment on function coordinator.check_epoch(text) is
+  'Refuse a cursor or position of a later epoch than that of this server (ZC710). Internal.';
+
+create or replace function coordinator.refuse_behind(p_cursor text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'ZC710', message = format('this server has not got as far as "%s"', p_cursor),
+    hint = 'It is a standby, or a primary that another server has succeeded. Nothing was lost: keep the cursor, and try again at the present primary.';
+end
+$$;
+comment on function coordinator.refuse_behind(text) is
+  'Refuse a cursor or position that this server has not got as far as (ZC710). Internal.';

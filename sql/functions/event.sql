@@ -313,6 +313,12 @@ begin
       when v_after < v_floor                                                        then 'pruned'
       when v_after > v_head                                                         then 'ahead'
     end;
+    if v_reason = 'restored' then
+      perform coordinator.check_epoch(p_after);
+    elsif v_reason = 'ahead' and (pg_is_in_recovery() or v_of = coordinator.epoch_id()) then
+      -- Not replayed yet, or not visible yet: a commit that waits for a standby is visible there first.
+      perform coordinator.refuse_behind(p_after);
+    end if;
     if v_reason is not null then
       -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
       v_after := case v_reason when 'pruned' then v_floor else v_head end;
@@ -358,4 +364,4 @@ begin
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean, text[], text[]) is
-  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';
+  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not got as far as the cursor, and nothing was lost; try again. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';

@@ -8,7 +8,7 @@
 -- transactions; one that it does not see may have no events, and then there is nothing to wait for.
 --
 -- A position of an earlier epoch is included if the present log shares its events. Of one that has no event there, nobody can tell: its id
--- may have been given again since.
+-- may have been given again since. One of a later epoch is of no use to this server, which is behind.
 --
 -- Nothing waits here, since a blocked statement would hold a snapshot: the faces ask again, when the relay has notified.
 
@@ -22,12 +22,12 @@ insert into coordinator.rights (function, role) values
 create or replace function coordinator.position_now() returns text
 language sql volatile
 return case when pg_current_xact_id_if_assigned() is not null then
-  coalesce(case when has_sequence_privilege('coordinator.epoch_mark'::regclass, 'select')
+  coalesce(case when has_sequence_privilege('coordinator.epoch_mark'::regclass, 'select') and has_sequence_privilege('coordinator.epoch_begun'::regclass, 'select')
                  and pg_sequence_last_value('coordinator.epoch_mark'::regclass) & 4294967295
                      = hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
                                         ((date_part('epoch', pg_postmaster_start_time())
                                           + date_part('epoch', pg_stat_get_bgwriter_stat_reset_time())) * 1000000)::bigint) & 4294967295
-                then lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0') end,
+                then to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)) end,
            coordinator.event_epoch()) || '.x' || pg_current_xact_id_if_assigned() end;
 comment on function coordinator.position_now() is
   'Return the position of this transaction, for position_included; null as long as it has changed nothing. Valid once it has committed.';
@@ -72,6 +72,7 @@ begin
                      where l.xid = v_xid and c.last_seq <= coordinator.event_end(v_of)) then
       continue;
     else
+      perform coordinator.check_epoch(v_one);
       raise exception using errcode = 'ZC317', message = format('the position "%s" is of an earlier epoch, and may be lost', v_one),
         hint = 'The database was restarted or restored since. Read the state again, and decide again.';
     end if;
@@ -105,4 +106,4 @@ begin
 end
 $$;
 comment on function coordinator.position_included(text, boolean) is
-  'Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost.';
+  'Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another one has succeeded it.';

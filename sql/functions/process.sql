@@ -66,7 +66,7 @@ comment on function coordinator.server_settled() is
   'Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.';
 
 create or replace function coordinator.leader_renew(p_process integer, p_ttl interval default '5 seconds')
-returns table (leads boolean, term bigint, due text[])
+returns table (leads boolean, term bigint, due text[], epoch text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -79,17 +79,17 @@ begin
   select * into v_leader from coordinator.leaders for update;
   if v_leader.process_id is distinct from p_process then
     if v_leader.expires_at > v_now and coordinator.process_alive(v_leader.process_id) then
-      return query select false, v_leader.term, '{}'::text[];
+      return query select false, v_leader.term, '{}'::text[], coordinator.epoch_id();
       return;
     end if;
     v_leader.term := v_leader.term + 1;
   end if;
   update coordinator.leaders set process_id = p_process, term = v_leader.term, expires_at = v_now + p_ttl, renewed_at = v_now;
-  return query select true, v_leader.term, coordinator.work_due();
+  return query select true, v_leader.term, coordinator.work_due(), coordinator.epoch_id();
 end
 $$;
 comment on function coordinator.leader_renew(integer, interval) is
-  'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. Every daemon calls it once a second.';
+  'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. epoch: the present one, null before its first number. Every daemon calls it once a second.';
 
 create or replace function coordinator.leader_beat()
 returns table (origin text, renewed_at timestamptz, now timestamptz)

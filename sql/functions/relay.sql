@@ -564,9 +564,10 @@ comment on function coordinator.event_prune(interval) is
 select coordinator.event_extend(8);
 
 -- A new database is in its first epoch.
-select setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash())
+select setval('coordinator.epoch_begun', coordinator.epoch_name()),
+       setval('coordinator.epoch_mark', ('x' || epoch)::bit(32)::bigint << 32 | coordinator.epoch_hash())
 from coordinator.relay where identity = '';
-update coordinator.relay set identity = coordinator.relay_identity() where identity = '';
+update coordinator.relay set identity = coordinator.relay_identity(), epoch = coordinator.epoch_id() where identity = '';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_event_head_seq', 'event_sample', 'gauge', '{}', '', 'Number of the newest event.'),

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import pytest
 
+from coordinator.errors import ServerBehind
 from coordinator.model.event import Event
 from coordinator.operations import events, projects, signals
 from coordinator.operations.work import RelayStep
@@ -143,12 +144,22 @@ async def test_a_cursor_at_the_floor_has_missed_nothing(alone: Transaction) -> N
     assert [event.seq for event in await since(tx, after=fourth.cursor)] == [5, 6, 7, 8, 9, 10]
 
 
-async def test_a_cursor_of_the_future_gets_a_reset_to_the_head(tx: Transaction) -> None:
+async def test_a_cursor_that_this_server_has_not_reached_loses_nothing(tx: Transaction) -> None:
     await fill(tx, 10)
     epoch = (await tx.run(events.Head())).split(".")[0]
-    (reset,) = await since(tx, after=f"{epoch}.11")
-    assert (reset.type, reset.data["reason"], reset.seq) == ("reset", "ahead", 10)
-    assert reset.cursor == await tx.run(events.Head())
+    later = f"{int(epoch, 16) + 2**20:x}"
+    for after in (f"{epoch}.11", f"{later}.1", f"{later}.10"):
+        with pytest.raises(ServerBehind, match=f'"{after}"'):
+            await since(tx, after=after)
+
+
+async def test_a_cursor_of_an_epoch_that_the_log_does_not_know_gets_a_reset_to_the_head(tx: Transaction) -> None:
+    await fill(tx, 10)
+    head = await tx.run(events.Head())
+    earlier = f"{int(head.split('.')[0], 16) - 2**20:x}"
+    for epoch in (earlier, "3f9c01aa", "restored", "f" * 16, "0" * 16):
+        (reset,) = await since(tx, after=f"{epoch}.3")
+        assert (reset.type, reset.data["reason"], reset.cursor) == ("reset", "restored", head)
 
 
 async def test_a_cursor_of_another_epoch_gets_a_reset_to_the_head(tx: Transaction) -> None:

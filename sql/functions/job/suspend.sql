@@ -298,6 +298,7 @@ begin
       hint = 'Give the cursor of an event, "now", or nothing for what happened since the job first started.';
   end if;
   v_seq := split_part(p_after, '.', 2)::bigint;
+  perform coordinator.check_epoch(p_after);
   return case when v_seq > v_head
                 or split_part(p_after, '.', 1) <> (select epoch from coordinator.relay) and (v_seq <= coordinator.event_end(split_part(p_after, '.', 1))) is not true
               then v_head -- events after it were lost with an earlier epoch

@@ -1,0 +1,185 @@
+"""A server that is behind: a standby, or a primary that stood still, goes on, and does not know that another one has succeeded it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from coordinator import embedded
+from coordinator.config import Config
+from coordinator.db import schema
+from coordinator.db.call import call
+from coordinator.db.connection import connect
+from coordinator.db.database import Database
+from coordinator.errors import Conflict, ServerBehind
+from coordinator.model.event import epoch_order
+from coordinator.operations import events, signals
+from coordinator.operations.positions import Included
+from tests.api.sse import emit, stream
+from tests.daemon import Daemon, opened
+from tests.db.test_several_hosts import joined
+from tests.faults.forks import SETTINGS, numbered, standby
+from tests.faults.proxy import Proxy
+from tests.http_client import http_client
+from tests.waiting import DEADLINE_S, until, until_true
+
+SET = signals.Set(project="default", key="k", value=1)
+WRITE = "select coordinator.position_now() from coordinator.signal_set('default', 'k', '1')"
+
+
+@asynccontextmanager
+async def servers(folder: Path) -> AsyncIterator[tuple[embedded.Server, str]]:
+    """A primary, and the address of its standby."""
+    async with embedded.run(folder / "old", settings=SETTINGS) as server:
+        async with opened(server.dsn) as connection:
+            await schema.apply(connection)
+            await numbered(connection, "shared")
+        async with standby(server, folder / "new") as url:
+            yield server, url
+
+
+async def replayed(primary: asyncpg.Connection, replica: asyncpg.Connection) -> None:
+    end = await primary.fetchval("select pg_current_wal_lsn()::text")
+    await until_true(replica, "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end)
+
+
+async def configure(connection: asyncpg.Connection, name: str, value: str) -> None:
+    await connection.execute(f"alter system set {name} = '{value}'")
+    await connection.execute("select pg_reload_conf()")
+    await until_true(connection, "select current_setting($1) = $2", name, value)
+
+
+async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
+    async with servers(tmp_path) as (server, url), opened(server.dsn) as old, opened(url) as new:
+        # A standby has not replayed what its primary says.
+        await new.execute("select pg_wal_replay_pause()")
+        await until_true(new, "select pg_get_wal_replay_pause_state() = 'paused'")
+        await numbered(old, "not replayed yet")
+        cursor = await call(old, events.Head())
+        with pytest.raises(ServerBehind, match="has not got as far"):
+            await call(new, events.Since(after=cursor))
+        await new.execute("select pg_wal_replay_resume()")
+        await replayed(old, new)
+        assert await call(new, events.Since(after=cursor)) == []
+
+        # A commit that waits for a standby is visible there first.
+        before = cursor
+        writer = await connect(server.dsn, call_timeout_s=10 * DEADLINE_S)
+        try:
+            await old.execute("select coordinator.event_emit('default', 'custom.x', 'waits')")
+            await configure(old, "synchronous_standby_names", "nobody")
+            await until_true(writer, "select current_setting('synchronous_standby_names') = 'nobody'")
+            waiting = asyncio.create_task(numbered(writer))
+
+            async def moved() -> bool:
+                return await call(new, events.Head()) != before
+
+            await until(moved, "the standby has the number of the event")
+            cursor = await call(new, events.Head())
+            with pytest.raises(ServerBehind):
+                await call(old, events.Since(after=cursor))
+            await configure(old, "synchronous_standby_names", "")
+            await waiting
+        finally:
+            writer.terminate()
+        assert await call(old, events.Since(after=cursor)) == []
+
+        # It is succeeded, and does not know.
+        assert await new.fetchval("select pg_promote()")
+        await numbered(new, "new")
+        async with new.transaction():
+            position = await new.fetchval(WRITE)
+        cursor = await call(new, events.Head())
+        assert epoch_order(cursor.partition(".")[0]) > epoch_order(before.partition(".")[0]) > 0
+        for behind in (
+            events.Since(after=cursor),
+            Included(position=cursor),
+            Included(position=position),
+            Included(position=position, in_log=False),
+        ):
+            with pytest.raises(ServerBehind) as refused:
+                await call(old, behind)
+            assert (refused.value.code, refused.value.http_status) == ("ZC710", 503)
+            assert "try again" in (refused.value.hint or "")
+        assert await call(old, events.Since(after=before, limit=1)), "what it shares, it gives"
+        # What it writes is of an earlier epoch than the present one, and lost with it.
+        async with old.transaction():
+            lost = await old.fetchval(WRITE)
+        await numbered(old, *map(str, range(9)))
+        for position in (lost, await call(old, events.Head())):
+            with pytest.raises(Conflict, match="may be lost"):
+                await call(new, Included(position=position))
+
+        await check_passed_over(server.dsn, url, before, cursor)
+
+
+async def check_passed_over(old: str, new: str, before: str, cursor: str) -> None:
+    """Check that a process that knows of the successor passes the old primary over, and leaves it."""
+    first, second = Proxy(old), Proxy(new)
+    async with first.serving(), second.serving():
+        opening = Database.open(joined(first, second), Config(min_connections=1, max_connections=2))
+        async with opening as database:
+            assert (await database.run(events.Head())).partition(".")[0] == before.partition(".")[0]
+            database.epochs.saw(cursor.partition(".")[0])
+            found = await database.connect()
+            assert await call(found, events.Since(after=cursor)) is not None
+            found.terminate()
+            await database.run(events.Since(after=cursor))  # on a connection to the old one first, which it closes
+            position = await database.run(events.Head())
+            assert position.partition(".")[0] == cursor.partition(".")[0]
+            async with database.aside("more", 1) as aside:
+                assert await aside.run(events.Head()) == position
+            await second.refuse()
+            with pytest.raises(ServerBehind, match="another one has succeeded it"):
+                await database.connect()
+
+
+async def test_a_daemon_that_meets_the_old_primary_again_writes_nothing_there_and_its_streams_are_exact(
+    tmp_path: Path,
+) -> None:
+    async with (
+        servers(tmp_path) as (server, url),
+        opened(server.dsn) as old,
+        opened(url) as new,
+        Proxy(server.dsn).serving() as proxy,
+    ):
+        with Daemon(proxy.url, http_heartbeat_s=1.0) as daemon:
+            await daemon.ready()
+            async with http_client(daemon.url) as http, stream(http, topic="custom.*") as frames:
+                await frames.until("ready")
+                await emit(http, "default", "before")
+                await replayed(old, new)
+                await proxy.refuse()
+                assert await new.fetchval("select pg_promote()")
+                await proxy.accept(url)
+                await until(daemon.is_ready, "the daemon uses the successor")
+                await emit(http, "default", "after")
+                assert [frame.data["key"] for frame in await frames.events(2)] == ["before", "after"]
+                renewed_at = await new.fetchval("select clock_timestamp()")
+                for _ in range(2):  # the second one follows the answer to the first, which has the epoch
+                    await until_true(new, "select renewed_at > $1 from coordinator.leaders", renewed_at)
+                    renewed_at = await new.fetchval("select renewed_at from coordinator.leaders")
+                await proxy.refuse()
+                state = "select l::text || max(e.id) from coordinator.leaders l, coordinator.events e group by l"
+                untouched = await old.fetchval(state)
+                await proxy.accept(server.dsn)
+
+                async def refused() -> bool:
+                    errors = [str(line.get("error")) for line in daemon.lines()]
+                    return any("the server is behind" in error for error in errors)
+
+                await until(refused, "the daemon has met the old primary")
+                answer = await http.post("/v1/events/emit", json={"type": "custom.x", "key": "lost"})
+                assert answer.status_code == 503
+                assert not await daemon.is_ready()
+                assert await old.fetchval(state) == untouched
+                await proxy.refuse()
+                await proxy.accept(url)
+                await until(daemon.is_ready, "the daemon uses the successor again")
+                await emit(http, "default", "last")
+                assert [frame.data["key"] for frame in await frames.events(1)] == ["last"]
