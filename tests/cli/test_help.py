@@ -129,7 +129,7 @@ SLOW = (
     [
         ("--help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
         ("signal --help", (*SLOW, "asyncpg", "asyncio", "prometheus_client")),
-        ("signal list", (*SLOW, "difflib", "json", "shutil")),
+        ("signal list", (*SLOW, "difflib", "shutil")),
         ("event tail", SLOW),
     ],
 )
