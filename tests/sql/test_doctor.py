@@ -295,9 +295,16 @@ async def test_events_that_wait_for_their_numbers_and_readers_that_are_behind_ar
         await at(connection, "relay", 1e-9)
         assert (await one(connection, "relay")).severity == "ok"
         await at(connection, "readers", 1)
-        (finding,) = [found for found in await examined(connection, "readers") if "webhooks" in found.message]
-        assert finding.severity == "warning"
-        assert "loop.failed (webhook)" in (finding.remedy or "")
+        found = {finding.message.split(" is ")[0]: finding for finding in await examined(connection, "readers")}
+        readers = {
+            "The log reader for jobs that wait for events": None,
+            "The log reader for webhooks": "webhook",
+            "The log reader for audit trails": "audit_copy",
+        }
+        assert found.keys() == readers.keys()
+        for reader, loop in readers.items():
+            assert found[reader].severity == ("warning" if loop else "ok")
+            assert loop is None or f"loop.failed ({loop})" in (found[reader].remedy or "")
 
 
 async def test_partitions_that_are_missing_are_found_and_made(tx: Transaction) -> None:

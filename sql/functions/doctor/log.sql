@@ -3,7 +3,7 @@
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
   ('leader', null, null, '', null, 'Whether a daemon leads, and which daemons are running.'),
   ('relay', 2, 10, 'seconds', null, 'Committed events without a number. Readers cannot see them yet.'),
-  ('readers', 100000, 1000000, 'events', null, 'How far webhooks, and jobs that wait for events, are behind the log.'),
+  ('readers', 100000, 1000000, 'events', null, 'How far webhooks, audit trails, and jobs that wait for events are behind the log.'),
   ('partitions', 4e6, 2e6, 'events', 'makes the missing partitions', 'Free space in the partitions of the event log, and partitions of ended jobs for today and tomorrow.'),
   ('webhooks', 1, 1000, 'webhooks', null, 'Disabled webhooks.'),
   ('objects', 60, 3600, 'seconds', null, 'Artifacts that wait for upload to the object store, and objects that wait for deletion.');
@@ -57,11 +57,12 @@ returns table (severity text, message text, remedy text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coordinator.doctor_grade(s.value, p_warning, p_critical),
-         format('The log reader for %s is %s events behind.', case s.labels[1] when 'webhook' then 'webhooks' else 'jobs that wait for events' end, s.value),
-         case when s.value >= p_warning
-              then format('Search the log of the leader for loop.failed (%s).', case s.labels[1] when 'webhook' then 'webhook' else 'job_wait_match' end) end
-  from coordinator.event_sample(null) s where s.name = 'coordinator_event_reader_behind'
+  select coordinator.doctor_grade(s.value, p_warning, p_critical), format('The log reader for %s is %s events behind.', r.meaning, s.value),
+         case when s.value >= p_warning then format('Search the log of the leader for loop.failed (%s).', r.loop) end
+  from coordinator.event_sample(null) s
+  left join (values ('job_wait', 'jobs that wait for events', 'job_wait_match'), ('webhook', 'webhooks', 'webhook'), ('audit', 'audit trails', 'audit_copy')) r (reader, meaning, loop)
+    on r.reader = s.labels[1]
+  where s.name = 'coordinator_event_reader_behind'
 $$;
 comment on function coordinator.doctor_readers(double precision, double precision) is
   'Measure the lag of the readers in the database. Internal.';
