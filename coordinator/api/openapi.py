@@ -6,6 +6,7 @@ import html
 import inspect
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, get_args, get_origin
 from uuid import UUID
@@ -46,24 +47,39 @@ _MEANINGS = {
     500: "A bug of the daemon.",
     503: "Overloaded, shutting down, or without its database; try again after Retry-After.",
 }
-_EVENT_CURSOR = {
-    "Event-Cursor": {
-        "description": "The cursor of the event log at which the snapshot was taken.",
-        "schema": {"type": "string"},
-    }
+_GIVEN = {  # with any request
+    "traceparent": "The trace (W3C Trace Context) that the request continues; one that is not valid is ignored.",
+    "tracestate": "What tracers add to it; ignored without a traceparent, and beyond 512 characters.",
+    "X-Request-ID": "1 to 128 letters, digits or ._~:/+=@-: the id of the request in the log; without a valid one, the daemon makes one.",
 }
-_REPLICA_LAG = {
-    "Replica-Lag": {
-        "description": "Seconds by which the replica, which served this, was at most behind; absent if the primary served it.",
-        "schema": {"type": "number"},
-    }
+_SENT: dict[str, tuple[str, dict[str, Any]]] = {  # with responses
+    "Accept-Ranges": ("bytes: ranges of the content can be read.", {"type": "string"}),
+    "Content-Disposition": ("The name under which to save the content.", {"type": "string"}),
+    "Content-Range": ("Which bytes these are; after 416, how many there are.", {"type": "string"}),
+    "ETag": ("The version.", {"type": "string"}),
+    "Event-Cursor": ("The cursor of the event log at which the snapshot was taken.", {"type": "string"}),
+    "Idempotency-Replayed": (
+        "true: this is the recorded response of an earlier request with the same Idempotency-Key.",
+        {"type": "string", "enum": ["true"]},
+    ),
+    "Position": ("The position of the write, for at_least; absent if it changed nothing.", {"type": "string"}),
+    "Replica-Lag": (
+        "Seconds by which the replica, which served this, was at most behind; absent if the primary served it.",
+        {"type": "number"},
+    ),
+    "Repr-Digest": ("The SHA-256 of the whole content, as sha-256=:BASE64:.", {"type": "string"}),
+    "Retry-After": ("Seconds after which to try again.", {"type": "integer"}),
+    "WWW-Authenticate": ("Bearer, and why the token does not suffice.", {"type": "string"}),
+    "X-Request-ID": ("The id of the request, which lines of the log have.", {"type": "string"}),
 }
-_POSITION = {
-    "Position": {
-        "description": "The position of the write, for at_least; absent if it changed nothing.",
-        "schema": {"type": "string"},
-    }
+_OF_STATUS = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    416: ("Content-Range",),
+    503: ("Retry-After",),
 }
+_FAILED = 400
+_UNCHANGED = ("ETag", "Event-Cursor")  # what 304 has of 200
 _AGENT = "5c6d032f-ca00-44ad-a17a-cf72f2a0acf7"
 _WANTED = (
     "ttl",
@@ -137,7 +153,6 @@ _EXAMPLES: dict[str, Any] = {
     "conditions": [{"verb": "assert_signal", "key": "build/42/COMPLETED", "version": 0}],
     "writes": [{"verb": "signal_set", "key": "build/42/COMPLETED", "value": {"files": 3}, "ttl": "1h"}],
 }
-_ETAG = {"ETag": {"description": "The version.", "schema": {"type": "string"}}}
 
 
 @cache
@@ -168,6 +183,8 @@ def document() -> dict[str, Any]:
     paths["/v1/events"] = {"get": _events(schema_of[repr(EventPage)])}
     paths["/v1/events/stream"] = {"get": _stream()}
     paths[transfers.PATH] = _transfers(schema_of)
+    for described in paths.values():
+        described["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in _GIVEN]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -180,7 +197,20 @@ def document() -> dict[str, Any]:
             ),
         },
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": components},
+        "security": [{"token": []}, {}],
+        "components": {
+            "schemas": components,
+            "responses": _problems(),
+            "parameters": {name: _header(name, text) for name, text in _GIVEN.items()},
+            "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _SENT.items()},
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API token, coo_…; none where access is open.",
+                }
+            },
+        },
     }
 
 
@@ -189,9 +219,13 @@ def page() -> bytes:
     """Return the document as a readable page, in HTML."""
     shown = document()
     parts = [_HEAD.format(title=f"coordinator {version()}", text=_text(shown["info"]["description"]))]
+    rows = [f"<tr><td><code>{name}</code><td>request<td>{_text(text)}" for name, text in _GIVEN.items()]
+    rows += [f"<tr><td><code>{name}</code><td>response<td>{_text(text)}" for name, (text, _) in _SENT.items()]
+    parts.append(f"<details><summary>Headers</summary><table>{''.join(rows)}</table></details>")
     for path, methods in shown["paths"].items():
         for method, operation in methods.items():
-            parts.append(_operation(path, method, operation))
+            if method != "parameters":
+                parts.append(_operation(path, method, operation))
     parts.append("<h2>Schemas</h2>")
     for name, schema in sorted(shown["components"]["schemas"].items()):
         parts.append(
@@ -215,10 +249,10 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         parameters.append(_parameter("wait", _DURATION, "Wait up to this long for a result that is not empty."))
     parameters.append(_parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."))
     result = schema_of[repr(endpoint.result)]
-    headers: dict[str, Any] = dict(_EVENT_CURSOR)
+    headers = ["Event-Cursor"]
     errors = list(_READ_ERRORS)
     if endpoint.shape is Shape.MANY:
-        headers = dict(_REPLICA_LAG) if endpoint.pages else {}
+        headers = ["Replica-Lag"] if endpoint.pages else []
         result = _object(
             items={"type": "array", "items": result},
             cursor={"type": ["string", "null"]},
@@ -227,7 +261,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     elif endpoint.shape is Shape.SCALAR:
         result = _object(result=result)
     elif endpoint.operation.versioned:
-        headers |= _ETAG
+        headers.append("ETag")
         parameters.append(_header("If-None-Match", "An ETag: no body if the version is still the same."))
         errors.append(304)
     responses = _responses(result, headers, errors)
@@ -237,7 +271,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
             "schema": {"type": "string"},
             "example": 'id: WyJqb2Jfb3V0cHV0IiwiMSJd\ndata: {"seq": 1}\n\n',
         }
-        responses["204"] = {"description": "The stream resumed after its end."}
+        responses["204"] = {"description": "The stream resumed after its end.", "headers": _sent(())}
     return {"parameters": parameters, "responses": responses}
 
 
@@ -258,7 +292,7 @@ def _write(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         result = _object(result=result)
     content = {"schema": schema_of[repr(endpoint.parameters)], "example": _example(endpoint)}
     body = {"required": True, "content": {"application/json": content}}
-    headers = _POSITION | (_ETAG if endpoint.operation.versioned else {})
+    headers = ["Position", "Idempotency-Replayed", *(["ETag"] if endpoint.operation.versioned else [])]
     return {"parameters": parameters, "requestBody": body, "responses": _responses(result, headers, errors)}
 
 
@@ -295,7 +329,7 @@ def _events(schema: Any) -> dict[str, Any]:
         "tags": ["events"],
         "summary": "Read the log after a cursor; wait for the first event if there is none.",
         "parameters": [*_query_of(EventQuery), _parameter("wait", _DURATION, "Wait up to this long for an event.")],
-        "responses": _responses(schema, {}, _READ_ERRORS),
+        "responses": _responses(schema, [], _READ_ERRORS),
     }
 
 
@@ -317,7 +351,7 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
             _header("If-None-Match", "*: store it only if there is no artifact of this name."),
         ],
         "requestBody": {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
-        "responses": _responses(schema_of[repr(Artifact)], _POSITION | _ETAG, (*_WRITE_ERRORS, 412)),
+        "responses": _responses(schema_of[repr(Artifact)], ["Position", "ETag"], (*_WRITE_ERRORS, 412)),
     }
     read = [
         *named,
@@ -329,18 +363,19 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
         "tags": ["artifacts"],
         "summary": "Read the bytes of an artifact, or a range of them.",
         "parameters": [*read, *(_header(name, text) for name, text in _OF_RANGES.items())],
-        "responses": _responses({}, _ETAG, (*_READ_ERRORS, 206, 304, 412, 416), "*/*"),
+        "responses": _responses({}, _OF_CONTENT, (*_READ_ERRORS, 206, 304, 412, 416), "*/*"),
     }
     head = {
         **get,
         "operationId": "artifact_head",
         "summary": "Read the size, type and hash of an artifact, without its bytes.",
         "parameters": read,
-        "responses": _responses({}, _ETAG, (*_READ_ERRORS, 304, 412), "*/*"),
+        "responses": _responses({}, _OF_CONTENT, (*_READ_ERRORS, 304, 412), "*/*"),
     }
     return {"put": put, "get": get, "head": head}
 
 
+_OF_CONTENT = ("ETag", "Accept-Ranges", "Content-Disposition", "Repr-Digest")
 _OF_RANGES = {
     "Range": "bytes=FIRST-LAST: a part of it; several ranges get all of it.",
     "If-Range": "An ETag: all of it if it has another content by now.",
@@ -364,19 +399,37 @@ def _stream() -> dict[str, Any]:
             *_query_of(StreamQuery),
             _header("Last-Event-ID", "The cursor to continue from; overrides after."),
         ],
-        "responses": _responses({"type": "string"}, {}, _READ_ERRORS, "text/event-stream"),
+        "responses": _responses({"type": "string"}, [], _READ_ERRORS, "text/event-stream"),
     }
 
 
-def _responses(schema: Any, headers: Any, errors: Any, media_type: str = "application/json") -> dict[str, Any]:
-    problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
-    responses: dict[str, Any] = {
-        "200": {"description": "Success.", "headers": headers, "content": {media_type: {"schema": schema}}}
+def _responses(
+    schema: Any, headers: Iterable[str], errors: Iterable[int], media_type: str = "application/json"
+) -> dict[str, Any]:
+    content = {media_type: {"schema": schema}}
+    unchanged = [name for name in headers if name in _UNCHANGED]
+    own = {
+        200: {"description": "Success.", "headers": _sent(headers), "content": content},
+        206: {"description": _MEANINGS[206], "headers": _sent((*headers, "Content-Range")), "content": content},
+        304: {"description": _MEANINGS[304], "headers": _sent(unchanged)},
     }
-    for status in sorted(errors):
-        content = {206: {"content": {media_type: {"schema": schema}}}, 304: {}}.get(status, {"content": problem})
-        responses[str(status)] = {"description": _MEANINGS[status], **content}
-    return responses
+    return {
+        str(status): own.get(status, {"$ref": f"#/components/responses/{status}"}) for status in sorted((200, *errors))
+    }
+
+
+def _problems() -> dict[str, Any]:
+    """Describe the responses that operations share."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}}
+    return {
+        str(status): {"description": text, "headers": _sent(_OF_STATUS.get(status, ())), "content": content}
+        for status, text in _MEANINGS.items()
+        if status >= _FAILED
+    }
+
+
+def _sent(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, "X-Request-ID")}
 
 
 def _query_of(

@@ -29,7 +29,7 @@ _REQUEST_HEADERS = (
     "traceparent", "tracestate", "x-request-id",
 )  # fmt: skip
 _RESPONSE_HEADERS = (
-    "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "replica-lag", "repr-digest", "retry-after",
+    "accept-ranges", "content-disposition", "content-range", "etag", "event-cursor", "idempotency-replayed", "position", "replica-lag", "repr-digest", "retry-after",
     "www-authenticate", "x-request-id",
 )  # fmt: skip
 

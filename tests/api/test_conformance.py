@@ -42,7 +42,8 @@ async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: 
     command = [
         str(Path(sys.executable).with_name("st")),
         "run",
-        f"{own.url}/schema/openapi.json",
+        "openapi.json",
+        f"--url={own.url}",
         "--exclude-path=/v1/events/stream",  # does not end
         f"--checks={','.join(CHECKS)}",
         "--phases=examples,coverage,fuzzing",
@@ -51,6 +52,12 @@ async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: 
         f"--request-timeout={DEADLINE_S:g}",
         "--no-color",
     ]
+    # Headers that are valid in any request, whatever they hold, are left to their own tests: they would triple the requests.
+    description = document()
+    del description["security"], description["components"]["securitySchemes"]
+    for described in description["paths"].values():
+        del described["parameters"]
+    (tmp_path / "openapi.json").write_bytes(msgspec.json.encode(description))
     output, worked = tmp_path / "output", 0
     with output.open("w") as out, subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out) as run:
 
@@ -86,9 +93,14 @@ async def test_the_description_has_every_operation_and_no_dangling_reference(htt
             for item in value:
                 yield from references(item)
 
-    names = {reference.removeprefix("#/components/schemas/") for reference in references(found)}
-    assert names <= set(found["components"]["schemas"])
-    names_of = [operation["operationId"] for methods in found["paths"].values() for operation in methods.values()]
+    parts = {f"#/components/{kind}/{name}" for kind, named in found["components"].items() for name in named}
+    assert {*references(found)} <= parts
+    names_of = [
+        operation["operationId"]
+        for methods in found["paths"].values()
+        for method, operation in methods.items()
+        if method != "parameters"
+    ]
     assert len(names_of) == len(set(names_of))
 
 

@@ -22,6 +22,8 @@ def http(roles: Mapping[str, str]) -> str:
     bodies: set[str] = set()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
+            if method == "parameters":  # of every path; described once, in the page
+                continue
             lines = by_noun.setdefault(operation["tags"][0], [])
             lines += _operation(
                 method.upper(), path, operation | {"role": roles.get(operation["operationId"])}, schemas, bodies
