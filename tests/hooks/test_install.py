@@ -109,6 +109,41 @@ def test_an_installation_keeps_everything_else_of_a_file_byte_for_byte(
     assert not path.exists()  # it had only our entries
 
 
+@pytest.mark.parametrize("before", ["", "{}", '{"a": 1}\n', '\ufeff{\r\n  // mine\r\n  "hooks": {},\r\n}'])
+@pytest.mark.parametrize("tool", dialects.NAMES)
+def test_what_was_there_comes_back_even_where_entries_leave_something(tool: str, before: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(before, newline="")
+    installing.planned(path, setup_of("hook", tool), install=True).write()
+    assert file.copy_of(path).read_bytes() == before.encode()
+    installing.planned(path, setup_of("hook", tool, " --wait 5s"), install=True).write()
+    assert file.copy_of(path).read_bytes() == before.encode()  # still what was there before any entry of ours
+    installing.planned(path, setup_of("hook", tool), install=False).write()
+    assert path.read_bytes() == before.encode()
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_copy_from_before_a_change_of_the_owner_does_not_come_back(tmp_path: Path) -> None:
+    path, setup = tmp_path / "settings.json", setup_of("hook", "claude-code")
+    path.write_text('{"hooks": {}}')
+    installing.planned(path, setup, install=True).write()
+    mine = '{"model": "x",' + path.read_text()[1:]
+    path.write_text(mine)
+    installing.planned(path, setup, install=False).write()
+    assert json.loads(path.read_text()) == {"model": "x"}
+    assert file.copy_of(path).read_text() == mine
+
+
+@pytest.mark.parametrize("tool", dialects.NAMES)
+def test_a_file_that_had_only_our_entries_leaves_no_trace(tool: str, tmp_path: Path) -> None:
+    first, second = setup_of("hook", tool), setup_of("hook", tool, " --wait 5s")
+    path = tmp_path / first.file
+    path.parent.mkdir(parents=True)
+    for setup, install in ((first, True), (second, True), (first, False)):
+        installing.planned(path, setup, install=install).write()
+    assert [*tmp_path.iterdir()] == []
+
+
 def setup_of(noun: str, tool: str, options: str = "", url: str | None = None) -> Any:
     module = dialects.load(tool)
     if noun == "mcp":

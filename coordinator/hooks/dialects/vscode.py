@@ -49,7 +49,7 @@ def hooks(scope: SettingsScope, command: str, url: str | None, timeout_s: int) -
 def mcp(scope: SettingsScope, command: list[str], url: str | None) -> Setup:
     """Return the entry of .vscode/mcp.json. The user's own file is in a folder of VS Code's profile."""
     if scope is SettingsScope.USER:
-        hint = "Effect --project, or run the command “MCP: Open User Configuration” in VS Code."
+        hint = "Use --project, or run the command “MCP: Open User Configuration” in VS Code."
         raise InvalidArgument("the place of VS Code's user configuration depends on the profile", hint=hint)
     entry: dict[str, Any] = {"type": "stdio", "command": command[0], "args": command[1:]}
     if url:

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,16 @@ OURS = re.compile(r"coordinator\b.*\shook\s+run\b|/v1/hooks/[a-z-]+(\?|$)")
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A file before and after; None says that it does not exist."""
+    """A file before and after; None says that it does not exist.
+
+    ``keeps`` says what becomes of the content before. ``folders`` are removed if the removal of the file leaves them empty.
+    """
 
     path: Path
     before: str | None
     after: str | None
+    keeps: file.Keeps = "copy"
+    folders: tuple[Path, ...] = ()
 
     def difference(self) -> str:
         """Return the difference as people read it, a line for each that is added or removed."""
@@ -38,11 +44,19 @@ class Change(msgspec.Struct, frozen=True):
 
     def write(self) -> Path | None:
         """Make the change; return the copy of what was there."""
-        return None if self.before == self.after else file.replace(self.path, self.before, self.after)
+        if self.before == self.after:
+            return None
+        copy = file.replace(self.path, self.before, self.after, self.keeps)
+        with suppress(OSError):  # something else is there
+            for folder in self.folders:
+                folder.rmdir()
+        return copy
 
 
 def planned(path: Path, setup: Setup, *, install: bool) -> Change:
     """Return the change that installs or uninstalls a setup.
+
+    A file that is its copy with our entries and nothing else becomes the copy again, byte for byte.
 
     Raises:
         ConfigurationError: The file is malformed, or has something else where the entries belong.
@@ -58,7 +72,29 @@ def planned(path: Path, setup: Setup, *, install: bool) -> Change:
         raise ConfigurationError(
             f"{path}: {error.message}", hint=error.hint or "Correct the file by hand, and run the command again."
         ) from None
-    return Change(path, before, after)
+    if before is None:
+        return Change(path, before, after)
+    bare = bool(before) and edit(before, setup, False) is None  # it has only our entries
+    former = _former(path, before, setup, edit)
+    if not install and former is not None:
+        return Change(path, before, former, "nothing")
+    if not install and bare:
+        folders = path.parents[: len(setup.file.parts) - 1] if path.parts[-len(setup.file.parts) :] == setup.file.parts else ()
+        return Change(path, before, None, "former", tuple(folders))
+    return Change(path, before, after, "former" if former is not None or bare else "copy")
+
+
+def _former(path: Path, before: str, setup: Setup, edit: Callable[[str, Setup, bool], str | None]) -> str | None:
+    """Return the copy of a file that has been nothing but installed since, or None."""
+    try:
+        former = file.content(file.copy_of(path))
+        if former is None or former == before:
+            return None
+        whole = edit(former, setup, True)
+        same = whole is not None and edit(whole, setup, False) == edit(before, setup, False)
+    except CoordinatorError:  # somebody else has written it
+        return None
+    return former if same and (not former or edit(former, setup, False) == former) else None
 
 
 def installed(path: Path, setup: Setup) -> str:

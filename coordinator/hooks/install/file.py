@@ -12,13 +12,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from coordinator.errors import ConfigurationError
 
-__all__ = ["BACKUP", "content", "locked", "replace"]
+__all__ = ["BACKUP", "Keeps", "content", "copy_of", "locked", "replace"]
 
 BACKUP = ".coordinator-backup"
 FILE_BYTES = 4 << 20
+
+# What is kept of a file that is replaced: a copy, the copy that is there, or none, because the file becomes that copy.
+Keeps = Literal["copy", "former", "nothing"]
+
+
+def copy_of(path: Path) -> Path:
+    """Return where the copy of a file is."""
+    target = path.resolve()
+    return target.with_name(target.name + BACKUP)
 
 
 def content(path: Path) -> str | None:
@@ -57,8 +67,8 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def replace(path: Path, before: str | None, after: str | None) -> Path | None:
-    """Write a file, or remove it for None, if it still has the content ``before``. Return the copy of what was there.
+def replace(path: Path, before: str | None, after: str | None, keeps: Keeps = "copy") -> Path | None:
+    """Write a file, or remove it for None, if it still has the content ``before``. Return the copy of what was there, if one was made.
 
     Raises:
         ConfigurationError: It cannot be written, or somebody else has changed it; nothing was changed.
@@ -69,13 +79,15 @@ def replace(path: Path, before: str | None, after: str | None) -> Path | None:
         raise ConfigurationError(f"{path} was changed in the meantime", hint="Run the command again.")
     try:
         copy = None
-        if before is not None:
-            copy = target.with_name(target.name + BACKUP)
+        if before is not None and keeps == "copy":
+            copy = copy_of(path)
             _write(copy, before, target)
         if after is None:
             target.unlink()
         else:
             _write(target, after, target)
+        if keeps == "nothing":
+            copy_of(path).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}", hint="Check its permissions.") from None
     return copy
